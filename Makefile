@@ -1,0 +1,65 @@
+# Everything that people and CI do with opledger. `make run` and `make test`
+# need nothing but Rust on a fresh Debian machine.
+
+# RocksDB and librdkafka take a quarter of an hour to compile, so what is built
+# lives outside the checkout: a fresh clone, or `git clean`, does not lose it.
+CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/opledger/target
+export CARGO_TARGET_DIR
+
+# Where `make run` keeps its data, and the address it serves.
+DATA ?= opledger-data
+LISTEN ?= 127.0.0.1:8470
+
+# A Rust that was installed a moment ago is found before the next login.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup env build run test soak lint \
+	check-format check-clippy check-dependencies format
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) \
+		| while IFS="$$(printf '\t')" read -r name text; do printf '  make %-20s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo '  settings: DATA=$(DATA) LISTEN=$(LISTEN)'
+	@echo '            CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)'
+
+run: build ## build, start a ledger with demo stories, stay until Ctrl-C
+	@scripts/run '$(DATA)' '$(LISTEN)'
+
+test: setup ## run all tests
+	cargo test --release --locked
+
+soak: setup ## run the same tests with long counts (hours)
+	SOAK=1 cargo test --release --locked
+
+build: setup ## build bin/opledger
+	cargo build --release --locked
+	@install -D -m 755 '$(CARGO_TARGET_DIR)/release/opledger' bin/opledger
+
+lint: check-format check-clippy check-dependencies ## check format, clippy's advice and the dependencies
+
+need = @cargo $(1) --version >/dev/null 2>&1 \
+	|| { echo 'cargo $(1) is missing: rustup component add $(2)' >&2; exit 1; }
+
+check-format: setup ## check the format
+	$(call need,fmt,rustfmt)
+	cargo fmt --check
+
+# In the profile of the tests: in another one the C++ would be built once more.
+check-clippy: setup ## check clippy's advice
+	$(call need,clippy,clippy)
+	cargo clippy --release --all-targets --locked -- -D warnings
+
+check-dependencies: setup ## check licences, bans, sources and advisories
+	@scripts/check-dependencies
+
+format: setup ## format the code
+	$(call need,fmt,rustfmt)
+	cargo fmt
+
+setup: ## install what the build needs, look for Rust
+	@scripts/setup
+
+env: ## print the environment, for cargo by hand: eval "$(make env)"
+	@echo "export CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)'"

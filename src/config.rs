@@ -1,0 +1,407 @@
+//! The settings: what they are called, their defaults, and the one way to get them.
+//!
+//! Defaults, then the file, then the environment, then flags; the later one wins.
+//! All problems of all of them are told at once, and nothing is started with any.
+//! A `Config` is a plain value that `main` hands to the parts: none of them reads
+//! a file or a variable for itself, and there is no global.
+//!
+//! A new setting is a field with its default, a row in `Config::table`, and a
+//! paragraph in `config.sample.toml`. A free-form section (names and values that
+//! are somebody else's, such as `[kafka.options]`) is an `Options` and a row in
+//! `free`.
+
+mod field;
+mod layers;
+mod problem;
+mod table;
+mod units;
+
+pub use problem::{Error, Problem, Source};
+
+use problem::{MASK, is_secret};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use table::Table;
+use units::{GIB, KIB, MIB, show_bytes, show_duration};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Folder of the embedded log and the store.
+    pub data: PathBuf,
+    pub server: Server,
+    pub events: Events,
+    pub log: Log,
+    pub projector: Projector,
+    pub store: Store,
+    pub document: Document,
+    pub telemetry: Telemetry,
+    pub sources: Sources,
+}
+
+/// By key, where each setting came from that was given at all.
+pub type Sources = BTreeMap<String, Source>;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    pub listen: SocketAddr,
+    pub max_connections: usize,
+    /// Bytes of a whole request body.
+    pub max_body: u64,
+    /// Bytes of a request's line and headers.
+    pub max_headers: u64,
+    /// Bytes of request bodies held at once; beyond: 429.
+    pub max_buffered: u64,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    /// A client that takes no byte of a stream this long is cut off.
+    pub send_timeout: Duration,
+    pub shutdown_grace: Duration,
+    /// How long a read waits for a position if the request does not say.
+    pub default_wait: Duration,
+    /// The longest wait that a request may ask for.
+    pub max_wait: Duration,
+    /// List and history streams at once.
+    pub max_streams: usize,
+    pub unknown_query: UnknownQuery,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub enum UnknownQuery {
+    Reject,
+    Ignore,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Events {
+    /// Bytes of one event.
+    pub max_size: u64,
+    /// How far an event's time may be ahead of its arrival before it is an anomaly.
+    pub clock_ahead: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// Fixed when the data folder is made.
+    pub partitions: u32,
+    /// Bytes of appends queued for the disk; beyond: 429.
+    pub max_waiting: u64,
+    pub publish_timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Projector {
+    /// Records that are committed together, at most.
+    pub cut_records: usize,
+    /// Bytes that are committed together, at most, unless one record has more.
+    pub cut_bytes: u64,
+    /// Bytes of operations kept decoded.
+    pub hot_cache: u64,
+    /// The longest pause between tries of a store that cannot be written.
+    pub retry_max: Duration,
+    /// Records; beyond, readiness says so.
+    pub max_lag: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Store {
+    /// Bytes.
+    pub block_cache: u64,
+    /// Bytes.
+    pub write_buffers: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// Between date and time of day: one character or none, none that JSON escapes.
+    pub time_separator: String,
+    /// Seconds east of UTC.
+    pub time_offset: i32,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Telemetry {
+    /// A filter directive of `tracing`.
+    pub log: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// A setting with a few named values.
+trait Choice: Copy + PartialOrd + 'static {
+    const ALL: &'static [(&'static str, Self)];
+}
+
+impl Choice for UnknownQuery {
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("reject", UnknownQuery::Reject),
+        ("ignore", UnknownQuery::Ignore),
+    ];
+}
+
+impl Choice for LogFormat {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
+/// A free-form section. Some of its values may be secret, so it does not show
+/// them in a log either.
+#[derive(Clone, Default, PartialEq)]
+pub struct Options(pub BTreeMap<String, String>);
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.0.iter().map(|(name, value)| match is_secret(name) {
+            true => (name, MASK),
+            false => (name, value.as_str()),
+        });
+        f.debug_map().entries(shown).finish()
+    }
+}
+
+/// The rows of a section. A field's name is its key, and a field without a row
+/// does not compile.
+macro_rules! rows {
+    ($Section:ident $section:ident { $($name:ident: $kind:ident($($range:expr)?),)+ }) => {{
+        let $Section { $($name),+ } = $section;
+        [$((
+            concat!(stringify!($section), ".", stringify!($name)),
+            $kind($name $(, $range)?),
+        )),+]
+    }};
+}
+
+/// What flags give, as it was typed.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    pub data: Option<String>,
+    pub listen: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let secs = Duration::from_secs;
+        Config {
+            data: "./opledger-data".into(),
+            server: Server {
+                listen: SocketAddr::from(([127, 0, 0, 1], 8470)),
+                max_connections: 4096,
+                max_body: 32 * MIB,
+                max_headers: 64 * KIB,
+                max_buffered: 256 * MIB,
+                header_timeout: secs(10),
+                body_timeout: secs(30),
+                send_timeout: secs(30),
+                shutdown_grace: secs(10),
+                default_wait: secs(5),
+                max_wait: secs(60),
+                max_streams: 32,
+                unknown_query: UnknownQuery::Reject,
+            },
+            events: Events {
+                max_size: 4 * MIB,
+                clock_ahead: secs(24 * 3600),
+            },
+            log: Log {
+                partitions: 4,
+                max_waiting: 64 * MIB,
+                publish_timeout: secs(30),
+            },
+            projector: Projector {
+                cut_records: 5000,
+                cut_bytes: 16 * MIB,
+                hot_cache: 64 * MIB,
+                retry_max: secs(10),
+                max_lag: 100_000,
+            },
+            store: Store {
+                block_cache: 128 * MIB,
+                write_buffers: 64 * MIB,
+            },
+            document: Document {
+                time_separator: " ".into(),
+                time_offset: 0,
+            },
+            telemetry: Telemetry {
+                log: "info".into(),
+                format: LogFormat::Text,
+            },
+            sources: Sources::new(),
+        }
+    }
+}
+
+/// The environment, as `Config::load` takes it. `std::env::vars` would panic on
+/// anybody's variable that is not UTF-8; in ours it is a problem like others.
+pub fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().map(|(name, value)| {
+        let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
+        (text(name), text(value))
+    })
+}
+
+impl Config {
+    pub fn load(
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+        overrides: Overrides,
+    ) -> Result<Config, Error> {
+        let mut config = Config::default();
+        let mut table = config.table();
+        let keys = table.keys();
+        let mut given = file.map_or(Vec::new(), |path| layers::file(path, &keys));
+        given.extend(layers::environment(env, &keys));
+        given.extend(layers::flags(overrides));
+        let (sources, mut problems) = table.apply(given);
+        drop(table);
+        config.sources = sources;
+
+        // A setting that could not be read still has its default: comparing that
+        // with others would only make noise.
+        let unread: Vec<_> = problems.iter().filter_map(|p| p.key.clone()).collect();
+        let mut contradictions = config.contradictions();
+        contradictions.retain(|(keys, _)| !keys.iter().any(|key| unread.iter().any(|u| u == key)));
+        problems.extend(contradictions.into_iter().map(|(_, problem)| problem));
+
+        if problems.is_empty() {
+            return Ok(config);
+        }
+        problems.sort_by(|a, b| a.source.cmp(&b.source));
+        Err(Error { problems })
+    }
+
+    /// The settings in force as a configuration file, secrets masked; behind each
+    /// the place that it came from, unless that is the default.
+    pub fn show(&self) -> String {
+        self.clone().table().show(&self.sources)
+    }
+
+    /// Every setting, its kind and its range. The upper bounds are no advice: they
+    /// keep a slip of the pen from being taken for a wish.
+    fn table(&mut self) -> Table<'_> {
+        use field::*;
+        let ms = Duration::from_millis;
+        let secs = Duration::from_secs;
+        let Config {
+            data,
+            server,
+            events,
+            log,
+            projector,
+            store,
+            document,
+            telemetry,
+            sources: _,
+        } = self;
+        let mut settings = vec![("data", folder(data))];
+        settings.extend(rows!(Server server {
+            listen: address(),
+            max_connections: count(1..=1_000_000),
+            max_body: bytes(KIB..=4 * GIB),
+            // Below 8 KiB the HTTP library panics.
+            max_headers: bytes(8 * KIB..=16 * MIB),
+            max_buffered: bytes(KIB..=1024 * GIB),
+            header_timeout: duration(ms(1)..=secs(3600)),
+            body_timeout: duration(ms(1)..=secs(3600)),
+            send_timeout: duration(ms(1)..=secs(3600)),
+            shutdown_grace: duration(secs(0)..=secs(3600)),
+            default_wait: duration(secs(0)..=secs(3600)),
+            max_wait: duration(secs(0)..=secs(3600)),
+            max_streams: count(1..=100_000),
+            unknown_query: choice(),
+        }));
+        settings.extend(rows!(Events events {
+            max_size: bytes(KIB..=GIB),
+            clock_ahead: duration(secs(0)..=secs(366 * 24 * 3600)),
+        }));
+        settings.extend(rows!(Log log {
+            partitions: count(1..=1024),
+            max_waiting: bytes(KIB..=1024 * GIB),
+            publish_timeout: duration(ms(1)..=secs(3600)),
+        }));
+        settings.extend(rows!(Projector projector {
+            cut_records: count(1..=1_000_000),
+            cut_bytes: bytes(KIB..=4 * GIB),
+            hot_cache: bytes(0..=1024 * GIB),
+            retry_max: duration(ms(1)..=secs(3600)),
+            max_lag: count(1..=1_000_000_000_000),
+        }));
+        settings.extend(rows!(Store store {
+            block_cache: bytes(MIB..=1024 * GIB),
+            // To RocksDB, none would mean without bound.
+            write_buffers: bytes(MIB..=1024 * GIB),
+        }));
+        settings.extend(rows!(Document document {
+            time_separator: separator(),
+            time_offset: utc_offset(),
+        }));
+        settings.extend(rows!(Telemetry telemetry {
+            log: log_filter(),
+            format: choice(),
+        }));
+        Table {
+            settings,
+            free: Vec::new(),
+        }
+    }
+
+    /// Settings that are right each by itself, and not together; with their keys.
+    fn contradictions(&self) -> Vec<([&'static str; 2], Problem)> {
+        let Config { server, events, .. } = self;
+        let bytes = [
+            // Otherwise no request could bring the largest event,
+            (
+                ("events.max_size", events.max_size),
+                ("server.max_body", server.max_body),
+            ),
+            // and the largest body would never be let in.
+            (
+                ("server.max_body", server.max_body),
+                ("server.max_buffered", server.max_buffered),
+            ),
+        ];
+        // Otherwise a request that says nothing would ask for too much.
+        let durations = [(
+            ("server.default_wait", server.default_wait),
+            ("server.max_wait", server.max_wait),
+        )];
+        let bytes = bytes
+            .iter()
+            .filter_map(|(low, high)| self.at_most(low, high, show_bytes));
+        let durations = durations.iter();
+        let durations = durations.filter_map(|(low, high)| self.at_most(low, high, show_duration));
+        bytes.chain(durations).collect()
+    }
+
+    fn at_most<T: PartialOrd + Copy>(
+        &self,
+        low: &(&'static str, T),
+        high: &(&'static str, T),
+        show: fn(T) -> String,
+    ) -> Option<([&'static str; 2], Problem)> {
+        let source = |key| self.sources.get(key).unwrap_or(&Source::Default);
+        let problem = || Problem {
+            source: source(low.0).clone(),
+            key: Some(low.0.into()),
+            value: Some(field::quoted(&show(low.1))),
+            fault: format!(
+                "is more than {} = {} ({})",
+                high.0,
+                field::quoted(&show(high.1)),
+                source(high.0),
+            ),
+            remedy: format!("lower it, or raise {}", high.0),
+        };
+        (low.1 > high.1).then(|| ([low.0, high.0], problem()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,269 @@
+//! The kinds of settings: how each is read from what was given, how it is shown,
+//! and what to say to someone who gave something else.
+//!
+//! The constructors are the vocabulary of the table of settings.
+
+use super::Choice;
+use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+/// What was given for a setting.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Raw {
+    /// A string in TOML.
+    Text(String),
+    Integer(i64),
+    Boolean(bool),
+    /// What no setting is: its name, with an article.
+    Other(&'static str),
+    /// From a variable or a flag, which have no types: stands for what it looks like.
+    Word(String),
+}
+
+impl Raw {
+    /// As the person who gave it would recognise it.
+    pub(super) fn show(&self) -> Option<String> {
+        match self {
+            Raw::Text(text) | Raw::Word(text) => Some(quoted(text)),
+            Raw::Integer(number) => Some(number.to_string()),
+            Raw::Boolean(value) => Some(value.to_string()),
+            Raw::Other(_) => None,
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Raw::Text(_) | Raw::Word(_) => "a string",
+            Raw::Integer(_) => "an integer",
+            Raw::Boolean(_) => "a boolean",
+            Raw::Other(kind) => kind,
+        }
+    }
+
+    pub(super) fn text(&self) -> Result<&str, String> {
+        match self {
+            Raw::Text(text) | Raw::Word(text) => Ok(text),
+            other => Err(format!("is {}, not a string", other.kind())),
+        }
+    }
+
+    fn whole<T: TryFrom<u64>>(&self) -> Result<T, String> {
+        let number = match self {
+            Raw::Integer(number) => u64::try_from(*number).map_err(|_| "is out of range")?,
+            Raw::Word(word) if word.is_empty() || word.bytes().any(|b| !b.is_ascii_digit()) => {
+                return Err("is not a whole number".into());
+            }
+            Raw::Word(digits) => digits.parse().map_err(|_| "is out of range")?,
+            other => return Err(format!("is {}, not an integer", other.kind())),
+        };
+        T::try_from(number).map_err(|_| "is out of range".into())
+    }
+}
+
+/// A TOML string.
+pub(super) fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// One place of the configuration that a setting is written to.
+pub(super) trait Slot {
+    /// The error is a predicate, without the value.
+    fn set(&mut self, raw: &Raw) -> Result<(), String>;
+    /// As a value in TOML.
+    fn show(&self) -> String;
+    fn remedy(&self) -> &str;
+}
+
+struct Field<'c, T> {
+    at: &'c mut T,
+    read: fn(&Raw) -> Result<T, String>,
+    show: fn(&T) -> String,
+    range: Option<RangeInclusive<T>>,
+    remedy: String,
+}
+
+impl<T: PartialOrd> Slot for Field<'_, T> {
+    fn set(&mut self, raw: &Raw) -> Result<(), String> {
+        let value = (self.read)(raw)?;
+        let range = self.range.as_ref();
+        if range.is_some_and(|range| !range.contains(&value)) {
+            return Err("is out of range".into());
+        }
+        *self.at = value;
+        Ok(())
+    }
+
+    fn show(&self) -> String {
+        (self.show)(self.at)
+    }
+
+    fn remedy(&self) -> &str {
+        &self.remedy
+    }
+}
+
+pub(super) type Boxed<'c> = Box<dyn Slot + 'c>;
+
+pub(super) fn count<'c, T>(at: &'c mut T, range: RangeInclusive<T>) -> Boxed<'c>
+where
+    T: TryFrom<u64> + PartialOrd + Display,
+{
+    let (from, to) = (range.start(), range.end());
+    let remedy = format!("give a whole number from {from} to {to}");
+    Box::new(Field {
+        at,
+        read: Raw::whole,
+        show: T::to_string,
+        range: Some(range),
+        remedy,
+    })
+}
+
+pub(super) fn bytes(at: &mut u64, range: RangeInclusive<u64>) -> Boxed<'_> {
+    let (from, to) = (show_bytes(*range.start()), show_bytes(*range.end()));
+    Box::new(Field {
+        at,
+        read: |raw| match raw {
+            Raw::Integer(_) => raw.whole(),
+            _ => parse_bytes(raw.text()?).map_err(|fault| fault.to_string()),
+        },
+        show: |bytes| quoted(&show_bytes(*bytes)),
+        range: Some(range),
+        remedy: format!("give a number of bytes from {from} to {to}, such as \"4MiB\""),
+    })
+}
+
+pub(super) fn duration(at: &mut Duration, range: RangeInclusive<Duration>) -> Boxed<'_> {
+    let (from, to) = (show_duration(*range.start()), show_duration(*range.end()));
+    Box::new(Field {
+        at,
+        read: |raw| match raw {
+            Raw::Integer(_) => Err("has no unit".into()),
+            _ => parse_duration(raw.text()?).map_err(|fault| fault.to_string()),
+        },
+        show: |duration| quoted(&show_duration(*duration)),
+        range: Some(range),
+        remedy: format!("give a duration from {from} to {to}, such as \"250ms\" or \"5s\""),
+    })
+}
+
+pub(super) fn folder(at: &mut PathBuf) -> Boxed<'_> {
+    Box::new(Field {
+        at,
+        read: |raw| match raw.text()? {
+            "" => Err("is empty".into()),
+            path => Ok(path.into()),
+        },
+        show: |path| quoted(&path.to_string_lossy()),
+        range: None,
+        remedy: "give the path of a folder".into(),
+    })
+}
+
+pub(super) fn address(at: &mut SocketAddr) -> Boxed<'_> {
+    Box::new(Field {
+        at,
+        read: |raw| {
+            let address = raw.text()?.parse();
+            address.map_err(|_| "is not an IP address with a port".into())
+        },
+        show: |address| quoted(&address.to_string()),
+        range: None,
+        remedy: "give both, such as \"127.0.0.1:8470\" or \"[::]:8470\"".into(),
+    })
+}
+
+pub(super) fn choice<T: Choice>(at: &mut T) -> Boxed<'_> {
+    let names: Vec<_> = T::ALL.iter().map(|(name, _)| quoted(name)).collect();
+    Box::new(Field {
+        at,
+        read: |raw| {
+            let text = raw.text()?;
+            let named = T::ALL.iter().find(|(name, _)| *name == text);
+            let (_, value) = named.ok_or("is not one of the choices")?;
+            Ok(*value)
+        },
+        show: |value| {
+            let named = T::ALL.iter().find(|(_, other)| other == value);
+            quoted(named.expect("every value of a choice has a name").0)
+        },
+        range: None,
+        remedy: format!("give {}", names.join(" or ")),
+    })
+}
+
+/// The subscriber reads it again; here only so that a start fails on it early.
+pub(super) fn log_filter(at: &mut String) -> Boxed<'_> {
+    Box::new(Field {
+        at,
+        read: |raw| match raw.text()? {
+            "" => Err("is empty".into()),
+            text => match EnvFilter::try_new(text) {
+                Ok(_) => Ok(text.into()),
+                Err(_) => Err("is not a filter".into()),
+            },
+        },
+        show: |filter| quoted(filter),
+        range: None,
+        remedy: "give a level (off, error, warn, info, debug, trace) or directives such as \
+                 \"info,opledger::http=debug\""
+            .into(),
+    })
+}
+
+/// Goes unescaped into JSON strings, so what would need an escape there is refused.
+pub(super) fn separator(at: &mut String) -> Boxed<'_> {
+    Box::new(Field {
+        at,
+        read: |raw| {
+            let text = raw.text()?;
+            if text.chars().count() > 1 {
+                return Err("is longer than one character".into());
+            }
+            if text.contains(|c: char| c.is_control() || c == '"' || c == '\\') {
+                return Err("would need an escape in JSON".into());
+            }
+            Ok(text.into())
+        },
+        show: |separator| quoted(separator),
+        range: None,
+        remedy: "give one character, such as \" \", \"_\" or \"T\", or none".into(),
+    })
+}
+
+/// Seconds east of UTC.
+pub(super) fn utc_offset(at: &mut i32) -> Boxed<'_> {
+    Box::new(Field {
+        at,
+        read: |raw| parse_offset(raw.text()?).ok_or("is not an offset from UTC".into()),
+        show: |seconds| {
+            let sign = if *seconds < 0 { '-' } else { '+' };
+            let minutes = seconds.abs() / 60;
+            quoted(&format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60))
+        },
+        range: None,
+        remedy: "give a sign, hours (to 23) and minutes (to 59), such as \"+09:00\"".into(),
+    })
+}
+
+fn parse_offset(text: &str) -> Option<i32> {
+    let number = |tens: u8, ones: u8| {
+        let digits = tens.is_ascii_digit() && ones.is_ascii_digit();
+        digits.then(|| i32::from(tens - b'0') * 10 + i32::from(ones - b'0'))
+    };
+    let &[sign, h1, h2, b':', m1, m2] = text.as_bytes() else {
+        return None;
+    };
+    let sign = match sign {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return None,
+    };
+    let (hours, minutes) = (number(h1, h2)?, number(m1, m2)?);
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
+}

@@ -1,0 +1,269 @@
+//! The places that settings come from: a TOML file, environment variables, flags.
+//!
+//! Each yields what it gives, or what is wrong, under the same keys. Whether a
+//! value suits its setting is not judged here.
+
+use super::Overrides;
+use super::field::Raw;
+use super::problem::{Problem, Source};
+use super::table::{Entry, Given, Keys};
+use std::collections::BTreeMap;
+use std::path::Path;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+const PREFIX: &str = "OPLEDGER_";
+const FILE: &str = "_FILE";
+/// Read by the command line, and no settings.
+const NOT_SETTINGS: [&str; 2] = ["CONFIG", "URL"];
+
+pub(super) fn file(path: &Path, keys: &Keys) -> Vec<Entry> {
+    let unreadable = |line, fault, remedy: &str| Problem {
+        source: Source::File {
+            path: path.into(),
+            line,
+        },
+        key: None,
+        value: None,
+        fault,
+        remedy: remedy.into(),
+    };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            let fault = format!("cannot be read: {error}");
+            let remedy = "give the path of a readable file";
+            return vec![Entry::Wrong(unreadable(0, fault, remedy))];
+        }
+    };
+    let (table, errors) = DeTable::parse_recoverable(&text);
+    if !errors.is_empty() {
+        // What was recovered is a guess, so its keys are not judged. The error's
+        // own text would quote the line, which may hold a secret.
+        let broken = errors.iter().map(|error| {
+            let line = error.span().map_or(0, |span| line_at(&text, span.start));
+            let fault = format!("is not TOML: {}", error.message());
+            Entry::Wrong(unreadable(line, fault, "correct the line"))
+        });
+        return broken.collect();
+    }
+    let mut walk = Walk {
+        path,
+        text: &text,
+        keys,
+        found: Vec::new(),
+    };
+    walk.table("", table.into_inner());
+    walk.found
+}
+
+fn line_at(text: &str, offset: usize) -> usize {
+    1 + text[..offset].matches('\n').count()
+}
+
+struct Walk<'f> {
+    path: &'f Path,
+    text: &'f str,
+    keys: &'f Keys,
+    found: Vec<Entry>,
+}
+
+impl Walk<'_> {
+    fn table(&mut self, section: &str, table: DeTable<'_>) {
+        for (name, value) in table {
+            let key = match section {
+                "" => name.get_ref().to_string(),
+                _ => format!("{section}.{}", name.get_ref()),
+            };
+            let source = Source::File {
+                path: self.path.into(),
+                line: line_at(self.text, name.span().start),
+            };
+            self.value(key, source, value);
+        }
+    }
+
+    fn value(&mut self, key: String, source: Source, value: Spanned<DeValue<'_>>) {
+        let keys = self.keys;
+        let free = keys.free_of(&key).is_some();
+        let section = keys.is_section(&key);
+        let (fault, remedy) = match value.into_inner() {
+            // A dotted key is a table within a table.
+            DeValue::Table(inner) if free || section => return self.table(&key, inner),
+            value if free || keys.is_setting(&key) => {
+                return self.found.push(Entry::Given(Given {
+                    key,
+                    source,
+                    raw: raw(value),
+                    hidden: false,
+                }));
+            }
+            _ if section => ("is a section", format!("put its settings under [{key}]")),
+            DeValue::Table(_) => {
+                let nearest = keys.nearest_section(&key);
+                let remedy = instead(nearest.map(|name| format!("[{name}]")));
+                ("is not a section", remedy)
+            }
+            _ => {
+                let nearest = keys.nearest_setting(&key);
+                ("is not a setting", instead(nearest.map(str::to_owned)))
+            }
+        };
+        self.found.push(Entry::Wrong(Problem {
+            source,
+            key: Some(key),
+            value: None,
+            fault: fault.into(),
+            remedy,
+        }));
+    }
+}
+
+fn raw(value: DeValue<'_>) -> Raw {
+    match value {
+        DeValue::String(text) => Raw::Text(text.into_owned()),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map_or(Raw::Other("an integer beyond 64 bits"), Raw::Integer),
+        DeValue::Boolean(value) => Raw::Boolean(value),
+        DeValue::Float(_) => Raw::Other("a float"),
+        DeValue::Datetime(_) => Raw::Other("a date or time"),
+        DeValue::Array(_) => Raw::Other("an array"),
+        DeValue::Table(_) => Raw::Other("a table"),
+    }
+}
+
+fn instead(nearest: Option<String>) -> String {
+    match nearest {
+        Some(name) => format!("the nearest is {name}"),
+        None => "remove it (the sample file lists all settings)".into(),
+    }
+}
+
+/// `OPLEDGER_SERVER__LISTEN`, or `OPLEDGER_SERVER__LISTEN_FILE` for the content of
+/// a file.
+pub(super) fn environment(env: impl Iterator<Item = (String, String)>, keys: &Keys) -> Vec<Entry> {
+    // In order of names, so that two starts tell the same problems alike.
+    let variables: BTreeMap<_, _> = env.collect();
+    let ours = variables.into_iter().filter_map(|(name, value)| {
+        let rest = name.strip_prefix(PREFIX)?;
+        let foreign = NOT_SETTINGS.contains(&rest) || is_service_link(rest, &value);
+        (!foreign).then(|| variable(rest, value, keys))
+    });
+    ours.collect()
+}
+
+fn variable(rest: &str, value: String, keys: &Keys) -> Entry {
+    let source = Source::Variable(format!("{PREFIX}{rest}"));
+    let wrong = |key: String, fault: &str, remedy: String| {
+        Entry::Wrong(Problem {
+            source: source.clone(),
+            key: Some(key),
+            value: None,
+            fault: fault.into(),
+            remedy,
+        })
+    };
+    let Some((key, is_file)) = key_of(rest, keys) else {
+        let (stem, suffix) = match rest.strip_suffix(FILE) {
+            Some(stem) => (stem, FILE),
+            None => (rest, ""),
+        };
+        let key = dotted(stem);
+        let nearest = keys.nearest_setting(&key);
+        let nearest = nearest.map(|key| format!("{PREFIX}{}{suffix}", shouted(key)));
+        return wrong(key, "is not a setting", instead(nearest));
+    };
+    let text = match is_file.then(|| std::fs::read_to_string(&value)) {
+        None => value,
+        Some(Ok(content)) => without_line_end(content),
+        Some(Err(error)) => {
+            // Without the path: some give the secret itself here.
+            let fault = format!("is in a file that cannot be read: {error}");
+            let remedy = "give the path of a file, not the value".into();
+            return wrong(key, &fault, remedy);
+        }
+    };
+    if text.contains(char::REPLACEMENT_CHARACTER) {
+        // Where the caller had to replace what it could not read: see `config::variables`.
+        return wrong(key, "is not UTF-8", "give it in UTF-8".into());
+    }
+    Entry::Given(Given {
+        key,
+        source,
+        raw: Raw::Word(text),
+        hidden: is_file,
+    })
+}
+
+/// The key that a variable gives, and whether it names a file. A setting whose own
+/// name ends like that comes first; in a free-form section it always is a file.
+fn key_of(rest: &str, keys: &Keys) -> Option<(String, bool)> {
+    let setting = |name: &str| keys.settings().iter().find(|key| shouted(key) == name);
+    if let Some(key) = setting(rest) {
+        return Some((key.to_string(), false));
+    }
+    let (stem, is_file) = match rest.strip_suffix(FILE) {
+        Some(stem) => (stem, true),
+        None => (rest, false),
+    };
+    let free = || {
+        keys.free().iter().find_map(|section| {
+            let name = stem.strip_prefix(&shouted(section))?.strip_prefix("__")?;
+            (!name.is_empty()).then(|| format!("{section}.{}", dotted(name)))
+        })
+    };
+    let key = setting(stem).map(|key| key.to_string()).or_else(free)?;
+    Some((key, is_file))
+}
+
+fn shouted(key: &str) -> String {
+    key.replace('.', "__").to_ascii_uppercase()
+}
+
+fn dotted(name: &str) -> String {
+    name.replace("__", ".").to_ascii_lowercase()
+}
+
+/// What editors and `echo` put behind the last line is not part of a secret.
+fn without_line_end(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    text
+}
+
+/// Kubernetes tells each pod about the services beside it, in variables such as
+/// `OPLEDGER_PORT=tcp://10.0.0.1:80` or `OPLEDGER_WEB_SERVICE_HOST`. A service that
+/// is called opledger must not keep opledger from starting.
+fn is_service_link(rest: &str, value: &str) -> bool {
+    let after = |word: &str| match rest.strip_prefix(word) {
+        Some(end) => Some(end),
+        None => rest.split_once(&format!("_{word}")).map(|(_, end)| end),
+    };
+    let host = after("SERVICE_HOST") == Some("");
+    let port = after("SERVICE_PORT").is_some_and(|end| end.is_empty() || end.starts_with('_'));
+    let digit = |end: &str| end.starts_with(|c: char| c.is_ascii_digit());
+    let link = after("PORT") == Some("") && value.contains("://");
+    let detail = after("PORT_").is_some_and(digit);
+    !rest.contains("__") && (host || port || link || detail)
+}
+
+pub(super) fn flags(overrides: Overrides) -> Vec<Entry> {
+    let Overrides { data, listen } = overrides;
+    let given = |key: &str, flag, value: Option<String>| {
+        value.map(|text| {
+            Entry::Given(Given {
+                key: key.into(),
+                source: Source::Flag(flag),
+                raw: Raw::Word(text),
+                hidden: false,
+            })
+        })
+    };
+    let data = given("data", "--data", data);
+    let listen = given("server.listen", "--listen", listen);
+    data.into_iter().chain(listen).collect()
+}

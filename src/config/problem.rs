@@ -1,0 +1,88 @@
+//! What is wrong with a configuration, and where each setting came from.
+//!
+//! Problems are collected, never returned one by one: who mends a file wants to
+//! mend all of it. No text made here may hold the value of a secret.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Shown in the place of a secret.
+pub(super) const MASK: &str = "********";
+
+/// Whether the value behind this key (or variable) must not be shown.
+pub(super) fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    ["password", "secret", "token", "passphrase"]
+        .iter()
+        .any(|word| key.contains(word))
+}
+
+/// Where a setting came from, in ascending precedence.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    Default,
+    /// Line 0 is the file as a whole.
+    File {
+        path: PathBuf,
+        line: usize,
+    },
+    /// The whole name, of the `_FILE` form too.
+    Variable(String),
+    Flag(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Default => f.write_str("default"),
+            Source::File { path, line: 0 } => write!(f, "{}", path.display()),
+            Source::File { path, line } => write!(f, "{} line {line}", path.display()),
+            Source::Variable(name) => write!(f, "variable {name}"),
+            Source::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub source: Source,
+    /// Nothing if the problem is the file's as a whole.
+    pub key: Option<String>,
+    /// As it was given, masked if it is a secret. Nothing if it has no part in the problem.
+    pub value: Option<String>,
+    /// A predicate to the key and its value.
+    pub fault: String,
+    /// What to do about it, as a request.
+    pub remedy: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.key {
+            Some(key) => write!(f, "{}: {key} ", self.source)?,
+            None => write!(f, "{} ", self.source)?,
+        }
+        if let Some(value) = &self.value {
+            write!(f, "= {value} ")?;
+        }
+        write!(f, "{}; {}", self.fault, self.remedy)
+    }
+}
+
+/// All that is wrong, one problem a line, in the order of precedence and of lines.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration has {}{}", count(.problems), list(.problems))]
+pub struct Error {
+    pub problems: Vec<Problem>,
+}
+
+fn count(problems: &[Problem]) -> String {
+    match problems.len() {
+        1 => "1 problem".into(),
+        n => format!("{n} problems"),
+    }
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(|p| format!("\n  {p}")).collect()
+}

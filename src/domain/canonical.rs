@@ -1,0 +1,97 @@
+//! RFC 8785 canonical JSON of what a register keeps: the last word where two
+//! events have the same order key. Only ties pay for it.
+
+use super::event::{Ending, Notification, Outcome, Request, Response, Text};
+
+/// A register's value. Its canonical text must tell any two different values
+/// apart: the join is only a join if ties have one winner.
+pub trait Value: PartialEq {
+    fn canonical(&self, out: &mut String);
+}
+
+/// Members must be written in RFC 8785 order (by name, all of ours are ASCII).
+fn string(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{8}' => out.push_str("\\b"),
+            '\t' => out.push_str("\\t"),
+            '\n' => out.push_str("\\n"),
+            '\u{c}' => out.push_str("\\f"),
+            '\r' => out.push_str("\\r"),
+            c if c < ' ' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+impl Value for Request<'_> {
+    fn canonical(&self, out: &mut String) {
+        out.push_str("{\"body\":");
+        string(&self.body, out);
+        out.push_str(",\"method\":");
+        string(self.method.as_str(), out);
+        out.push_str(",\"uri\":");
+        string(&self.uri, out);
+        out.push('}');
+    }
+}
+
+impl Value for Response<'_> {
+    fn canonical(&self, out: &mut String) {
+        out.push('{');
+        if let Some(body) = &self.body {
+            out.push_str("\"body\":");
+            string(body, out);
+        }
+        if let Some(code) = self.status_code {
+            if self.body.is_some() {
+                out.push(',');
+            }
+            out.push_str(&format!("\"status_code\":{code}"));
+        }
+        out.push('}');
+    }
+}
+
+impl Value for Ending<'_> {
+    fn canonical(&self, out: &mut String) {
+        let (outcome, status): (Option<&Outcome>, _) = match self {
+            Ending::Completed(outcome) => (Some(outcome), "completed"),
+            Ending::Failed(outcome) => (Some(outcome), "failed"),
+            Ending::Canceled => (None, "canceled"),
+        };
+        out.push('{');
+        if let Some(Outcome { status_code, body }) = outcome {
+            out.push_str("\"response\":{\"body\":");
+            string(body, out);
+            out.push_str(&format!(",\"status_code\":{status_code}}},"));
+        }
+        out.push_str(&format!("\"status\":\"{status}\"}}"));
+    }
+}
+
+impl Value for Option<Text<'_>> {
+    fn canonical(&self, out: &mut String) {
+        match self {
+            Some(text) => string(text, out),
+            None => out.push_str("null"),
+        }
+    }
+}
+
+/// What a creation leaves behind. The request decides a tie; where even the
+/// requests are equal the notification does, so that one of them wins.
+impl Value for (Request<'_>, Option<Notification<'_>>) {
+    fn canonical(&self, out: &mut String) {
+        self.0.canonical(out);
+        if let Some(Notification { address, port }) = &self.1 {
+            out.push_str("{\"address\":");
+            string(address, out);
+            out.push_str(&format!(",\"port\":{port}}}"));
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! One event, decoded and checked. Its strings may borrow from the record that
+//! brought it, so that folding a record copies nothing.
+
+use super::time::Timestamp;
+use std::borrow::Cow;
+
+/// Text that borrows where the wire form allows it.
+pub type Text<'a> = Cow<'a, str>;
+
+/// What "earliest" and "latest" mean everywhere in the fold: compared left to
+/// right, strings by their bytes. The field order is the comparison.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OrderKey<'a> {
+    pub time: Timestamp,
+    pub source: Text<'a>,
+    pub id: Text<'a>,
+}
+
+/// Something that happened to the operation `operation_id`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event<'a> {
+    pub operation_id: Text<'a>,
+    pub key: OrderKey<'a>,
+    pub kind: Kind<'a>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind<'a> {
+    Created {
+        request: Request<'a>,
+        notification: Option<Notification<'a>>,
+    },
+    Started,
+    /// `None` clears the sub-status.
+    Progressed {
+        sub_status: Option<Text<'a>>,
+    },
+    RequestSent {
+        lane: LaneId<'a>,
+        request: Request<'a>,
+    },
+    ResponseReceived {
+        lane: LaneId<'a>,
+        response: Response<'a>,
+    },
+    RollbackAttempted {
+        lane: LaneId<'a>,
+        request: Request<'a>,
+        response: Option<Response<'a>>,
+    },
+    RollbackResponseReceived {
+        lane: LaneId<'a>,
+        response: Response<'a>,
+    },
+    Ended(Ending<'a>),
+}
+
+/// One request to one cluster, and what came back.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LaneId<'a> {
+    pub cluster_id: Text<'a>,
+    pub request_id: Text<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    Post,
+    Put,
+    Delete,
+    Patch,
+}
+
+impl Method {
+    pub const ALL: [Method; 4] = [Method::Post, Method::Put, Method::Delete, Method::Patch];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            Method::Patch => "PATCH",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Method> {
+        Method::ALL.into_iter().find(|m| m.as_str() == text)
+    }
+}
+
+/// The body is opaque: text that is never parsed, `""` if there was none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request<'a> {
+    pub uri: Text<'a>,
+    pub method: Method,
+    pub body: Text<'a>,
+}
+
+/// A cluster's answer. Here `""` and nothing are different bodies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Response<'a> {
+    pub status_code: Option<u16>,
+    pub body: Option<Text<'a>>,
+}
+
+/// The operation's own answer, always with both fields.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome<'a> {
+    pub status_code: u16,
+    pub body: Text<'a>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending<'a> {
+    Completed(Outcome<'a>),
+    Failed(Outcome<'a>),
+    Canceled,
+}
+
+/// Where the end of the operation is to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification<'a> {
+    pub address: Text<'a>,
+    pub port: u16,
+}

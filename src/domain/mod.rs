@@ -1,0 +1,24 @@
+//! What an operation is and how its events add up. Pure: no IO, no clock, no
+//! wire formats. Everything else in the crate points here; this points nowhere.
+//!
+//! The promise the whole ledger rests on lives in [`operation`]: the state is a
+//! join-semilattice, so a document is a function of the *set* of its events.
+
+pub mod anomaly;
+mod canonical;
+pub mod document;
+pub mod effects;
+pub mod event;
+pub mod operation;
+mod register;
+pub mod time;
+
+pub use anomaly::{Anomalies, Anomaly};
+pub use document::{Document, Entry, RollbackResult, Rollbacks, document};
+pub use effects::Standing;
+pub use event::{
+    Ending, Event, Kind, LaneId, Method, Notification, OrderKey, Outcome, Request, Response, Text,
+};
+pub use operation::{Creation, Lane, Lanes, Operation, Status};
+pub use register::{Earliest, Latest, Register};
+pub use time::Timestamp;

@@ -1,0 +1,198 @@
+//! The state of one operation: a join-semilattice of registers that keep the
+//! earliest or the latest offer, and maps of them (rules F1 to F9).
+//!
+//! `absorb` is the fold. Live projection, recovery, replay and rebuild all call
+//! it; there is no second interpretation of events. It cannot fail:
+//! contradictions are anomalies, never a reason to stop.
+
+use super::anomaly::{Anomalies, Anomaly};
+use super::event::{Ending, Event, Kind, LaneId, Notification, OrderKey, Request, Response, Text};
+use super::register::{Earliest, Latest};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Status {
+    Unexecuted,
+    Executing,
+    Completed,
+    Failed,
+    Canceled,
+}
+
+impl Status {
+    pub const ALL: [Status; 5] = [
+        Status::Unexecuted,
+        Status::Executing,
+        Status::Completed,
+        Status::Failed,
+        Status::Canceled,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Unexecuted => "unexecuted",
+            Status::Executing => "executing",
+            Status::Completed => "completed",
+            Status::Failed => "failed",
+            Status::Canceled => "canceled",
+        }
+    }
+}
+
+/// A request to a cluster, or its rollback. The response may be there first.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Lane<'a> {
+    pub request: Earliest<'a, Request<'a>>,
+    pub response: Latest<'a, Response<'a>>,
+}
+
+impl<'a> Lane<'a> {
+    pub fn join(&mut self, other: Lane<'a>) {
+        self.request.join(other.request);
+        self.response.join(other.response);
+    }
+
+    /// An answer whose request has not arrived.
+    pub fn is_waiting(&self) -> bool {
+        self.request.get().is_none() && self.response.get().is_some()
+    }
+}
+
+pub type Lanes<'a> = BTreeMap<LaneId<'a>, Lane<'a>>;
+/// The request and where to tell the end.
+pub type Creation<'a> = (Request<'a>, Option<Notification<'a>>);
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Operation<'a> {
+    pub created: Earliest<'a, Creation<'a>>,
+    /// Anything that makes it `executing` has been seen.
+    pub begun: bool,
+    pub sub_status: Latest<'a, Option<Text<'a>>>,
+    pub ending: Earliest<'a, Ending<'a>>,
+    /// Order keys of the first and the last event of any kind.
+    pub span: Option<(OrderKey<'a>, OrderKey<'a>)>,
+    pub clusters: Lanes<'a>,
+    pub rollbacks: Lanes<'a>,
+}
+
+impl<'a> Operation<'a> {
+    /// Adds one event. True if it changed which ending counts where one already did:
+    /// the only thing that a caller must know event by event.
+    pub fn absorb(&mut self, event: Event<'a>) -> bool {
+        let key = event.key;
+        self.stretch(key.clone(), key.clone());
+        let mut revised = false;
+        match event.kind {
+            Kind::Created {
+                request,
+                notification,
+            } => {
+                self.created.offer(key, (request, notification));
+            }
+            Kind::Started => self.begun = true,
+            Kind::Progressed { sub_status } => {
+                self.sub_status.offer(key, sub_status);
+            }
+            Kind::RequestSent { lane, request } => {
+                self.begun = true;
+                let lane = self.clusters.entry(lane).or_default();
+                lane.request.offer(key, request);
+            }
+            Kind::ResponseReceived { lane, response } => {
+                self.begun = true;
+                let lane = self.clusters.entry(lane).or_default();
+                lane.response.offer(key, response);
+            }
+            Kind::RollbackAttempted {
+                lane,
+                request,
+                response,
+            } => {
+                self.begun = true;
+                let lane = self.rollbacks.entry(lane).or_default();
+                if let Some(response) = response {
+                    lane.response.offer(key.clone(), response);
+                }
+                lane.request.offer(key, request);
+            }
+            Kind::RollbackResponseReceived { lane, response } => {
+                self.begun = true;
+                let lane = self.rollbacks.entry(lane).or_default();
+                lane.response.offer(key, response);
+            }
+            Kind::Ended(ending) => {
+                let ended = self.ending.get().is_some();
+                revised = self.ending.offer(key, ending) && ended;
+            }
+        }
+        revised
+    }
+
+    /// The least upper bound of both. `absorb` of an event is `join` with the
+    /// state of that event alone.
+    pub fn join(&mut self, other: Operation<'a>) {
+        if let Some((first, last)) = other.span {
+            self.stretch(first, last);
+        }
+        self.created.join(other.created);
+        self.begun |= other.begun;
+        self.sub_status.join(other.sub_status);
+        self.ending.join(other.ending);
+        for (id, lane) in other.clusters {
+            self.clusters.entry(id).or_default().join(lane);
+        }
+        for (id, lane) in other.rollbacks {
+            self.rollbacks.entry(id).or_default().join(lane);
+        }
+    }
+
+    fn stretch(&mut self, first: OrderKey<'a>, last: OrderKey<'a>) {
+        match &mut self.span {
+            None => self.span = Some((first, last)),
+            Some((held_first, held_last)) => {
+                if first < *held_first {
+                    *held_first = first;
+                }
+                if last > *held_last {
+                    *held_last = last;
+                }
+            }
+        }
+    }
+
+    /// F2. Derived, never stored.
+    pub fn status(&self) -> Status {
+        match self.ending.value() {
+            Some(Ending::Completed(_)) => Status::Completed,
+            Some(Ending::Failed(_)) => Status::Failed,
+            Some(Ending::Canceled) => Status::Canceled,
+            None if self.begun => Status::Executing,
+            None => Status::Unexecuted,
+        }
+    }
+
+    /// The anomalies of the set that hold now, those of the lanes at hand included.
+    pub fn anomalies(&self) -> Anomalies {
+        let (first, last) = match &self.span {
+            Some((first, last)) => (Some(first), Some(last)),
+            None => (None, None),
+        };
+        let lanes = || self.clusters.values().chain(self.rollbacks.values());
+        let created = self.created.get().map(|held| &held.key);
+        let ended = self.ending.get().map(|held| &held.key);
+        let mut set = Anomalies::default();
+        set.put(Anomaly::CreatedAgain, self.created.is_contested());
+        set.put(Anomaly::BeforeCreated, created.is_some() && first < created);
+        set.put(Anomaly::TerminalConflict, self.ending.is_contested());
+        set.put(Anomaly::EventAfterTerminal, ended.is_some() && last > ended);
+        set.put(
+            Anomaly::ResponseWithoutRequest,
+            lanes().any(Lane::is_waiting),
+        );
+        set.put(
+            Anomaly::ResponseReplaced,
+            lanes().any(|lane| lane.response.is_contested()),
+        );
+        set
+    }
+}

@@ -1,0 +1,140 @@
+//! What every event log must do, as one suite that each adapter is put through.
+//! It panics where an adapter breaks the port's promises.
+
+use super::{EventLog, Limits, Logged, NewRecord, Reader};
+use crate::wire::position::{Position, Positions};
+use crate::wire::record_v1::Headers;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// `log` is empty and has at least two partitions.
+pub async fn suite(log: &dyn EventLog) {
+    positions_rise_and_come_in_the_order_given(log).await;
+    what_was_published_is_read_from_any_position(log).await;
+    a_reader_waits_for_more(log).await;
+    headers_and_missing_values_survive(log).await;
+    bounds_name_every_partition(log).await;
+}
+
+fn record(operation: usize, value: &str) -> NewRecord {
+    NewRecord {
+        operation_id: format!("op-{operation}"),
+        headers: Headers::default(),
+        value: Some(Bytes::from(value.to_owned())),
+    }
+}
+
+const LIMITS: Limits = Limits {
+    records: 7,
+    bytes: 1 << 20,
+    patience: Duration::from_millis(200),
+};
+
+fn read_all(reader: &mut dyn Reader) -> Vec<Logged> {
+    let mut all = Vec::new();
+    loop {
+        let mut stretch = Vec::new();
+        reader.read(&LIMITS, &mut stretch).expect("readable");
+        if stretch.is_empty() {
+            return all;
+        }
+        all.append(&mut stretch);
+    }
+}
+
+fn everything(log: &dyn EventLog) -> Vec<Logged> {
+    read_all(&mut *log.reader(&Positions::new()).expect("a reader"))
+}
+
+async fn positions_rise_and_come_in_the_order_given(log: &dyn EventLog) {
+    assert_eq!(log.publish(Vec::new()).await, Ok(Vec::new()));
+    let mut last: BTreeMap<u32, u64> = BTreeMap::new();
+    for round in 0..5 {
+        let batch: Vec<_> = (0..20)
+            .map(|i| record(i, &format!("{round}/{i}")))
+            .collect();
+        let positions = log.publish(batch).await.expect("published");
+        assert_eq!(positions.len(), 20);
+        for at in positions {
+            let before = last.insert(at.partition, at.offset);
+            assert!(
+                before.is_none_or(|before| before < at.offset),
+                "offsets rise"
+            );
+        }
+    }
+    assert!(last.len() > 1, "operations spread over the partitions");
+}
+
+async fn what_was_published_is_read_from_any_position(log: &dyn EventLog) {
+    let batch: Vec<_> = (0..50).map(|i| record(i, &format!("marked {i}"))).collect();
+    let positions = log.publish(batch).await.expect("published");
+    let all = everything(log);
+    for (i, at) in positions.iter().enumerate() {
+        let found: Vec<_> = all.iter().filter(|logged| logged.at == *at).collect();
+        assert_eq!(found.len(), 1, "every position is read once");
+        let value = found[0].record.value.as_deref();
+        assert_eq!(value, Some(format!("marked {i}").as_bytes()));
+    }
+    for cut in [0, 1, 30, 60, all.len() - 1] {
+        let mut after = Positions::new();
+        for logged in &all[..cut] {
+            after.insert(logged.at.partition, logged.at.offset);
+        }
+        let rest = read_all(&mut *log.reader(&after).expect("a reader"));
+        assert_eq!(
+            by_partition(&rest),
+            by_partition(&all[cut..]),
+            "behind {cut} records"
+        );
+    }
+}
+
+fn by_partition(records: &[Logged]) -> BTreeMap<u32, Vec<&Logged>> {
+    let mut partitions: BTreeMap<u32, Vec<&Logged>> = BTreeMap::new();
+    for logged in records {
+        partitions
+            .entry(logged.at.partition)
+            .or_default()
+            .push(logged);
+    }
+    partitions
+}
+
+async fn a_reader_waits_for_more(log: &dyn EventLog) {
+    let mut reader = log.reader(&Positions::new()).expect("a reader");
+    read_all(&mut *reader);
+    let at: Position = log
+        .publish(vec![record(3, "late")])
+        .await
+        .expect("published")[0];
+    let more = read_all(&mut *reader);
+    assert_eq!(more.iter().map(|l| l.at).collect::<Vec<_>>(), [at]);
+}
+
+async fn headers_and_missing_values_survive(log: &dyn EventLog) {
+    let headers = Headers(vec![
+        ("ce_id".into(), Some(Bytes::from_static(b"\xff\x00"))),
+        ("twice".into(), Some(Bytes::new())),
+        ("twice".into(), None),
+    ]);
+    let sent = NewRecord {
+        operation_id: "with-headers".into(),
+        headers: headers.clone(),
+        value: None,
+    };
+    let at = log.publish(vec![sent]).await.expect("published")[0];
+    let all = everything(log);
+    let found = all.iter().find(|logged| logged.at == at).expect("read");
+    assert_eq!(found.record.headers, headers);
+    assert_eq!(found.record.value, None);
+}
+
+async fn bounds_name_every_partition(log: &dyn EventLog) {
+    let bounds = log.bounds().expect("bounds");
+    for logged in everything(log) {
+        let partition = bounds[&logged.at.partition];
+        assert!((partition.first..partition.end).contains(&logged.at.offset));
+    }
+}

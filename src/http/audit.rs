@@ -1,0 +1,159 @@
+//! What auditors read: the history of an operation, and the dead letters. Both
+//! come as a stream, or in pages where `limit` is given.
+
+use super::error::Refusal;
+use super::params::Params;
+use super::{App, reading, stream};
+use crate::query::{Page, dead_letters, history};
+use crate::store::keys;
+use crate::wire::event_v1::operation_id_fault;
+use axum::extract::{Path, State};
+use axum::http::header::LINK;
+use axum::http::{HeaderMap, HeaderValue, Uri};
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+const PAGED: &[&str] = &["limit", "cursor", "position"];
+
+pub async fn history(
+    State(app): State<Arc<App>>,
+    Path(operation_id): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let answer = async {
+        let params = Params::parse(&app, &uri, PAGED)?;
+        let page = page(&params)?;
+        let reading = reading::begin(&app, &headers, reading::token(&headers, &params)?).await?;
+        if operation_id_fault(&operation_id).is_some() {
+            return Err(Refusal::NotFound);
+        }
+        let own = keys::of_operation(&operation_id);
+        if page
+            .after
+            .as_ref()
+            .is_some_and(|after| !(&own.start..&own.end).contains(&after))
+        {
+            return Err(BAD_CURSOR);
+        }
+        let response = match page.limit {
+            Some(_) => {
+                let (found, body) = collect(&app, move |app, emit| {
+                    history::stream(&*app.db, &operation_id, &page, emit)
+                })
+                .await?;
+                linked(&uri, found.ok_or(Refusal::NotFound)?, body)
+            }
+            None => {
+                let known = operation_id.clone();
+                let exists = stream::blocking(&app, move |app| {
+                    Ok(app
+                        .db
+                        .get(crate::store::Family::State, &keys::operation(&known))?
+                        .is_some())
+                });
+                if !exists.await? {
+                    return Err(Refusal::NotFound);
+                }
+                stream::answer(&app, move |app, emit| {
+                    history::stream(&*app.db, &operation_id, &page, emit).map(drop)
+                })
+                .await?
+            }
+        };
+        Ok(reading.stamp(response))
+    };
+    finish(&app, answer.await)
+}
+
+pub async fn dead_letters(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
+    let answer = async {
+        let params = Params::parse(&app, &uri, PAGED)?;
+        let page = page(&params)?;
+        let reading = reading::begin(&app, &headers, reading::token(&headers, &params)?).await?;
+        let response = match page.limit {
+            Some(_) => {
+                let (next, body) = collect(&app, move |app, emit| {
+                    dead_letters::stream(&*app.db, &page, emit)
+                })
+                .await?;
+                linked(&uri, next, body)
+            }
+            None => {
+                stream::answer(&app, move |app, emit| {
+                    dead_letters::stream(&*app.db, &page, emit).map(drop)
+                })
+                .await?
+            }
+        };
+        Ok(reading.stamp(response))
+    };
+    finish(&app, answer.await)
+}
+
+fn finish(app: &App, answer: Result<Response, Refusal>) -> Response {
+    answer.unwrap_or_else(|refusal| {
+        reading::stamp_now(app, refusal.into_response_with(super::error::Detail::Told))
+    })
+}
+
+const BAD_CURSOR: Refusal = Refusal::Parameter {
+    name: "cursor",
+    what: "must come from a Link of this resource.",
+};
+
+fn page(params: &Params) -> Result<Page, Refusal> {
+    let limit = match params.get("limit").map(str::parse) {
+        None => None,
+        Some(Ok(limit @ 1..=1000)) => Some(limit),
+        Some(_) => {
+            let what = "1 to 1000.";
+            return Err(Refusal::Parameter {
+                name: "limit",
+                what,
+            });
+        }
+    };
+    let after = match params.get("cursor") {
+        None => None,
+        Some(cursor) => Some(URL_SAFE_NO_PAD.decode(cursor).map_err(|_| BAD_CURSOR)?),
+    };
+    Ok(Page { after, limit })
+}
+
+/// A page as a whole: its `Link` must go out before it.
+async fn collect<T: Send + 'static>(
+    app: &Arc<App>,
+    read: impl FnOnce(&App, &mut crate::query::Emit) -> crate::store::Result<T> + Send + 'static,
+) -> Result<(T, Vec<u8>), Refusal> {
+    stream::blocking(app, move |app| {
+        let mut body = Vec::new();
+        let found = read(app, &mut |piece: &[u8]| {
+            body.extend_from_slice(piece);
+            ControlFlow::Continue(())
+        })?;
+        Ok((found, body))
+    })
+    .await
+}
+
+/// `Link: <…>; rel="next"` with the same query and the cursor.
+fn linked(uri: &Uri, next: Option<Vec<u8>>, body: Vec<u8>) -> Response {
+    let mut response = stream::json(body);
+    if let Some(next) = next {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or("").as_bytes()) {
+            if name != "cursor" {
+                query.append_pair(&name, &value);
+            }
+        }
+        query.append_pair("cursor", &URL_SAFE_NO_PAD.encode(next));
+        let link = format!("<{}?{}>; rel=\"next\"", uri.path(), query.finish());
+        let link = HeaderValue::from_str(&link).expect("a URL is a header value");
+        response.headers_mut().insert(LINK, link);
+    }
+    response
+}

@@ -1,0 +1,56 @@
+//! Takes in a request's body under bounds on its size, on the time it may take,
+//! and on what all bodies together may hold. A slow or endless sender costs its
+//! own connection and nothing else.
+
+use super::App;
+use super::error::Refusal;
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// A whole body, and its share of the common bound for as long as it lives.
+pub struct Received {
+    pub bytes: Bytes,
+    _share: Vec<OwnedSemaphorePermit>,
+}
+
+const KIB: usize = 1024;
+
+pub async fn receive(app: &App, body: Body) -> Result<Received, Refusal> {
+    let deadline = app.config.server.body_timeout;
+    match tokio::time::timeout(deadline, collect(app, body)).await {
+        Ok(received) => received,
+        Err(_) => Err(Refusal::BodyTimedOut),
+    }
+}
+
+async fn collect(app: &App, mut body: Body) -> Result<Received, Refusal> {
+    let limit = app.config.server.max_body as usize;
+    let mut share = Vec::new();
+    let mut held = 0;
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Refusal::BodyBroken)?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if bytes.len() + data.len() > limit {
+            return Err(Refusal::BodyTooLarge {
+                limit: limit as u64,
+            });
+        }
+        bytes.extend_from_slice(&data);
+        if bytes.len() > held {
+            // In steps that double, so that a large body has few of them.
+            let more = (bytes.len() - held).max(held).max(KIB).div_ceil(KIB);
+            let permit = app.buffered.clone().try_acquire_many_owned(more as u32);
+            share.push(permit.map_err(|_| Refusal::Busy("too many bodies at once."))?);
+            held += more * KIB;
+        }
+    }
+    Ok(Received {
+        bytes: bytes.freeze(),
+        _share: share,
+    })
+}

@@ -1,0 +1,291 @@
+//! Every way in which a request is refused, and the only place that maps one to
+//! an HTTP status and a code of the error sheet.
+
+use crate::event_log::PublishError;
+use crate::store;
+use crate::wire::error_sheet::{Code, Consistency, render};
+use crate::wire::fault::{Fault, Rule};
+use axum::http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+#[derive(Debug)]
+pub enum Refusal {
+    /// An event that breaks a rule, with its place.
+    Fault(Fault),
+    /// The operation has no document, or nothing was heard of it.
+    NotFound,
+    NoSuchRoute,
+    MethodNotAllowed,
+    /// The content type is none that events come in.
+    MediaType,
+    /// A query parameter or header that cannot be read.
+    Parameter {
+        name: &'static str,
+        what: &'static str,
+    },
+    UnknownParameter,
+    /// A value of the list's `format` that does not exist.
+    Format,
+    /// The token is of another log.
+    OtherLog,
+    /// The wait for a position was not met; the answer carries what was reached.
+    WaitTimedOut,
+    BodyTooLarge {
+        limit: u64,
+    },
+    BodyTimedOut,
+    /// The client stopped sending.
+    BodyBroken,
+    /// Too much at once, nothing was stored or read.
+    Busy(&'static str),
+    Publish(PublishError),
+    Store(store::Error),
+    Stopping,
+    Panicked,
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Refusal {
+        Refusal::Fault(fault)
+    }
+}
+
+impl From<store::Error> for Refusal {
+    fn from(error: store::Error) -> Refusal {
+        Refusal::Store(error)
+    }
+}
+
+impl From<PublishError> for Refusal {
+    fn from(error: PublishError) -> Refusal {
+        match error {
+            PublishError::Busy => Refusal::Busy("too much is waiting to be stored."),
+            other @ (PublishError::Rejected(_) | PublishError::Unknown(_)) => {
+                Refusal::Publish(other)
+            }
+        }
+    }
+}
+
+/// How much an answer says. The origin's two resources use the fixed texts alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    Told,
+    FixedText,
+}
+
+struct Answer {
+    status: StatusCode,
+    code: Code,
+    detail: Option<String>,
+    consistency: Consistency,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Answer {
+    fn new(status: StatusCode, code: Code, detail: impl Into<String>) -> Answer {
+        Answer {
+            status,
+            code,
+            detail: Some(detail.into()),
+            consistency: Consistency::RolledBack,
+            header: None,
+        }
+    }
+
+    fn with(mut self, name: HeaderName, value: &'static str) -> Answer {
+        self.header = Some((name, HeaderValue::from_static(value)));
+        self
+    }
+}
+
+impl Refusal {
+    fn answer(&self) -> Answer {
+        use StatusCode as S;
+        let busy = |status, detail: &str| {
+            Answer::new(status, Code::SystemStatus, detail).with(RETRY_AFTER, "1")
+        };
+        match self {
+            Refusal::Fault(fault) => fault_answer(fault),
+            Refusal::NotFound => Answer {
+                detail: None,
+                ..Answer::new(S::NOT_FOUND, Code::NotFound, "")
+            },
+            Refusal::NoSuchRoute => Answer::new(S::NOT_FOUND, Code::NotFound, "no such route."),
+            Refusal::MethodNotAllowed => Answer::new(
+                S::METHOD_NOT_ALLOWED,
+                Code::ParameterFormat,
+                "method not allowed here.",
+            ),
+            Refusal::MediaType => Answer::new(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                Code::ParameterFormat,
+                "content-type: application/cloudevents+json, \
+                 application/cloudevents-batch+json, or application/json with ce- headers.",
+            )
+            .with(
+                ACCEPT,
+                "application/cloudevents+json, application/cloudevents-batch+json, \
+                 application/json",
+            ),
+            Refusal::Parameter { name, what } => Answer::new(
+                S::BAD_REQUEST,
+                Code::ParameterFormat,
+                format!("{name}: {what}"),
+            ),
+            Refusal::UnknownParameter => Answer::new(
+                S::BAD_REQUEST,
+                Code::ParameterFormat,
+                "unknown query parameter.",
+            ),
+            Refusal::Format => Answer::new(
+                S::BAD_REQUEST,
+                Code::ParameterValue,
+                "format: list or detail-list.",
+            ),
+            Refusal::OtherLog => Answer::new(
+                S::GONE,
+                Code::ParameterRange,
+                "Ledger-Position: of another log.",
+            ),
+            Refusal::WaitTimedOut => busy(
+                S::GATEWAY_TIMEOUT,
+                "Ledger-Position: not reached in time; this answer carries what was.",
+            ),
+            Refusal::BodyTooLarge { limit } => Answer::new(
+                S::PAYLOAD_TOO_LARGE,
+                Code::ParameterRange,
+                format!("body: at most {limit} bytes."),
+            )
+            .with(CONNECTION, "close"),
+            Refusal::BodyTimedOut => Answer::new(
+                S::REQUEST_TIMEOUT,
+                Code::ParameterFormat,
+                "body: did not arrive in time.",
+            )
+            .with(CONNECTION, "close"),
+            Refusal::BodyBroken => {
+                Answer::new(S::BAD_REQUEST, Code::ParameterFormat, "body: broken off.")
+            }
+            Refusal::Busy(what) => busy(S::TOO_MANY_REQUESTS, what),
+            Refusal::Publish(PublishError::Busy) => busy(S::TOO_MANY_REQUESTS, "busy."),
+            Refusal::Publish(PublishError::Rejected(why)) => busy(
+                S::SERVICE_UNAVAILABLE,
+                &format!("nothing was stored: {why}."),
+            ),
+            Refusal::Publish(PublishError::Unknown(why)) => Answer {
+                consistency: Consistency::Unknown,
+                ..busy(
+                    S::SERVICE_UNAVAILABLE,
+                    &format!("part may be stored, sending the same again is harmless: {why}."),
+                )
+            },
+            Refusal::Store(error) => store_answer(error),
+            Refusal::Stopping => busy(S::SERVICE_UNAVAILABLE, "stopping."),
+            Refusal::Panicked => Answer {
+                consistency: Consistency::Unknown,
+                ..Answer::new(
+                    S::INTERNAL_SERVER_ERROR,
+                    Code::Undefined,
+                    "a fault of the ledger's own; its log has more.",
+                )
+            },
+        }
+    }
+
+    pub fn into_response_with(self, detail: Detail) -> Response {
+        let answer = self.answer();
+        let text = answer.detail.as_deref().filter(|_| detail == Detail::Told);
+        let body = render(answer.code, text, answer.consistency);
+        let mut response = (answer.status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.extend(answer.header);
+        if answer.status.is_server_error() {
+            tracing::warn!(refusal = ?self, status = answer.status.as_u16(), "request failed");
+        }
+        response
+    }
+}
+
+fn fault_answer(fault: &Fault) -> Answer {
+    let (status, code) = match fault.rule {
+        Rule::Format | Rule::KeyMismatch | Rule::Tombstone => {
+            (StatusCode::BAD_REQUEST, Code::ParameterFormat)
+        }
+        Rule::Value | Rule::UnknownType => (StatusCode::BAD_REQUEST, Code::ParameterValue),
+        Rule::Range => (StatusCode::BAD_REQUEST, Code::ParameterRange),
+        Rule::Size => (StatusCode::PAYLOAD_TOO_LARGE, Code::ParameterRange),
+    };
+    Answer::new(status, code, fault.to_string())
+}
+
+/// What RocksDB said stays in the log: it names paths of the server.
+fn store_answer(error: &store::Error) -> Answer {
+    match error {
+        store::Error::Closed(_) => Answer::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Code::SystemStatus,
+            "the store is being reopened.",
+        )
+        .with(RETRY_AFTER, "1"),
+        store::Error::InUse(_) => Answer::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            Code::StoreConnection,
+            "the store cannot be opened.",
+        ),
+        store::Error::NoSpace(_) | store::Error::Io(_) | store::Error::Corrupt(_) => Answer::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            Code::StoreOperation,
+            "the store cannot be read.",
+        ),
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        self.into_response_with(Detail::Told)
+    }
+}
+
+/// The list answers 500 where every other resource answers 503: the origin's rule.
+pub fn of_the_list(mut response: Response) -> Response {
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    }
+    response
+}
+
+/// The status and body for what the HTTP library refuses before there is a
+/// request, by the status it chose.
+pub fn unreadable_request(status: u16) -> (StatusCode, Vec<u8>) {
+    let (status, code, detail) = match status {
+        414 => (
+            StatusCode::URI_TOO_LONG,
+            Code::ParameterRange,
+            "request line: too long.",
+        ),
+        431 => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Code::ParameterRange,
+            "headers: too large or too many.",
+        ),
+        _ => (
+            StatusCode::BAD_REQUEST,
+            Code::ParameterFormat,
+            "not an HTTP request.",
+        ),
+    };
+    (status, render(code, Some(detail), Consistency::RolledBack))
+}
+
+/// For a connection beyond the bound.
+pub fn too_many_connections() -> (StatusCode, Vec<u8>) {
+    let body = render(
+        Code::SystemStatus,
+        Some("too many connections."),
+        Consistency::RolledBack,
+    );
+    (StatusCode::SERVICE_UNAVAILABLE, body)
+}

@@ -1,0 +1,200 @@
+//! `POST /v1/events`: one event, a batch, or one in binary mode. All of a request
+//! is checked before any of it is stored.
+
+use super::error::Refusal;
+use super::params::Params;
+use super::{App, LEDGER_POSITION, body, stream};
+use crate::domain::Timestamp;
+use crate::event_log::NewRecord;
+use crate::wire::cloudevent::{self, is_media_type};
+use crate::wire::fault::{Fault, Rule};
+use crate::wire::json::describe;
+use crate::wire::position::{Position, Positions, Token};
+use crate::wire::record_v1::{Headers, Record};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::Response;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Decoding more than this leaves the thread that serves connections.
+const LARGE: usize = 64 << 10;
+
+pub async fn publish(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    Params::parse(&app, &uri, &[])?;
+    let form = Form::of(&headers)?;
+    let received = body::receive(&app, body).await?;
+    let bytes = received.bytes.clone();
+    let rules = Rules {
+        max_size: app.config.events.max_size as usize,
+        latest: now().plus(app.config.events.clock_ahead),
+    };
+    let records = if bytes.len() > LARGE {
+        let checked = stream::blocking(&app, move |_| Ok(rules.check(form, bytes)));
+        checked.await??
+    } else {
+        rules.check(form, bytes)?
+    };
+    let positions = app.log.publish(records).await?;
+    Ok(accepted(&app, &positions))
+}
+
+/// How the request carries its events.
+enum Form {
+    One,
+    Batch,
+    /// Attributes in headers, as a record keeps them.
+    Binary(Headers),
+}
+
+impl Form {
+    fn of(headers: &HeaderMap) -> Result<Form, Refusal> {
+        let content_type = match headers.get(CONTENT_TYPE) {
+            Some(value) => value.to_str().map_err(|_| Refusal::MediaType)?,
+            None => "",
+        };
+        if is_media_type(content_type, cloudevent::STRUCTURED) {
+            Ok(Form::One)
+        } else if is_media_type(content_type, cloudevent::BATCH) {
+            Ok(Form::Batch)
+        } else if headers.contains_key("ce-specversion")
+            && (content_type.is_empty() || is_media_type(content_type, "application/json"))
+        {
+            Ok(Form::Binary(attributes(headers)?))
+        } else {
+            Err(Refusal::MediaType)
+        }
+    }
+}
+
+/// `ce-` headers, with what the HTTP binding percent-encodes decoded.
+fn attributes(headers: &HeaderMap) -> Result<Headers, Fault> {
+    let mut attributes = Vec::new();
+    for (name, value) in headers {
+        let Some(attribute) = name.as_str().strip_prefix("ce-") else {
+            continue;
+        };
+        let value = percent_encoding::percent_decode(value.as_bytes()).decode_utf8();
+        let value = value.map_err(|_| Fault::new(Rule::Format, attribute, "must be UTF-8."))?;
+        if attributes
+            .iter()
+            .any(|(name, _): &(String, _)| *name == attribute)
+        {
+            return Err(Fault::new(Rule::Format, attribute, "given more than once."));
+        }
+        attributes.push((attribute.to_owned(), value.into_owned()));
+    }
+    let mut record: Vec<_> = attributes
+        .into_iter()
+        .map(|(name, value)| {
+            let name = format!("{}{name}", cloudevent::PREFIX);
+            (name.into(), Some(Bytes::from(value)))
+        })
+        .collect();
+    let json = Bytes::from_static(b"application/json");
+    record.push((cloudevent::CONTENT_TYPE.into(), Some(json)));
+    Ok(Headers(record))
+}
+
+struct Rules {
+    max_size: usize,
+    latest: Timestamp,
+}
+
+impl Rules {
+    fn check(&self, form: Form, body: Bytes) -> Result<Vec<NewRecord>, Fault> {
+        match form {
+            Form::One => Ok(vec![self.check_one(Headers::default(), body)?]),
+            Form::Binary(headers) => Ok(vec![self.check_one(headers, body)?]),
+            Form::Batch => self.check_batch(&body),
+        }
+    }
+
+    fn check_batch(&self, body: &Bytes) -> Result<Vec<NewRecord>, Fault> {
+        let events: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| {
+            let what = match error.classify() {
+                serde_json::error::Category::Data => "must be a JSON array of events.".into(),
+                _ => describe(&error),
+            };
+            Fault::new(Rule::Format, "", what)
+        })?;
+        events
+            .into_iter()
+            .enumerate()
+            .map(|(index, event)| {
+                // Shares the body's memory.
+                let event = body.slice_ref(event.get().as_bytes());
+                let checked = self.check_one(Headers::default(), event);
+                checked.map_err(|fault| fault.at(index))
+            })
+            .collect()
+    }
+
+    fn check_one(&self, headers: Headers, value: Bytes) -> Result<NewRecord, Fault> {
+        let record = Record {
+            arrived: Timestamp::MIN,
+            key: None,
+            headers,
+            value: (!value.is_empty()).then_some(value),
+        };
+        if record.size() > self.max_size {
+            let what = format!("an event is at most {} bytes.", self.max_size);
+            return Err(Fault::new(Rule::Size, "", what));
+        }
+        let event = match (&record.value, cloudevent::mode(&record.headers)) {
+            (None, cloudevent::Mode::Structured) => {
+                return Err(Fault::new(Rule::Format, "", "an event is required."));
+            }
+            _ => cloudevent::decode(&record)?,
+        };
+        if event.key.time > self.latest {
+            let what = "further ahead of the ledger's clock than is allowed.";
+            return Err(Fault::new(Rule::Range, "time", what));
+        }
+        let operation_id = event.operation_id.into_owned();
+        Ok(NewRecord {
+            operation_id,
+            headers: record.headers,
+            value: record.value,
+        })
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since = since.expect("the clock is past 1970");
+    Timestamp {
+        secs: since.as_secs() as i64,
+        nanos: since.subsec_nanos(),
+    }
+}
+
+/// 202: durable, with the position of each event in the order sent.
+fn accepted(app: &App, positions: &[Position]) -> Response {
+    let mut body = format!("{{\"accepted\":{},\"positions\":[", positions.len());
+    let mut last = Positions::new();
+    for (i, at) in positions.iter().enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        body.push_str(&format!("{comma}\"{at}\""));
+        last.insert(at.partition, at.offset);
+    }
+    body.push_str("]}");
+    let token = Token {
+        log: app.log.id(),
+        positions: last,
+    };
+    let mut response = stream::json(body);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    let token = HeaderValue::from_str(&token.to_string()).expect("a token is ASCII");
+    response.headers_mut().insert(LEDGER_POSITION, token);
+    response
+}

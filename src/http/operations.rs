@@ -1,0 +1,111 @@
+//! The origin's two resources: one operation, and the list of them.
+
+use super::error::{self, Detail, Refusal};
+use super::params::Params;
+use super::{App, reading, stream};
+use crate::query::document::{self, Quick};
+use crate::query::list::{self, Format};
+use crate::wire::event_v1::operation_id_fault;
+use axum::extract::{Path, State};
+use axum::http::header::{ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+
+pub async fn get(
+    State(app): State<Arc<App>>,
+    Path(operation_id): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let answer = get_document(&app, operation_id, &uri, &headers).await;
+    refuse_as_the_origin(&app, &headers, &uri, answer)
+}
+
+async fn get_document(
+    app: &Arc<App>,
+    operation_id: String,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
+    let params = Params::parse(app, uri, &["position"])?;
+    let reading = reading::begin(app, headers, reading::token(headers, &params)?).await?;
+    if operation_id_fault(&operation_id).is_some() {
+        return Err(Refusal::NotFound);
+    }
+    let found = match document::read_cached(&*app.db, &operation_id, &app.times)? {
+        Quick::Found(document) => Some(document),
+        Quick::Missing => None,
+        Quick::NeedsDisk => {
+            stream::blocking(app, move |app| {
+                document::read(&*app.db, &operation_id, &app.times)
+            })
+            .await?
+        }
+    };
+    let Some(document) = found else {
+        return Ok(reading.stamp(Refusal::NotFound.into_response_with(Detail::FixedText)));
+    };
+    let etag = format!("\"{}\"", &blake3::hash(&document).to_hex()[..32]);
+    let etag_value = HeaderValue::from_str(&etag).expect("hex is a header value");
+    let mut response = if matches_etag(headers, &etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        stream::json(document)
+    };
+    response.headers_mut().insert(ETAG, etag_value);
+    Ok(reading.stamp(response))
+}
+
+/// Weak comparison, as RFC 9110 asks for If-None-Match.
+fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
+    headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|tag| tag.trim().trim_start_matches("W/"))
+        .any(|tag| tag == etag || tag == "*")
+}
+
+pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
+    let answer = list_operations(&app, &uri, &headers).await;
+    error::of_the_list(refuse_as_the_origin(&app, &headers, &uri, answer))
+}
+
+async fn list_operations(
+    app: &Arc<App>,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
+    let params = Params::parse(app, uri, &["format", "position"])?;
+    let format = match params.get("format") {
+        None | Some("list") => Format::List,
+        Some("detail-list") => Format::DetailList,
+        Some(_) => return Err(Refusal::Format),
+    };
+    let reading = reading::begin(app, headers, reading::token(headers, &params)?).await?;
+    let response = stream::answer(app, move |app, emit| {
+        list::stream(&*app.db, format, &app.times, &app.defects, emit)
+    });
+    Ok(reading.stamp(response.await?))
+}
+
+/// The origin's fixed texts, unless the request used an extension of ours.
+fn refuse_as_the_origin(
+    app: &App,
+    headers: &HeaderMap,
+    uri: &Uri,
+    answer: Result<Response, Refusal>,
+) -> Response {
+    answer.unwrap_or_else(|refusal| {
+        let asked = headers.contains_key(super::LEDGER_POSITION)
+            || uri.query().is_some_and(|query| query.contains("position="));
+        let detail = if asked {
+            Detail::Told
+        } else {
+            Detail::FixedText
+        };
+        reading::stamp_now(app, refusal.into_response_with(detail))
+    })
+}

@@ -1,0 +1,35 @@
+//! Query parameters, strictly: an unknown or repeated one is refused, so that a
+//! mistyped filter does not quietly do nothing.
+
+use super::App;
+use super::error::Refusal;
+use crate::config::UnknownQuery;
+use axum::http::Uri;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default)]
+pub struct Params<'u>(BTreeMap<&'static str, Cow<'u, str>>);
+
+impl<'u> Params<'u> {
+    pub fn parse(app: &App, uri: &'u Uri, known: &[&'static str]) -> Result<Params<'u>, Refusal> {
+        let mut params = Params::default();
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or("").as_bytes()) {
+            match known.iter().find(|known| **known == name) {
+                Some(name) => {
+                    if params.0.insert(name, value).is_some() {
+                        let what = "given more than once.";
+                        return Err(Refusal::Parameter { name, what });
+                    }
+                }
+                None if app.config.server.unknown_query == UnknownQuery::Ignore => {}
+                None => return Err(Refusal::UnknownParameter),
+            }
+        }
+        Ok(params)
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|value| &**value)
+    }
+}

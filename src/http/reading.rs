@@ -1,0 +1,88 @@
+//! What all reads share: the position that the client wants to see, waiting for
+//! it, and the position that the answer was read at.
+
+use super::error::Refusal;
+use super::params::Params;
+use super::{App, LEDGER_POSITION};
+use crate::query::progress::{Applied, WaitError};
+use crate::wire::position::Token;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::Response;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A read that may go ahead.
+pub struct Reading {
+    /// Taken before the store is read: the answer holds at least this much.
+    applied: Arc<Applied>,
+}
+
+/// The token of the request, from the header or, where headers cannot be set,
+/// from the query.
+pub fn token(headers: &HeaderMap, params: &Params) -> Result<Option<Token>, Refusal> {
+    let unreadable = |_| Refusal::Parameter {
+        name: "Ledger-Position",
+        what: "must be <log>;<partition>:<offset>,…",
+    };
+    let header = headers
+        .get(LEDGER_POSITION)
+        .map(|value| value.to_str().unwrap_or("?"));
+    let text = header.or_else(|| params.get("position"));
+    text.map(|text| text.parse().map_err(unreadable))
+        .transpose()
+}
+
+/// Waits until the store holds what the token names, no longer than the client
+/// prefers or, without a preference, the default.
+pub async fn begin(
+    app: &App,
+    headers: &HeaderMap,
+    token: Option<Token>,
+) -> Result<Reading, Refusal> {
+    if let Some(token) = token {
+        let server = &app.config.server;
+        let wait = preferred_wait(headers).unwrap_or(server.default_wait);
+        let deadline = Instant::now() + wait.min(server.max_wait);
+        app.progress
+            .wait_for(&token, deadline)
+            .await
+            .map_err(|error| match error {
+                WaitError::OtherLog => Refusal::OtherLog,
+                WaitError::TimedOut => Refusal::WaitTimedOut,
+            })?;
+    }
+    Ok(Reading {
+        applied: app.progress.applied(),
+    })
+}
+
+impl Reading {
+    pub fn stamp(&self, mut response: Response) -> Response {
+        stamp(&self.applied, &mut response);
+        response
+    }
+}
+
+/// Marks an answer with what is applied now: for refusals, which read nothing.
+pub fn stamp_now(app: &App, mut response: Response) -> Response {
+    stamp(&app.progress.applied(), &mut response);
+    response
+}
+
+fn stamp(applied: &Applied, response: &mut Response) {
+    let value = HeaderValue::from_str(&applied.token).expect("a token is ASCII");
+    response.headers_mut().insert(LEDGER_POSITION, value);
+}
+
+/// `Prefer: wait=10`; what cannot be read is no preference (RFC 7240).
+fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+    headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split([',', ';']))
+        .filter_map(|preference| preference.trim().split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
+        .and_then(|(_, seconds)| seconds.trim().trim_matches('"').parse().ok())
+        .map(Duration::from_secs)
+}

@@ -1,0 +1,83 @@
+//! Accepts connections and serves them, within bounds: their number, the size of
+//! their headers, the time they may take. Stops within a grace.
+
+use super::error::too_many_connections;
+use super::socket::{Socket, closing_answer};
+use crate::config::Server;
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// Serves until `stop` is ready, then lets requests finish for as long as the
+/// configured grace.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    config: &Server,
+    stop: impl Future<Output = ()>,
+) {
+    let connections = Arc::new(Semaphore::new(config.max_connections));
+    let graceful = GracefulShutdown::new();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(config.header_timeout)
+        .max_buf_size(config.max_headers as usize)
+        .half_close(true);
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        // Cancelling an accept loses no connection.
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely: they come back as clients leave.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = connections.clone().try_acquire_owned() else {
+            tokio::spawn(turn_away(stream));
+            continue;
+        };
+        // Answers are written whole; waiting to fill a packet only delays them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        let socket = TokioIo::new(Socket::new(stream, config.send_timeout));
+        let service = TowerToHyperService::new(router.clone());
+        let connection = graceful.watch(http.serve_connection(socket, service));
+        tokio::spawn(async move {
+            let _permit = permit;
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended badly");
+            }
+        });
+    }
+    drop(listener);
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        () = tokio::time::sleep(config.shutdown_grace) => {
+            tracing::warn!("requests still run after the grace; they are cut off");
+        }
+    }
+}
+
+/// Says so rather than let a client wait for nothing.
+async fn turn_away(mut stream: TcpStream) {
+    let (status, body) = too_many_connections();
+    // A client that is gone already need not be told.
+    let _ = stream.write_all(&closing_answer(status, &body)).await;
+    let _ = stream.shutdown().await;
+}

@@ -1,0 +1,83 @@
+//! Answers that are written while the store is read: a blocking thread hands
+//! pieces to the connection through a short channel. A client that stops taking
+//! them is cut off by the socket's send timeout, which ends the thread as well.
+
+use super::App;
+use super::error::Refusal;
+use crate::store;
+use axum::body::{Body, Bytes};
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// Pieces between the reading thread and the socket: enough to keep both busy,
+/// few enough to bound memory (a piece is about 64 KiB).
+const PIECES: usize = 4;
+
+type Piece = Result<Bytes, store::Error>;
+
+/// Runs `produce` on a thread of its own and answers with what it emits. An error
+/// before the first piece is a refusal; one later breaks the connection off, so
+/// that a part is never taken for the whole.
+pub async fn answer<F>(app: &Arc<App>, produce: F) -> Result<Response, Refusal>
+where
+    F: FnOnce(&App, &mut crate::query::Emit) -> store::Result<()> + Send + 'static,
+{
+    let permit = app.streams.clone().try_acquire_owned();
+    let permit = permit.map_err(|_| Refusal::Busy("too many lists are being streamed."))?;
+    let (pieces, mut received) = mpsc::channel::<Piece>(PIECES);
+    let app = app.clone();
+    tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        let mut emit = |piece: &[u8]| {
+            match pieces.blocking_send(Ok(Bytes::copy_from_slice(piece))) {
+                Ok(()) => ControlFlow::Continue(()),
+                // The client has gone.
+                Err(_) => ControlFlow::Break(()),
+            }
+        };
+        if let Err(error) = produce(&app, &mut emit) {
+            // A client that has gone needs no error.
+            let _ = pieces.blocking_send(Err(error));
+        }
+    });
+    let first = received.recv().await.ok_or(Refusal::Panicked)?;
+    let first = first?;
+    let rest = futures_util::stream::unfold(received, |mut received| async {
+        let piece = received.recv().await?;
+        if let Err(error) = &piece {
+            tracing::error!(%error, "a stream is broken off");
+        }
+        Some((piece, received))
+    });
+    let first = futures_util::stream::iter([Ok(first)]);
+    let body = Body::from_stream(futures_util::StreamExt::chain(first, rest));
+    Ok(json(body))
+}
+
+/// Runs a read that may wait for the disk.
+pub async fn blocking<T: Send + 'static>(
+    app: &Arc<App>,
+    read: impl FnOnce(&App) -> store::Result<T> + Send + 'static,
+) -> Result<T, Refusal> {
+    let (done, result) = oneshot::channel();
+    let app = app.clone();
+    tokio::task::spawn_blocking(move || {
+        // A client that has gone needs no answer.
+        let _ = done.send(read(&app));
+    });
+    result
+        .await
+        .map_err(|_| Refusal::Panicked)?
+        .map_err(Refusal::Store)
+}
+
+pub fn json(body: impl Into<Body>) -> Response {
+    let mut response = body.into().into_response();
+    let value = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, value);
+    response
+}

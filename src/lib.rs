@@ -1,0 +1,14 @@
+//! opledger: an event-sourced operation ledger. See ARCHITECTURE.md for the map.
+
+pub mod app;
+pub mod audit;
+pub mod config;
+pub mod data_folder;
+pub mod domain;
+pub mod event_log;
+pub mod http;
+pub mod metrics;
+pub mod projector;
+pub mod query;
+pub mod store;
+pub mod wire;

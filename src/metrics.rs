@@ -1,0 +1,136 @@
+//! What is measured, by name. Base units, no label that grows with operations.
+
+use crate::event_log::Logged;
+use crate::projector::Tally;
+use crate::projector::run::Watch;
+use crate::store;
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
+];
+const SIZES: &[f64] = &[
+    1.0,
+    10.0,
+    100.0,
+    1_000.0,
+    10_000.0,
+    100_000.0,
+    1_000_000.0,
+    10_000_000.0,
+];
+
+/// Installs the recorder of this process and says what each metric is.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_records".into()), SIZES)?
+        .set_buckets_for_metric(Matcher::Suffix("_bytes".into()), SIZES)?
+        .install_recorder()?;
+    describe_counter!(
+        "opledger_events_applied_total",
+        "Events folded into the store"
+    );
+    describe_counter!(
+        "opledger_dead_letters_total",
+        "Records that are no events, by reason"
+    );
+    describe_counter!(
+        "opledger_terminal_revised_total",
+        "Endings that arrived later and changed a served ending"
+    );
+    describe_counter!(
+        "opledger_snapshots_refolded_total",
+        "Damaged snapshots made good from the history"
+    );
+    describe_counter!(
+        "opledger_store_failures_total",
+        "Writes that the store refused"
+    );
+    describe_gauge!(
+        "opledger_anomalies",
+        "Operations with an anomaly that holds, by kind"
+    );
+    describe_gauge!(
+        "opledger_projector_lag_records",
+        "Records of the log not yet in the store"
+    );
+    describe_gauge!(
+        "opledger_disk_free_bytes",
+        "Free space where the data folder lies"
+    );
+    describe_gauge!(
+        "opledger_unreadable_operations",
+        "Operations left out of the lists"
+    );
+    describe_histogram!("opledger_cut_records", "Records applied in one batch");
+    describe_histogram!(
+        "opledger_cut_bytes",
+        "Bytes of the records applied in one batch"
+    );
+    describe_histogram!(
+        "opledger_cut_apply_seconds",
+        "Time to fold and write one batch"
+    );
+    describe_histogram!(
+        "opledger_event_visible_seconds",
+        "From an event's arrival in the log to its being served; the oldest of each batch"
+    );
+    describe_counter!(
+        "opledger_http_requests_total",
+        "Requests by method, route and status"
+    );
+    describe_histogram!(
+        "opledger_http_request_seconds",
+        "Time to the head of the answer"
+    );
+    Ok(handle)
+}
+
+/// The projector's reports, as metrics.
+pub struct ProjectorMetrics;
+
+impl Watch for ProjectorMetrics {
+    fn anomalies(&mut self, counts: &BTreeMap<&'static str, i64>) {
+        for (kind, count) in counts {
+            gauge!("opledger_anomalies", "kind" => *kind).set(*count as f64);
+        }
+    }
+
+    fn applied(&mut self, cut: &[Logged], tally: &Tally, took: Duration) {
+        counter!("opledger_events_applied_total").increment(tally.applied);
+        for (reason, count) in &tally.dead_letters {
+            counter!("opledger_dead_letters_total", "reason" => *reason).increment(*count);
+        }
+        for (kind, change) in tally.anomalies.iter().filter(|(_, change)| **change != 0) {
+            gauge!("opledger_anomalies", "kind" => *kind).increment(*change as f64);
+        }
+        counter!("opledger_terminal_revised_total").increment(tally.terminal_revised);
+        counter!("opledger_snapshots_refolded_total").increment(tally.refolded);
+        histogram!("opledger_cut_records").record(cut.len() as f64);
+        let bytes: usize = cut.iter().map(|logged| logged.record.size()).sum();
+        histogram!("opledger_cut_bytes").record(bytes as f64);
+        histogram!("opledger_cut_apply_seconds").record(took.as_secs_f64());
+        if let Some(oldest) = cut.iter().map(|logged| logged.record.arrived).min() {
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
+            let visible = now.as_secs_f64() - oldest.as_millis() as f64 / 1000.0;
+            histogram!("opledger_event_visible_seconds").record(visible.max(0.0));
+        }
+    }
+
+    fn failed(&mut self, error: &store::Error) {
+        let kind = match error {
+            store::Error::Closed(_) => "closed",
+            store::Error::NoSpace(_) => "no_space",
+            store::Error::Io(_) => "io",
+            store::Error::Corrupt(_) => "corrupt",
+            store::Error::InUse(_) => "in_use",
+        };
+        counter!("opledger_store_failures_total", "kind" => kind).increment(1);
+    }
+}

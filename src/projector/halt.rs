@@ -1,0 +1,54 @@
+//! Why the projector stops for good. Each reason names what was stored and what
+//! was found, and what an operator can do. Reads go on, readiness says so.
+
+use crate::store;
+use crate::wire::position::{LogId, Position};
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    #[error(
+        "the store belongs to the log {stored}, this is the log {found}: point it at its own \
+         log, or run `opledger rebuild` to make a new store from this one"
+    )]
+    OtherLog { stored: LogId, found: LogId },
+    #[error(
+        "partition {partition} ends before offset {end}, the store has applied {stored}: the log \
+         lost records; bring it back, or run `opledger rebuild` to accept what is left"
+    )]
+    BeyondEnd {
+        partition: u32,
+        stored: u64,
+        end: u64,
+    },
+    #[error(
+        "partition {partition} now begins at offset {first}, the store has applied {stored}: \
+         records in between were never seen; restore them, or run `opledger rebuild`"
+    )]
+    Gone {
+        partition: u32,
+        stored: u64,
+        first: u64,
+    },
+    #[error("the store knows partition {partition}, the log has {count}: records are missing")]
+    FewerPartitions { partition: u32, count: usize },
+    #[error("the store has format {stored}, this program knows {known}: upgrade the program")]
+    Format { stored: u8, known: u8 },
+    #[error(
+        "the store was folded by version {stored} of the rules, this program has {known}: run \
+         `opledger rebuild`"
+    )]
+    Fold { stored: u32, known: u32 },
+    #[error("the log is damaged at {at}: {what}; restore it from a copy")]
+    LogDamaged { at: Position, what: String },
+    #[error("{0}")]
+    StoreDamaged(String),
+}
+
+/// Opening either finds a reason to stop, or a store that cannot be read now.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Halt(#[from] Halt),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}

@@ -1,0 +1,15 @@
+//! From the log to the store, exactly once: what a cut of the log changes and
+//! the position behind it are written together, and writing it again changes
+//! nothing.
+//!
+//! `step` judges one record, `cut` folds many into one batch, `run` is the thread.
+
+pub mod cut;
+pub mod halt;
+pub mod meta;
+mod operation;
+pub mod run;
+pub mod step;
+
+pub use cut::{Projection, Tally};
+pub use halt::Halt;

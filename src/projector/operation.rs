@@ -1,0 +1,231 @@
+//! One operation while a cut is folded into it: what must be at hand, what
+//! changed, and the rows that follow from it.
+//!
+//! An operation with many lanes keeps them in rows of their own, and only those
+//! that the cut touches are read and written: its next event costs the same
+//! whether it has a hundred lanes or fifty thousand.
+
+use super::cut::Tally;
+use crate::domain::effects::{Due, Listed};
+use crate::domain::{Anomaly, Event, Kind, Lane, LaneId, Lanes, Operation, Standing};
+use crate::query::operation::{events, history_records};
+use crate::store::keys::{self, LaneKind};
+use crate::store::{self, Batch, Db, Error, Family};
+use crate::wire::record_v1::Record;
+use crate::wire::snapshot_v1::{self, Apart, Unreadable};
+use std::collections::BTreeSet;
+
+/// More lanes than this are kept apart. A row of this many is a few tens of
+/// kilobytes at most where bodies are small, and rewritten as a whole.
+const LANES_INLINE: usize = 32;
+
+/// Folds `arrived` into the operation whose snapshot is `row`, and adds to the
+/// batch all that follows, the new snapshot included. Returns that snapshot.
+pub fn fold(
+    db: &dyn Db,
+    operation_id: &str,
+    row: Option<&[u8]>,
+    arrived: Vec<Event>,
+    batch: &mut Batch,
+    tally: &mut Tally,
+) -> store::Result<Vec<u8>> {
+    // What the state may borrow from stands before it.
+    let (records, lane_rows): (Vec<Record>, Vec<Option<Vec<u8>>>);
+    let mut op = Operation::default();
+    let mut apart = None;
+    match row.map(snapshot_v1::decode) {
+        None => {}
+        Some(Ok((stored, lanes_apart))) => {
+            op = stored;
+            apart = lanes_apart;
+        }
+        Some(Err(Unreadable::Damaged)) => {
+            // The history holds every event: the state follows from it.
+            tracing::error!(
+                operation_id,
+                "a damaged snapshot is folded again from the history"
+            );
+            tally.refolded += 1;
+            records = store::view(db, |view| history_records(view, operation_id))?;
+            for event in events(&records) {
+                op.absorb(event?);
+            }
+        }
+        Some(Err(unreadable @ Unreadable::Version(_))) => {
+            return Err(Error::Corrupt(unreadable.to_string()));
+        }
+    }
+    if apart.is_some() {
+        let touched = touched(&arrived);
+        let rows: Vec<_> = touched
+            .iter()
+            .map(|(kind, id)| keys::lane(operation_id, *kind, id))
+            .collect();
+        lane_rows = db.multi_get(Family::Lane, &rows)?;
+        for ((kind, id), row) in touched.into_iter().zip(&lane_rows) {
+            if let Some(row) = row {
+                let lane = snapshot_v1::decode_lane(row)
+                    .map_err(|e| Error::Corrupt(format!("a lane of {operation_id}: {e}")))?;
+                lanes(&mut op, kind).insert(id, lane);
+            }
+        }
+    }
+    let before = standing(&op, apart);
+    let waiting_before = waiting(&op);
+    for event in arrived {
+        let served = op.created.get().is_some();
+        if op.absorb(event) && served {
+            tally.terminal_revised += 1;
+        }
+    }
+    if let Some(apart) = &mut apart {
+        apart.waiting = apart.waiting + waiting(&op) - waiting_before;
+        apart.replaced |= replaced(&op);
+    } else if op.clusters.len() + op.rollbacks.len() > LANES_INLINE {
+        apart = Some(Apart {
+            waiting: waiting(&op),
+            replaced: replaced(&op),
+        });
+    }
+    if apart.is_some() {
+        put_lanes(operation_id, &op, batch);
+    }
+    put_effects(operation_id, &before, &standing(&op, apart), batch, tally);
+    let row = snapshot_v1::encode(&op, apart);
+    batch.put(Family::State, &keys::operation(operation_id), &row);
+    Ok(row)
+}
+
+fn lanes<'o, 'a>(op: &'o mut Operation<'a>, kind: LaneKind) -> &'o mut Lanes<'a> {
+    match kind {
+        LaneKind::Cluster => &mut op.clusters,
+        LaneKind::Rollback => &mut op.rollbacks,
+    }
+}
+
+/// The lanes that these events go to.
+fn touched<'a>(arrived: &[Event<'a>]) -> Vec<(LaneKind, LaneId<'a>)> {
+    let touched: BTreeSet<_> = arrived
+        .iter()
+        .filter_map(|event| match &event.kind {
+            Kind::RequestSent { lane, .. } | Kind::ResponseReceived { lane, .. } => {
+                Some((LaneKind::Cluster, lane.clone()))
+            }
+            Kind::RollbackAttempted { lane, .. } | Kind::RollbackResponseReceived { lane, .. } => {
+                Some((LaneKind::Rollback, lane.clone()))
+            }
+            Kind::Created { .. } | Kind::Started | Kind::Progressed { .. } | Kind::Ended(_) => None,
+        })
+        .collect();
+    touched.into_iter().collect()
+}
+
+fn at_hand<'o, 'a>(op: &'o Operation<'a>) -> impl Iterator<Item = &'o Lane<'a>> {
+    op.clusters.values().chain(op.rollbacks.values())
+}
+
+fn waiting(op: &Operation) -> u64 {
+    at_hand(op).filter(|lane| lane.is_waiting()).count() as u64
+}
+
+fn replaced(op: &Operation) -> bool {
+    at_hand(op).any(|lane| lane.response.is_contested())
+}
+
+/// With what is known of the lanes that are not at hand.
+fn standing<'a>(op: &Operation<'a>, apart: Option<Apart>) -> Standing<'a> {
+    let mut standing = op.standing();
+    if let Some(apart) = apart {
+        standing
+            .anomalies
+            .put(Anomaly::ResponseWithoutRequest, apart.waiting > 0);
+        standing
+            .anomalies
+            .put(Anomaly::ResponseReplaced, apart.replaced);
+    }
+    standing
+}
+
+fn put_lanes(operation_id: &str, op: &Operation, batch: &mut Batch) {
+    for (kind, lanes) in [
+        (LaneKind::Cluster, &op.clusters),
+        (LaneKind::Rollback, &op.rollbacks),
+    ] {
+        for (id, lane) in lanes {
+            let row = snapshot_v1::encode_lane(lane);
+            batch.put(Family::Lane, &keys::lane(operation_id, kind, id), &row);
+        }
+    }
+}
+
+/// Index entries, notifications and anomalies move with the standing.
+fn put_effects(
+    operation_id: &str,
+    before: &Standing,
+    after: &Standing,
+    batch: &mut Batch,
+    tally: &mut Tally,
+) {
+    if before.listed != after.listed {
+        move_in_lists(operation_id, before.listed, after.listed, batch);
+    }
+    let key = keys::operation(operation_id);
+    if before.due != after.due {
+        match &after.due {
+            Some(due) => batch.put(Family::Outbox, &key, &outbox_row(due)),
+            None => batch.delete(Family::Outbox, &key),
+        }
+    }
+    if before.anomalies != after.anomalies {
+        if after.anomalies.is_empty() {
+            batch.delete(Family::Anomaly, &key);
+        } else {
+            batch.put(Family::Anomaly, &key, &[after.anomalies.0]);
+        }
+        tally.moved(before.anomalies, after.anomalies);
+    }
+}
+
+fn move_in_lists(
+    operation_id: &str,
+    before: Option<Listed>,
+    after: Option<Listed>,
+    batch: &mut Batch,
+) {
+    if let Some(Listed {
+        occurred_time,
+        status,
+    }) = before
+    {
+        batch.delete(Family::ByTime, &keys::by_time(occurred_time, operation_id));
+        batch.delete(
+            Family::ByStatus,
+            &keys::by_status(status, occurred_time, operation_id),
+        );
+    }
+    if let Some(Listed {
+        occurred_time,
+        status,
+    }) = after
+    {
+        batch.put(
+            Family::ByTime,
+            &keys::by_time(occurred_time, operation_id),
+            b"",
+        );
+        batch.put(
+            Family::ByStatus,
+            &keys::by_status(status, occurred_time, operation_id),
+            b"",
+        );
+    }
+}
+
+/// Version byte 1, then postcard: the order key of the ending that won (which
+/// names the notification), address, port.
+fn outbox_row(due: &Due) -> Vec<u8> {
+    let key = &due.ending;
+    let ending = (key.time.secs, key.time.nanos, &*key.source, &*key.id);
+    postcard::to_extend(&(ending, &*due.to.address, due.to.port), vec![1])
+        .expect("memory takes whatever postcard writes")
+}

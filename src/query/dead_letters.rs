@@ -1,0 +1,102 @@
+//! The dead letters: records that are not events of ours, whole, with the reason.
+
+use super::{Emit, Page};
+use crate::store::{self, Db, Direction, Error, Family, Result, keys};
+use crate::wire::position::Position;
+use crate::wire::record_v1::{self, Record};
+use crate::wire::time::write_rfc3339_millis;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use std::ops::ControlFlow;
+
+/// `{"dead_letters":[…]}` by position. Returns what the next page begins behind.
+pub fn stream(db: &dyn Db, page: &Page, emit: &mut Emit) -> Result<Option<Vec<u8>>> {
+    store::view(db, |view| {
+        let mut from = page.after.clone().unwrap_or_default();
+        from.extend_from_slice(if page.after.is_some() { &[0] } else { &[] });
+        let mut out = b"{\"dead_letters\":[".to_vec();
+        let (mut shown, mut bytes, mut last, mut next) = (0, 0, Vec::new(), None);
+        let mut outcome = Ok(());
+        let mut gone = false;
+        view.scan(
+            Family::DeadLetter,
+            &from..&[0xFF],
+            Direction::Forward,
+            &mut |key, row| {
+                if page.is_full(shown, bytes) {
+                    next = Some(std::mem::take(&mut last));
+                    return ControlFlow::Break(());
+                }
+                if shown > 0 {
+                    out.push(b',');
+                }
+                shown += 1;
+                bytes += row.len();
+                last = key.to_vec();
+                if let Err(error) = show(key, row, &mut out) {
+                    outcome = Err(error);
+                    return ControlFlow::Break(());
+                }
+                if out.len() < 64 << 10 {
+                    return ControlFlow::Continue(());
+                }
+                gone = emit(&out).is_break();
+                out.clear();
+                if gone {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            },
+        )?;
+        outcome?;
+        if !gone {
+            out.extend_from_slice(b"]}");
+            let _ = emit(&out);
+        }
+        Ok(next)
+    })
+}
+
+fn show(key: &[u8], row: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let damaged = || Error::Corrupt("a dead letter".into());
+    let at = keys::position_of(key).ok_or_else(damaged)?;
+    let row = Bytes::copy_from_slice(row);
+    let (reason, detail, record) = record_v1::decode_dead_letter(&row).map_err(|_| damaged())?;
+    let shown = as_json(at, reason, detail, &record);
+    serde_json::to_writer(out, &shown).expect("writing to memory cannot fail");
+    Ok(())
+}
+
+/// Text where it is text; what is not UTF-8 as `{"base64": "…"}`. A header that
+/// occurs several times is an array.
+fn as_json(at: Position, reason: &str, detail: &str, record: &Record) -> Value {
+    let bytes = |bytes: &[u8]| match std::str::from_utf8(bytes) {
+        Ok(text) => json!(text),
+        Err(_) => json!({"base64": STANDARD.encode(bytes)}),
+    };
+    let mut headers = Map::new();
+    for (name, value) in record.headers.iter() {
+        let value = value.map_or(Value::Null, bytes);
+        match headers.get_mut(name) {
+            None => {
+                headers.insert(name.to_owned(), value);
+            }
+            Some(Value::Array(several)) => several.push(value),
+            Some(one) => *one = Value::Array(vec![one.take(), value]),
+        }
+    }
+    let mut arrived = Vec::new();
+    write_rfc3339_millis(record.arrived, &mut arrived);
+    json!({
+        "position": at.to_string(),
+        "arrived": String::from_utf8_lossy(&arrived),
+        "reason": reason,
+        "detail": detail,
+        "key": record.key.as_deref().map(bytes),
+        "headers": headers,
+        "value_base64": record.value.as_deref().map(|value| STANDARD.encode(value)),
+    })
+}

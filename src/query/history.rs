@@ -1,0 +1,173 @@
+//! The history of one operation: every event as received, in order-key order.
+//! Records of the same event are shown once, at their lowest position; records
+//! that share time, source and id but differ are several events.
+
+use super::{Emit, Page};
+use crate::store::{self, Db, Direction, Family, Result, keys};
+use crate::wire::cloudevent;
+use crate::wire::json::Json;
+use crate::wire::position::Position;
+use crate::wire::record_v1::{self, Record};
+use crate::wire::time::write_rfc3339_millis;
+use bytes::Bytes;
+use std::ops::ControlFlow;
+
+/// What to continue behind, if the page ended before the history did.
+pub type Next = Option<Vec<u8>>;
+
+/// `{"events":[…]}`. `None` if nothing has ever been heard of the operation.
+pub fn stream(
+    db: &dyn Db,
+    operation_id: &str,
+    page: &Page,
+    emit: &mut Emit,
+) -> Result<Option<Next>> {
+    store::view(db, |view| {
+        let state = view.get(Family::State, &keys::operation(operation_id))?;
+        if state.is_none() {
+            return Ok(None);
+        }
+        let mut range = keys::of_operation(operation_id);
+        if let Some(after) = &page.after {
+            range.start = after.clone();
+            // Behind every record of the event that ended the last page.
+            range.start.extend_from_slice(&[0xFF; 13]);
+        }
+        let mut events = Events {
+            page,
+            emit,
+            out: b"{\"events\":[".to_vec(),
+            shared: Vec::new(),
+            alike: Vec::new(),
+            shown: 0,
+            bytes: 0,
+            next: None,
+        };
+        let mut outcome = Ok(());
+        let mut gone = false;
+        view.scan(
+            Family::History,
+            &range.start..&range.end,
+            Direction::Forward,
+            &mut |key, row| match events.visit(key, row) {
+                Ok(flow) => {
+                    gone = flow.is_break() && events.next.is_none();
+                    flow
+                }
+                Err(error) => {
+                    outcome = Err(error);
+                    ControlFlow::Break(())
+                }
+            },
+        )?;
+        outcome?;
+        if !gone {
+            events.out.extend_from_slice(b"]}");
+            let _ = (events.emit)(&events.out);
+        }
+        Ok(Some(events.next))
+    })
+}
+
+struct Events<'p, 'e> {
+    page: &'p Page,
+    emit: &'p mut Emit<'e>,
+    out: Vec<u8>,
+    /// What the keys of the current order key share.
+    shared: Vec<u8>,
+    /// The distinct events of the current order key: type and data, raw first,
+    /// canonical once a second one has to be compared.
+    alike: Vec<Content>,
+    shown: usize,
+    bytes: usize,
+    next: Next,
+}
+
+impl Events<'_, '_> {
+    fn visit(&mut self, key: &[u8], row: &[u8]) -> Result<ControlFlow<()>> {
+        let damaged = || store::Error::Corrupt("a row of the history".into());
+        let (shared, at) = keys::split_history(key).ok_or_else(damaged)?;
+        let record = record_v1::decode(&Bytes::copy_from_slice(row)).map_err(|_| damaged())?;
+        if self.shared != shared {
+            // A page ends between order keys, so that repeats stay together.
+            if self.page.is_full(self.shown, self.bytes) {
+                self.next = Some(std::mem::take(&mut self.shared));
+                return Ok(ControlFlow::Break(()));
+            }
+            self.shared = shared.to_vec();
+            self.alike.clear();
+        }
+        let mut content = Content::new(&record);
+        if self
+            .alike
+            .iter_mut()
+            .any(|other| other.is_same(&mut content))
+        {
+            return Ok(ControlFlow::Continue(()));
+        }
+        self.bytes += content.raw.len();
+        self.alike.push(content);
+        self.show(at, &record);
+        if self.out.len() < 64 << 10 {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let flow = (self.emit)(&self.out);
+        self.out.clear();
+        Ok(flow)
+    }
+
+    fn show(&mut self, at: Position, record: &Record) {
+        if self.shown > 0 {
+            self.out.push(b',');
+        }
+        self.shown += 1;
+        self.out
+            .extend_from_slice(format!("{{\"position\":\"{at}\",\"arrived\":\"").as_bytes());
+        write_rfc3339_millis(record.arrived, &mut self.out);
+        self.out.extend_from_slice(b"\",\"event\":");
+        cloudevent::write_as_json(record, &mut self.out);
+        self.out.push(b'}');
+    }
+}
+
+/// What makes two records of one order key the same event: subject, type and
+/// the value of `data`. Spelling and extension attributes do not count.
+struct Content {
+    raw: Vec<u8>,
+    canonical: Option<String>,
+}
+
+impl Content {
+    fn new(record: &Record) -> Content {
+        let mut raw = Vec::new();
+        cloudevent::write_as_json(record, &mut raw);
+        Content {
+            raw,
+            canonical: None,
+        }
+    }
+
+    fn is_same(&mut self, other: &mut Content) -> bool {
+        self.raw == other.raw || self.canonical() == other.canonical()
+    }
+
+    fn canonical(&mut self) -> &str {
+        let raw = &self.raw;
+        self.canonical.get_or_insert_with(|| {
+            let mut out = String::new();
+            match Json::parse(raw) {
+                Ok(Json::Object(members)) => {
+                    for wanted in ["type", "data"] {
+                        let mut found = members.iter().rev().filter(|(name, _)| name == wanted);
+                        // A missing member is the same as null.
+                        let value = found.next().map_or(&Json::Null, |(_, value)| value);
+                        value.canonical(&mut out);
+                    }
+                }
+                // Beyond what the careful reader takes: compared as it is spelt.
+                Ok(_) | Err(_) => out.push_str(&String::from_utf8_lossy(raw)),
+            }
+            out
+        })
+    }
+}

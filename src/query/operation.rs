@@ -1,0 +1,116 @@
+//! One operation's whole state out of a view: the snapshot, the lanes kept apart,
+//! and, where a row cannot be read, the same state folded again from the history.
+
+use crate::domain::{Event, Lanes, Operation};
+use crate::store::keys::{self, LaneKind};
+use crate::store::{Direction, Error, Family, Result, View};
+use crate::wire::cloudevent;
+use crate::wire::record_v1;
+use crate::wire::snapshot_v1::{self, Unreadable};
+use bytes::Bytes;
+use std::ops::ControlFlow;
+
+/// Runs `show` on the operation whose snapshot is `row`.
+pub fn with_operation<T>(
+    view: &dyn View,
+    operation_id: &str,
+    row: &[u8],
+    show: impl FnOnce(&Operation) -> T,
+) -> Result<T> {
+    match snapshot_v1::decode(row) {
+        Ok((op, None)) => Ok(show(&op)),
+        Ok((mut op, Some(_))) => {
+            let rows = lane_rows(view, operation_id)?;
+            match add_lanes(&rows, operation_id, &mut op) {
+                Ok(()) => Ok(show(&op)),
+                Err(unreadable) => refolded(view, operation_id, unreadable, show),
+            }
+        }
+        Err(unreadable) => refolded(view, operation_id, unreadable, show),
+    }
+}
+
+type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn lane_rows(view: &dyn View, operation_id: &str) -> Result<Rows> {
+    let range = keys::of_operation(operation_id);
+    let mut rows = Rows::new();
+    view.scan(
+        Family::Lane,
+        &range.start..&range.end,
+        Direction::Forward,
+        &mut |key, row| {
+            rows.push((key.to_vec(), row.to_vec()));
+            ControlFlow::Continue(())
+        },
+    )?;
+    Ok(rows)
+}
+
+fn add_lanes<'a>(
+    rows: &'a Rows,
+    operation_id: &str,
+    op: &mut Operation<'a>,
+) -> std::result::Result<(), Unreadable> {
+    for (key, row) in rows {
+        let (kind, id) = keys::lane_of(key, operation_id).ok_or(Unreadable::Damaged)?;
+        let lanes: &mut Lanes = match kind {
+            LaneKind::Cluster => &mut op.clusters,
+            LaneKind::Rollback => &mut op.rollbacks,
+        };
+        lanes.insert(id, snapshot_v1::decode_lane(row)?);
+    }
+    Ok(())
+}
+
+/// A damaged row is made good from the history; one of a newer format is not.
+fn refolded<T>(
+    view: &dyn View,
+    operation_id: &str,
+    unreadable: Unreadable,
+    show: impl FnOnce(&Operation) -> T,
+) -> Result<T> {
+    if unreadable != Unreadable::Damaged {
+        return Err(Error::Corrupt(unreadable.to_string()));
+    }
+    tracing::error!(
+        operation_id,
+        "a damaged snapshot is folded again from the history"
+    );
+    let records = history_records(view, operation_id)?;
+    let mut op = Operation::default();
+    for event in events(&records) {
+        op.absorb(event?);
+    }
+    Ok(show(&op))
+}
+
+/// Every record of the operation, as stored.
+pub fn history_records(view: &dyn View, operation_id: &str) -> Result<Vec<record_v1::Record>> {
+    let range = keys::of_operation(operation_id);
+    let mut records = Vec::new();
+    let mut damaged = false;
+    view.scan(
+        Family::History,
+        &range.start..&range.end,
+        Direction::Forward,
+        &mut |_, row| {
+            match record_v1::decode(&Bytes::copy_from_slice(row)) {
+                Ok(record) => records.push(record),
+                Err(_) => damaged = true,
+            }
+            ControlFlow::Continue(())
+        },
+    )?;
+    if damaged {
+        return Err(Error::Corrupt(format!("the history of {operation_id}")));
+    }
+    Ok(records)
+}
+
+pub fn events(records: &[record_v1::Record]) -> impl Iterator<Item = Result<Event<'_>>> {
+    records.iter().map(|record| {
+        let event = cloudevent::decode(record);
+        event.map_err(|fault| Error::Corrupt(format!("a stored event: {fault}")))
+    })
+}

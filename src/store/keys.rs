@@ -1,0 +1,261 @@
+//! The key layout, in one place.
+//!
+//! | family | key | value |
+//! |---|---|---|
+//! | `state` | shard, operation | `snapshot_v1` |
+//! | `lane` | shard, operation, NUL, kind, cluster, request | `snapshot_v1` lane |
+//! | `history` | shard, operation, NUL, time, source, id, position | `record_v1` |
+//! | `by_time` | time, operation | nothing |
+//! | `by_status` | status, time, operation | nothing |
+//! | `outbox` | shard, operation | the ending's order key, address, port |
+//! | `dead_letter` | position | `record_v1` dead letter |
+//! | `anomaly` | shard, operation | one byte, a bit for each |
+//! | `meta` | text | see `projector::meta` |
+//! | `log` | position of the first record | `record_v1` block |
+//!
+//! Numbers are big-endian, so that bytes sort as values do; texts inside a key
+//! end with a NUL (and hold NUL as NUL 0xFF). An operation id has no NUL.
+//!
+//! The lists' keys do not start with the shard: a list is one range over all of
+//! them, and a shard's entries follow from its states (docs/decisions).
+//!
+//! The history has a row for each *record*. Records of the same event lie side by
+//! side, the lowest position first, so a repeat costs no read when written.
+
+use crate::domain::{LaneId, OrderKey, Status, Timestamp};
+use crate::wire::position::Position;
+use std::ops::Range;
+
+/// Shards are a fixed hash of the operation id, whatever the log's partitions.
+pub const SHARDS: u16 = 1024;
+
+pub fn shard(operation_id: &str) -> u16 {
+    (xxhash_rust::xxh3::xxh3_64(operation_id.as_bytes()) % u64::from(SHARDS)) as u16
+}
+
+/// `state`, `outbox` and `anomaly`.
+pub fn operation(operation_id: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(operation_id.len() + 3);
+    key.extend_from_slice(&shard(operation_id).to_be_bytes());
+    key.extend_from_slice(operation_id.as_bytes());
+    key
+}
+
+/// The operation id in a key that `operation` made.
+pub fn operation_of(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key.get(2..)?).ok()
+}
+
+/// All rows of `lane` or `history` of one operation.
+pub fn of_operation(operation_id: &str) -> Range<Vec<u8>> {
+    let mut start = operation(operation_id);
+    let mut end = start.clone();
+    start.push(0);
+    end.push(1);
+    start..end
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LaneKind {
+    Cluster = 1,
+    Rollback = 2,
+}
+
+pub fn lane(operation_id: &str, kind: LaneKind, id: &LaneId) -> Vec<u8> {
+    let mut key = of_operation(operation_id).start;
+    key.push(kind as u8);
+    text(&id.cluster_id, &mut key);
+    text(&id.request_id, &mut key);
+    key
+}
+
+/// Which lane a key of `lane` names, given the operation's prefix.
+pub fn lane_of(key: &[u8], operation_id: &str) -> Option<(LaneKind, LaneId<'static>)> {
+    let rest = key.get(operation_id.len() + 3..)?;
+    let (kind, rest) = rest.split_first()?;
+    let kind = match kind {
+        1 => LaneKind::Cluster,
+        2 => LaneKind::Rollback,
+        _ => return None,
+    };
+    let (cluster_id, rest) = take_text(rest)?;
+    let (request_id, rest) = take_text(rest)?;
+    let id = LaneId {
+        cluster_id: cluster_id.into(),
+        request_id: request_id.into(),
+    };
+    rest.is_empty().then_some((kind, id))
+}
+
+pub fn history(operation_id: &str, key: &OrderKey, at: Position) -> Vec<u8> {
+    let capacity = operation_id.len() + key.source.len() + key.id.len() + 32;
+    let mut row = Vec::with_capacity(capacity);
+    row.extend_from_slice(&shard(operation_id).to_be_bytes());
+    row.extend_from_slice(operation_id.as_bytes());
+    row.push(0);
+    time(key.time, &mut row);
+    text(&key.source, &mut row);
+    text(&key.id, &mut row);
+    position_into(at, &mut row);
+    row
+}
+
+/// A history key in two: what rows of the same order key share, and the position.
+pub fn split_history(key: &[u8]) -> Option<(&[u8], Position)> {
+    let at = key.len().checked_sub(12)?;
+    Some((&key[..at], position_of(&key[at..])?))
+}
+
+pub fn by_time(occurred: Timestamp, operation_id: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(12 + operation_id.len());
+    time(occurred, &mut key);
+    key.extend_from_slice(operation_id.as_bytes());
+    key
+}
+
+pub fn operation_of_by_time(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key.get(12..)?).ok()
+}
+
+pub fn by_status(status: Status, occurred: Timestamp, operation_id: &str) -> Vec<u8> {
+    let status = match status {
+        Status::Unexecuted => 1,
+        Status::Executing => 2,
+        Status::Completed => 3,
+        Status::Failed => 4,
+        Status::Canceled => 5,
+    };
+    let mut key = vec![status];
+    key.append(&mut by_time(occurred, operation_id));
+    key
+}
+
+/// `dead_letter` and `log`.
+pub fn position(at: Position) -> Vec<u8> {
+    let mut key = Vec::with_capacity(12);
+    position_into(at, &mut key);
+    key
+}
+
+pub fn position_of(key: &[u8]) -> Option<Position> {
+    Some(Position {
+        partition: u32::from_be_bytes(key.get(..4)?.try_into().ok()?),
+        offset: u64::from_be_bytes(key.get(4..)?.try_into().ok()?),
+    })
+}
+
+fn position_into(at: Position, key: &mut Vec<u8>) {
+    key.extend_from_slice(&at.partition.to_be_bytes());
+    key.extend_from_slice(&at.offset.to_be_bytes());
+}
+
+/// Twelve bytes that sort by time, the years before 1970 included.
+fn time(time: Timestamp, key: &mut Vec<u8>) {
+    key.extend_from_slice(&(time.secs ^ i64::MIN).to_be_bytes());
+    key.extend_from_slice(&time.nanos.to_be_bytes());
+}
+
+fn text(text: &str, key: &mut Vec<u8>) {
+    for part in text.as_bytes().split_inclusive(|b| *b == 0) {
+        key.extend_from_slice(part);
+        if part.ends_with(&[0]) {
+            key.push(0xFF);
+        }
+    }
+    key.push(0);
+}
+
+fn take_text(key: &[u8]) -> Option<(String, &[u8])> {
+    let mut text = Vec::new();
+    let mut at = 0;
+    loop {
+        match (*key.get(at)?, key.get(at + 1)) {
+            (0, Some(0xFF)) => {
+                text.push(0);
+                at += 2;
+            }
+            (0, _) => return Some((String::from_utf8(text).ok()?, &key[at + 1..])),
+            (byte, _) => {
+                text.push(byte);
+                at += 1;
+            }
+        }
+    }
+}
+
+/// The first key after all that start with `prefix`; empty if there is none.
+pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xFF {
+            end.push(last + 1);
+            break;
+        }
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key(time: (i64, u32), source: &str, id: &str) -> OrderKey<'static> {
+        OrderKey {
+            time: Timestamp {
+                secs: time.0,
+                nanos: time.1,
+            },
+            source: source.to_owned().into(),
+            id: id.to_owned().into(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn history_rows_sort_by_order_key_then_position(
+            a in (-9i64..9, 0u32..3, "[\\x00a/]{0,3}", "[\\x00b]{0,3}", 0u32..3, 0u64..300),
+            b in (-9i64..9, 0u32..3, "[\\x00a/]{0,3}", "[\\x00b]{0,3}", 0u32..3, 0u64..300),
+        ) {
+            let row = |x: &(i64, u32, String, String, u32, u64)| {
+                let at = Position { partition: x.4, offset: x.5 };
+                let key = key((x.0, x.1), &x.2, &x.3);
+                let row = history("op", &key, at);
+                (row, (key, at))
+            };
+            let ((row_a, a), (row_b, b)) = (row(&a), row(&b));
+            prop_assert_eq!(row_a.cmp(&row_b), a.cmp(&b));
+            prop_assert_eq!(split_history(&row_a).unwrap().1, a.1);
+        }
+
+        #[test]
+        fn lanes_come_back(cluster in ".{0,4}", request in "[\\x00\\x01x]{0,4}") {
+            let id = LaneId { cluster_id: cluster.into(), request_id: request.into() };
+            let row = lane("op-1", LaneKind::Rollback, &id);
+            prop_assert_eq!(lane_of(&row, "op-1"), Some((LaneKind::Rollback, id)));
+        }
+    }
+
+    #[test]
+    fn the_shard_of_an_id_never_changes() {
+        // Stored keys depend on it.
+        assert_eq!(shard("0001561626000500"), 979);
+        assert_eq!(shard("a"), 407);
+    }
+
+    #[test]
+    fn one_operation_is_no_prefix_of_another() {
+        let (a, ab) = (
+            of_operation("a"),
+            lane(
+                "ab",
+                LaneKind::Cluster,
+                &LaneId {
+                    cluster_id: "1".into(),
+                    request_id: "1".into(),
+                },
+            ),
+        );
+        assert!(!(a.start..a.end).contains(&ab));
+    }
+}

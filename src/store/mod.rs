@@ -1,0 +1,231 @@
+//! The store: ordered rows in families, written in atomic batches. This is the
+//! port; `rocks` is the real one (and the only user of rocksdb), `memory` one
+//! that keeps its promises and can be crashed by tests.
+
+pub mod keys;
+pub mod memory;
+pub mod rocks;
+
+use std::ops::Range;
+
+/// A column family. The order is the order of creation; names are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// One snapshot for each operation.
+    State,
+    /// Lanes of operations that have too many for one row.
+    Lane,
+    /// Every event as received.
+    History,
+    /// Operations by when they occurred.
+    ByTime,
+    /// The same, one status after the other.
+    ByStatus,
+    /// Notifications that are due.
+    Outbox,
+    /// Records that are not events of ours.
+    DeadLetter,
+    /// Operations whose events contradict each other.
+    Anomaly,
+    /// Positions, versions, the identity of the log.
+    Meta,
+    /// The embedded log's records, in a database of its own.
+    Log,
+}
+
+impl Family {
+    /// What the ledger's store consists of.
+    pub const LEDGER: &'static [Family] = &[
+        Family::State,
+        Family::Lane,
+        Family::History,
+        Family::ByTime,
+        Family::ByStatus,
+        Family::Outbox,
+        Family::DeadLetter,
+        Family::Anomaly,
+        Family::Meta,
+    ];
+    /// What the embedded log consists of.
+    pub const EMBEDDED_LOG: &'static [Family] = &[Family::Meta, Family::Log];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::State => "state",
+            Family::Lane => "lane",
+            Family::History => "history",
+            Family::ByTime => "by_time",
+            Family::ByStatus => "by_status",
+            Family::Outbox => "outbox",
+            Family::DeadLetter => "dead_letter",
+            Family::Anomaly => "anomaly",
+            Family::Meta => "meta",
+            Family::Log => "log",
+        }
+    }
+}
+
+/// Whether a write is on the disk when it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// In order, but a power cut may take the last writes.
+    Buffered,
+    Synced,
+}
+
+/// What went wrong, told apart by what a caller can do. Every failed write may
+/// have happened: try again only what is harmless twice.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Closed, or being reopened. Try again shortly.
+    #[error("the store is not open: {0}")]
+    Closed(String),
+    /// Free some space; it goes on by itself.
+    #[error("no space left on the device of the data folder: {0}")]
+    NoSpace(String),
+    /// The device or the file system refused. Reopening may help.
+    #[error("the store failed: {0}")]
+    Io(String),
+    /// A row cannot be read. The log can rebuild the store.
+    #[error("the store is damaged: {0} (`opledger rebuild` makes a new one from the log)")]
+    Corrupt(String),
+    /// Another process works on this folder.
+    #[error("the folder is in use by another process: {0}")]
+    InUse(String),
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Rows to put and to delete, all or none, in one arena.
+#[derive(Debug, Default, Clone)]
+pub struct Batch {
+    arena: Vec<u8>,
+    rows: Vec<Row>,
+}
+
+#[derive(Debug, Clone)]
+struct Row {
+    family: Family,
+    key: Range<usize>,
+    /// `None` deletes.
+    value: Option<Range<usize>>,
+}
+
+impl Batch {
+    pub fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
+        let key = self.keep(key);
+        let value = Some(self.keep(value));
+        self.rows.push(Row { family, key, value });
+    }
+
+    pub fn delete(&mut self, family: Family, key: &[u8]) {
+        let key = self.keep(key);
+        self.rows.push(Row {
+            family,
+            key,
+            value: None,
+        });
+    }
+
+    /// In the order in which they take effect.
+    pub fn rows(&self) -> impl Iterator<Item = (Family, &[u8], Option<&[u8]>)> {
+        self.rows.iter().map(|row| {
+            let value = row.value.clone().map(|range| &self.arena[range]);
+            (row.family, &self.arena[row.key.clone()], value)
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.arena.len()
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(bytes);
+        start..self.arena.len()
+    }
+}
+
+/// An answer from memory alone.
+#[derive(Debug, PartialEq)]
+pub enum Cached {
+    Known(Option<Vec<u8>>),
+    /// Only the disk can tell.
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    Forward,
+    Backward,
+}
+
+/// What a visitor of rows says after each: whether it wants another.
+pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> std::ops::ControlFlow<()> + 'v;
+
+/// One consistent point of the store.
+pub trait View {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>>;
+
+    fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>>;
+
+    /// Shows the rows whose keys lie in `range`, from its start or, backward, from
+    /// its end, until the visitor has enough. Nothing is cached for it to read once.
+    fn scan(
+        &self,
+        family: Family,
+        range: Range<&[u8]>,
+        direction: Direction,
+        visit: &mut Visit,
+    ) -> Result<()>;
+}
+
+/// A database. Obligations of an adapter: a batch takes effect whole or not at
+/// all, also over a crash; what survives a crash is a prefix of the batches
+/// written and holds every `Synced` one that returned `Ok`; a view does not
+/// change while it is read; a read after a write sees it.
+pub trait Db: Send + Sync {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>>;
+
+    /// Like `get`, but never waits for the disk.
+    fn get_cached(&self, family: Family, key: &[u8]) -> Result<Cached> {
+        self.get(family, key).map(Cached::Known)
+    }
+
+    fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>>;
+
+    fn write(&self, batch: &Batch, durability: Durability) -> Result<()>;
+
+    /// Reads from one consistent point for as long as `read` runs.
+    fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()>;
+
+    /// Closes and opens again, after a failed write has left the database unable
+    /// to go on. Waits for readers to leave; reads in between get `Closed`.
+    fn reopen(&self) -> Result<()>;
+
+    /// Bytes that are free where the database lies, and how many there are in all;
+    /// `None` if that has no meaning.
+    fn space(&self) -> Option<Space>;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    pub free: u64,
+    pub total: u64,
+}
+
+/// `view` with a result, for callers that know their own types.
+pub fn view<T>(db: &dyn Db, read: impl FnOnce(&dyn View) -> Result<T>) -> Result<T> {
+    let mut read = Some(read);
+    let mut result = None;
+    db.view(&mut |view| {
+        let read = read.take().expect("a view is read once");
+        result = Some(read(view)?);
+        Ok(())
+    })?;
+    Ok(result.expect("an adapter calls its reader"))
+}

@@ -1,0 +1,313 @@
+//! RocksDB behind the port, for the ledger's store and for the embedded log. The
+//! only file that names rocksdb.
+//!
+//! A database whose background error forbids writing is closed and opened again
+//! in place: the binding has no resume. Reads and writes go through one atomic
+//! pointer to the open database, never through a lock.
+
+use super::{Batch, Cached, Db, Direction, Durability, Error, Family, Result, Space, View, Visit};
+use arc_swap::ArcSwapOption;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBRawIterator, Options, ReadOptions, ReadTier, SnapshotWithThreadMode, WriteBatch,
+    WriteBufferManager, WriteOptions,
+};
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long a reopening waits for readers. A stream notices at its next row.
+const DRAIN: Duration = Duration::from_secs(60);
+
+/// Bounds on memory, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    pub block_cache: u64,
+    pub write_buffers: u64,
+}
+
+pub struct Rocks {
+    path: PathBuf,
+    families: &'static [Family],
+    memory: Memory,
+    open: ArcSwapOption<Open>,
+    /// One reopening at a time.
+    reopening: Mutex<()>,
+}
+
+struct Open {
+    db: DB,
+    /// Readers leave when they see it.
+    closing: AtomicBool,
+}
+
+impl Rocks {
+    /// Opens or makes the database in `path`.
+    pub fn open(path: &Path, families: &'static [Family], memory: Memory) -> Result<Rocks> {
+        let open = Open::at(path, families, memory)?;
+        Ok(Rocks {
+            path: path.to_owned(),
+            families,
+            memory,
+            open: ArcSwapOption::from_pointee(open),
+            reopening: Mutex::new(()),
+        })
+    }
+
+    fn get_open(&self) -> Result<Arc<Open>> {
+        let open = self.open.load_full();
+        open.ok_or_else(|| Error::Closed("it is being reopened".into()))
+    }
+
+    /// Everything on disk and in order, for a swap of folders or a clean end.
+    pub fn flush(&self) -> Result<()> {
+        let open = self.get_open()?;
+        for family in self.families {
+            open.db.flush_cf(open.family(*family)).map_err(error)?;
+        }
+        open.db.flush_wal(true).map_err(error)
+    }
+
+    /// A figure that RocksDB keeps, such as `rocksdb.estimate-num-keys`.
+    pub fn property(&self, family: Family, name: &str) -> Option<u64> {
+        let open = self.get_open().ok()?;
+        let value = open.db.property_int_value_cf(open.family(family), name);
+        value.ok().flatten()
+    }
+}
+
+impl Open {
+    fn at(path: &Path, families: &'static [Family], memory: Memory) -> Result<Open> {
+        let cache = Cache::new_lru_cache(memory.block_cache as usize);
+        let descriptors = families.iter().map(|family| {
+            ColumnFamilyDescriptor::new(family.name(), family_options(*family, &cache))
+        });
+        let db = DB::open_cf_descriptors(&db_options(memory)?, path, descriptors);
+        Ok(Open {
+            db: db.map_err(error)?,
+            closing: AtomicBool::new(false),
+        })
+    }
+
+    fn family(&self, family: Family) -> &ColumnFamily {
+        let found = self.db.cf_handle(family.name());
+        found.expect("a database is opened with the families that are used in it")
+    }
+}
+
+fn db_options(memory: Memory) -> Result<Options> {
+    // Without preallocation a small disk is not full before it is written to.
+    let mut options =
+        Options::get_options_from_string(&mut Options::default(), "allow_fallocate=false")
+            .map_err(error)?;
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_manifest_preallocation_size(0);
+    options.set_max_background_jobs(2);
+    options.set_write_buffer_manager(&WriteBufferManager::new_write_buffer_manager(
+        memory.write_buffers as usize,
+        false,
+    ));
+    // Small families would otherwise keep old write-ahead logs alive for long.
+    options.set_max_total_wal_size(memory.write_buffers);
+    options.set_keep_log_file_num(4);
+    options.set_max_log_file_size(1 << 20);
+    options.set_max_open_files(1024);
+    Ok(options)
+}
+
+fn family_options(family: Family, cache: &Cache) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    // Indexes and filters count against the cache's bound too.
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_format_version(6);
+    let mut options = Options::default();
+    options.set_compression_type(DBCompressionType::Lz4);
+    match family {
+        Family::State => {
+            // Read by point: small blocks, and filters to skip levels.
+            table.set_block_size(8 << 10);
+            table.set_bloom_filter(10.0, false);
+        }
+        Family::History => {
+            // Written once, read rarely, the largest: blocks that compress well.
+            table.set_block_size(64 << 10);
+            options.set_compression_type(DBCompressionType::Zstd);
+        }
+        Family::Log => {
+            // Rows are large and never change: compaction need not move them.
+            options.set_enable_blob_files(true);
+            options.set_min_blob_size(1 << 10);
+            options.set_blob_compression_type(DBCompressionType::Lz4);
+        }
+        Family::Lane
+        | Family::ByTime
+        | Family::ByStatus
+        | Family::Outbox
+        | Family::DeadLetter
+        | Family::Anomaly
+        | Family::Meta => table.set_block_size(16 << 10),
+    }
+    options.set_block_based_table_factory(&table);
+    options
+}
+
+/// The binding has texts only: these are RocksDB's own words for the cases that
+/// are told apart.
+fn error(error: rocksdb::Error) -> Error {
+    let text = error.to_string();
+    if text.contains("No space left on device") {
+        return Error::NoSpace(text);
+    }
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => Error::Corrupt(text),
+        _ if text.contains("lock hold by") || text.contains("While lock file") => {
+            Error::InUse(text)
+        }
+        _ => Error::Io(text),
+    }
+}
+
+impl Db for Rocks {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let open = self.get_open()?;
+        open.db.get_cf(open.family(family), key).map_err(error)
+    }
+
+    fn get_cached(&self, family: Family, key: &[u8]) -> Result<Cached> {
+        let open = self.get_open()?;
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::BlockCache);
+        match open.db.get_cf_opt(open.family(family), key, &options) {
+            Ok(found) => Ok(Cached::Known(found)),
+            Err(e) if e.kind() == rocksdb::ErrorKind::Incomplete => Ok(Cached::Unknown),
+            Err(e) => Err(error(e)),
+        }
+    }
+
+    fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
+        let open = self.get_open()?;
+        let found = open
+            .db
+            .batched_multi_get_cf(open.family(family), keys, false);
+        found.into_iter().map(owned).collect()
+    }
+
+    fn write(&self, batch: &Batch, durability: Durability) -> Result<()> {
+        let open = self.get_open()?;
+        let mut rows = WriteBatch::default();
+        for (family, key, value) in batch.rows() {
+            match value {
+                Some(value) => rows.put_cf(open.family(family), key, value),
+                None => rows.delete_cf(open.family(family), key),
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(durability == Durability::Synced);
+        open.db.write_opt(rows, &options).map_err(error)
+    }
+
+    fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {
+        let open = self.get_open()?;
+        read(&Snapshot {
+            open: &open,
+            snapshot: open.db.snapshot(),
+        })
+    }
+
+    fn reopen(&self) -> Result<()> {
+        let _one = self.reopening.lock().expect("reopening does not panic");
+        if let Some(open) = self.open.swap(None) {
+            open.closing.store(true, Ordering::Relaxed);
+            let since = Instant::now();
+            let mut shared = open;
+            // Only the last owner closes: RocksDB allows one opener of a folder.
+            while let Err(still_shared) = Arc::try_unwrap(shared).map(drop) {
+                if since.elapsed() > DRAIN {
+                    self.open.store(Some(still_shared));
+                    return Err(Error::Closed("readers have not left it in time".into()));
+                }
+                shared = still_shared;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        let open = Open::at(&self.path, self.families, self.memory)?;
+        self.open.store(Some(Arc::new(open)));
+        Ok(())
+    }
+
+    fn space(&self) -> Option<Space> {
+        let stat = rustix::fs::statvfs(&self.path).ok()?;
+        Some(Space {
+            free: stat.f_bavail * stat.f_frsize,
+            total: stat.f_blocks * stat.f_frsize,
+        })
+    }
+}
+
+fn owned<T: AsRef<[u8]>>(
+    found: std::result::Result<Option<T>, rocksdb::Error>,
+) -> Result<Option<Vec<u8>>> {
+    match found {
+        Ok(row) => Ok(row.map(|row| row.as_ref().to_vec())),
+        Err(e) => Err(error(e)),
+    }
+}
+
+struct Snapshot<'d> {
+    open: &'d Open,
+    snapshot: SnapshotWithThreadMode<'d, DB>,
+}
+
+impl View for Snapshot<'_> {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let found = self.snapshot.get_cf(self.open.family(family), key);
+        found.map_err(error)
+    }
+
+    fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.snapshot);
+        let family = self.open.family(family);
+        let found = self
+            .open
+            .db
+            .batched_multi_get_cf_opt(family, keys, false, &options);
+        found.into_iter().map(owned).collect()
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        range: Range<&[u8]>,
+        direction: Direction,
+        visit: &mut Visit,
+    ) -> Result<()> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(range.start);
+        options.set_iterate_upper_bound(range.end);
+        let family = self.open.family(family);
+        let mut rows: DBRawIterator = self.snapshot.raw_iterator_cf_opt(family, options);
+        match direction {
+            Direction::Forward => rows.seek_to_first(),
+            Direction::Backward => rows.seek_to_last(),
+        }
+        while let Some((key, value)) = rows.item() {
+            if self.open.closing.load(Ordering::Relaxed) {
+                return Err(Error::Closed("it is being reopened".into()));
+            }
+            if let ControlFlow::Break(()) = visit(key, value) {
+                return Ok(());
+            }
+            match direction {
+                Direction::Forward => rows.next(),
+                Direction::Backward => rows.prev(),
+            }
+        }
+        rows.status().map_err(error)
+    }
+}

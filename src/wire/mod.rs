@@ -1,0 +1,14 @@
+//! The versioned formats at the edges: what comes in, what goes out, what is
+//! kept on disk. Converts to and from `domain` and decides nothing about it.
+
+pub mod cloudevent;
+pub mod document;
+pub mod error_sheet;
+pub mod event_v1;
+pub mod fault;
+pub mod json;
+pub mod position;
+pub mod record_v1;
+pub mod schema;
+pub mod snapshot_v1;
+pub mod time;

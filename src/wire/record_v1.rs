@@ -1,0 +1,156 @@
+//! A record of the log, and how the embedded log, the history and the dead
+//! letters keep it: postcard behind a version byte, version 1.
+
+use super::snapshot_v1::Unreadable;
+use crate::domain::Timestamp;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+const VERSION: u8 = 1;
+
+/// Bytes as they lie in a log, without their position.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// When the log took it, to the millisecond.
+    pub arrived: Timestamp,
+    pub key: Option<Bytes>,
+    pub headers: Headers,
+    pub value: Option<Bytes>,
+}
+
+impl Record {
+    /// What it weighs against bounds on bytes.
+    pub fn size(&self) -> usize {
+        let headers = self.headers.iter();
+        let headers: usize = headers
+            .map(|(n, v)| n.len() + v.map_or(0, <[u8]>::len))
+            .sum();
+        self.value.as_ref().map_or(0, Bytes::len) + headers
+    }
+}
+
+/// In the order of the record. A name may occur twice, a value be missing.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Headers(pub Vec<(Cow<'static, str>, Option<Bytes>)>);
+
+impl Headers {
+    /// The first header of that name with a value, names compared without case.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.iter()
+            .find(|(n, v)| v.is_some() && n.eq_ignore_ascii_case(name))
+            .and_then(|(_, value)| value)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (&**name, value.as_deref()))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct RecordV1<'a> {
+    arrived_ms: i64,
+    #[serde(borrow)]
+    key: Option<&'a serde_bytes::Bytes>,
+    #[serde(borrow)]
+    headers: Vec<(&'a str, Option<&'a serde_bytes::Bytes>)>,
+    #[serde(borrow)]
+    value: Option<&'a serde_bytes::Bytes>,
+}
+
+impl<'a> RecordV1<'a> {
+    fn of(record: &'a Record) -> RecordV1<'a> {
+        let bytes = serde_bytes::Bytes::new;
+        RecordV1 {
+            arrived_ms: record.arrived.as_millis(),
+            key: record.key.as_deref().map(bytes),
+            headers: record
+                .headers
+                .iter()
+                .map(|(n, v)| (n, v.map(bytes)))
+                .collect(),
+            value: record.value.as_deref().map(bytes),
+        }
+    }
+
+    /// A record whose bytes share the row's.
+    fn own(self, row: &Bytes) -> Record {
+        let share = |part: &'a serde_bytes::Bytes| row.slice_ref(part);
+        Record {
+            arrived: Timestamp::from_millis(self.arrived_ms),
+            key: self.key.map(share),
+            headers: Headers(
+                self.headers
+                    .into_iter()
+                    .map(|(name, value)| (Cow::Owned(name.to_owned()), value.map(share)))
+                    .collect(),
+            ),
+            value: self.value.map(share),
+        }
+    }
+}
+
+pub fn encode(record: &Record) -> Vec<u8> {
+    extend(&RecordV1::of(record), vec![VERSION])
+}
+
+pub fn decode(row: &Bytes) -> Result<Record, Unreadable> {
+    let stored: RecordV1 = postcard::from_bytes(body(row)?).map_err(|_| Unreadable::Damaged)?;
+    Ok(stored.own(row))
+}
+
+/// Consecutive records of one partition in one row of the embedded log.
+pub fn encode_block<'a>(records: impl ExactSizeIterator<Item = &'a Record>) -> Vec<u8> {
+    let count = records.len() as u64;
+    records.fold(extend(&count, vec![VERSION]), |row, record| {
+        extend(&RecordV1::of(record), row)
+    })
+}
+
+pub fn decode_block(row: &Bytes) -> Result<Vec<Record>, Unreadable> {
+    let (count, mut rest) = take::<u64>(body(row)?)?;
+    let mut records = Vec::with_capacity(count.min(100_000) as usize);
+    for _ in 0..count {
+        let (stored, after) = take::<RecordV1>(rest)?;
+        records.push(stored.own(row));
+        rest = after;
+    }
+    if rest.is_empty() {
+        Ok(records)
+    } else {
+        Err(Unreadable::Damaged)
+    }
+}
+
+/// How many records a block holds, without reading them.
+pub fn block_len(row: &[u8]) -> Result<u64, Unreadable> {
+    Ok(take::<u64>(body(row)?)?.0)
+}
+
+/// A dead letter: why, and the record whole.
+pub fn encode_dead_letter(reason: &str, detail: &str, record: &Record) -> Vec<u8> {
+    extend(&(reason, detail, RecordV1::of(record)), vec![VERSION])
+}
+
+pub fn decode_dead_letter(row: &Bytes) -> Result<(&str, &str, Record), Unreadable> {
+    let ((reason, detail, stored), _) = take::<(&str, &str, RecordV1)>(body(row)?)?;
+    Ok((reason, detail, stored.own(row)))
+}
+
+fn extend<T: Serialize>(value: &T, row: Vec<u8>) -> Vec<u8> {
+    postcard::to_extend(value, row).expect("memory takes whatever postcard writes")
+}
+
+fn take<'a, T: Deserialize<'a>>(input: &'a [u8]) -> Result<(T, &'a [u8]), Unreadable> {
+    postcard::take_from_bytes(input).map_err(|_| Unreadable::Damaged)
+}
+
+fn body(row: &[u8]) -> Result<&[u8], Unreadable> {
+    match row.split_first() {
+        Some((&VERSION, rest)) => Ok(rest),
+        Some((&other, _)) if other > VERSION => Err(Unreadable::Version(other)),
+        _ => Err(Unreadable::Damaged),
+    }
+}
