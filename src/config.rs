@@ -263,11 +263,12 @@ impl Config {
         drop(table);
         config.sources = sources;
 
-        // A setting that could not be read still has its default: comparing that
-        // with others would only make noise.
-        let unread: Vec<_> = problems.iter().filter_map(|p| p.key.clone()).collect();
+        // A setting that could not be read, by itself or with its whole file, still has
+        // its default: comparing that with others would only make noise.
+        let unread: Vec<_> = problems.iter().map(|p| p.key.clone()).collect();
+        let is_unread = |key: &str| unread.iter().any(|u| u.as_deref().is_none_or(|u| u == key));
         let mut contradictions = config.contradictions();
-        contradictions.retain(|(keys, _)| !keys.iter().any(|key| unread.iter().any(|u| u == key)));
+        contradictions.retain(|(keys, _)| !keys.iter().any(|key| is_unread(key)));
         problems.extend(contradictions.into_iter().map(|(_, problem)| problem));
 
         if problems.is_empty() {

@@ -58,7 +58,8 @@ pub(super) fn file(path: &Path, keys: &Keys) -> Vec<Entry> {
 }
 
 fn line_at(text: &str, offset: usize) -> usize {
-    1 + text[..offset].matches('\n').count()
+    let before = text.bytes().take(offset);
+    1 + before.filter(|byte| *byte == b'\n').count()
 }
 
 struct Walk<'f> {
@@ -239,16 +240,20 @@ fn without_line_end(mut text: String) -> String {
 /// `OPLEDGER_PORT=tcp://10.0.0.1:80` or `OPLEDGER_WEB_SERVICE_HOST`. A service that
 /// is called opledger must not keep opledger from starting.
 fn is_service_link(rest: &str, value: &str) -> bool {
-    let after = |word: &str| match rest.strip_prefix(word) {
-        Some(end) => Some(end),
-        None => rest.split_once(&format!("_{word}")).map(|(_, end)| end),
+    let followed = |word: &str, by: fn(&str) -> bool| {
+        rest.match_indices(word).any(|(at, _)| {
+            let (before, after) = (&rest[..at], &rest[at + word.len()..]);
+            (before.is_empty() || before.ends_with('_')) && by(after)
+        })
     };
-    let host = after("SERVICE_HOST") == Some("");
-    let port = after("SERVICE_PORT").is_some_and(|end| end.is_empty() || end.starts_with('_'));
-    let digit = |end: &str| end.starts_with(|c: char| c.is_ascii_digit());
-    let link = after("PORT") == Some("") && value.contains("://");
-    let detail = after("PORT_").is_some_and(digit);
-    !rest.contains("__") && (host || port || link || detail)
+    let digit = |after: &str| after.starts_with(|c: char| c.is_ascii_digit());
+    !rest.contains("__")
+        && (followed("SERVICE_HOST", str::is_empty)
+            || followed("SERVICE_PORT", |after| {
+                after.is_empty() || after.starts_with('_')
+            })
+            || followed("PORT", str::is_empty) && value.contains("://")
+            || followed("PORT_", digit))
 }
 
 pub(super) fn flags(overrides: Overrides) -> Vec<Entry> {

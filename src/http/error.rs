@@ -5,7 +5,7 @@ use crate::event_log::PublishError;
 use crate::store;
 use crate::wire::error_sheet::{Code, Consistency, render};
 use crate::wire::fault::{Fault, Rule};
-use axum::http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -157,14 +157,12 @@ impl Refusal {
                 S::PAYLOAD_TOO_LARGE,
                 Code::ParameterRange,
                 format!("body: at most {limit} bytes."),
-            )
-            .with(CONNECTION, "close"),
+            ),
             Refusal::BodyTimedOut => Answer::new(
                 S::REQUEST_TIMEOUT,
                 Code::ParameterFormat,
                 "body: did not arrive in time.",
-            )
-            .with(CONNECTION, "close"),
+            ),
             Refusal::BodyBroken => {
                 Answer::new(S::BAD_REQUEST, Code::ParameterFormat, "body: broken off.")
             }

@@ -13,9 +13,9 @@ use crate::wire::position::{Position, Positions, Token};
 use crate::wire::record_v1::{Headers, Record};
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -30,9 +30,15 @@ pub async fn publish(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    Params::parse(&app, &uri, &[])?;
-    let form = Form::of(&headers)?;
-    let received = body::receive(&app, body).await?;
+    let taken_in = async {
+        Params::parse(&app, &uri, &[])?;
+        let form = Form::of(&headers)?;
+        Ok((form, body::receive(&app, body).await?))
+    };
+    let (form, received) = match taken_in.await {
+        Ok(taken_in) => taken_in,
+        Err(refusal) => return Ok(with_rest_unread(refusal)),
+    };
     let bytes = received.bytes.clone();
     let rules = Rules {
         max_size: app.config.events.max_size as usize,
@@ -46,6 +52,14 @@ pub async fn publish(
     };
     let positions = app.log.publish(records).await?;
     Ok(accepted(&app, &positions))
+}
+
+/// What is left of the body is not read, so the connection cannot be used again.
+fn with_rest_unread(refusal: Refusal) -> Response {
+    let mut response = refusal.into_response();
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
 }
 
 /// How the request carries its events.

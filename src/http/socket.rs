@@ -17,7 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
+/// Closing waits no longer than this for the client to close as well, and takes no
+/// more from it than this.
 const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 64 << 20;
 
 pub struct Socket {
     stream: TcpStream,
@@ -26,6 +29,7 @@ pub struct Socket {
     stuck: Option<Pin<Box<Sleep>>>,
     /// Runs while closing.
     lingering: Option<Pin<Box<Sleep>>>,
+    thrown_away: usize,
     /// Our own words in the place of hyper's, and how much of them is sent.
     instead: Option<(Vec<u8>, usize)>,
 }
@@ -37,6 +41,7 @@ impl Socket {
             send_timeout,
             stuck: None,
             lingering: None,
+            thrown_away: 0,
             instead: None,
         }
     }
@@ -156,11 +161,11 @@ impl AsyncWrite for Socket {
         let this = &mut *self;
         let lingering = this.lingering.as_mut().expect("set above");
         let mut scrap = [0; 16 << 10];
-        while lingering.deadline() > Instant::now() {
+        while lingering.deadline() > Instant::now() && this.thrown_away < LINGER_BYTES {
             let mut buf = ReadBuf::new(&mut scrap);
             match Pin::new(&mut this.stream).poll_read(cx, &mut buf) {
                 Poll::Ready(Ok(())) if buf.filled().is_empty() => break,
-                Poll::Ready(Ok(())) => continue,
+                Poll::Ready(Ok(())) => this.thrown_away += buf.filled().len(),
                 Poll::Ready(Err(_)) => break,
                 Poll::Pending => {
                     ready!(lingering.as_mut().poll(cx));

@@ -37,6 +37,9 @@ impl Tally {
     }
 }
 
+/// New snapshots by operation id.
+type Snapshots = Vec<(Box<str>, Arc<[u8]>)>;
+
 /// Snapshots of operations that were touched lately, as stored, by operation id.
 type Hot = quick_cache::unsync::Cache<Box<str>, Arc<[u8]>, ByBytes>;
 
@@ -84,7 +87,12 @@ impl Projection {
                 meta::put_position(&mut batch, Position { partition, offset });
             }
         }
-        db.write(&batch, Durability::Buffered)?;
+        if let Err(error) = db.write(&batch, Durability::Buffered) {
+            // It may have happened. A snapshot from before it and lanes from after it
+            // would not add up, so nothing from before is kept at hand.
+            self.hot.clear();
+            return Err(error);
+        }
         self.positions = positions;
         for (id, row) in snapshots {
             self.hot.insert(id, row);
@@ -111,7 +119,7 @@ impl Projection {
         groups: Vec<(Text, Vec<Event>)>,
         batch: &mut Batch,
         tally: &mut Tally,
-    ) -> store::Result<Vec<(Box<str>, Arc<[u8]>)>> {
+    ) -> store::Result<Snapshots> {
         let cold: Vec<Vec<u8>> = groups
             .iter()
             .filter(|(id, _)| self.hot.peek(&**id).is_none())

@@ -298,7 +298,7 @@ fn notification(raw: RawNotification<'_>) -> Result<Notification<'_>, Fault> {
 }
 
 fn within(number: i64, range: std::ops::RangeInclusive<i64>) -> Option<u16> {
-    range.contains(&number).then(|| number as u16)
+    range.contains(&number).then_some(number as u16)
 }
 
 fn required<T>(member: Option<T>, field: &str) -> Result<T, Fault> {

@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_calendar_agrees_with_chrono() {
-        for day in (-719_162..2_932_896).step_by(97) {
+        for day in (-719_162i64..2_932_896).step_by(97) {
             let secs = day * 86_400 + day.rem_euclid(86_400);
             let c = Timestamp { secs, nanos: 0 }.civil(0);
             let theirs = chrono::DateTime::from_timestamp(secs, 0).unwrap();

@@ -1,0 +1,364 @@
+//! Talking to a running ledger over HTTP. Turns whatever can go wrong on the way
+//! into a [`Failure`]; no command looks at a status code itself.
+
+use crate::cli::failure::Failure;
+use crate::cli::output::shorten;
+use crate::wire::position::Token;
+use bytes::Bytes;
+use reqwest::header::{LINK, RETRY_AFTER};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use serde::Deserialize;
+use std::error::Error;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Where to find the ledger. Part of the arguments of every command that asks it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Connection {
+    /// Address of the ledger
+    // An address may hold a password, which --help must not show.
+    #[arg(long, value_name = "URL", env = "OPLEDGER_URL", hide_env_values = true)]
+    #[arg(default_value = "http://127.0.0.1:8470", value_parser = base_url)]
+    url: Url,
+}
+
+fn base_url(text: &str) -> Result<Url, String> {
+    let expected = "expected an address like http://127.0.0.1:8470";
+    let url = Url::parse(text).map_err(|error| format!("{error}; {expected}"))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(expected.into());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("{expected}, without query and fragment"));
+    }
+    Ok(url)
+}
+
+pub const POSITION: &str = "ledger-position";
+pub const PREFER: &str = "prefer";
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// An error body is a few hundred bytes; more than this is not one.
+const ERROR_BODY_MAX: usize = 64 << 10;
+
+pub struct Ledger {
+    http: reqwest::Client,
+    base: Url,
+    patience: Duration,
+}
+
+impl Ledger {
+    /// `patience` bounds the silence, not the length, of an answer.
+    pub fn new(connection: &Connection, patience: Duration) -> Result<Ledger, Failure> {
+        let mut http = reqwest::Client::builder()
+            .user_agent(concat!("opledger/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(patience)
+            // A redirected POST would silently become a GET.
+            .redirect(reqwest::redirect::Policy::none());
+        if is_loopback(&connection.url) {
+            // A proxy would look for the ledger on its own machine.
+            http = http.no_proxy();
+        }
+        let http = http.build().map_err(|error| {
+            Failure::Unexpected(format!("cannot set up HTTP: {}", root_cause(&error)))
+        })?;
+        Ok(Ledger {
+            http,
+            base: connection.url.clone(),
+            patience,
+        })
+    }
+
+    /// The address, for people and files: without a password in it.
+    pub fn shown_url(&self) -> String {
+        let mut url = self.base.clone();
+        // Both only fail for addresses that have no host.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        url.as_str().trim_end_matches('/').to_owned()
+    }
+
+    /// Each segment is percent-encoded, whatever it holds.
+    pub fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .expect("an address with a host has a path")
+            .pop_if_empty()
+            .extend(segments);
+        url
+    }
+
+    pub fn get(&self, url: Url) -> RequestBuilder {
+        self.http.get(url)
+    }
+
+    pub fn post(&self, url: Url) -> RequestBuilder {
+        self.http.post(url)
+    }
+
+    /// The answer, if it is a success.
+    pub async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let response = request.send().await.map_err(|error| self.unsent(&error))?;
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(self.refusal(response).await)
+        }
+    }
+
+    /// The next piece of the body.
+    pub async fn piece(&self, response: &mut Response) -> Result<Option<Bytes>, Failure> {
+        response.chunk().await.map_err(|error| {
+            if error.is_timeout() {
+                self.broken_off(&self.silence())
+            } else {
+                self.broken_off(&root_cause(&error))
+            }
+        })
+    }
+
+    /// The whole body, for answers that are known to be small enough.
+    pub async fn body(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        while let Some(piece) = self.piece(&mut response).await? {
+            body.extend_from_slice(&piece);
+        }
+        Ok(body)
+    }
+
+    pub fn broken_off(&self, why: &str) -> Failure {
+        Failure::BrokenOff {
+            url: self.shown_url(),
+            why: why.to_owned(),
+        }
+    }
+
+    fn unsent(&self, error: &reqwest::Error) -> Failure {
+        let url = self.shown_url();
+        if error.is_connect() {
+            let why = if error.is_timeout() {
+                format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
+            } else {
+                root_cause(error)
+            };
+            return Failure::Unreachable { url, why };
+        }
+        if error.is_builder() {
+            return Failure::Usage(format!("cannot ask {url}: {}", root_cause(error)));
+        }
+        Failure::Unavailable {
+            why: if error.is_timeout() {
+                format!("{url} does not answer: {}", self.silence())
+            } else {
+                format!("no answer of {url}: {}", root_cause(error))
+            },
+            retry_after: None,
+        }
+    }
+
+    fn silence(&self) -> String {
+        format!("nothing came for {} s", self.patience.as_secs())
+    }
+
+    async fn refusal(&self, mut response: Response) -> Failure {
+        let status = response.status();
+        let retry_after = retry_after(&response);
+        let mut body = Vec::new();
+        // A body that breaks off is judged by what came: the status is known.
+        while let Ok(Some(piece)) = response.chunk().await {
+            body.extend_from_slice(&piece);
+            if body.len() > ERROR_BODY_MAX {
+                break;
+            }
+        }
+        let sheet = serde_json::from_slice(&body).ok();
+        judge(&self.shown_url(), status, sheet.as_ref(), retry_after)
+    }
+}
+
+/// The body of every refusal of a ledger.
+#[derive(Deserialize)]
+struct ErrorSheet {
+    error_code: String,
+    error_message: String,
+    data_consistency: String,
+}
+
+impl ErrorSheet {
+    fn text(&self) -> String {
+        let message = shorten(self.error_message.trim_end_matches('.'), 2_000);
+        let code = shorten(&self.error_code, 20);
+        // Of `rolled back` nothing need be said: a refusal changes nothing.
+        let consistency = match self.data_consistency.as_str() {
+            "rolled back" => "",
+            "unknown" => ", part of it may be stored",
+            "updated" => ", the change stands",
+            _ => ", part of it is stored",
+        };
+        format!("{message} (code {code}{consistency})")
+    }
+}
+
+fn judge(
+    url: &str,
+    status: StatusCode,
+    sheet: Option<&ErrorSheet>,
+    retry_after: Option<Duration>,
+) -> Failure {
+    let Some(sheet) = sheet else {
+        let why = format!("{url} answers {status} and does not say why");
+        return match status.as_u16() {
+            // What stands before a ledger that is being restarted says so, too.
+            408 | 429 | 502 | 503 | 504 => Failure::Unavailable { why, retry_after },
+            401 | 403 | 407 | 413 => Failure::Refused(why),
+            _ => Failure::Unexpected(format!("{why}: is it a ledger?")),
+        };
+    };
+    let text = sheet.text();
+    match status.as_u16() {
+        404 => Failure::NotFound(text),
+        408 | 429 | 502 | 503 | 504 => Failure::Unavailable {
+            why: format!("the ledger cannot do it now: {text}"),
+            retry_after,
+        },
+        // On its two oldest resources "not now" is a 500, known by its code.
+        500 if sheet.error_code == "000001" => Failure::Unavailable {
+            why: format!("the ledger cannot do it now: {text}"),
+            retry_after,
+        },
+        400..=499 => Failure::Refused(format!("the ledger refuses: {text}")),
+        _ => Failure::Unexpected(format!("the ledger answers {status}: {text}")),
+    }
+}
+
+/// Only the form in seconds: the ledger sends no dates.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    seconds.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// What of the log the answer is made of, or holds.
+pub fn position(response: &Response) -> Option<Token> {
+    let token = response.headers().get(POSITION)?.to_str().ok()?;
+    token.parse().ok()
+}
+
+/// Says so if the answer is one page of several: a page must not pass for all.
+pub fn note_next_page(response: &Response) {
+    let links = response.headers().get_all(LINK);
+    let has_next = links.iter().any(|link| {
+        let text = link.to_str().unwrap_or_default();
+        text.contains("rel=\"next\"") || text.contains("rel=next")
+    });
+    if has_next {
+        eprintln!("opledger: this is not all, more follow");
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+/// The layers of an HTTP client each say that there was an error; only the
+/// innermost says which.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string().to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(url: &str) -> Ledger {
+        let connection = Connection {
+            url: base_url(url).unwrap(),
+        };
+        Ledger::new(&connection, Duration::from_secs(1)).unwrap()
+    }
+
+    #[test]
+    fn paths_follow_the_base_and_are_encoded() {
+        for (base, expected) in [
+            ("http://h", "http://h/v1/operations/a%2Fb%3F%23%25"),
+            ("http://h/", "http://h/v1/operations/a%2Fb%3F%23%25"),
+            ("http://h/x/", "http://h/x/v1/operations/a%2Fb%3F%23%25"),
+        ] {
+            let url = ledger(base).url(&["v1", "operations", "a/b?#%"]);
+            assert_eq!(url.as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn passwords_in_an_address_are_not_shown() {
+        assert_eq!(
+            ledger("http://me:secret@h:1/x/").shown_url(),
+            "http://h:1/x"
+        );
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_asked_are_refused() {
+        for bad in [
+            "",
+            "127.0.0.1:8470",
+            "localhost:8470",
+            "ftp://h",
+            "http://h/?a=b",
+        ] {
+            assert!(base_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_recognised() {
+        for (url, expected) in [
+            ("http://127.0.0.2:1", true),
+            ("http://[::1]:1", true),
+            ("http://localhost", true),
+            ("http://10.0.0.1", false),
+            ("http://localhost.example", false),
+        ] {
+            assert_eq!(is_loopback(&Url::parse(url).unwrap()), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn statuses_and_codes_decide_the_exit_status() {
+        for (status, code, expected) in [
+            (400, "010002", 4),
+            (401, "010002", 4),
+            (404, "030001", 3),
+            (409, "030002", 4),
+            (410, "010003", 4),
+            (429, "000001", 5),
+            (500, "000001", 5),
+            (500, "020002", 1),
+            (503, "000001", 5),
+            (504, "000001", 5),
+        ] {
+            let sheet = ErrorSheet {
+                error_code: code.into(),
+                error_message: "Text.".into(),
+                data_consistency: "rolled back".into(),
+            };
+            let status = StatusCode::from_u16(status).unwrap();
+            let failure = judge("http://h", status, Some(&sheet), None);
+            assert_eq!(failure.exit_status(), expected, "{status} {code}");
+            assert!(failure.to_string().contains(&format!("Text (code {code})")));
+        }
+        for (status, expected) in [(404, 1), (200, 1), (301, 1), (502, 5), (413, 4)] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(
+                judge("http://h", status, None, None).exit_status(),
+                expected
+            );
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! `opledger get`: one operation.
+
+use crate::cli::client::{Connection, Ledger, POSITION, PREFER};
+use crate::cli::failure::Failure;
+use crate::cli::operation_id;
+use crate::cli::output::{Output, clean, shorten};
+use crate::cli::table::Table;
+use crate::wire::position::Token;
+use serde::Deserialize;
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// Beyond what the ledger was asked to wait.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A worker may report pages of it.
+const SUB_STATUS_CHARS_MAX: usize = 200;
+
+const EXAMPLES: &str = "\
+Examples:
+  opledger get 0001561626000500
+  opledger get 0001561626000500 --json | jq .response
+  opledger get 0001561626000500 --position 'k3x9q2ab;0:41' --wait 10
+
+A position is what `opledger publish` prints: the answer then holds at least
+what was published there.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The operation
+    #[arg(value_name = "ID", value_parser = operation_id)]
+    id: String,
+
+    /// Answer from a state that holds at least this position of the log
+    #[arg(long, value_name = "TOKEN")]
+    position: Option<Token>,
+
+    /// Wait so long for the position, or for an operation that is not there yet
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
+    wait: Option<u64>,
+
+    /// Print the document exactly as the ledger serves it, bodies included
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// The operation document. Only the sizes of its bodies are ever looked at: they
+/// may hold passwords.
+#[derive(Deserialize)]
+struct Document<'a> {
+    #[serde(borrow)]
+    operation_id: Cow<'a, str>,
+    #[serde(borrow)]
+    occurred_time: Cow<'a, str>,
+    #[serde(borrow)]
+    last_update_time: Cow<'a, str>,
+    #[serde(borrow)]
+    status: Cow<'a, str>,
+    #[serde(borrow)]
+    sub_status: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    request: Request<'a>,
+    #[serde(borrow)]
+    response: Option<Response<'a>>,
+    #[serde(borrow)]
+    target_clusters: Vec<Cluster<'a>>,
+    #[serde(borrow)]
+    rollbacks: Option<Rollbacks<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Request<'a> {
+    #[serde(borrow)]
+    uri: Cow<'a, str>,
+    #[serde(borrow)]
+    method: Cow<'a, str>,
+    #[serde(borrow)]
+    body: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Response<'a> {
+    status_code: Option<u16>,
+    #[serde(borrow)]
+    body: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Cluster<'a> {
+    #[serde(borrow)]
+    cluster_id: Cow<'a, str>,
+    #[serde(borrow)]
+    request: Request<'a>,
+    #[serde(borrow)]
+    response: Option<Response<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Rollbacks<'a> {
+    #[serde(borrow)]
+    result: Cow<'a, str>,
+    #[serde(borrow)]
+    occurred_time: Cow<'a, str>,
+    #[serde(borrow)]
+    target_clusters: Vec<Cluster<'a>>,
+}
+
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let wait = Duration::from_secs(args.wait.unwrap_or_default());
+    let ledger = Ledger::new(&args.connection, PATIENCE + wait)?;
+    let mut request = ledger.get(ledger.url(&["v1", "operations", &args.id]));
+    if let Some(position) = &args.position {
+        request = request.header(POSITION, position.to_string());
+    }
+    if let Some(seconds) = args.wait {
+        request = request.header(PREFER, format!("wait={seconds}"));
+    }
+    let mut response = ledger
+        .send(request)
+        .await
+        .map_err(|failure| match failure {
+            Failure::NotFound(_) => Failure::NotFound(format!("there is no operation {}", args.id)),
+            other => other,
+        })?;
+    let mut out = Output::new();
+    if args.json {
+        while let Some(piece) = ledger.piece(&mut response).await? {
+            out.write(&piece)?;
+        }
+        out.line("")?;
+    } else {
+        let body = ledger.body(response).await?;
+        let document = serde_json::from_slice(&body)
+            .map_err(|_| Failure::Unexpected("the answer is not an operation document".into()))?;
+        show(&document, &mut out)?;
+    }
+    out.flush()
+}
+
+fn show(document: &Document, out: &mut Output) -> Result<(), Failure> {
+    let label = |label: &str, text: String| format!("{label:<12}  {text}");
+    out.line(label("operation", clean(&document.operation_id)))?;
+    out.line(label("status", clean(&document.status)))?;
+    if let Some(sub_status) = &document.sub_status {
+        out.line(label(
+            "sub-status",
+            shorten(sub_status, SUB_STATUS_CHARS_MAX),
+        ))?;
+    }
+    out.line(label("occurred", clean(&document.occurred_time)))?;
+    out.line(label("last update", clean(&document.last_update_time)))?;
+    let request = &document.request;
+    let line = format!("{} {}", clean(&request.method), clean(&request.uri));
+    out.line(label(
+        "request",
+        format!("{line} ({})", size(&request.body)),
+    ))?;
+    if let Some(response) = &document.response {
+        let (code, body) = answer(Some(response));
+        out.line(label("response", format!("{code} ({body})")))?;
+    }
+    show_clusters("clusters", &document.target_clusters, out)?;
+    if let Some(rollbacks) = &document.rollbacks {
+        let (result, since) = (clean(&rollbacks.result), clean(&rollbacks.occurred_time));
+        let title = format!("rollbacks: {result}, since {since}");
+        show_clusters(&title, &rollbacks.target_clusters, out)?;
+    }
+    Ok(())
+}
+
+fn show_clusters(title: &str, clusters: &[Cluster], out: &mut Output) -> Result<(), Failure> {
+    if clusters.is_empty() {
+        return Ok(());
+    }
+    out.line(format!("\n{title}"))?;
+    let titles = ["CLUSTER", "METHOD", "URI", "BODY", "ANSWER", "ITS BODY"];
+    let mut table = Table::new(titles, 2, out);
+    for cluster in clusters {
+        let request = &cluster.request;
+        let body = size(&request.body);
+        let (code, answered) = answer(cluster.response.as_ref());
+        let row = [
+            &*cluster.cluster_id,
+            &request.method,
+            &request.uri,
+            &body,
+            &code,
+            &answered,
+        ];
+        table.add(row, out)?;
+    }
+    table.finish(out)
+}
+
+/// The code and the size. No answer, an answer without a code and one without a
+/// body are different things.
+fn answer(response: Option<&Response>) -> (String, String) {
+    let Some(response) = response else {
+        return ("none yet".into(), String::new());
+    };
+    let code = response
+        .status_code
+        .map_or("no code".into(), |code| code.to_string());
+    let body = response
+        .body
+        .as_ref()
+        .map_or("no body".into(), |body| size(body));
+    (code, body)
+}
+
+fn size(body: &str) -> String {
+    match body.len() {
+        0 => "empty".into(),
+        1 => "1 byte".into(),
+        len => format!("{} bytes", indicatif::HumanCount(len as u64)),
+    }
+}

@@ -1,0 +1,125 @@
+//! `opledger history`: every event of one operation, as it was received.
+
+use crate::cli::client::{Connection, Ledger, note_next_page};
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use crate::cli::table::Table;
+use crate::cli::{operation_id, stream};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const EXAMPLES: &str = "\
+Examples:
+  opledger history 0001561626000500
+  opledger history 0001561626000500 --json | jq '.events[].event.data'";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The operation
+    #[arg(value_name = "ID", value_parser = operation_id)]
+    id: String,
+
+    /// Print the ledger's JSON as it comes, bodies included
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(borrow)]
+    position: Cow<'a, str>,
+    #[serde(borrow)]
+    arrived: Cow<'a, str>,
+    /// As a worker wrote it: a map, since a struct would refuse a member that
+    /// stands there twice. The last one counts.
+    #[serde(borrow)]
+    event: HashMap<String, &'a RawValue>,
+}
+
+impl Entry<'_> {
+    /// Only attributes are ever asked for, never `data`: it may hold passwords.
+    fn attribute(&self, name: &str) -> String {
+        let value = self.event.get(name).map_or("", |value| value.get());
+        serde_json::from_str(value).unwrap_or_default()
+    }
+}
+
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let ledger = Ledger::new(&args.connection, PATIENCE)?;
+    let url = ledger.url(&["v1", "operations", &args.id, "events"]);
+    let response = ledger
+        .send(ledger.get(url))
+        .await
+        .map_err(|failure| match failure {
+            Failure::NotFound(_) => {
+                Failure::NotFound(format!("nothing has been heard of operation {}", args.id))
+            }
+            other => other,
+        })?;
+    note_next_page(&response);
+    let mut out = Output::new();
+    if args.json {
+        return stream::pass_through(&ledger, response, "events", &mut out).await;
+    }
+    let titles = ["TIME", "TYPE", "SOURCE", "ID", "POSITION", "ARRIVED"];
+    let mut table = Table::new(titles, 2, &out);
+    let outcome = stream::elements(&ledger, response, "events", |element| {
+        let entry: Entry = serde_json::from_slice(element).map_err(|_| {
+            Failure::Unexpected("the history holds an event that cannot be read".into())
+        })?;
+        let [time, kind, source, id] =
+            ["time", "type", "source", "id"].map(|name| entry.attribute(name));
+        let row = [
+            &time,
+            short(&kind),
+            &source,
+            &id,
+            &entry.position,
+            &entry.arrived,
+        ];
+        table.add(row, &mut out)
+    })
+    .await;
+    // What came before an answer broke off is worth seeing, too.
+    table.finish(&mut out)?;
+    out.flush()?;
+    outcome
+}
+
+/// `opledger.operation.created.v1` without what all types share.
+fn short(kind: &str) -> &str {
+    let inner = kind
+        .strip_prefix("opledger.")
+        .and_then(|rest| rest.strip_suffix(".v1"));
+    inner.unwrap_or(kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_read_as_they_came() {
+        let text = r#"{"position":"0:1","arrived":"2026-11-23T10:00:00.123Z",
+            "event":{"id":"a","id":"b\u00e9","time":null,"data":{"x":[1]}}}"#;
+        let entry: Entry = serde_json::from_str(text).unwrap();
+        assert_eq!(entry.attribute("id"), "bé");
+        assert_eq!(entry.attribute("time"), "");
+        assert_eq!(entry.attribute("source"), "");
+    }
+
+    #[test]
+    fn types_are_shortened_where_they_are_ours() {
+        assert_eq!(short("opledger.operation.created.v1"), "operation.created");
+        assert_eq!(short("other.v1"), "other.v1");
+    }
+}

@@ -1,0 +1,309 @@
+//! Reads JSON Lines and cuts them into the bodies of requests. Runs on a thread
+//! of its own: reading a pipe may block for as long as its writer likes.
+
+use crate::cli::failure::Failure;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+/// Bytes of a request's body, so also of a line.
+pub const BODY_MAX: usize = 8 << 20;
+const READ_AHEAD: usize = 1 << 20;
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// Some lines, as the body of one request.
+#[derive(Debug)]
+pub struct Batch {
+    /// A JSON array of the events.
+    pub body: Bytes,
+    /// The line that each event stands on, from 1.
+    pub lines: Vec<u64>,
+    /// Where its last line ends, from the beginning of the input.
+    pub end: u64,
+}
+
+pub struct Input {
+    pub reader: Box<dyn Read + Send>,
+    /// For messages.
+    pub name: String,
+    /// What has been read before: bytes and lines.
+    pub offset: u64,
+    pub line: u64,
+    pub events_max: usize,
+    /// Somebody may still be writing: what is there is sent while we wait.
+    pub is_live: bool,
+}
+
+impl Input {
+    /// Sends the batches in order, and at most one failure, the last thing sent.
+    /// Ends early if nobody listens any more.
+    pub fn pump(self, batches: &mpsc::Sender<Result<Batch, Failure>>) {
+        let mut lines = Lines {
+            reader: BufReader::with_capacity(READ_AHEAD, self.reader),
+            name: self.name,
+            offset: self.offset,
+            line: self.line,
+            text: Vec::new(),
+        };
+        let mut filling = Filling::default();
+        loop {
+            if self.is_live && !filling.is_empty() && lines.may_block() {
+                // Only if a request can be made of it at once. While all are
+                // under way, batches rather grow.
+                match batches.try_send(Ok(filling.take())) {
+                    Ok(()) => {}
+                    Err(TrySendError::Full(Ok(batch))) => filling = Filling::from(batch),
+                    Err(TrySendError::Full(Err(_)) | TrySendError::Closed(_)) => return,
+                }
+            }
+            match lines.read_event() {
+                Ok(Some(event)) => {
+                    if !filling.has_room_for(event, self.events_max)
+                        && batches.blocking_send(Ok(filling.take())).is_err()
+                    {
+                        return;
+                    }
+                    filling.add(event, lines.line, lines.offset);
+                }
+                Ok(None) => {
+                    if !filling.is_empty() {
+                        // Nobody listens only after something else went wrong.
+                        let _ = batches.blocking_send(Ok(filling.take()));
+                    }
+                    return;
+                }
+                Err(failure) => {
+                    let _ = batches.blocking_send(Err(failure));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// A batch in the making: its body without the last bracket.
+#[derive(Default)]
+struct Filling {
+    body: Vec<u8>,
+    lines: Vec<u64>,
+    end: u64,
+}
+
+impl Filling {
+    fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    fn has_room_for(&self, event: &[u8], events_max: usize) -> bool {
+        // A bracket or comma before it, the closing bracket behind.
+        let fits = self.body.len() + event.len() + 2 <= BODY_MAX;
+        self.is_empty() || (fits && self.lines.len() < events_max)
+    }
+
+    fn add(&mut self, event: &[u8], line: u64, end: u64) {
+        self.body.push(if self.is_empty() { b'[' } else { b',' });
+        self.body.extend_from_slice(event);
+        self.lines.push(line);
+        self.end = end;
+    }
+
+    fn take(&mut self) -> Batch {
+        let Filling {
+            mut body,
+            lines,
+            end,
+        } = std::mem::take(self);
+        body.push(b']');
+        Batch {
+            body: body.into(),
+            lines,
+            end,
+        }
+    }
+}
+
+impl From<Batch> for Filling {
+    fn from(batch: Batch) -> Filling {
+        let mut body = Vec::from(batch.body);
+        body.pop();
+        Filling {
+            body,
+            lines: batch.lines,
+            end: batch.end,
+        }
+    }
+}
+
+struct Lines {
+    reader: BufReader<Box<dyn Read + Send>>,
+    name: String,
+    /// Behind the current line.
+    offset: u64,
+    /// The current line.
+    line: u64,
+    text: Vec<u8>,
+}
+
+impl Lines {
+    /// No whole line has been read ahead.
+    fn may_block(&self) -> bool {
+        !self.reader.buffer().contains(&b'\n')
+    }
+
+    /// The next line that is not blank, without white space around it.
+    fn read_event(&mut self) -> Result<Option<&[u8]>, Failure> {
+        loop {
+            let is_first = self.offset == 0;
+            self.text.clear();
+            let mut bounded = (&mut self.reader).take(BODY_MAX as u64);
+            let read = bounded.read_until(b'\n', &mut self.text);
+            let read = read.map_err(|source| Failure::File {
+                path: PathBuf::from(&self.name),
+                source,
+            })?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.offset += read as u64;
+            self.line += 1;
+            if is_first && self.text.starts_with(BYTE_ORDER_MARK) {
+                self.text.drain(..BYTE_ORDER_MARK.len());
+            }
+            if !self.text.trim_ascii().is_empty() {
+                break;
+            }
+            if read == BODY_MAX {
+                // So much white space, and the line goes on.
+                break;
+            }
+        }
+        let event = self.text.trim_ascii();
+        check(event, self.text.len()).map_err(|why| Failure::BadLine {
+            file: self.name.clone(),
+            line: self.line,
+            why,
+        })?;
+        Ok(Some(event))
+    }
+}
+
+/// Whether it can be an event at all: one bad line would otherwise make the
+/// whole batch unreadable, and nobody could say which it was. Never quotes the
+/// line, as bodies may hold passwords.
+fn check(event: &[u8], line_len: usize) -> Result<(), String> {
+    if line_len + 2 > BODY_MAX {
+        return Err(format!("longer than {} MiB", BODY_MAX >> 20));
+    }
+    if event.first() == Some(&b'[') {
+        return Err("not an event but the beginning of an array: \
+                    one event a line is expected (`jq -c '.[]'` makes that of an array)"
+            .into());
+    }
+    match serde_json::from_slice::<&RawValue>(event) {
+        Ok(_) if event.first() == Some(&b'{') => Ok(()),
+        Ok(_) => Err("not a JSON object: one event a line is expected".into()),
+        Err(error) if error.is_eof() => {
+            Err("JSON that ends early: one event a line is expected".into())
+        }
+        Err(error) => Err(format!("not valid JSON, column {}", error.column())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    fn pump(text: impl Into<Vec<u8>>, events_max: usize) -> (Vec<Batch>, Option<Failure>) {
+        let (sender, mut receiver) = mpsc::channel(1000);
+        let input = Input {
+            reader: Box::new(Cursor::new(text.into())),
+            name: "events.jsonl".into(),
+            offset: 0,
+            line: 0,
+            events_max,
+            is_live: false,
+        };
+        input.pump(&sender);
+        drop(sender);
+        let mut batches = Vec::new();
+        while let Some(next) = receiver.blocking_recv() {
+            match next {
+                Ok(batch) => batches.push(batch),
+                Err(failure) => return (batches, Some(failure)),
+            }
+        }
+        (batches, None)
+    }
+
+    #[test]
+    fn lines_become_arrays_and_keep_their_numbers() {
+        let text = "\u{feff}{\"a\":1}\r\n\n  \n {\"b\":2} \n{\"c\":3}";
+        let (batches, failure) = pump(text, 2);
+        assert!(failure.is_none());
+        assert_eq!(batches.len(), 2);
+        assert_eq!(&batches[0].body[..], b"[{\"a\":1},{\"b\":2}]");
+        assert_eq!(batches[0].lines, [1, 4]);
+        assert_eq!(batches[0].end as usize, text.len() - "{\"c\":3}".len());
+        assert_eq!(&batches[1].body[..], b"[{\"c\":3}]");
+        assert_eq!(batches[1].lines, [5]);
+        assert_eq!(batches[1].end as usize, text.len());
+    }
+
+    #[test]
+    fn bodies_are_bounded_in_bytes() {
+        let line = format!("{{\"a\":\"{}\"}}\n", "x".repeat(3 << 20));
+        let (batches, failure) = pump(line.repeat(5), 500);
+        assert!(failure.is_none());
+        let counts: Vec<_> = batches.iter().map(|batch| batch.lines.len()).collect();
+        assert_eq!(counts, [2, 2, 1]);
+        assert!(batches.iter().all(|batch| batch.body.len() <= BODY_MAX));
+    }
+
+    #[test]
+    fn a_line_that_is_no_event_is_named_and_its_batch_not_made() {
+        let good = "{\"a\":1}\n".repeat(4);
+        for (bad, expected) in [
+            ("{\"a\":}", "not valid JSON, column 6"),
+            ("{\"a\":", "ends early"),
+            ("\"a\"", "not a JSON object"),
+            ("[{\"a\":1}]", "beginning of an array"),
+            ("{\"a\":1}{\"b\":2}", "not valid JSON"),
+        ] {
+            let (batches, failure) = pump(format!("{good}\n{bad}\n{good}"), 3);
+            assert_eq!(batches.len(), 1, "{bad}");
+            match failure.unwrap() {
+                Failure::BadLine { line, why, .. } => {
+                    assert_eq!(line, 6, "{bad}");
+                    assert!(why.contains(expected), "{bad}: {why}");
+                }
+                other => panic!("{bad}: {other}"),
+            }
+        }
+        let (_, failure) = pump(b"{\"a\":\"\xff\"}".to_vec(), 3);
+        assert!(matches!(failure, Some(Failure::BadLine { line: 1, .. })));
+    }
+
+    #[test]
+    fn an_endless_line_is_not_read_to_its_end() {
+        for byte in ["x", " "] {
+            let (batches, failure) = pump(byte.repeat(BODY_MAX + 10), 3);
+            assert!(batches.is_empty());
+            assert!(failure.unwrap().to_string().contains("longer than 8 MiB"));
+        }
+    }
+
+    #[test]
+    fn a_batch_that_found_no_taker_goes_on_growing() {
+        let mut filling = Filling::default();
+        filling.add(b"{}", 1, 3);
+        let mut filling = Filling::from(filling.take());
+        filling.add(b"{}", 2, 6);
+        let batch = filling.take();
+        assert_eq!(&batch.body[..], b"[{},{}]");
+        assert_eq!((batch.lines, batch.end), (vec![1, 2], 6));
+    }
+}

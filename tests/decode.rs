@@ -1,0 +1,104 @@
+//! Reading events: total over any bytes, and the same by both ways.
+
+mod support;
+
+use bytes::Bytes;
+use opledger::domain::Timestamp;
+use opledger::wire::cloudevent::decode;
+use opledger::wire::event_v1::{careful_envelope, check, quick_envelope};
+use opledger::wire::record_v1::{self, Headers, Record};
+use proptest::prelude::*;
+use support::generate::{self, Rng};
+
+fn record(value: Option<Vec<u8>>, headers: Vec<(String, Option<Vec<u8>>)>) -> Record {
+    let headers = headers
+        .into_iter()
+        .map(|(n, v)| (n.into(), v.map(Bytes::from)))
+        .collect();
+    Record {
+        arrived: Timestamp::from_millis(0),
+        key: None,
+        headers: Headers(headers),
+        value: value.map(Bytes::from),
+    }
+}
+
+fn header() -> impl Strategy<Value = (String, Option<Vec<u8>>)> {
+    let name = prop_oneof![
+        "content-type|ce_specversion|ce_id|ce_source|ce_type|ce_subject|ce_time",
+        ".{0,8}",
+    ];
+    let value = prop_oneof![
+        Just(b"1.0".to_vec()),
+        Just(b"opledger.operation.started.v1".to_vec()),
+        Just(b"application/cloudevents+json".to_vec()),
+        Just(b"2024-05-06T07:08:09Z".to_vec()),
+        any::<Vec<u8>>(),
+    ];
+    (name, proptest::option::of(value))
+}
+
+/// A valid event with a few bytes changed, cut or doubled.
+fn mutated(seed: u64) -> Vec<u8> {
+    let mut rng = Rng::new(seed);
+    let event = generate::operation(&mut rng, "op", 1).remove(0);
+    let mut text = generate::spelled_differently(&mut rng, &event).into_bytes();
+    for _ in 0..rng.below(4) {
+        let at = rng.below(text.len());
+        match rng.below(4) {
+            0 => text[at] = rng.below(256) as u8,
+            1 => text.truncate(at + 1),
+            2 => text.insert(at, *rng.pick(b"\"\\{}[],:nu0-e.")),
+            _ => {
+                text.remove(at);
+            }
+        }
+        if text.is_empty() {
+            break;
+        }
+    }
+    text
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(20_000) })]
+
+    #[test]
+    fn any_bytes_are_an_event_or_a_fault(
+        value: Option<Vec<u8>>,
+        headers in prop::collection::vec(header(), 0..8),
+    ) {
+        let _ = decode(&record(value, headers));
+    }
+
+    #[test]
+    fn a_stored_record_reads_back_and_damage_is_noticed_without_a_panic(
+        value: Option<Vec<u8>>,
+        headers in prop::collection::vec(header(), 0..3),
+        junk: Vec<u8>,
+    ) {
+        let record = record(value, headers);
+        let row = Bytes::from(record_v1::encode(&record));
+        prop_assert_eq!(record_v1::decode(&row).unwrap(), record.clone());
+        let block = Bytes::from(record_v1::encode_block([record.clone(), record.clone()].iter()));
+        prop_assert_eq!(record_v1::decode_block(&block).unwrap(), [record.clone(), record]);
+        let junk = Bytes::from(junk);
+        let _ = record_v1::decode(&junk);
+        let _ = record_v1::decode_block(&junk);
+        let _ = record_v1::decode_dead_letter(&junk);
+    }
+
+    #[test]
+    fn both_ways_to_read_an_event_agree(seed: u64) {
+        let text = mutated(seed);
+        let Some(quick) = quick_envelope(&text) else {
+            return Ok(());
+        };
+        // What the quick way takes, the careful way reads alike.
+        match (check(quick), careful_envelope(&text).and_then(check)) {
+            (Ok(quick), Ok(careful)) => prop_assert_eq!(quick, careful),
+            (Err(_), Err(_)) => {}
+            (quick, careful) => prop_assert!(false, "{quick:?} against {careful:?}"),
+        }
+    }
+}

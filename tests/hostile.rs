@@ -1,0 +1,191 @@
+//! Clients that mean harm, or are broken: they get an answer where one can be
+//! given, and they hold nobody up.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+use support::server::{ONE, Server};
+
+fn created(id: &str) -> Value {
+    json!({"specversion": "1.0", "id": "e1", "source": "/w", "subject": id,
+        "type": "opledger.operation.created.v1", "time": "2024-05-06T07:08:09Z",
+        "data": {"request": {"uri": "/x", "method": "PUT"}}})
+}
+
+/// Sends raw bytes and returns all that comes back.
+fn raw(server: &Server, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    // The ledger may answer and close before it has taken everything.
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn what_http_itself_refuses_gets_the_error_sheet_too() {
+    let server = Server::start();
+    let mut headers = b"GET /livez HTTP/1.1\r\nhost: x\r\n".to_vec();
+    for i in 0..2_200 {
+        headers.extend_from_slice(format!("x-{i}: {}\r\n", "a".repeat(1_000)).as_bytes());
+    }
+    headers.extend_from_slice(b"\r\n");
+    assert!(headers.len() > 2 << 20);
+    for (bytes, status, code) in [
+        (headers.as_slice(), "431", "010003"),
+        (b"nonsense\r\n\r\n".as_slice(), "400", "010001"),
+        (
+            b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n".as_slice(),
+            "400",
+            "010001",
+        ),
+    ] {
+        let answer = raw(&server, bytes);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        assert!(answer.contains("x-request-id: "), "{answer}");
+        assert!(
+            answer.contains(&format!("\"error_code\":\"{code}\"")),
+            "{answer}"
+        );
+    }
+    assert_eq!(server.get("/livez").status, 200);
+}
+
+#[test]
+fn slow_and_endless_senders_hold_nobody_up() {
+    let server = Server::with(&[
+        ("SERVER__HEADER_TIMEOUT", "1s"),
+        ("SERVER__BODY_TIMEOUT", "1s"),
+        ("SERVER__MAX_BODY", "1MiB"),
+        ("EVENTS__MAX_SIZE", "1MiB"),
+    ]);
+    // Half a request, and one whose body never ends.
+    let half = TcpStream::connect(server.address).unwrap();
+    (&half)
+        .write_all(b"POST /v1/events HTTP/1.1\r\nhost: x\r\n")
+        .unwrap();
+    let mut waiting = TcpStream::connect(server.address).unwrap();
+    waiting
+        .write_all(b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/cloudevents+json\r\ncontent-length: 1000\r\n\r\n{")
+        .unwrap();
+    let endless = TcpStream::connect(server.address).unwrap();
+    let mut sender = endless.try_clone().unwrap();
+    let flood = std::thread::spawn(move || {
+        let _ = sender.write_all(b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/cloudevents+json\r\ntransfer-encoding: chunked\r\n\r\n");
+        let piece = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+        let mut sent = 0;
+        while sender.write_all(piece.as_bytes()).is_ok() && sent < 1 << 30 {
+            sent += piece.len();
+        }
+        sent
+    });
+    // Meanwhile others are served as ever.
+    let started = Instant::now();
+    for _ in 0..20 {
+        server.publish(&[created("op")]);
+        assert_eq!(server.get("/livez").status, 200);
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+    let mut answer = String::new();
+    waiting
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let _ = waiting.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("\"error_code\""), "{answer}");
+    half.set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let mut rest = Vec::new();
+    (&half)
+        .read_to_end(&mut rest)
+        .expect("closed, not left open");
+    assert!(
+        flood.join().unwrap() < 1 << 30,
+        "the endless sender was cut off"
+    );
+    let mut answer = [0; 12];
+    (&endless).read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
+}
+
+#[test]
+fn a_thousand_idle_connections_hold_nobody_up() {
+    let server = Server::start();
+    let idle: Vec<TcpStream> = (0..1_000)
+        .map(|_| TcpStream::connect(server.address).unwrap())
+        .collect();
+    let started = Instant::now();
+    for _ in 0..20 {
+        server.publish(&[created("op")]);
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+    drop(idle);
+}
+
+#[test]
+fn connections_beyond_the_bound_are_told_so() {
+    let server = Server::with(&[("SERVER__MAX_CONNECTIONS", "2")]);
+    let held: Vec<TcpStream> = (0..2)
+        .map(|_| TcpStream::connect(server.address).unwrap())
+        .collect();
+    server_turns_away(&server);
+    drop(held);
+    server.eventually("free again", |server| {
+        raw(
+            server,
+            b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        )
+        .contains(" 200 ")
+    });
+}
+
+fn server_turns_away(server: &Server) {
+    // The accept loop takes them one after the other.
+    let answer = raw(server, b"");
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("\"error_code\":\"000001\""), "{answer}");
+}
+
+#[test]
+fn more_than_may_wait_is_turned_away() {
+    let server = Server::with(&[
+        ("SERVER__MAX_BUFFERED", "1MiB"),
+        ("SERVER__MAX_BODY", "1MiB"),
+        ("EVENTS__MAX_SIZE", "512KiB"),
+    ]);
+    // Two clients hold most of what all bodies together may; the third comes back later.
+    let hold = |n: usize| {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        let head = format!(
+            "POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: {ONE}\r\ncontent-length: 900000\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&vec![b' '; n]).unwrap();
+        stream
+    };
+    let held = [hold(400_000), hold(400_000)];
+    let mut big = created("op");
+    big["data"]["request"]["body"] = json!("x".repeat(500_000));
+    let big = big.to_string();
+    server.eventually("turned away", |server| {
+        let answer = server.post(ONE, big.clone());
+        if answer.status == 429 {
+            answer.refused(429, "000001");
+            assert_eq!(answer.header("retry-after"), "1");
+        }
+        answer.status == 429
+    });
+    drop(held);
+    server.eventually("taken again", |server| {
+        server.post(ONE, big.clone()).status == 202
+    });
+}

@@ -1,0 +1,168 @@
+//! Every event log goes through the same suite; the embedded one also through
+//! restarts.
+
+mod support;
+
+use bytes::Bytes;
+use opledger::domain::Timestamp;
+use opledger::event_log::embedded::{Embedded, Settings};
+use opledger::event_log::{EventLog, Limits, NewRecord, PublishError, conformance, memory};
+use opledger::store::memory::{Fault, Memory};
+use opledger::store::rocks::{self, Rocks};
+use opledger::store::{self, Db, Family};
+use opledger::wire::position::{LogId, Positions};
+use opledger::wire::record_v1::Headers;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const SETTINGS: Settings = Settings {
+    partitions: 4,
+    max_waiting: 1 << 20,
+    publish_timeout: Duration::from_secs(10),
+};
+
+fn embedded(db: Arc<dyn Db>, settings: Settings) -> store::Result<Embedded> {
+    Embedded::open(
+        db,
+        settings,
+        Arc::new(|| Timestamp::from_millis(1_700_000_000_000)),
+    )
+}
+
+fn rocks(path: &Path) -> Arc<dyn Db> {
+    let memory = rocks::Memory {
+        block_cache: 1 << 20,
+        write_buffers: 1 << 20,
+    };
+    Arc::new(Rocks::open(path, Family::EMBEDDED_LOG, memory).unwrap())
+}
+
+fn record(operation: &str, value: &str) -> NewRecord {
+    NewRecord {
+        operation_id: operation.into(),
+        headers: Headers::default(),
+        value: Some(Bytes::from(value.to_owned())),
+    }
+}
+
+#[tokio::test]
+async fn the_memory_log_conforms() {
+    conformance::suite(&memory::Memory::new(LogId(*b"memory00"), 3)).await;
+}
+
+#[tokio::test]
+async fn the_embedded_log_conforms_on_memory() {
+    let log = embedded(Arc::new(Memory::default()), SETTINGS).unwrap();
+    conformance::suite(&log).await;
+}
+
+#[tokio::test]
+async fn the_embedded_log_conforms_on_rocksdb() {
+    let folder = tempfile::tempdir().unwrap();
+    conformance::suite(&embedded(rocks(folder.path()), SETTINGS).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_log_is_the_same_log_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = embedded(rocks(folder.path()), SETTINGS).unwrap();
+    let id = log.id();
+    let first = log
+        .publish(vec![record("a", "1"), record("a", "2")])
+        .await
+        .unwrap();
+    drop(log);
+    let log = embedded(rocks(folder.path()), SETTINGS).unwrap();
+    assert_eq!(log.id(), id);
+    let next = log.publish(vec![record("a", "3")]).await.unwrap();
+    assert_eq!(next[0].partition, first[1].partition);
+    assert_eq!(next[0].offset, first[1].offset + 1);
+    let limits = Limits {
+        records: 10,
+        bytes: 1 << 20,
+        patience: Duration::from_secs(1),
+    };
+    let mut read = Vec::new();
+    log.reader(&Positions::new())
+        .unwrap()
+        .read(&limits, &mut read)
+        .unwrap();
+    assert_eq!(read.len(), 3);
+}
+
+#[tokio::test]
+async fn partitions_can_be_added_and_never_taken_away() {
+    let db = Arc::new(Memory::default());
+    let more = Settings {
+        partitions: 7,
+        ..SETTINGS
+    };
+    drop(embedded(db.clone(), SETTINGS).unwrap());
+    let log = embedded(db.clone(), more).unwrap();
+    conformance::suite(&log).await;
+    assert_eq!(log.bounds().unwrap().len(), 7);
+    drop(log);
+    let refused = embedded(db, SETTINGS).err().expect("fewer partitions");
+    assert!(refused.to_string().contains("log.partitions"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_failed_write_is_unknown_and_the_log_goes_on() {
+    let db = Arc::new(Memory::default());
+    let log = embedded(db.clone(), SETTINGS).unwrap();
+    for fault in [Fault::Refuse, Fault::Misreport] {
+        let armed = Arc::new(AtomicBool::new(true));
+        let once = armed.clone();
+        db.set_faults(Some(Box::new(move || {
+            if once.swap(false, Ordering::Relaxed) {
+                fault
+            } else {
+                Fault::None
+            }
+        })));
+        let outcome = log.publish(vec![record("a", "x")]).await;
+        assert!(
+            matches!(outcome, Err(PublishError::Unknown(_))),
+            "{outcome:?}"
+        );
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        while log.trouble().is_some() {
+            assert!(std::time::Instant::now() < until, "it goes on by itself");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        conformance::suite(&log).await;
+    }
+}
+
+#[tokio::test]
+async fn what_waits_is_bounded() {
+    let db = Arc::new(Memory::default());
+    // A disk that hangs for a moment.
+    db.set_faults(Some(Box::new(|| {
+        std::thread::sleep(Duration::from_millis(300));
+        Fault::None
+    })));
+    let log = Arc::new(embedded(db, SETTINGS).unwrap());
+    let big = "x".repeat(600 << 10);
+    let publishes: Vec<_> = (0..8)
+        .map(|_| {
+            let (log, big) = (log.clone(), big.clone());
+            tokio::spawn(async move { log.publish(vec![record("a", &big)]).await })
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    for publish in publishes {
+        outcomes.push(publish.await.unwrap());
+    }
+    assert!(outcomes.contains(&Err(PublishError::Busy)), "{outcomes:?}");
+    let stored = outcomes.iter().flatten().count() as u64;
+    let ends: u64 = log
+        .bounds()
+        .unwrap()
+        .values()
+        .map(|bounds| bounds.end)
+        .sum();
+    assert_eq!(ends, stored, "what was turned away is not stored");
+}

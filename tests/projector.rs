@@ -1,0 +1,357 @@
+//! The projector as it runs: what stops it, what it puts aside, what it survives.
+
+mod support;
+
+use bytes::Bytes;
+use opledger::domain::Timestamp;
+use opledger::event_log::memory::Memory as MemoryLog;
+use opledger::event_log::{EventLog, Limits, Logged};
+use opledger::projector::halt::OpenError;
+use opledger::projector::run::{Projector, Settings, Watch};
+use opledger::projector::{Halt, Projection, Tally, meta};
+use opledger::query::progress::{Doing, Progress};
+use opledger::query::{Page, dead_letters, document};
+use opledger::store::memory::{Fault, Memory};
+use opledger::store::{self, Batch, Db, Durability, Family, keys};
+use opledger::wire::position::{LogId, Position, Token};
+use opledger::wire::record_v1::{Headers, Record};
+use opledger::wire::time::TimeStyle;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::generate::{self, Rng};
+
+const LOG: LogId = LogId(*b"testing0");
+
+struct Silent;
+
+impl Watch for Silent {
+    fn anomalies(&mut self, _: &BTreeMap<&'static str, i64>) {}
+    fn applied(&mut self, _: &[Logged], _: &Tally, _: Duration) {}
+    fn failed(&mut self, _: &store::Error) {}
+}
+
+struct Running {
+    progress: Arc<Progress>,
+    _projector: Projector,
+}
+
+fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
+    let progress = Arc::new(Progress::new(log.id()));
+    let settings = Settings {
+        limits: Limits {
+            records: 100,
+            bytes: 1 << 20,
+            patience: Duration::from_millis(10),
+        },
+        hot_bytes: 1 << 20,
+        retry_max: Duration::from_millis(50),
+    };
+    let log = Arc::new(log.clone());
+    let projector = Projector::start(db, log, progress.clone(), Box::new(Silent), settings);
+    Running {
+        progress,
+        _projector: projector.unwrap(),
+    }
+}
+
+impl Running {
+    #[track_caller]
+    fn until(&self, what: &str, holds: impl Fn(&Doing) -> bool) -> Doing {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            let doing = self.progress.doing();
+            if holds(&doing) {
+                return doing;
+            }
+            assert!(
+                Instant::now() < until,
+                "not in time: {what}; it is {doing:?}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn caught_up(&self, log: &MemoryLog) {
+        let ends = log.bounds().unwrap();
+        let positions = ends
+            .iter()
+            .filter(|(_, b)| b.end > 0)
+            .map(|(p, b)| (*p, b.end - 1));
+        let token = Token {
+            log: log.id(),
+            positions: positions.collect(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        runtime
+            .block_on(self.progress.wait_for(&token, deadline))
+            .expect("caught up");
+    }
+}
+
+fn record(key: Option<&str>, value: Option<&str>) -> Record {
+    Record {
+        arrived: Timestamp::from_millis(0),
+        key: key.map(|key| Bytes::from(key.to_owned())),
+        headers: Headers::default(),
+        value: value.map(|value| Bytes::from(value.to_owned())),
+    }
+}
+
+fn created(id: &str) -> Value {
+    json!({"specversion": "1.0", "id": "e1", "source": "/w", "subject": id,
+        "type": "opledger.operation.created.v1", "time": "2024-05-06T07:08:09Z",
+        "data": {"request": {"uri": "/x", "method": "PUT"}}})
+}
+
+fn letters(db: &dyn Db) -> Vec<Value> {
+    let mut body = Vec::new();
+    dead_letters::stream(db, &Page::default(), &mut |piece| {
+        body.extend_from_slice(piece);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    body["dead_letters"].as_array().unwrap().clone()
+}
+
+#[test]
+fn poison_of_each_kind_is_put_aside_and_the_rest_applied() {
+    let log = MemoryLog::new(LOG, 1);
+    let mut unknown = created("x");
+    unknown["type"] = json!("opledger.operation.paused.v1");
+    let mut value = created("x");
+    value["data"]["request"]["method"] = json!("GET");
+    let mut range = created("x");
+    range["id"] = json!("");
+    let texts = [
+        unknown.to_string(),
+        value.to_string(),
+        range.to_string(),
+        created("x").to_string(),
+    ];
+    let poison = [
+        ("malformed", record(None, Some("{"))),
+        ("unknown_type", record(None, Some(&texts[0]))),
+        ("invalid_value", record(None, Some(&texts[1]))),
+        ("out_of_range", record(None, Some(&texts[2]))),
+        ("key_mismatch", record(Some("other"), Some(&texts[3]))),
+        ("tombstone", record(Some("x"), None)),
+    ];
+    for (n, (_, bad)) in poison.iter().enumerate() {
+        log.append(
+            0,
+            record(None, Some(&created(&format!("good-{n}")).to_string())),
+        );
+        log.append(0, bad.clone());
+    }
+    log.append(
+        0,
+        record(Some("good-last"), Some(&created("good-last").to_string())),
+    );
+    let db = Arc::new(Memory::default());
+    let running = start(db.clone(), &log);
+    running.caught_up(&log);
+    for id in (0..poison.len())
+        .map(|n| format!("good-{n}"))
+        .chain(["good-last".into()])
+    {
+        assert!(
+            document::read(&*db, &id, &TimeStyle::default())
+                .unwrap()
+                .is_some(),
+            "{id}"
+        );
+    }
+    let letters = letters(&*db);
+    assert_eq!(letters.len(), poison.len());
+    for (n, (reason, bad)) in poison.iter().enumerate() {
+        assert_eq!(letters[n]["position"], format!("0:{}", 2 * n + 1));
+        assert_eq!(letters[n]["reason"], *reason, "{}", letters[n]);
+        assert_eq!(letters[n]["value_base64"].is_null(), bad.value.is_none());
+        assert!(!letters[n]["detail"].as_str().unwrap().is_empty());
+    }
+    assert_eq!(
+        document::read(&*db, "x", &TimeStyle::default()).unwrap(),
+        None
+    );
+}
+
+#[test]
+fn a_hundred_thousand_random_records_stop_nothing() {
+    let log = MemoryLog::new(LOG, 2);
+    let mut rng = Rng::new(5);
+    let event = created("x").to_string().into_bytes();
+    for n in 0..100_000u32 {
+        let bytes: Vec<u8> = match n % 3 {
+            0 => (0..rng.below(40)).map(|_| rng.below(256) as u8).collect(),
+            1 => event.iter().take(rng.below(event.len())).copied().collect(),
+            _ => {
+                let mut bytes = event.clone();
+                bytes[rng.below(event.len())] = rng.below(256) as u8;
+                bytes
+            }
+        };
+        let mut record = record(None, None);
+        record.value = Some(Bytes::from(bytes));
+        log.append(n % 2, record);
+    }
+    let last = log.append(0, record(None, Some(&created("after-all").to_string())));
+    // One cut holds thousands of them: the batches of the rebuild.
+    let db = Memory::default();
+    let mut projection = Projection::open(&db, LOG, 1 << 20).unwrap();
+    let mut reader = log.reader(&Default::default()).unwrap();
+    let limits = Limits {
+        records: 10_000,
+        bytes: usize::MAX,
+        patience: Duration::ZERO,
+    };
+    loop {
+        let mut cut = Vec::new();
+        reader.read(&limits, &mut cut).unwrap();
+        if cut.is_empty() {
+            break;
+        }
+        projection.apply(&db, &cut).unwrap();
+    }
+    assert_eq!(projection.positions()[&0], last.offset);
+    assert!(
+        document::read(&db, "after-all", &TimeStyle::default())
+            .unwrap()
+            .is_some()
+    );
+}
+
+#[test]
+fn a_store_that_fails_is_tried_until_it_works() {
+    let log = MemoryLog::new(LOG, 1);
+    let db = Arc::new(Memory::default());
+    let running = start(db.clone(), &log);
+    running.until("running", |doing| *doing == Doing::Running);
+    let faults = std::sync::atomic::AtomicUsize::new(0);
+    db.set_faults(Some(Box::new(move || {
+        match faults.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            n if n > 20 => Fault::None,
+            n if n % 2 == 0 => Fault::Refuse,
+            _ => Fault::Misreport,
+        }
+    })));
+    log.append(0, record(None, Some(&created("late").to_string())));
+    running.until("it says so", |doing| matches!(doing, Doing::Waiting(_)));
+    running.caught_up(&log);
+    running.until("running again", |doing| *doing == Doing::Running);
+    assert!(
+        document::read(&*db, "late", &TimeStyle::default())
+            .unwrap()
+            .is_some()
+    );
+}
+
+fn put(db: &dyn Db, key: &[u8], value: &[u8]) {
+    let mut batch = Batch::default();
+    batch.put(Family::Meta, key, value);
+    db.write(&batch, Durability::Synced).unwrap();
+}
+
+fn halt(db: &dyn Db, log: LogId) -> Halt {
+    match Projection::open(db, log, 1000) {
+        Err(OpenError::Halt(halt)) => halt,
+        Err(OpenError::Store(error)) => panic!("{error}"),
+        Ok(_) => panic!("it opened"),
+    }
+}
+
+#[test]
+fn a_store_of_another_log_format_or_fold_is_refused() {
+    let db = Memory::default();
+    Projection::open(&db, LOG, 1000).unwrap();
+    let found = LogId(*b"another0");
+    assert_eq!(halt(&db, found), Halt::OtherLog { stored: LOG, found });
+    put(&db, b"fold", &(meta::FOLD + 1).to_be_bytes());
+    assert!(matches!(halt(&db, LOG), Halt::Fold { .. }));
+    put(&db, b"format", &[meta::FORMAT + 1]);
+    assert!(matches!(halt(&db, LOG), Halt::Format { .. }));
+}
+
+#[test]
+fn a_log_that_is_shorter_than_the_store_halts_and_reads_go_on() {
+    let long = MemoryLog::new(LOG, 2);
+    long.append(0, record(None, Some(&created("kept").to_string())));
+    long.append(1, record(None, Some(&created("also").to_string())));
+    let db = Arc::new(Memory::default());
+    start(db.clone(), &long).caught_up(&long);
+    for (short, word) in [
+        (MemoryLog::new(LOG, 2), "ends before"),
+        (MemoryLog::new(LOG, 1), "ends before"),
+    ] {
+        let running = start(db.clone(), &short);
+        let doing = running.until("halted", |doing| matches!(doing, Doing::Halted(_)));
+        let Doing::Halted(why) = doing else {
+            unreachable!()
+        };
+        assert!(why.contains(word), "{why}");
+        assert!(
+            document::read(&*db, "kept", &TimeStyle::default())
+                .unwrap()
+                .is_some()
+        );
+    }
+    let fewer = MemoryLog::new(LOG, 1);
+    fewer.append(0, record(None, Some("{}")));
+    let running = start(db, &fewer);
+    let doing = running.until("halted", |doing| matches!(doing, Doing::Halted(_)));
+    assert!(format!("{doing:?}").contains("partition 1"), "{doing:?}");
+}
+
+#[test]
+fn a_damaged_snapshot_is_made_good_from_the_history() {
+    let log = MemoryLog::new(LOG, 1);
+    let mut rng = Rng::new(9);
+    let mut events = generate::operation(&mut rng, "op", 12);
+    events.push(created("op"));
+    for event in &events {
+        log.append(0, record(None, Some(&event.to_string())));
+    }
+    let db = Arc::new(Memory::default());
+    start(db.clone(), &log).caught_up(&log);
+    let times = TimeStyle::default();
+    let whole = document::read(&*db, "op", &times).unwrap().unwrap();
+    let state = db
+        .get(Family::State, &keys::operation("op"))
+        .unwrap()
+        .unwrap();
+    let mut batch = Batch::default();
+    batch.put(
+        Family::State,
+        &keys::operation("op"),
+        &state[..state.len() / 2],
+    );
+    db.write(&batch, Durability::Synced).unwrap();
+    assert_eq!(
+        document::read(&*db, "op", &times).unwrap().unwrap(),
+        whole,
+        "when read"
+    );
+    log.append(0, record(None, Some(&created("op").to_string())));
+    start(db.clone(), &log).caught_up(&log);
+    let mended = db
+        .get(Family::State, &keys::operation("op"))
+        .unwrap()
+        .unwrap();
+    assert_eq!(mended, state, "when written");
+}
+
+#[test]
+fn positions_are_where_they_say() {
+    let at = Position {
+        partition: 3,
+        offset: 1042,
+    };
+    assert_eq!(at.to_string(), "3:1042");
+}

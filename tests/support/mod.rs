@@ -1,0 +1,21 @@
+//! What several test binaries share. Each of them compiles all of it and uses
+//! a part, hence the `allow`.
+#![allow(dead_code)]
+
+pub mod generate;
+pub mod reference;
+pub mod server;
+
+/// `make soak`: the same tests with long counts.
+pub fn soak() -> bool {
+    std::env::var_os("SOAK").is_some()
+}
+
+pub fn env_number(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} must be a number")),
+    )
+}

@@ -1,0 +1,221 @@
+//! The project's own rules, as a test: who may depend on whom, what each file
+//! must have, what must not be left behind. Each failure says what to do instead.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+struct Source {
+    path: String,
+    text: String,
+}
+
+fn sources(folders: &[&str]) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut open: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
+    let mut sources = Vec::new();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(
+                fs::read_dir(path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path
+                .strip_prefix(root)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
+            let text = fs::read_to_string(path).unwrap();
+            sources.push(Source { path: name, text });
+        }
+    }
+    assert!(!sources.is_empty());
+    sources
+}
+
+/// Lines of code: comments do not count.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+}
+
+fn fail_if_any(complaints: Vec<String>) {
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+#[test]
+fn dependencies_point_inwards() {
+    // A folder, and what its files must not name.
+    let walls: &[(&str, &[&str], &str)] = &[
+        (
+            "src/domain/",
+            &[
+                "crate::wire",
+                "crate::store",
+                "crate::event_log",
+                "crate::projector",
+                "crate::query",
+                "crate::http",
+                "tokio",
+                "rdkafka",
+                "rocksdb",
+                "axum",
+                "serde",
+                "tracing",
+                "SystemTime",
+                "Instant",
+                "chrono",
+                "std::fs",
+                "std::net",
+                "std::thread",
+            ],
+            "the domain is pure: pass values in, hand values out",
+        ),
+        (
+            "src/wire/",
+            &[
+                "crate::store",
+                "crate::event_log",
+                "crate::projector",
+                "crate::query",
+                "crate::http",
+                "tokio",
+                "rocksdb",
+                "axum",
+            ],
+            "wire only converts between bytes and the domain",
+        ),
+        (
+            "src/store/",
+            &[
+                "crate::event_log",
+                "crate::projector",
+                "crate::query",
+                "crate::http",
+                "axum",
+            ],
+            "the store knows rows, not who writes or reads them",
+        ),
+        (
+            "src/event_log/",
+            &["crate::projector", "crate::query", "crate::http", "axum"],
+            "the log knows records, not what becomes of them",
+        ),
+        (
+            "src/query/",
+            &["crate::projector", "crate::http", "axum"],
+            "reads do not go through the projector",
+        ),
+        (
+            "src/projector/",
+            &["crate::http", "axum"],
+            "the projector serves no one",
+        ),
+        (
+            "src/audit/",
+            &["crate::http", "axum"],
+            "audits need no server",
+        ),
+    ];
+    let mut complaints = Vec::new();
+    for source in sources(&["src"]) {
+        for (folder, banned, instead) in walls {
+            for word in banned.iter().filter(|_| source.path.starts_with(folder)) {
+                let tests = source
+                    .text
+                    .find("#[cfg(test)]")
+                    .unwrap_or(source.text.len());
+                if code(&source.text[..tests]).any(|line| line.contains(word)) {
+                    complaints.push(format!("{} names {word}: {instead}", source.path));
+                }
+            }
+        }
+    }
+    fail_if_any(complaints);
+}
+
+#[test]
+fn one_place_for_each() {
+    let places = [
+        ("rocksdb::", "src/store/rocks.rs", "go through store::Db"),
+        (
+            "rdkafka::",
+            "src/event_log/kafka",
+            "go through event_log::EventLog",
+        ),
+        ("StatusCode::BAD", "src/http/error.rs", "return a Refusal"),
+        (
+            "StatusCode::INTERNAL",
+            "src/http/error.rs",
+            "return a Refusal",
+        ),
+        (
+            "StatusCode::NOT_FOUND",
+            "src/http/error.rs",
+            "return a Refusal",
+        ),
+        ("std::process::exit", "src/main.rs", "return a Failure"),
+    ];
+    let mut complaints = Vec::new();
+    for source in sources(&["src"]) {
+        for (word, place, instead) in places {
+            if !source.path.starts_with(place) && code(&source.text).any(|l| l.contains(word)) {
+                complaints.push(format!("{} names {word}: {instead}", source.path));
+            }
+        }
+    }
+    fail_if_any(complaints);
+}
+
+#[test]
+fn every_file_says_what_it_is_and_can_be_read_in_one_sitting() {
+    let mut complaints = Vec::new();
+    for source in sources(&["src", "tests"]) {
+        if !source.text.starts_with("//!") {
+            complaints.push(format!("{} does not open with //!", source.path));
+        }
+        let lines = source.text.lines().count();
+        if lines > 600 {
+            complaints.push(format!("{} has {lines} lines: split it", source.path));
+        }
+    }
+    fail_if_any(complaints);
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    // Spelt in two, so that this file does not find itself.
+    let banned = [
+        (concat!("to", "do!("), "write it"),
+        (concat!("unimpl", "emented!("), "write it"),
+        (concat!("db", "g!("), "use tracing, or nothing"),
+        (
+            concat!("#[ig", "nore"),
+            "assert what holds, and say why it is wrong",
+        ),
+        (concat!("FIX", "ME"), "mend it"),
+    ];
+    let mut complaints = Vec::new();
+    for source in sources(&["src", "tests"]) {
+        for (word, instead) in banned {
+            if source.text.contains(word) {
+                complaints.push(format!("{} holds {word}: {instead}", source.path));
+            }
+        }
+        let tests = source
+            .text
+            .find("#[cfg(test)]")
+            .unwrap_or(source.text.len());
+        if source.path.starts_with("src/")
+            && code(&source.text[..tests]).any(|l| l.contains(".unwrap()"))
+        {
+            complaints.push(format!(
+                "{} unwraps: expect(\"why this holds\") or a typed error",
+                source.path
+            ));
+        }
+    }
+    fail_if_any(complaints);
+}
