@@ -78,13 +78,13 @@ pub enum UnknownQuery {
 pub struct Events {
     /// Bytes of one event.
     pub max_size: u64,
-    /// How far an event's time may be ahead of its arrival before it is an anomaly.
+    /// How far an event's time may be ahead of this machine's clock.
     pub clock_ahead: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
-    /// Fixed when the data folder is made.
+    /// A log that exists may get more, never fewer.
     pub partitions: u32,
     /// Bytes of appends queued for the disk; beyond: 429.
     pub max_waiting: u64,

@@ -1,23 +1,20 @@
 //! `opledger list`: which operations there are.
 
-use crate::cli::client::{Connection, Ledger, note_next_page};
+use crate::cli::client::{Connection, Ledger};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, clean};
 use crate::cli::stream;
 use crate::cli::table::Table;
-use clap::ValueEnum;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// A filter that rarely matches keeps the ledger busy without a word.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const EXAMPLES: &str = "\
 Examples:
   opledger list
-  opledger list --detail --status failed --status canceled
-  opledger list --detail --limit 20
+  opledger list --detail | head -20
   opledger list --detail --json | jq -r '.operations[].request.uri'";
 
 #[derive(Debug, clap::Args)]
@@ -27,39 +24,12 @@ pub struct Args {
     #[arg(long)]
     detail: bool,
 
-    /// Only operations of this status; may be repeated
-    #[arg(long, value_name = "STATUS")]
-    status: Vec<Status>,
-
-    /// At most this many; without it, all
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    limit: Option<u32>,
-
-    /// Which come first, by the time they occurred [default: newest]
-    #[arg(long)]
-    order: Option<Order>,
-
     /// Print the ledger's JSON as it comes
     #[arg(long)]
     json: bool,
 
     #[command(flatten)]
     connection: Connection,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Status {
-    Unexecuted,
-    Executing,
-    Completed,
-    Failed,
-    Canceled,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Order {
-    Newest,
-    Oldest,
 }
 
 /// A row of the detail list.
@@ -89,9 +59,6 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let ledger = Ledger::new(&args.connection, PATIENCE)?;
     let response = ledger.send(ledger.get(url(&ledger, &args))).await?;
     let mut out = Output::new();
-    if args.limit.is_none() {
-        note_next_page(&response);
-    }
     let name = if args.detail {
         "operations"
     } else {
@@ -142,24 +109,7 @@ fn unreadable() -> Failure {
 
 fn url(ledger: &Ledger, args: &Args) -> reqwest::Url {
     let mut url = ledger.url(&["v1", "operations"]);
-    {
-        let mut query = url.query_pairs_mut();
-        query.append_pair("format", if args.detail { "detail-list" } else { "list" });
-        for status in &args.status {
-            query.append_pair("status", &name(*status));
-        }
-        if let Some(limit) = args.limit {
-            query.append_pair("limit", &limit.to_string());
-        }
-        if let Some(order) = args.order {
-            query.append_pair("order", &name(order));
-        }
-    }
+    let format = if args.detail { "detail-list" } else { "list" };
+    url.query_pairs_mut().append_pair("format", format);
     url
-}
-
-/// The command line and the interface spell these values alike.
-fn name(value: impl ValueEnum) -> String {
-    let value = value.to_possible_value().expect("no value is skipped");
-    value.get_name().to_owned()
 }

@@ -1,7 +1,413 @@
-//! being written
+//! `opledger publish`: sends a file of events to a running ledger.
+//!
+//! Events are known by their ids, so sending one again is harmless. Everything
+//! here rests on that: a request whose answer was lost is sent again, and a run
+//! that was interrupted takes up at the last point that was surely acknowledged.
+
+mod input;
+mod resume;
+
+use crate::cli::client::{Connection, Ledger, POSITION, PREFER, position};
 use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use crate::wire::cloudevent::BATCH;
+use crate::wire::position::Token;
+use backon::{ExponentialBuilder, Retryable};
+use clap::ValueHint;
+use futures_util::StreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
+use input::{Batch, Input};
+use reqwest::header::CONTENT_TYPE;
+use resume::{Found, Point, Resume};
+use std::fs::File;
+use std::io::{IsTerminal, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+const EXAMPLES: &str = "\
+Examples:
+  opledger publish events.jsonl
+  worker | opledger publish -
+  opledger publish events.jsonl --wait && opledger list
+
+An interrupted run is taken up where it was by the same command: a note beside
+the file (FILE.opledger-resume) says how far the ledger has everything. Sending
+an event twice is harmless in any case.";
+
+/// For one answer: the ledger itself gives up on its log earlier than this.
+const PATIENCE: Duration = Duration::from_secs(60);
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+
 #[derive(Debug, clap::Args)]
-pub struct Args {}
-pub async fn run(_: Args) -> Result<(), Failure> {
-    Ok(())
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Events, one CloudEvent (structured JSON) a line; `-` reads standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    file: PathBuf,
+
+    /// Events in one request, at most
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    batch: u32,
+
+    /// Requests under way at once
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
+    in_flight: u32,
+
+    /// How long a request is tried again while the ledger cannot be reached or is busy
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    retry_for: u64,
+
+    /// Begin at the beginning, whatever an interrupted run has left
+    #[arg(long)]
+    from_start: bool,
+
+    /// Return only when the ledger shows everything that was sent
+    #[arg(long)]
+    wait: bool,
+
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let ledger = Ledger::new(&args.connection, PATIENCE)?;
+    let source = Source::open(&args, &ledger)?;
+    let begin = source.begin.clone();
+    let mut publishing = Publishing {
+        ledger: &ledger,
+        resume: source.resume,
+        point: source.begin,
+        accepted: 0,
+        saved: Instant::now(),
+        bar: progress(source.length, begin.offset),
+    };
+    let outcome = tokio::select! {
+        outcome = publishing.send_all(source.input, &args) => outcome,
+        // What is under way may or may not arrive; the next run sends it again.
+        _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
+    };
+    publishing.bar.finish_and_clear();
+    publishing.keep_note(outcome.is_ok());
+    outcome?;
+    if args.wait
+        && let Some(token) = &publishing.point.token
+    {
+        wait_until_visible(&ledger, token).await?;
+    }
+    publishing.tell(&args, begin.offset)
+}
+
+struct Source {
+    input: Input,
+    /// Only a file can be taken up again.
+    resume: Option<Resume>,
+    begin: Point,
+    length: Option<u64>,
+}
+
+impl Source {
+    fn open(args: &Args, ledger: &Ledger) -> Result<Source, Failure> {
+        let events_max = args.batch as usize;
+        if args.file.as_os_str() == "-" {
+            return Ok(Source {
+                input: Input {
+                    reader: Box::new(std::io::stdin()),
+                    name: "standard input".into(),
+                    offset: 0,
+                    line: 0,
+                    events_max,
+                    is_live: true,
+                },
+                resume: None,
+                begin: Point::default(),
+                length: None,
+            });
+        }
+        let unreadable = |source| Failure::File {
+            path: args.file.clone(),
+            source,
+        };
+        let mut file = File::open(&args.file).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        // A pipe or a device has no length and no place to return to.
+        let length = metadata.is_file().then_some(metadata.len());
+        let resume = match length {
+            Some(length) => {
+                let file = file.try_clone().map_err(unreadable)?;
+                Some(Resume::new(&args.file, file, length, ledger.shown_url()))
+            }
+            None => None,
+        };
+        let begin = resume
+            .as_ref()
+            .map_or_else(Point::default, |resume| begin(resume, args));
+        if length.is_some() {
+            file.seek(SeekFrom::Start(begin.offset))
+                .map_err(unreadable)?;
+        }
+        let reader: Box<dyn Read + Send> = Box::new(file);
+        Ok(Source {
+            input: Input {
+                reader,
+                name: shown(&args.file),
+                offset: begin.offset,
+                line: begin.line,
+                events_max,
+                is_live: length.is_none(),
+            },
+            resume,
+            begin,
+            length,
+        })
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Where the last run was, if it was interrupted.
+fn begin(resume: &Resume, args: &Args) -> Point {
+    if args.from_start {
+        return Point::default();
+    }
+    match resume.find() {
+        Found::Nothing => Point::default(),
+        Found::Point(point) => {
+            let (file, line) = (shown(&args.file), point.line);
+            eprintln!("opledger: taking up {file} behind line {line}, where the last run was");
+            point
+        }
+        Found::Other(why) => {
+            eprintln!("opledger: beginning at the first line: {why}");
+            Point::default()
+        }
+    }
+}
+
+struct Publishing<'l> {
+    ledger: &'l Ledger,
+    resume: Option<Resume>,
+    /// Everything before it is acknowledged.
+    point: Point,
+    accepted: u64,
+    saved: Instant,
+    bar: ProgressBar,
+}
+
+impl Publishing<'_> {
+    async fn send_all(&mut self, input: Input, args: &Args) -> Result<(), Failure> {
+        let (sender, receiver) = mpsc::channel(1);
+        let name = input.name.clone();
+        // Not a blocking task: one that waits for a pipe would be waited for at the end.
+        std::thread::spawn(move || input.pump(&sender));
+        let ledger = self.ledger;
+        let batches = futures_util::stream::unfold(receiver, |mut receiver| async {
+            let batch = receiver.recv().await?;
+            Some((batch, receiver))
+        });
+        let retry_for = Duration::from_secs(args.retry_for);
+        let mut answers = batches
+            .map(|batch| send(ledger, batch, retry_for, &name))
+            // In the order of the file, so that what is acknowledged has no gaps.
+            .buffered(args.in_flight as usize)
+            .boxed_local();
+        while let Some(answer) = answers.next().await {
+            self.acknowledge(answer?);
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, (batch, token): (Batch, Token)) {
+        self.accepted += batch.lines.len() as u64;
+        self.point.offset = batch.end;
+        self.point.line = batch.lines.last().copied().unwrap_or(self.point.line);
+        self.point.token = Some(match self.point.token.take() {
+            Some(before) => merge(before, token),
+            None => token,
+        });
+        self.bar.set_position(batch.end);
+        self.bar.set_message(format!("{} events", self.accepted));
+        if self.saved.elapsed() >= SAVE_EVERY {
+            self.keep_note(false);
+            self.saved = Instant::now();
+        }
+    }
+
+    /// A note that cannot be kept costs sending again, nothing else.
+    fn keep_note(&self, done: bool) {
+        let Some(resume) = &self.resume else {
+            return;
+        };
+        let kept = if done {
+            resume.remove()
+        } else {
+            resume.save(&self.point)
+        };
+        if let Err(error) = kept {
+            eprintln!("opledger: {}: {error}", resume.path().display());
+        }
+    }
+
+    fn tell(&self, args: &Args, resumed_from: u64) -> Result<(), Failure> {
+        let token = self.point.token.as_ref().map(Token::to_string);
+        let mut out = Output::new();
+        if args.json {
+            let outcome = serde_json::json!({
+                "accepted": self.accepted,
+                "position": token,
+                "resumed_from": resumed_from,
+            });
+            out.line(outcome.to_string())?;
+        } else {
+            out.line(format!("{} events accepted", self.accepted))?;
+            if let Some(token) = token {
+                out.line(format!("Ledger-Position: {token}"))?;
+            }
+        }
+        out.flush()
+    }
+}
+
+/// The later offset of each partition; a token of another log begins anew.
+fn merge(before: Token, mut token: Token) -> Token {
+    if before.log == token.log {
+        for (partition, offset) in before.positions {
+            let held = token.positions.entry(partition).or_insert(offset);
+            *held = (*held).max(offset);
+        }
+    }
+    token
+}
+
+/// Until it is acknowledged, refused, or has been tried for long enough.
+async fn send(
+    ledger: &Ledger,
+    batch: Result<Batch, Failure>,
+    retry_for: Duration,
+    file: &str,
+) -> Result<(Batch, Token), Failure> {
+    let batch = batch?;
+    let post = || async {
+        let request = ledger
+            .post(ledger.url(&["v1", "events"]))
+            .header(CONTENT_TYPE, BATCH)
+            .body(batch.body.clone());
+        let response = ledger.send(request).await?;
+        let token = position(&response).ok_or_else(|| {
+            Failure::Unexpected(format!(
+                "{} is no ledger: no {POSITION}",
+                ledger.shown_url()
+            ))
+        });
+        ledger.body(response).await?;
+        token
+    };
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(5))
+        .with_total_delay(Some(retry_for))
+        .without_max_times()
+        .with_jitter();
+    match post.retry(pauses).when(Failure::is_transient).await {
+        Ok(token) => Ok((batch, token)),
+        Err(Failure::Refused(why)) => Err(at_line(&why, &batch, file)),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The ledger names an event by its place in the batch: `[3].data.cluster_id`.
+fn at_line(why: &str, batch: &Batch, file: &str) -> Failure {
+    let index = why
+        .split_once('[')
+        .and_then(|(_, rest)| rest.split_once(']'));
+    let place = index.and_then(|(index, rest)| Some((index.parse::<usize>().ok()?, rest)));
+    match place.and_then(|(index, rest)| Some((*batch.lines.get(index)?, rest))) {
+        Some((line, rest)) => Failure::BadLine {
+            file: file.to_owned(),
+            line,
+            why: format!(
+                "the ledger refuses it: {}",
+                rest.trim_start_matches(['.', ':', ' '])
+            ),
+        },
+        None => Failure::Refused(why.to_owned()),
+    }
+}
+
+/// A cheap read that has to wait for the token.
+async fn wait_until_visible(ledger: &Ledger, token: &Token) -> Result<(), Failure> {
+    let mut url = ledger.url(&["v1", "dead-letters"]);
+    url.query_pairs_mut().append_pair("limit", "1");
+    let request = ledger
+        .get(url)
+        .header(POSITION, token.to_string())
+        .header(PREFER, format!("wait={}", PATIENCE.as_secs() - 5));
+    let response = ledger.send(request).await?;
+    ledger.body(response).await.map(drop)
+}
+
+/// On standard error, and only on a terminal.
+fn progress(length: Option<u64>, begin: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (bar, form) = match length {
+        Some(length) => {
+            let form = "{bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left, {msg}";
+            (ProgressBar::new(length), form)
+        }
+        None => (ProgressBar::new_spinner(), "{spinner} {bytes}, {msg}"),
+    };
+    let bar = bar.with_style(ProgressStyle::with_template(form).expect("a template of ours"));
+    // What an earlier run has sent is no speed of this one.
+    bar.with_position(begin).with_elapsed(Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_of_the_ledger_becomes_a_line_of_the_file() {
+        let batch = Batch {
+            body: bytes::Bytes::new(),
+            lines: vec![7, 9],
+            end: 0,
+        };
+        let why = "the ledger refuses: Parameter value error. [1].data.cluster_id: required (code 010002)";
+        match at_line(why, &batch, "events.jsonl") {
+            Failure::BadLine { line: 9, why, .. } => {
+                assert_eq!(
+                    why,
+                    "the ledger refuses it: data.cluster_id: required (code 010002)"
+                );
+            }
+            other => panic!("{other}"),
+        }
+        assert!(matches!(
+            at_line("[2].id", &batch, "f"),
+            Failure::Refused(_)
+        ));
+        assert!(matches!(
+            at_line("nothing", &batch, "f"),
+            Failure::Refused(_)
+        ));
+    }
+
+    #[test]
+    fn tokens_merge_to_the_later_offset() {
+        let token = |text: &str| text.parse::<Token>().unwrap();
+        let merged = merge(token("abcd1234;0:7,2:9"), token("abcd1234;0:3,1:4"));
+        assert_eq!(merged, token("abcd1234;0:7,1:4,2:9"));
+        let other = merge(token("zzzz1234;0:7"), token("abcd1234;0:3"));
+        assert_eq!(other, token("abcd1234;0:3"));
+    }
 }

@@ -55,6 +55,7 @@ impl Projector {
         let thread = std::thread::Builder::new()
             .name("projector".into())
             .spawn(move || {
+                let _told = TellPanic(worker.progress.clone());
                 let end = match worker.run() {
                     Ok(()) => Doing::Stopped,
                     Err(halt) => {
@@ -68,6 +69,19 @@ impl Projector {
             stop,
             thread: Some(thread),
         })
+    }
+}
+
+/// A panic is a bug and is not caught: the thread ends, and readiness says so.
+struct TellPanic(Arc<Progress>);
+
+impl Drop for TellPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set_doing(Doing::Halted(
+                "it panicked, which is a bug; the log has more".into(),
+            ));
+        }
     }
 }
 

@@ -9,6 +9,5 @@ pub mod fault;
 pub mod json;
 pub mod position;
 pub mod record_v1;
-pub mod schema;
 pub mod snapshot_v1;
 pub mod time;

@@ -60,13 +60,13 @@ impl Input {
                 }
             }
             match lines.read_event() {
-                Ok(Some(event)) => {
+                Ok(Some(Line { event, number, end })) => {
                     if !filling.has_room_for(event, self.events_max)
                         && batches.blocking_send(Ok(filling.take())).is_err()
                     {
                         return;
                     }
-                    filling.add(event, lines.line, lines.offset);
+                    filling.add(event, number, end);
                 }
                 Ok(None) => {
                     if !filling.is_empty() {
@@ -137,6 +137,15 @@ impl From<Batch> for Filling {
     }
 }
 
+/// A line that may be an event, without white space around it.
+struct Line<'l> {
+    event: &'l [u8],
+    /// From 1.
+    number: u64,
+    /// Where it ends, from the beginning of the input.
+    end: u64,
+}
+
 struct Lines {
     reader: BufReader<Box<dyn Read + Send>>,
     name: String,
@@ -153,8 +162,8 @@ impl Lines {
         !self.reader.buffer().contains(&b'\n')
     }
 
-    /// The next line that is not blank, without white space around it.
-    fn read_event(&mut self) -> Result<Option<&[u8]>, Failure> {
+    /// The next line that is not blank.
+    fn read_event(&mut self) -> Result<Option<Line<'_>>, Failure> {
         loop {
             let is_first = self.offset == 0;
             self.text.clear();
@@ -186,7 +195,11 @@ impl Lines {
             line: self.line,
             why,
         })?;
-        Ok(Some(event))
+        Ok(Some(Line {
+            event,
+            number: self.line,
+            end: self.offset,
+        }))
     }
 }
 
