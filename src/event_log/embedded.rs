@@ -184,6 +184,8 @@ impl Shared {
     fn append_all(&self, mut appender: Appender, clock: Clock) {
         while let Some(mut group) = self.next_group() {
             if let Err(trouble) = appender.check_space(group.iter().map(|w| w.bytes).sum()) {
+                // Told to readiness first: whoever is refused can see why.
+                *self.trouble_slot() = Some(trouble.clone());
                 self.refuse(group, &trouble);
                 self.recover(&mut appender, trouble);
                 continue;
@@ -201,6 +203,7 @@ impl Shared {
                     }
                 }
                 Err(error) => {
+                    *self.trouble_slot() = Some(error.to_string());
                     for waiting in group {
                         let _ = waiting
                             .done
@@ -236,7 +239,6 @@ impl Shared {
     /// log is closed.
     fn recover(&self, appender: &mut Appender, trouble: String) {
         tracing::error!(%trouble, "the event log takes nothing until it can be written again");
-        *self.trouble_slot() = Some(trouble);
         loop {
             let (waiting, closed) = {
                 let mut queue = self.queue();
