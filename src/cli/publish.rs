@@ -11,13 +11,14 @@ use crate::cli::client::{Connection, Ledger, POSITION, PREFER, position};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::wire::cloudevent::BATCH;
-use crate::wire::position::Token;
+use crate::wire::position::{LogId, Token};
 use backon::{ExponentialBuilder, Retryable};
 use clap::ValueHint;
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use input::{Batch, Input};
 use reqwest::header::CONTENT_TYPE;
+use reqwest::{Response, Url};
 use resume::{Found, Point, Resume};
 use std::fs::File;
 use std::io::{IsTerminal, Read, Seek, SeekFrom};
@@ -76,9 +77,15 @@ pub struct Args {
     connection: Connection,
 }
 
+impl Args {
+    fn retry_for(&self) -> Duration {
+        Duration::from_secs(self.retry_for)
+    }
+}
+
 pub async fn run(args: Args) -> Result<(), Failure> {
     let ledger = Ledger::new(&args.connection, PATIENCE)?;
-    let source = Source::open(&args, &ledger)?;
+    let source = Source::open(&args, &ledger).await?;
     let begin = source.begin.clone();
     let mut publishing = Publishing {
         ledger: &ledger,
@@ -113,7 +120,7 @@ struct Source {
 }
 
 impl Source {
-    fn open(args: &Args, ledger: &Ledger) -> Result<Source, Failure> {
+    async fn open(args: &Args, ledger: &Ledger) -> Result<Source, Failure> {
         let events_max = args.batch as usize;
         if args.file.as_os_str() == "-" {
             return Ok(Source {
@@ -145,9 +152,10 @@ impl Source {
             }
             None => None,
         };
-        let begin = resume
-            .as_ref()
-            .map_or_else(Point::default, |resume| begin(resume, args));
+        let begin = match &resume {
+            Some(resume) => begin(resume, args, ledger).await?,
+            None => Point::default(),
+        };
         if length.is_some() {
             file.seek(SeekFrom::Start(begin.offset))
                 .map_err(unreadable)?;
@@ -173,23 +181,50 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Where the last run was, if it was interrupted.
-fn begin(resume: &Resume, args: &Args) -> Point {
+/// Where the last run was, if it was interrupted and this is the same log. Another
+/// one at the same address has nothing of what the note counts as acknowledged.
+async fn begin(resume: &Resume, args: &Args, ledger: &Ledger) -> Result<Point, Failure> {
     if args.from_start {
-        return Point::default();
+        return Ok(Point::default());
     }
-    match resume.find() {
-        Found::Nothing => Point::default(),
+    let why = match resume.find() {
+        Found::Nothing => return Ok(Point::default()),
+        Found::Other(why) => why,
         Found::Point(point) => {
-            let (file, line) = (shown(&args.file), point.line);
-            eprintln!("opledger: taking up {file} behind line {line}, where the last run was");
-            point
+            let now = retrying(args.retry_for(), || log_of(ledger)).await?;
+            if point.token.as_ref().is_some_and(|token| token.log == now) {
+                let (file, line) = (shown(&args.file), point.line);
+                eprintln!("opledger: taking up {file} behind line {line}, where the last run was");
+                return Ok(point);
+            }
+            "the ledger has another log than in the last run"
         }
-        Found::Other(why) => {
-            eprintln!("opledger: beginning at the first line: {why}");
-            Point::default()
-        }
-    }
+    };
+    eprintln!("opledger: beginning at the first line: {why}");
+    Ok(Point::default())
+}
+
+/// Every read says which log it comes from.
+async fn log_of(ledger: &Ledger) -> Result<LogId, Failure> {
+    let response = ledger.send(ledger.get(cheap_read(ledger))).await?;
+    let token = token_of(ledger, &response)?;
+    ledger.body(response).await?;
+    Ok(token.log)
+}
+
+fn token_of(ledger: &Ledger, response: &Response) -> Result<Token, Failure> {
+    position(response).ok_or_else(|| {
+        Failure::Unexpected(format!(
+            "{} is no ledger: no {POSITION}",
+            ledger.shown_url()
+        ))
+    })
+}
+
+fn cheap_read(ledger: &Ledger) -> Url {
+    let mut url = ledger.url(&["v1", "dead-letters"]);
+    url.query_pairs_mut().append_pair("limit", "1");
+    url
 }
 
 struct Publishing<'l> {
@@ -207,29 +242,44 @@ impl Publishing<'_> {
         let (sender, receiver) = mpsc::channel(1);
         let name = input.name.clone();
         // Not a blocking task: one that waits for a pipe would be waited for at the end.
-        std::thread::spawn(move || input.pump(&sender));
+        let reader = std::thread::spawn(move || input.pump(&sender));
         let ledger = self.ledger;
         let batches = futures_util::stream::unfold(receiver, |mut receiver| async {
             let batch = receiver.recv().await?;
             Some((batch, receiver))
         });
-        let retry_for = Duration::from_secs(args.retry_for);
+        let retry_for = args.retry_for();
         let mut answers = batches
             .map(|batch| send(ledger, batch, retry_for, &name))
             // In the order of the file, so that what is acknowledged has no gaps.
             .buffered(args.in_flight as usize)
             .boxed_local();
         while let Some(answer) = answers.next().await {
-            self.acknowledge(answer?);
+            self.acknowledge(answer?)?;
         }
-        Ok(())
+        // It has ended, since nothing more comes of it: but how?
+        reader
+            .join()
+            .map_err(|_| Failure::Unexpected(format!("{name} was not read to its end")))
     }
 
-    fn acknowledge(&mut self, (batch, token): (Batch, Token)) {
+    fn acknowledge(&mut self, (batch, token): (Batch, Token)) -> Result<(), Failure> {
+        let before = self.point.token.take();
+        if before
+            .as_ref()
+            .is_some_and(|before| before.log != token.log)
+        {
+            // The note on disk still names the log before: the next run begins anew.
+            return Err(Failure::Refused(
+                "the ledger's log was replaced by another one during this run: \
+                 what was sent before is not in it; run the same command again"
+                    .into(),
+            ));
+        }
         self.accepted += batch.lines.len() as u64;
         self.point.offset = batch.end;
         self.point.line = batch.lines.last().copied().unwrap_or(self.point.line);
-        self.point.token = Some(match self.point.token.take() {
+        self.point.token = Some(match before {
             Some(before) => merge(before, token),
             None => token,
         });
@@ -239,6 +289,7 @@ impl Publishing<'_> {
             self.keep_note(false);
             self.saved = Instant::now();
         }
+        Ok(())
     }
 
     /// A note that cannot be kept costs sending again, nothing else.
@@ -276,15 +327,27 @@ impl Publishing<'_> {
     }
 }
 
-/// The later offset of each partition; a token of another log begins anew.
+/// The later offset of each partition; both are of the same log.
 fn merge(before: Token, mut token: Token) -> Token {
-    if before.log == token.log {
-        for (partition, offset) in before.positions {
-            let held = token.positions.entry(partition).or_insert(offset);
-            *held = (*held).max(offset);
-        }
+    for (partition, offset) in before.positions {
+        let held = token.positions.entry(partition).or_insert(offset);
+        *held = (*held).max(offset);
     }
     token
+}
+
+/// Tries again while that can help, for so long.
+async fn retrying<T, F: Future<Output = Result<T, Failure>>>(
+    retry_for: Duration,
+    attempt: impl FnMut() -> F,
+) -> Result<T, Failure> {
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(5))
+        .with_total_delay(Some(retry_for))
+        .without_max_times()
+        .with_jitter();
+    attempt.retry(pauses).when(Failure::is_transient).await
 }
 
 /// Until it is acknowledged, refused, or has been tried for long enough.
@@ -301,22 +364,11 @@ async fn send(
             .header(CONTENT_TYPE, BATCH)
             .body(batch.body.clone());
         let response = ledger.send(request).await?;
-        let token = position(&response).ok_or_else(|| {
-            Failure::Unexpected(format!(
-                "{} is no ledger: no {POSITION}",
-                ledger.shown_url()
-            ))
-        });
+        let token = token_of(ledger, &response)?;
         ledger.body(response).await?;
-        token
+        Ok(token)
     };
-    let pauses = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(5))
-        .with_total_delay(Some(retry_for))
-        .without_max_times()
-        .with_jitter();
-    match post.retry(pauses).when(Failure::is_transient).await {
+    match retrying(retry_for, post).await {
         Ok(token) => Ok((batch, token)),
         Err(Failure::Refused(why)) => Err(at_line(&why, &batch, file)),
         Err(failure) => Err(failure),
@@ -344,10 +396,8 @@ fn at_line(why: &str, batch: &Batch, file: &str) -> Failure {
 
 /// A cheap read that has to wait for the token.
 async fn wait_until_visible(ledger: &Ledger, token: &Token) -> Result<(), Failure> {
-    let mut url = ledger.url(&["v1", "dead-letters"]);
-    url.query_pairs_mut().append_pair("limit", "1");
     let request = ledger
-        .get(url)
+        .get(cheap_read(ledger))
         .header(POSITION, token.to_string())
         .header(PREFER, format!("wait={}", PATIENCE.as_secs() - 5));
     let response = ledger.send(request).await?;
@@ -407,7 +457,5 @@ mod tests {
         let token = |text: &str| text.parse::<Token>().unwrap();
         let merged = merge(token("abcd1234;0:7,2:9"), token("abcd1234;0:3,1:4"));
         assert_eq!(merged, token("abcd1234;0:7,1:4,2:9"));
-        let other = merge(token("zzzz1234;0:7"), token("abcd1234;0:3"));
-        assert_eq!(other, token("abcd1234;0:3"));
     }
 }
