@@ -15,10 +15,12 @@ use crate::event_log::embedded::{self, Embedded};
 use crate::event_log::{EventLog, Limits};
 use crate::http;
 use crate::metrics::ProjectorMetrics;
+use crate::projector::meta;
 use crate::projector::run::{Projector, Settings};
 use crate::query::progress::Progress;
 use crate::store::rocks::{Memory, Rocks};
 use crate::store::{self, Db, Family};
+use crate::wire::position::{Positions, Token};
 use crate::wire::time::TimeStyle;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::future::Future;
@@ -102,7 +104,12 @@ impl Ledger {
             Family::LEDGER,
             memory(&config),
         )?);
-        let progress = Arc::new(Progress::new(log.id()));
+        // Known before the first read, whether or not the projector will run.
+        let nothing = Token {
+            log: log.id(),
+            positions: Positions::new(),
+        };
+        let progress = Arc::new(Progress::new(meta::held(&*store)?.unwrap_or(nothing)));
         let settings = Settings {
             limits: Limits {
                 records: config.projector.cut_records,

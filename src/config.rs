@@ -97,7 +97,7 @@ pub struct Projector {
     pub cut_records: usize,
     /// Bytes that are committed together, at most, unless one record has more.
     pub cut_bytes: u64,
-    /// Bytes of operations kept decoded.
+    /// Bytes of snapshots kept at hand, as they are stored.
     pub hot_cache: u64,
     /// The longest pause between tries of a store that cannot be written.
     pub retry_max: Duration,

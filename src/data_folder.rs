@@ -17,6 +17,11 @@ use std::path::{Path, PathBuf};
 pub enum Error {
     #[error("{path} is in use by another opledger process: stop it, or choose another data folder")]
     InUse { path: PathBuf },
+    #[error(
+        "{path} holds no event log: nothing is folded from nothing; name another data folder, or \
+         bring its log/ back from a copy"
+    )]
+    NoLog { path: PathBuf },
     #[error("{path} cannot be used as data folder: {source}")]
     Io { path: PathBuf, source: io::Error },
 }
@@ -55,6 +60,18 @@ impl DataFolder {
         };
         folder.finish_swap().map_err(failed)?;
         Ok(folder)
+    }
+
+    /// Takes a folder that has a log. A mistyped name must not become a new ledger,
+    /// nor a lost log an empty store in the place of a full one.
+    pub fn open_existing(path: &Path) -> Result<DataFolder, Error> {
+        // RocksDB keeps the name of its manifest in this file.
+        if !path.join("log").join("CURRENT").exists() {
+            return Err(Error::NoLog {
+                path: path.to_owned(),
+            });
+        }
+        DataFolder::open(path)
     }
 
     pub fn log(&self) -> PathBuf {
@@ -96,6 +113,8 @@ impl DataFolder {
             fs::rename(&new, self.store())?;
             File::open(&self.path)?.sync_all()?;
         }
+        // Beside a store it is what an interrupted rebuild has left.
+        remove(&new)?;
         remove(&old)
     }
 }

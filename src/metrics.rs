@@ -130,6 +130,7 @@ impl Watch for ProjectorMetrics {
             store::Error::Io(_) => "io",
             store::Error::Corrupt(_) => "corrupt",
             store::Error::InUse(_) => "in_use",
+            store::Error::Setting(_) => "setting",
         };
         counter!("opledger_store_failures_total", "kind" => kind).increment(1);
     }

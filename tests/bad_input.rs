@@ -448,6 +448,10 @@ fn wrong_routes_methods_and_queries_get_the_error_sheet() {
         .get("/v1/operations/no-such-operation")
         .refused(404, "030001");
     server.get("/v1/operations/log").refused(404, "030001");
+    server.get("/v1/operations/%ff").refused(404, "030001");
+    server
+        .get("/v1/operations/%ff/events")
+        .refused(404, "030001");
     let plain = server.get("/v1/operations/none");
     let sheet = r#"{"error_code":"030001","error_message":"Target resource not found.","data_consistency":"rolled back"}"#;
     assert_eq!(plain.body, sheet.as_bytes());
@@ -471,10 +475,10 @@ fn wrong_routes_methods_and_queries_get_the_error_sheet() {
         .refused(400, "010001");
     server
         .get("/v1/operations/x/events?limit=0")
-        .refused(400, "010001");
+        .refused(400, "010003");
     server
         .get("/v1/dead-letters?limit=1001")
-        .refused(400, "010001");
+        .refused(400, "010003");
     server
         .get("/v1/dead-letters?cursor=%21")
         .refused(400, "010001");

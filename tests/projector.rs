@@ -39,7 +39,12 @@ struct Running {
 }
 
 fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
-    let progress = Arc::new(Progress::new(log.id()));
+    let nothing = Token {
+        log: log.id(),
+        positions: Default::default(),
+    };
+    let held = meta::held(&*db).unwrap().unwrap_or(nothing);
+    let progress = Arc::new(Progress::new(held));
     let settings = Settings {
         limits: Limits {
             records: 100,

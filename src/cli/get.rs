@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, value_name = "TOKEN")]
     position: Option<Token>,
 
-    /// Wait so long for the position, or for an operation that is not there yet
+    /// Wait so long for the position
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
     wait: Option<u64>,
 

@@ -34,7 +34,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<(), Failure> {
     let config = args.source.load(args.data, None)?;
-    let folder = DataFolder::open(&config.data)?;
+    let folder = DataFolder::open_existing(&config.data)?;
     let log = app::open_log(&config, &folder)?;
     let records = log.bounds()?.values().map(|bounds| bounds.end).sum();
     {

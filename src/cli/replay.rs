@@ -58,7 +58,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let store = Rocks::open(scratch.path(), Family::LEDGER, app::memory(&config))?;
     let bad = match &args.file {
         None => {
-            let folder = DataFolder::open(&config.data)?;
+            let folder = DataFolder::open_existing(&config.data)?;
             let log = app::open_log(&config, &folder)?;
             let total = log.bounds()?.values().map(|bounds| bounds.end).sum();
             fold(

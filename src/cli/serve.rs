@@ -119,6 +119,13 @@ impl From<data_folder::Error> for Failure {
 
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Failure {
-        Failure::DataFolder(error.to_string())
+        match error {
+            store::Error::Setting(what) => Failure::Configuration(what),
+            store::Error::Closed(_)
+            | store::Error::NoSpace(_)
+            | store::Error::Io(_)
+            | store::Error::Corrupt(_)
+            | store::Error::InUse(_) => Failure::DataFolder(error.to_string()),
+        }
     }
 }

@@ -59,7 +59,7 @@ pub enum ReadError {
     #[error("the event log cannot be read now: {0}")]
     Unavailable(String),
     /// A record cannot be read, and never will be.
-    #[error("the event log is damaged at {at}: {what}")]
+    #[error("the event log is damaged at or behind {at}: {what}")]
     Damaged { at: Position, what: String },
 }
 

@@ -64,11 +64,11 @@ fn reasons(app: &App) -> Vec<String> {
 pub fn lag(app: &App) -> Result<u64, String> {
     let applied = app.progress.applied();
     let bounds = app.log.bounds().map_err(|error| error.to_string())?;
+    // Of a log that the store does not belong to it holds nothing.
+    let is_ours = applied.token.log == app.log.id();
+    let held = |partition: u32| applied.token.positions.get(&partition).filter(|_| is_ours);
     let behind = bounds.into_iter().map(|(partition, bounds)| {
-        let next = applied
-            .positions
-            .get(&partition)
-            .map_or(bounds.first, |offset| offset + 1);
+        let next = held(partition).map_or(bounds.first, |offset| offset + 1);
         bounds.end.saturating_sub(next)
     });
     Ok(behind.sum())

@@ -7,6 +7,8 @@ use super::{App, reading, stream};
 use crate::query::{Page, dead_letters, history};
 use crate::store::keys;
 use crate::wire::event_v1::operation_id_fault;
+use crate::wire::fault::{Fault, Rule};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::header::LINK;
 use axum::http::{HeaderMap, HeaderValue, Uri};
@@ -20,11 +22,13 @@ const PAGED: &[&str] = &["limit", "cursor", "position"];
 
 pub async fn history(
     State(app): State<Arc<App>>,
-    Path(operation_id): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
     let answer = async {
+        // Not UTF-8: no operation has this name.
+        let Path(operation_id) = path.map_err(|_| Refusal::NotFound)?;
         let params = Params::parse(&app, &uri, PAGED)?;
         let page = page(&params)?;
         let reading = reading::begin(&app, &headers, reading::token(&headers, &params)?).await?;
@@ -106,16 +110,11 @@ const BAD_CURSOR: Refusal = Refusal::Parameter {
 };
 
 fn page(params: &Params) -> Result<Page, Refusal> {
-    let limit = match params.get("limit").map(str::parse) {
+    let limit = match params.get("limit").map(str::parse::<u64>) {
         None => None,
-        Some(Ok(limit @ 1..=1000)) => Some(limit),
-        Some(_) => {
-            let what = "1 to 1000.";
-            return Err(Refusal::Parameter {
-                name: "limit",
-                what,
-            });
-        }
+        Some(Ok(limit @ 1..=1000)) => Some(limit as usize),
+        Some(Ok(_)) => return Err(Fault::new(Rule::Range, "limit", "1 to 1000.").into()),
+        Some(Err(_)) => return Err(Fault::new(Rule::Format, "limit", "must be a number.").into()),
     };
     let after = match params.get("cursor") {
         None => None,

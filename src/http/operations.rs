@@ -6,6 +6,7 @@ use super::{App, reading, stream};
 use crate::query::document::{self, Quick};
 use crate::query::list::{self, Format};
 use crate::wire::event_v1::operation_id_fault;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::header::{ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -14,11 +15,15 @@ use std::sync::Arc;
 
 pub async fn get(
     State(app): State<Arc<App>>,
-    Path(operation_id): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let answer = get_document(&app, operation_id, &uri, &headers).await;
+    let answer = match path {
+        Ok(Path(operation_id)) => get_document(&app, operation_id, &uri, &headers).await,
+        // Not UTF-8, so no operation has this name.
+        Err(_) => Err(Refusal::NotFound),
+    };
     refuse_as_the_origin(&app, &headers, &uri, answer)
 }
 

@@ -70,7 +70,7 @@ pub fn stamp_now(app: &App, mut response: Response) -> Response {
 }
 
 fn stamp(applied: &Applied, response: &mut Response) {
-    let value = HeaderValue::from_str(&applied.token).expect("a token is ASCII");
+    let value = HeaderValue::from_str(&applied.text).expect("a token is ASCII");
     response.headers_mut().insert(LEDGER_POSITION, value);
 }
 

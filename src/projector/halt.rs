@@ -38,7 +38,7 @@ pub enum Halt {
          `opledger rebuild`"
     )]
     Fold { stored: u32, known: u32 },
-    #[error("the log is damaged at {at}: {what}; restore it from a copy")]
+    #[error("the log is damaged at or behind {at}: {what}; restore it from a copy")]
     LogDamaged { at: Position, what: String },
     #[error("{0}")]
     StoreDamaged(String),

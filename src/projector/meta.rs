@@ -4,7 +4,7 @@
 use super::halt::{Halt, OpenError};
 use crate::event_log::Bounds;
 use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, keys};
-use crate::wire::position::{LogId, Position, Positions};
+use crate::wire::position::{LogId, Position, Positions, Token};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -42,6 +42,17 @@ pub fn open(db: &dyn Db, log: LogId) -> Result<Positions, OpenError> {
         Err(Halt::OtherLog { stored, found: log })?;
     }
     Ok(positions(db)?)
+}
+
+/// What the store says that it holds, of whatever log; `None` if it is new.
+pub fn held(db: &dyn Db) -> store::Result<Option<Token>> {
+    let Some(log) = db.get(Family::Meta, b"log")? else {
+        return Ok(None);
+    };
+    Ok(Some(Token {
+        log: LogId(log.try_into().map_err(|_| damaged("log"))?),
+        positions: positions(db)?,
+    }))
 }
 
 fn stamp(db: &dyn Db, log: LogId) -> store::Result<()> {

@@ -10,6 +10,7 @@ use super::meta;
 use crate::event_log::{EventLog, Limits, Logged, ReadError};
 use crate::query::progress::{Doing, Progress};
 use crate::store::{self, Db};
+use crate::wire::position::Token;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -117,7 +118,7 @@ impl Worker {
         let Some(mut projection) = self.open()? else {
             return Ok(());
         };
-        self.progress.publish(projection.positions().clone());
+        self.publish(&projection);
         self.progress.set_doing(Doing::Running);
         let mut reader = None;
         let mut cut = Vec::new();
@@ -149,10 +150,17 @@ impl Worker {
             let Some(tally) = self.apply(&mut projection, &cut)? else {
                 return Ok(());
             };
-            self.progress.publish(projection.positions().clone());
+            self.publish(&projection);
             self.watch.applied(&cut, &tally, started.elapsed());
         }
         Ok(())
+    }
+
+    fn publish(&self, projection: &Projection) {
+        self.progress.publish(Token {
+            log: self.log.id(),
+            positions: projection.positions().clone(),
+        });
     }
 
     fn open(&mut self) -> Result<Option<Projection>, Halt> {

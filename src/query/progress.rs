@@ -1,16 +1,18 @@
 //! How far the store is, for everyone who reads: the applied positions, what the
 //! projector is doing, and waiting for a position without polling.
 
-use crate::wire::position::{LogId, Positions, Token};
+use crate::wire::position::{Positions, Token};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
 
-/// What the store holds, and the same as a token.
+/// What the store holds, and the same as text. The log is the store's own: if the
+/// projector has halted because it is pointed at another, reads still say which
+/// log they come from.
 #[derive(Debug)]
 pub struct Applied {
-    pub positions: Positions,
-    pub token: String,
+    pub token: Token,
+    pub text: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +27,6 @@ pub enum Doing {
 }
 
 pub struct Progress {
-    log: LogId,
     applied: watch::Sender<Arc<Applied>>,
     doing: watch::Sender<Doing>,
 }
@@ -39,16 +40,12 @@ pub enum WaitError {
 }
 
 impl Progress {
-    pub fn new(log: LogId) -> Progress {
+    /// Begins with what the store holds.
+    pub fn new(held: Token) -> Progress {
         Progress {
-            log,
-            applied: watch::Sender::new(Applied::new(log, Positions::new())),
+            applied: watch::Sender::new(Applied::new(held)),
             doing: watch::Sender::new(Doing::Starting),
         }
-    }
-
-    pub fn log(&self) -> LogId {
-        self.log
     }
 
     /// Read it *before* the store: what is read then holds at least this much.
@@ -61,8 +58,8 @@ impl Progress {
     }
 
     /// After the write that these positions were part of.
-    pub fn publish(&self, positions: Positions) {
-        self.applied.send_replace(Applied::new(self.log, positions));
+    pub fn publish(&self, held: Token) {
+        self.applied.send_replace(Applied::new(held));
     }
 
     pub fn set_doing(&self, doing: Doing) {
@@ -71,11 +68,12 @@ impl Progress {
 
     /// Returns once the store holds all that the token names.
     pub async fn wait_for(&self, token: &Token, deadline: Instant) -> Result<(), WaitError> {
-        if token.log != self.log {
+        if token.log != self.applied().token.log {
             return Err(WaitError::OtherLog);
         }
         let mut applied = self.applied.subscribe();
-        let reached = applied.wait_for(|applied| covers(&applied.positions, &token.positions));
+        let reached =
+            applied.wait_for(|applied| covers(&applied.token.positions, &token.positions));
         match tokio::time::timeout_at(deadline.into(), reached).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(WaitError::TimedOut),
@@ -84,11 +82,10 @@ impl Progress {
 }
 
 impl Applied {
-    fn new(log: LogId, positions: Positions) -> Arc<Applied> {
-        let token = Token { log, positions };
+    fn new(token: Token) -> Arc<Applied> {
         Arc::new(Applied {
-            token: token.to_string(),
-            positions: token.positions,
+            text: token.to_string(),
+            token,
         })
     }
 }

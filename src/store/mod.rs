@@ -89,6 +89,9 @@ pub enum Error {
     /// A row cannot be read. The log can rebuild the store.
     #[error("the store is damaged: {0} (`opledger rebuild` makes a new one from the log)")]
     Corrupt(String),
+    /// A setting does not fit what is stored.
+    #[error("{0}")]
+    Setting(String),
     /// Another process works on this folder.
     #[error("the folder is in use by another process: {0}")]
     InUse(String),

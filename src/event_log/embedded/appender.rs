@@ -41,7 +41,7 @@ impl Appender {
             None => 0,
         };
         if partitions < stored {
-            return Err(Error::Io(format!(
+            return Err(Error::Setting(format!(
                 "the log has {stored} partitions and log.partitions is {partitions}: \
                  it can get more, not fewer"
             )));

@@ -96,7 +96,17 @@ impl Blocks {
             }
             Ok(())
         })
-        .map_err(|e| ReadError::Unavailable(e.to_string()))?;
+        .map_err(|error| match error {
+            // A checksum that is wrong stays wrong.
+            store::Error::Corrupt(what) => ReadError::Damaged {
+                at: Position {
+                    partition: ahead[0] as u32,
+                    offset: self.next[ahead[0]],
+                },
+                what,
+            },
+            other => ReadError::Unavailable(other.to_string()),
+        })?;
         match stretch.damage {
             Some((at, what)) => Err(ReadError::Damaged { at, what }),
             None => {
