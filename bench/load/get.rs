@@ -1,0 +1,169 @@
+//! Documents read a second over keep-alive connections: hot ones (a hundred,
+//! in memory) beside a process that serves one such document as a constant, and
+//! cold ones (each of all once, in no order, after a restart and with the
+//! kernel's cache emptied; neighbours in a block still share its reading).
+
+use crate::args::Setup;
+use crate::generate::Rng;
+use crate::http::{self, Connection};
+use crate::publish::publish;
+use crate::render;
+use crate::report::{Cells, Report, mib};
+use crate::server::{Server, evict};
+use crate::times::Times;
+use serde_json::json;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+#[derive(clap::Args)]
+pub struct Options {
+    #[arg(long, default_value_t = 200_000)]
+    operations: u64,
+    #[arg(long, default_value_t = 100)]
+    hot: usize,
+    #[arg(long, default_value_t = 32)]
+    connections: usize,
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+}
+
+pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report> {
+    let folder = tempfile::tempdir_in(&setup.folder)?;
+    let data = folder.path().join("data");
+    let server = Server::ledger(setup, &data)?;
+    let work = render::operations(options.operations, 6, 100, |events| events);
+    publish(&server, &work).await?;
+    drop(work);
+    // Compactions would be measured with what comes next.
+    server.settle().await?;
+
+    let requests = |ids: &mut dyn Iterator<Item = u64>| -> Requests {
+        let requests = ids.map(|i| http::get_operation(&render::operation_id(i), ""));
+        Arc::new(requests.collect())
+    };
+    // Every third has as many clusters, so that all are of one size.
+    let hot = requests(&mut (0..options.operations).step_by(3).take(options.hot));
+    let mut connection = Connection::open(server.address).await?;
+    let answer = connection.call(&hot[0]).await?;
+    answer.expect(200)?;
+    let file = folder.path().join("document");
+    std::fs::write(&file, answer.body)?;
+    let mut report = Report::new(
+        "get",
+        vec![
+            ("operations", json!(options.operations)),
+            ("hot", json!(hot.len())),
+            ("bytes of a hot document", json!(answer.body.len())),
+            ("connections", json!(options.connections)),
+            ("seconds", json!(options.seconds)),
+        ],
+    );
+
+    let mut constant = Command::new(std::env::current_exe()?);
+    constant.arg("static-server").arg(file);
+    let constant = Server::start(constant)?;
+    let (connections, seconds) = (options.connections, Duration::from_secs(options.seconds));
+    // In turns, so that what else the machine does falls on both.
+    for turn in 1..=2 {
+        for (what, server) in [("a constant", &constant), ("opledger, hot", &server)] {
+            let warming = Duration::from_millis(500);
+            hammer(server, &hot, usize::MAX, connections, warming).await?;
+            let found = hammer(server, &hot, usize::MAX, connections, seconds).await?;
+            report.row(format!("{what}, turn {turn}"), found.cells());
+        }
+    }
+    drop(constant);
+
+    server.stop().await?;
+    evict(&data)?;
+    let mut shuffled: Vec<u64> = (0..options.operations).collect();
+    Rng::new(1).shuffle(&mut shuffled);
+    let all = requests(&mut shuffled.into_iter());
+    let server = Server::ledger(setup, &data)?;
+    let found = hammer(&server, &all, all.len(), connections, seconds).await?;
+    report.row("opledger, cold", found.cells());
+    Ok(report)
+}
+
+type Requests = Arc<Vec<Vec<u8>>>;
+
+struct Found {
+    times: Times,
+    took: Duration,
+    bytes: u64,
+    cpu: f64,
+    disk_read: u64,
+}
+
+/// The requests in turn, no more than `most` nor for longer than `duration`; on
+/// each connection one after the other.
+async fn hammer(
+    server: &Server,
+    requests: &Requests,
+    most: usize,
+    connections: usize,
+    duration: Duration,
+) -> anyhow::Result<Found> {
+    let mut opened = Vec::new();
+    for _ in 0..connections {
+        opened.push(Connection::open(server.address).await?);
+    }
+    let next = Arc::new(AtomicUsize::new(0));
+    let (cpu, disk_read) = (server.cpu()?, server.disk_read()?);
+    let started = Instant::now();
+    let mut readers = JoinSet::new();
+    for mut connection in opened {
+        let (requests, next) = (requests.clone(), next.clone());
+        readers.spawn(async move {
+            let mut times = Times::default();
+            let mut bytes = 0;
+            let mut now = Instant::now();
+            while now < started + duration {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                if at >= most {
+                    break;
+                }
+                let answer = connection.call(&requests[at % requests.len()]).await?;
+                answer.expect(200)?;
+                bytes += answer.body.len() as u64;
+                let before = std::mem::replace(&mut now, Instant::now());
+                times.add(now - before);
+            }
+            anyhow::Ok((times, bytes))
+        });
+    }
+    let mut times = Times::default();
+    let mut bytes = 0;
+    while let Some(reader) = readers.join_next().await {
+        let (one, read) = reader??;
+        times.join(one);
+        bytes += read;
+    }
+    Ok(Found {
+        times,
+        took: started.elapsed(),
+        bytes,
+        cpu: server.cpu()? - cpu,
+        disk_read: server.disk_read()? - disk_read,
+    })
+}
+
+impl Found {
+    fn cells(mut self) -> Cells {
+        let count = self.times.count() as f64;
+        let seconds = self.took.as_secs_f64();
+        let mut cells = vec![
+            ("read", json!(self.times.count())),
+            ("GET/s", json!(count / seconds)),
+            ("MiB/s", mib((self.bytes as f64 / seconds) as u64)),
+            ("CPU µs/GET", json!(self.cpu * 1e6 / count)),
+            ("cores used", json!(self.cpu / seconds)),
+        ];
+        cells.extend(self.times.cells());
+        cells.push(("MiB from disk", mib(self.disk_read)));
+        cells
+    }
+}

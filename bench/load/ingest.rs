@@ -1,0 +1,131 @@
+//! Events a second that are taken in (202: durable) and made visible, sent in
+//! batches by a few senders. Beside it, before and after in the same run: the
+//! same bytes appended by each sender to a file of its own and synced batch by
+//! batch, which is what durability alone costs on this disk.
+
+use crate::args::Setup;
+use crate::http::{self, Connection};
+use crate::publish::publish;
+use crate::render::{self, Busy, Post, Work};
+use crate::report::{Report, mib, mib_per_second, per_second};
+use crate::server::{Server, disk};
+use anyhow::ensure;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+#[derive(clap::Args)]
+pub struct Options {
+    #[arg(long, default_value_t = 1_000_000)]
+    events: usize,
+    #[arg(long, default_value_t = 6)]
+    senders: usize,
+    /// Events a publish
+    #[arg(long, default_value_t = 100)]
+    batch: usize,
+    /// Operations that a sender reports on at the same time; 1 for one after the other
+    #[arg(long, default_value_t = 100)]
+    in_flight: usize,
+}
+
+pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report> {
+    let Options {
+        events,
+        senders,
+        batch,
+        in_flight,
+    } = *options;
+    let work = render::for_each_sender(senders, |sender| {
+        let share = events / senders + usize::from(sender < events % senders);
+        render::posts(Busy::new(sender, senders, in_flight).take(share), batch)
+    });
+    let posts = || work.iter().flat_map(|posts| &**posts);
+    let bytes: usize = posts().map(|post| post.body().len()).sum();
+    let mut report = Report::new(
+        "ingest",
+        vec![
+            ("events", json!(events)),
+            ("bytes an event", json!(bytes as f64 / events as f64)),
+            ("senders", json!(senders)),
+            ("batch", json!(batch)),
+            ("operations at a time", json!(senders * in_flight)),
+        ],
+    );
+    let folder = tempfile::tempdir_in(&setup.folder)?;
+    let bare = |report: &mut Report, when| -> anyhow::Result<()> {
+        let took = append(folder.path(), &work)?;
+        let figures = vec![
+            ("posted/s", per_second(events, took)),
+            ("MiB/s", mib_per_second(bytes, took)),
+            ("disk MiB", mib(bytes as u64)),
+        ];
+        report.row(format!("append and fdatasync, {when}"), figures);
+        Ok(())
+    };
+    bare(&mut report, "before")?;
+
+    let data = folder.path().join("data");
+    let server = Server::ledger(setup, &data)?;
+    let published = publish(&server, &work).await?;
+    report.row(
+        "opledger",
+        vec![
+            ("posted/s", per_second(events, published.posted)),
+            ("visible/s", per_second(events, published.visible)),
+            ("MiB/s", mib_per_second(bytes, published.posted)),
+            ("CPU µs/event", json!(published.cpu * 1e6 / events as f64)),
+            ("resident peak MiB", mib(server.resident_peak()?)),
+            ("disk MiB", mib(disk(&data)?)),
+            ("of it log MiB", mib(disk(&data.join("log"))?)),
+            ("store MiB", mib(disk(&data.join("store"))?)),
+        ],
+    );
+    for post in posts().step_by(1000) {
+        check(&server, &post.operation_id).await?;
+    }
+    drop(server);
+
+    bare(&mut report, "after")?;
+    Ok(report)
+}
+
+/// Each sender is a thread that appends its share to a file of its own.
+fn append(folder: &Path, work: &Work) -> anyhow::Result<Duration> {
+    let folder = tempfile::tempdir_in(folder)?;
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        let append = |(sender, posts): (usize, &Arc<Vec<Post>>)| {
+            let path = folder.path().join(sender.to_string());
+            let posts = posts.clone();
+            scope.spawn(move || append_one(&path, &posts))
+        };
+        let threads: Vec<_> = work.iter().enumerate().map(append).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().expect("appending does not panic"))
+    })?;
+    Ok(started.elapsed())
+}
+
+fn append_one(path: &Path, posts: &[Post]) -> anyhow::Result<()> {
+    let mut file = File::create(path)?;
+    for post in posts {
+        file.write_all(post.body())?;
+        file.sync_data()?;
+    }
+    Ok(())
+}
+
+/// Fast is worth nothing if it is not there.
+async fn check(server: &Server, operation_id: &str) -> anyhow::Result<()> {
+    let mut connection = Connection::open(server.address).await?;
+    let request = http::get_operation(operation_id, "");
+    let answer = connection.call(&request).await?;
+    answer.expect(200)?;
+    let document: Value = serde_json::from_slice(answer.body)?;
+    ensure!(document["operation_id"] == operation_id, "{document}");
+    Ok(())
+}

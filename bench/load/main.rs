@@ -1,0 +1,77 @@
+//! Measures a running ledger from outside: starts the built binary in a folder of
+//! its own, loads it over loopback, and prints a table. What is measured, and
+//! beside what, stands at the top of each module.
+//!
+//!     cargo run --release --example load -- ingest
+//!
+//! The load shares the machine with what it loads. So each row also has the
+//! processor time of the process that is measured, which hardly depends on that.
+
+mod args;
+#[allow(dead_code)]
+#[path = "../../tests/support/generate.rs"]
+mod generate;
+mod get;
+mod http;
+mod ingest;
+mod latency;
+mod memory;
+mod publish;
+// What `generate` is built on.
+#[allow(dead_code)]
+#[path = "../../tests/support/reference.rs"]
+mod reference;
+mod render;
+mod report;
+mod server;
+mod static_server;
+mod times;
+mod wide;
+
+use anyhow::{Context, bail};
+use args::{Args, What};
+use clap::Parser;
+use report::Report;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("load: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(args: Args) -> anyhow::Result<()> {
+    if let What::StaticServer { file } = &args.what {
+        return static_server::serve(file).await;
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    // What is dropped on the way out kills its process and removes its folder.
+    let report = tokio::select! {
+        report = measure(&args) => report?,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
+    };
+    print!("{}", report.markdown());
+    if let Some(file) = &args.json {
+        std::fs::write(file, report.json()).with_context(|| file.display().to_string())?;
+    }
+    Ok(())
+}
+
+async fn measure(args: &Args) -> anyhow::Result<Report> {
+    let setup = args.setup()?;
+    match &args.what {
+        What::Ingest(options) => ingest::measure(&setup, options).await,
+        What::Get(options) => get::measure(&setup, options).await,
+        What::Latency(options) => latency::measure(&setup, options).await,
+        What::Memory(options) => memory::measure(&setup, options).await,
+        What::Wide(options) => wide::measure(&setup, options).await,
+        What::StaticServer { .. } => unreachable!("it measures nothing"),
+    }
+}

@@ -1,0 +1,140 @@
+//! Events as requests, rendered before any clock starts.
+
+use crate::generate::realistic;
+use crate::http;
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::vec::IntoIter;
+
+const ONE: &str = "application/cloudevents+json";
+const BATCH: &str = "application/cloudevents-batch+json";
+
+/// One publish.
+pub struct Post {
+    pub request: Vec<u8>,
+    head: usize,
+    pub events: usize,
+    /// Of the last event.
+    pub operation_id: String,
+}
+
+/// What each sender publishes, in its order.
+pub type Work = Vec<Arc<Vec<Post>>>;
+
+impl Post {
+    fn of(events: Vec<Value>) -> Post {
+        let count = events.len();
+        let subject = events.last().and_then(|event| event["subject"].as_str());
+        let operation_id = subject.expect("an event has a subject").to_owned();
+        let (content_type, body) = match &events[..] {
+            [event] => (ONE, event.to_string()),
+            _ => (BATCH, Value::Array(events).to_string()),
+        };
+        let request = http::post("/v1/events", content_type, body.as_bytes());
+        Post {
+            head: request.len() - body.len(),
+            request,
+            events: count,
+            operation_id,
+        }
+    }
+
+    pub fn body(&self) -> &[u8] {
+        &self.request[self.head..]
+    }
+}
+
+/// All events, cut into publishes.
+pub fn posts(events: impl Iterator<Item = Value>, batch: usize) -> Vec<Post> {
+    let mut events = events.peekable();
+    let mut posts = Vec::new();
+    while events.peek().is_some() {
+        posts.push(Post::of(events.by_ref().take(batch).collect()));
+    }
+    posts
+}
+
+/// Rendered side by side.
+pub fn for_each_sender(senders: usize, posts: impl Fn(usize) -> Vec<Post> + Sync) -> Work {
+    std::thread::scope(|scope| {
+        let posts = &posts;
+        let threads = (0..senders).map(|sender| scope.spawn(move || posts(sender)));
+        let threads: Vec<_> = threads.collect();
+        let rendered = threads.into_iter().map(|thread| thread.join());
+        rendered
+            .map(|posts| Arc::new(posts.expect("rendering does not panic")))
+            .collect()
+    })
+}
+
+/// Publishes dealt out to the senders in turn, so that their order stays about
+/// the same.
+pub fn deal(posts: Vec<Post>, senders: usize) -> Work {
+    let mut dealt: Vec<Vec<Post>> = (0..senders).map(|_| Vec::new()).collect();
+    for (at, post) in posts.into_iter().enumerate() {
+        dealt[at % senders].push(post);
+    }
+    dealt.into_iter().map(Arc::new).collect()
+}
+
+/// All ordinary operations up to a number, one after the other.
+pub fn operations(
+    count: u64,
+    senders: usize,
+    batch: usize,
+    keep: fn(Vec<Value>) -> Vec<Value>,
+) -> Work {
+    for_each_sender(senders, |sender| {
+        let own = (sender as u64..count).step_by(senders);
+        posts(own.flat_map(|i| keep(realistic(i))), batch)
+    })
+}
+
+pub fn operation_id(i: u64) -> String {
+    let first = &realistic(i)[0];
+    first["subject"].as_str().expect("a subject").to_owned()
+}
+
+/// Ordinary operations as one sender meets them: so many go on at once, and an
+/// event of each follows upon an event of another. Without end.
+pub struct Busy {
+    next: u64,
+    step: u64,
+    going_on: VecDeque<IntoIter<Value>>,
+}
+
+impl Busy {
+    pub fn new(sender: usize, senders: usize, in_flight: usize) -> Busy {
+        let mut busy = Busy {
+            next: sender as u64,
+            step: senders as u64,
+            going_on: VecDeque::new(),
+        };
+        for _ in 0..in_flight {
+            let operation = busy.begin();
+            busy.going_on.push_back(operation);
+        }
+        busy
+    }
+
+    fn begin(&mut self) -> IntoIter<Value> {
+        let operation = realistic(self.next).into_iter();
+        self.next += self.step;
+        operation
+    }
+}
+
+impl Iterator for Busy {
+    type Item = Value;
+
+    fn next(&mut self) -> Option<Value> {
+        let mut operation = self.going_on.pop_front()?;
+        let event = operation.next();
+        if operation.len() == 0 {
+            operation = self.begin();
+        }
+        self.going_on.push_back(operation);
+        event
+    }
+}
