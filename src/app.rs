@@ -4,26 +4,31 @@
 //! | what | owner | on an error | at the end |
 //! |---|---|---|---|
 //! | HTTP server, a task a connection | `run` | the connection ends | 1. takes no more, a grace for the rest |
-//! | projector, a thread | `Ledger` | tries again, or halts with a reason | 2. finishes its cut |
-//! | log appender, a thread | `Embedded` | refuses until it can write | 3. writes what it accepted |
-//! | store | `Ledger` | reopened by the projector | 4. flushed and closed |
+//! | projector with its intake and watchdog, a thread each | `Ledger` | tries again, or halts with a reason | 2. finishes its cut |
+//! | forwarder of dead letters, a thread | `Ledger` | tries again | 3. finishes its letter |
+//! | log: appender of the embedded one; checks and librdkafka's threads of Kafka's | `Log` | refuses until it can write | 4. writes what it accepted |
+//! | store | `Ledger` | reopened by the projector | 5. flushed and closed |
 
 use crate::config::Config;
 use crate::data_folder::{self, DataFolder};
+use crate::dead_letter::Forwarder;
 use crate::domain::Timestamp;
 use crate::event_log::embedded::{self, Embedded};
-use crate::event_log::{EventLog, Limits};
+use crate::event_log::kafka::{self, BadOptions, Kafka, NewTopics};
+use crate::event_log::{EventLog, Limits, ReadError};
 use crate::http;
 use crate::metrics::ProjectorMetrics;
 use crate::projector::meta;
 use crate::projector::run::{Projector, Settings};
+use crate::projector::step::Rules;
 use crate::query::progress::Progress;
 use crate::store::rocks::{Memory, Rocks};
 use crate::store::{self, Db, Family};
-use crate::wire::position::{Positions, Token};
 use crate::wire::time::TimeStyle;
 use metrics_exporter_prometheus::PrometheusHandle;
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
@@ -35,6 +40,8 @@ pub enum Error {
     Folder(#[from] data_folder::Error),
     #[error(transparent)]
     Store(#[from] store::Error),
+    #[error(transparent)]
+    Kafka(#[from] BadOptions),
     #[error("no thread could be started: {0}")]
     Thread(std::io::Error),
 }
@@ -43,15 +50,74 @@ pub enum Error {
 /// that it shall stop depends on it.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// A ledger on its embedded log, projecting.
+/// A ledger on its log, projecting.
 pub struct Ledger {
     // In the order in which they must end.
     projector: Projector,
-    log: Arc<Embedded>,
+    forwarder: Option<Forwarder>,
+    log: Log,
     store: Arc<Rocks>,
     progress: Arc<Progress>,
     config: Config,
     _folder: DataFolder,
+}
+
+/// The log of a deployment: there is one.
+#[derive(Clone)]
+pub enum Log {
+    Embedded(Arc<Embedded>),
+    Kafka(Arc<Kafka>),
+}
+
+impl Log {
+    /// What `config` names; only the embedded one needs the folder. `create` allows
+    /// missing topics to be made.
+    pub fn open(config: &Config, folder: Option<&DataFolder>, create: bool) -> Result<Log, Error> {
+        Ok(match folder.filter(|_| !uses_kafka(config)) {
+            Some(folder) => Log::Embedded(Arc::new(open_embedded(config, &folder.log())?)),
+            None => Log::Kafka(Arc::new(Kafka::open(kafka(config, create))?)),
+        })
+    }
+
+    /// By partition, the first offset whose record arrived at this time or later; the
+    /// end, where there is none.
+    pub fn offsets_at(&self, time: Timestamp) -> Result<BTreeMap<u32, u64>, ReadError> {
+        match self {
+            Log::Kafka(log) => log.offsets_at(time.as_millis()),
+            Log::Embedded(log) => log.offsets_at(time),
+        }
+    }
+
+    pub fn port(&self) -> Arc<dyn EventLog> {
+        match self {
+            Log::Embedded(log) => log.clone(),
+            Log::Kafka(log) => log.clone(),
+        }
+    }
+}
+
+pub fn uses_kafka(config: &Config) -> bool {
+    !config.kafka.bootstrap.is_empty()
+}
+
+pub fn kafka(config: &Config, create: bool) -> kafka::Settings {
+    let (kafka, options) = (&config.kafka, &config.kafka_options);
+    kafka::Settings {
+        bootstrap: kafka.bootstrap.clone(),
+        topic: kafka.topic.clone(),
+        create: (create && kafka.create_topics).then_some(NewTopics {
+            partitions: kafka.partitions,
+            replication: (kafka.replication > 0).then_some(kafka.replication),
+        }),
+        group: kafka.group.clone(),
+        options: options.all.0.clone(),
+        producer: options.producer.0.clone(),
+        consumer: options.consumer.0.clone(),
+        max_waiting: config.log.max_waiting,
+        publish_timeout: config.log.publish_timeout,
+        max_event: config.events.max_size,
+        fetch_ahead: 2 * config.projector.cut_bytes,
+    }
 }
 
 pub fn memory(config: &Config) -> Memory {
@@ -67,8 +133,8 @@ pub const LOG_MEMORY: Memory = Memory {
     write_buffers: 32 << 20,
 };
 
-pub fn open_log(config: &Config, folder: &DataFolder) -> store::Result<Embedded> {
-    let db = Rocks::open(&folder.log(), Family::EMBEDDED_LOG, LOG_MEMORY)?;
+fn open_embedded(config: &Config, path: &Path) -> store::Result<Embedded> {
+    let db = Rocks::open(path, Family::EMBEDDED_LOG, LOG_MEMORY)?;
     let settings = embedded::Settings {
         partitions: config.log.partitions,
         max_waiting: config.log.max_waiting,
@@ -81,6 +147,15 @@ pub fn times(config: &Config) -> TimeStyle {
     TimeStyle {
         separator: config.document.time_separator.clone(),
         offset: config.document.time_offset,
+    }
+}
+
+/// What records of the configured log are judged by.
+pub fn rules(config: &Config) -> Rules {
+    Rules {
+        max_size: config.events.max_size as usize,
+        clock_ahead: config.events.clock_ahead,
+        forward_dead_letters: uses_kafka(config),
     }
 }
 
@@ -98,18 +173,16 @@ fn wall_clock() -> Timestamp {
 impl Ledger {
     pub fn open(config: Config) -> Result<Ledger, Error> {
         let folder = DataFolder::open(&config.data)?;
-        let log = Arc::new(open_log(&config, &folder)?);
         let store = Arc::new(Rocks::open(
             &folder.store(),
             Family::LEDGER,
             memory(&config),
         )?);
         // Known before the first read, whether or not the projector will run.
-        let nothing = Token {
-            log: log.id(),
-            positions: Positions::new(),
-        };
-        let progress = Arc::new(Progress::new(meta::held(&*store)?.unwrap_or(nothing)));
+        let held = meta::held(&*store)?;
+        // A topic that is made anew would be another log than the store's.
+        let log = Log::open(&config, Some(&folder), held.is_none())?;
+        let progress = Arc::new(Progress::new(held));
         let settings = Settings {
             limits: Limits {
                 records: config.projector.cut_records,
@@ -118,17 +191,24 @@ impl Ledger {
             },
             hot_bytes: config.projector.hot_cache,
             retry_max: config.projector.retry_max,
+            rules: rules(&config),
+            check_every: uses_kafka(&config).then_some(config.kafka.check_interval),
         };
         let projector = Projector::start(
             store.clone(),
-            log.clone(),
+            log.port(),
             progress.clone(),
             Box::new(ProjectorMetrics),
             settings,
         )
         .map_err(Error::Thread)?;
+        let forwarder = match &log {
+            Log::Embedded(_) => None,
+            Log::Kafka(log) => Some(Forwarder::start(store.clone(), log.clone())),
+        };
         Ok(Ledger {
             projector,
+            forwarder: forwarder.transpose().map_err(Error::Thread)?,
             log,
             store,
             progress,
@@ -147,7 +227,7 @@ impl Ledger {
         let server = self.config.server.clone();
         let app = Arc::new(http::App {
             db: self.store.clone() as Arc<dyn Db>,
-            log: self.log.clone(),
+            log: self.log.port(),
             progress: self.progress.clone(),
             defects: Default::default(),
             times: times(&self.config),
@@ -164,6 +244,7 @@ impl Ledger {
 
     fn close(self) {
         drop(self.projector);
+        drop(self.forwarder);
         drop(self.log);
         // Only makes the next start quicker: the log has everything.
         if let Err(error) = self.store.flush() {

@@ -34,6 +34,8 @@ pub struct Config {
     pub server: Server,
     pub events: Events,
     pub log: Log,
+    pub kafka: Kafka,
+    pub kafka_options: KafkaOptions,
     pub projector: Projector,
     pub store: Store,
     pub document: Document,
@@ -89,6 +91,31 @@ pub struct Log {
     /// Bytes of appends queued for the disk; beyond: 429.
     pub max_waiting: u64,
     pub publish_timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kafka {
+    /// `host:port`, several separated by commas; empty for the embedded log.
+    pub bootstrap: String,
+    pub topic: String,
+    /// Makes the topics that are missing, for a store that is new.
+    pub create_topics: bool,
+    /// Of topics that are made.
+    pub partitions: u32,
+    /// The same; 0 leaves it to the cluster.
+    pub replication: u16,
+    /// The consumer group that lag tools watch.
+    pub group: String,
+    /// How often the topic is compared with what was applied of it.
+    pub check_interval: Duration,
+}
+
+/// Options of librdkafka, as it knows them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct KafkaOptions {
+    pub all: Options,
+    pub producer: Options,
+    pub consumer: Options,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -183,6 +210,9 @@ macro_rules! rows {
 pub struct Overrides {
     pub data: Option<String>,
     pub listen: Option<String>,
+    pub kafka: Option<String>,
+    pub topic: Option<String>,
+    pub create_topics: bool,
 }
 
 impl Default for Config {
@@ -214,6 +244,16 @@ impl Default for Config {
                 max_waiting: 64 * MIB,
                 publish_timeout: secs(30),
             },
+            kafka: Kafka {
+                bootstrap: String::new(),
+                topic: "opledger.events".into(),
+                create_topics: false,
+                partitions: 6,
+                replication: 0,
+                group: "opledger".into(),
+                check_interval: secs(5),
+            },
+            kafka_options: KafkaOptions::default(),
             projector: Projector {
                 cut_records: 5000,
                 cut_bytes: 16 * MIB,
@@ -295,6 +335,8 @@ impl Config {
             server,
             events,
             log,
+            kafka,
+            kafka_options,
             projector,
             store,
             document,
@@ -327,6 +369,15 @@ impl Config {
             max_waiting: bytes(KIB..=1024 * GIB),
             publish_timeout: duration(ms(1)..=secs(3600)),
         }));
+        settings.extend(rows!(Kafka kafka {
+            bootstrap: servers(),
+            topic: topic_name(),
+            create_topics: switch(),
+            partitions: count(1..=1024),
+            replication: count(0..=100),
+            group: name(),
+            check_interval: duration(ms(100)..=secs(3600)),
+        }));
         settings.extend(rows!(Projector projector {
             cut_records: count(1..=1_000_000),
             cut_bytes: bytes(KIB..=4 * GIB),
@@ -349,7 +400,11 @@ impl Config {
         }));
         Table {
             settings,
-            free: Vec::new(),
+            free: vec![
+                ("kafka.options", &mut kafka_options.all),
+                ("kafka.producer", &mut kafka_options.producer),
+                ("kafka.consumer", &mut kafka_options.consumer),
+            ],
         }
     }
 

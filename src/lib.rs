@@ -5,6 +5,7 @@ pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod data_folder;
+pub mod dead_letter;
 pub mod domain;
 pub mod event_log;
 pub mod http;

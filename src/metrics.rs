@@ -1,13 +1,13 @@
 //! What is measured, by name. Base units, no label that grows with operations.
 
-use crate::event_log::Logged;
+use crate::event_log::{Logged, kafka};
 use crate::projector::Tally;
-use crate::projector::run::Watch;
+use crate::projector::run::{Took, Watch};
 use crate::store;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
@@ -58,6 +58,39 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "opledger_projector_lag_records",
         "Records of the log not yet in the store"
     );
+    describe_counter!(
+        "opledger_clock_ahead_total",
+        "Events whose time was further ahead of their arrival than is allowed"
+    );
+    describe_gauge!(
+        "opledger_partition_lag_records",
+        "Records of a partition not yet in the store, by the reader's position"
+    );
+    describe_gauge!(
+        "opledger_log_first_offset",
+        "The oldest offset that a partition of the log still has"
+    );
+    describe_gauge!(
+        "opledger_log_end_offset",
+        "The offset that a partition of the log gives out next"
+    );
+    describe_gauge!(
+        "opledger_applied_offset",
+        "The offset of a partition behind all that is in the store"
+    );
+    describe_gauge!(
+        "opledger_dead_letters_unsent",
+        "Dead letters that the dead-letter topic does not have, by state"
+    );
+    describe_gauge!(
+        "opledger_projector_state",
+        "1 for what the projector is doing, 0 for everything else"
+    );
+    describe_histogram!(
+        "opledger_log_read_seconds",
+        "Time to get the records of one batch, the wait for the first one included"
+    );
+    kafka::describe_metrics();
     describe_gauge!(
         "opledger_disk_free_bytes",
         "Free space where the data folder lies"
@@ -100,7 +133,10 @@ impl Watch for ProjectorMetrics {
         }
     }
 
-    fn applied(&mut self, cut: &[Logged], tally: &Tally, took: Duration) {
+    fn applied(&mut self, cut: &[Logged], tally: &Tally, took: Took) {
+        if cut.is_empty() {
+            return;
+        }
         counter!("opledger_events_applied_total").increment(tally.applied);
         for (reason, count) in &tally.dead_letters {
             counter!("opledger_dead_letters_total", "reason" => *reason).increment(*count);
@@ -109,11 +145,13 @@ impl Watch for ProjectorMetrics {
             gauge!("opledger_anomalies", "kind" => *kind).increment(*change as f64);
         }
         counter!("opledger_terminal_revised_total").increment(tally.terminal_revised);
+        counter!("opledger_clock_ahead_total").increment(tally.clock_ahead);
         counter!("opledger_snapshots_refolded_total").increment(tally.refolded);
         histogram!("opledger_cut_records").record(cut.len() as f64);
         let bytes: usize = cut.iter().map(|logged| logged.record.size()).sum();
         histogram!("opledger_cut_bytes").record(bytes as f64);
-        histogram!("opledger_cut_apply_seconds").record(took.as_secs_f64());
+        histogram!("opledger_cut_apply_seconds").record(took.apply.as_secs_f64());
+        histogram!("opledger_log_read_seconds").record(took.read.as_secs_f64());
         if let Some(oldest) = cut.iter().map(|logged| logged.record.arrived).min() {
             let now = SystemTime::now()
                 .duration_since(UNIX_EPOCH)

@@ -17,6 +17,7 @@ fn record(value: Option<Vec<u8>>, headers: Vec<(String, Option<Vec<u8>>)>) -> Re
         .collect();
     Record {
         arrived: Timestamp::from_millis(0),
+        claimed: false,
         key: None,
         headers: Headers(headers),
         value: value.map(Bytes::from),

@@ -7,47 +7,7 @@ use std::collections::BTreeMap;
 use support::generate::{self, Rng};
 use support::reference;
 use support::server::{BATCH, ONE, Server};
-
-struct Story {
-    name: String,
-    events: Vec<Value>,
-    /// After so many events, this document.
-    expected: Vec<(usize, Value)>,
-}
-
-fn stories() -> Vec<Story> {
-    let folder = format!("{}/tests/scenarios", env!("CARGO_MANIFEST_DIR"));
-    let mut stories = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let Some(name) = path.to_str().unwrap().strip_suffix(".events.jsonl") else {
-            continue;
-        };
-        let lines = std::fs::read_to_string(&path).unwrap();
-        let expected = std::fs::read_to_string(format!("{name}.expected.json")).unwrap();
-        let expected: Vec<Value> = serde_json::from_str(&expected).unwrap();
-        let step = |step: Value| {
-            (
-                step["after"].as_u64().unwrap() as usize,
-                step["document"].clone(),
-            )
-        };
-        stories.push(Story {
-            name: name.to_owned(),
-            events: lines
-                .lines()
-                .map(|line| serde_json::from_str(line).unwrap())
-                .collect(),
-            expected: expected.into_iter().map(step).collect(),
-        });
-    }
-    assert!(stories.len() >= 12);
-    stories
-}
-
-fn subject(events: &[Value]) -> &str {
-    events[0]["subject"].as_str().unwrap()
-}
+use support::stories::{body_operations, check_bodies, stories, subject};
 
 #[test]
 fn every_story_gives_its_document_after_each_named_prefix() {
@@ -99,72 +59,12 @@ fn any_shuffle_with_repeats_gives_the_same_bytes() {
     }
 }
 
-/// `(requests, responses)` of tests/bodies.
-fn bodies() -> (Vec<Value>, Vec<Value>) {
-    let read = |name: &str| {
-        let path = format!("{}/tests/bodies/{name}.jsonl", env!("CARGO_MANIFEST_DIR"));
-        let lines = std::fs::read_to_string(path).unwrap();
-        lines
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
-    };
-    (read("requests"), read("responses"))
-}
-
 #[test]
 fn every_body_comes_back_byte_for_byte() {
     let server = Server::start();
-    let (requests, responses) = bodies();
-    let mut sent = BTreeMap::new();
-    let mut batch = Vec::new();
-    for i in 0..requests.len().max(responses.len()) {
-        let id = format!("body-{i}");
-        let request = &requests[i % requests.len()];
-        let response = &responses[i % responses.len()];
-        let request =
-            json!({"uri": request["uri"], "method": request["method"], "body": request["body"]});
-        let response = json!({"status_code": response["status_code"], "body": response["body"]});
-        let event = |n: u32, kind: &str, data: Value| {
-            json!({"specversion": "1.0", "id": format!("{id}-{n}"), "source": "/w", "subject": id,
-                "type": format!("opledger.{kind}.v1"), "time": format!("2024-05-06T07:08:0{n}Z"), "data": data})
-        };
-        let lane = |mut data: Value| {
-            data["cluster_id"] = json!("1");
-            data
-        };
-        batch.push(event(0, "operation.created", json!({"request": request})));
-        batch.push(event(
-            1,
-            "cluster.request_sent",
-            lane(json!({"request": request})),
-        ));
-        batch.push(event(
-            2,
-            "cluster.response_received",
-            lane(json!({"response": response})),
-        ));
-        batch.push(event(
-            3,
-            "rollback.attempted",
-            lane(json!({"request": request, "response": response})),
-        ));
-        batch.push(event(4, "operation.failed", json!({"response": response})));
-        sent.insert(id, (request, response));
-    }
-    let token = server.publish(&batch);
-    for (id, (request, response)) in sent {
-        let document = server.document(&id, &token).expect("created");
-        assert_eq!(document["request"], request);
-        assert_eq!(document["response"], response);
-        for lanes in [
-            &document["target_clusters"],
-            &document["rollbacks"]["target_clusters"],
-        ] {
-            assert_eq!(lanes[0]["request"], request);
-            assert_eq!(lanes[0]["response"], response);
-        }
-    }
+    let (events, sent) = body_operations();
+    let token = server.publish(&events);
+    check_bodies(&server, &token, &sent);
 }
 
 #[test]

@@ -72,11 +72,13 @@ async fn a_log_is_the_same_log_after_a_restart() {
     let first = log
         .publish(vec![record("a", "1"), record("a", "2")])
         .await
-        .unwrap();
+        .unwrap()
+        .positions;
     drop(log);
     let log = embedded(rocks(folder.path()), SETTINGS).unwrap();
     assert_eq!(log.id(), id);
-    let next = log.publish(vec![record("a", "3")]).await.unwrap();
+    let id = id.unwrap();
+    let next = log.publish(vec![record("a", "3")]).await.unwrap().positions;
     assert_eq!(next[0].partition, first[1].partition);
     assert_eq!(next[0].offset, first[1].offset + 1);
     let limits = Limits {
@@ -85,7 +87,7 @@ async fn a_log_is_the_same_log_after_a_restart() {
         patience: Duration::from_secs(1),
     };
     let mut read = Vec::new();
-    log.reader(&Positions::new())
+    log.reader(id, &Positions::new())
         .unwrap()
         .read(&limits, &mut read)
         .unwrap();

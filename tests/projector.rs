@@ -5,10 +5,11 @@ mod support;
 use bytes::Bytes;
 use opledger::domain::Timestamp;
 use opledger::event_log::memory::Memory as MemoryLog;
-use opledger::event_log::{EventLog, Limits, Logged};
+use opledger::event_log::{EventLog, Identity, Limits, Logged};
 use opledger::projector::halt::OpenError;
-use opledger::projector::run::{Projector, Settings, Watch};
-use opledger::projector::{Halt, Projection, Tally, meta};
+use opledger::projector::run::{Projector, Settings, Took, Watch};
+use opledger::projector::step::Rules;
+use opledger::projector::{Cut, Halt, Projection, Tally, meta};
 use opledger::query::progress::{Doing, Progress};
 use opledger::query::{Page, dead_letters, document};
 use opledger::store::memory::{Fault, Memory};
@@ -29,7 +30,7 @@ struct Silent;
 
 impl Watch for Silent {
     fn anomalies(&mut self, _: &BTreeMap<&'static str, i64>) {}
-    fn applied(&mut self, _: &[Logged], _: &Tally, _: Duration) {}
+    fn applied(&mut self, _: &[Logged], _: &Tally, _: Took) {}
     fn failed(&mut self, _: &store::Error) {}
 }
 
@@ -39,12 +40,7 @@ struct Running {
 }
 
 fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
-    let nothing = Token {
-        log: log.id(),
-        positions: Default::default(),
-    };
-    let held = meta::held(&*db).unwrap().unwrap_or(nothing);
-    let progress = Arc::new(Progress::new(held));
+    let progress = Arc::new(Progress::new(meta::held(&*db).unwrap()));
     let settings = Settings {
         limits: Limits {
             records: 100,
@@ -53,6 +49,11 @@ fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
         },
         hot_bytes: 1 << 20,
         retry_max: Duration::from_millis(50),
+        rules: Rules {
+            max_size: 4096,
+            ..Rules::NONE
+        },
+        check_every: Some(Duration::from_millis(10)),
     };
     let log = Arc::new(log.clone());
     let projector = Projector::start(db, log, progress.clone(), Box::new(Silent), settings);
@@ -86,7 +87,7 @@ impl Running {
             .filter(|(_, b)| b.end > 0)
             .map(|(p, b)| (*p, b.end - 1));
         let token = Token {
-            log: log.id(),
+            log: log.id().unwrap(),
             positions: positions.collect(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -103,6 +104,7 @@ impl Running {
 fn record(key: Option<&str>, value: Option<&str>) -> Record {
     Record {
         arrived: Timestamp::from_millis(0),
+        claimed: false,
         key: key.map(|key| Bytes::from(key.to_owned())),
         headers: Headers::default(),
         value: value.map(|value| Bytes::from(value.to_owned())),
@@ -210,8 +212,8 @@ fn a_hundred_thousand_random_records_stop_nothing() {
     let last = log.append(0, record(None, Some(&created("after-all").to_string())));
     // One cut holds thousands of them: the batches of the rebuild.
     let db = Memory::default();
-    let mut projection = Projection::open(&db, LOG, 1 << 20).unwrap();
-    let mut reader = log.reader(&Default::default()).unwrap();
+    let mut projection = Projection::open(&db, &named(LOG), 1 << 20, Rules::NONE).unwrap();
+    let mut reader = log.reader(LOG, &Default::default()).unwrap();
     let limits = Limits {
         records: 10_000,
         bytes: usize::MAX,
@@ -223,6 +225,7 @@ fn a_hundred_thousand_random_records_stop_nothing() {
         if cut.is_empty() {
             break;
         }
+        let cut = Cut::decode(cut, &Rules::NONE);
         projection.apply(&db, &cut).unwrap();
     }
     assert_eq!(projection.positions()[&0], last.offset);
@@ -258,6 +261,11 @@ fn a_store_that_fails_is_tried_until_it_works() {
     );
 }
 
+fn named(id: LogId) -> Identity {
+    let name = "a test".into();
+    Identity { id, name }
+}
+
 fn put(db: &dyn Db, key: &[u8], value: &[u8]) {
     let mut batch = Batch::default();
     batch.put(Family::Meta, key, value);
@@ -265,9 +273,9 @@ fn put(db: &dyn Db, key: &[u8], value: &[u8]) {
 }
 
 fn halt(db: &dyn Db, log: LogId) -> Halt {
-    match Projection::open(db, log, 1000) {
+    match Projection::open(db, &named(log), 1000, Rules::NONE) {
         Err(OpenError::Halt(halt)) => halt,
-        Err(OpenError::Store(error)) => panic!("{error}"),
+        Err(error) => panic!("{error}"),
         Ok(_) => panic!("it opened"),
     }
 }
@@ -275,13 +283,102 @@ fn halt(db: &dyn Db, log: LogId) -> Halt {
 #[test]
 fn a_store_of_another_log_format_or_fold_is_refused() {
     let db = Memory::default();
-    Projection::open(&db, LOG, 1000).unwrap();
+    Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
     let found = LogId(*b"another0");
-    assert_eq!(halt(&db, found), Halt::OtherLog { stored: LOG, found });
+    match halt(&db, found) {
+        Halt::OtherLog { stored, found } => {
+            assert_eq!(stored, "testing0 (a test)");
+            assert_eq!(found, "another0 (a test)");
+        }
+        other => panic!("{other}"),
+    }
     put(&db, b"fold", &(meta::FOLD + 1).to_be_bytes());
     assert!(matches!(halt(&db, LOG), Halt::Fold { .. }));
     put(&db, b"format", &[meta::FORMAT + 1]);
     assert!(matches!(halt(&db, LOG), Halt::Format { .. }));
+}
+
+#[test]
+fn a_store_of_the_format_before_is_read_and_lifted() {
+    let db = Memory::default();
+    Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
+    put(&db, b"format", &[1]);
+    // Positions had no marks.
+    put(&db, b"position/\0\0\0\x03", &7u64.to_be_bytes());
+    let projection = Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
+    assert_eq!(projection.positions(), [(3, 7)].into());
+    assert_eq!(projection.anchors()[&3].mark, None);
+    let format = db.get(Family::Meta, b"format").unwrap().unwrap();
+    assert_eq!(format, [meta::FORMAT]);
+}
+
+/// Ways in which a log turns into something else, seen while the projector runs and
+/// when it starts.
+#[test]
+fn a_log_that_is_not_what_it_was_halts_with_nothing_of_it_applied() {
+    let event = |id: &str| record(None, Some(&created(id).to_string()));
+    let old = || vec![event("first"), event("second")];
+    let other = LogId(*b"another0");
+    type Change = (&'static str, LogId, Vec<Record>, &'static str);
+    let changes: Vec<Change> = vec![
+        (
+            "made anew with fewer records",
+            other,
+            vec![event("new")],
+            "belongs to the log",
+        ),
+        (
+            "made anew with more",
+            other,
+            vec![event("new"); 9],
+            "belongs to the log",
+        ),
+        ("cut off", LOG, vec![event("first")], "ends before offset"),
+        (
+            "cut off and written on",
+            LOG,
+            vec![event("first"), event("new")],
+            "another record",
+        ),
+    ];
+    for (what, id, records, reason) in changes {
+        for live in [true, false] {
+            let log = MemoryLog::new(LOG, 1);
+            log.replace(LOG, vec![old()]);
+            let db = Arc::new(Memory::default());
+            let mut running = start(db.clone(), &log);
+            running.caught_up(&log);
+            if !live {
+                drop(running);
+                log.replace(id, vec![records.clone()]);
+                running = start(db.clone(), &log);
+            } else {
+                log.replace(id, vec![records.clone()]);
+            }
+            let doing = running.until(what, |doing| matches!(doing, Doing::Halted(_)));
+            assert!(format!("{doing:?}").contains(reason), "{what}: {doing:?}");
+            let times = TimeStyle::default();
+            let is_there = |id| document::read(&*db, id, &times).unwrap().is_some();
+            assert!(is_there("second"), "{what}: what was applied is readable");
+            assert!(!is_there("new"), "{what}: nothing of it is applied");
+        }
+    }
+}
+
+#[test]
+fn a_record_that_is_too_large_is_put_aside() {
+    let log = MemoryLog::new(LOG, 1);
+    let mut large = created("large");
+    large["data"]["request"]["body"] = json!("x".repeat(5000));
+    log.append(0, record(None, Some(&large.to_string())));
+    log.append(0, record(None, Some(&created("small").to_string())));
+    let db = Arc::new(Memory::default());
+    start(db.clone(), &log).caught_up(&log);
+    let letters = letters(&*db);
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0]["reason"], "too_large");
+    let times = TimeStyle::default();
+    assert!(document::read(&*db, "small", &times).unwrap().is_some());
 }
 
 #[test]

@@ -13,8 +13,10 @@ mod support;
 use bytes::Bytes;
 use opledger::domain::Timestamp;
 use opledger::event_log::embedded::{Appender, Blocks};
-use opledger::event_log::{self, EventLog, Limits, Logged, NewRecord, Reader};
-use opledger::projector::Projection;
+use opledger::event_log::{self, EventLog, Identity, Limits, Logged, NewRecord, Reader};
+use opledger::projector::halt::OpenError;
+use opledger::projector::step::Rules;
+use opledger::projector::{Cut, Projection};
 use opledger::query::{Page, document, history};
 use opledger::store::memory::{Fault, Memory};
 use opledger::store::{Db, Family};
@@ -45,6 +47,14 @@ fn every_seed_gives_what_a_plain_fold_gives() {
 }
 
 const LOG: LogId = LogId(*b"simulate");
+
+fn open(store: &dyn Db) -> Result<Projection, OpenError> {
+    let log = Identity {
+        id: LOG,
+        name: "simulated".into(),
+    };
+    Projection::open(store, &log, 10_000, Rules::NONE)
+}
 
 fn run(seed: u64) {
     let mut rng = Rng::new(seed);
@@ -235,7 +245,7 @@ const FOREIGN_PARTITIONS: usize = 3;
 impl ForeignLog {
     fn new() -> ForeignLog {
         let log = event_log::memory::Memory::new(LOG, FOREIGN_PARTITIONS as u32);
-        let reader = log.reader(&Positions::new()).expect("a reader");
+        let reader = log.reader(LOG, &Positions::new()).expect("a reader");
         ForeignLog { log, reader }
     }
 }
@@ -251,6 +261,7 @@ impl SimulatedLog for ForeignLog {
             };
             let record = Record {
                 arrived: Timestamp::from_millis(0),
+                claimed: false,
                 key: key.map(Bytes::from),
                 headers: Headers::default(),
                 value: (!rng.chance(1)).then(|| Bytes::from(text.clone())),
@@ -268,14 +279,14 @@ impl SimulatedLog for ForeignLog {
     }
 
     fn seek(&mut self, after: &Positions) {
-        self.reader = self.log.reader(after).expect("a reader");
+        self.reader = self.log.reader(LOG, after).expect("a reader");
     }
 
     fn crash(&mut self, _: &mut Rng) {}
 
     fn everything(&self) -> Vec<Logged> {
         let mut all = Vec::new();
-        let mut reader = self.log.reader(&Positions::new()).expect("a reader");
+        let mut reader = self.log.reader(LOG, &Positions::new()).expect("a reader");
         loop {
             let before = all.len();
             reader.read(&LARGE, &mut all).expect("readable");
@@ -333,7 +344,7 @@ struct Simulation<L> {
 impl<L: SimulatedLog> Simulation<L> {
     fn new(rng: Rng, log: L) -> Simulation<L> {
         let store = Arc::new(Memory::default());
-        let projection = Projection::open(&*store, LOG, 10_000).expect("no faults yet");
+        let projection = open(&*store).expect("no faults yet");
         Simulation {
             rng,
             log,
@@ -390,6 +401,7 @@ impl<L: SimulatedLog> Simulation<L> {
         if cut.is_empty() {
             return;
         }
+        let cut = Cut::decode(cut, &Rules::NONE);
         loop {
             self.faults.lock().unwrap().arm(&mut self.rng);
             let result = self.projection.apply(&*self.store, &cut);
@@ -410,8 +422,8 @@ impl<L: SimulatedLog> Simulation<L> {
 
     /// As a process begins: the position comes from the store and nowhere else.
     fn reopen(&mut self) {
-        self.projection = Projection::open(&*self.store, LOG, 10_000).expect("recovers");
-        self.log.seek(self.projection.positions());
+        self.projection = open(&*self.store).expect("recovers");
+        self.log.seek(&self.projection.positions());
     }
 
     fn is_caught_up(&self, all: &[Logged]) -> bool {
@@ -425,7 +437,7 @@ impl<L: SimulatedLog> Simulation<L> {
 
     /// In the middle of things: the store is a fold of the log up to its position.
     fn look(&mut self) {
-        let applied = self.projection.positions().clone();
+        let applied = self.projection.positions();
         let held: Vec<Logged> = self
             .log
             .everything()
@@ -469,9 +481,11 @@ impl<L: SimulatedLog> Simulation<L> {
 
     fn check_same_as_one_quiet_fold(&self, all: &[Logged]) {
         let quiet = Memory::default();
-        let mut projection = Projection::open(&quiet, LOG, 10_000).expect("no faults");
+        let mut projection = open(&quiet).expect("no faults");
         if !all.is_empty() {
-            projection.apply(&quiet, all).expect("no faults");
+            projection
+                .apply(&quiet, &Cut::decode(all.to_vec(), &Rules::NONE))
+                .expect("no faults");
         }
         let (quiet, stormy) = (quiet.dump(), self.store.dump());
         for row in &quiet {

@@ -6,6 +6,7 @@ use crate::event_log::{Limits, Logged, ReadError, Reader};
 use crate::wire::position::Position;
 use crate::wire::record_v1::{Headers, Record};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::io::BufRead;
 
 pub struct Lines<R> {
@@ -42,6 +43,7 @@ impl<R: BufRead + Send> Reader for Lines<R> {
                 at,
                 record: Record {
                     arrived: Timestamp::from_millis(0),
+                    claimed: false,
                     key: None,
                     headers: Headers::default(),
                     value: Some(Bytes::from(line)),
@@ -49,5 +51,9 @@ impl<R: BufRead + Send> Reader for Lines<R> {
             });
         }
         Ok(())
+    }
+
+    fn next(&self) -> BTreeMap<u32, u64> {
+        [(0, self.next)].into()
     }
 }

@@ -1,10 +1,15 @@
 //! Folds a whole log into an empty store.
 
-use crate::event_log::{Limits, ReadError, Reader};
+use crate::event_log::{Identity, Limits, ReadError, Reader};
 use crate::projector::halt::OpenError;
-use crate::projector::{Projection, Tally};
-use crate::store::{self, Db};
-use crate::wire::position::LogId;
+use crate::projector::meta;
+use crate::projector::step::Rules;
+use crate::projector::{Cut, Projection, Tally};
+use crate::store::rocks::{Memory, Rocks};
+use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +22,8 @@ pub enum Error {
     Read(#[from] ReadError),
 }
 
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// Large cuts: nobody waits for a single event here.
 const LIMITS: Limits = Limits {
     records: 20_000,
@@ -24,22 +31,84 @@ const LIMITS: Limits = Limits {
     patience: Duration::ZERO,
 };
 
-/// Reads to the end. `told` hears of every cut: its records and what they were.
+/// Reads up to `ends`, by partition, or to where nothing more comes. `told` hears of
+/// every cut: its records and what they were.
 pub fn fold_all(
     db: &dyn Db,
-    log: LogId,
+    log: &Identity,
     reader: &mut dyn Reader,
+    ends: Option<&BTreeMap<u32, u64>>,
+    rules: Rules,
     told: &mut dyn FnMut(usize, &Tally),
 ) -> Result<(), Error> {
-    let mut projection = Projection::open(db, log, 64 << 20)?;
-    let mut cut = Vec::new();
-    loop {
-        cut.clear();
-        reader.read(&LIMITS, &mut cut)?;
-        if cut.is_empty() {
+    let mut projection = Projection::open(db, log, 64 << 20, rules)?;
+    let is_there = |next: &BTreeMap<u32, u64>| {
+        let ends = ends.into_iter().flatten();
+        ends.map(|(partition, end)| next.get(partition) >= Some(end))
+            .all(|there| there)
+    };
+    let limits = Limits {
+        // What is known to be there may take a moment.
+        patience: if ends.is_some() {
+            PATIENCE
+        } else {
+            Duration::ZERO
+        },
+        ..LIMITS
+    };
+    while ends.is_none() || !is_there(&reader.next()) {
+        let mut records = Vec::new();
+        reader.read(&limits, &mut records)?;
+        if records.is_empty() && ends.is_none() {
             return Ok(());
         }
+        if let Some(ends) = ends {
+            records.retain(|logged| Some(&logged.at.offset) < ends.get(&logged.at.partition));
+        }
+        reader.confirm().wait()?;
+        let cut = Cut::decode(records, &rules);
         let tally = projection.apply(db, &cut)?;
-        told(cut.len(), &tally);
+        told(cut.records().len(), &tally);
     }
+    Ok(())
+}
+
+/// Takes over from the old store which dead letters the topic has already, so that a
+/// rebuild does not send them all once more.
+pub fn keep_sent(old: &Path, new: &dyn Db, memory: Memory) -> store::Result<()> {
+    if !old.exists() {
+        return Ok(());
+    }
+    let old = Rocks::open(old, Family::LEDGER, memory)?;
+    let Some(held) = meta::held(&old)? else {
+        return Ok(());
+    };
+    if meta::held(new)?.map(|new| new.log) != Some(held.log) {
+        // Positions of another log say nothing about this one.
+        return Ok(());
+    }
+    let mut due = Vec::new();
+    store::view(new, |view| {
+        let all = &[][..]..&[0xFF][..];
+        view.scan(
+            Family::DeadLetterDue,
+            all,
+            Direction::Forward,
+            &mut |key, _| {
+                due.push(key.to_vec());
+                ControlFlow::Continue(())
+            },
+        )
+    })?;
+    let mut batch = Batch::default();
+    for key in due {
+        let judged = keys::position_of(&key)
+            .is_some_and(|at| held.positions.get(&at.partition) >= Some(&at.offset));
+        match old.get(Family::DeadLetterDue, &key)? {
+            Some(why) => batch.put(Family::DeadLetterDue, &key, &why),
+            None if judged => batch.delete(Family::DeadLetterDue, &key),
+            None => {}
+        }
+    }
+    new.write(&batch, Durability::Buffered)
 }

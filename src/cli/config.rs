@@ -35,9 +35,34 @@ pub struct Source {
     config: Option<PathBuf>,
 }
 
+/// Where the workers' log is, if it is not the embedded one.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct KafkaFlags {
+    /// Brokers of the Kafka cluster with the workers' log, as host:port
+    #[arg(long, value_name = "BOOTSTRAP")]
+    kafka: Option<String>,
+
+    /// Topic of the workers' events [default: opledger.events]
+    #[arg(long, value_name = "NAME")]
+    topic: Option<String>,
+}
+
+impl KafkaFlags {
+    pub fn is_given(&self) -> bool {
+        self.kafka.is_some()
+    }
+
+    pub fn overrides(self) -> Overrides {
+        Overrides {
+            kafka: self.kafka,
+            topic: self.topic,
+            ..Overrides::default()
+        }
+    }
+}
+
 impl Source {
-    pub fn load(&self, data: Option<String>, listen: Option<String>) -> Result<Config, Failure> {
-        let flags = Overrides { data, listen };
+    pub fn load(&self, flags: Overrides) -> Result<Config, Failure> {
         let loaded = Config::load(self.config.as_deref(), variables(), flags);
         loaded.map_err(|error| Failure::Configuration(error.to_string()))
     }
@@ -46,10 +71,10 @@ impl Source {
 pub fn run(args: Args) -> Result<(), Failure> {
     match args.action {
         Action::Check(source) => {
-            source.load(None, None)?;
+            source.load(Overrides::default())?;
             println!("the configuration is valid");
         }
-        Action::Show(source) => print!("{}", source.load(None, None)?.show()),
+        Action::Show(source) => print!("{}", source.load(Overrides::default())?.show()),
     }
     Ok(())
 }

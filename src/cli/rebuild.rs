@@ -1,12 +1,14 @@
 //! `opledger rebuild`: makes the store anew from the log, off line.
 
-use crate::app;
+use crate::app::{self, Log};
 use crate::audit::rebuild::{self, fold_all};
-use crate::cli::config::Source;
+use crate::cli::config::{KafkaFlags, Source};
 use crate::cli::failure::Failure;
+use crate::config::Overrides;
 use crate::data_folder::DataFolder;
-use crate::event_log::{EventLog, ReadError};
+use crate::event_log::ReadError;
 use crate::projector::halt::OpenError;
+use crate::projector::meta::{self, Anchors};
 use crate::store::Family;
 use crate::store::rocks::Rocks;
 use crate::wire::position::Positions;
@@ -17,6 +19,7 @@ const EXAMPLES: &str = "\
 Examples:
   opledger rebuild --data /var/lib/opledger
   opledger rebuild --config /etc/opledger.toml
+  opledger rebuild --data /var/lib/opledger --kafka kafka:9092
 
 The ledger must not be running. The new store is folded from the log beside the
 old one and takes its place in one step: an interruption leaves the old one.";
@@ -29,29 +32,60 @@ pub struct Args {
     data: Option<String>,
 
     #[command(flatten)]
+    kafka: KafkaFlags,
+
+    #[command(flatten)]
     source: Source,
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
-    let config = args.source.load(args.data, None)?;
-    let folder = DataFolder::open_existing(&config.data)?;
-    let log = app::open_log(&config, &folder)?;
-    let records = log.bounds()?.values().map(|bounds| bounds.end).sum();
+    let config = args.source.load(Overrides {
+        data: args.data,
+        ..args.kafka.overrides()
+    })?;
+    let folder = if app::uses_kafka(&config) {
+        DataFolder::open(&config.data)?
+    } else {
+        DataFolder::open_existing(&config.data)?
+    };
+    let log = Log::open(&config, Some(&folder), false)?.port();
+    let identity = log.identify()?;
+    let ends = log.bounds()?;
+    let records = ends.values().map(|bounds| bounds.end - bounds.first).sum();
     {
         let store = Rocks::open(&folder.new_store()?, Family::LEDGER, app::memory(&config))?;
-        let mut reader = log.reader(&Positions::new())?;
+        meta::note_beginnings(&store, &Anchors::new(), &ends)?;
+        let mut reader = log.reader(identity.id, &Positions::new())?;
         let bar = progress(Some(records));
-        fold_all(&store, log.id(), &mut *reader, &mut |cut, _| {
-            bar.inc(cut as u64)
-        })?;
+        let ends = ends
+            .into_iter()
+            .map(|(p, bounds)| (p, bounds.end))
+            .collect();
+        let mut applied = 0;
+        fold_all(
+            &store,
+            &identity,
+            &mut *reader,
+            Some(&ends),
+            app::rules(&config),
+            &mut |cut, _| {
+                bar.inc(cut as u64);
+                applied += cut;
+            },
+        )?;
         bar.finish_and_clear();
+        if let Err(error) = rebuild::keep_sent(&folder.store(), &store, app::memory(&config)) {
+            eprintln!(
+                "opledger: dead letters are sent again, as the old store does not tell: {error}"
+            );
+        }
         store.flush()?;
+        println!(
+            "rebuilt {} from {applied} records",
+            folder.store().display()
+        );
     }
     folder.swap()?;
-    println!(
-        "rebuilt {} from {records} records",
-        folder.store().display()
-    );
     Ok(())
 }
 
@@ -72,7 +106,18 @@ pub fn progress(total: Option<u64>) -> ProgressBar {
 
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Failure {
-        Failure::DataFolder(error.to_string())
+        match error {
+            ReadError::Unavailable(why) => unavailable(why),
+            ReadError::Unfit(why) => Failure::Halted(why),
+            ReadError::Damaged { .. } => Failure::DataFolder(error.to_string()),
+        }
+    }
+}
+
+fn unavailable(why: String) -> Failure {
+    Failure::Unavailable {
+        why,
+        retry_after: None,
     }
 }
 
@@ -83,6 +128,7 @@ impl From<rebuild::Error> for Failure {
             rebuild::Error::Open(OpenError::Store(error)) | rebuild::Error::Store(error) => {
                 error.into()
             }
+            rebuild::Error::Open(OpenError::Log(why)) => unavailable(why),
             rebuild::Error::Read(error) => error.into(),
         }
     }

@@ -1,29 +1,37 @@
 //! `opledger replay`: what a log or a file of events amounts to, without a server.
 
-use crate::app;
+use crate::app::{self, Log};
 use crate::audit::file::Lines;
 use crate::audit::rebuild::fold_all;
 use crate::audit::replay::{self, write_document, write_documents};
-use crate::cli::config::Source;
+use crate::cli::config::{KafkaFlags, Source};
 use crate::cli::failure::Failure;
 use crate::cli::rebuild::progress;
+use crate::config::{Config, Overrides};
 use crate::data_folder::DataFolder;
-use crate::event_log::{EventLog, Reader};
+use crate::domain::Timestamp;
+use crate::event_log::{Identity, Reader};
+use crate::projector::step::Rules;
 use crate::query::{Page, dead_letters};
 use crate::store::rocks::Rocks;
 use crate::store::{Db, Family};
-use crate::wire::position::{LogId, Position, Positions};
+use crate::wire::position::{LogId, Position, Positions, Token};
+use crate::wire::time::parse_rfc3339;
 use clap::ValueHint;
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, ErrorKind, Write};
+use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 const EXAMPLES: &str = "\
 Examples:
   opledger replay events.jsonl
   opledger replay events.jsonl --id 0001561626000500
   opledger replay --data /var/lib/opledger > documents.jsonl
+  opledger replay --kafka kafka:9092 --from 2026-11-01T00:00:00Z
+  opledger replay --kafka kafka:9092 --to 0:1041,1:7
 
 Prints one document a line, the oldest operation first. Events that cannot be
 read are told on standard error, and the exit status is 4.";
@@ -31,14 +39,29 @@ read are told on standard error, and the exit status is 4.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Events, one CloudEvent a line; `-` reads standard input. Without it, the log in
-    /// the data folder, which no running ledger may be using
+    /// Events, one CloudEvent a line; `-` reads standard input. Without it, the topic
+    /// that --kafka names, or the log in the data folder, which no running ledger may be
+    /// using
     #[arg(value_hint = ValueHint::FilePath)]
     file: Option<PathBuf>,
 
     /// Folder that holds the ledger's data [default: ./opledger-data]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "file")]
     data: Option<String>,
+
+    #[command(flatten)]
+    kafka: KafkaFlags,
+
+    /// Begin with these records of the log: positions (`0:120,3:7`, inclusive; a
+    /// partition that is not named is read from its beginning), or the time of their
+    /// arrival (RFC 3339)
+    #[arg(long, value_name = "POSITION|TIME", conflicts_with = "file")]
+    from: Option<Edge>,
+
+    /// End with these: positions (inclusive; a partition that is not named is left
+    /// out), or before this time
+    #[arg(long, value_name = "POSITION|TIME", conflicts_with = "file")]
+    to: Option<Edge>,
 
     /// Only the document of this operation
     #[arg(long, value_name = "ID")]
@@ -48,38 +71,54 @@ pub struct Args {
     source: Source,
 }
 
+/// Where a range of the log begins or ends.
+#[derive(Debug, Clone)]
+enum Edge {
+    At(Positions),
+    Time(Timestamp),
+}
+
+impl FromStr for Edge {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Edge, String> {
+        if let Ok(time) = parse_rfc3339(text) {
+            return Ok(Edge::Time(time));
+        }
+        // With the log's name in front, as the ledger gives it, or without.
+        let token = match text.contains(';') {
+            true => text.parse::<Token>(),
+            false => format!("{};{text}", NO_LOG).parse::<Token>(),
+        };
+        match token {
+            Ok(token) => Ok(Edge::At(token.positions)),
+            Err(_) => Err("neither positions (0:120,3:7) nor a time (RFC 3339)".into()),
+        }
+    }
+}
+
 /// A file belongs to no log.
 const NO_LOG: LogId = LogId(*b"00000000");
 
 pub fn run(args: Args) -> Result<(), Failure> {
-    let config = args.source.load(args.data, None)?;
+    let config = args.source.load(Overrides {
+        data: args.data.clone(),
+        ..args.kafka.clone().overrides()
+    })?;
     let scratch = tempfile::tempdir()
         .map_err(|error| Failure::DataFolder(format!("no folder for temporary files: {error}")))?;
     let store = Rocks::open(scratch.path(), Family::LEDGER, app::memory(&config))?;
     let bad = match &args.file {
-        None => {
-            let folder = DataFolder::open_existing(&config.data)?;
-            let log = app::open_log(&config, &folder)?;
-            let total = log.bounds()?.values().map(|bounds| bounds.end).sum();
-            fold(
-                &store,
-                log.id(),
-                &mut *log.reader(&Positions::new())?,
-                Some(total),
-            )?
+        None => fold_log(&store, &config, &args)?,
+        Some(path) if path.as_os_str() == "-" => {
+            fold_file(&store, &config, BufReader::new(std::io::stdin()))?
         }
-        Some(path) if path.as_os_str() == "-" => fold(
-            &store,
-            NO_LOG,
-            &mut Lines::new(BufReader::new(std::io::stdin())),
-            None,
-        )?,
         Some(path) => {
             let file = File::open(path).map_err(|source| Failure::File {
                 path: path.clone(),
                 source,
             })?;
-            fold(&store, NO_LOG, &mut Lines::new(BufReader::new(file)), None)?
+            fold_file(&store, &config, BufReader::new(file))?
         }
     };
     let times = app::times(&config);
@@ -100,16 +139,88 @@ pub fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
+fn fold_file(
+    store: &Rocks,
+    config: &Config,
+    input: impl BufRead + Send + 'static,
+) -> Result<u64, Failure> {
+    let identity = Identity {
+        id: NO_LOG,
+        name: "a file".into(),
+    };
+    fold(
+        store,
+        &identity,
+        &mut Lines::new(input),
+        None,
+        app::rules(config),
+    )
+}
+
+fn fold_log(store: &Rocks, config: &Config, args: &Args) -> Result<u64, Failure> {
+    // On Kafka the data folder has no part in it, and a ledger may be running there.
+    let folder = match app::uses_kafka(config) {
+        true => None,
+        false => Some(DataFolder::open_existing(&config.data)?),
+    };
+    let log = Log::open(config, folder.as_ref(), false)?;
+    let port = log.port();
+    let identity = port.identify()?;
+    let bounds = port.bounds()?;
+    let mut after = Positions::new();
+    let mut ends: BTreeMap<u32, u64> = bounds.iter().map(|(p, b)| (*p, b.end)).collect();
+    let mut begin_at = |first: BTreeMap<u32, u64>| {
+        let before = first
+            .into_iter()
+            .filter_map(|(p, at)| Some((p, at.checked_sub(1)?)));
+        after.extend(before.filter(|(p, at)| bounds.get(p).is_some_and(|b| *at >= b.first)));
+    };
+    match &args.from {
+        None => {}
+        Some(Edge::At(positions)) => begin_at(positions.clone()),
+        Some(Edge::Time(time)) => begin_at(log.offsets_at(*time)?),
+    }
+    match &args.to {
+        None => {}
+        Some(Edge::At(positions)) => ends.retain(|partition, end| match positions.get(partition) {
+            None => false,
+            Some(last) => {
+                *end = (*end).min(last + 1);
+                true
+            }
+        }),
+        Some(Edge::Time(time)) => {
+            let behind = log.offsets_at(*time)?;
+            ends.retain(|partition, end| {
+                *end = (*end).min(*behind.get(partition).unwrap_or(end));
+                true
+            });
+        }
+    }
+    let mut reader = port.reader(identity.id, &after)?;
+    fold(
+        store,
+        &identity,
+        &mut *reader,
+        Some(&ends),
+        app::rules(config),
+    )
+}
+
 /// How many records are not events.
 fn fold(
     store: &Rocks,
-    log: LogId,
+    log: &Identity,
     reader: &mut dyn Reader,
-    total: Option<u64>,
+    ends: Option<&BTreeMap<u32, u64>>,
+    rules: Rules,
 ) -> Result<u64, Failure> {
-    let bar = progress(total);
+    let begin = reader.next();
+    let left =
+        |(partition, end): (&u32, &u64)| end.saturating_sub(*begin.get(partition).unwrap_or(&0));
+    let bar = progress(ends.map(|ends| ends.iter().map(left).sum()));
     let mut bad = 0;
-    fold_all(store, log, reader, &mut |records, tally| {
+    fold_all(store, log, reader, ends, rules, &mut |records, tally| {
         bar.inc(records as u64);
         bad += tally.dead_letters.values().sum::<u64>();
     })?;

@@ -1,9 +1,9 @@
 //! `opledger serve`: runs a ledger until it is told to stop.
 
 use crate::app::{self, Ledger};
-use crate::cli::config::Source;
+use crate::cli::config::{KafkaFlags, Source};
 use crate::cli::failure::Failure;
-use crate::config::{Config, LogFormat, Telemetry};
+use crate::config::{Config, LogFormat, Overrides, Telemetry};
 use crate::{data_folder, metrics, store};
 use clap::ValueHint;
 use std::io::IsTerminal;
@@ -16,6 +16,8 @@ Examples:
   opledger serve
   opledger serve --data /var/lib/opledger --listen 0.0.0.0:8470
   opledger serve --config /etc/opledger.toml
+  opledger serve --kafka kafka:9092 --topic workers.events
+  opledger serve --kafka 127.0.0.1:9092 --create-topics
 
 Stops on Ctrl-C or SIGTERM: requests get a grace, then everything is flushed.";
 
@@ -31,11 +33,23 @@ pub struct Args {
     listen: Option<String>,
 
     #[command(flatten)]
+    kafka: KafkaFlags,
+
+    /// Make the topics that are missing
+    #[arg(long)]
+    create_topics: bool,
+
+    #[command(flatten)]
     source: Source,
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
-    let config = args.source.load(args.data, args.listen)?;
+    let config = args.source.load(Overrides {
+        data: args.data,
+        listen: args.listen,
+        create_topics: args.create_topics,
+        ..args.kafka.overrides()
+    })?;
     start_logging(&config.telemetry)?;
     allow_many_connections();
     let runtime = tokio::runtime::Runtime::new().map_err(unexpected)?;
@@ -53,10 +67,14 @@ async fn serve(config: Config) -> Result<(), Failure> {
     })?;
     let address = listener.local_addr().map_err(unexpected)?;
     let data = config.data.display().to_string();
+    let log = match config.kafka.bootstrap.as_str() {
+        "" => String::new(),
+        bootstrap => format!(", the log is {} at {bootstrap}", config.kafka.topic),
+    };
     let opened = tokio::task::spawn_blocking(move || Ledger::open(config)).await;
     let ledger = opened.map_err(unexpected)??;
     // One line for people, and for scripts that wait for it.
-    println!("opledger serves http://{address} from {data}");
+    println!("opledger serves http://{address} from {data}{log}");
     ledger.serve(listener, metrics, told_to_stop()?).await;
     tracing::info!("stopped");
     Ok(())
@@ -106,6 +124,7 @@ impl From<app::Error> for Failure {
         match error {
             app::Error::Folder(error) => error.into(),
             app::Error::Store(error) => error.into(),
+            app::Error::Kafka(error) => Failure::Configuration(error.to_string()),
             app::Error::Thread(error) => unexpected(error),
         }
     }

@@ -165,6 +165,80 @@ pub(super) fn folder(at: &mut PathBuf) -> Boxed<'_> {
     })
 }
 
+pub(super) fn switch(at: &mut bool) -> Boxed<'_> {
+    Box::new(Field {
+        at,
+        read: |raw| match raw {
+            Raw::Boolean(value) => Ok(*value),
+            _ => match raw.text()? {
+                "true" => Ok(true),
+                "false" => Ok(false),
+                _ => Err("is neither true nor false".into()),
+            },
+        },
+        show: bool::to_string,
+        range: None,
+        remedy: "give true or false".into(),
+    })
+}
+
+/// Any text that can be seen.
+pub(super) fn name(at: &mut String) -> Boxed<'_> {
+    Box::new(Field {
+        at,
+        read: |raw| match raw.text()? {
+            "" => Err("is empty".into()),
+            text if text.contains(char::is_control) => Err("has control characters".into()),
+            text => Ok(text.into()),
+        },
+        show: |text| quoted(text),
+        range: None,
+        remedy: "give a name".into(),
+    })
+}
+
+/// Kafka's rule for the names of topics, with room for the names made of it.
+pub(super) fn topic_name(at: &mut String) -> Boxed<'_> {
+    Box::new(Field {
+        at,
+        read: |raw| {
+            let text = raw.text()?;
+            let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+            let is_one = (1..=230).contains(&text.len()) && text.bytes().all(allowed);
+            match is_one && text != "." && text != ".." {
+                true => Ok(text.into()),
+                false => Err("is not the name of a topic".into()),
+            }
+        },
+        show: |text| quoted(text),
+        range: None,
+        remedy: "give 1 to 230 of [a-zA-Z0-9._-], and not . or ..".into(),
+    })
+}
+
+/// Kafka's bootstrap servers, or nothing.
+pub(super) fn servers(at: &mut String) -> Boxed<'_> {
+    Box::new(Field {
+        at,
+        read: |raw| {
+            let text = raw.text()?;
+            let has_port = |server: &str| {
+                let (host, port) = server.trim().rsplit_once(':').unwrap_or_default();
+                !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+            };
+            match text.is_empty() || text.split(',').all(has_port) {
+                true => Ok(text.into()),
+                false => Err("is not host:port, several separated by commas".into()),
+            }
+        },
+        show: |text| quoted(text),
+        range: None,
+        remedy: "give such as \"127.0.0.1:9092\" or \"kafka-1:9092,kafka-2:9092\", or \"\" for \
+                 the embedded log"
+            .into(),
+    })
+}
+
 pub(super) fn address(at: &mut SocketAddr) -> Boxed<'_> {
     Box::new(Field {
         at,

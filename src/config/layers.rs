@@ -257,18 +257,28 @@ fn is_service_link(rest: &str, value: &str) -> bool {
 }
 
 pub(super) fn flags(overrides: Overrides) -> Vec<Entry> {
-    let Overrides { data, listen } = overrides;
-    let given = |key: &str, flag, value: Option<String>| {
-        value.map(|text| {
-            Entry::Given(Given {
-                key: key.into(),
-                source: Source::Flag(flag),
-                raw: Raw::Word(text),
-                hidden: false,
-            })
-        })
-    };
-    let data = given("data", "--data", data);
-    let listen = given("server.listen", "--listen", listen);
-    data.into_iter().chain(listen).collect()
+    let Overrides {
+        data,
+        listen,
+        kafka,
+        topic,
+        create_topics,
+    } = overrides;
+    let create_topics = create_topics.then(|| "true".to_owned());
+    let flags = [
+        ("data", "--data", data),
+        ("server.listen", "--listen", listen),
+        ("kafka.bootstrap", "--kafka", kafka),
+        ("kafka.topic", "--topic", topic),
+        ("kafka.create_topics", "--create-topics", create_topics),
+    ];
+    let given = flags.into_iter().filter_map(|(key, flag, value)| {
+        Some(Entry::Given(Given {
+            key: key.into(),
+            source: Source::Flag(flag),
+            raw: Raw::Word(value?),
+            hidden: false,
+        }))
+    });
+    given.collect()
 }

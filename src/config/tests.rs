@@ -79,6 +79,7 @@ fn later_layers_win_and_the_source_is_known() {
     let flags = Overrides {
         data: None,
         listen: Some("3.3.3.3:3".into()),
+        ..Overrides::default()
     };
     let config = load(toml, &env, flags).expect("a configuration");
     assert_eq!(config.server.max_wait, Duration::from_secs(20));
@@ -203,6 +204,7 @@ fn all_problems_are_told_at_once() {
     let flags = Overrides {
         data: Some(String::new()),
         listen: Some("here".into()),
+        ..Overrides::default()
     };
     let expected = "\
 the configuration has 12 problems

@@ -122,3 +122,106 @@ pub struct Notification<'a> {
     pub address: Text<'a>,
     pub port: u16,
 }
+
+/// The same value, borrowing from this one: nothing is copied.
+fn share<'b>(text: &'b Text) -> Text<'b> {
+    Cow::Borrowed(text)
+}
+
+impl Event<'_> {
+    pub fn share(&self) -> Event<'_> {
+        Event {
+            operation_id: share(&self.operation_id),
+            key: OrderKey {
+                time: self.key.time,
+                source: share(&self.key.source),
+                id: share(&self.key.id),
+            },
+            kind: self.kind.share(),
+        }
+    }
+}
+
+impl Kind<'_> {
+    fn share(&self) -> Kind<'_> {
+        match self {
+            Kind::Created {
+                request,
+                notification,
+            } => Kind::Created {
+                request: request.share(),
+                notification: notification.as_ref().map(|to| Notification {
+                    address: share(&to.address),
+                    port: to.port,
+                }),
+            },
+            Kind::Started => Kind::Started,
+            Kind::Progressed { sub_status } => Kind::Progressed {
+                sub_status: sub_status.as_ref().map(share),
+            },
+            Kind::RequestSent { lane, request } => Kind::RequestSent {
+                lane: lane.share(),
+                request: request.share(),
+            },
+            Kind::ResponseReceived { lane, response } => Kind::ResponseReceived {
+                lane: lane.share(),
+                response: response.share(),
+            },
+            Kind::RollbackAttempted {
+                lane,
+                request,
+                response,
+            } => Kind::RollbackAttempted {
+                lane: lane.share(),
+                request: request.share(),
+                response: response.as_ref().map(Response::share),
+            },
+            Kind::RollbackResponseReceived { lane, response } => Kind::RollbackResponseReceived {
+                lane: lane.share(),
+                response: response.share(),
+            },
+            Kind::Ended(Ending::Completed(outcome)) => {
+                Kind::Ended(Ending::Completed(outcome.share()))
+            }
+            Kind::Ended(Ending::Failed(outcome)) => Kind::Ended(Ending::Failed(outcome.share())),
+            Kind::Ended(Ending::Canceled) => Kind::Ended(Ending::Canceled),
+        }
+    }
+}
+
+impl LaneId<'_> {
+    fn share(&self) -> LaneId<'_> {
+        LaneId {
+            cluster_id: share(&self.cluster_id),
+            request_id: share(&self.request_id),
+        }
+    }
+}
+
+impl Request<'_> {
+    fn share(&self) -> Request<'_> {
+        Request {
+            uri: share(&self.uri),
+            method: self.method,
+            body: share(&self.body),
+        }
+    }
+}
+
+impl Response<'_> {
+    fn share(&self) -> Response<'_> {
+        Response {
+            status_code: self.status_code,
+            body: self.body.as_ref().map(share),
+        }
+    }
+}
+
+impl Outcome<'_> {
+    fn share(&self) -> Outcome<'_> {
+        Outcome {
+            status_code: self.status_code,
+            body: share(&self.body),
+        }
+    }
+}

@@ -13,6 +13,7 @@ pub async fn suite(log: &dyn EventLog) {
     positions_rise_and_come_in_the_order_given(log).await;
     what_was_published_is_read_from_any_position(log).await;
     a_reader_waits_for_more(log).await;
+    single_records_are_found_again(log).await;
     headers_and_missing_values_survive(log).await;
     bounds_name_every_partition(log).await;
 }
@@ -43,18 +44,33 @@ fn read_all(reader: &mut dyn Reader) -> Vec<Logged> {
     }
 }
 
+fn reader(log: &dyn EventLog, after: &Positions) -> Box<dyn Reader> {
+    let id = log.identify().expect("identified").id;
+    assert_eq!(log.id(), Some(id));
+    log.reader(id, after).expect("a reader")
+}
+
 fn everything(log: &dyn EventLog) -> Vec<Logged> {
-    read_all(&mut *log.reader(&Positions::new()).expect("a reader"))
+    read_all(&mut *reader(log, &Positions::new()))
+}
+
+async fn publish(log: &dyn EventLog, records: Vec<NewRecord>) -> Vec<Position> {
+    let published = log.publish(records).await.expect("published");
+    assert_eq!(Some(published.log), log.id());
+    published.positions
 }
 
 async fn positions_rise_and_come_in_the_order_given(log: &dyn EventLog) {
-    assert_eq!(log.publish(Vec::new()).await, Ok(Vec::new()));
+    assert_eq!(
+        log.publish(Vec::new()).await.map(|p| p.positions),
+        Ok(Vec::new())
+    );
     let mut last: BTreeMap<u32, u64> = BTreeMap::new();
     for round in 0..5 {
         let batch: Vec<_> = (0..20)
             .map(|i| record(i, &format!("{round}/{i}")))
             .collect();
-        let positions = log.publish(batch).await.expect("published");
+        let positions = publish(log, batch).await;
         assert_eq!(positions.len(), 20);
         for at in positions {
             let before = last.insert(at.partition, at.offset);
@@ -69,7 +85,7 @@ async fn positions_rise_and_come_in_the_order_given(log: &dyn EventLog) {
 
 async fn what_was_published_is_read_from_any_position(log: &dyn EventLog) {
     let batch: Vec<_> = (0..50).map(|i| record(i, &format!("marked {i}"))).collect();
-    let positions = log.publish(batch).await.expect("published");
+    let positions = publish(log, batch).await;
     let all = everything(log);
     for (i, at) in positions.iter().enumerate() {
         let found: Vec<_> = all.iter().filter(|logged| logged.at == *at).collect();
@@ -82,7 +98,7 @@ async fn what_was_published_is_read_from_any_position(log: &dyn EventLog) {
         for logged in &all[..cut] {
             after.insert(logged.at.partition, logged.at.offset);
         }
-        let rest = read_all(&mut *log.reader(&after).expect("a reader"));
+        let rest = read_all(&mut *reader(log, &after));
         assert_eq!(
             by_partition(&rest),
             by_partition(&all[cut..]),
@@ -103,14 +119,40 @@ fn by_partition(records: &[Logged]) -> BTreeMap<u32, Vec<&Logged>> {
 }
 
 async fn a_reader_waits_for_more(log: &dyn EventLog) {
-    let mut reader = log.reader(&Positions::new()).expect("a reader");
+    let mut reader = reader(log, &Positions::new());
     read_all(&mut *reader);
-    let at: Position = log
-        .publish(vec![record(3, "late")])
-        .await
-        .expect("published")[0];
+    let at = publish(log, vec![record(3, "late")]).await[0];
     let more = read_all(&mut *reader);
     assert_eq!(more.iter().map(|l| l.at).collect::<Vec<_>>(), [at]);
+    assert!(
+        reader.next()[&at.partition] > at.offset,
+        "it says how far it is"
+    );
+    assert_eq!(reader.confirm().wait(), Ok(()), "and of which log");
+}
+
+async fn single_records_are_found_again(log: &dyn EventLog) {
+    let batch = vec![record(1, "here"), record(2, "and here")];
+    let positions = publish(log, batch).await;
+    let last: Positions = positions
+        .iter()
+        .map(|at| (at.partition, at.offset))
+        .collect();
+    let found = log.records_at(&last).expect("readable");
+    let all = everything(log);
+    for (partition, offset) in &last {
+        let at = Position {
+            partition: *partition,
+            offset: *offset,
+        };
+        let read = all.iter().find(|logged| logged.at == at).expect("read");
+        assert_eq!(found[partition], read.record);
+    }
+    let beyond = last
+        .iter()
+        .map(|(p, offset)| (*p, offset + 1_000))
+        .collect();
+    assert_eq!(log.records_at(&beyond), Ok(BTreeMap::new()));
 }
 
 async fn headers_and_missing_values_survive(log: &dyn EventLog) {
@@ -124,7 +166,7 @@ async fn headers_and_missing_values_survive(log: &dyn EventLog) {
         headers: headers.clone(),
         value: None,
     };
-    let at = log.publish(vec![sent]).await.expect("published")[0];
+    let at = publish(log, vec![sent]).await[0];
     let all = everything(log);
     let found = all.iter().find(|logged| logged.at == at).expect("read");
     assert_eq!(found.record.headers, headers);

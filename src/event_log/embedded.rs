@@ -12,10 +12,14 @@ mod reader;
 pub use appender::Appender;
 pub use reader::Blocks;
 
-use super::{Bounds, EventLog, NewRecord, PublishError, Publishing, ReadError, Reader};
+use super::{
+    Bounds, EventLog, Identity, Limits, NewRecord, PublishError, Published, Publishing, ReadError,
+    Reader,
+};
 use crate::domain::Timestamp;
 use crate::store::{self, Db};
 use crate::wire::position::{LogId, Position, Positions};
+use crate::wire::record_v1::Record;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -99,6 +103,34 @@ impl Embedded {
     }
 }
 
+impl Embedded {
+    /// By partition, the first offset whose record arrived at this time or later; the
+    /// end, where there is none. Reads the whole log: there is no index of arrivals.
+    pub fn offsets_at(&self, time: Timestamp) -> Result<BTreeMap<u32, u64>, ReadError> {
+        let ends = self.shared.ends().clone();
+        let mut found: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut blocks = Blocks::new(self.shared.db.clone(), ends.len(), &Positions::new());
+        let limits = Limits {
+            records: 10_000,
+            bytes: GROUP_BYTES,
+            patience: Duration::ZERO,
+        };
+        loop {
+            let mut read = Vec::new();
+            blocks.read(&ends, &limits, &mut read)?;
+            if read.is_empty() {
+                let all = (0..).zip(ends);
+                return Ok(all
+                    .map(|(p, end)| (p, *found.get(&p).unwrap_or(&end)))
+                    .collect());
+            }
+            for logged in read.iter().filter(|logged| logged.record.arrived >= time) {
+                found.entry(logged.at.partition).or_insert(logged.at.offset);
+            }
+        }
+    }
+}
+
 impl Drop for Embedded {
     /// What was accepted is still written.
     fn drop(&mut self) {
@@ -111,15 +143,25 @@ impl Drop for Embedded {
 }
 
 impl EventLog for Embedded {
-    fn id(&self) -> LogId {
-        self.shared.id
+    fn id(&self) -> Option<LogId> {
+        Some(self.shared.id)
+    }
+
+    fn identify(&self) -> Result<Identity, ReadError> {
+        Ok(Identity {
+            id: self.shared.id,
+            name: "embedded log".into(),
+        })
     }
 
     fn publish(&self, records: Vec<NewRecord>) -> Publishing<'_> {
         let waiting = self.shared.enqueue(records);
         Box::pin(async move {
             match tokio::time::timeout(self.publish_timeout, waiting?).await {
-                Ok(Ok(result)) => result,
+                Ok(Ok(result)) => result.map(|positions| Published {
+                    log: self.shared.id,
+                    positions,
+                }),
                 Ok(Err(_)) => Err(PublishError::Unknown("the log was closed".into())),
                 Err(_) => Err(PublishError::Unknown(
                     "the disk did not answer in time".into(),
@@ -128,7 +170,7 @@ impl EventLog for Embedded {
         })
     }
 
-    fn reader(&self, after: &Positions) -> Result<Box<dyn Reader>, ReadError> {
+    fn reader(&self, _: LogId, after: &Positions) -> Result<Box<dyn Reader>, ReadError> {
         Ok(Box::new(reader::BlockReader::new(
             self.shared.clone(),
             after,
@@ -142,6 +184,31 @@ impl EventLog for Embedded {
             end: *end,
         });
         Ok((0..).zip(bounds).collect())
+    }
+
+    fn records_at(&self, at: &Positions) -> Result<BTreeMap<u32, Record>, ReadError> {
+        let ends = self.shared.ends().clone();
+        let one = Limits {
+            records: 1,
+            bytes: 1,
+            patience: Duration::ZERO,
+        };
+        let mut found = BTreeMap::new();
+        for (&partition, &offset) in at {
+            let Some(end) = ends.get(partition as usize).filter(|end| **end > offset) else {
+                continue;
+            };
+            // The other partitions end before they begin.
+            let mut only = vec![0; ends.len()];
+            only[partition as usize] = *end;
+            let before = offset.checked_sub(1).map(|before| (partition, before));
+            let after = before.into_iter().collect();
+            let mut read = Vec::new();
+            Blocks::new(self.shared.db.clone(), ends.len(), &after).read(&only, &one, &mut read)?;
+            let is_it = |logged: &super::Logged| logged.at.offset == offset;
+            found.extend(read.into_iter().find(is_it).map(|l| (partition, l.record)));
+        }
+        Ok(found)
     }
 
     fn trouble(&self) -> Option<String> {

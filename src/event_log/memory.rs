@@ -2,7 +2,8 @@
 //! they may append a record to any partition, as a foreign client would.
 
 use super::{
-    Bounds, EventLog, Limits, Logged, NewRecord, PublishError, Publishing, ReadError, Reader,
+    Bounds, Confirmation, EventLog, Identity, Limits, Logged, NewRecord, Published, Publishing,
+    ReadError, Reader,
 };
 use crate::domain::Timestamp;
 use crate::store::keys::shard;
@@ -17,20 +18,29 @@ pub struct Memory {
 }
 
 struct Shared {
-    id: LogId,
     partitions: Mutex<Vec<Vec<Record>>>,
     grown: Condvar,
+    id: Mutex<LogId>,
 }
 
 impl Memory {
     pub fn new(id: LogId, partitions: u32) -> Memory {
         Memory {
             shared: Arc::new(Shared {
-                id,
                 partitions: Mutex::new(vec![Vec::new(); partitions as usize]),
                 grown: Condvar::new(),
+                id: Mutex::new(id),
             }),
         }
+    }
+
+    /// Becomes another log under the same address, as a topic that is deleted and
+    /// made again does.
+    pub fn replace(&self, id: LogId, records: Vec<Vec<Record>>) {
+        let mut partitions = self.shared.lock();
+        *self.shared.id() = id;
+        *partitions = records;
+        self.shared.grown.notify_all();
     }
 
     /// Appends as it is, whatever the key says about the partition.
@@ -52,11 +62,24 @@ impl Shared {
             .lock()
             .expect("nothing panics while it holds the records")
     }
+
+    fn id(&self) -> MutexGuard<'_, LogId> {
+        self.id
+            .lock()
+            .expect("nothing panics while it holds the id")
+    }
 }
 
 impl EventLog for Memory {
-    fn id(&self) -> LogId {
-        self.shared.id
+    fn id(&self) -> Option<LogId> {
+        Some(*self.shared.id())
+    }
+
+    fn identify(&self) -> Result<Identity, ReadError> {
+        Ok(Identity {
+            id: *self.shared.id(),
+            name: "in memory".into(),
+        })
     }
 
     fn publish(&self, records: Vec<NewRecord>) -> Publishing<'_> {
@@ -65,18 +88,24 @@ impl EventLog for Memory {
             let partition = u32::from(shard(&new.operation_id) % count);
             let record = Record {
                 arrived: Timestamp::from_millis(0),
+                claimed: false,
                 key: None,
                 headers: new.headers,
                 value: new.value,
             };
-            Ok::<_, PublishError>(self.append(partition, record))
+            self.append(partition, record)
         });
-        Box::pin(std::future::ready(positions.collect()))
+        let published = Published {
+            positions: positions.collect(),
+            log: *self.shared.id(),
+        };
+        Box::pin(std::future::ready(Ok(published)))
     }
 
-    fn reader(&self, after: &Positions) -> Result<Box<dyn Reader>, ReadError> {
+    fn reader(&self, log: LogId, after: &Positions) -> Result<Box<dyn Reader>, ReadError> {
         Ok(Box::new(MemoryReader {
             shared: self.shared.clone(),
+            log,
             next: after.iter().map(|(p, offset)| (*p, offset + 1)).collect(),
         }))
     }
@@ -90,6 +119,15 @@ impl EventLog for Memory {
         Ok(bounds.collect())
     }
 
+    fn records_at(&self, at: &Positions) -> Result<BTreeMap<u32, Record>, ReadError> {
+        let partitions = self.shared.lock();
+        let found = at.iter().filter_map(|(&partition, &offset)| {
+            let record = partitions.get(partition as usize)?.get(offset as usize)?;
+            Some((partition, record.clone()))
+        });
+        Ok(found.collect())
+    }
+
     fn trouble(&self) -> Option<String> {
         None
     }
@@ -97,6 +135,7 @@ impl EventLog for Memory {
 
 struct MemoryReader {
     shared: Arc<Shared>,
+    log: LogId,
     next: BTreeMap<u32, u64>,
 }
 
@@ -135,5 +174,19 @@ impl Reader for MemoryReader {
             }
         }
         Ok(())
+    }
+
+    fn confirm(&mut self) -> Confirmation {
+        let (answer, coming) = tokio::sync::oneshot::channel();
+        let confirmed = match *self.shared.id() == self.log {
+            true => Ok(()),
+            false => Err(ReadError::Unavailable("it is another log now".into())),
+        };
+        let _ = answer.send(confirmed);
+        Confirmation::coming(coming)
+    }
+
+    fn next(&self) -> BTreeMap<u32, u64> {
+        self.next.clone()
     }
 }

@@ -2,12 +2,15 @@
 
 use super::App;
 use super::stream::json;
+use crate::event_log::Bounds;
+use crate::projector::meta;
 use crate::query::progress::Doing;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use metrics::gauge;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,7 +31,7 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Response {
     } else {
         "not ready"
     };
-    let body = serde_json::json!({"status": word, "reasons": reasons});
+    let body = serde_json::json!({"status": word, "reasons": reasons, "notes": notes(&app)});
     let mut response = json(body.to_string());
     *response.status_mut() = status;
     response
@@ -60,28 +63,86 @@ fn reasons(app: &App) -> Vec<String> {
     reasons
 }
 
-/// Records of the log that the store does not hold yet.
-pub fn lag(app: &App) -> Result<u64, String> {
+/// What is no reason to turn away, and yet has to be known.
+fn notes(app: &App) -> Vec<String> {
+    let begins = match meta::beginnings(&*app.db) {
+        Ok(begins) => begins,
+        // That it cannot be read is told as a reason.
+        Err(_) => return Vec::new(),
+    };
+    let note = |(partition, offset)| {
+        format!(
+            "partition {partition} began at offset {offset} when the store was made: the history \
+             before that is not here"
+        )
+    };
+    begins.into_iter().map(note).collect()
+}
+
+/// How far the store is in one partition of the log.
+struct Lag {
+    partition: u32,
+    bounds: Bounds,
+    /// The offset behind all that is applied.
+    next: u64,
+}
+
+impl Lag {
+    fn records(&self) -> u64 {
+        self.bounds.end.saturating_sub(self.next)
+    }
+}
+
+fn lags(app: &App) -> Result<Vec<Lag>, String> {
     let applied = app.progress.applied();
     let bounds = app.log.bounds().map_err(|error| error.to_string())?;
     // Of a log that the store does not belong to it holds nothing.
-    let is_ours = applied.token.log == app.log.id();
-    let held = |partition: u32| applied.token.positions.get(&partition).filter(|_| is_ours);
-    let behind = bounds.into_iter().map(|(partition, bounds)| {
-        let next = held(partition).map_or(bounds.first, |offset| offset + 1);
-        bounds.end.saturating_sub(next)
+    let is_ours = applied.token.as_ref().map(|token| token.log) == app.log.id();
+    let lags = bounds.into_iter().map(|(partition, bounds)| {
+        let next = applied.next.get(&partition).filter(|_| is_ours);
+        Lag {
+            partition,
+            bounds,
+            next: *next.unwrap_or(&bounds.first),
+        }
     });
-    Ok(behind.sum())
+    Ok(lags.collect())
+}
+
+/// Records of the log that the store does not hold yet.
+pub fn lag(app: &App) -> Result<u64, String> {
+    Ok(lags(app)?.iter().map(Lag::records).sum())
 }
 
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
-    if let Ok(lag) = lag(&app) {
-        metrics::gauge!("opledger_projector_lag_records").set(lag as f64);
+    if let Ok(lags) = lags(&app) {
+        for lag in &lags {
+            let partition = lag.partition.to_string();
+            let show = |name: &'static str, value: u64| {
+                gauge!(name, "partition" => partition.clone()).set(value as f64);
+            };
+            show("opledger_partition_lag_records", lag.records());
+            show("opledger_log_first_offset", lag.bounds.first);
+            show("opledger_log_end_offset", lag.bounds.end);
+            show("opledger_applied_offset", lag.next);
+        }
+        let lag: u64 = lags.iter().map(Lag::records).sum();
+        gauge!("opledger_projector_lag_records").set(lag as f64);
+    }
+    let doing = app.progress.doing();
+    for (state, is_it) in [
+        ("starting", matches!(doing, Doing::Starting)),
+        ("running", matches!(doing, Doing::Running)),
+        ("waiting", matches!(doing, Doing::Waiting(_))),
+        ("halted", matches!(doing, Doing::Halted(_))),
+        ("stopped", matches!(doing, Doing::Stopped)),
+    ] {
+        gauge!("opledger_projector_state", "state" => state).set(f64::from(u8::from(is_it)));
     }
     if let Some(space) = app.db.space() {
-        metrics::gauge!("opledger_disk_free_bytes").set(space.free as f64);
+        gauge!("opledger_disk_free_bytes").set(space.free as f64);
     }
-    metrics::gauge!("opledger_unreadable_operations").set(app.defects.count() as f64);
+    gauge!("opledger_unreadable_operations").set(app.defects.count() as f64);
     let value = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(CONTENT_TYPE, value)], app.metrics.render()).into_response()
 }
@@ -90,9 +151,9 @@ pub async fn version(State(app): State<Arc<App>>) -> Response {
     let body = serde_json::json!({
         "name": "opledger",
         "version": env!("CARGO_PKG_VERSION"),
-        "log": app.log.id().to_string(),
-        "store_format": crate::projector::meta::FORMAT,
-        "fold_version": crate::projector::meta::FOLD,
+        "log": app.log.id().map(|log| log.to_string()),
+        "store_format": meta::FORMAT,
+        "fold_version": meta::FOLD,
     });
     json(body.to_string())
 }

@@ -5,11 +5,11 @@ use super::error::Refusal;
 use super::params::Params;
 use super::{App, LEDGER_POSITION, body, stream};
 use crate::domain::Timestamp;
-use crate::event_log::NewRecord;
+use crate::event_log::{NewRecord, PublishError, Published};
 use crate::wire::cloudevent::{self, is_media_type};
 use crate::wire::fault::{Fault, Rule};
 use crate::wire::json::describe;
-use crate::wire::position::{Position, Positions, Token};
+use crate::wire::position::{Positions, Token};
 use crate::wire::record_v1::{Headers, Record};
 use axum::body::Body;
 use axum::extract::State;
@@ -40,8 +40,12 @@ pub async fn publish(
         Err(refusal) => return Ok(with_rest_unread(refusal)),
     };
     let bytes = received.bytes.clone();
+    let max_size = app.config.events.max_size as usize;
     let rules = Rules {
-        max_size: app.config.events.max_size as usize,
+        max_size: app
+            .log
+            .max_record()
+            .map_or(max_size, |max| max.min(max_size)),
         latest: now().plus(app.config.events.clock_ahead),
     };
     let records = if bytes.len() > LARGE {
@@ -50,8 +54,21 @@ pub async fn publish(
     } else {
         rules.check(form, bytes)?
     };
-    let positions = app.log.publish(records).await?;
-    Ok(accepted(&app, &positions))
+    refuse_strange_log(&app)?;
+    let published = app.log.publish(records).await?;
+    Ok(accepted(&published))
+}
+
+/// What goes into a log that the store does not belong to would never be seen here.
+fn refuse_strange_log(app: &App) -> Result<(), PublishError> {
+    let applied = app.progress.applied();
+    match (&applied.token, app.log.id()) {
+        (Some(held), Some(log)) if held.log != log => {
+            let why = "it is not the one that the store belongs to, see /readyz";
+            Err(PublishError::Rejected(why.into()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What is left of the body is not read, so the connection cannot be used again.
@@ -156,6 +173,7 @@ impl Rules {
     fn check_one(&self, headers: Headers, value: Bytes) -> Result<NewRecord, Fault> {
         let record = Record {
             arrived: Timestamp::MIN,
+            claimed: false,
             key: None,
             headers,
             value: (!value.is_empty()).then_some(value),
@@ -193,7 +211,8 @@ fn now() -> Timestamp {
 }
 
 /// 202: durable, with the position of each event in the order sent.
-fn accepted(app: &App, positions: &[Position]) -> Response {
+fn accepted(published: &Published) -> Response {
+    let positions = &published.positions;
     let mut body = format!("{{\"accepted\":{},\"positions\":[", positions.len());
     let mut last = Positions::new();
     for (i, at) in positions.iter().enumerate() {
@@ -203,7 +222,7 @@ fn accepted(app: &App, positions: &[Position]) -> Response {
     }
     body.push_str("]}");
     let token = Token {
-        log: app.log.id(),
+        log: published.log,
         positions: last,
     };
     let mut response = stream::json(body);

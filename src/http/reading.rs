@@ -69,7 +69,11 @@ pub fn stamp_now(app: &App, mut response: Response) -> Response {
     response
 }
 
+/// A store that is new, of a log that was not reached yet, has no position.
 fn stamp(applied: &Applied, response: &mut Response) {
+    if applied.token.is_none() {
+        return;
+    }
     let value = HeaderValue::from_str(&applied.text).expect("a token is ASCII");
     response.headers_mut().insert(LEDGER_POSITION, value);
 }

@@ -1,18 +1,23 @@
 //! Folds a cut of the log into one batch. Synchronous and without threads, so
 //! that the live projector, the rebuild and the simulation run the same code.
+//!
+//! The live projector decodes the next cut while it writes the one before; that is
+//! why a decoded cut is a value of its own.
 
 use super::halt::OpenError;
-use super::meta;
+use super::meta::{self, Anchors};
 use super::operation::fold;
-use super::step::{Step, step};
+use super::step::{Rules, Step, step};
 use crate::domain::{Anomalies, Anomaly, Event, Text};
-use crate::event_log::Logged;
+use crate::event_log::{Identity, Logged};
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
-use crate::wire::position::{LogId, Position, Positions};
+use crate::wire::anchor::{Anchor, Mark};
+use crate::wire::position::{Positions, Token};
 use crate::wire::record_v1::{self, Record};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a cut amounted to, for the metrics.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -24,6 +29,8 @@ pub struct Tally {
     pub anomalies: BTreeMap<&'static str, i64>,
     /// An ending that arrived later changed a served ending.
     pub terminal_revised: u64,
+    /// Events whose time is further ahead of their arrival than is allowed.
+    pub clock_ahead: u64,
     /// Damaged snapshots made good from the history.
     pub refolded: u64,
 }
@@ -53,64 +60,186 @@ impl quick_cache::Weighter<Box<str>, Arc<[u8]>> for ByBytes {
     }
 }
 
+type Steps<'c> = Vec<Step<'c>>;
+
+self_cell::self_cell!(
+    /// Records, and what each of them amounts to. The events borrow from the records.
+    pub struct Cut {
+        owner: Vec<Logged>,
+        #[covariant]
+        dependent: Steps,
+    }
+);
+
+impl Cut {
+    pub fn decode(records: Vec<Logged>, rules: &Rules) -> Cut {
+        Cut::new(records, |records| {
+            records.iter().map(|logged| step(logged, rules)).collect()
+        })
+    }
+
+    pub fn records(&self) -> &[Logged] {
+        self.borrow_owner()
+    }
+}
+
 /// The one writer of a store: where it is in the log, and what it has at hand.
 /// Memory moves only after a write has returned.
 pub struct Projection {
-    positions: Positions,
+    log: Identity,
+    anchors: Anchors,
     hot: Hot,
+    rules: Rules,
 }
 
 impl Projection {
     /// Takes up where the store is. `hot_bytes` bounds the snapshots kept in memory.
-    pub fn open(db: &dyn Db, log: LogId, hot_bytes: u64) -> Result<Projection, OpenError> {
+    pub fn open(
+        db: &dyn Db,
+        log: &Identity,
+        hot_bytes: u64,
+        rules: Rules,
+    ) -> Result<Projection, OpenError> {
         Ok(Projection {
-            positions: meta::open(db, log)?,
+            anchors: meta::open(db, log)?,
+            log: log.clone(),
             hot: Hot::with_weighter((hot_bytes / 2048) as usize, hot_bytes, ByBytes),
+            rules,
         })
     }
 
-    pub fn positions(&self) -> &Positions {
-        &self.positions
+    pub fn log(&self) -> &Identity {
+        &self.log
+    }
+
+    pub fn anchors(&self) -> &Anchors {
+        &self.anchors
+    }
+
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    pub fn positions(&self) -> Positions {
+        meta::positions(&self.anchors)
+    }
+
+    pub fn held(&self) -> Token {
+        Token {
+            log: self.log.id,
+            positions: self.positions(),
+        }
     }
 
     /// Writes all that the records change, with the positions behind them. After
     /// an error nothing has moved here; doing it again is harmless even if the
     /// write did happen.
-    pub fn apply(&mut self, db: &dyn Db, cut: &[Logged]) -> store::Result<Tally> {
+    pub fn apply(&mut self, db: &dyn Db, cut: &Cut) -> store::Result<Tally> {
+        let prepared = self.prepare(db, cut)?;
+        self.commit(db, prepared)
+    }
+
+    /// Works out what the records change. Nothing moves yet.
+    pub fn prepare(&self, db: &dyn Db, cut: &Cut) -> store::Result<Prepared> {
         let mut tally = Tally::default();
         let mut batch = Batch::default();
-        let positions = self.advance(cut);
-        let groups = decode(cut, &mut batch, &mut tally);
+        let anchors = self.advance(cut.records());
+        let groups = self.group(cut, &mut batch, &mut tally);
         let snapshots = self.fold_groups(db, groups, &mut batch, &mut tally)?;
-        for (&partition, &offset) in &positions {
-            if self.positions.get(&partition) != Some(&offset) {
-                meta::put_position(&mut batch, Position { partition, offset });
+        for (&partition, anchor) in &anchors {
+            if self.anchors.get(&partition) != Some(anchor) {
+                meta::put_anchor(&mut batch, partition, *anchor);
             }
         }
-        if let Err(error) = db.write(&batch, Durability::Buffered) {
+        Ok(Prepared {
+            batch,
+            anchors,
+            snapshots,
+            tally,
+        })
+    }
+
+    pub fn commit(&mut self, db: &dyn Db, prepared: Prepared) -> store::Result<Tally> {
+        if let Err(error) = db.write(&prepared.batch, Durability::Buffered) {
             // It may have happened. A snapshot from before it and lanes from after it
             // would not add up, so nothing from before is kept at hand.
             self.hot.clear();
             return Err(error);
         }
-        self.positions = positions;
-        for (id, row) in snapshots {
+        self.anchors = prepared.anchors;
+        for (id, row) in prepared.snapshots {
             self.hot.insert(id, row);
         }
-        Ok(tally)
+        Ok(prepared.tally)
     }
 
-    /// The positions behind the cut.
-    fn advance(&self, cut: &[Logged]) -> Positions {
-        let mut positions = self.positions.clone();
-        for Logged { at, .. } in cut {
-            let before = positions.insert(at.partition, at.offset);
+    /// The last record of each partition, behind the cut.
+    fn advance(&self, cut: &[Logged]) -> Anchors {
+        let mut last: BTreeMap<u32, &Logged> = BTreeMap::new();
+        for logged in cut {
+            let at = logged.at;
+            let before = last.insert(at.partition, logged).map(|l| l.at.offset);
+            let before = before.or(self.anchors.get(&at.partition).map(|a| a.offset));
             assert!(
                 before.is_none_or(|before| before < at.offset),
                 "a reader delivers each partition in order and once: {at} after {before:?}"
             );
         }
-        positions
+        let mut anchors = self.anchors.clone();
+        anchors.extend(last.into_iter().map(|(partition, logged)| {
+            let anchor = Anchor {
+                offset: logged.at.offset,
+                mark: Some(Mark::of(&logged.record)),
+            };
+            (partition, anchor)
+        }));
+        anchors
+    }
+
+    /// Writes the history of every event and the dead letters, and gathers the events
+    /// by operation.
+    fn group<'c>(
+        &self,
+        cut: &'c Cut,
+        batch: &mut Batch,
+        tally: &mut Tally,
+    ) -> Vec<(Text<'c>, Vec<Event<'c>>)> {
+        let mut places: HashMap<Text<'c>, usize> = HashMap::new();
+        let mut groups: Vec<(Text<'c>, Vec<Event<'c>>)> = Vec::new();
+        for (logged, step) in cut.records().iter().zip(cut.borrow_dependent()) {
+            match step {
+                Step::Apply(event) => {
+                    tally.applied += 1;
+                    tally.clock_ahead += u64::from(self.is_clock_ahead(&logged.record, event));
+                    let key = keys::history(&event.operation_id, &event.key, logged.at);
+                    batch.put(Family::History, &key, &history_row(&logged.record));
+                    let id = Text::Borrowed(&*event.operation_id);
+                    let place = *places.entry(id.clone()).or_insert(groups.len());
+                    if place == groups.len() {
+                        groups.push((id, Vec::new()));
+                    }
+                    groups[place].1.push(event.share());
+                }
+                Step::DeadLetter(fault) => {
+                    let reason = fault.rule.reason();
+                    *tally.dead_letters.entry(reason).or_default() += 1;
+                    let detail = fault.to_string();
+                    let row = record_v1::encode_dead_letter(reason, &detail, &logged.record);
+                    let key = keys::position(logged.at);
+                    batch.put(Family::DeadLetter, &key, &row);
+                    if self.rules.forward_dead_letters {
+                        batch.put(Family::DeadLetterDue, &key, &[]);
+                    }
+                }
+            }
+        }
+        groups
+    }
+
+    /// Only where the arrival is the log's own and not the producer's claim.
+    fn is_clock_ahead(&self, record: &Record, event: &Event) -> bool {
+        let allowed = self.rules.clock_ahead;
+        !record.claimed && allowed != Duration::MAX && event.key.time > record.arrived.plus(allowed)
     }
 
     fn fold_groups(
@@ -144,38 +273,12 @@ impl Projection {
     }
 }
 
-/// Decodes every record, writes its history or dead letter, and gathers the
-/// events by operation.
-fn decode<'c>(
-    cut: &'c [Logged],
-    batch: &mut Batch,
-    tally: &mut Tally,
-) -> Vec<(Text<'c>, Vec<Event<'c>>)> {
-    let mut places: HashMap<Text<'c>, usize> = HashMap::new();
-    let mut groups: Vec<(Text<'c>, Vec<Event<'c>>)> = Vec::new();
-    for logged in cut {
-        match step(logged) {
-            Step::Apply(event) => {
-                tally.applied += 1;
-                let key = keys::history(&event.operation_id, &event.key, logged.at);
-                batch.put(Family::History, &key, &history_row(&logged.record));
-                let place = *places
-                    .entry(event.operation_id.clone())
-                    .or_insert(groups.len());
-                if place == groups.len() {
-                    groups.push((event.operation_id.clone(), Vec::new()));
-                }
-                groups[place].1.push(event);
-            }
-            Step::DeadLetter(fault) => {
-                let reason = fault.rule.reason();
-                *tally.dead_letters.entry(reason).or_default() += 1;
-                let row = record_v1::encode_dead_letter(reason, &fault.to_string(), &logged.record);
-                batch.put(Family::DeadLetter, &keys::position(logged.at), &row);
-            }
-        }
-    }
-    groups
+/// What a cut changes, ready to be written.
+pub struct Prepared {
+    batch: Batch,
+    anchors: Anchors,
+    snapshots: Snapshots,
+    tally: Tally,
 }
 
 /// The record without its key, which is the operation id or nothing.

@@ -1,8 +1,10 @@
 //! Why the projector stops for good. Each reason names what was stored and what
 //! was found, and what an operator can do. Reads go on, readiness says so.
 
+use crate::event_log::ReadError;
 use crate::store;
-use crate::wire::position::{LogId, Position};
+use crate::wire::anchor::Mark;
+use crate::wire::position::Position;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Halt {
@@ -10,7 +12,7 @@ pub enum Halt {
         "the store belongs to the log {stored}, this is the log {found}: point it at its own \
          log, or run `opledger rebuild` to make a new store from this one"
     )]
-    OtherLog { stored: LogId, found: LogId },
+    OtherLog { stored: String, found: String },
     #[error(
         "partition {partition} ends before offset {end}, the store has applied {stored}: the log \
          lost records; bring it back, or run `opledger rebuild` to accept what is left"
@@ -29,8 +31,34 @@ pub enum Halt {
         stored: u64,
         first: u64,
     },
-    #[error("the store knows partition {partition}, the log has {count}: records are missing")]
+    #[error(
+        "partition {partition} holds another record at offset {offset} than the store has applied \
+         (stored {stored}, found {found}): the log was cut off and written anew; bring it back, or \
+         run `opledger rebuild` to accept what is there now"
+    )]
+    OtherRecord {
+        partition: u32,
+        offset: u64,
+        stored: Mark,
+        found: Mark,
+    },
+    #[error(
+        "partition {partition} has no record at offset {offset}, which the store has applied \
+         ({stored}): the log lost or compacted records; bring it back, or run `opledger rebuild` \
+         to accept what is left"
+    )]
+    NoRecord {
+        partition: u32,
+        offset: u64,
+        stored: Mark,
+    },
+    #[error(
+        "the store knows partition {partition}, the log has {count} partitions: records are \
+         missing; bring it back, or run `opledger rebuild` to accept what is left"
+    )]
     FewerPartitions { partition: u32, count: usize },
+    #[error("{0}")]
+    UnfitLog(String),
     #[error("the store has format {stored}, this program knows {known}: upgrade the program")]
     Format { stored: u8, known: u8 },
     #[error(
@@ -44,11 +72,24 @@ pub enum Halt {
     StoreDamaged(String),
 }
 
-/// Opening either finds a reason to stop, or a store that cannot be read now.
+/// Opening either finds a reason to stop, or something that may work later.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
     Halt(#[from] Halt),
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The log cannot be asked now.
+    #[error("the event log cannot be read now: {0}")]
+    Log(String),
+}
+
+impl From<ReadError> for OpenError {
+    fn from(error: ReadError) -> OpenError {
+        match error {
+            ReadError::Unavailable(why) => OpenError::Log(why),
+            ReadError::Damaged { at, what } => Halt::LogDamaged { at, what }.into(),
+            ReadError::Unfit(why) => Halt::UnfitLog(why).into(),
+        }
+    }
 }

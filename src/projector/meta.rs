@@ -1,23 +1,34 @@
 //! What the store says of itself: versions, the log it belongs to, and the last
-//! offset of each partition that is in it.
+//! record of each partition that is in it.
 
 use super::halt::{Halt, OpenError};
-use crate::event_log::Bounds;
+use crate::event_log::{Bounds, EventLog, Identity};
 use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, keys};
-use crate::wire::position::{LogId, Position, Positions, Token};
+use crate::wire::anchor::{Anchor, Mark};
+use crate::wire::position::{LogId, Positions, Token};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-/// The shape of rows and keys. A reader of format N reads all before it.
-pub const FORMAT: u8 = 1;
+/// The shape of rows and keys. A reader of format N reads all before it. Since 2
+/// positions have marks, and history rows may say that an arrival is claimed.
+pub const FORMAT: u8 = 2;
 /// The rules of the fold. A store of other rules is rebuilt, not converted.
 pub const FOLD: u32 = 1;
 
+/// The last record of each partition.
+pub type Anchors = BTreeMap<u32, Anchor>;
+
 /// Reads where the store is; a new store is stamped with the log's identity.
-pub fn open(db: &dyn Db, log: LogId) -> Result<Positions, OpenError> {
+pub fn open(db: &dyn Db, log: &Identity) -> Result<Anchors, OpenError> {
     match db.get(Family::Meta, b"format")?.as_deref() {
         None => stamp(db, log)?,
         Some([FORMAT]) => {}
+        // What is written from now on an older program could not read.
+        Some([older]) if *older < FORMAT => {
+            let mut batch = Batch::default();
+            batch.put(Family::Meta, b"format", &[FORMAT]);
+            db.write(&batch, Durability::Synced)?;
+        }
         Some([stored, ..]) => Err(Halt::Format {
             stored: *stored,
             known: FORMAT,
@@ -34,66 +45,139 @@ pub fn open(db: &dyn Db, log: LogId) -> Result<Positions, OpenError> {
             known: FOLD,
         })?;
     }
-    let stored = db
-        .get(Family::Meta, b"log")?
-        .ok_or_else(|| damaged("log"))?;
-    let stored = LogId(stored.try_into().map_err(|_| damaged("log"))?);
-    if stored != log {
-        Err(Halt::OtherLog { stored, found: log })?;
+    let stored = log_id(db)?.ok_or_else(|| damaged("log"))?;
+    if stored != log.id {
+        let stored = Identity {
+            id: stored,
+            name: log_name(db)?,
+        };
+        Err(Halt::OtherLog {
+            stored: stored.to_string(),
+            found: log.to_string(),
+        })?;
     }
-    Ok(positions(db)?)
+    Ok(anchors(db)?)
 }
 
 /// What the store says that it holds, of whatever log; `None` if it is new.
 pub fn held(db: &dyn Db) -> store::Result<Option<Token>> {
-    let Some(log) = db.get(Family::Meta, b"log")? else {
+    let Some(log) = log_id(db)? else {
         return Ok(None);
     };
-    Ok(Some(Token {
-        log: LogId(log.try_into().map_err(|_| damaged("log"))?),
-        positions: positions(db)?,
-    }))
+    let positions = positions(&anchors(db)?);
+    Ok(Some(Token { log, positions }))
 }
 
-fn stamp(db: &dyn Db, log: LogId) -> store::Result<()> {
+fn log_id(db: &dyn Db) -> store::Result<Option<LogId>> {
+    let row = db.get(Family::Meta, b"log")?;
+    let id = row.map(|row| Ok(LogId(row.try_into().map_err(|_| damaged("log"))?)));
+    id.transpose()
+}
+
+fn log_name(db: &dyn Db) -> store::Result<String> {
+    let name = db.get(Family::Meta, b"log_name")?;
+    let name = name.map(|name| String::from_utf8_lossy(&name).into_owned());
+    Ok(name.unwrap_or_else(|| "embedded log".into()))
+}
+
+pub fn positions(anchors: &Anchors) -> Positions {
+    anchors.iter().map(|(p, at)| (*p, at.offset)).collect()
+}
+
+fn stamp(db: &dyn Db, log: &Identity) -> store::Result<()> {
     let mut batch = Batch::default();
     batch.put(Family::Meta, b"format", &[FORMAT]);
     batch.put(Family::Meta, b"fold", &FOLD.to_be_bytes());
-    batch.put(Family::Meta, b"log", &log.0);
+    batch.put(Family::Meta, b"log", &log.id.0);
+    batch.put(Family::Meta, b"log_name", log.name.as_bytes());
     db.write(&batch, Durability::Synced)
 }
 
 const POSITION: &[u8] = b"position/";
 
-pub fn put_position(batch: &mut Batch, at: Position) {
-    let key = [POSITION, &at.partition.to_be_bytes()].concat();
-    batch.put(Family::Meta, &key, &at.offset.to_be_bytes());
+pub fn put_anchor(batch: &mut Batch, partition: u32, anchor: Anchor) {
+    let key = [POSITION, &partition.to_be_bytes()].concat();
+    batch.put(Family::Meta, &key, &anchor.encode());
 }
 
-fn positions(db: &dyn Db) -> store::Result<Positions> {
-    let mut rows = Vec::new();
+fn anchors(db: &dyn Db) -> store::Result<Anchors> {
+    let mut anchors = Anchors::new();
+    let mut is_damaged = false;
     store::view(db, |view| {
         let end = keys::after_prefix(POSITION);
         view.scan(
             Family::Meta,
             POSITION..&end,
             Direction::Forward,
-            &mut |key, offset| {
-                rows.push([&key[POSITION.len()..], offset].concat());
+            &mut |key, row| {
+                let partition = <[u8; 4]>::try_from(&key[POSITION.len()..]).ok();
+                match partition.zip(Anchor::decode(row)) {
+                    Some((partition, anchor)) => {
+                        anchors.insert(u32::from_be_bytes(partition), anchor);
+                    }
+                    None => is_damaged = true,
+                }
                 ControlFlow::Continue(())
             },
         )
     })?;
-    rows.iter()
-        .map(|row| {
-            let at = keys::position_of(row).ok_or_else(|| damaged("a position"))?;
-            Ok((at.partition, at.offset))
-        })
-        .collect()
+    if is_damaged {
+        return Err(damaged("a position"));
+    }
+    Ok(anchors)
+}
+
+/// Whether this is the log that the store was folded from, and still has what
+/// comes next: its identity, its bounds, and the last record of each partition.
+pub fn check(log: &dyn EventLog, stored: &Identity, anchors: &Anchors) -> Result<(), OpenError> {
+    let found = log.identify()?;
+    if found.id != stored.id {
+        Err(Halt::OtherLog {
+            stored: stored.to_string(),
+            found: found.to_string(),
+        })?;
+    }
+    let bounds = log.bounds()?;
+    check_bounds(&positions(anchors), &bounds)?;
+    let is_kept = |partition: &u32, offset: u64| bounds[partition].first <= offset;
+    let marked: BTreeMap<u32, (u64, Mark)> = anchors
+        .iter()
+        .filter(|(partition, anchor)| is_kept(partition, anchor.offset))
+        .filter_map(|(partition, anchor)| Some((*partition, (anchor.offset, anchor.mark?))))
+        .collect();
+    let at = marked.iter().map(|(p, (offset, _))| (*p, *offset));
+    let records = log.records_at(&at.collect())?;
+    for (partition, (offset, stored)) in marked {
+        match records.get(&partition).map(Mark::of) {
+            Some(found) if found == stored => {}
+            Some(found) => Err(Halt::OtherRecord {
+                partition,
+                offset,
+                stored,
+                found,
+            })?,
+            None => {
+                // Retention may have taken it meanwhile; what comes next is still there.
+                log.identify()?;
+                if log
+                    .bounds()?
+                    .get(&partition)
+                    .is_none_or(|b| b.first <= offset)
+                {
+                    Err(Halt::NoRecord {
+                        partition,
+                        offset,
+                        stored,
+                    })?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether the log still has what comes after the stored positions.
-pub fn check(stored: &Positions, log: &BTreeMap<u32, Bounds>) -> Result<(), Halt> {
+fn check_bounds(stored: &Positions, log: &BTreeMap<u32, Bounds>) -> Result<(), Halt> {
     for (&partition, &offset) in stored {
         let Some(bounds) = log.get(&partition) else {
             let count = log.len();
@@ -115,6 +199,51 @@ pub fn check(stored: &Positions, log: &BTreeMap<u32, Bounds>) -> Result<(), Halt
         }
     }
     Ok(())
+}
+
+const BEGINS: &[u8] = b"begins/";
+
+/// Remembers of partitions that are new to the store where they begin, if that is
+/// not at the beginning: what was before was gone already.
+pub fn note_beginnings(
+    db: &dyn Db,
+    anchors: &Anchors,
+    bounds: &BTreeMap<u32, Bounds>,
+) -> store::Result<()> {
+    let known = beginnings(db)?;
+    let mut batch = Batch::default();
+    for (partition, bounds) in bounds {
+        let is_new = !anchors.contains_key(partition) && !known.contains_key(partition);
+        if is_new && bounds.first > 0 {
+            tracing::warn!(
+                partition,
+                offset = bounds.first,
+                "the log begins here: what was before is gone, and the history incomplete"
+            );
+            let key = [BEGINS, &partition.to_be_bytes()].concat();
+            batch.put(Family::Meta, &key, &bounds.first.to_be_bytes());
+        }
+    }
+    match batch.is_empty() {
+        true => Ok(()),
+        false => db.write(&batch, Durability::Buffered),
+    }
+}
+
+/// By partition, the first offset that the log still had when the store was made;
+/// only where that was not 0.
+pub fn beginnings(db: &dyn Db) -> store::Result<Positions> {
+    let mut beginnings = Positions::new();
+    store::view(db, |view| {
+        let end = keys::after_prefix(BEGINS);
+        let range = BEGINS..&end[..];
+        view.scan(Family::Meta, range, Direction::Forward, &mut |key, row| {
+            let at = keys::position_of(&[&key[BEGINS.len()..], row].concat());
+            beginnings.extend(at.map(|at| (at.partition, at.offset)));
+            ControlFlow::Continue(())
+        })
+    })?;
+    Ok(beginnings)
 }
 
 fn damaged(what: &str) -> Error {

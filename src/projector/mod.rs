@@ -2,14 +2,17 @@
 //! the position behind it are written together, and writing it again changes
 //! nothing.
 //!
-//! `step` judges one record, `cut` folds many into one batch, `run` is the thread.
+//! `step` judges one record, `cut` folds many into one batch, `run` is the thread
+//! that does so live, behind `intake`, which reads and decodes ahead of it.
 
 pub mod cut;
 pub mod halt;
+mod intake;
 pub mod meta;
 mod operation;
 pub mod run;
 pub mod step;
+mod watchdog;
 
-pub use cut::{Projection, Tally};
+pub use cut::{Cut, Projection, Tally};
 pub use halt::Halt;

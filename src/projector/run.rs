@@ -1,16 +1,16 @@
-//! The projector's thread: reads a cut, applies it until that works, publishes
+//! The projector's thread: takes a cut, applies it until that works, publishes
 //! the position, and so on until it is told to stop or finds a reason to halt.
-//!
-//! Backpressure is not reading on: no more than one cut is in memory, whatever
-//! the lag.
 
-use super::cut::{Projection, Tally, count_anomalies};
+use super::cut::{Cut, Projection, Tally, count_anomalies};
 use super::halt::{Halt, OpenError};
+use super::intake::{Intake, Stretch};
 use super::meta;
-use crate::event_log::{EventLog, Limits, Logged, ReadError};
+use super::step::Rules;
+use super::watchdog::Watchdog;
+use crate::event_log::{Confirmation, EventLog, Limits, Logged};
 use crate::query::progress::{Doing, Progress};
 use crate::store::{self, Db};
-use crate::wire::position::Token;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -20,14 +20,27 @@ use std::time::{Duration, Instant};
 pub struct Settings {
     pub limits: Limits,
     pub hot_bytes: u64,
-    /// The longest pause between two tries of a store that cannot be written.
+    /// The longest pause between two tries of what does not work at present.
     pub retry_max: Duration,
+    pub rules: Rules,
+    /// How often the log is compared with what was applied of it while nothing is
+    /// amiss; `None` for a log that nobody else can touch.
+    pub check_every: Option<Duration>,
+}
+
+/// How long the two halves of the work on a cut took.
+#[derive(Debug, Clone, Copy)]
+pub struct Took {
+    /// Getting the records, the wait for the first one included.
+    pub read: Duration,
+    /// Folding and writing them.
+    pub apply: Duration,
 }
 
 /// What the projector tells the metrics. The wiring carries it out.
 pub trait Watch: Send {
-    fn anomalies(&mut self, counts: &std::collections::BTreeMap<&'static str, i64>);
-    fn applied(&mut self, cut: &[Logged], tally: &Tally, took: Duration);
+    fn anomalies(&mut self, counts: &BTreeMap<&'static str, i64>);
+    fn applied(&mut self, cut: &[Logged], tally: &Tally, took: Took);
     fn failed(&mut self, error: &store::Error);
 }
 
@@ -115,105 +128,122 @@ struct Backoff {
 
 impl Worker {
     fn run(&mut self) -> Result<(), Halt> {
-        let Some(mut projection) = self.open()? else {
-            return Ok(());
-        };
-        self.publish(&projection);
-        self.progress.set_doing(Doing::Running);
-        let mut reader = None;
-        let mut cut = Vec::new();
+        let mut projection = None;
         let mut backoff = self.backoff();
         while !self.stopping() {
-            let reading = match &mut reader {
-                Some(reader) => reader,
-                None => match self.log.reader(projection.positions()) {
-                    Ok(opened) => reader.insert(opened),
-                    Err(error) => {
-                        self.wait_for_log(error, &mut backoff)?;
-                        continue;
-                    }
-                },
+            let outcome = match &mut projection {
+                None => self.open().map(|opened| projection = Some(opened)),
+                Some(projection) => self.follow(projection, &mut backoff),
             };
-            cut.clear();
-            if let Err(error) = reading.read(&self.settings.limits, &mut cut) {
-                // Where a reader that failed stands is not known: begin a new one.
-                reader = None;
-                self.wait_for_log(error, &mut backoff)?;
-                continue;
+            match outcome {
+                Ok(()) => {}
+                Err(OpenError::Halt(halt)) => return Err(halt),
+                Err(OpenError::Store(error)) => self.wait_for_store(error, &mut backoff)?,
+                Err(OpenError::Log(why)) => {
+                    tracing::warn!(%why, "the log cannot be read; trying again");
+                    let why = format!("the event log cannot be read: {why}");
+                    self.progress.set_doing(Doing::Waiting(why));
+                    self.pause(&mut backoff);
+                }
             }
-            backoff = self.backoff();
-            if cut.is_empty() {
-                self.progress.set_doing(Doing::Running);
-                continue;
-            }
-            let started = Instant::now();
-            let Some(tally) = self.apply(&mut projection, &cut)? else {
-                return Ok(());
-            };
-            self.publish(&projection);
-            self.watch.applied(&cut, &tally, started.elapsed());
         }
         Ok(())
     }
 
-    fn publish(&self, projection: &Projection) {
-        self.progress.publish(Token {
-            log: self.log.id(),
-            positions: projection.positions().clone(),
-        });
-    }
-
-    fn open(&mut self) -> Result<Option<Projection>, Halt> {
-        let mut backoff = self.backoff();
-        while !self.stopping() {
-            match self.try_open() {
-                Ok(projection) => return Ok(Some(projection)),
-                Err(OpenError::Halt(halt)) => return Err(halt),
-                Err(OpenError::Store(error)) => self.wait_for_store(error, &mut backoff)?,
-            }
-        }
-        Ok(None)
-    }
-
-    fn try_open(&mut self) -> Result<Projection, OpenError> {
-        let projection = Projection::open(&*self.db, self.log.id(), self.settings.hot_bytes)?;
-        let bounds = self
-            .log
-            .bounds()
-            .map_err(|e| store::Error::Closed(e.to_string()))?;
-        meta::check(projection.positions(), &bounds)?;
+    fn open(&mut self) -> Result<Projection, OpenError> {
+        let log = self.log.identify()?;
+        let Settings {
+            hot_bytes, rules, ..
+        } = self.settings;
+        let projection = Projection::open(&*self.db, &log, hot_bytes, rules)?;
         self.watch.anomalies(&count_anomalies(&*self.db)?);
         Ok(projection)
     }
 
-    /// Until it is written; `None` if told to stop meanwhile.
-    fn apply(
+    /// Reads on from where the projection is and applies what comes, until told to
+    /// stop or until something is in the way. Whatever that is: where the reader
+    /// stands is not known then, and whether it still is the same log neither.
+    fn follow(
         &mut self,
         projection: &mut Projection,
-        cut: &[Logged],
-    ) -> Result<Option<Tally>, Halt> {
-        let mut backoff = self.backoff();
+        backoff: &mut Backoff,
+    ) -> Result<(), OpenError> {
+        meta::check(&*self.log, projection.log(), projection.anchors())?;
+        meta::note_beginnings(&*self.db, projection.anchors(), &self.log.bounds()?)?;
+        let reader = self
+            .log
+            .reader(projection.log().id, &projection.positions())?;
+        let mut next = reader.next();
+        let Settings { limits, rules, .. } = self.settings;
+        let no_thread = |error| OpenError::Log(format!("no thread to read it: {error}"));
+        let intake = Intake::start(reader, limits, rules).map_err(no_thread)?;
+        let watchdog = Watchdog::start(&self.log, projection, self.settings.check_every);
+        let watchdog = watchdog.map_err(no_thread)?;
+        self.publish(projection, &next, &watchdog);
+        self.progress.set_doing(Doing::Running);
         while !self.stopping() {
-            match projection.apply(&*self.db, cut) {
-                Ok(tally) => {
-                    self.progress.set_doing(Doing::Running);
-                    return Ok(Some(tally));
-                }
-                Err(error) => self.wait_for_store(error, &mut backoff)?,
+            if let Some(halt) = watchdog.halt() {
+                return Err(halt.into());
+            }
+            let Some(stretch) = intake.next(limits.patience)? else {
+                continue;
+            };
+            *backoff = self.backoff();
+            next.clone_from(&stretch.next);
+            if self.apply(projection, stretch)? {
+                self.publish(projection, &next, &watchdog);
             }
         }
-        Ok(None)
+        Ok(())
     }
 
-    fn wait_for_log(&mut self, error: ReadError, backoff: &mut Backoff) -> Result<(), Halt> {
-        match error {
-            ReadError::Damaged { at, what } => Err(Halt::LogDamaged { at, what }),
-            ReadError::Unavailable(why) => {
-                tracing::warn!(%why, "the log cannot be read; trying again");
-                self.progress.set_doing(Doing::Waiting(why));
-                self.pause(backoff);
-                Ok(())
+    fn publish(&self, projection: &Projection, next: &BTreeMap<u32, u64>, watchdog: &Watchdog) {
+        self.progress.publish(projection.held(), next);
+        watchdog.applied(projection.anchors());
+        self.log.note_applied(&projection.positions());
+    }
+
+    /// Until it is written; false if told to stop meanwhile.
+    fn apply(&mut self, projection: &mut Projection, stretch: Stretch) -> Result<bool, OpenError> {
+        let started = Instant::now();
+        let mut confirmation = Some(stretch.confirmation);
+        let mut backoff = self.backoff();
+        while !self.stopping() {
+            match self.try_apply(projection, &stretch.cut, &mut confirmation) {
+                Ok(tally) => {
+                    self.progress.set_doing(Doing::Running);
+                    let took = Took {
+                        read: stretch.took,
+                        apply: started.elapsed(),
+                    };
+                    self.watch.applied(stretch.cut.records(), &tally, took);
+                    return Ok(true);
+                }
+                Err(OpenError::Store(error)) => self.wait_for_store(error, &mut backoff)?,
+                Err(other @ (OpenError::Halt(_) | OpenError::Log(_))) => return Err(other),
             }
+        }
+        Ok(false)
+    }
+
+    /// Folds while the log is asked whether it still is the same, and writes only
+    /// after it has said so.
+    fn try_apply(
+        &self,
+        projection: &mut Projection,
+        cut: &Cut,
+        confirmation: &mut Option<Confirmation>,
+    ) -> Result<Tally, OpenError> {
+        let prepared = match cut.records() {
+            [] => None,
+            [..] => Some(projection.prepare(&*self.db, cut)?),
+        };
+        if let Some(confirmation) = confirmation.take() {
+            confirmation.wait()?;
+        }
+        match prepared {
+            None => Ok(Tally::default()),
+            Some(prepared) => Ok(projection.commit(&*self.db, prepared)?),
         }
     }
 

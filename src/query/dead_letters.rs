@@ -35,7 +35,10 @@ pub fn stream(db: &dyn Db, page: &Page, emit: &mut Emit) -> Result<Option<Vec<u8
                 shown += 1;
                 bytes += row.len();
                 last = key.to_vec();
-                if let Err(error) = show(key, row, &mut out) {
+                let shown = view
+                    .get(Family::DeadLetterDue, key)
+                    .and_then(|due| show(key, row, due, &mut out));
+                if let Err(error) = shown {
                     outcome = Err(error);
                     return ControlFlow::Break(());
                 }
@@ -60,12 +63,16 @@ pub fn stream(db: &dyn Db, page: &Page, emit: &mut Emit) -> Result<Option<Vec<u8
     })
 }
 
-fn show(key: &[u8], row: &[u8], out: &mut Vec<u8>) -> Result<()> {
+fn show(key: &[u8], row: &[u8], due: Option<Vec<u8>>, out: &mut Vec<u8>) -> Result<()> {
     let damaged = || Error::Corrupt("a dead letter".into());
     let at = keys::position_of(key).ok_or_else(damaged)?;
     let row = Bytes::copy_from_slice(row);
     let (reason, detail, record) = record_v1::decode_dead_letter(&row).map_err(|_| damaged())?;
-    let shown = as_json(at, reason, detail, &record);
+    let mut shown = as_json(at, reason, detail, &record);
+    // Why it is here alone, and not in the log's dead-letter topic as well.
+    if let Some(why) = due.filter(|why| !why.is_empty()) {
+        shown["unsent"] = json!(String::from_utf8_lossy(&why));
+    }
     serde_json::to_writer(out, &shown).expect("writing to memory cannot fail");
     Ok(())
 }
@@ -90,7 +97,7 @@ fn as_json(at: Position, reason: &str, detail: &str, record: &Record) -> Value {
     }
     let mut arrived = Vec::new();
     write_rfc3339_millis(record.arrived, &mut arrived);
-    json!({
+    let mut letter = json!({
         "position": at.to_string(),
         "arrived": String::from_utf8_lossy(&arrived),
         "reason": reason,
@@ -98,5 +105,9 @@ fn as_json(at: Position, reason: &str, detail: &str, record: &Record) -> Value {
         "key": record.key.as_deref().map(bytes),
         "headers": headers,
         "value_base64": record.value.as_deref().map(|value| STANDARD.encode(value)),
-    })
+    });
+    if record.claimed {
+        letter["arrived_by"] = json!("producer");
+    }
+    letter
 }

@@ -124,6 +124,9 @@ impl Events<'_, '_> {
         self.out
             .extend_from_slice(format!("{{\"position\":\"{at}\",\"arrived\":\"").as_bytes());
         write_rfc3339_millis(record.arrived, &mut self.out);
+        if record.claimed {
+            self.out.extend_from_slice(b"\",\"arrived_by\":\"producer");
+        }
         self.out.extend_from_slice(b"\",\"event\":");
         cloudevent::write_as_json(record, &mut self.out);
         self.out.push(b'}');

@@ -2,6 +2,7 @@
 //! projector is doing, and waiting for a position without polling.
 
 use crate::wire::position::{Positions, Token};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
@@ -9,9 +10,13 @@ use tokio::sync::watch;
 /// What the store holds, and the same as text. The log is the store's own: if the
 /// projector has halted because it is pointed at another, reads still say which
 /// log they come from.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Applied {
-    pub token: Token,
+    /// `None` while the store is new and the log has not been reached.
+    pub token: Option<Token>,
+    /// By partition the offset behind everything that is applied, and behind what
+    /// is no record.
+    pub next: BTreeMap<u32, u64>,
     pub text: String,
 }
 
@@ -41,9 +46,10 @@ pub enum WaitError {
 
 impl Progress {
     /// Begins with what the store holds.
-    pub fn new(held: Token) -> Progress {
+    pub fn new(held: Option<Token>) -> Progress {
+        let applied = held.map_or_else(Arc::default, |held| Applied::new(held, &BTreeMap::new()));
         Progress {
-            applied: watch::Sender::new(Applied::new(held)),
+            applied: watch::Sender::new(applied),
             doing: watch::Sender::new(Doing::Starting),
         }
     }
@@ -57,35 +63,49 @@ impl Progress {
         self.doing.borrow().clone()
     }
 
-    /// After the write that these positions were part of.
-    pub fn publish(&self, held: Token) {
-        self.applied.send_replace(Applied::new(held));
+    /// After the write that these positions were part of. `next` says how far the
+    /// reader is that everything applied came from.
+    pub fn publish(&self, held: Token, next: &BTreeMap<u32, u64>) {
+        self.applied.send_replace(Applied::new(held, next));
     }
 
     pub fn set_doing(&self, doing: Doing) {
-        self.doing.send_replace(doing);
+        self.doing.send_if_modified(|before| {
+            let changed = *before != doing;
+            *before = doing;
+            changed
+        });
     }
 
     /// Returns once the store holds all that the token names.
     pub async fn wait_for(&self, token: &Token, deadline: Instant) -> Result<(), WaitError> {
-        if token.log != self.applied().token.log {
-            return Err(WaitError::OtherLog);
-        }
         let mut applied = self.applied.subscribe();
-        let reached =
-            applied.wait_for(|applied| covers(&applied.token.positions, &token.positions));
+        let reached = applied.wait_for(|applied| match &applied.token {
+            Some(held) => held.log != token.log || covers(&held.positions, &token.positions),
+            None => false,
+        });
         match tokio::time::timeout_at(deadline.into(), reached).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(reached)) => match &reached.token {
+                Some(held) if held.log == token.log => Ok(()),
+                Some(_) | None => Err(WaitError::OtherLog),
+            },
             Ok(Err(_)) | Err(_) => Err(WaitError::TimedOut),
         }
     }
 }
 
 impl Applied {
-    fn new(token: Token) -> Arc<Applied> {
+    fn new(token: Token, next: &BTreeMap<u32, u64>) -> Arc<Applied> {
+        let behind = |(partition, offset): (&u32, &u64)| (*partition, offset + 1);
+        let mut all: BTreeMap<u32, u64> = token.positions.iter().map(behind).collect();
+        for (&partition, &offset) in next {
+            let held = all.entry(partition).or_insert(offset);
+            *held = offset.max(*held);
+        }
         Arc::new(Applied {
             text: token.to_string(),
-            token,
+            token: Some(token),
+            next: all,
         })
     }
 }

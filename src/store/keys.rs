@@ -9,6 +9,7 @@
 //! | `by_status` | status, time, operation | nothing |
 //! | `outbox` | shard, operation | the ending's order key, address, port |
 //! | `dead_letter` | position | `record_v1` dead letter |
+//! | `dead_letter_due` | position | why it was refused; nothing if not yet sent |
 //! | `anomaly` | shard, operation | one byte, a bit for each |
 //! | `meta` | text | see `projector::meta` |
 //! | `log` | position of the first record | `record_v1` block |

@@ -25,6 +25,8 @@ pub enum Family {
     Outbox,
     /// Records that are not events of ours.
     DeadLetter,
+    /// Dead letters that the log's dead-letter topic does not have, and why.
+    DeadLetterDue,
     /// Operations whose events contradict each other.
     Anomaly,
     /// Positions, versions, the identity of the log.
@@ -43,6 +45,7 @@ impl Family {
         Family::ByStatus,
         Family::Outbox,
         Family::DeadLetter,
+        Family::DeadLetterDue,
         Family::Anomaly,
         Family::Meta,
     ];
@@ -58,6 +61,7 @@ impl Family {
             Family::ByStatus => "by_status",
             Family::Outbox => "outbox",
             Family::DeadLetter => "dead_letter",
+            Family::DeadLetterDue => "dead_letter_due",
             Family::Anomaly => "anomaly",
             Family::Meta => "meta",
             Family::Log => "log",

@@ -149,6 +149,7 @@ fn family_options(family: Family, cache: &Cache) -> Options {
         | Family::ByStatus
         | Family::Outbox
         | Family::DeadLetter
+        | Family::DeadLetterDue
         | Family::Anomaly
         | Family::Meta => table.set_block_size(16 << 10),
     }

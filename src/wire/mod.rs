@@ -1,6 +1,7 @@
 //! The versioned formats at the edges: what comes in, what goes out, what is
 //! kept on disk. Converts to and from `domain` and decides nothing about it.
 
+pub mod anchor;
 pub mod cloudevent;
 pub mod document;
 pub mod error_sheet;

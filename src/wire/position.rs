@@ -41,6 +41,15 @@ fn number<N: FromStr>(digits: &str) -> Result<N, BadToken> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LogId(pub [u8; 8]);
 
+impl LogId {
+    /// Of the lowest forty bits, in base 32.
+    pub fn from_bits(bits: u64) -> LogId {
+        let digit =
+            |place: usize| b"0123456789abcdefghjkmnpqrstvwxyz"[(bits >> (5 * place)) as usize & 31];
+        LogId(std::array::from_fn(digit))
+    }
+}
+
 impl fmt::Display for LogId {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(std::str::from_utf8(&self.0).map_err(|_| fmt::Error)?)

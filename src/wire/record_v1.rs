@@ -1,5 +1,6 @@
 //! A record of the log, and how the embedded log, the history and the dead
-//! letters keep it: postcard behind a version byte, version 1.
+//! letters keep it: postcard behind a version byte. Version 2 has the fields of
+//! version 1, and says by its number that the arrival is the producer's claim.
 
 use super::snapshot_v1::Unreadable;
 use crate::domain::Timestamp;
@@ -7,13 +8,16 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-const VERSION: u8 = 1;
+const ARRIVAL_BY_LOG: u8 = 1;
+const ARRIVAL_CLAIMED: u8 = 2;
 
 /// Bytes as they lie in a log, without their position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     /// When the log took it, to the millisecond.
     pub arrived: Timestamp,
+    /// The log keeps no time of its own: `arrived` is what the producer said.
+    pub claimed: bool,
     pub key: Option<Bytes>,
     pub headers: Headers,
     pub value: Option<Bytes>,
@@ -76,10 +80,11 @@ impl<'a> RecordV1<'a> {
     }
 
     /// A record whose bytes share the row's.
-    fn own(self, row: &Bytes) -> Record {
+    fn own(self, claimed: bool, row: &Bytes) -> Record {
         let share = |part: &'a serde_bytes::Bytes| row.slice_ref(part);
         Record {
             arrived: Timestamp::from_millis(self.arrived_ms),
+            claimed,
             key: self.key.map(share),
             headers: Headers(
                 self.headers
@@ -93,28 +98,39 @@ impl<'a> RecordV1<'a> {
 }
 
 pub fn encode(record: &Record) -> Vec<u8> {
-    extend(&RecordV1::of(record), vec![VERSION])
+    extend(&RecordV1::of(record), vec![version(record)])
 }
 
 pub fn decode(row: &Bytes) -> Result<Record, Unreadable> {
-    let stored: RecordV1 = postcard::from_bytes(body(row)?).map_err(|_| Unreadable::Damaged)?;
-    Ok(stored.own(row))
+    let (claimed, body) = body(row)?;
+    let stored: RecordV1 = postcard::from_bytes(body).map_err(|_| Unreadable::Damaged)?;
+    Ok(stored.own(claimed, row))
 }
 
-/// Consecutive records of one partition in one row of the embedded log.
+fn version(record: &Record) -> u8 {
+    if record.claimed {
+        ARRIVAL_CLAIMED
+    } else {
+        ARRIVAL_BY_LOG
+    }
+}
+
+/// Consecutive records of one partition in one row of the embedded log, which
+/// keeps their arrival itself.
 pub fn encode_block<'a>(records: impl ExactSizeIterator<Item = &'a Record>) -> Vec<u8> {
     let count = records.len() as u64;
-    records.fold(extend(&count, vec![VERSION]), |row, record| {
+    records.fold(extend(&count, vec![ARRIVAL_BY_LOG]), |row, record| {
         extend(&RecordV1::of(record), row)
     })
 }
 
 pub fn decode_block(row: &Bytes) -> Result<Vec<Record>, Unreadable> {
-    let (count, mut rest) = take::<u64>(body(row)?)?;
+    let (claimed, rest) = body(row)?;
+    let (count, mut rest) = take::<u64>(rest)?;
     let mut records = Vec::with_capacity(count.min(100_000) as usize);
     for _ in 0..count {
         let (stored, after) = take::<RecordV1>(rest)?;
-        records.push(stored.own(row));
+        records.push(stored.own(claimed, row));
         rest = after;
     }
     if rest.is_empty() {
@@ -126,17 +142,19 @@ pub fn decode_block(row: &Bytes) -> Result<Vec<Record>, Unreadable> {
 
 /// How many records a block holds, without reading them.
 pub fn block_len(row: &[u8]) -> Result<u64, Unreadable> {
-    Ok(take::<u64>(body(row)?)?.0)
+    Ok(take::<u64>(body(row)?.1)?.0)
 }
 
 /// A dead letter: why, and the record whole.
 pub fn encode_dead_letter(reason: &str, detail: &str, record: &Record) -> Vec<u8> {
-    extend(&(reason, detail, RecordV1::of(record)), vec![VERSION])
+    let row = vec![version(record)];
+    extend(&(reason, detail, RecordV1::of(record)), row)
 }
 
 pub fn decode_dead_letter(row: &Bytes) -> Result<(&str, &str, Record), Unreadable> {
-    let ((reason, detail, stored), _) = take::<(&str, &str, RecordV1)>(body(row)?)?;
-    Ok((reason, detail, stored.own(row)))
+    let (claimed, rest) = body(row)?;
+    let ((reason, detail, stored), _) = take::<(&str, &str, RecordV1)>(rest)?;
+    Ok((reason, detail, stored.own(claimed, row)))
 }
 
 fn extend<T: Serialize>(value: &T, row: Vec<u8>) -> Vec<u8> {
@@ -147,10 +165,12 @@ fn take<'a, T: Deserialize<'a>>(input: &'a [u8]) -> Result<(T, &'a [u8]), Unread
     postcard::take_from_bytes(input).map_err(|_| Unreadable::Damaged)
 }
 
-fn body(row: &[u8]) -> Result<&[u8], Unreadable> {
+/// Whether the arrival is a claim, and what stands behind the version.
+fn body(row: &[u8]) -> Result<(bool, &[u8]), Unreadable> {
     match row.split_first() {
-        Some((&VERSION, rest)) => Ok(rest),
-        Some((&other, _)) if other > VERSION => Err(Unreadable::Version(other)),
+        Some((&ARRIVAL_BY_LOG, rest)) => Ok((false, rest)),
+        Some((&ARRIVAL_CLAIMED, rest)) => Ok((true, rest)),
+        Some((&other, _)) if other > ARRIVAL_CLAIMED => Err(Unreadable::Version(other)),
         _ => Err(Unreadable::Damaged),
     }
 }

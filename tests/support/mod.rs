@@ -2,9 +2,11 @@
 //! a part, hence the `allow`.
 #![allow(dead_code)]
 
+pub mod broker;
 pub mod generate;
 pub mod reference;
 pub mod server;
+pub mod stories;
 
 /// `make soak`: the same tests with long counts.
 pub fn soak() -> bool {

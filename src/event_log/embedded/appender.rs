@@ -82,6 +82,7 @@ impl Appender {
             let partition = usize::from(shard(&new.operation_id)) % ends.len();
             blocks[partition].push(Record {
                 arrived: now,
+                claimed: false,
                 key: None,
                 headers: new.headers,
                 value: new.value,
@@ -185,10 +186,6 @@ fn damaged(what: &str) -> Error {
     Error::Corrupt(format!("{what} of the embedded log cannot be read"))
 }
 
-/// Forty random bits in base 32.
 fn new_id() -> LogId {
-    let random = uuid::Uuid::new_v4().as_u128();
-    let digit =
-        |place: usize| b"0123456789abcdefghjkmnpqrstvwxyz"[(random >> (5 * place)) as usize & 31];
-    LogId(std::array::from_fn(digit))
+    LogId::from_bits(uuid::Uuid::new_v4().as_u128() as u64)
 }

@@ -7,6 +7,7 @@ use crate::store::{self, Db, Direction, Family, View};
 use crate::wire::position::{Position, Positions};
 use crate::wire::record_v1;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -38,6 +39,10 @@ impl Reader for BlockReader {
         let (ends, _) = waited.expect("nothing panics while it holds the ends");
         let ends = ends.clone();
         self.blocks.read(&ends, limits, into)
+    }
+
+    fn next(&self) -> BTreeMap<u32, u64> {
+        (0..).zip(self.blocks.next.iter().copied()).collect()
     }
 }
 

@@ -1,0 +1,174 @@
+//! The log on a Kafka topic. The only module that names rdkafka.
+//!
+//! - `inspect` asks the cluster about the topic: which one it is (its id), what its
+//!   partitions hold, how it is set up.
+//! - `checks` does so all the time, on a thread, for everyone at once.
+//! - `consume` reads, `produce` appends, `message` turns messages into records.
+//! - `client` makes clients of the configuration, `stats` tells how they fare.
+//!
+//! librdkafka follows a topic that is deleted and made again without a word, so
+//! nothing that was read is written, and nothing that was produced acknowledged,
+//! before the topic's id was compared once more.
+
+mod checks;
+mod client;
+mod consume;
+mod inspect;
+mod message;
+mod produce;
+mod stats;
+
+pub use stats::describe as describe_metrics;
+
+use super::{
+    Bounds, DeadLetters, EventLog, Identity, NewRecord, PublishError, Published, Publishing,
+    ReadError, Reader, Sending,
+};
+use crate::wire::position::{LogId, Position, Positions};
+use crate::wire::record_v1::Record;
+use checks::Checks;
+use inspect::Inspector;
+use produce::Publisher;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `host:port`, several separated by commas.
+    pub bootstrap: String,
+    pub topic: String,
+    /// Makes the topics that are missing; `None` does not.
+    pub create: Option<NewTopics>,
+    /// The consumer group whose offsets are committed for lag tools.
+    pub group: String,
+    /// librdkafka's, for all clients, for the producer, for the consumers.
+    pub options: BTreeMap<String, String>,
+    pub producer: BTreeMap<String, String>,
+    pub consumer: BTreeMap<String, String>,
+    /// Bytes that may wait to be sent; beyond, publishers are told to come back.
+    pub max_waiting: u64,
+    /// How long a publisher waits for the cluster.
+    pub publish_timeout: Duration,
+    /// Bytes of the largest event.
+    pub max_event: u64,
+    /// Bytes that are fetched ahead.
+    pub fetch_ahead: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewTopics {
+    pub partitions: u32,
+    /// `None` leaves it to the cluster.
+    pub replication: Option<u16>,
+}
+
+impl Settings {
+    pub fn dead_letter_topic(&self) -> String {
+        format!("{}.dead-letter", self.topic)
+    }
+}
+
+/// A setting that librdkafka does not know or take, or that is not a user's to give.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct BadOptions(pub Vec<String>);
+
+pub struct Kafka {
+    settings: Arc<Settings>,
+    inspector: Arc<Inspector>,
+    checks: Checks,
+    publisher: Publisher,
+}
+
+impl Kafka {
+    /// Connects in the background: a cluster that cannot be reached is no error here.
+    pub fn open(settings: Settings) -> Result<Kafka, BadOptions> {
+        client::check(&settings)?;
+        let settings = Arc::new(settings);
+        let inspector = Arc::new(Inspector::new(settings.clone())?);
+        let checks = Checks::start(inspector.clone())?;
+        let publisher = Publisher::new(settings.clone())?;
+        Ok(Kafka {
+            settings,
+            inspector,
+            checks,
+            publisher,
+        })
+    }
+
+    /// The first offset of each partition whose record arrived at `millis` or later;
+    /// the end, where there is none.
+    pub fn offsets_at(&self, millis: i64) -> Result<BTreeMap<u32, u64>, ReadError> {
+        self.inspector.offsets_at(millis)
+    }
+
+    async fn publish(&self, records: Vec<NewRecord>) -> Result<Published, PublishError> {
+        if let Some(trouble) = self.trouble() {
+            return Err(PublishError::Rejected(trouble));
+        }
+        let log = match self.id() {
+            Some(log) => log,
+            None => return Err(PublishError::Rejected("it was not reached yet".into())),
+        };
+        let positions = self.publisher.publish(records).await?;
+        // It may have become another topic meanwhile, and the records be in that one.
+        let confirmed = self.checks.ask(log, None).await;
+        let unconfirmed = || ReadError::Unavailable("it was closed".into());
+        match confirmed.unwrap_or_else(|_| Err(unconfirmed())) {
+            Ok(()) => Ok(Published { log, positions }),
+            Err(error) => Err(PublishError::Unknown(error.to_string())),
+        }
+    }
+}
+
+impl EventLog for Kafka {
+    fn id(&self) -> Option<LogId> {
+        self.inspector.seen().map(|topic| topic.id)
+    }
+
+    fn identify(&self) -> Result<Identity, ReadError> {
+        self.inspector.identify()
+    }
+
+    fn publish(&self, records: Vec<NewRecord>) -> Publishing<'_> {
+        Box::pin(self.publish(records))
+    }
+
+    fn reader(&self, log: LogId, after: &Positions) -> Result<Box<dyn Reader>, ReadError> {
+        let bounds = self.bounds()?;
+        let asking = self.checks.asking(log, bounds.len());
+        let next = bounds.iter().map(|(&partition, bounds)| {
+            let behind = after.get(&partition).map(|offset| offset + 1);
+            (partition, behind.unwrap_or(bounds.first))
+        });
+        let consumer = consume::Consumer::open(&self.settings, next.collect(), asking)?;
+        Ok(Box::new(consumer))
+    }
+
+    fn bounds(&self) -> Result<BTreeMap<u32, Bounds>, ReadError> {
+        self.inspector.bounds()
+    }
+
+    fn records_at(&self, at: &Positions) -> Result<BTreeMap<u32, Record>, ReadError> {
+        self.inspector.records_at(at)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.inspector.trouble()
+    }
+
+    fn max_record(&self) -> Option<usize> {
+        self.inspector.max_record()
+    }
+
+    fn note_applied(&self, applied: &Positions) {
+        self.inspector.note_applied(applied);
+    }
+}
+
+impl DeadLetters for Kafka {
+    fn send(&self, at: Position, reason: &str, detail: &str, record: &Record) -> Sending {
+        self.publisher.send_dead_letter(at, reason, detail, record)
+    }
+}

@@ -1,0 +1,174 @@
+//! Asks the cluster all the time which topic it is, for everyone at once: whoever
+//! has read or produced something waits for an answer that was asked for after it.
+//! A thousand who wait share one request.
+
+use super::BadOptions;
+use super::inspect::{Inspector, Topic};
+use crate::event_log::{Confirmation, ReadError};
+use crate::wire::position::LogId;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// How often it is asked if nobody waits.
+const EVERY: Duration = Duration::from_secs(1);
+/// How often the consumer group hears how far the store is.
+const COMMIT_EVERY: Duration = Duration::from_secs(5);
+
+type Answer = Result<(), ReadError>;
+
+/// What somebody relies on.
+struct Question {
+    log: LogId,
+    partitions: Option<usize>,
+    answer: oneshot::Sender<Answer>,
+}
+
+pub struct Checks {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    questions: Vec<Question>,
+    closed: bool,
+}
+
+impl Checks {
+    pub fn start(inspector: Arc<Inspector>) -> Result<Checks, BadOptions> {
+        let shared = Arc::new(Shared::default());
+        let thread = {
+            let shared = shared.clone();
+            std::thread::Builder::new()
+                .name("kafka-checks".into())
+                .spawn(move || shared.run(&inspector))
+        };
+        let no_thread = |error| BadOptions(vec![format!("no thread for checks: {error}")]);
+        Ok(Checks {
+            shared,
+            thread: Some(thread.map_err(no_thread)?),
+        })
+    }
+
+    /// Whether it is still this log, with so many partitions, from now on.
+    pub fn ask(&self, log: LogId, partitions: Option<usize>) -> oneshot::Receiver<Answer> {
+        self.shared.ask(log, partitions)
+    }
+
+    /// For somebody who asks the same again and again.
+    pub fn asking(&self, log: LogId, partitions: usize) -> Asking {
+        Asking {
+            shared: self.shared.clone(),
+            log,
+            partitions,
+        }
+    }
+}
+
+impl Drop for Checks {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the checks of the topic panicked");
+        }
+    }
+}
+
+pub struct Asking {
+    shared: Arc<Shared>,
+    log: LogId,
+    partitions: usize,
+}
+
+impl Asking {
+    pub fn ask(&self) -> Confirmation {
+        Confirmation::coming(self.shared.ask(self.log, Some(self.partitions)))
+    }
+}
+
+impl Shared {
+    fn ask(&self, log: LogId, partitions: Option<usize>) -> oneshot::Receiver<Answer> {
+        let (answer, coming) = oneshot::channel();
+        self.lock().questions.push(Question {
+            log,
+            partitions,
+            answer,
+        });
+        self.changed.notify_one();
+        coming
+    }
+
+    fn run(&self, inspector: &Inspector) {
+        let mut looked = Instant::now() - EVERY;
+        let mut committed = Instant::now();
+        loop {
+            let left = EVERY.saturating_sub(looked.elapsed());
+            let idle = |queue: &mut Queue| queue.questions.is_empty() && !queue.closed;
+            let waited = self.changed.wait_timeout_while(self.lock(), left, idle);
+            let (mut queue, _) = waited.expect("nothing panics while it holds the queue");
+            if queue.closed {
+                inspector.commit_applied();
+                return;
+            }
+            let questions = std::mem::take(&mut queue.questions);
+            drop(queue);
+
+            let topic = inspector.look_at_topic();
+            for question in questions {
+                let answer = judge(&topic, &question);
+                // Somebody who has gone needs none.
+                let _ = question.answer.send(answer);
+            }
+            inspector.serve();
+            if looked.elapsed() < EVERY {
+                continue;
+            }
+            looked = Instant::now();
+            // Of another topic than the one that was identified, bounds mean nothing.
+            let seen = inspector.seen();
+            if let Ok(topic) = topic
+                && seen.is_some_and(|seen| seen.id == topic.id)
+                && let Ok(bounds) = inspector.look_at_bounds(topic.partitions)
+            {
+                inspector.keep_bounds(bounds);
+            }
+            if committed.elapsed() >= COMMIT_EVERY {
+                committed = Instant::now();
+                inspector.commit_applied();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue
+            .lock()
+            .expect("nothing panics while it holds the queue")
+    }
+}
+
+fn judge(topic: &Result<Topic, ReadError>, question: &Question) -> Answer {
+    let topic = topic.as_ref().map_err(Clone::clone)?;
+    if topic.id != question.log {
+        let (was, is) = (question.log, topic.id);
+        let why = format!("the topic is another one now: it was {was} and is {is}");
+        return Err(ReadError::Unavailable(why));
+    }
+    match question.partitions {
+        Some(known) if known != topic.partitions => {
+            let why = format!("the topic has {} partitions, not {known}", topic.partitions);
+            Err(ReadError::Unavailable(why))
+        }
+        Some(_) | None => Ok(()),
+    }
+}

@@ -1,0 +1,229 @@
+//! librdkafka's configuration: what opledger sets, what users may set, and what
+//! they may not because a promise rests on it.
+
+use super::{BadOptions, Settings, stats};
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::statistics::Statistics;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Asks about the topic.
+    Inspector,
+    Consumer,
+    Producer,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Inspector => "inspector",
+            Role::Consumer => "consumer",
+            Role::Producer => "producer",
+        }
+    }
+}
+
+/// Options that are opledger's own, and what to do instead.
+const RESERVED: &[(&str, &str)] = &[
+    ("bootstrap.servers", "set kafka.bootstrap"),
+    ("metadata.broker.list", "set kafka.bootstrap"),
+    ("group.id", "set kafka.group"),
+    ("enable.auto.commit", "the store keeps the position"),
+    ("enable.auto.offset.store", "the store keeps the position"),
+    (
+        "auto.offset.reset",
+        "a position that is gone is a halt, never a reset",
+    ),
+    ("isolation.level", "only committed records are read"),
+    ("enable.partition.eof", "it tells how far the reader is"),
+    ("group.instance.id", "the group is for lag tools only"),
+    ("enable.idempotence", "it is always on"),
+    ("acks", "it is always all"),
+    ("request.required.acks", "it is always all"),
+    (
+        "transactional.id",
+        "the producer is idempotent, not transactional",
+    ),
+    ("message.timeout.ms", "set log.publish_timeout"),
+    ("delivery.timeout.ms", "set log.publish_timeout"),
+    ("message.max.bytes", "set events.max_size"),
+    ("delivery.report.only.error", "every record is answered for"),
+];
+
+/// All bad options of all sections at once.
+pub fn check(settings: &Settings) -> Result<(), BadOptions> {
+    let sections = [
+        ("kafka.options", &settings.options),
+        ("kafka.producer", &settings.producer),
+        ("kafka.consumer", &settings.consumer),
+    ];
+    let mut bad = Vec::new();
+    for (section, options) in sections {
+        for (name, value) in options {
+            let reserved = RESERVED.iter().find(|(own, _)| own == name);
+            let fault = match reserved {
+                Some((_, instead)) => Some(format!("is opledger's own: {instead}")),
+                None => ClientConfig::new()
+                    .set(name, value)
+                    .create_native_config()
+                    .err()
+                    .map(|error| fault(&error)),
+            };
+            bad.extend(fault.map(|fault| format!("{section}.{name}: {fault}")));
+        }
+    }
+    match bad.is_empty() {
+        true => Ok(()),
+        false => Err(BadOptions(bad)),
+    }
+}
+
+/// librdkafka's words, without the value, which may be a secret.
+fn fault(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..) => {
+            "is no option of librdkafka".into()
+        }
+        KafkaError::ClientConfig(_, what, ..) => format!("is not taken by librdkafka: {what}"),
+        other => other.to_string(),
+    }
+}
+
+pub fn bad_client(role: Role, error: &KafkaError) -> BadOptions {
+    BadOptions(vec![format!("the {} cannot be made: {error}", role.name())])
+}
+
+/// Space for a record's key, headers and framing beside the event itself.
+const ROOM: u64 = 64 << 10;
+/// The most that librdkafka takes.
+const MESSAGE_MAX: u64 = 1_000_000_000;
+
+pub fn config(settings: &Settings, role: Role) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    let mut set = |name: &str, value: String| {
+        config.set(name, value);
+    };
+    set("client.id", format!("opledger-{}", role.name()));
+    set("statistics.interval.ms", "5000".into());
+    // A broker that comes back is found within this.
+    set("reconnect.backoff.max.ms", "2000".into());
+    // A leader that has moved, too: the default waits for 300 seconds on a cold topic.
+    set("topic.metadata.refresh.interval.ms", "30000".into());
+    set("socket.nagle.disable", "true".into());
+    set("log.connection.close", "false".into());
+    let own = match role {
+        Role::Producer => {
+            set("compression.type", "lz4".into());
+            set("partitioner", "murmur2_random".into());
+            // Publishes come as batches already.
+            set("linger.ms", "1".into());
+            &settings.producer
+        }
+        Role::Consumer => {
+            set("fetch.wait.max.ms", "100".into());
+            set("fetch.error.backoff.ms", "50".into());
+            set("queued.min.messages", "100000".into());
+            let kilobytes = (settings.fetch_ahead / 1024).clamp(1, 2_097_151);
+            set("queued.max.messages.kbytes", kilobytes.to_string());
+            &settings.consumer
+        }
+        Role::Inspector => {
+            // It reads single records.
+            set("fetch.message.max.bytes", "16384".into());
+            set("queued.min.messages", "1".into());
+            set("fetch.wait.max.ms", "10".into());
+            &BTreeMap::new()
+        }
+    };
+    for (name, value) in settings.options.iter().chain(own) {
+        set(name, value.clone());
+    }
+    // What the promises rest on comes last.
+    set("bootstrap.servers", settings.bootstrap.clone());
+    match role {
+        Role::Producer => {
+            let bytes = (settings.max_event + ROOM).max(6 << 20).min(MESSAGE_MAX);
+            set("message.max.bytes", bytes.to_string());
+            set("enable.idempotence", "true".into());
+            set("acks", "all".into());
+            let timeout = settings.publish_timeout.as_millis();
+            set("delivery.timeout.ms", timeout.to_string());
+            // The bound that publishers are told of is our own, and lower.
+            let kilobytes = (settings.max_waiting / 512).clamp(1024, 2_147_483_647);
+            set("queue.buffering.max.kbytes", kilobytes.to_string());
+            set("queue.buffering.max.messages", "10000000".into());
+        }
+        Role::Consumer | Role::Inspector => {
+            set("group.id", settings.group.clone());
+            set("enable.auto.commit", "false".into());
+            set("enable.auto.offset.store", "false".into());
+            set("auto.offset.reset", "error".into());
+            set("isolation.level", "read_committed".into());
+            set("enable.partition.eof", "true".into());
+            // The projector may wait long for a full disk.
+            set("max.poll.interval.ms", "86400000".into());
+        }
+    }
+    config
+}
+
+/// What librdkafka tells beside the records.
+pub struct Context {
+    role: Role,
+    totals: Mutex<stats::Totals>,
+}
+
+impl Context {
+    pub fn new(role: Role) -> Context {
+        Context {
+            role,
+            totals: Mutex::default(),
+        }
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let client = self.role.name();
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => tracing::warn!(client, facility, "{message}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(client, facility, "{message}");
+            }
+            RDKafkaLogLevel::Debug => tracing::debug!(client, facility, "{message}"),
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let totals = self.totals.lock();
+        let mut totals = totals.expect("nothing panics while it counts");
+        stats::record(self.role.name(), &mut totals, &statistics);
+    }
+
+    /// librdkafka goes on by itself; whether the log can be reached is found out by
+    /// asking it.
+    fn error(&self, error: KafkaError, reason: &str) {
+        let client = self.role.name();
+        match error.rdkafka_error_code() {
+            // Hundreds of them while a broker is away, which the projector tells once.
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::Resolve,
+            ) => tracing::debug!(client, %error, "{reason}"),
+            Some(_) | None => tracing::warn!(client, %error, "{reason}"),
+        }
+    }
+}
+
+impl ConsumerContext for Context {}

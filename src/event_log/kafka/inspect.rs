@@ -1,0 +1,505 @@
+//! Asks the cluster about the topic: which one it is, what its partitions hold,
+//! how it is set up, and for single records.
+
+use super::client::{self, Context, Role};
+use super::{BadOptions, NewTopics, Settings, message};
+use crate::event_log::{Bounds, Identity, ReadError};
+use crate::wire::position::{LogId, Positions};
+use crate::wire::record_v1::Record;
+use futures_executor::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::bindings as rdk;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// For one answer of the cluster.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How the topic is set up changes rarely.
+const SETUP_EVERY: Duration = Duration::from_secs(60);
+
+/// A topic as it was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    pub id: LogId,
+    /// Kafka's own id, as its tools print it.
+    uuid: String,
+    pub partitions: usize,
+}
+
+pub struct Inspector {
+    settings: Arc<Settings>,
+    client: BaseConsumer<Context>,
+    /// Fetching a record needs the client for itself.
+    fetching: Mutex<()>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    topic: Option<Topic>,
+    bounds: Option<BTreeMap<u32, Bounds>>,
+    trouble: Option<String>,
+    setup: Option<(Instant, Setup)>,
+    applied: Option<Positions>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Setup {
+    max_record: Option<usize>,
+    unfit: Option<String>,
+}
+
+impl Inspector {
+    pub fn new(settings: Arc<Settings>) -> Result<Inspector, BadOptions> {
+        let role = Role::Inspector;
+        let client = client::config(&settings, role).create_with_context(Context::new(role));
+        Ok(Inspector {
+            client: client.map_err(|error| client::bad_client(role, &error))?,
+            settings,
+            fetching: Mutex::default(),
+            seen: Mutex::default(),
+        })
+    }
+
+    pub fn seen(&self) -> Option<Topic> {
+        self.lock().topic.clone()
+    }
+
+    pub fn trouble(&self) -> Option<String> {
+        self.lock().trouble.clone()
+    }
+
+    pub fn max_record(&self) -> Option<usize> {
+        self.lock().setup.as_ref()?.1.max_record
+    }
+
+    pub fn bounds(&self) -> Result<BTreeMap<u32, Bounds>, ReadError> {
+        let bounds = self.lock().bounds.clone();
+        bounds.ok_or_else(|| unavailable("the topic was not reached yet"))
+    }
+
+    /// A full look: the topic, its partitions, and now and then its set-up.
+    pub fn identify(&self) -> Result<Identity, ReadError> {
+        let topic = self.topic_or_new()?;
+        let setup = self.setup()?;
+        if let Some(unfit) = setup.unfit {
+            return Err(ReadError::Unfit(unfit));
+        }
+        let bounds = self.look_at_bounds(topic.partitions)?;
+        let mut seen = self.lock();
+        seen.topic = Some(topic.clone());
+        seen.bounds = Some(bounds);
+        seen.trouble = None;
+        Ok(Identity {
+            id: topic.id,
+            name: format!("topic {}, id {}", self.settings.topic, topic.uuid),
+        })
+    }
+
+    /// Which topic it is at this moment; readiness hears of it.
+    pub fn look_at_topic(&self) -> Result<Topic, ReadError> {
+        let topic = self.describe();
+        let trouble = topic.as_ref().err().map(|error| match error {
+            ReadError::Unavailable(why) => why.clone(),
+            other => other.to_string(),
+        });
+        self.lock().trouble = trouble;
+        topic
+    }
+
+    /// What the partitions hold at this moment.
+    pub fn look_at_bounds(&self, partitions: usize) -> Result<BTreeMap<u32, Bounds>, ReadError> {
+        let earliest = rdk::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST as i64;
+        let latest = rdk::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST as i64;
+        let first = self.list_offsets(partitions, earliest)?;
+        let mut ends = self.list_offsets(partitions, latest)?;
+        let bounds: BTreeMap<_, _> = first
+            .into_iter()
+            .filter_map(|(partition, first)| {
+                let end = ends.remove(&partition)?;
+                Some((partition, Bounds { first, end }))
+            })
+            .collect();
+        if bounds.len() < partitions {
+            return Err(unavailable("some partitions have no leader"));
+        }
+        Ok(bounds)
+    }
+
+    pub fn keep_bounds(&self, bounds: BTreeMap<u32, Bounds>) {
+        self.lock().bounds = Some(bounds);
+    }
+
+    /// The first offset of each partition that arrived at `millis` or later; the
+    /// partition's end where there is none.
+    pub fn offsets_at(&self, millis: i64) -> Result<BTreeMap<u32, u64>, ReadError> {
+        let topic = self.describe()?;
+        let bounds = self.look_at_bounds(topic.partitions)?;
+        let found = self.list_offsets(topic.partitions, millis.max(0))?;
+        let at = |(partition, bounds): (u32, Bounds)| {
+            (partition, *found.get(&partition).unwrap_or(&bounds.end))
+        };
+        Ok(bounds.into_iter().map(at).collect())
+    }
+
+    /// The records at these offsets, by a short life as a consumer.
+    pub fn records_at(&self, at: &Positions) -> Result<BTreeMap<u32, Record>, ReadError> {
+        let mut found = BTreeMap::new();
+        if at.is_empty() {
+            return Ok(found);
+        }
+        let _alone = self
+            .fetching
+            .lock()
+            .expect("nothing panics while it fetches");
+        let mut wanted = TopicPartitionList::with_capacity(at.len());
+        for (&partition, &offset) in at {
+            let offset = Offset::Offset(offset as i64);
+            let added = wanted.add_partition_offset(&self.settings.topic, partition as i32, offset);
+            added.map_err(failed)?;
+        }
+        self.client.assign(&wanted).map_err(failed)?;
+        let fetched = self.fetch(at, &mut found);
+        self.client.unassign().map_err(failed)?;
+        fetched.map(|()| found)
+    }
+
+    fn fetch(&self, at: &Positions, found: &mut BTreeMap<u32, Record>) -> Result<(), ReadError> {
+        let until = Instant::now() + PATIENCE;
+        let mut open: Vec<u32> = at.keys().copied().collect();
+        while !open.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(unavailable("the last applied records could not be fetched"));
+            }
+            match self.client.poll(left) {
+                None => {}
+                Some(Ok(fetched)) => {
+                    let partition = fetched.partition() as u32;
+                    if at.get(&partition) == Some(&(fetched.offset() as u64)) {
+                        let mut logged = Vec::new();
+                        // Safety: a message without error, borrowed from the client.
+                        unsafe { message::take(&[fetched.ptr()], &mut logged) };
+                        found.extend(logged.pop().map(|logged| (partition, logged.record)));
+                    }
+                    // A later one means that this one is not there.
+                    open.retain(|other| *other != partition);
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    open.retain(|other| *other != partition as u32);
+                }
+                // Below or above what there is: the bounds tell which.
+                Some(Err(KafkaError::MessageConsumption(
+                    RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
+                ))) => return Err(unavailable("an offset is out of range")),
+                Some(Err(error)) => tracing::debug!(%error, "while a record is fetched"),
+            }
+        }
+        Ok(())
+    }
+
+    pub fn note_applied(&self, applied: &Positions) {
+        self.lock().applied = Some(applied.clone());
+    }
+
+    /// Tells the consumer group how far the store is. Nothing depends on it.
+    pub fn commit_applied(&self) {
+        let Some(applied) = self.lock().applied.take() else {
+            return;
+        };
+        let mut offsets = TopicPartitionList::with_capacity(applied.len());
+        for (partition, offset) in applied {
+            let next = Offset::Offset(offset as i64 + 1);
+            let topic = &self.settings.topic;
+            if let Err(error) = offsets.add_partition_offset(topic, partition as i32, next) {
+                tracing::debug!(%error, "an offset is not committed");
+            }
+        }
+        if let Err(error) = self.client.commit(&offsets, CommitMode::Async) {
+            tracing::debug!(%error, "the group's offsets are not committed");
+        }
+    }
+
+    /// librdkafka's logs and statistics wait for somebody to take them.
+    pub fn serve(&self) {
+        if let Ok(_alone) = self.fetching.try_lock() {
+            // Nothing is assigned, so no record can come; errors were told already.
+            drop(self.client.poll(Duration::ZERO));
+        }
+    }
+
+    fn topic_or_new(&self) -> Result<Topic, ReadError> {
+        match (self.look_at_topic(), self.settings.create) {
+            (Err(ReadError::Unavailable(why)), Some(new)) if self.is_missing(&why) => {
+                self.create(new)?;
+                self.look_at_topic()
+            }
+            (topic, _) => topic,
+        }
+    }
+
+    fn is_missing(&self, why: &str) -> bool {
+        why == self.missing()
+    }
+
+    fn missing(&self) -> String {
+        format!(
+            "there is no topic {}: create it, or start with --create-topics",
+            self.settings.topic
+        )
+    }
+
+    fn create(&self, new: NewTopics) -> Result<(), ReadError> {
+        let NewTopics {
+            partitions,
+            replication,
+        } = new;
+        let replicas = replication.map_or(-1, i32::from);
+        let letters = self.settings.dead_letter_topic();
+        let topic = |name, bytes| {
+            NewTopic::new(name, partitions as i32, TopicReplication::Fixed(replicas))
+                .set("cleanup.policy", "delete")
+                .set("retention.ms", "-1")
+                .set("retention.bytes", "-1")
+                .set("message.timestamp.type", "LogAppendTime")
+                .set("max.message.bytes", bytes)
+        };
+        let topics = [
+            topic(&self.settings.topic, "5242880"),
+            topic(&letters, "6291456"),
+        ];
+        let admin = self.admin()?;
+        let created = block_on(admin.create_topics(&topics, &options())).map_err(failed)?;
+        for outcome in created {
+            match outcome {
+                Ok(name) => tracing::info!(topic = name, partitions, "made the topic"),
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((name, error)) => {
+                    return Err(unavailable(&format!(
+                        "topic {name} cannot be made: {error}"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn setup(&self) -> Result<Setup, ReadError> {
+        let known = self.lock().setup.clone();
+        if let Some((_, setup)) = known.filter(|(at, _)| at.elapsed() < SETUP_EVERY) {
+            return Ok(setup);
+        }
+        let admin = self.admin()?;
+        let topic = [ResourceSpecifier::Topic(&self.settings.topic)];
+        let described = block_on(admin.describe_configs(&topic, &options())).map_err(failed)?;
+        let setup = match described.into_iter().next() {
+            Some(Ok(topic)) => self.judge(&|name| topic.get(name)?.value.clone()),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "how the topic is set up cannot be seen, so it is not checked");
+                Setup::default()
+            }
+            None => Setup::default(),
+        };
+        self.lock().setup = Some((Instant::now(), setup.clone()));
+        Ok(setup)
+    }
+
+    /// Whether a topic that is set up like this can be a ledger's log.
+    fn judge(&self, of: &dyn Fn(&str) -> Option<String>) -> Setup {
+        let topic = &self.settings.topic;
+        let policy = of("cleanup.policy").unwrap_or_default();
+        let unfit = policy.contains("compact").then(|| {
+            format!(
+                "topic {topic} has cleanup.policy={policy}: its records share the operation id as \
+                 key, so compaction would remove events; set cleanup.policy=delete, or use another \
+                 topic"
+            )
+        });
+        for name in ["retention.ms", "retention.bytes"] {
+            if let Some(kept) = of(name).filter(|kept| kept != "-1") {
+                tracing::warn!(
+                    "topic {topic} has {name}={kept}: what is older is deleted, and a store cannot \
+                     be rebuilt from it; set it to -1 if the topic is to be the ledger's memory"
+                );
+            }
+        }
+        let max = of("max.message.bytes").and_then(|bytes| bytes.parse::<usize>().ok());
+        Setup {
+            // A batch has a head of its own, and a record its key and headers.
+            max_record: max.map(|bytes| bytes.saturating_sub(1024)),
+            unfit,
+        }
+    }
+
+    fn admin(&self) -> Result<AdminClient<Context>, ReadError> {
+        let role = Role::Inspector;
+        let config = client::config(&self.settings, role);
+        config
+            .create_with_context(Context::new(role))
+            .map_err(failed)
+    }
+
+    fn describe(&self) -> Result<Topic, ReadError> {
+        let name = CString::new(self.settings.topic.as_str());
+        let name = name.map_err(|_| unavailable("no topic has a NUL in its name"))?;
+        let operation = rdk::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+        let mut names = [name.as_ptr()];
+        // Safety: what is made here is destroyed here, after its last use.
+        unsafe {
+            let topics = rdk::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
+            let answer = self.ask(operation, |rk, options, queue| {
+                rdk::rd_kafka_DescribeTopics(rk, topics, options, queue);
+            });
+            rdk::rd_kafka_TopicCollection_destroy(topics);
+            let answer = answer?;
+            let result = rdk::rd_kafka_event_DescribeTopics_result(answer.0);
+            let mut count = 0;
+            let topics = rdk::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+            if count != 1 {
+                return Err(unavailable("the cluster did not describe the topic"));
+            }
+            let topic = *topics;
+            let error = rdk::rd_kafka_TopicDescription_error(topic);
+            match rdk::rd_kafka_error_code(error) {
+                rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+                rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => {
+                    return Err(ReadError::Unavailable(self.missing()));
+                }
+                _ => {
+                    let text = CStr::from_ptr(rdk::rd_kafka_error_string(error));
+                    return Err(unavailable(&text.to_string_lossy()));
+                }
+            }
+            let id = rdk::rd_kafka_TopicDescription_topic_id(topic);
+            let bits = [
+                rdk::rd_kafka_Uuid_most_significant_bits(id),
+                rdk::rd_kafka_Uuid_least_significant_bits(id),
+            ];
+            let uuid = CStr::from_ptr(rdk::rd_kafka_Uuid_base64str(id));
+            let mut partitions = 0;
+            rdk::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
+            Ok(Topic {
+                id: log_id(bits),
+                uuid: uuid.to_string_lossy().into_owned(),
+                partitions,
+            })
+        }
+    }
+
+    /// By partition; one for which there is no answer is left out.
+    fn list_offsets(&self, partitions: usize, spec: i64) -> Result<BTreeMap<u32, u64>, ReadError> {
+        let mut wanted = TopicPartitionList::with_capacity(partitions);
+        wanted.add_partition_range(&self.settings.topic, 0, partitions as i32 - 1);
+        let operation = rdk::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
+        // Safety: the list lives until the call is over; the answer frees itself.
+        unsafe {
+            let list = &mut *wanted.ptr();
+            for index in 0..list.cnt as usize {
+                // Neither a logical offset nor a stored one, but what to look for.
+                (*list.elems.add(index)).offset = spec;
+            }
+            let answer = self.ask(operation, |rk, options, queue| {
+                rdk::rd_kafka_ListOffsets(rk, wanted.ptr(), options, queue);
+            })?;
+            let result = rdk::rd_kafka_event_ListOffsets_result(answer.0);
+            let mut count = 0;
+            let infos = rdk::rd_kafka_ListOffsets_result_infos(result, &mut count);
+            let mut offsets = BTreeMap::new();
+            for index in 0..count {
+                let info = *infos.add(index);
+                let at = &*rdk::rd_kafka_ListOffsetsResultInfo_topic_partition(info);
+                let no_error = rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+                if at.err == no_error && at.offset >= 0 {
+                    offsets.insert(at.partition as u32, at.offset as u64);
+                }
+            }
+            Ok(offsets)
+        }
+    }
+
+    /// One admin call and its answer.
+    ///
+    /// # Safety
+    /// `call` hands the queue to the admin call of `operation` and keeps nothing.
+    unsafe fn ask(
+        &self,
+        operation: rdk::rd_kafka_admin_op_t,
+        call: impl FnOnce(
+            *mut rdk::rd_kafka_t,
+            *const rdk::rd_kafka_AdminOptions_t,
+            *mut rdk::rd_kafka_queue_t,
+        ),
+    ) -> Result<Answer, ReadError> {
+        let client = self.client.client().native_ptr();
+        let millis = PATIENCE.as_millis() as i32;
+        unsafe {
+            let queue = rdk::rd_kafka_queue_new(client);
+            let options = rdk::rd_kafka_AdminOptions_new(client, operation);
+            let no_text = std::ptr::null_mut();
+            rdk::rd_kafka_AdminOptions_set_request_timeout(options, millis, no_text, 0);
+            call(client, options, queue);
+            // Without a broker to send it to, the call fails by itself a bit later.
+            let event = rdk::rd_kafka_queue_poll(queue, millis + 1000);
+            rdk::rd_kafka_AdminOptions_destroy(options);
+            rdk::rd_kafka_queue_destroy(queue);
+            if event.is_null() {
+                return Err(unavailable("the cluster does not answer"));
+            }
+            let answer = Answer(event);
+            match rdk::rd_kafka_event_error(event) {
+                rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(answer),
+                _ => {
+                    let text = CStr::from_ptr(rdk::rd_kafka_event_error_string(event));
+                    let text = text.to_string_lossy();
+                    let bootstrap = &self.settings.bootstrap;
+                    Err(unavailable(&format!(
+                        "the cluster at {bootstrap} does not answer: {text}"
+                    )))
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen
+            .lock()
+            .expect("nothing panics while it holds what was seen")
+    }
+}
+
+/// The event that an answer came in; what is read from it lives as long.
+struct Answer(*mut rdk::rd_kafka_event_t);
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // Safety: it is ours, and destroyed once.
+        unsafe { rdk::rd_kafka_event_destroy(self.0) };
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(PATIENCE))
+        .operation_timeout(Some(PATIENCE))
+}
+
+fn unavailable(why: &str) -> ReadError {
+    ReadError::Unavailable(why.to_owned())
+}
+
+fn failed(error: KafkaError) -> ReadError {
+    ReadError::Unavailable(error.to_string())
+}
+
+/// Eight characters for a topic id: forty bits of its hash in base 32.
+fn log_id(bits: [i64; 2]) -> LogId {
+    let hash = blake3::hash(&bits.map(i64::to_be_bytes).concat());
+    let head: [u8; 8] = hash.as_bytes()[..8].try_into().expect("a hash is longer");
+    LogId::from_bits(u64::from_be_bytes(head))
+}

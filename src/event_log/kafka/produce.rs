@@ -1,0 +1,349 @@
+//! Appends to the topic, and carries dead letters to theirs. An idempotent producer
+//! with acks=all; what could not be stored is told apart from what may be.
+
+use super::client::{self, Context, Role};
+use super::{BadOptions, Settings};
+use crate::event_log::{NewRecord, PublishError, SendError, Sending};
+use crate::wire::cloudevent;
+use crate::wire::position::Position;
+use crate::wire::record_v1::{Headers, Record};
+use rdkafka::bindings as rdk;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::statistics::Statistics;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::sync::oneshot;
+
+pub struct Publisher {
+    settings: Arc<Settings>,
+    /// Replaced after an error that it cannot recover from.
+    producer: Mutex<Arc<ThreadedProducer<Reports>>>,
+    /// Bytes handed over and not yet answered for.
+    waiting: Arc<AtomicU64>,
+}
+
+impl Publisher {
+    pub fn new(settings: Arc<Settings>) -> Result<Publisher, BadOptions> {
+        let producer = producer(&settings);
+        let producer = producer.map_err(|error| client::bad_client(Role::Producer, &error))?;
+        Ok(Publisher {
+            settings,
+            producer: Mutex::new(Arc::new(producer)),
+            waiting: Arc::default(),
+        })
+    }
+
+    pub async fn publish(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, PublishError> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bytes = records.iter().map(|record| record.size() as u64).sum();
+        let room = Room::take(&self.waiting, bytes, self.settings.max_waiting)?;
+        let call = Call::new(records.len(), Some(room));
+        let producer = self.producer()?;
+        for (index, record) in records.iter().enumerate() {
+            let part = Box::new(Part {
+                call: call.0.clone(),
+                index,
+            });
+            let mut out = BaseRecord::with_opaque_to(&self.settings.topic, part)
+                .key(record.operation_id.as_bytes())
+                .headers(headers(&record.headers));
+            if let Some(value) = &record.value {
+                out = out.payload(&value[..]);
+            }
+            if let Err((error, out)) = producer.send(out) {
+                // Never handed over, so surely not stored.
+                let part = out.delivery_opaque;
+                part.call.answer(part.index, Err((Stored::No, error)));
+            }
+        }
+        let outcome = call.1.await.unwrap_or(Err(Failed {
+            stored: Stored::Maybe,
+            errors: vec![KafkaError::Canceled],
+        }));
+        outcome.map_err(|failed| match failed.stored {
+            Stored::No => PublishError::Rejected(failed.to_string()),
+            Stored::Maybe => PublishError::Unknown(failed.to_string()),
+        })
+    }
+
+    pub fn send_dead_letter(
+        &self,
+        at: Position,
+        reason: &str,
+        detail: &str,
+        record: &Record,
+    ) -> Sending {
+        let (partition, offset) = (at.partition.to_string(), at.offset.to_string());
+        let origin = [
+            ("opledger.topic", self.settings.topic.as_str()),
+            ("opledger.partition", &partition),
+            ("opledger.offset", &offset),
+            ("opledger.reason", reason),
+            ("opledger.detail", detail),
+        ];
+        let all = origin
+            .iter()
+            .fold(own(&record.headers), |all, (key, value)| {
+                let value = Some(value.as_bytes());
+                all.insert(Header { key, value })
+            });
+        let call = Call::new(1, None);
+        let part = Box::new(Part {
+            call: call.0,
+            index: 0,
+        });
+        let topic = self.settings.dead_letter_topic();
+        let mut out = BaseRecord::with_opaque_to(&topic, part).headers(all);
+        if let Some(key) = &record.key {
+            out = out.key(&key[..]);
+        }
+        if let Some(value) = &record.value {
+            out = out.payload(&value[..]);
+        }
+        let producer = match self.producer() {
+            Ok(producer) => producer,
+            Err(error) => {
+                let error = SendError::Unavailable(error.to_string());
+                return Box::new(|| Err(error));
+            }
+        };
+        if let Err((error, _)) = producer.send(out) {
+            let error = send_error(&topic, &error);
+            return Box::new(|| Err(error));
+        }
+        Box::new(move || match call.1.blocking_recv() {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(failed)) => match failed.errors.first() {
+                Some(error) => Err(send_error(&topic, error)),
+                None => Err(SendError::Unavailable("no reason was given".into())),
+            },
+            Err(_) => Err(SendError::Unavailable("the producer was closed".into())),
+        })
+    }
+
+    fn producer(&self) -> Result<Arc<ThreadedProducer<Reports>>, PublishError> {
+        let mut current = self
+            .producer
+            .lock()
+            .expect("nothing panics while it is held");
+        if let Some((_, why)) = current.client().fatal_error() {
+            tracing::warn!(%why, "the producer cannot go on; making a new one");
+            let new = producer(&self.settings);
+            *current = Arc::new(new.map_err(|e| PublishError::Rejected(e.to_string()))?);
+        }
+        Ok(current.clone())
+    }
+}
+
+fn producer(settings: &Settings) -> Result<ThreadedProducer<Reports>, KafkaError> {
+    let reports = Reports(Context::new(Role::Producer));
+    client::config(settings, Role::Producer).create_with_context(reports)
+}
+
+/// What is wrong with the record itself stays wrong.
+fn send_error(topic: &str, error: &KafkaError) -> SendError {
+    let text = format!("topic {topic}: {error}");
+    match error.rdkafka_error_code() {
+        Some(
+            RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::InvalidMessageSize
+            | RDKafkaErrorCode::InvalidMessage
+            | RDKafkaErrorCode::InvalidRecord
+            | RDKafkaErrorCode::PolicyViolation
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed,
+        ) => SendError::Refused(text),
+        Some(_) | None => SendError::Unavailable(text),
+    }
+}
+
+/// As they are, and the content type where there are none: Kafka's binding of
+/// CloudEvents wants it on structured events.
+fn headers(headers: &Headers) -> OwnedHeaders {
+    match headers.0.as_slice() {
+        [] => OwnedHeaders::new_with_capacity(1).insert(Header {
+            key: cloudevent::CONTENT_TYPE,
+            value: Some(cloudevent::STRUCTURED),
+        }),
+        [..] => own(headers),
+    }
+}
+
+fn own(headers: &Headers) -> OwnedHeaders {
+    let room = OwnedHeaders::new_with_capacity(headers.0.len() + 5);
+    headers
+        .iter()
+        .fold(room, |all, (key, value)| all.insert(Header { key, value }))
+}
+
+/// A share of the bound on what waits, for as long as it lives.
+struct Room {
+    waiting: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Room {
+    fn take(waiting: &Arc<AtomicU64>, bytes: u64, max: u64) -> Result<Room, PublishError> {
+        // One publish always fits, however large.
+        let fits = |held: u64| (held == 0 || held + bytes <= max).then_some(held + bytes);
+        match waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
+            Ok(_) => Ok(Room {
+                waiting: waiting.clone(),
+                bytes,
+            }),
+            Err(_) => Err(PublishError::Busy),
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    No,
+    Maybe,
+}
+
+/// Why some records of a call were not acknowledged.
+#[derive(Debug)]
+struct Failed {
+    stored: Stored,
+    /// One of each kind.
+    errors: Vec<KafkaError>,
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        for (i, error) in self.errors.iter().enumerate() {
+            write!(f, "{}{error}", if i == 0 { "" } else { "; " })?;
+        }
+        Ok(())
+    }
+}
+
+/// The records of one publish, which are answered for one by one.
+struct Call {
+    open: Mutex<Open>,
+}
+
+struct Open {
+    positions: Vec<Option<Position>>,
+    left: usize,
+    stored: usize,
+    maybe: bool,
+    errors: Vec<KafkaError>,
+    done: Option<oneshot::Sender<Result<Vec<Position>, Failed>>>,
+    room: Option<Room>,
+}
+
+impl Call {
+    #[allow(clippy::type_complexity)]
+    fn new(
+        records: usize,
+        room: Option<Room>,
+    ) -> (Arc<Call>, oneshot::Receiver<Result<Vec<Position>, Failed>>) {
+        let (done, answer) = oneshot::channel();
+        let open = Mutex::new(Open {
+            positions: vec![None; records],
+            left: records,
+            stored: 0,
+            maybe: false,
+            errors: Vec::new(),
+            done: Some(done),
+            room,
+        });
+        (Arc::new(Call { open }), answer)
+    }
+
+    fn answer(&self, index: usize, outcome: Result<Position, (Stored, KafkaError)>) {
+        let mut open = self.open.lock().expect("nothing panics while it is held");
+        match outcome {
+            Ok(at) => {
+                open.positions[index] = Some(at);
+                open.stored += 1;
+            }
+            Err((stored, error)) => {
+                open.maybe |= stored == Stored::Maybe;
+                if !open.errors.contains(&error) {
+                    open.errors.push(error);
+                }
+            }
+        }
+        open.left -= 1;
+        if open.left > 0 {
+            return;
+        }
+        open.room = None;
+        let positions = std::mem::take(&mut open.positions);
+        let outcome = match positions.into_iter().collect::<Option<Vec<_>>>() {
+            Some(positions) => Ok(positions),
+            None => Err(Failed {
+                stored: match open.stored > 0 || open.maybe {
+                    true => Stored::Maybe,
+                    false => Stored::No,
+                },
+                errors: std::mem::take(&mut open.errors),
+            }),
+        };
+        if let Some(done) = open.done.take() {
+            // A publisher that has gone away needs no answer.
+            let _ = done.send(outcome);
+        }
+    }
+}
+
+/// One record of a call.
+pub struct Part {
+    call: Arc<Call>,
+    index: usize,
+}
+
+/// Takes the delivery reports.
+pub struct Reports(Context);
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.log(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.0.stats(statistics);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = Box<Part>;
+
+    fn delivery(&self, result: &DeliveryResult, part: Box<Part>) {
+        let outcome = match result {
+            Ok(message) => Ok(Position {
+                partition: message.partition() as u32,
+                offset: message.offset() as u64,
+            }),
+            Err((error, message)) => {
+                // Safety: librdkafka's own message, alive during the report.
+                let stored = match unsafe { rdk::rd_kafka_message_status(message.ptr()) } {
+                    rdk::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED => Stored::No,
+                    rdk::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_POSSIBLY_PERSISTED
+                    | rdk::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_PERSISTED => Stored::Maybe,
+                };
+                Err((stored, error.clone()))
+            }
+        };
+        part.call.answer(part.index, outcome);
+    }
+}

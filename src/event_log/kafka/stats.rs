@@ -1,0 +1,92 @@
+//! librdkafka's statistics as metrics: totals over all brokers, by client.
+
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+use rdkafka::statistics::Statistics;
+use std::collections::HashMap;
+
+pub fn describe() {
+    describe_counter!(
+        "opledger_kafka_received_bytes_total",
+        "Bytes received from brokers, by client"
+    );
+    describe_counter!(
+        "opledger_kafka_sent_bytes_total",
+        "Bytes sent to brokers, by client"
+    );
+    describe_counter!(
+        "opledger_kafka_received_records_total",
+        "Records fetched, by client"
+    );
+    describe_counter!(
+        "opledger_kafka_sent_records_total",
+        "Records produced, by client"
+    );
+    describe_counter!(
+        "opledger_kafka_request_errors_total",
+        "Requests that failed or could not be sent, by client"
+    );
+    describe_gauge!(
+        "opledger_kafka_brokers_up",
+        "Brokers that a client is connected to"
+    );
+    describe_gauge!(
+        "opledger_kafka_broker_rtt_seconds",
+        "Round trip to the slowest broker, by client and quantile"
+    );
+    describe_gauge!(
+        "opledger_kafka_queue_records",
+        "Records that wait in a client: to be sent, or fetched ahead"
+    );
+    describe_gauge!("opledger_kafka_queue_bytes", "Their bytes");
+}
+
+/// What a client has told before: its totals begin anew with it, ours do not.
+pub type Totals = HashMap<&'static str, i64>;
+
+pub fn record(client: &'static str, before: &mut Totals, stats: &Statistics) {
+    let mut count = |name: &'static str, total: i64| {
+        let more = total - before.insert(name, total).unwrap_or(0);
+        counter!(name, "client" => client).increment(more.max(0) as u64);
+    };
+    count("opledger_kafka_received_bytes_total", stats.rx_bytes);
+    count("opledger_kafka_sent_bytes_total", stats.tx_bytes);
+    count("opledger_kafka_received_records_total", stats.rxmsgs);
+    count("opledger_kafka_sent_records_total", stats.txmsgs);
+    let errors = |broker: &rdkafka::statistics::Broker| broker.txerrs + broker.rxerrs;
+    let errors: u64 = stats.brokers.values().map(errors).sum();
+    count("opledger_kafka_request_errors_total", errors as i64);
+
+    let show = |name: &'static str, value: f64| gauge!(name, "client" => client).set(value);
+    // Bootstrap addresses are listed as brokers with a negative number.
+    let brokers = || stats.brokers.values().filter(|broker| broker.nodeid >= 0);
+    let up = brokers().filter(|broker| broker.state == "UP").count();
+    show("opledger_kafka_brokers_up", up as f64);
+    for (quantile, of) in [
+        (
+            "0.5",
+            (|w| w.p50) as fn(&rdkafka::statistics::Window) -> i64,
+        ),
+        ("0.99", |w| w.p99),
+    ] {
+        let micros = brokers().filter_map(|broker| broker.rtt.as_ref().map(of));
+        let seconds = micros.max().unwrap_or(0) as f64 / 1e6;
+        gauge!("opledger_kafka_broker_rtt_seconds", "client" => client, "quantile" => quantile)
+            .set(seconds);
+    }
+    let partitions = || {
+        stats
+            .topics
+            .values()
+            .flat_map(|topic| topic.partitions.values())
+    };
+    let fetched: i64 = partitions().map(|partition| partition.fetchq_cnt).sum();
+    let fetched_bytes: u64 = partitions().map(|partition| partition.fetchq_size).sum();
+    show(
+        "opledger_kafka_queue_records",
+        (stats.msg_cnt as i64 + fetched) as f64,
+    );
+    show(
+        "opledger_kafka_queue_bytes",
+        (stats.msg_size + fetched_bytes) as f64,
+    );
+}

@@ -1,0 +1,108 @@
+//! Reads the log and decodes what it reads, on a thread of its own, while the
+//! projector writes what came before. At most two cuts wait for the projector, so
+//! memory is bounded whatever the lag; backpressure is not reading on.
+
+use super::cut::Cut;
+use super::step::Rules;
+use crate::event_log::{Confirmation, Limits, ReadError, Reader};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// One being folded, one decoded, one being read: three in all.
+const WAITING: usize = 1;
+
+/// What was read at once. It may hold no record, where the reader only got past
+/// what is none.
+pub struct Stretch {
+    pub cut: Cut,
+    /// Of the log that the reader was opened on, all of it?
+    pub confirmation: Confirmation,
+    /// How far the reader is behind the cut.
+    pub next: BTreeMap<u32, u64>,
+    /// How long it took to get the records, waiting for the first not included.
+    pub took: Duration,
+}
+
+pub struct Intake {
+    stretches: Receiver<Result<Stretch, ReadError>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Intake {
+    pub fn start(reader: Box<dyn Reader>, limits: Limits, rules: Rules) -> std::io::Result<Intake> {
+        let (sender, stretches) = sync_channel(WAITING);
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("intake".into())
+            .spawn(move || read_all(reader, &limits, &rules, &told, &sender))?;
+        Ok(Intake {
+            stretches,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// The next stretch; `None` if there is none within the patience. After an error
+    /// there is nothing more.
+    pub fn next(&self, patience: Duration) -> Result<Option<Stretch>, ReadError> {
+        match self.stretches.recv_timeout(patience) {
+            Ok(stretch) => stretch.map(Some),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(ReadError::Unavailable("the reader has ended".into()))
+            }
+        }
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // What waits is thrown away, so that the thread is not stuck with it.
+        while self.stretches.recv().is_ok() {}
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the reader of the log panicked");
+        }
+    }
+}
+
+fn read_all(
+    mut reader: Box<dyn Reader>,
+    limits: &Limits,
+    rules: &Rules,
+    stop: &AtomicBool,
+    stretches: &SyncSender<Result<Stretch, ReadError>>,
+) {
+    let mut told = reader.next();
+    while !stop.load(Ordering::Relaxed) {
+        let mut records = Vec::new();
+        let started = Instant::now();
+        if let Err(error) = reader.read(limits, &mut records) {
+            // Nobody listens only while it is being dropped.
+            let _ = stretches.send(Err(error));
+            return;
+        }
+        let next = reader.next();
+        if records.is_empty() && next == told {
+            continue;
+        }
+        told.clone_from(&next);
+        let stretch = Stretch {
+            confirmation: reader.confirm(),
+            took: started.elapsed().min(limits.patience),
+            cut: Cut::decode(records, rules),
+            next,
+        };
+        if stretches.send(Ok(stretch)).is_err() {
+            return;
+        }
+    }
+}

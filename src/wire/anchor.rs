@@ -1,0 +1,120 @@
+//! What is remembered of the last record that was applied of a partition, so that
+//! a log that holds something else at that place is recognised.
+
+use super::record_v1::Record;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Version-free: 8 bytes of an offset are an anchor that nothing is known of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    pub offset: u64,
+    /// `None` in rows that were written before there were marks.
+    pub mark: Option<Mark>,
+}
+
+/// Arrival and content of a record, in 16 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    pub arrived_ms: i64,
+    pub digest: u64,
+}
+
+impl Mark {
+    pub fn of(record: &Record) -> Mark {
+        let mut digest = Xxh3::new();
+        let mut part = |part: Option<&[u8]>| {
+            // Lengths keep the parts apart; nothing is not the same as empty.
+            let len = part.map_or(u64::MAX, |part| part.len() as u64);
+            digest.update(&len.to_le_bytes());
+            digest.update(part.unwrap_or_default());
+        };
+        part(record.key.as_deref());
+        for (name, value) in record.headers.iter() {
+            part(Some(name.as_bytes()));
+            part(value);
+        }
+        part(record.value.as_deref());
+        Mark {
+            arrived_ms: record.arrived.as_millis(),
+            digest: digest.digest(),
+        }
+    }
+}
+
+impl std::fmt::Display for Mark {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let Mark { arrived_ms, digest } = self;
+        write!(f, "{digest:016x}, arrived {arrived_ms}")
+    }
+}
+
+impl Anchor {
+    pub fn encode(self) -> Vec<u8> {
+        let mut row = self.offset.to_be_bytes().to_vec();
+        if let Some(mark) = self.mark {
+            row.extend_from_slice(&mark.arrived_ms.to_be_bytes());
+            row.extend_from_slice(&mark.digest.to_be_bytes());
+        }
+        row
+    }
+
+    pub fn decode(row: &[u8]) -> Option<Anchor> {
+        let (offset, mark) = row.split_first_chunk::<8>()?;
+        let mark = match mark.split_first_chunk::<8>() {
+            None if mark.is_empty() => None,
+            None => return None,
+            Some((arrived, digest)) => Some(Mark {
+                arrived_ms: i64::from_be_bytes(*arrived),
+                digest: u64::from_be_bytes(digest.try_into().ok()?),
+            }),
+        };
+        let offset = u64::from_be_bytes(*offset);
+        Some(Anchor { offset, mark })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+    use crate::wire::record_v1::Headers;
+    use bytes::Bytes;
+
+    #[test]
+    fn anchors_survive_the_round_trip_and_junk_does_not() {
+        let mark = Mark {
+            arrived_ms: -1,
+            digest: u64::MAX,
+        };
+        for mark in [None, Some(mark)] {
+            let anchor = Anchor { offset: 7, mark };
+            assert_eq!(Anchor::decode(&anchor.encode()), Some(anchor));
+        }
+        for len in (0..8).chain(9..24).chain([25]) {
+            assert_eq!(Anchor::decode(&vec![1; len]), None, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_mark_tells_records_apart() {
+        let record = |key: Option<&'static str>, value: Option<&'static str>, arrived| Record {
+            arrived: Timestamp::from_millis(arrived),
+            claimed: false,
+            key: key.map(Bytes::from),
+            headers: Headers::default(),
+            value: value.map(Bytes::from),
+        };
+        let marks = [
+            record(Some("a"), Some("b"), 1),
+            record(Some("a"), Some("b"), 2),
+            record(Some("ab"), Some(""), 1),
+            record(Some("ab"), None, 1),
+            record(None, Some("ab"), 1),
+        ];
+        for (i, one) in marks.iter().enumerate() {
+            for other in &marks[..i] {
+                assert_ne!(Mark::of(one), Mark::of(other));
+            }
+        }
+    }
+}

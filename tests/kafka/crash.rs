@@ -1,0 +1,188 @@
+//! kill -9 of the ledger and of the broker, while six producers in three languages
+//! write: what was acknowledged to them is there, once, and positions never go back.
+
+use crate::support::broker::{Broker, CLIENTS, acknowledged, token};
+use crate::support::generate::Rng;
+use crate::support::server::Server;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const PRODUCERS: usize = 6;
+
+fn event(operation: &str, n: usize) -> Value {
+    let time = format!(
+        "2024-05-06T07:{:02}:{:02}.{:03}Z",
+        n / 60_000,
+        n / 1000 % 60,
+        n % 1000
+    );
+    let (kind, data) = match n {
+        0 => (
+            "created",
+            json!({"request": {"uri": "/x", "method": "PUT"}}),
+        ),
+        _ => ("progressed", json!({"sub_status": format!("step {n}")})),
+    };
+    json!({"specversion": "1.0", "id": format!("{operation}/{n}"), "source": "/sender",
+        "subject": operation, "type": format!("opledger.operation.{kind}.v1"), "time": time,
+        "data": data})
+}
+
+/// A foreign client that is fed until told to stop.
+struct Producer {
+    child: Child,
+    feeder: std::thread::JoinHandle<usize>,
+    said: std::thread::JoinHandle<String>,
+}
+
+fn produce(broker: &Broker, topic: &str, index: usize, stop: &Arc<AtomicBool>) -> Producer {
+    // Half of them spread one operation over all partitions.
+    let options: &[&str] = match index % 2 {
+        0 => &["--retry-forever"],
+        _ => &["--retry-forever", "--no-key"],
+    };
+    let mut child = broker.client(CLIENTS[index % CLIENTS.len()], topic, options);
+    let mut stdin = child.stdin.take().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let stop = stop.clone();
+    let feeder = std::thread::spawn(move || {
+        let mut n = 0;
+        while !stop.load(Ordering::Relaxed) {
+            for _ in 0..10 {
+                let line = event(&format!("crash-{index}"), n).to_string();
+                if writeln!(stdin, "{line}").is_err() {
+                    return n;
+                }
+                n += 1;
+            }
+            stdin.flush().unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        n
+    });
+    let said = std::thread::spawn(move || {
+        let lines = BufReader::new(stdout).lines();
+        lines.map(|line| line.unwrap() + "\n").collect()
+    });
+    Producer {
+        child,
+        feeder,
+        said,
+    }
+}
+
+/// Looks at the position of every answer, over all lives of the ledger.
+fn watch_positions(server: &Server, last: &mut BTreeMap<String, u64>) {
+    let answer = server.get("/v1/operations?format=list");
+    let Some(header) = answer.headers.get("ledger-position") else {
+        return;
+    };
+    let (_, positions) = header.to_str().unwrap().split_once(';').unwrap();
+    for part in positions.split(',').filter(|part| !part.is_empty()) {
+        let (partition, offset) = part.split_once(':').unwrap();
+        let offset = offset.parse().unwrap();
+        let before = last.insert(partition.to_owned(), offset);
+        assert!(
+            before.is_none_or(|before| before <= offset),
+            "partition {partition} went back"
+        );
+    }
+}
+
+#[test]
+fn kill_9_of_ledger_and_broker_loses_and_doubles_nothing() {
+    let (lives, falls) = if crate::support::soak() {
+        (100, 20)
+    } else {
+        (5, 2)
+    };
+    let broker = Broker::own();
+    let topic = broker.topic(4, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        ("KAFKA__BOOTSTRAP", broker.bootstrap.as_str()),
+        ("KAFKA__TOPIC", topic.as_str()),
+    ];
+    let stop = Arc::new(AtomicBool::new(false));
+    let producers: Vec<_> = (0..PRODUCERS)
+        .map(|i| produce(&broker, &topic, i, &stop))
+        .collect();
+    let mut rng = Rng::new(29);
+    let last = Mutex::new(BTreeMap::new());
+    for life in 0..lives {
+        let server = Server::on(folder.path(), &settings);
+        let until = Instant::now() + Duration::from_millis(700 + rng.below(900) as u64);
+        let falls_now = life * falls / lives != (life + 1) * falls / lives;
+        if falls_now {
+            broker.kill();
+            broker.start();
+        }
+        while Instant::now() < until {
+            watch_positions(&server, &mut last.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server.kill();
+    }
+    stop.store(true, Ordering::Relaxed);
+
+    let mut sent: Vec<(String, String)> = Vec::new();
+    for (index, mut producer) in producers.into_iter().enumerate() {
+        let fed = producer.feeder.join().unwrap();
+        let status = producer.child.wait().unwrap();
+        assert!(status.success(), "producer {index}: {status}");
+        let own = acknowledged(&producer.said.join().unwrap());
+        assert_eq!(
+            own.len(),
+            fed,
+            "producer {index}: each is acknowledged in the end"
+        );
+        sent.extend(own);
+    }
+    let server = Server::on(folder.path(), &settings);
+    server.eventually("ready", |server| server.get("/readyz").status == 200);
+    let log = server.get("/version").json()["log"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let token = token(&log, &sent);
+    let headers = [("ledger-position", token.as_str()), ("prefer", "wait=60")];
+    for index in 0..PRODUCERS {
+        let operation = format!("crash-{index}");
+        let wanted: BTreeSet<&str> = sent
+            .iter()
+            .map(|(id, _)| id.as_str())
+            .filter(|id| id.starts_with(&format!("{operation}/")))
+            .collect();
+        let answer = server.get_with(&format!("/v1/operations/{operation}/events"), &headers);
+        assert_eq!(answer.status, 200);
+        let history = answer.json();
+        let shown: Vec<&str> = history["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| entry["event"]["id"].as_str().unwrap())
+            .collect();
+        let distinct: BTreeSet<&str> = shown.iter().copied().collect();
+        assert_eq!(distinct.len(), shown.len(), "{operation}: none doubled");
+        assert_eq!(distinct, wanted, "{operation}: none missing");
+        let steps = wanted.len() - 1;
+        let document = server.document(&operation, &token).expect("created");
+        let time = format!("20240506 07{:02}{:02}", steps / 60_000, steps / 1000 % 60);
+        assert_eq!(document["last_update_time"], json!(time), "{operation}");
+    }
+    watch_positions(&server, &mut last.lock().unwrap());
+    assert!(
+        sent.len() > 100 * lives,
+        "the producers got somewhere: {}",
+        sent.len()
+    );
+    assert_eq!(
+        server.get("/v1/dead-letters").json()["dead_letters"],
+        json!([])
+    );
+}

@@ -1,0 +1,379 @@
+//! Is it still the same log? A topic that is made anew, cut off, emptied by
+//! retention, compacted, grown, or on another cluster; while the ledger runs and
+//! over a restart. And brokers that are not there.
+
+use crate::created;
+use crate::support::broker::{Broker, Raw};
+use crate::support::server::{BATCH, Server};
+use serde_json::json;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Each in a batch of its own, so that a log can be cut between any two.
+fn send(broker: &Broker, topic: &str, partition: i32, ids: &[String]) {
+    for id in ids {
+        broker.send(topic, &[Raw::value(created(id).to_string()).on(partition)]);
+    }
+}
+
+fn ids(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{prefix}-{n}")).collect()
+}
+
+fn ledger(data: &Path, broker: &Broker, topic: &str) -> Server {
+    let settings = [
+        ("KAFKA__BOOTSTRAP", broker.bootstrap.as_str()),
+        ("KAFKA__TOPIC", topic),
+        ("KAFKA__CHECK_INTERVAL", "500ms"),
+    ];
+    Server::on(data, &settings)
+}
+
+fn is_there(server: &Server, id: &str) -> bool {
+    server.get(&format!("/v1/operations/{id}")).status == 200
+}
+
+fn reasons(server: &Server) -> String {
+    server.get("/readyz").json()["reasons"].to_string()
+}
+
+/// Halted for this reason, with what was applied still readable.
+#[track_caller]
+fn halted(server: &Server, reason: &str, kept: &str) {
+    server.eventually(reason, |server| {
+        let reasons = reasons(server);
+        reasons.contains("has halted") && reasons.contains(reason)
+    });
+    assert!(is_there(server, kept), "reads go on");
+    let told = reasons(server);
+    assert!(
+        told.contains("opledger rebuild") || told.contains("cleanup.policy"),
+        "{told}"
+    );
+}
+
+fn rebuild(data: &Path, broker: &Broker, topic: &str) {
+    let output = Command::new(env!("CARGO_BIN_EXE_opledger"))
+        .args([
+            "rebuild",
+            "--kafka",
+            &broker.bootstrap,
+            "--topic",
+            topic,
+            "--data",
+        ])
+        .arg(data)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+}
+
+#[test]
+fn a_topic_made_anew_halts_in_each_of_four_ways_and_rebuild_is_a_way_out() {
+    let broker = Broker::shared();
+    for (live, records) in [(true, 2), (true, 9), (false, 2), (false, 9)] {
+        let what = format!("live: {live}, {records} records");
+        let topic = broker.topic(1, &[]);
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = ledger(folder.path(), &broker, &topic);
+        send(&broker, &topic, 0, &ids("old", 5));
+        server.eventually("applied", |server| is_there(server, "old-4"));
+        let new = ids("new", records);
+        let replace = || {
+            broker.delete(&topic);
+            broker.create(&topic, 1, &[]);
+            send(&broker, &topic, 0, &new);
+        };
+        if live {
+            replace();
+        } else {
+            drop(server);
+            replace();
+            server = ledger(folder.path(), &broker, &topic);
+        }
+        halted(&server, "belongs to the log", "old-4");
+        for id in &new {
+            assert!(!is_there(&server, id), "{what}: {id} is not applied");
+        }
+        let reasons = reasons(&server);
+        assert_eq!(
+            reasons.matches(&format!("topic {topic}, id")).count(),
+            2,
+            "{what}: {reasons}"
+        );
+        // Nobody is told that an event was taken which would never be seen here.
+        let refused = server.post(BATCH, json!([created("late")]).to_string());
+        refused.refused(503, "000001");
+
+        drop(server);
+        rebuild(folder.path(), &broker, &topic);
+        let server = ledger(folder.path(), &broker, &topic);
+        server.eventually("ready", |server| server.get("/readyz").status == 200);
+        assert!(is_there(&server, new.last().unwrap()), "{what}");
+        assert!(!is_there(&server, "old-4"), "{what}");
+    }
+}
+
+/// Keeps the first batches of a partition's only segment.
+fn cut_off(folder: &Path, batches: usize) {
+    let segment = folder.join("00000000000000000000.log");
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(segment)
+        .unwrap();
+    let mut at = 0;
+    for _ in 0..batches {
+        // A batch begins with its first offset and the number of bytes that follow.
+        let mut head = [0; 12];
+        file.read_exact_at(&mut head, at).unwrap();
+        at += 12 + u64::from(u32::from_be_bytes(head[8..].try_into().unwrap()));
+    }
+    file.set_len(at).unwrap();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let is_derived = |e: &std::ffi::OsStr| e == "index" || e == "timeindex" || e == "snapshot";
+        if path.extension().is_some_and(is_derived) {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_log_that_is_cut_off_halts_whether_or_not_it_is_written_on() {
+    let broker = Broker::own();
+    for (live, more) in [(true, 0), (false, 0), (true, 9), (false, 9)] {
+        let topic = broker.topic(1, &[]);
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Some(ledger(folder.path(), &broker, &topic));
+        send(&broker, &topic, 0, &ids("old", 5));
+        server
+            .as_ref()
+            .unwrap()
+            .eventually("applied", |server| is_there(server, "old-4"));
+        if !live {
+            server = None;
+        }
+        broker.kill();
+        cut_off(&broker.partition_folder(&topic, 0), 2);
+        broker.start();
+        send(&broker, &topic, 0, &ids("new", more));
+        let server = server.unwrap_or_else(|| ledger(folder.path(), &broker, &topic));
+        let reason = match more {
+            0 => "ends before offset 2, the store has applied 4",
+            _ => "holds another record at offset 4",
+        };
+        // While it runs, the ledger may see the cut before the new records.
+        let reason = if live && more > 0 {
+            "partition 0"
+        } else {
+            reason
+        };
+        halted(&server, reason, "old-4");
+        assert!(!is_there(&server, "new-0") && !is_there(&server, "new-8"));
+    }
+}
+
+#[test]
+fn records_that_retention_took_before_they_were_seen_halt() {
+    let broker = Broker::shared();
+    for live in [true, false] {
+        let topic = broker.topic(1, &[]);
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Some(ledger(folder.path(), &broker, &topic));
+        send(&broker, &topic, 0, &ids("old", 3));
+        server
+            .as_ref()
+            .unwrap()
+            .eventually("applied", |server| is_there(server, "old-2"));
+        let signal = |signal: &str| {
+            let pid = server.as_ref().unwrap().pid().to_string();
+            let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
+            assert!(sent.success());
+        };
+        if live {
+            // A ledger that is very slow.
+            signal("-STOP");
+        }
+        if !live {
+            server = None;
+        }
+        send(&broker, &topic, 0, &ids("unseen", 5));
+        broker.forget_before(&topic, 0, 6);
+        if live {
+            let pid = server.as_ref().unwrap().pid().to_string();
+            assert!(
+                Command::new("kill")
+                    .args(["-CONT", &pid])
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        }
+        let server = server.unwrap_or_else(|| ledger(folder.path(), &broker, &topic));
+        // What was fetched before it was deleted may be applied; then nothing is lost.
+        if live && eventually(|| is_there(&server, "unseen-4"), 3) {
+            continue;
+        }
+        halted(
+            &server,
+            "now begins at offset 6, the store has applied 2",
+            "old-2",
+        );
+        assert!(!is_there(&server, "unseen-4"));
+    }
+}
+
+fn eventually(holds: impl Fn() -> bool, seconds: u64) -> bool {
+    let until = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < until {
+        if holds() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    false
+}
+
+#[test]
+fn retention_of_what_was_applied_is_nothing_to_stop_for() {
+    let broker = Broker::shared();
+    let topic = broker.topic(1, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let server = ledger(folder.path(), &broker, &topic);
+    send(&broker, &topic, 0, &ids("old", 5));
+    server.eventually("applied", |server| is_there(server, "old-4"));
+    drop(server);
+    // The last applied record is gone too: there is nothing to compare with.
+    broker.forget_before(&topic, 0, 5);
+    let server = ledger(folder.path(), &broker, &topic);
+    send(&broker, &topic, 0, &ids("more", 1));
+    server.eventually("goes on", |server| is_there(server, "more-0"));
+}
+
+#[test]
+fn a_new_store_begins_at_what_is_left_and_says_so() {
+    let broker = Broker::shared();
+    let topic = broker.topic(1, &[]);
+    send(&broker, &topic, 0, &ids("old", 5));
+    broker.forget_before(&topic, 0, 3);
+    let folder = tempfile::tempdir().unwrap();
+    let server = ledger(folder.path(), &broker, &topic);
+    server.eventually("applied", |server| is_there(server, "old-4"));
+    assert!(!is_there(&server, "old-2"));
+    let notes = server.get("/readyz").json()["notes"].to_string();
+    assert!(notes.contains("began at offset 3"), "{notes}");
+}
+
+#[test]
+fn added_partitions_are_picked_up_while_running() {
+    let broker = Broker::shared();
+    let topic = broker.topic(2, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let server = ledger(folder.path(), &broker, &topic);
+    send(&broker, &topic, 0, &ids("before", 3));
+    server.eventually("applied", |server| is_there(server, "before-2"));
+    broker.add_partitions(&topic, 5);
+    for partition in 0..5 {
+        send(
+            &broker,
+            &topic,
+            partition,
+            &ids(&format!("after-{partition}"), 2),
+        );
+    }
+    for partition in 0..5 {
+        let id = format!("after-{partition}-1");
+        server.eventually(&id, |server| is_there(server, &id));
+    }
+    server.eventually("ready", |server| server.get("/readyz").status == 200);
+}
+
+#[test]
+fn a_compacted_topic_is_refused_with_what_to_change() {
+    let broker = Broker::shared();
+    let topic = broker.topic(1, &[("cleanup.policy", "compact,delete")]);
+    let keyed = |id: &str| Raw::value(created(id).to_string()).on(0).key(id);
+    broker.send(&topic, &[keyed("a")]);
+    let folder = tempfile::tempdir().unwrap();
+    let server = ledger(folder.path(), &broker, &topic);
+    server.eventually("halted", |server| {
+        let reasons = reasons(server);
+        reasons.contains("has halted") && reasons.contains("set cleanup.policy=delete")
+    });
+    assert!(!is_there(&server, "a"));
+}
+
+#[test]
+fn another_cluster_behind_the_same_address_halts() {
+    let broker = Broker::own();
+    let topic = broker.topic(1, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let server = ledger(folder.path(), &broker, &topic);
+    send(&broker, &topic, 0, &ids("old", 3));
+    server.eventually("applied", |server| is_there(server, "old-2"));
+    broker.kill();
+    broker.forget_everything();
+    broker.start();
+    broker.create(&topic, 1, &[]);
+    send(&broker, &topic, 0, &ids("new", 9));
+    halted(&server, "belongs to the log", "old-2");
+    assert!(!is_there(&server, "new-8"));
+}
+
+#[test]
+fn a_broker_that_is_not_there_at_first_is_waited_for() {
+    let broker = Broker::own();
+    let topic = broker.topic(2, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let server = ledger(folder.path(), &broker, &topic);
+    send(&broker, &topic, 0, &ids("old", 3));
+    server.eventually("applied", |server| is_there(server, "old-2"));
+    drop(server);
+    broker.kill();
+    let server = ledger(folder.path(), &broker, &topic);
+    assert!(is_there(&server, "old-2"), "reads need no broker");
+    server.eventually("it says so", |server| {
+        reasons(server).contains("the event log cannot be read")
+    });
+    let refused = server.post(BATCH, json!([created("x")]).to_string());
+    refused.refused(503, "000001");
+    assert!(refused.header("retry-after").parse::<u64>().is_ok());
+    broker.start();
+    server.eventually("ready", |server| server.get("/readyz").status == 200);
+    let token = server.publish(&[created("after")]);
+    assert!(server.document("after", &token).is_some());
+}
+
+#[test]
+fn a_broker_that_goes_away_is_told_and_come_back_to() {
+    let broker = Broker::own();
+    let topic = broker.topic(2, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let server = ledger(folder.path(), &broker, &topic);
+    send(&broker, &topic, 0, &ids("old", 3));
+    server.eventually("applied", |server| is_there(server, "old-2"));
+    for round in 0..2 {
+        broker.kill();
+        server.eventually("it says so", |server| server.get("/readyz").status == 503);
+        assert!(is_there(&server, "old-2"), "reads go on");
+        let waited = Instant::now();
+        let path = "/v1/operations/none";
+        let token = format!(
+            "{};0:99",
+            server.get("/version").json()["log"].as_str().unwrap()
+        );
+        let headers = [("ledger-position", token.as_str()), ("prefer", "wait=1")];
+        server.get_with(path, &headers).refused(504, "000001");
+        assert!(waited.elapsed() < Duration::from_secs(10));
+        broker.start();
+        send(&broker, &topic, 1, &ids(&format!("round-{round}"), 3));
+        let id = format!("round-{round}-2");
+        server.eventually(&id, |server| is_there(server, &id));
+        server.eventually("ready", |server| server.get("/readyz").status == 200);
+    }
+}
