@@ -5,13 +5,13 @@ mod support;
 
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::generate::Rng;
 use support::server::{BATCH, Client, Server};
+use support::small_disk::{mounted_at, seen};
 
 fn progressed(operation: &str, n: usize) -> Value {
     json!({"specversion": "1.0", "id": format!("{n}"), "source": "/sender", "subject": operation,
@@ -179,31 +179,13 @@ fn a_second_process_on_the_folder_is_refused() {
     assert_eq!(server.get("/livez").status, 200);
 }
 
-/// Runs a shell command in a mount namespace of its own, so that the small disk
-/// vanishes with it and no rights are needed where user namespaces are allowed.
-fn on_small_disk(folder: &Path, megabytes: usize) -> Command {
-    let mut command = Command::new("unshare");
-    if !rustix::process::geteuid().is_root() {
-        command.arg("--map-root-user");
-    }
-    let script = format!(
-        "mount -t tmpfs -o size={megabytes}m tmpfs '{}' && exec '{}' \"$@\"",
-        folder.display(),
-        env!("CARGO_BIN_EXE_opledger")
-    );
-    command.args(["--mount", "sh", "-c", &script, "sh"]);
-    command
-}
-
 #[test]
 fn a_full_disk_is_told_and_survived_without_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("disk");
     std::fs::create_dir(&disk).unwrap();
-    let server = Server::spawn(on_small_disk(&disk, 48), &disk.join("data"), &[]);
-    // The same disk, seen from here.
-    let seen = format!("/proc/{}/root{}", server.pid(), disk.display());
-    let ballast = Path::new(&seen).join("ballast");
+    let server = Server::spawn(mounted_at(&disk, "size=48m"), &disk.join("data"), &[]);
+    let ballast = seen(&server, &disk).join("ballast");
     let mut n = 0;
     let mut acknowledged = Vec::new();
     let post = |n: usize| {

@@ -2,8 +2,9 @@
 //! only file that names rocksdb.
 //!
 //! A database whose background error forbids writing is closed and opened again
-//! in place: the binding has no resume. Reads and writes go through one atomic
-//! pointer to the open database, never through a lock.
+//! in place: the binding has no resume. Meanwhile, and for as long as it cannot be
+//! opened for writing (a full disk), it is open for reading. Reads and writes go
+//! through one atomic pointer to the open database, never through a lock.
 
 use super::{Batch, Cached, Db, Direction, Durability, Error, Family, Result, Space, View, Visit};
 use arc_swap::ArcSwapOption;
@@ -33,25 +34,36 @@ pub struct Rocks {
     families: &'static [Family],
     memory: Memory,
     open: ArcSwapOption<Open>,
+    /// Why the last reopening failed.
+    unwritable: ArcSwapOption<Error>,
     /// One reopening at a time.
     reopening: Mutex<()>,
 }
 
 struct Open {
     db: DB,
+    access: Access,
     /// Readers leave when they see it.
     closing: AtomicBool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Write,
+    /// Any number may read a folder beside the one that writes.
+    Read,
 }
 
 impl Rocks {
     /// Opens or makes the database in `path`.
     pub fn open(path: &Path, families: &'static [Family], memory: Memory) -> Result<Rocks> {
-        let open = Open::at(path, families, memory)?;
+        let open = Open::at(path, families, memory, Access::Write)?;
         Ok(Rocks {
             path: path.to_owned(),
             families,
             memory,
             open: ArcSwapOption::from_pointee(open),
+            unwritable: ArcSwapOption::empty(),
             reopening: Mutex::new(()),
         })
     }
@@ -79,16 +91,44 @@ impl Rocks {
 }
 
 impl Open {
-    fn at(path: &Path, families: &'static [Family], memory: Memory) -> Result<Open> {
+    fn at(
+        path: &Path,
+        families: &'static [Family],
+        memory: Memory,
+        access: Access,
+    ) -> Result<Open> {
         let cache = Cache::new_lru_cache(memory.block_cache as usize);
         let descriptors = families.iter().map(|family| {
             ColumnFamilyDescriptor::new(family.name(), family_options(*family, &cache))
         });
-        let db = DB::open_cf_descriptors(&db_options(memory)?, path, descriptors);
+        let options = db_options(memory)?;
+        let db = match access {
+            Access::Write => DB::open_cf_descriptors(&options, path, descriptors),
+            Access::Read => DB::open_cf_descriptors_read_only(&options, path, descriptors, false),
+        };
         Ok(Open {
             db: db.map_err(error)?,
+            access,
             closing: AtomicBool::new(false),
         })
+    }
+
+    /// Closes it once its readers have left. RocksDB allows one opener of a folder
+    /// for writing.
+    fn close(self: Arc<Open>, patience: Duration) -> std::result::Result<(), Arc<Open>> {
+        self.closing.store(true, Ordering::Relaxed);
+        let since = Instant::now();
+        let mut shared = self;
+        // Only the last owner closes.
+        while let Err(still_shared) = Arc::try_unwrap(shared).map(drop) {
+            if since.elapsed() > patience {
+                still_shared.closing.store(false, Ordering::Relaxed);
+                return Err(still_shared);
+            }
+            shared = still_shared;
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
     }
 
     fn family(&self, family: Family) -> &ColumnFamily {
@@ -200,6 +240,11 @@ impl Db for Rocks {
 
     fn write(&self, batch: &Batch, durability: Durability) -> Result<()> {
         let open = self.get_open()?;
+        if open.access == Access::Read {
+            let being_reopened = || Error::Closed("it is being reopened".into());
+            let why = self.unwritable.load_full();
+            return Err(why.map_or_else(being_reopened, Arc::unwrap_or_clone));
+        }
         let mut rows = WriteBatch::default();
         for (family, key, value) in batch.rows() {
             match value {
@@ -222,22 +267,25 @@ impl Db for Rocks {
 
     fn reopen(&self) -> Result<()> {
         let _one = self.reopening.lock().expect("reopening does not panic");
-        if let Some(open) = self.open.swap(None) {
-            open.closing.store(true, Ordering::Relaxed);
-            let since = Instant::now();
-            let mut shared = open;
-            // Only the last owner closes: RocksDB allows one opener of a folder.
-            while let Err(still_shared) = Arc::try_unwrap(shared).map(drop) {
-                if since.elapsed() > DRAIN {
-                    self.open.store(Some(still_shared));
-                    return Err(Error::Closed("readers have not left it in time".into()));
-                }
-                shared = still_shared;
-                std::thread::sleep(Duration::from_millis(2));
+        let at = |access| Open::at(&self.path, self.families, self.memory, access);
+        let is_written = |open: &Arc<Open>| open.access == Access::Write;
+        // One that is only read does not stand in the way, and its readers may stay.
+        if self.open.load().as_ref().is_some_and(is_written) {
+            let beside = at(Access::Read);
+            if let Err(error) = &beside {
+                tracing::warn!(%error, "no reads while the database is reopened");
+            }
+            if let Some(open) = self.open.swap(beside.ok().map(Arc::new))
+                && let Err(still_shared) = open.close(DRAIN)
+            {
+                self.open.store(Some(still_shared));
+                return Err(Error::Closed("readers have not left it in time".into()));
             }
         }
-        let open = Open::at(&self.path, self.families, self.memory)?;
-        self.open.store(Some(Arc::new(open)));
+        let opened = at(Access::Write);
+        let error = opened.as_ref().err().cloned();
+        self.unwritable.store(error.map(Arc::new));
+        self.open.store(Some(Arc::new(opened?)));
         Ok(())
     }
 
@@ -310,5 +358,34 @@ impl View for Snapshot<'_> {
             }
         }
         rows.status().map_err(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_could_not_be_closed_can_be_scanned_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory {
+            block_cache: 1 << 20,
+            write_buffers: 1 << 20,
+        };
+        let open = Open::at(folder.path(), Family::EMBEDDED_LOG, memory, Access::Write);
+        let open = Arc::new(open.unwrap());
+        let family = open.family(Family::Log);
+        open.db.put_cf(family, b"key", b"value").unwrap();
+        let _reader = open.clone();
+        let Err(open) = open.close(Duration::ZERO) else {
+            panic!("it has a reader");
+        };
+        let view = Snapshot {
+            open: &open,
+            snapshot: open.db.snapshot(),
+        };
+        let mut visit = |_: &[u8], _: &[u8]| ControlFlow::Continue(());
+        let scanned = view.scan(Family::Log, &[]..&[0xFF], Direction::Forward, &mut visit);
+        assert_eq!(scanned, Ok(()));
     }
 }

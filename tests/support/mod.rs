@@ -7,6 +7,7 @@ pub mod generate;
 pub mod reference;
 pub mod schemas;
 pub mod server;
+pub mod small_disk;
 pub mod stories;
 
 /// `make soak`: the same tests with long counts.
