@@ -4,12 +4,16 @@
 mod support;
 
 use serde_json::json;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use support::server::Server;
 
-const EVENTS: usize = 3_000;
+/// Too many to be sent one by one before the first note is written, which takes a second.
+const EVENTS: usize = 20_000;
 
 /// A file of events of one operation.
 fn file(folder: &Path) -> PathBuf {
@@ -27,9 +31,13 @@ fn file(folder: &Path) -> PathBuf {
 }
 
 fn publish(server: &Server, file: &Path, arguments: &[&str]) -> Child {
+    publish_to(server.address, file, arguments)
+}
+
+fn publish_to(address: SocketAddr, file: &Path, arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_opledger"))
         .args(["publish", "--json", "--wait", "--url"])
-        .arg(format!("http://{}", server.address))
+        .arg(format!("http://{address}"))
         .args(arguments)
         .arg(file)
         .stdout(Stdio::piped())
@@ -44,12 +52,21 @@ fn note(file: &Path) -> PathBuf {
 
 /// Interrupts a slow run once it has noted something.
 fn interrupt_in_the_middle(server: &Server, file: &Path) -> u64 {
-    let run = publish(server, file, &["--batch", "1", "--in-flight", "1"]);
+    let mut run = publish(server, file, &["--batch", "1", "--in-flight", "1"]);
     let until = Instant::now() + Duration::from_secs(60);
     while !note(file).exists() {
         assert!(Instant::now() < until, "nothing was noted");
+        assert_eq!(run.try_wait().unwrap(), None, "it was too quick");
         std::thread::sleep(Duration::from_millis(5));
     }
+    interrupt(run);
+    let note: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(note(file)).unwrap()).unwrap();
+    note["acknowledged_lines"].as_u64().unwrap()
+}
+
+#[track_caller]
+fn interrupt(run: Child) {
     let pid = rustix::process::Pid::from_child(&run);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let ended = run.wait_with_output().unwrap();
@@ -59,9 +76,6 @@ fn interrupt_in_the_middle(server: &Server, file: &Path) -> u64 {
         "{}",
         String::from_utf8_lossy(&ended.stderr)
     );
-    let note: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(note(file)).unwrap()).unwrap();
-    note["acknowledged_lines"].as_u64().unwrap()
 }
 
 #[track_caller]
@@ -78,6 +92,14 @@ fn accepted(ended: &Output) -> u64 {
 fn held(server: &Server) -> usize {
     let history = server.get("/v1/operations/op/events").json();
     history["events"].as_array().unwrap().len()
+}
+
+/// As if the second ledger had the address of the first.
+fn move_note(file: &Path, first: &Server, second: &Server) {
+    let noted = std::fs::read_to_string(note(file)).unwrap();
+    let moved = noted.replace(&first.address.to_string(), &second.address.to_string());
+    assert_ne!(noted, moved);
+    std::fs::write(note(file), moved).unwrap();
 }
 
 #[test]
@@ -101,11 +123,97 @@ fn a_ledger_with_another_log_gets_everything() {
     interrupt_in_the_middle(&first, &file);
     // The same address, but the data folder is a new one.
     let second = Server::start();
-    let noted = std::fs::read_to_string(note(&file)).unwrap();
-    let moved = noted.replace(&first.address.to_string(), &second.address.to_string());
-    assert_ne!(noted, moved);
-    std::fs::write(note(&file), moved).unwrap();
+    move_note(&file, &first, &second);
     let ended = publish(&second, &file, &[]).wait_with_output().unwrap();
     assert_eq!(accepted(&ended), EVENTS as u64);
     assert_eq!(held(&second), EVENTS);
+}
+
+/// A copy that was brought back is the same log without its end.
+#[test]
+fn a_log_that_lost_its_end_gets_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = file(folder.path());
+    let data = folder.path().join("data");
+    let copy = folder.path().join("copy");
+    assert!(Server::on(&data, &[]).terminate().success());
+    let copied = Command::new("cp").arg("-a").args([&data, &copy]).status();
+    assert!(copied.unwrap().success());
+    let first = Server::on(&data, &[]);
+    interrupt_in_the_middle(&first, &file);
+    let second = Server::on(&copy, &[]);
+    move_note(&file, &first, &second);
+    let ended = publish(&second, &file, &[]).wait_with_output().unwrap();
+    assert_eq!(accepted(&ended), EVENTS as u64);
+    assert_eq!(held(&second), EVENTS);
+}
+
+/// Takes every event, and answers each read with what the test says, or not at
+/// all. The test hears of each read.
+fn pretend(answers: Receiver<&'static str>) -> (SocketAddr, Receiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (heard, reads) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            // One connection after the other: the command sends one request at a time.
+            serve(stream.unwrap(), &answers, &heard);
+        }
+    });
+    (address, reads)
+}
+
+fn serve(mut stream: TcpStream, answers: &Receiver<&'static str>, heard: &Sender<()>) {
+    let mut requests = BufReader::new(stream.try_clone().unwrap());
+    loop {
+        let (mut head, mut length) = (String::new(), 0);
+        while !head.ends_with("\r\n\r\n") {
+            let from = head.len();
+            if requests.read_line(&mut head).unwrap_or(0) == 0 {
+                return;
+            }
+            let line = head[from..].to_ascii_lowercase();
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        requests.read_exact(&mut vec![0; length]).unwrap();
+        let answer = if head.starts_with("POST") {
+            "202 Accepted"
+        } else {
+            // Who is not listening any more has seen enough.
+            let _ = heard.send(());
+            let Ok(answer) = answers.recv() else { return };
+            answer
+        };
+        let answer = format!(
+            "HTTP/1.1 {answer}\r\nledger-position: pretend0;0:1\r\ncontent-length: 0\r\n\r\n"
+        );
+        if stream.write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn waiting_can_be_interrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = file(folder.path());
+    let (_no_answer, answers) = channel();
+    let (address, reads) = pretend(answers);
+    let run = publish_to(address, &file, &["--in-flight", "1"]);
+    reads.recv().unwrap();
+    interrupt(run);
+}
+
+#[test]
+fn waiting_goes_on_while_the_ledger_is_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = file(folder.path());
+    let (answer, answers) = channel();
+    let (address, _reads) = pretend(answers);
+    answer.send("504 Gateway Timeout").unwrap();
+    answer.send("200 OK").unwrap();
+    let run = publish_to(address, &file, &["--in-flight", "1"]);
+    assert_eq!(accepted(&run.wait_with_output().unwrap()), EVENTS as u64);
 }

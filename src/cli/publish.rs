@@ -11,7 +11,7 @@ use crate::cli::client::{Connection, Ledger, POSITION, PREFER, position};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::wire::cloudevent::BATCH;
-use crate::wire::position::{LogId, Token};
+use crate::wire::position::Token;
 use backon::{ExponentialBuilder, Retryable};
 use clap::ValueHint;
 use futures_util::StreamExt;
@@ -106,7 +106,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     if args.wait
         && let Some(token) = &publishing.point.token
     {
-        wait_until_visible(&ledger, token).await?;
+        tokio::select! {
+            outcome = wait_until_visible(&ledger, token, args.retry_for()) => outcome?,
+            // Once listened to, the signal ends nothing by itself any more.
+            _ = tokio::signal::ctrl_c() => return Err(Failure::Interrupted),
+        }
     }
     publishing.tell(&args, begin.offset)
 }
@@ -181,8 +185,9 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Where the last run was, if it was interrupted and this is the same log. Another
-/// one at the same address has nothing of what the note counts as acknowledged.
+/// Where the last run was, if it was interrupted and the ledger still holds what the
+/// note counts as acknowledged. Another log at the same address has nothing of it, one
+/// that was brought back from a copy only a part.
 async fn begin(resume: &Resume, args: &Args, ledger: &Ledger) -> Result<Point, Failure> {
     if args.from_start {
         return Ok(Point::default());
@@ -191,25 +196,33 @@ async fn begin(resume: &Resume, args: &Args, ledger: &Ledger) -> Result<Point, F
         Found::Nothing => return Ok(Point::default()),
         Found::Other(why) => why,
         Found::Point(point) => {
-            let now = retrying(args.retry_for(), || log_of(ledger)).await?;
-            if point.token.as_ref().is_some_and(|token| token.log == now) {
+            if retrying(args.retry_for(), || holds(ledger, &point)).await? {
                 let (file, line) = (shown(&args.file), point.line);
                 eprintln!("opledger: taking up {file} behind line {line}, where the last run was");
                 return Ok(point);
             }
-            "the ledger has another log than in the last run"
+            "the ledger does not hold what it had of the last run"
         }
     };
     eprintln!("opledger: beginning at the first line: {why}");
     Ok(Point::default())
 }
 
-/// Every read says which log it comes from.
-async fn log_of(ledger: &Ledger) -> Result<LogId, Failure> {
-    let response = ledger.send(ledger.get(cheap_read(ledger))).await?;
-    let token = token_of(ledger, &response)?;
-    ledger.body(response).await?;
-    Ok(token.log)
+/// A read that asks for the position is refused, or not answered in time, by a ledger
+/// that does not have it. One that is only behind is then sent everything again.
+async fn holds(ledger: &Ledger, point: &Point) -> Result<bool, Failure> {
+    let Some(token) = &point.token else {
+        return Ok(false);
+    };
+    let request = ledger.get(cheap_read(ledger));
+    match ledger
+        .send(request.header(POSITION, token.to_string()))
+        .await
+    {
+        Ok(response) => ledger.body(response).await.map(|_| true),
+        Err(Failure::Refused(_) | Failure::Unavailable { .. }) => Ok(false),
+        Err(failure) => Err(failure),
+    }
 }
 
 fn token_of(ledger: &Ledger, response: &Response) -> Result<Token, Failure> {
@@ -336,7 +349,8 @@ fn merge(before: Token, mut token: Token) -> Token {
     token
 }
 
-/// Tries again while that can help, for so long.
+/// Tries again while that can help, for so long after the first failure. The pauses do
+/// not tell how long that is: an attempt that is not answered takes its time, too.
 async fn retrying<T, F: Future<Output = Result<T, Failure>>>(
     retry_for: Duration,
     attempt: impl FnMut() -> F,
@@ -347,7 +361,12 @@ async fn retrying<T, F: Future<Output = Result<T, Failure>>>(
         .with_total_delay(Some(retry_for))
         .without_max_times()
         .with_jitter();
-    attempt.retry(pauses).when(Failure::is_transient).await
+    let mut failed = None;
+    let can_help = |failure: &Failure| {
+        let since: &mut Instant = failed.get_or_insert_with(Instant::now);
+        failure.is_transient() && since.elapsed() < retry_for
+    };
+    attempt.retry(pauses).when(can_help).await
 }
 
 /// Until it is acknowledged, refused, or has been tried for long enough.
@@ -394,14 +413,22 @@ fn at_line(why: &str, batch: &Batch, file: &str) -> Failure {
     }
 }
 
-/// A cheap read that has to wait for the token.
-async fn wait_until_visible(ledger: &Ledger, token: &Token) -> Result<(), Failure> {
-    let request = ledger
-        .get(cheap_read(ledger))
-        .header(POSITION, token.to_string())
-        .header(PREFER, format!("wait={}", PATIENCE.as_secs() - 5));
-    let response = ledger.send(request).await?;
-    ledger.body(response).await.map(drop)
+/// A cheap read that has to wait for the token, as often as it takes: a ledger may be
+/// further behind than it lets a read wait.
+async fn wait_until_visible(
+    ledger: &Ledger,
+    token: &Token,
+    retry_for: Duration,
+) -> Result<(), Failure> {
+    let read = || async {
+        let request = ledger
+            .get(cheap_read(ledger))
+            .header(POSITION, token.to_string())
+            .header(PREFER, format!("wait={}", PATIENCE.as_secs() - 5));
+        let response = ledger.send(request).await?;
+        ledger.body(response).await.map(drop)
+    };
+    retrying(retry_for, read).await
 }
 
 /// On standard error, and only on a terminal.
@@ -450,6 +477,28 @@ mod tests {
             at_line("nothing", &batch, "f"),
             Failure::Refused(_)
         ));
+    }
+
+    #[test]
+    fn trying_again_ends_in_time_however_long_an_attempt_takes() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let mut attempts = 0;
+        let attempt = || {
+            attempts += 1;
+            async {
+                // As one that is not answered.
+                tokio::time::sleep(Duration::from_millis(800)).await;
+                Err::<(), _>(Failure::Unavailable {
+                    why: "no answer".into(),
+                    retry_after: None,
+                })
+            }
+        };
+        let outcome = retrying(Duration::from_millis(700), attempt);
+        assert!(runtime.unwrap().block_on(outcome).is_err());
+        assert_eq!(attempts, 2, "the second one ends behind the time");
     }
 
     #[test]

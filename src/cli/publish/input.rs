@@ -7,7 +7,6 @@ use serde_json::value::RawValue;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
 /// Bytes of a request's body, so also of a line.
 pub const BODY_MAX: usize = 8 << 20;
@@ -50,14 +49,14 @@ impl Input {
         };
         let mut filling = Filling::default();
         loop {
-            if self.is_live && !filling.is_empty() && lines.may_block() {
-                // Only if a request can be made of it at once. While all are
-                // under way, batches rather grow.
-                match batches.try_send(Ok(filling.take())) {
-                    Ok(()) => {}
-                    Err(TrySendError::Full(Ok(batch))) => filling = Filling::from(batch),
-                    Err(TrySendError::Full(Err(_)) | TrySendError::Closed(_)) => return,
-                }
+            // Not kept back while all requests are under way, though the batch could
+            // grow: the next line may be an hour away. The pipe grows meanwhile.
+            if self.is_live
+                && !filling.is_empty()
+                && lines.may_block()
+                && batches.blocking_send(Ok(filling.take())).is_err()
+            {
+                return;
             }
             match lines.read_event() {
                 Ok(Some(Line { event, number, end })) => {
@@ -76,6 +75,11 @@ impl Input {
                     return;
                 }
                 Err(failure) => {
+                    // What a pipe gave is not there for another try. A file is read
+                    // again, and its batch then made with the line that was mended.
+                    if self.is_live && !filling.is_empty() {
+                        let _ = batches.blocking_send(Ok(filling.take()));
+                    }
                     let _ = batches.blocking_send(Err(failure));
                     return;
                 }
@@ -121,18 +125,6 @@ impl Filling {
             body: body.into(),
             lines,
             end,
-        }
-    }
-}
-
-impl From<Batch> for Filling {
-    fn from(batch: Batch) -> Filling {
-        let mut body = Vec::from(batch.body);
-        body.pop();
-        Filling {
-            body,
-            lines: batch.lines,
-            end: batch.end,
         }
     }
 }
@@ -309,14 +301,90 @@ mod tests {
         }
     }
 
+    /// A pipe: what is written at once is read at once, then it is silent until the
+    /// writer goes. Tells when it is asked for more than there is.
+    struct Pipe {
+        written: std::sync::mpsc::Receiver<&'static str>,
+        is_asked: std::sync::mpsc::Sender<()>,
+    }
+
+    impl Read for Pipe {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            let written = self.written.try_recv().or_else(|_| {
+                self.is_asked.send(()).unwrap();
+                self.written.recv()
+            });
+            let text = written.unwrap_or_default();
+            into[..text.len()].copy_from_slice(text.as_bytes());
+            Ok(text.len())
+        }
+    }
+
+    /// As if the requests under way were never answered, until the test takes one.
+    fn pump_live(writes: &[&'static str]) -> (Filled, Writer) {
+        let (write, written) = std::sync::mpsc::channel();
+        for text in writes {
+            write.send(*text).unwrap();
+        }
+        let (is_asked, asked) = std::sync::mpsc::channel();
+        let input = Input {
+            reader: Box::new(Pipe { written, is_asked }),
+            name: "standard input".into(),
+            offset: 0,
+            line: 0,
+            events_max: 100,
+            is_live: true,
+        };
+        let (sender, receiver) = mpsc::channel(1);
+        std::thread::spawn(move || input.pump(&sender));
+        let writer = Writer {
+            _write: write,
+            asked,
+        };
+        (Filled(receiver), writer)
+    }
+
+    struct Writer {
+        _write: std::sync::mpsc::Sender<&'static str>,
+        asked: std::sync::mpsc::Receiver<()>,
+    }
+
+    struct Filled(mpsc::Receiver<Result<Batch, Failure>>);
+
+    impl Filled {
+        /// Fails in the end, rather than to wait for ever.
+        fn next(&mut self) -> Option<Result<Batch, Failure>> {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build();
+            runtime.unwrap().block_on(async {
+                let patience = std::time::Duration::from_secs(20);
+                let next = tokio::time::timeout(patience, self.0.recv()).await;
+                next.expect("what was written is sent while the writer is silent")
+            })
+        }
+    }
+
     #[test]
-    fn a_batch_that_found_no_taker_goes_on_growing() {
-        let mut filling = Filling::default();
-        filling.add(b"{}", 1, 3);
-        let mut filling = Filling::from(filling.take());
-        filling.add(b"{}", 2, 6);
-        let batch = filling.take();
-        assert_eq!(&batch.body[..], b"[{},{}]");
-        assert_eq!((batch.lines, batch.end), (vec![1, 2], 6));
+    fn what_a_silent_writer_has_written_is_not_kept_back() {
+        let (mut filled, writer) = pump_live(&["{\"a\":1}\n", "{\"a\":2}\n"]);
+        let patience = std::time::Duration::from_millis(500);
+        let asked = writer.asked.recv_timeout(patience);
+        assert!(asked.is_err(), "waits for the writer with an event in hand");
+        for line in [1, 2] {
+            assert_eq!(filled.next().unwrap().unwrap().lines, [line]);
+        }
+        drop(writer);
+        assert!(filled.next().is_none());
+    }
+
+    #[test]
+    fn a_bad_line_takes_nothing_with_it_that_a_pipe_has_given() {
+        let (mut filled, _writer) = pump_live(&["{\"a\":1}\n{\"a\":2}\nnonsense\n"]);
+        let batch = filled.next().unwrap().unwrap();
+        assert_eq!(batch.lines, [1, 2]);
+        let failure = filled.next().unwrap().unwrap_err();
+        assert!(matches!(failure, Failure::BadLine { line: 3, .. }));
+        assert!(filled.next().is_none());
     }
 }
