@@ -1,5 +1,7 @@
 # Everything that people and CI do with opledger. `make run` and `make test`
 # need nothing but Rust on a fresh Debian machine.
+#
+# OPLEDGER_KAFKA=host:port lets most tests use a broker that is there already.
 
 # RocksDB and librdkafka take a quarter of an hour to compile, so what is built
 # lives outside the checkout: a fresh clone, or `git clean`, does not lose it.
@@ -14,8 +16,8 @@ LISTEN ?= 127.0.0.1:8470
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup env build run test soak lint \
-	check-format check-clippy check-dependencies format
+.PHONY: help setup setup-tests env build run test soak lint \
+	check-format check-clippy check-dependencies check-deploy format
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) \
@@ -27,17 +29,17 @@ help: ## list the targets
 run: build ## build, start a ledger with demo stories, stay until Ctrl-C
 	@scripts/run '$(DATA)' '$(LISTEN)'
 
-test: setup ## run all tests
+test: setup-tests ## run all tests
 	cargo test --release --locked
 
-soak: setup ## run the same tests with long counts (hours)
+soak: setup-tests ## run the same tests with long counts (hours)
 	SOAK=1 cargo test --release --locked
 
 build: setup ## build bin/opledger
 	cargo build --release --locked
 	@install -D -m 755 '$(CARGO_TARGET_DIR)/release/opledger' bin/opledger
 
-lint: check-format check-clippy check-dependencies ## check format, clippy's advice and the dependencies
+lint: check-format check-clippy check-dependencies check-deploy ## check format, clippy's advice, dependencies, deployment
 
 need = @cargo $(1) --version >/dev/null 2>&1 \
 	|| { echo 'cargo $(1) is missing: rustup component add $(2)' >&2; exit 1; }
@@ -54,12 +56,18 @@ check-clippy: setup ## check clippy's advice
 check-dependencies: setup ## check licences, bans, sources and advisories
 	@scripts/check-dependencies
 
+check-deploy: ## check the Dockerfile, the compose files and deploy/
+	@scripts/check-deploy
+
 format: setup ## format the code
 	$(call need,fmt,rustfmt)
 	cargo fmt
 
 setup: ## install what the build needs, look for Rust
 	@scripts/setup
+
+setup-tests: setup ## install what the tests need: a Kafka broker's jars, clients in three languages
+	@scripts/setup-tests
 
 env: ## print the environment, for cargo by hand: eval "$(make env)"
 	@echo "export CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)'"

@@ -169,14 +169,21 @@ fn forward_some<'p>(
                 }
                 Ok((reason, detail, record)) => {
                     bytes += row.len();
-                    under_way.push((at, key, topic.send(*at, reason, detail, &record)));
+                    let sending = topic.send(*at, reason, detail, &record);
+                    let (reason, detail) = (reason.to_owned(), detail.to_owned());
+                    under_way.push((at, key, sending, (reason, detail, record)));
                 }
             },
         }
     }
     let mut trouble = None;
-    for (at, key, sending) in under_way {
-        match sending() {
+    for (at, key, sending, (reason, detail, record)) in under_way {
+        let mut outcome = sending();
+        if matches!(outcome, Err(SendError::Refused(_))) {
+            // Perhaps for what it was sent together with: once more, alone.
+            outcome = topic.send(*at, &reason, &detail, &record)();
+        }
+        match outcome {
             Ok(()) => batch.delete(Family::DeadLetterDue, &key),
             Err(SendError::Unavailable(why)) => trouble = Some(why),
             Err(SendError::Refused(why)) => {

@@ -5,7 +5,7 @@ mod support;
 
 use bytes::Bytes;
 use jsonschema::Validator;
-use opledger::app::{LOG_MEMORY, open_log};
+use opledger::app::{LOG_MEMORY, Log};
 use opledger::config::Config;
 use opledger::data_folder::DataFolder;
 use opledger::domain::{Operation, Timestamp};
@@ -225,7 +225,9 @@ fn the_history_keeps_its_schema() {
 fn log_with_poison(folder: &std::path::Path) {
     let config = Config::default();
     // Makes the log, as `serve` does.
-    drop(open_log(&config, &DataFolder::open(folder).unwrap()).unwrap());
+    let owned = DataFolder::open(folder).unwrap();
+    drop(Log::open(&config, Some(&owned), false).unwrap());
+    drop(owned);
     let event = json!({"specversion": "1.0", "id": "e", "source": "/w", "subject": "op",
         "type": "opledger.operation.started.v1", "time": "2024-05-06T07:08:09Z"});
     let with = |name: &str, value: &str| {
@@ -235,6 +237,7 @@ fn log_with_poison(folder: &std::path::Path) {
     };
     let record = |key: Option<&'static [u8]>, value: Option<String>| Record {
         arrived: Timestamp::from_millis(1_715_000_000_123),
+        claimed: false,
         key: key.map(Bytes::from_static),
         headers: Headers::default(),
         value: value.map(Bytes::from),

@@ -39,6 +39,10 @@ pub enum What {
     Memory(crate::memory::Options),
     /// An event's cost in an operation with very many, beside small ones
     Wide(crate::wide::Options),
+    /// Events taken from a Kafka topic, beside bare consumers
+    CatchUp(crate::catch_up::Options),
+    /// From a producer until the document shows it, beside a bare consumer
+    KafkaLatency(crate::kafka_latency::Options),
     /// What `get` compares with and starts
     #[command(hide = true)]
     StaticServer { file: PathBuf },

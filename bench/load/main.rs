@@ -8,12 +8,14 @@
 //! processor time of the process that is measured, which hardly depends on that.
 
 mod args;
+mod catch_up;
 #[allow(dead_code)]
 #[path = "../../tests/support/generate.rs"]
 mod generate;
 mod get;
 mod http;
 mod ingest;
+mod kafka_latency;
 mod latency;
 mod memory;
 mod publish;
@@ -26,6 +28,7 @@ mod report;
 mod server;
 mod static_server;
 mod times;
+mod topic;
 mod wide;
 
 use anyhow::{Context, bail};
@@ -72,6 +75,8 @@ async fn measure(args: &Args) -> anyhow::Result<Report> {
         What::Latency(options) => latency::measure(&setup, options).await,
         What::Memory(options) => memory::measure(&setup, options).await,
         What::Wide(options) => wide::measure(&setup, options).await,
+        What::CatchUp(options) => catch_up::measure(&setup, options).await,
+        What::KafkaLatency(options) => kafka_latency::measure(&setup, options).await,
         What::StaticServer { .. } => unreachable!("it measures nothing"),
     }
 }

@@ -108,7 +108,7 @@ impl Reached {
 }
 
 /// By a read that costs nothing: of the dead letters, which also must not be.
-async fn wait_until_readable(address: SocketAddr, token: &str) -> anyhow::Result<()> {
+pub async fn wait_until_readable(address: SocketAddr, token: &str) -> anyhow::Result<()> {
     let headers = format!("ledger-position: {token}\r\nprefer: wait=60\r\n");
     let request = http::get("/v1/dead-letters?limit=1", &headers);
     let mut connection = Connection::open(address).await?;

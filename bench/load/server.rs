@@ -2,6 +2,8 @@
 //! what the kernel knows of it, and ends it when dropped.
 
 use crate::args::Setup;
+use crate::http::{self, Connection};
+use crate::topic::Topic;
 use anyhow::{Context, ensure};
 use rustix::fs::{Advice, fadvise};
 use rustix::process::{Pid, Signal, kill_process};
@@ -22,8 +24,35 @@ pub struct Server {
 
 impl Server {
     pub fn ledger(setup: &Setup, data: &Path) -> anyhow::Result<Server> {
+        Server::ledger_with(setup, data, &[])
+    }
+
+    pub fn ledger_on(setup: &Setup, data: &Path, topic: &Topic) -> anyhow::Result<Server> {
+        Server::ledger_with(
+            setup,
+            data,
+            &["--kafka", &topic.bootstrap, "--topic", &topic.name],
+        )
+    }
+
+    /// What its log is called, once it has reached it.
+    pub async fn log(&self) -> anyhow::Result<String> {
+        let mut connection = Connection::open(self.address).await?;
+        loop {
+            let answer = connection.call(&http::get("/version", "")).await?;
+            answer.expect(200)?;
+            let version: serde_json::Value = serde_json::from_slice(answer.body)?;
+            if let Some(log) = version["log"].as_str() {
+                return Ok(log.to_owned());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn ledger_with(setup: &Setup, data: &Path, more: &[&str]) -> anyhow::Result<Server> {
         let mut command = Command::new(&setup.binary);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]);
+        command.args(["serve"]).args(more);
+        command.args(["--listen", "127.0.0.1:0", "--data"]);
         command.arg(data);
         if std::env::var_os("OPLEDGER_TELEMETRY__LOG").is_none() {
             command.env("OPLEDGER_TELEMETRY__LOG", "warn");

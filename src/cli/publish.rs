@@ -6,24 +6,24 @@
 
 mod input;
 mod resume;
+mod target;
 
-use crate::cli::client::{Connection, Ledger, POSITION, PREFER, position};
+use crate::cli::client::Connection;
+use crate::cli::config::{KafkaFlags, Source as Settings};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::wire::cloudevent::BATCH;
 use crate::wire::position::Token;
 use backon::{ExponentialBuilder, Retryable};
 use clap::ValueHint;
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use input::{Batch, Input};
-use reqwest::header::CONTENT_TYPE;
-use reqwest::{Response, Url};
 use resume::{Found, Point, Resume};
 use std::fs::File;
 use std::io::{IsTerminal, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use target::Target;
 use tokio::sync::mpsc;
 
 const EXAMPLES: &str = "\
@@ -31,6 +31,7 @@ Examples:
   opledger publish events.jsonl
   worker | opledger publish -
   opledger publish events.jsonl --wait && opledger list
+  opledger publish events.jsonl --kafka 127.0.0.1:9092
 
 An interrupted run is taken up where it was by the same command: a note beside
 the file (FILE.opledger-resume) says how far the ledger has everything. Sending
@@ -75,6 +76,13 @@ pub struct Args {
 
     #[command(flatten)]
     connection: Connection,
+
+    /// Not to the ledger but to the topic that it reads
+    #[command(flatten)]
+    kafka: KafkaFlags,
+
+    #[command(flatten)]
+    settings: Settings,
 }
 
 impl Args {
@@ -84,11 +92,16 @@ impl Args {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let ledger = Ledger::new(&args.connection, PATIENCE)?;
-    let source = Source::open(&args, &ledger).await?;
+    let kafka = match args.kafka.is_given() {
+        true => Some(args.settings.load(args.kafka.clone().overrides())?),
+        false => None,
+    };
+    let target = Target::new(&args.connection, kafka.as_ref())?;
+    target.reach(args.retry_for()).await?;
+    let source = Source::open(&args, &target).await?;
     let begin = source.begin.clone();
     let mut publishing = Publishing {
-        ledger: &ledger,
+        target: &target,
         resume: source.resume,
         point: source.begin,
         accepted: 0,
@@ -107,7 +120,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         && let Some(token) = &publishing.point.token
     {
         tokio::select! {
-            outcome = wait_until_visible(&ledger, token, args.retry_for()) => outcome?,
+            outcome = target.wait_until_visible(token, args.retry_for()) => outcome?,
             // Once listened to, the signal ends nothing by itself any more.
             _ = tokio::signal::ctrl_c() => return Err(Failure::Interrupted),
         }
@@ -124,7 +137,7 @@ struct Source {
 }
 
 impl Source {
-    async fn open(args: &Args, ledger: &Ledger) -> Result<Source, Failure> {
+    async fn open(args: &Args, target: &Target) -> Result<Source, Failure> {
         let events_max = args.batch as usize;
         if args.file.as_os_str() == "-" {
             return Ok(Source {
@@ -152,12 +165,12 @@ impl Source {
         let resume = match length {
             Some(length) => {
                 let file = file.try_clone().map_err(unreadable)?;
-                Some(Resume::new(&args.file, file, length, ledger.shown_url()))
+                Some(Resume::new(&args.file, file, length, target.name()))
             }
             None => None,
         };
         let begin = match &resume {
-            Some(resume) => begin(resume, args, ledger).await?,
+            Some(resume) => begin(resume, args, target).await?,
             None => Point::default(),
         };
         if length.is_some() {
@@ -188,7 +201,7 @@ fn shown(path: &Path) -> String {
 /// Where the last run was, if it was interrupted and the ledger still holds what the
 /// note counts as acknowledged. Another log at the same address has nothing of it, one
 /// that was brought back from a copy only a part.
-async fn begin(resume: &Resume, args: &Args, ledger: &Ledger) -> Result<Point, Failure> {
+async fn begin(resume: &Resume, args: &Args, target: &Target) -> Result<Point, Failure> {
     if args.from_start {
         return Ok(Point::default());
     }
@@ -196,7 +209,13 @@ async fn begin(resume: &Resume, args: &Args, ledger: &Ledger) -> Result<Point, F
         Found::Nothing => return Ok(Point::default()),
         Found::Other(why) => why,
         Found::Point(point) => {
-            if retrying(args.retry_for(), || holds(ledger, &point)).await? {
+            let holds = || async {
+                match &point.token {
+                    Some(token) => target.holds(token).await,
+                    None => Ok(false),
+                }
+            };
+            if retrying(args.retry_for(), holds).await? {
                 let (file, line) = (shown(&args.file), point.line);
                 eprintln!("opledger: taking up {file} behind line {line}, where the last run was");
                 return Ok(point);
@@ -208,40 +227,8 @@ async fn begin(resume: &Resume, args: &Args, ledger: &Ledger) -> Result<Point, F
     Ok(Point::default())
 }
 
-/// A read that asks for the position is refused, or not answered in time, by a ledger
-/// that does not have it. One that is only behind is then sent everything again.
-async fn holds(ledger: &Ledger, point: &Point) -> Result<bool, Failure> {
-    let Some(token) = &point.token else {
-        return Ok(false);
-    };
-    let request = ledger.get(cheap_read(ledger));
-    match ledger
-        .send(request.header(POSITION, token.to_string()))
-        .await
-    {
-        Ok(response) => ledger.body(response).await.map(|_| true),
-        Err(Failure::Refused(_) | Failure::Unavailable { .. }) => Ok(false),
-        Err(failure) => Err(failure),
-    }
-}
-
-fn token_of(ledger: &Ledger, response: &Response) -> Result<Token, Failure> {
-    position(response).ok_or_else(|| {
-        Failure::Unexpected(format!(
-            "{} is no ledger: no {POSITION}",
-            ledger.shown_url()
-        ))
-    })
-}
-
-fn cheap_read(ledger: &Ledger) -> Url {
-    let mut url = ledger.url(&["v1", "dead-letters"]);
-    url.query_pairs_mut().append_pair("limit", "1");
-    url
-}
-
-struct Publishing<'l> {
-    ledger: &'l Ledger,
+struct Publishing<'t> {
+    target: &'t Target,
     resume: Option<Resume>,
     /// Everything before it is acknowledged.
     point: Point,
@@ -256,14 +243,14 @@ impl Publishing<'_> {
         let name = input.name.clone();
         // Not a blocking task: one that waits for a pipe would be waited for at the end.
         let reader = std::thread::spawn(move || input.pump(&sender));
-        let ledger = self.ledger;
+        let target = self.target;
         let batches = futures_util::stream::unfold(receiver, |mut receiver| async {
             let batch = receiver.recv().await?;
             Some((batch, receiver))
         });
         let retry_for = args.retry_for();
         let mut answers = batches
-            .map(|batch| send(ledger, batch, retry_for, &name))
+            .map(|batch| send(target, batch, retry_for, &name))
             // In the order of the file, so that what is acknowledged has no gaps.
             .buffered(args.in_flight as usize)
             .boxed_local();
@@ -371,22 +358,13 @@ async fn retrying<T, F: Future<Output = Result<T, Failure>>>(
 
 /// Until it is acknowledged, refused, or has been tried for long enough.
 async fn send(
-    ledger: &Ledger,
+    target: &Target,
     batch: Result<Batch, Failure>,
     retry_for: Duration,
     file: &str,
 ) -> Result<(Batch, Token), Failure> {
     let batch = batch?;
-    let post = || async {
-        let request = ledger
-            .post(ledger.url(&["v1", "events"]))
-            .header(CONTENT_TYPE, BATCH)
-            .body(batch.body.clone());
-        let response = ledger.send(request).await?;
-        let token = token_of(ledger, &response)?;
-        ledger.body(response).await?;
-        Ok(token)
-    };
+    let post = || target.post(&batch);
     match retrying(retry_for, post).await {
         Ok(token) => Ok((batch, token)),
         Err(Failure::Refused(why)) => Err(at_line(&why, &batch, file)),
@@ -404,31 +382,10 @@ fn at_line(why: &str, batch: &Batch, file: &str) -> Failure {
         Some((line, rest)) => Failure::BadLine {
             file: file.to_owned(),
             line,
-            why: format!(
-                "the ledger refuses it: {}",
-                rest.trim_start_matches(['.', ':', ' '])
-            ),
+            why: format!("refused: {}", rest.trim_start_matches(['.', ':', ' '])),
         },
         None => Failure::Refused(why.to_owned()),
     }
-}
-
-/// A cheap read that has to wait for the token, as often as it takes: a ledger may be
-/// further behind than it lets a read wait.
-async fn wait_until_visible(
-    ledger: &Ledger,
-    token: &Token,
-    retry_for: Duration,
-) -> Result<(), Failure> {
-    let read = || async {
-        let request = ledger
-            .get(cheap_read(ledger))
-            .header(POSITION, token.to_string())
-            .header(PREFER, format!("wait={}", PATIENCE.as_secs() - 5));
-        let response = ledger.send(request).await?;
-        ledger.body(response).await.map(drop)
-    };
-    retrying(retry_for, read).await
 }
 
 /// On standard error, and only on a terminal.
@@ -462,10 +419,7 @@ mod tests {
         let why = "the ledger refuses: Parameter value error. [1].data.cluster_id: required (code 010002)";
         match at_line(why, &batch, "events.jsonl") {
             Failure::BadLine { line: 9, why, .. } => {
-                assert_eq!(
-                    why,
-                    "the ledger refuses it: data.cluster_id: required (code 010002)"
-                );
+                assert_eq!(why, "refused: data.cluster_id: required (code 010002)");
             }
             other => panic!("{other}"),
         }

@@ -71,11 +71,14 @@ async fn serve(config: Config) -> Result<(), Failure> {
         "" => String::new(),
         bootstrap => format!(", the log is {} at {bootstrap}", config.kafka.topic),
     };
+    // Before anything is opened: process 1 of a container is deaf to a signal that
+    // nobody asked for.
+    let stop = told_to_stop()?;
     let opened = tokio::task::spawn_blocking(move || Ledger::open(config)).await;
     let ledger = opened.map_err(unexpected)??;
     // One line for people, and for scripts that wait for it.
     println!("opledger serves http://{address} from {data}{log}");
-    ledger.serve(listener, metrics, told_to_stop()?).await;
+    ledger.serve(listener, metrics, stop).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -88,7 +88,7 @@ impl Kafka {
         let settings = Arc::new(settings);
         let inspector = Arc::new(Inspector::new(settings.clone())?);
         let checks = Checks::start(inspector.clone())?;
-        let publisher = Publisher::new(settings.clone())?;
+        let publisher = Publisher::new(settings.clone(), inspector.clone())?;
         Ok(Kafka {
             settings,
             inspector,

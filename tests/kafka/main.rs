@@ -1,5 +1,6 @@
 //! The ledger on a real Kafka broker. One binary, so that its tests share a broker.
 
+mod command_line;
 mod crash;
 mod identity;
 mod main_job;

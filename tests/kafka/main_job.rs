@@ -132,7 +132,9 @@ fn any_shuffle_with_repeats_over_partitions_gives_the_same_bytes() {
         expected.push((path, answer, story.events.len()));
         for event in &story.events {
             for _ in 0..1 + rng.below(3) {
-                records.push(generate::spelled_differently(&mut rng, event));
+                let text = generate::spelled_differently(&mut rng, event);
+                // One a line; white space between members is all that this changes.
+                records.push(text.replace(['\n', '\r'], " "));
             }
         }
     }
@@ -337,8 +339,10 @@ fn a_dead_letter_that_the_topic_refuses_stays_in_the_store_and_says_so() {
     broker.create(&small, 1, &[("max.message.bytes", "1000")]);
     let server = ledger(&broker, &topic);
     let log = log_of(&server);
+    let mut rng = Rng::new(31);
+    let noise: Vec<u8> = (0..100_000).map(|_| rng.below(256) as u8).collect();
     let records = [
-        Raw::value("x".repeat(100_000)).on(0),
+        Raw::value(noise).on(0),
         Raw::value(created("good").to_string()).on(0),
         Raw::value("small").on(0),
     ];

@@ -8,7 +8,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Header, Message, OwnedHeaders, OwnedMessage};
+use rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use std::io::Write;
 use std::net::TcpListener;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka/kafka-local");
 /// Runs a foreign client in its own language.
-const RUN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/run");
+pub const RUN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/run");
 pub const CLIENTS: [&str; 3] = ["produce.py", "produce.mjs", "Produce.java"];
 
 pub struct Broker {
@@ -68,6 +68,14 @@ impl Broker {
     /// One that can be killed, cut off and started again.
     pub fn own() -> Broker {
         Broker::own_with("")
+    }
+
+    /// An address where nobody is.
+    pub fn nowhere() -> Broker {
+        Broker {
+            bootstrap: format!("127.0.0.1:{}", free_ports()),
+            how: How::Given,
+        }
     }
 
     /// With these lines at the end of its configuration; `PORT` stands for its port.

@@ -151,15 +151,23 @@ impl Inspector {
     /// The records at these offsets, by a short life as a consumer.
     pub fn records_at(&self, at: &Positions) -> Result<BTreeMap<u32, Record>, ReadError> {
         let mut found = BTreeMap::new();
-        if at.is_empty() {
+        let Some(partitions) = at.keys().max().map(|last| *last as usize + 1) else {
             return Ok(found);
-        }
+        };
+        // An offset that is out of range would be an error, and not say of which.
+        let bounds = self.look_at_bounds(partitions)?;
+        let is_there = |partition: &u32, offset: &u64| {
+            let bounds = bounds.get(partition);
+            bounds.is_some_and(|bounds| (bounds.first..bounds.end).contains(offset))
+        };
+        let at = &mut at.clone();
+        at.retain(|partition, offset| is_there(partition, offset));
         let _alone = self
             .fetching
             .lock()
             .expect("nothing panics while it fetches");
         let mut wanted = TopicPartitionList::with_capacity(at.len());
-        for (&partition, &offset) in at {
+        for (&partition, &offset) in &*at {
             let offset = Offset::Offset(offset as i64);
             let added = wanted.add_partition_offset(&self.settings.topic, partition as i32, offset);
             added.map_err(failed)?;

@@ -2,6 +2,7 @@
 //! with acks=all; what could not be stored is told apart from what may be.
 
 use super::client::{self, Context, Role};
+use super::inspect::Inspector;
 use super::{BadOptions, Settings};
 use crate::event_log::{NewRecord, PublishError, SendError, Sending};
 use crate::wire::cloudevent;
@@ -20,19 +21,33 @@ use tokio::sync::oneshot;
 
 pub struct Publisher {
     settings: Arc<Settings>,
-    /// Replaced after an error that it cannot recover from.
-    producer: Mutex<Arc<ThreadedProducer<Reports>>>,
+    inspector: Arc<Inspector>,
+    current: Mutex<Current>,
     /// Bytes handed over and not yet answered for.
     waiting: Arc<AtomicU64>,
 }
 
+/// Replaced after an error that it cannot recover from, and when the topic turns out
+/// to take less at once.
+struct Current {
+    producer: Arc<ThreadedProducer<Reports>>,
+    batch_bytes: usize,
+}
+
+/// librdkafka's default for what it sends of a partition at once.
+const BATCH_BYTES: usize = 1_000_000;
+
 impl Publisher {
-    pub fn new(settings: Arc<Settings>) -> Result<Publisher, BadOptions> {
-        let producer = producer(&settings);
-        let producer = producer.map_err(|error| client::bad_client(Role::Producer, &error))?;
+    pub fn new(
+        settings: Arc<Settings>,
+        inspector: Arc<Inspector>,
+    ) -> Result<Publisher, BadOptions> {
+        let current = Current::new(&settings, BATCH_BYTES);
+        let current = current.map_err(|error| client::bad_client(Role::Producer, &error))?;
         Ok(Publisher {
             settings,
-            producer: Mutex::new(Arc::new(producer)),
+            inspector,
+            current: Mutex::new(current),
             waiting: Arc::default(),
         })
     }
@@ -129,21 +144,36 @@ impl Publisher {
 
     fn producer(&self) -> Result<Arc<ThreadedProducer<Reports>>, PublishError> {
         let mut current = self
-            .producer
+            .current
             .lock()
             .expect("nothing panics while it is held");
-        if let Some((_, why)) = current.client().fatal_error() {
+        let failed = current.producer.client().fatal_error();
+        if let Some((_, why)) = &failed {
             tracing::warn!(%why, "the producer cannot go on; making a new one");
-            let new = producer(&self.settings);
-            *current = Arc::new(new.map_err(|e| PublishError::Rejected(e.to_string()))?);
         }
-        Ok(current.clone())
+        // The broker refuses a batch that is larger than a record may be as a whole.
+        let max = self.inspector.max_record().unwrap_or(BATCH_BYTES);
+        let batch_bytes = max.min(BATCH_BYTES);
+        if failed.is_some() || current.batch_bytes != batch_bytes {
+            let new = Current::new(&self.settings, batch_bytes);
+            *current = new.map_err(|error| PublishError::Rejected(error.to_string()))?;
+        }
+        Ok(current.producer.clone())
     }
 }
 
-fn producer(settings: &Settings) -> Result<ThreadedProducer<Reports>, KafkaError> {
-    let reports = Reports(Context::new(Role::Producer));
-    client::config(settings, Role::Producer).create_with_context(reports)
+impl Current {
+    fn new(settings: &Settings, batch_bytes: usize) -> Result<Current, KafkaError> {
+        let mut config = client::config(settings, Role::Producer);
+        if config.get("batch.size").is_none() {
+            config.set("batch.size", batch_bytes.to_string());
+        }
+        let reports = Reports(Context::new(Role::Producer));
+        Ok(Current {
+            producer: Arc::new(config.create_with_context(reports)?),
+            batch_bytes,
+        })
+    }
 }
 
 /// What is wrong with the record itself stays wrong.

@@ -1,0 +1,186 @@
+//! A topic to measure on, and the bare clients that opledger is compared with: they
+//! do what it cannot do without, and nothing else.
+
+use anyhow::{Context, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::bindings as rdk;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use serde_json::Value;
+use std::ffi::CString;
+use std::time::Duration;
+
+pub struct Topic {
+    pub bootstrap: String,
+    pub name: String,
+    pub partitions: i32,
+}
+
+impl Topic {
+    /// Kept for ever, with the broker's time, as opledger makes it.
+    pub async fn make(bootstrap: &str, partitions: i32) -> anyhow::Result<Topic> {
+        let topic = Topic {
+            bootstrap: bootstrap.to_owned(),
+            name: format!("load-{}", uuid::Uuid::now_v7()),
+            partitions,
+        };
+        let admin: AdminClient<DefaultClientContext> = topic.config().create()?;
+        let new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(1))
+            .set("retention.ms", "-1")
+            .set("message.timestamp.type", "LogAppendTime");
+        let made = admin.create_topics([&new], &AdminOptions::new()).await?;
+        made.into_iter()
+            .next()
+            .context("no answer")?
+            .map_err(|(_, error)| error)?;
+        Ok(topic)
+    }
+
+    pub async fn delete(&self) -> anyhow::Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.config().create()?;
+        admin
+            .delete_topics(&[&self.name], &AdminOptions::new())
+            .await?;
+        Ok(())
+    }
+
+    pub fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap);
+        config
+    }
+
+    /// As workers would, keyed by operation, lz4. Returns the bytes of the values.
+    pub fn fill(&self, events: impl Iterator<Item = Value>) -> anyhow::Result<usize> {
+        let producer: ThreadedProducer<DefaultProducerContext> = self
+            .config()
+            .set("compression.type", "lz4")
+            .set("linger.ms", "20")
+            .set("batch.size", "262144")
+            .set("partitioner", "murmur2_random")
+            .set("queue.buffering.max.messages", "2000000")
+            .set("queue.buffering.max.kbytes", "1000000")
+            .create()?;
+        let mut bytes = 0;
+        for event in events {
+            let value = event.to_string();
+            bytes += value.len();
+            let key = event["subject"].as_str().context("a subject")?;
+            let mut record = BaseRecord::to(&self.name).key(key).payload(&value);
+            record = record.headers(content_type());
+            while let Err((error, back)) = producer.send(record) {
+                ensure!(
+                    error.rdkafka_error_code() == Some(rdkafka::error::RDKafkaErrorCode::QueueFull),
+                    "{error}"
+                );
+                std::thread::sleep(Duration::from_millis(10));
+                record = back;
+            }
+        }
+        producer.flush(Duration::from_secs(300))?;
+        Ok(bytes)
+    }
+
+    /// The offset behind the last record of each partition.
+    pub fn ends(&self) -> anyhow::Result<Vec<i64>> {
+        let client: BaseConsumer = self.config().create()?;
+        let end = |partition| {
+            let patience = Duration::from_secs(10);
+            Ok(client.fetch_watermarks(&self.name, partition, patience)?.1)
+        };
+        (0..self.partitions).map(end).collect()
+    }
+
+    /// A position behind everything that is in it.
+    pub fn token(&self, log: &str) -> anyhow::Result<String> {
+        let ends = self.ends()?.into_iter().enumerate();
+        let filled = ends.filter(|(_, end)| *end > 0);
+        let parts: Vec<_> = filled.map(|(p, end)| format!("{p}:{}", end - 1)).collect();
+        Ok(format!("{log};{}", parts.join(",")))
+    }
+
+    fn consumer(&self) -> anyhow::Result<BaseConsumer> {
+        Ok(self
+            .config()
+            .set("group.id", &self.name)
+            .set("enable.auto.commit", "false")
+            .set("queued.min.messages", "100000")
+            .create()?)
+    }
+
+    fn assign(&self, consumer: &BaseConsumer, offset: Offset) -> anyhow::Result<()> {
+        let mut all = TopicPartitionList::new();
+        all.add_partition_range(&self.name, 0, self.partitions - 1);
+        all.set_all_offsets(offset)?;
+        Ok(consumer.assign(&all)?)
+    }
+
+    /// Takes so many records one by one and drops them.
+    pub fn drop_one_by_one(&self, records: usize) -> anyhow::Result<()> {
+        let consumer = self.consumer()?;
+        self.assign(&consumer, Offset::Beginning)?;
+        for _ in 0..records {
+            let record = consumer.poll(Duration::from_secs(30));
+            record.context("nothing came for half a minute")??;
+        }
+        Ok(())
+    }
+
+    /// Takes so many records in batches and drops them: the fastest that librdkafka is.
+    pub fn drop_in_batches(&self, records: usize) -> anyhow::Result<()> {
+        const AT_ONCE: usize = 5000;
+        let consumer = self.consumer()?;
+        let name = CString::new(self.name.as_str())?;
+        let client = consumer.client().native_ptr();
+        // Safety: the client outlives the queue, and each message is destroyed once.
+        unsafe {
+            let queue = rdk::rd_kafka_queue_new(client);
+            for partition in 0..self.partitions {
+                let own = rdk::rd_kafka_queue_get_partition(client, name.as_ptr(), partition);
+                rdk::rd_kafka_queue_forward(own, queue);
+                rdk::rd_kafka_queue_destroy(own);
+            }
+            self.assign(&consumer, Offset::Beginning)?;
+            let mut messages = Vec::with_capacity(AT_ONCE);
+            let mut taken = 0;
+            while taken < records {
+                let came =
+                    rdk::rd_kafka_consume_batch_queue(queue, 100, messages.as_mut_ptr(), AT_ONCE);
+                ensure!(came >= 0, "the queue failed");
+                messages.set_len(came as usize);
+                taken += messages.len();
+                for message in messages.drain(..) {
+                    rdk::rd_kafka_message_destroy(message);
+                }
+            }
+            rdk::rd_kafka_queue_destroy(queue);
+        }
+        Ok(())
+    }
+
+    /// Calls `seen` with every record that comes from now on, until that says stop.
+    pub fn watch(&self, seen: &mut dyn FnMut(&[u8]) -> bool) -> anyhow::Result<()> {
+        use rdkafka::message::Message;
+        let consumer = self.consumer()?;
+        self.assign(&consumer, Offset::End)?;
+        while seen(&[]) {
+            if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+                let message = message?;
+                if !seen(message.payload().unwrap_or_default()) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+pub fn content_type() -> OwnedHeaders {
+    OwnedHeaders::new_with_capacity(1).insert(Header {
+        key: "content-type",
+        value: Some("application/cloudevents+json"),
+    })
+}

@@ -1,0 +1,187 @@
+//! The commands that work on a topic, and the workers of the README.
+
+use crate::support::broker::{Broker, RUN};
+use crate::support::server::Server;
+use crate::support::stories::{stories, subject};
+use crate::{created, ledger, log_of};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn opledger(broker: &Broker, topic: &str, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_opledger"))
+        .args(arguments)
+        .args(["--kafka", &broker.bootstrap, "--topic", topic])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn stdout(output: Output) -> String {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn file_of(folder: &Path, events: &[Value]) -> PathBuf {
+    let path = folder.join("events.jsonl");
+    let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
+    std::fs::write(&path, lines).unwrap();
+    path
+}
+
+#[test]
+fn publish_sends_a_file_to_the_topic_and_replay_folds_it() {
+    let broker = Broker::shared();
+    let topic = broker.topic(3, &[]);
+    let server = ledger(&broker, &topic);
+    let log = log_of(&server);
+    let folder = tempfile::tempdir().unwrap();
+    let stories = stories();
+    let events: Vec<Value> = stories
+        .iter()
+        .flat_map(|story| story.events.clone())
+        .collect();
+    let file = file_of(folder.path(), &events);
+    let url = format!("http://{}", server.address);
+    let publish = [
+        "publish",
+        file.to_str().unwrap(),
+        "--json",
+        "--wait",
+        "--url",
+        &url,
+    ];
+    let told: Value = serde_json::from_str(&stdout(opledger(&broker, &topic, &publish))).unwrap();
+    assert_eq!(told["accepted"], events.len());
+    let token = told["position"].as_str().unwrap();
+    assert!(token.starts_with(&log));
+    for story in &stories {
+        let (_, document) = story.expected.last().unwrap();
+        let served = server
+            .document(subject(&story.events), token)
+            .unwrap_or(Value::Null);
+        assert_eq!(served, *document, "{}", story.name);
+    }
+
+    // The same documents from the topic alone, while the ledger runs.
+    let replayed = stdout(opledger(&broker, &topic, &["replay"]));
+    let mut replayed: Vec<&str> = replayed.lines().collect();
+    replayed.reverse();
+    let listed = server.get("/v1/operations").json()["operation_ids"].clone();
+    assert_eq!(replayed.len(), listed.as_array().unwrap().len());
+    for (id, document) in listed.as_array().unwrap().iter().zip(replayed) {
+        let served = server.get(&format!("/v1/operations/{}", id.as_str().unwrap()));
+        assert_eq!(String::from_utf8(served.body).unwrap(), document);
+    }
+}
+
+#[test]
+fn what_is_no_event_is_refused_with_its_line_before_it_is_sent() {
+    let broker = Broker::shared();
+    let topic = broker.topic(1, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let mut bad = created("b");
+    bad["data"]["request"]["method"] = json!("GET");
+    let file = file_of(folder.path(), &[created("a"), bad]);
+    let output = opledger(&broker, &topic, &["publish", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(4));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("line 2") && text.contains("data.request.method"),
+        "{text}"
+    );
+    assert_eq!(broker.read(&topic).len(), 0);
+}
+
+#[test]
+fn replay_takes_ranges_by_position_and_by_time() {
+    let broker = Broker::shared();
+    let topic = broker.topic(2, &[("message.timestamp.type", "LogAppendTime")]);
+    let send = |ids: &[&str]| {
+        for (n, id) in ids.iter().enumerate() {
+            let raw = crate::support::broker::Raw::value(created(id).to_string());
+            broker.send(&topic, &[raw.on(n as i32 % 2)]);
+        }
+    };
+    send(&["a", "b", "c", "d"]);
+    // So that the arrivals differ.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let between = chrono::Utc::now().to_rfc3339();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    send(&["e", "f"]);
+    let replayed = |range: &[&str]| {
+        let arguments = [&["replay"], range].concat();
+        let text = stdout(opledger(&broker, &topic, &arguments));
+        let id = |line: &str| {
+            let document: Value = serde_json::from_str(line).unwrap();
+            document["operation_id"].as_str().unwrap().to_owned()
+        };
+        text.lines().map(id).collect::<Vec<_>>().concat()
+    };
+    assert_eq!(replayed(&[]), "abcdef");
+    assert_eq!(replayed(&["--to", "0:0,1:1"]), "abd");
+    assert_eq!(replayed(&["--to", "0:1"]), "ac");
+    assert_eq!(replayed(&["--from", "0:1"]), "bcdef");
+    assert_eq!(replayed(&["--from", "0:1,1:2"]), "cef");
+    assert_eq!(replayed(&["--from", "0:1,1:1", "--to", "0:1,1:1"]), "cd");
+    assert_eq!(replayed(&["--from", &between]), "ef");
+    assert_eq!(replayed(&["--to", &between]), "abcd");
+    assert_eq!(replayed(&["--from", "2199-01-01T00:00:00Z"]), "");
+    let bad = opledger(&broker, &topic, &["replay", "--from", "yesterday"]);
+    assert_eq!(bad.status.code(), Some(2));
+}
+
+#[test]
+fn a_cluster_that_does_not_answer_is_told() {
+    let nobody = Broker::nowhere();
+    let folder = tempfile::tempdir().unwrap();
+    let file = file_of(folder.path(), &[created("a")]);
+    let publish = ["publish", file.to_str().unwrap(), "--retry-for", "1"];
+    for arguments in [&["replay"][..], &publish[..]] {
+        let output = opledger(&nobody, "opledger.events", arguments);
+        assert_eq!(output.status.code(), Some(5), "{arguments:?}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains(&nobody.bootstrap), "{text}");
+    }
+}
+
+#[test]
+fn the_workers_of_the_readme_are_heard() {
+    let broker = Broker::shared();
+    let topic = broker.topic(3, &[]);
+    let server: Server = ledger(&broker, &topic);
+    let log = log_of(&server);
+    let example = |name: &str| format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"));
+    // Beside the folder of the tests; `cargo test` builds it with them.
+    let tests = std::env::current_exe().unwrap();
+    let rust = tests
+        .parent()
+        .unwrap()
+        .with_file_name("examples")
+        .join("worker");
+    let workers = [
+        (rust.to_str().unwrap().to_owned(), None),
+        (RUN.to_owned(), Some(example("worker.py"))),
+        (RUN.to_owned(), Some(example("worker.mjs"))),
+        (RUN.to_owned(), Some(example("Worker.java"))),
+    ];
+    for (n, (program, file)) in workers.into_iter().enumerate() {
+        let id = format!("worker-{n}");
+        let mut command = Command::new(&program);
+        let text = stdout(
+            command
+                .args(&file)
+                .args([&broker.bootstrap, &id, &topic])
+                .output()
+                .unwrap(),
+        );
+        let positions: Vec<&str> = text.lines().collect();
+        assert_eq!(positions.len(), 2, "{program} {file:?}: {text}");
+        let token = format!("{log};{}", positions.join(","));
+        let document = server.document(&id, &token).expect("created");
+        assert_eq!(document["status"], "executing", "{program} {file:?}");
+        assert_eq!(document["request"]["body"], "{\"action\":\"update\"}");
+    }
+}
