@@ -19,8 +19,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long a reopening waits for readers. A stream notices at its next row.
-const DRAIN: Duration = Duration::from_secs(60);
+/// How a reopening waits for readers. Most have done within the grace; a stream, once
+/// it is asked to leave, notices at its next row.
+struct Drain {
+    grace: Duration,
+    patience: Duration,
+}
+
+const DRAIN: Drain = Drain {
+    grace: Duration::from_secs(1),
+    patience: Duration::from_secs(60),
+};
 
 /// Bounds on memory, in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -115,14 +124,16 @@ impl Open {
 
     /// Closes it once its readers have left. RocksDB allows one opener of a folder
     /// for writing.
-    fn close(self: Arc<Open>, patience: Duration) -> std::result::Result<(), Arc<Open>> {
-        self.closing.store(true, Ordering::Relaxed);
+    fn close(self: Arc<Open>, drain: Drain) -> std::result::Result<(), Arc<Open>> {
         let since = Instant::now();
         let mut shared = self;
         // Only the last owner closes.
         while let Err(still_shared) = Arc::try_unwrap(shared).map(drop) {
-            if since.elapsed() > patience {
-                still_shared.closing.store(false, Ordering::Relaxed);
+            let elapsed = since.elapsed();
+            // A reader that could not be moved to leave may go on.
+            let asked = (drain.grace..drain.patience).contains(&elapsed);
+            still_shared.closing.store(asked, Ordering::Relaxed);
+            if elapsed >= drain.patience {
                 return Err(still_shared);
             }
             shared = still_shared;
@@ -377,7 +388,11 @@ mod tests {
         let family = open.family(Family::Log);
         open.db.put_cf(family, b"key", b"value").unwrap();
         let _reader = open.clone();
-        let Err(open) = open.close(Duration::ZERO) else {
+        let drain = Drain {
+            grace: Duration::ZERO,
+            patience: Duration::from_millis(20),
+        };
+        let Err(open) = open.close(drain) else {
             panic!("it has a reader");
         };
         let view = Snapshot {
