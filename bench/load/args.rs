@@ -43,6 +43,10 @@ pub enum What {
     CatchUp(crate::catch_up::Options),
     /// From a producer until the document shows it, beside a bare consumer
     KafkaLatency(crate::kafka_latency::Options),
+    /// Fill a topic, or a ledger over HTTP, with the same events each time
+    Fill(crate::fill::Options),
+    /// Documents read from any server
+    Hammer(crate::hammer::Options),
     /// What `get` compares with and starts
     #[command(hide = true)]
     StaticServer { file: PathBuf },

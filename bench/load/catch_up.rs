@@ -16,6 +16,9 @@ pub struct Options {
     /// Brokers
     #[arg(long, value_name = "BOOTSTRAP")]
     kafka: String,
+    /// A topic that `fill` has filled, and that is kept [default: a new one]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["events", "partitions", "in_flight"])]
+    topic: Option<String>,
     #[arg(long, default_value_t = 1_000_000)]
     events: usize,
     #[arg(long, default_value_t = 6)]
@@ -29,24 +32,30 @@ pub struct Options {
 }
 
 pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report> {
-    let Options {
-        ref kafka,
-        events,
-        partitions,
-        in_flight,
-        turns,
-    } = *options;
-    let topic = Topic::make(kafka, partitions).await?;
-    let bytes = topic.fill(Busy::new(0, 1, in_flight).take(events))?;
-    let mut report = Report::new(
-        "catch-up",
-        vec![
-            ("events", json!(events)),
-            ("bytes an event", json!(bytes as f64 / events as f64)),
-            ("partitions", json!(partitions)),
-            ("operations at a time", json!(in_flight)),
-        ],
-    );
+    let (kafka, in_flight) = (&options.kafka, options.in_flight);
+    let (topic, events, bytes) = match &options.topic {
+        Some(name) => {
+            let topic = Topic::existing(kafka, name)?;
+            // Once for nothing, too: the broker has it all at hand after that.
+            let (events, bytes) = topic.count()?;
+            (topic, events, bytes)
+        }
+        None => {
+            let topic = Topic::make(kafka, options.partitions).await?;
+            let bytes = topic.fill(Busy::new(0, 1, in_flight).take(options.events))?;
+            topic.drop_in_batches(options.events)?;
+            (topic, options.events, bytes)
+        }
+    };
+    let mut settings = vec![
+        ("events", json!(events)),
+        ("bytes an event", json!(bytes as f64 / events as f64)),
+        ("partitions", json!(topic.partitions)),
+    ];
+    if options.topic.is_none() {
+        settings.push(("operations at a time", json!(in_flight)));
+    }
+    let mut report = Report::new("catch-up", settings);
     let bare = |report: &mut Report, when: &str| -> anyhow::Result<()> {
         type Drops = fn(&Topic, usize) -> anyhow::Result<()>;
         let ways: [(&str, Drops); 2] = [
@@ -65,10 +74,8 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
         }
         Ok(())
     };
-    // Once for nothing, so that the broker has it all at hand.
-    topic.drop_in_batches(events)?;
     bare(&mut report, "before")?;
-    for turn in 1..=turns {
+    for turn in 1..=options.turns {
         let folder = tempfile::tempdir_in(&setup.folder)?;
         let data = folder.path().join("data");
         let started = Instant::now();
@@ -81,13 +88,18 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
             vec![
                 ("events/s", per_second(events, took)),
                 ("MiB/s", mib_per_second(bytes, took)),
-                ("CPU µs/event", json!(server.cpu()? * 1e6 / events as f64)),
-                ("resident peak MiB", mib(server.resident_peak()?)),
+                (
+                    "CPU µs/event",
+                    json!(server.process().cpu()? * 1e6 / events as f64),
+                ),
+                ("resident peak MiB", mib(server.process().resident_peak()?)),
                 ("store MiB", mib(disk(&data)?)),
             ],
         );
     }
     bare(&mut report, "after")?;
-    topic.delete().await?;
+    if options.topic.is_none() {
+        topic.delete().await?;
+    }
     Ok(report)
 }

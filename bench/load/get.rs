@@ -5,18 +5,16 @@
 
 use crate::args::Setup;
 use crate::generate::Rng;
+use crate::hammer::{Requests, hammer};
 use crate::http::{self, Connection};
 use crate::publish::publish;
 use crate::render;
-use crate::report::{Cells, Report, mib};
+use crate::report::Report;
 use crate::server::{Server, evict};
-use crate::times::Times;
 use serde_json::json;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
-use tokio::task::JoinSet;
+use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -70,8 +68,8 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
     for turn in 1..=2 {
         for (what, server) in [("a constant", &constant), ("opledger, hot", &server)] {
             let warming = Duration::from_millis(500);
-            hammer(server, &hot, usize::MAX, connections, warming).await?;
-            let found = hammer(server, &hot, usize::MAX, connections, seconds).await?;
+            hammer(&server.target(), &hot, usize::MAX, connections, warming).await?;
+            let found = hammer(&server.target(), &hot, usize::MAX, connections, seconds).await?;
             report.row(format!("{what}, turn {turn}"), found.cells());
         }
     }
@@ -83,87 +81,7 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
     Rng::new(1).shuffle(&mut shuffled);
     let all = requests(&mut shuffled.into_iter());
     let server = Server::ledger(setup, &data)?;
-    let found = hammer(&server, &all, all.len(), connections, seconds).await?;
+    let found = hammer(&server.target(), &all, all.len(), connections, seconds).await?;
     report.row("opledger, cold", found.cells());
     Ok(report)
-}
-
-type Requests = Arc<Vec<Vec<u8>>>;
-
-struct Found {
-    times: Times,
-    took: Duration,
-    bytes: u64,
-    cpu: f64,
-    disk_read: u64,
-}
-
-/// The requests in turn, no more than `most` nor for longer than `duration`; on
-/// each connection one after the other.
-async fn hammer(
-    server: &Server,
-    requests: &Requests,
-    most: usize,
-    connections: usize,
-    duration: Duration,
-) -> anyhow::Result<Found> {
-    let mut opened = Vec::new();
-    for _ in 0..connections {
-        opened.push(Connection::open(server.address).await?);
-    }
-    let next = Arc::new(AtomicUsize::new(0));
-    let (cpu, disk_read) = (server.cpu()?, server.disk_read()?);
-    let started = Instant::now();
-    let mut readers = JoinSet::new();
-    for mut connection in opened {
-        let (requests, next) = (requests.clone(), next.clone());
-        readers.spawn(async move {
-            let mut times = Times::default();
-            let mut bytes = 0;
-            let mut now = Instant::now();
-            while now < started + duration {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                if at >= most {
-                    break;
-                }
-                let answer = connection.call(&requests[at % requests.len()]).await?;
-                answer.expect(200)?;
-                bytes += answer.body.len() as u64;
-                let before = std::mem::replace(&mut now, Instant::now());
-                times.add(now - before);
-            }
-            anyhow::Ok((times, bytes))
-        });
-    }
-    let mut times = Times::default();
-    let mut bytes = 0;
-    while let Some(reader) = readers.join_next().await {
-        let (one, read) = reader??;
-        times.join(one);
-        bytes += read;
-    }
-    Ok(Found {
-        times,
-        took: started.elapsed(),
-        bytes,
-        cpu: server.cpu()? - cpu,
-        disk_read: server.disk_read()? - disk_read,
-    })
-}
-
-impl Found {
-    fn cells(mut self) -> Cells {
-        let count = self.times.count() as f64;
-        let seconds = self.took.as_secs_f64();
-        let mut cells = vec![
-            ("read", json!(self.times.count())),
-            ("GET/s", json!(count / seconds)),
-            ("MiB/s", mib((self.bytes as f64 / seconds) as u64)),
-            ("CPU µs/GET", json!(self.cpu * 1e6 / count)),
-            ("cores used", json!(self.cpu / seconds)),
-        ];
-        cells.extend(self.times.cells());
-        cells.push(("MiB from disk", mib(self.disk_read)));
-        cells
-    }
 }

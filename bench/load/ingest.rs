@@ -1,14 +1,17 @@
 //! Events a second that are taken in (202: durable) and made visible, sent in
-//! batches by a few senders. Beside it, before and after in the same run: the
-//! same bytes appended by each sender to a file of its own and synced batch by
-//! batch, which is what durability alone costs on this disk.
+//! batches by a few senders. Beside it, before and after in the same run, what
+//! durability alone costs: on the embedded log, the same bytes appended by each
+//! sender to a file of its own and synced batch by batch; on Kafka, the same events
+//! sent by a bare producer with acks=all, batch by batch and all at once.
 
 use crate::args::Setup;
 use crate::http::{self, Connection};
+use crate::produce;
 use crate::publish::publish;
 use crate::render::{self, Busy, Post, Work};
 use crate::report::{Report, mib, mib_per_second, per_second};
 use crate::server::{Server, disk};
+use crate::topic::Topic;
 use anyhow::ensure;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -29,6 +32,11 @@ pub struct Options {
     /// Operations that a sender reports on at the same time; 1 for one after the other
     #[arg(long, default_value_t = 100)]
     in_flight: usize,
+    /// Brokers, for a ledger on a topic of theirs [default: on its embedded log]
+    #[arg(long, value_name = "BOOTSTRAP")]
+    kafka: Option<String>,
+    #[arg(long, default_value_t = 6)]
+    partitions: i32,
 }
 
 pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report> {
@@ -37,6 +45,8 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
         senders,
         batch,
         in_flight,
+        ref kafka,
+        partitions,
     } = *options;
     let work = render::for_each_sender(senders, |sender| {
         let share = events / senders + usize::from(sender < events % senders);
@@ -55,40 +65,65 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
         ],
     );
     let folder = tempfile::tempdir_in(&setup.folder)?;
-    let bare = |report: &mut Report, when| -> anyhow::Result<()> {
-        let took = append(folder.path(), &work)?;
-        let figures = vec![
-            ("posted/s", per_second(events, took)),
-            ("MiB/s", mib_per_second(bytes, took)),
-            ("disk MiB", mib(bytes as u64)),
-        ];
-        report.row(format!("append and fdatasync, {when}"), figures);
+    let topic = match kafka {
+        Some(kafka) => Some(Topic::make(kafka, partitions).await?),
+        None => None,
+    };
+    let bare = async |report: &mut Report, when: &str| -> anyhow::Result<()> {
+        let mut row = |what: &str, took: Duration| {
+            let figures = vec![
+                ("posted/s", per_second(events, took)),
+                ("MiB/s", mib_per_second(bytes, took)),
+            ];
+            report.row(format!("{what}, {when}"), figures);
+        };
+        match kafka {
+            Some(kafka) => {
+                let topic = Topic::make(kafka, partitions).await?;
+                let records = produce::records(&work)?;
+                let took = produce::batch_by_batch(&topic, &records).await?;
+                row("bare producer, batch by batch", took);
+                row(
+                    "bare producer, all at once",
+                    produce::at_once(&topic, &records)?,
+                );
+                topic.delete().await?;
+            }
+            None => row("append and fdatasync", append(folder.path(), &work)?),
+        }
         Ok(())
     };
-    bare(&mut report, "before")?;
+    bare(&mut report, "before").await?;
 
     let data = folder.path().join("data");
-    let server = Server::ledger(setup, &data)?;
+    let server = match &topic {
+        Some(topic) => Server::ledger_on(setup, &data, topic)?,
+        None => Server::ledger(setup, &data)?,
+    };
+    server.log().await?;
     let published = publish(&server, &work).await?;
-    report.row(
-        "opledger",
-        vec![
-            ("posted/s", per_second(events, published.posted)),
-            ("visible/s", per_second(events, published.visible)),
-            ("MiB/s", mib_per_second(bytes, published.posted)),
-            ("CPU µs/event", json!(published.cpu * 1e6 / events as f64)),
-            ("resident peak MiB", mib(server.resident_peak()?)),
-            ("disk MiB", mib(disk(&data)?)),
-            ("of it log MiB", mib(disk(&data.join("log"))?)),
-            ("store MiB", mib(disk(&data.join("store"))?)),
-        ],
-    );
+    let mut figures = vec![
+        ("posted/s", per_second(events, published.posted)),
+        ("MiB/s", mib_per_second(bytes, published.posted)),
+        ("visible/s", per_second(events, published.visible)),
+        ("CPU µs/event", json!(published.cpu * 1e6 / events as f64)),
+        ("resident peak MiB", mib(server.process().resident_peak()?)),
+        ("disk MiB", mib(disk(&data)?)),
+        ("store MiB", mib(disk(&data.join("store"))?)),
+    ];
+    if topic.is_none() {
+        figures.push(("log MiB", mib(disk(&data.join("log"))?)));
+    }
+    report.row("opledger", figures);
     for post in posts().step_by(1000) {
         check(&server, &post.operation_id).await?;
     }
     drop(server);
 
-    bare(&mut report, "after")?;
+    bare(&mut report, "after").await?;
+    if let Some(topic) = topic {
+        topic.delete().await?;
+    }
     Ok(report)
 }
 

@@ -73,7 +73,7 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
         .create()?;
     let share = rate * seconds / senders;
     let pause = Duration::from_secs_f64(senders as f64 / rate as f64);
-    let cpu = server.cpu()?;
+    let cpu = server.process().cpu()?;
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for sender in 0..senders {
@@ -93,7 +93,7 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
         sent.extend(some??);
     }
     let took = start.elapsed().as_secs_f64();
-    let cpu = server.cpu()? - cpu;
+    let cpu = server.process().cpu()? - cpu;
     tokio::time::sleep(Duration::from_millis(500)).await;
     stop.store(true, Ordering::Relaxed);
     watcher.join().expect("no panic")?;

@@ -46,7 +46,7 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
         connections.push(Connection::open(server.address).await?);
     }
     let pause = Duration::from_secs_f64((senders * batch) as f64 / rate as f64);
-    let cpu = server.cpu()?;
+    let cpu = server.process().cpu()?;
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for (sender, (connection, posts)) in connections.into_iter().zip(work).enumerate() {
@@ -62,7 +62,7 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
         all.late = all.late.max(sent.late);
     }
     let took = start.elapsed().as_secs_f64();
-    let cpu = server.cpu()? - cpu;
+    let cpu = server.process().cpu()? - cpu;
 
     let mut report = Report::new(
         "latency",

@@ -8,16 +8,20 @@
 //! processor time of the process that is measured, which hardly depends on that.
 
 mod args;
+mod bodies;
 mod catch_up;
+mod fill;
 #[allow(dead_code)]
 #[path = "../../tests/support/generate.rs"]
 mod generate;
 mod get;
+mod hammer;
 mod http;
 mod ingest;
 mod kafka_latency;
 mod latency;
 mod memory;
+mod produce;
 mod publish;
 // What `generate` is built on.
 #[allow(dead_code)]
@@ -77,6 +81,8 @@ async fn measure(args: &Args) -> anyhow::Result<Report> {
         What::Wide(options) => wide::measure(&setup, options).await,
         What::CatchUp(options) => catch_up::measure(&setup, options).await,
         What::KafkaLatency(options) => kafka_latency::measure(&setup, options).await,
+        What::Fill(options) => fill::fill(options).await,
+        What::Hammer(options) => hammer::measure(options).await,
         What::StaticServer { .. } => unreachable!("it measures nothing"),
     }
 }

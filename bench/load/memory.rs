@@ -37,7 +37,7 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
         events.drain(1..events.len() - 1);
         events
     });
-    server.forget_peak()?;
+    server.process().forget_peak()?;
     let published = publish(&server, &work).await?;
     drop(work);
     let mut figures = resident(&server)?;
@@ -49,7 +49,7 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
     report.row("caught up", figures);
 
     let rest = Duration::from_secs(options.rest);
-    server.forget_peak()?;
+    server.process().forget_peak()?;
     tokio::time::sleep(rest).await;
     let mut figures = resident(&server)?;
     figures.push(("s", json!(options.rest)));
@@ -57,8 +57,8 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
     report.row("at rest", figures);
 
     for format in ["list", "detail-list"] {
-        server.forget_peak()?;
-        let cpu = server.cpu()?;
+        server.process().forget_peak()?;
+        let cpu = server.process().cpu()?;
         let streamed = stream(&server, format).await?;
         let expected = options.operations as usize;
         ensure!(
@@ -71,11 +71,11 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
             ("s", json!(streamed.took.as_secs_f64())),
             ("operations/s", per_second(expected, streamed.took)),
             ("MiB/s", mib_per_second(streamed.bytes, streamed.took)),
-            ("CPU s", json!(server.cpu()? - cpu)),
+            ("CPU s", json!(server.process().cpu()? - cpu)),
         ]);
         report.row(format!("streaming format={format}"), figures);
     }
-    server.forget_peak()?;
+    server.process().forget_peak()?;
     tokio::time::sleep(rest).await;
     report.row("at rest again", resident(&server)?);
     Ok(report)
@@ -83,8 +83,8 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
 
 fn resident(server: &Server) -> anyhow::Result<Cells> {
     Ok(vec![
-        ("resident MiB", mib(server.resident()?)),
-        ("peak MiB", mib(server.resident_peak()?)),
+        ("resident MiB", mib(server.process().resident()?)),
+        ("peak MiB", mib(server.process().resident_peak()?)),
     ])
 }
 

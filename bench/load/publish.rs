@@ -38,7 +38,7 @@ pub async fn publish(server: &Server, work: &Work) -> anyhow::Result<Published> 
     for _ in work {
         connections.push(Connection::open(server.address).await?);
     }
-    let cpu = server.cpu()?;
+    let cpu = server.process().cpu()?;
     let started = Instant::now();
     let mut senders = JoinSet::new();
     for (mut connection, posts) in connections.into_iter().zip(work) {
@@ -65,19 +65,19 @@ pub async fn publish(server: &Server, work: &Work) -> anyhow::Result<Published> 
     Ok(Published {
         posted,
         visible,
-        cpu: server.cpu()? - cpu,
+        cpu: server.process().cpu()? - cpu,
     })
 }
 
 /// The tokens of many answers as one.
 #[derive(Default)]
-struct Reached {
+pub struct Reached {
     log: String,
     offsets: BTreeMap<u32, u64>,
 }
 
 impl Reached {
-    fn add(&mut self, answer: &Answer) -> anyhow::Result<()> {
+    pub fn add(&mut self, answer: &Answer) -> anyhow::Result<()> {
         let token = answer.header("ledger-position")?;
         let (log, positions) = token.split_once(';').context("a token has a log")?;
         let mut one = Reached {
@@ -100,7 +100,7 @@ impl Reached {
         self.log = other.log;
     }
 
-    fn token(&self) -> String {
+    pub fn token(&self) -> String {
         let positions = self.offsets.iter();
         let positions = positions.map(|(partition, offset)| format!("{partition}:{offset}"));
         format!("{};{}", self.log, positions.collect::<Vec<_>>().join(","))

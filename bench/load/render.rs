@@ -1,6 +1,6 @@
 //! Events as requests, rendered before any clock starts.
 
-use crate::generate::realistic;
+use crate::generate::{Rng, realistic};
 use crate::http;
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -136,5 +136,57 @@ impl Iterator for Busy {
         }
         self.going_on.push_back(operation);
         event
+    }
+}
+
+/// The same events as they come from workers that retry and race: one in fifty once
+/// more, one in twenty late.
+pub struct Unruly<I> {
+    events: I,
+    rng: Rng,
+    late: Vec<Value>,
+    /// Of which one comes once more.
+    recent: VecDeque<Value>,
+}
+
+impl<I> Unruly<I> {
+    const RECENT: usize = 1000;
+
+    pub fn new(events: I) -> Unruly<I> {
+        Unruly {
+            events,
+            rng: Rng::new(1),
+            late: Vec::new(),
+            recent: VecDeque::new(),
+        }
+    }
+}
+
+impl<I: Iterator<Item = Value>> Iterator for Unruly<I> {
+    type Item = Value;
+
+    fn next(&mut self) -> Option<Value> {
+        if self.rng.chance(2) && !self.recent.is_empty() {
+            let at = self.rng.below(self.recent.len());
+            return Some(self.recent[at].clone());
+        }
+        // In the mean some hundred others come before one that is late.
+        let event = if self.late.len() > 10 && self.rng.chance(5) {
+            let at = self.rng.below(self.late.len());
+            self.late.swap_remove(at)
+        } else {
+            loop {
+                let event = self.events.next()?;
+                if !self.rng.chance(5) {
+                    break event;
+                }
+                self.late.push(event);
+            }
+        };
+        if self.recent.len() == Self::RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(event.clone());
+        Some(event)
     }
 }

@@ -2,6 +2,7 @@
 //! what the kernel knows of it, and ends it when dropped.
 
 use crate::args::Setup;
+use crate::hammer::Target;
 use crate::http::{self, Connection};
 use crate::topic::Topic;
 use anyhow::{Context, ensure};
@@ -83,8 +84,48 @@ impl Server {
         Ok(server)
     }
 
+    pub fn process(&self) -> Process {
+        Process(self.child.id())
+    }
+
+    /// To be hammered at.
+    pub fn target(&self) -> Target {
+        Target {
+            address: self.address,
+            process: Some(self.process()),
+        }
+    }
+
+    /// Waits until it does nothing any more.
+    pub async fn settle(&self) -> anyhow::Result<()> {
+        loop {
+            let before = self.process().cpu()?;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if self.process().cpu()? - before < 0.03 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// As an operator stops it; returns once it has flushed and ended.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                ensure!(status.success(), "the ledger ended with {status}");
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// What the kernel knows of a process.
+pub struct Process(pub u32);
+
+impl Process {
     fn proc(&self, file: &str) -> anyhow::Result<String> {
-        let path = format!("/proc/{}/{file}", self.child.id());
+        let path = format!("/proc/{}/{file}", self.0);
         fs::read_to_string(&path).with_context(|| format!("{path}: has it ended?"))
     }
 
@@ -107,7 +148,7 @@ impl Server {
     }
 
     pub fn forget_peak(&self) -> anyhow::Result<()> {
-        let path = format!("/proc/{}/clear_refs", self.child.id());
+        let path = format!("/proc/{}/clear_refs", self.0);
         fs::write(&path, "5").context(path)
     }
 
@@ -127,29 +168,6 @@ impl Server {
         }
         // Linux tells them in hundredths, whatever it counts in.
         Ok(ticks as f64 / 100.0)
-    }
-
-    /// Waits until it does nothing any more.
-    pub async fn settle(&self) -> anyhow::Result<()> {
-        loop {
-            let before = self.cpu()?;
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            if self.cpu()? - before < 0.03 {
-                return Ok(());
-            }
-        }
-    }
-
-    /// As an operator stops it; returns once it has flushed and ended.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                ensure!(status.success(), "the ledger ended with {status}");
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
     }
 }
 

@@ -20,11 +20,17 @@ pub struct Topic {
 }
 
 impl Topic {
-    /// Kept for ever, with the broker's time, as opledger makes it.
+    /// A new one with a name of its own.
     pub async fn make(bootstrap: &str, partitions: i32) -> anyhow::Result<Topic> {
+        let name = format!("load-{}", uuid::Uuid::now_v7());
+        Topic::make_named(bootstrap, &name, partitions).await
+    }
+
+    /// Kept for ever, with the broker's time, as opledger makes it.
+    pub async fn make_named(bootstrap: &str, name: &str, partitions: i32) -> anyhow::Result<Topic> {
         let topic = Topic {
             bootstrap: bootstrap.to_owned(),
-            name: format!("load-{}", uuid::Uuid::now_v7()),
+            name: name.to_owned(),
             partitions,
         };
         let admin: AdminClient<DefaultClientContext> = topic.config().create()?;
@@ -36,6 +42,22 @@ impl Topic {
             .next()
             .context("no answer")?
             .map_err(|(_, error)| error)?;
+        Ok(topic)
+    }
+
+    /// One that is there already.
+    pub fn existing(bootstrap: &str, name: &str) -> anyhow::Result<Topic> {
+        let mut topic = Topic {
+            bootstrap: bootstrap.to_owned(),
+            name: name.to_owned(),
+            partitions: 0,
+        };
+        let client: BaseConsumer = topic.config().create()?;
+        let metadata = client.fetch_metadata(Some(name), Duration::from_secs(10))?;
+        let found = metadata.topics().iter().find(|topic| topic.name() == name);
+        let partitions = found.map_or(0, |topic| topic.partitions().len());
+        ensure!(partitions > 0, "there is no topic {name}");
+        topic.partitions = partitions as i32;
         Ok(topic)
     }
 
@@ -94,12 +116,17 @@ impl Topic {
         (0..self.partitions).map(end).collect()
     }
 
-    /// A position behind everything that is in it.
-    pub fn token(&self, log: &str) -> anyhow::Result<String> {
+    /// Of each partition the last record, as the part of a token behind the log's name.
+    pub fn last(&self) -> anyhow::Result<String> {
         let ends = self.ends()?.into_iter().enumerate();
         let filled = ends.filter(|(_, end)| *end > 0);
         let parts: Vec<_> = filled.map(|(p, end)| format!("{p}:{}", end - 1)).collect();
-        Ok(format!("{log};{}", parts.join(",")))
+        Ok(parts.join(","))
+    }
+
+    /// A position behind everything that is in it.
+    pub fn token(&self, log: &str) -> anyhow::Result<String> {
+        Ok(format!("{log};{}", self.last()?))
     }
 
     fn consumer(&self) -> anyhow::Result<BaseConsumer> {
@@ -116,6 +143,20 @@ impl Topic {
         all.add_partition_range(&self.name, 0, self.partitions - 1);
         all.set_all_offsets(offset)?;
         Ok(consumer.assign(&all)?)
+    }
+
+    /// Its records and the bytes of their values.
+    pub fn count(&self) -> anyhow::Result<(usize, usize)> {
+        let records: i64 = self.ends()?.iter().sum();
+        let consumer = self.consumer()?;
+        self.assign(&consumer, Offset::Beginning)?;
+        let mut bytes = 0;
+        for _ in 0..records {
+            let record = consumer.poll(Duration::from_secs(30));
+            let record = record.context("nothing came for half a minute")??;
+            bytes += record.payload_len();
+        }
+        Ok((records as usize, bytes))
     }
 
     /// Takes so many records one by one and drops them.

@@ -2,7 +2,7 @@
 //! group, librdkafka's options, passwords.
 
 use crate::support::broker::{Broker, Raw};
-use crate::support::server::Server;
+use crate::support::server::{BATCH, Server};
 use crate::{created, ledger, log_of};
 use serde_json::json;
 
@@ -170,4 +170,37 @@ fn sasl_works_as_users_know_it() {
     std::fs::write(&password, "wrong\n").unwrap();
     let server = with_password(password.to_str().unwrap());
     server.eventually("told", |server| server.get("/readyz").status == 503);
+}
+
+#[test]
+fn an_event_that_the_topic_would_not_take_is_refused_before_it_is_sent() {
+    let broker = Broker::shared();
+    let topic = broker.topic(1, &[("max.message.bytes", "100000")]);
+    let server = ledger(&broker, &topic);
+    server.eventually("ready", |server| server.get("/readyz").status == 200);
+    let with_body = |id: &str, bytes: usize| {
+        let mut event = created(id);
+        // What a codec cannot make small.
+        let mut rng = crate::support::generate::Rng::new(37);
+        let body: String = (0..bytes)
+            .map(|_| char::from(b'!' + rng.below(90) as u8))
+            .collect();
+        event["data"]["request"]["body"] = json!(body);
+        event
+    };
+    let large = json!([created("small"), with_body("large", 120_000)]).to_string();
+    let why = server.post(BATCH, large).refused(413, "010003");
+    assert!(why.contains("[1]"), "{why}");
+    // Many that are small enough each are more than the topic takes at once.
+    let many: Vec<_> = (0..20)
+        .map(|n| with_body(&format!("many-{n}"), 40_000))
+        .collect();
+    let token = server.publish(&many);
+    for n in 0..20 {
+        assert!(
+            server.document(&format!("many-{n}"), &token).is_some(),
+            "{n}"
+        );
+    }
+    assert!(server.document("small", &token).is_none());
 }

@@ -104,6 +104,40 @@ impl Broker {
         broker
     }
 
+    /// Three in one cluster. The first is also its only controller, so the others are
+    /// those to kill.
+    pub fn three() -> [Broker; 3] {
+        let ports = [free_ports(), free_ports(), free_ports()];
+        let controller = ports[0] + 1;
+        let replicas = "offsets.topic.replication.factor=3\n\
+                        transaction.state.log.replication.factor=3\n\
+                        min.insync.replicas=2\n";
+        let brokers = [0, 1, 2].map(|n| {
+            let port = ports[n];
+            let own = match n {
+                0 => String::new(),
+                _ => format!(
+                    "node.id={}\nprocess.roles=broker\nlisteners=PLAINTEXT://127.0.0.1:{port}\n\
+                     controller.quorum.voters=1@127.0.0.1:{controller}\n",
+                    n + 1
+                ),
+            };
+            let folder = tempfile::tempdir().unwrap();
+            let extra = folder.path().join("extra.properties");
+            std::fs::write(&extra, format!("{replicas}{own}")).unwrap();
+            Broker {
+                bootstrap: ports.map(|port| format!("127.0.0.1:{port}")).join(","),
+                how: How::Own {
+                    port,
+                    folder,
+                    extra: Some(extra),
+                },
+            }
+        });
+        brokers.iter().for_each(Broker::start);
+        brokers
+    }
+
     fn container() -> Broker {
         let port = free_ports();
         let name = format!("opledger-test-{port}");
@@ -158,6 +192,7 @@ impl Broker {
         command
             .args(arguments)
             .env("KAFKA_PORT", port.to_string())
+            .env("KAFKA_CLUSTER_ID", "opledger-tests-use-it0")
             .env("KAFKA_DATA", folder.path().join("data"))
             .stdin(Stdio::null());
         if let Some(extra) = extra {
@@ -247,7 +282,9 @@ impl Broker {
     }
 
     pub fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let new = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        // As many replicas as there are brokers.
+        let replicas = self.bootstrap.split(',').count() as i32;
+        let new = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
         let new = settings
             .iter()
             .fold(new, |new, (name, value)| new.set(name, value));
@@ -316,6 +353,22 @@ impl Broker {
             producer.poll(Duration::ZERO);
         }
         producer.flush(Duration::from_secs(60)).unwrap();
+    }
+
+    pub fn until_all_replicas_follow(&self, topic: &str) {
+        let client: BaseConsumer = self.config().create().unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            let metadata = client
+                .fetch_metadata(Some(topic), Duration::from_secs(10))
+                .unwrap();
+            let mut partitions = metadata.topics()[0].partitions().iter();
+            if partitions.all(|partition| partition.isr().len() == partition.replicas().len()) {
+                return;
+            }
+            assert!(Instant::now() < until, "a replica does not follow");
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Everything that a topic holds now, partition by partition.
@@ -496,16 +549,20 @@ fn engine_runs() -> bool {
     asked.is_ok_and(|output| output.status.success())
 }
 
-/// Two ports in a row that nobody uses.
+/// Two ports in a row that nobody uses. Below those that the kernel gives to clients:
+/// one that knocks at a broker that is away would in the end be given its own target
+/// as source, connect to itself, and hold the port.
 fn free_ports() -> u16 {
-    // Apart for each process, so that two test binaries do not take the same.
-    let mut port = 20_000 + (std::process::id() % 2000) as u16 * 10;
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
     static NEXT: AtomicUsize = AtomicUsize::new(0);
+    // Apart for each process, so that two test binaries do not take the same.
+    let begin = (std::process::id() % u32::from(COUNT / 20)) as u16 * 20;
     loop {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed) as u16;
-        port = port.wrapping_add(step * 2);
+        let step = NEXT.fetch_add(2, Ordering::Relaxed) as u16;
+        let port = FIRST + (begin + step) % COUNT;
         let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if port >= 20_000 && free(port) && free(port + 1) {
+        if free(port) && free(port + 1) {
             return port;
         }
     }

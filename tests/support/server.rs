@@ -235,6 +235,8 @@ impl Client {
             base: format!("http://{address}"),
             http: reqwest::Client::builder()
                 .timeout(Duration::from_secs(120))
+                // Sooner than the ledger closes what is idle.
+                .pool_idle_timeout(Duration::from_secs(5))
                 .build()
                 .unwrap(),
             runtime,

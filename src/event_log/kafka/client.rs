@@ -220,7 +220,9 @@ impl ClientContext for Context {
                 RDKafkaErrorCode::BrokerTransportFailure
                 | RDKafkaErrorCode::AllBrokersDown
                 | RDKafkaErrorCode::Resolve,
-            ) => tracing::debug!(client, %error, "{reason}"),
+            )
+            // Where a partition ends is no error at all.
+            | Some(RDKafkaErrorCode::PartitionEOF) => tracing::debug!(client, %error, "{reason}"),
             Some(_) | None => tracing::warn!(client, %error, "{reason}"),
         }
     }

@@ -49,10 +49,12 @@ struct Seen {
     applied: Option<Positions>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Setup {
     max_record: Option<usize>,
     unfit: Option<String>,
+    /// What is no reason to stop.
+    doubts: Vec<String>,
 }
 
 impl Inspector {
@@ -300,20 +302,33 @@ impl Inspector {
 
     fn setup(&self) -> Result<Setup, ReadError> {
         let known = self.lock().setup.clone();
-        if let Some((_, setup)) = known.filter(|(at, _)| at.elapsed() < SETUP_EVERY) {
-            return Ok(setup);
-        }
+        let before = match known {
+            Some((at, setup)) if at.elapsed() < SETUP_EVERY => return Ok(setup),
+            Some((_, setup)) => setup,
+            None => Setup::default(),
+        };
         let admin = self.admin()?;
         let topic = [ResourceSpecifier::Topic(&self.settings.topic)];
         let described = block_on(admin.describe_configs(&topic, &options())).map_err(failed)?;
         let setup = match described.into_iter().next() {
             Some(Ok(topic)) => self.judge(&|name| topic.get(name)?.value.clone()),
-            Some(Err(error)) => {
-                tracing::warn!(%error, "how the topic is set up cannot be seen, so it is not checked");
-                Setup::default()
-            }
+            Some(Err(error)) => Setup {
+                doubts: vec![format!(
+                    "how topic {} is set up cannot be seen, so it is not checked: {error}",
+                    self.settings.topic
+                )],
+                ..Setup::default()
+            },
             None => Setup::default(),
         };
+        // Once, and again if it changes.
+        for doubt in setup
+            .doubts
+            .iter()
+            .filter(|doubt| !before.doubts.contains(doubt))
+        {
+            tracing::warn!("{doubt}");
+        }
         self.lock().setup = Some((Instant::now(), setup.clone()));
         Ok(setup)
     }
@@ -329,19 +344,22 @@ impl Inspector {
                  topic"
             )
         });
-        for name in ["retention.ms", "retention.bytes"] {
-            if let Some(kept) = of(name).filter(|kept| kept != "-1") {
-                tracing::warn!(
-                    "topic {topic} has {name}={kept}: what is older is deleted, and a store cannot \
-                     be rebuilt from it; set it to -1 if the topic is to be the ledger's memory"
-                );
-            }
-        }
+        let finite = |name: &str| {
+            let kept = of(name).filter(|kept| kept != "-1")?;
+            Some(format!(
+                "topic {topic} has {name}={kept}: what is older is deleted, and a store cannot be \
+                 rebuilt from it; set it to -1 if the topic is to be the ledger's memory"
+            ))
+        };
         let max = of("max.message.bytes").and_then(|bytes| bytes.parse::<usize>().ok());
         Setup {
             // A batch has a head of its own, and a record its key and headers.
             max_record: max.map(|bytes| bytes.saturating_sub(1024)),
             unfit,
+            doubts: ["retention.ms", "retention.bytes"]
+                .into_iter()
+                .filter_map(finite)
+                .collect(),
         }
     }
 

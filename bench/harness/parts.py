@@ -1,0 +1,294 @@
+"""What is measured: each part yields one or more tables."""
+
+import json
+import re
+import socket
+import time
+
+from . import contenders
+from .report import Table
+from .tools import Failed, Process, cpu, free_port, say
+
+MIB = 1 << 20
+
+BATCHES = "bare consumer, batches"
+ONE_BY_ONE = "bare consumer, one by one"
+CONSTANT = "a constant, same HTTP library"
+
+
+def chosen(setting, classes):
+    wanted = setting.options.contender
+    known = {contender.key for contender in contenders.ALL}
+    if wanted and not set(wanted) <= known:
+        raise Failed(f"no such contender; there are {', '.join(sorted(known))}")
+    for contender in classes:
+        if wanted and contender.key not in wanted:
+            continue
+        if contender is contenders.Postgres and not setting.postgres:
+            say("no PostgreSQL here: left out")
+            continue
+        yield contender
+
+
+def side_by_side(setting):
+    """Catching up with the topic, and reads of what came of it."""
+    topic = setting.topic("small")
+    caught_up = Table(
+        "catch-up",
+        f"Catch-up: {topic.events:,} events of {topic.bytes / topic.events:.0f} bytes in 6 partitions",
+        main="events/s", limit=BATCHES, rival=contenders.Opledger.name,
+    )
+    reads = Table(
+        "get",
+        "GET of a document: hot ones, 32 connections of one client on the same cores",
+        main="GET/s", limit=CONSTANT, rival=contenders.Opledger.name,
+    )
+    for turn in range(1, setting.plan.rounds + 1):
+        say(f"round {turn} of {setting.plan.rounds}")
+        bare_consumers(setting, topic, caught_up)
+        for contender in chosen(setting, contenders.ALL):
+            visit(contender(setting, topic), caught_up, reads)
+        static_servers(setting, topic, reads)
+    yield caught_up
+    yield reads
+
+
+def with_large_bodies(setting):
+    """Catching up where the bytes count, not the events."""
+    topic = setting.topic("large")
+    table = Table(
+        "bodies",
+        f"Catch-up: {topic.events:,} events with bodies of 10 KB ({topic.bytes / MIB:,.0f} MiB)",
+        main="MiB/s", limit=BATCHES, rival=contenders.Opledger.name,
+    )
+    for _ in range(setting.plan.rounds):
+        bare_consumers(setting, topic, table)
+        for contender in chosen(setting, [contenders.Opledger, contenders.AtLeastOnce, contenders.ExactlyOnce]):
+            visit(contender(setting, topic), table, None)
+    yield table
+
+
+def bare_consumers(setting, topic, table):
+    found = setting.load("catch-up", "--kafka", setting.broker.bootstrap, "--topic", topic.name, "--turns", 0)
+    add_rows(table, found)
+
+
+def visit(contender, caught_up, reads):
+    """One contender from an empty folder to its end."""
+    say(contender.name)
+    setting, topic = contender.setting, contender.topic
+    broker_cpu, broker_disk = cpu(setting.broker.pid), setting.broker.disk()
+    with contender:
+        figures = catch_up(contender)
+        figures["CPU µs/event"] = sum(map(cpu, contender.pids)) * 1e6 / topic.events
+        figures["broker's CPU µs/event"] = (cpu(setting.broker.pid) - broker_cpu) * 1e6 / topic.events
+        figures["resident MiB"] = contender.resident() / MIB
+        figures["disk MiB"] = contender.disk() / MIB
+        figures["written to the broker, MiB"] = max(0, setting.broker.disk() - broker_disk) / MIB
+        if figures.pop("all"):
+            figures["documents right"] = compare(contender)
+            if reads:
+                reads.add(contender.name, hammer(setting, contender))
+        caught_up.add(contender.name, figures)
+
+
+def catch_up(contender):
+    """From the start of the process until every event can be read.
+
+    The rate of a contender on the JVM leaves out its start: it begins when the first
+    events have been seen done. opledger's has its start in it.
+    """
+    plan, events = contender.setting.plan, contender.topic.events
+    began = contender.process.began
+    first, done_first, done = None, 0, 0
+    while done < events and time.monotonic() - began < plan.patience:
+        done = contender.progress()
+        if done and first is None:
+            first, done_first = time.monotonic(), done
+        contender.process.check()
+        if done < events:
+            time.sleep(0.02)
+    ended = time.monotonic()
+    if not done:
+        raise Failed(f"{contender.name} has done nothing in {plan.patience} s:\n{contender.process.errors()}")
+    if isinstance(contender, contenders.Opledger):
+        first, done_first = began, 0
+    took = max(ended - first, 1e-3)
+    bytes_each = contender.topic.bytes / events
+    return {
+        "events/s": (done - done_first) / took,
+        "MiB/s": (done - done_first) * bytes_each / took / MIB,
+        "its start left out, s": first - began,
+        "all in, events/s": done / (ended - began),
+        "all": done == events,
+    }
+
+
+def compare(contender):
+    """The documents of the sample with those of the plain fold; how many there were."""
+    for operation_id, expected in contender.topic.documents.items():
+        found = contender.document(operation_id)
+        if found != expected:
+            raise Failed(
+                f"{contender.name} has another document of {operation_id}:\n"
+                f"found    {json.dumps(found, sort_keys=True)}\nexpected {json.dumps(expected, sort_keys=True)}"
+            )
+    return len(contender.topic.documents)
+
+
+def hammer(setting, server, pids=None):
+    """`server` has an address; its processor time is told if it is one process."""
+    pids = pids or server.pids
+    used = sum(map(cpu, pids))
+    found = setting.load(
+        "hammer", "--address", server.address, "--documents", setting.topic("small").documents_file,
+        "--seconds", setting.plan.hot_seconds,
+    )
+    figures = found["rows"][0]["figures"]
+    # Of which the warming is a part, so the count is not exact; the same for all.
+    used = sum(map(cpu, pids)) - used
+    warmed = 1 + 1 / setting.plan.hot_seconds
+    figures["CPU µs/GET"] = used * 1e6 / (figures["read"] * warmed)
+    return {name: figures[name] for name in ("GET/s", "MiB/s", "p50 ms", "p99 ms", "CPU µs/GET")}
+
+
+class Static:
+    """A process that serves constant bytes."""
+
+    def __init__(self, command, log, address=None):
+        self.process = Process(command, log)
+        self.address = address or self.process.address()
+        self.pids = [self.process.pid]
+
+
+def static_servers(setting, topic, table):
+    if setting.options.contender:
+        return
+    folder = setting.folder / "static"
+    folder.mkdir(exist_ok=True)
+    # Of the documents that the others serve, one of middle size.
+    documents = [json.dumps(d, separators=(",", ":"), ensure_ascii=False) for d in topic.documents.values() if d]
+    documents.sort(key=len)
+    (folder / "document").write_text(documents[len(documents) // 2])
+    commands = {CONSTANT: ([setting.load_program(), "static-server", folder / "document"], None)}
+    if setting.nginx:
+        port = free_port()
+        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port))
+        commands["nginx, the same bytes from a file"] = (
+            [setting.nginx, "-e", folder / "nginx.log", "-c", folder / "nginx.conf"],
+            f"127.0.0.1:{port}",
+        )
+    else:
+        say("no nginx here: left out")
+    for name, (command, address) in commands.items():
+        server = Static(command, setting.folder / "static.log", address)
+        try:
+            wait_for(server)
+            table.add(name, hammer(setting, server))
+        finally:
+            server.process.end()
+
+
+NGINX = """\
+daemon off;
+user root;
+worker_processes 2;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx.log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    sendfile on;
+    keepalive_requests 1000000000;
+    open_file_cache max=10 inactive=1h;
+    default_type application/json;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        root {folder};
+        location /v1/operations/ {{ try_files /document =404; }}
+    }}
+}}
+"""
+
+
+def wait_for(server):
+    host, _, port = server.address.partition(":")
+    until = time.monotonic() + 10
+    while True:
+        server.process.check()
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise Failed(f"nothing answers at {server.address}") from None
+            time.sleep(0.05)
+
+
+def ingest(setting):
+    """Events over HTTP in batches of 100, durable when answered."""
+    events = setting.plan.ingest_events
+    on_kafka = Table(
+        "ingest-kafka", f"HTTP ingest on Kafka: {events:,} events, 6 senders, batches of 100, acks=all",
+        main="posted/s", limit="bare producer, batch by batch",
+    )
+    embedded = Table(
+        "ingest-embedded", f"HTTP ingest on the embedded log: {events:,} events, 6 senders, batches of 100",
+        main="posted/s", limit="append and fdatasync",
+    )
+    for _ in range(setting.plan.rounds):
+        add_rows(on_kafka, setting.load("ingest", "--events", events, "--kafka", setting.broker.bootstrap))
+        add_rows(embedded, setting.load("ingest", "--events", events))
+    yield on_kafka
+    yield embedded
+
+
+def latency(setting):
+    """From a publish until it is visible, 2,000 events a second."""
+    seconds = setting.plan.latency_seconds
+    on_kafka = Table(
+        "latency-kafka", f"Publish to visible on Kafka: 2,000 events/s for {seconds} s",
+        main="p99 ms", limit="publish until a bare consumer has it",
+    )
+    embedded = Table(
+        "latency-embedded", f"Publish to visible on the embedded log: 2,000 events/s for {seconds} s",
+        main="p99 ms", limit="publish",
+    )
+    for _ in range(setting.plan.rounds):
+        add_rows(on_kafka, setting.load("kafka-latency", "--kafka", setting.broker.bootstrap, "--seconds", seconds))
+        add_rows(embedded, setting.load("latency", "--seconds", seconds))
+    yield on_kafka
+    yield embedded
+
+
+def ledger(setting):
+    """What only opledger has: memory with many operations, operations with many events."""
+    plan = setting.plan
+    memory = Table("memory", f"Memory with {plan.operations:,} operations of two events, on the embedded log", main="resident MiB")
+    wide = Table("wide", f"{plan.wide_events:,} events in one operation, beside operations of ten", main="visible µs/event")
+    for _ in range(plan.rounds):
+        add_rows(memory, setting.load("memory", "--operations", plan.operations, "--rest", 5))
+        add_rows(wide, setting.load("wide", "--events", plan.wide_events))
+    yield memory
+    yield wide
+
+
+def add_rows(table, found):
+    """The rows of the load program; what it measures several times is one row here."""
+    for row in found["rows"]:
+        name = re.sub(r", (before|after|turn \d+)$", "", row["of"])
+        table.add(name, {key: value for key, value in row["figures"].items() if value is not None})
+
+
+PARTS = {
+    "contenders": side_by_side,
+    "bodies": with_large_bodies,
+    "ingest": ingest,
+    "latency": latency,
+    "ledger": ledger,
+}

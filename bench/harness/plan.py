@@ -1,0 +1,51 @@
+"""How much of everything: the quick plan and the full one."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Plan:
+    name: str
+    rounds: int
+    events: int
+    # With bodies of 10 KB.
+    large_events: int
+    hot_seconds: int
+    ingest_events: int
+    latency_seconds: int
+    # Of the parts that only opledger has.
+    operations: int
+    wide_events: int
+    # A contender that has not caught up after this is measured by how far it came.
+    patience: int
+
+    def with_changes(self, options):
+        changes = {name: value for name in ("rounds", "events") if (value := getattr(options, name))}
+        return replace(self, **changes)
+
+
+QUICK = Plan(
+    name="quick",
+    rounds=1,
+    events=200_000,
+    large_events=10_000,
+    hot_seconds=3,
+    ingest_events=100_000,
+    latency_seconds=5,
+    operations=50_000,
+    wide_events=10_000,
+    patience=60,
+)
+
+FULL = Plan(
+    name="full",
+    rounds=3,
+    events=1_000_000,
+    large_events=50_000,
+    hot_seconds=10,
+    ingest_events=500_000,
+    latency_seconds=20,
+    operations=1_000_000,
+    wide_events=100_000,
+    patience=400,
+)

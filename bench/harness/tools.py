@@ -1,0 +1,151 @@
+"""Processes that are started, watched and ended, and small helpers around them."""
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Failed(Exception):
+    """Ends the run; its text says why."""
+
+
+def say(what):
+    print(f"bench: {what}", flush=True)
+
+
+def run(command, **more):
+    """What a program prints. If it fails, so do we, and show what it said."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, stdin=subprocess.DEVNULL, **more)
+    if done.returncode != 0:
+        raise Failed(f"{command[0]} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def free_port():
+    """Even, and the next one free too: the broker's controller takes that."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            if port % 2:
+                continue
+            try:
+                second.bind(("127.0.0.1", port + 1))
+                return port
+            except OSError:
+                continue
+
+
+class Process:
+    """A program that runs until `end`, with its children counted to it."""
+
+    def __init__(self, command, log, stop=signal.SIGTERM, **more):
+        self.began = time.monotonic()
+        self.log = log
+        self.stop = stop
+        self._errors = open(log, "ab")
+        self._child = subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            **more,
+        )
+        self.pid = self._child.pid
+
+    def address(self):
+        """The first line that it prints has `http://HOST:PORT`."""
+        line = self._child.stdout.readline().decode(errors="replace")
+        found = re.search(r"http://([\d.]+:\d+)", line)
+        if not found:
+            raise Failed(f"{self._child.args[0]} said {line!r}:\n{self.errors()}")
+        return found[1]
+
+    def errors(self):
+        return Path(self.log).read_text(errors="replace")[-4000:]
+
+    def check(self):
+        if self._child.poll() is not None:
+            raise Failed(f"{self._child.args[0]} ended by itself with {self._child.returncode}:\n{self.errors()}")
+
+    def end(self):
+        if self._child.poll() is None:
+            self._child.send_signal(self.stop)
+            try:
+                self._child.wait(60)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+        self._child.stdout.close()
+        self._errors.close()
+
+
+def children(pid):
+    """The process and all below it."""
+    try:
+        below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        below = []
+    return [pid] + [one for child in below for one in children(int(child))]
+
+
+def cpu(pid):
+    """Processor seconds of a process and its children, those that have ended included."""
+    ticks = 0
+    for one in children(pid):
+        try:
+            # The name may hold anything, but the last parenthesis ends it.
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        # Own time, and that of children that were waited for.
+        ticks += sum(int(field) for field in fields[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def resident(pid):
+    """Bytes of a process and its children; what they share counts once."""
+    total = 0
+    for one in children(pid):
+        try:
+            text = Path(f"/proc/{one}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        total += int(re.search(r"^Pss:\s+(\d+)", text, re.M)[1]) * 1024
+    return total
+
+
+def disk(folder):
+    """Bytes on disk below a folder."""
+    total = 0
+    for path, _, files in os.walk(folder):
+        for file in files:
+            try:
+                total += os.lstat(os.path.join(path, file)).st_blocks * 512
+            except FileNotFoundError:
+                pass
+    return total
+
+
+class Client:
+    """A keep-alive connection."""
+
+    def __init__(self, address):
+        host, _, port = address.partition(":")
+        self._connection = http.client.HTTPConnection(host, int(port), timeout=120)
+
+    def get(self, path, **headers):
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        self._connection.request("GET", path, headers=headers)
+        answer = self._connection.getresponse()
+        return answer.status, answer.read()
+
+    def close(self):
+        self._connection.close()

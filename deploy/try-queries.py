@@ -1,0 +1,177 @@
+"""Evaluates the dashboard and the alerts in a Prometheus that has seen a ledger at work.
+
+usage: try-queries.py PROMETHEUS_URL INSTANCE BEGAN SETTLED ENDED METRICS
+By deploy/try-queries. The times are Unix seconds: up to SETTLED the ledger was well again, up to
+ENDED worse was done to it. METRICS is a file with its /metrics of then.
+"""
+
+import json
+import math
+import re
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+DASHBOARD = json.loads(Path("deploy/grafana/opledger.json").read_text())
+
+# Four times the interval of deploy/prometheus.yml, as Grafana has it.
+RATE_INTERVAL = "40s"
+
+# These have no series before it happens, and here it does not.
+RIGHTLY_EMPTY = {
+    "opledger_store_failures_total": "the store refused no write",
+}
+# What was done to the ledger has to make these true; `for` is not looked at.
+MUST_BE_TRUE = {
+    "OpledgerDown",
+    "OpledgerProjectorHalted",
+    "OpledgerProjectorWaits",
+    "OpledgerDeadLetters",
+    "OpledgerLogForgets",
+    "OpledgerKafkaUnreachable",
+    "OpledgerFails",
+    "OpledgerTurnsAway",
+}
+# Metrics that are on no panel, and why.
+LEFT_OUT = {}
+
+problems = []
+
+
+class Prometheus:
+    def __init__(self, url):
+        self.url = url
+        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def ask(self, path, **parameters):
+        data = urllib.parse.urlencode(parameters).encode()
+        try:
+            with self.opener.open(f"{self.url}/api/v1/{path}", data, timeout=30) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            problems.append(f"{parameters['query']}: {error.read().decode()}")
+            return {"result": []}
+
+    def at(self, expression, time):
+        return [(s["metric"], float(s["value"][1])) for s in self.ask("query", query=expression, time=time)["result"]]
+
+    def during(self, expression, start, end):
+        found = self.ask("query_range", query=expression, start=start, end=end, step=1)["result"]
+        return [(s["metric"], [float(value) for _, value in s["values"]]) for s in found]
+
+
+def panels():
+    """(title, reference, expression, legend) of every query, and the text of the variables' queries."""
+    for panel in DASHBOARD["panels"]:
+        for target in panel.get("targets", []):
+            yield f"{panel['title']} {target['refId']}", target["expr"], target.get("legendFormat", "")
+    for annotation in DASHBOARD["annotations"]["list"]:
+        if "expr" in annotation:
+            yield f"annotation {annotation['name']}", annotation["expr"], annotation["titleFormat"] + annotation["textFormat"]
+
+
+def shown(number):
+    return f"{number:.4g}" if abs(number) < 1e6 else f"{number:.0f}"
+
+
+def spread(values):
+    values = [value for value in values if not math.isnan(value)]
+    return f"{shown(min(values))} … {shown(max(values))}" if values else "NaN"
+
+
+def name(labels):
+    return "{" + ", ".join(f"{key}={value}" for key, value in sorted(labels.items()) if key not in ("job", "__name__")) + "}"
+
+
+def sample(series):
+    """One that says something, if there is one."""
+    if not series:
+        return "-"
+    labels, value = max(series, key=lambda one: -math.inf if math.isnan(one[1]) else abs(one[1]))
+    return f"{shown(value)} {name(labels)}"
+
+
+def excuse(expression):
+    return next((why for metric, why in RIGHTLY_EMPTY.items() if metric in expression), None)
+
+
+def row(*cells):
+    print("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+
+
+def try_dashboard(prometheus, instance, began, settled):
+    row("panel", "query", "series at the end", "ever", "value at the end", "range")
+    row(*["---"] * 6)
+    pattern = re.escape(instance).replace("\\", "\\\\")
+    for title, expression, legend in panels():
+        query = expression.replace("$__rate_interval", RATE_INTERVAL).replace("$instance", pattern)
+        now = prometheus.at(query, settled)
+        ever = prometheus.during(query, began, settled)
+        numbers = [value for _, values in ever for value in values]
+        row(title, f"`{expression}`", len(now), len(ever), sample(now), spread(numbers) if numbers else "-")
+        if not ever and not excuse(query) and not title.startswith("annotation"):
+            problems.append(f"panel {title}: no series")
+        if any(math.isinf(number) for number in numbers):
+            problems.append(f"panel {title}: infinite")
+        if any(number < 0 for number in numbers):
+            problems.append(f"panel {title}: negative")
+        for label in re.findall(r"\{\{(\w+)\}\}", legend):
+            if any(label not in labels for labels, _ in ever):
+                problems.append(f"panel {title}: its legend names {label}, which a series does not have")
+
+
+def try_alerts(prometheus, began, ended):
+    row("alert", "series ever true", "seconds true", "value", "the worst of its operands")
+    row(*["---"] * 5)
+    groups = prometheus.ask("rules", type="alert")["groups"]
+    for rule in (rule for group in groups for rule in group["rules"]):
+        alert, expression = rule["name"], rule["query"]
+        if rule.get("lastError"):
+            problems.append(f"alert {alert}: {rule['lastError']}")
+        ever = prometheus.during(expression, began, ended)
+        values = [value for _, values in ever for value in values]
+        operands = []
+        for selector in sorted(set(re.findall(r"\b(?:up|opledger_[a-z_]+)(?:\{[^}]*\})?", expression))):
+            found = prometheus.during(selector, began, ended)
+            operands.append(f"`{selector}` {len(found)}")
+            if not found and not excuse(selector):
+                problems.append(f"alert {alert}: no series of {selector}")
+        longest = max((len(values) for _, values in ever), default=0)
+        true = sample([(labels, values[-1]) for labels, values in ever])
+        row(alert, len(ever), longest, f"{true}; {spread(values)}" if ever else "-", ", ".join(operands))
+        if alert in MUST_BE_TRUE and not ever:
+            problems.append(f"alert {alert}: was never true")
+
+
+def check_coverage(metrics):
+    families = dict(re.findall(r"^# TYPE (\w+) (\w+)$", metrics, re.M))
+    described = set(re.findall(r"^# HELP (\w+) ", metrics, re.M))
+    queried = set(re.findall(r"\bopledger_\w+", " ".join(expression for _, expression, _ in panels())))
+    queried = {re.sub(r"_(bucket|sum|count)$", "", metric) for metric in queried}
+    for family in sorted(families):
+        if family not in described:
+            problems.append(f"{family} has no HELP")
+        if family.startswith("opledger_") and family not in queried and family not in LEFT_OUT:
+            problems.append(f"{family} is on no panel and not among LEFT_OUT")
+    for metric in sorted(queried - set(families)):
+        if metric not in RIGHTLY_EMPTY:
+            problems.append(f"{metric} is on a panel and not in /metrics")
+    print(f"{len(families)} metrics, {len(queried & set(families))} of them on the dashboard")
+
+
+def main():
+    url, instance, began, settled, ended, metrics = sys.argv[1:]
+    prometheus = Prometheus(url)
+    try_dashboard(prometheus, instance, began, settled)
+    print()
+    try_alerts(prometheus, began, ended)
+    print()
+    check_coverage(Path(metrics).read_text())
+    for problem in problems:
+        print(f"try-queries: {problem}", file=sys.stderr)
+    sys.exit(1 if problems else 0)
+
+
+main()
