@@ -255,7 +255,7 @@ impl Default for Config {
             },
             kafka_options: KafkaOptions::default(),
             projector: Projector {
-                cut_records: 5000,
+                cut_records: 20_000,
                 cut_bytes: 16 * MIB,
                 hot_cache: 64 * MIB,
                 retry_max: secs(10),

@@ -4,6 +4,7 @@ how far it is, and ended."""
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import time
@@ -71,17 +72,22 @@ class Opledger(Contender):
         command = [self.setting.opledger, "serve", *more, "--data", data, "--listen", "127.0.0.1:0"]
         self.launch(command, env=os.environ | {"OPLEDGER_TELEMETRY__LOG": "warn"})
 
+    token = None
+    running = False
+
     def progress(self):
-        """Events of which the document is readable, from the whole."""
-        if not hasattr(self, "token"):
-            log = json.loads(self.client.get("/version")[1]).get("log")
-            if not log:
-                return 0
+        """How many events are readable: some, or, with the next answer, all."""
+        if not self.running:
+            found = re.search(rb"^opledger_events_applied_total (\d+)", self.client.get("/metrics")[1], re.M)
+            self.running = bool(found and int(found[1]))
+            return int(found[1]) if found else 0
+        if not self.token:
+            log = json.loads(self.client.get("/version")[1])["log"]
             self.token = f"{log};{self.topic.position}"
         # Answered as soon as all of it is readable. Any dead letter would be a mistake.
         status, body = self.client.get("/v1/dead-letters?limit=1", ledger_position=self.token, prefer="wait=30")
         if status == 504:
-            return 0
+            return 1 # long, but on its way
         if status != 200 or json.loads(body) != {"dead_letters": []}:
             raise Failed(f"opledger: {status}: {body[:500]}")
         return self.topic.events
@@ -101,7 +107,7 @@ class Embedded(Opledger):
         try:
             filled = setting.load("fill", "--http", contender.address, "--events", contender.topic.events, "--sample", 1)
             contender.token = filled["settings"]["position"]
-            while not contender.progress():
+            while contender.progress() < contender.topic.events:
                 pass
         finally:
             contender.process.end()

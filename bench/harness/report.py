@@ -9,7 +9,6 @@ from statistics import median
 from . import plot
 
 ORDER = ["catch-up", "get", "bodies", "ingest-kafka", "ingest-embedded", "latency-kafka", "latency-embedded", "memory", "wide"]
-LESS_IS_BETTER = {"p99 ms", "resident MiB", "visible µs/event"}
 
 
 class Table:
@@ -64,10 +63,14 @@ def read(folder):
 
 def write(folder):
     report = read(folder)
+    setups = {}
     out = ["# Measured\n", "Made by `bench/run`; what the rows are and how to read them: [README](../../README.md).\n"]
     for name, table in report.items():
         (folder / f"{name}.svg").write_text(plot.bars(table))
-        out += [f"## {table['title']}\n", *markdown(table), "", f"![{name}]({name}.svg)\n", setup(table)]
+        out += [f"## {table['title']}\n", *markdown(table), "", f"![{name}]({name}.svg)\n", measured(table)]
+        setups.setdefault(setup(table), []).append(name)
+    out.append("## With what\n")
+    out += [f"{', '.join(names)}: {text}\n" for text, names in setups.items()]
     (folder / "report.md").write_text("\n".join(out))
 
 
@@ -82,10 +85,14 @@ def markdown(table):
     for name, row in rows.items():
         figures = row["figures"]
         first = figures.get(table["main"])
-        cells = [show(first["median"]), f"{show(first['least'])} to {show(first['most'])}", str(row["runs"])] if first else [""] * 3
+        cells = [show(first["median"]), spread(first), str(row["runs"])] if first else [""] * 3
         cells += [ratio(row.get(key)) for key in ratios]
         cells += [show(figures[column]["median"]) if column in figures else "" for column in columns]
         yield line([name, *cells])
+
+
+def spread(figure):
+    return f"{show(figure['least'])} to {show(figure['most'])}" if len(figure["runs"]) > 1 else ""
 
 
 def line(cells):
@@ -104,8 +111,10 @@ def show(value):
     return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 else f"{value:.3f}"
 
 
+def measured(table):
+    return f"{table['when']}, plan {table['plan']['name']}; load average at the end {table['load average'][0]}.\n"
+
+
 def setup(table):
-    hardware, versions = table["hardware"], table["versions"]
-    text = ", ".join(f"{name} {value}" for name, value in hardware.items())
-    built = ", ".join(f"{name}: {value}" for name, value in versions.items())
-    return f"{table['when']}, plan {table['plan']['name']}. {text}; load average at the end {table['load average'][0]}. {built}.\n"
+    facts = table["hardware"] | table["versions"]
+    return "; ".join(f"{name}: {value}" for name, value in facts.items()) + "."

@@ -7,7 +7,7 @@ use crate::publish::wait_until_readable;
 use crate::render::Busy;
 use crate::report::{Report, mib, mib_per_second, per_second};
 use crate::server::{Server, disk};
-use crate::topic::Topic;
+use crate::topic::{First, Topic};
 use serde_json::json;
 use std::time::Instant;
 
@@ -57,18 +57,23 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
     }
     let mut report = Report::new("catch-up", settings);
     let bare = |report: &mut Report, when: &str| -> anyhow::Result<()> {
-        type Drops = fn(&Topic, usize) -> anyhow::Result<()>;
+        type Drops = fn(&Topic, usize) -> anyhow::Result<First>;
         let ways: [(&str, Drops); 2] = [
             ("bare consumer, batches", Topic::drop_in_batches),
             ("bare consumer, one by one", Topic::drop_one_by_one),
         ];
         for (what, way) in ways {
             let started = Instant::now();
-            way(&topic, events)?;
-            let took = started.elapsed();
+            let first = way(&topic, events)?;
+            let (took, running) = (started.elapsed(), first.at.elapsed());
             let figures = vec![
                 ("events/s", per_second(events, took)),
                 ("MiB/s", mib_per_second(bytes, took)),
+                (
+                    "once connected, events/s",
+                    per_second(events - first.records, running),
+                ),
+                ("connecting, s", json!((took - running).as_secs_f64())),
             ];
             report.row(format!("{what}, {when}"), figures);
         }

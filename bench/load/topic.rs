@@ -11,12 +11,26 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedPr
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 use std::ffi::CString;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub struct Topic {
     pub bootstrap: String,
     pub name: String,
     pub partitions: i32,
+}
+
+/// When a bare consumer had its first records, and how many they were: what comes
+/// before is connecting.
+pub struct First {
+    pub at: Instant,
+    pub records: usize,
+}
+
+impl First {
+    fn now(records: usize) -> First {
+        let at = Instant::now();
+        First { at, records }
+    }
 }
 
 impl Topic {
@@ -160,18 +174,20 @@ impl Topic {
     }
 
     /// Takes so many records one by one and drops them.
-    pub fn drop_one_by_one(&self, records: usize) -> anyhow::Result<()> {
+    pub fn drop_one_by_one(&self, records: usize) -> anyhow::Result<First> {
         let consumer = self.consumer()?;
         self.assign(&consumer, Offset::Beginning)?;
+        let mut first = None;
         for _ in 0..records {
             let record = consumer.poll(Duration::from_secs(30));
             record.context("nothing came for half a minute")??;
+            first.get_or_insert_with(|| First::now(1));
         }
-        Ok(())
+        first.context("no records to take")
     }
 
     /// Takes so many records in batches and drops them: the fastest that librdkafka is.
-    pub fn drop_in_batches(&self, records: usize) -> anyhow::Result<()> {
+    pub fn drop_in_batches(&self, records: usize) -> anyhow::Result<First> {
         const AT_ONCE: usize = 5000;
         let consumer = self.consumer()?;
         let name = CString::new(self.name.as_str())?;
@@ -187,19 +203,23 @@ impl Topic {
             self.assign(&consumer, Offset::Beginning)?;
             let mut messages = Vec::with_capacity(AT_ONCE);
             let mut taken = 0;
+            let mut first = None;
             while taken < records {
                 let came =
                     rdk::rd_kafka_consume_batch_queue(queue, 100, messages.as_mut_ptr(), AT_ONCE);
                 ensure!(came >= 0, "the queue failed");
                 messages.set_len(came as usize);
                 taken += messages.len();
+                if taken > 0 {
+                    first.get_or_insert_with(|| First::now(taken));
+                }
                 for message in messages.drain(..) {
                     rdk::rd_kafka_message_destroy(message);
                 }
             }
             rdk::rd_kafka_queue_destroy(queue);
+            first.context("no records to take")
         }
-        Ok(())
     }
 
     /// Calls `seen` with every record that comes from now on, until that says stop.

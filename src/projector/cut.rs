@@ -12,9 +12,12 @@ use crate::domain::{Anomalies, Anomaly, Event, Text};
 use crate::event_log::{Identity, Logged};
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
+use crate::wire::fault::Fault;
 use crate::wire::position::{Positions, Token};
 use crate::wire::record_v1::{self, Record};
-use std::collections::{BTreeMap, HashMap};
+use hashbrown::HashMap;
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +86,14 @@ impl Cut {
     }
 }
 
+/// The events of one operation in a cut.
+struct Group<'c> {
+    /// Of its snapshot's row.
+    key: Vec<u8>,
+    id: &'c str,
+    events: Vec<(&'c Event<'c>, &'c Logged)>,
+}
+
 /// The one writer of a store: where it is in the log, and what it has at hand.
 /// Memory moves only after a write has returned.
 pub struct Projection {
@@ -90,6 +101,8 @@ pub struct Projection {
     anchors: Anchors,
     hot: Hot,
     rules: Rules,
+    /// The memory of the batch before: a cut of the log needs much, again and again.
+    spare: Cell<Batch>,
 }
 
 impl Projection {
@@ -105,6 +118,7 @@ impl Projection {
             log: log.clone(),
             hot: Hot::with_weighter((hot_bytes / 2048) as usize, hot_bytes, ByBytes),
             rules,
+            spare: Cell::default(),
         })
     }
 
@@ -142,7 +156,8 @@ impl Projection {
     /// Works out what the records change. Nothing moves yet.
     pub fn prepare(&self, db: &dyn Db, cut: &Cut) -> store::Result<Prepared> {
         let mut tally = Tally::default();
-        let mut batch = Batch::default();
+        let mut batch = self.spare.take();
+        batch.clear();
         let anchors = self.advance(cut.records());
         let groups = self.group(cut, &mut batch, &mut tally);
         let snapshots = self.fold_groups(db, groups, &mut batch, &mut tally)?;
@@ -167,6 +182,7 @@ impl Projection {
             return Err(error);
         }
         self.anchors = prepared.anchors;
+        self.spare.set(prepared.batch);
         for (id, row) in prepared.snapshots {
             self.hot.insert(id, row);
         }
@@ -196,44 +212,60 @@ impl Projection {
         anchors
     }
 
-    /// Writes the history of every event and the dead letters, and gathers the events
-    /// by operation.
+    /// Writes the dead letters and the history, and gathers the events by operation.
     fn group<'c>(
         &self,
         cut: &'c Cut,
         batch: &mut Batch,
         tally: &mut Tally,
     ) -> Vec<(Text<'c>, Vec<Event<'c>>)> {
-        let mut places: HashMap<Text<'c>, usize> = HashMap::new();
-        let mut groups: Vec<(Text<'c>, Vec<Event<'c>>)> = Vec::new();
+        let mut places: HashMap<&'c str, usize> = HashMap::with_capacity(1024);
+        let mut groups: Vec<Group<'c>> = Vec::new();
         for (logged, step) in cut.records().iter().zip(cut.borrow_dependent()) {
             match step {
                 Step::Apply(event) => {
                     tally.applied += 1;
                     tally.clock_ahead += u64::from(self.is_clock_ahead(&logged.record, event));
-                    let key = keys::history(&event.operation_id, &event.key, logged.at);
-                    batch.put(Family::History, &key, &history_row(&logged.record));
-                    let id = Text::Borrowed(&*event.operation_id);
-                    let place = *places.entry(id.clone()).or_insert(groups.len());
+                    let id = &*event.operation_id;
+                    let place = *places.entry(id).or_insert(groups.len());
                     if place == groups.len() {
-                        groups.push((id, Vec::new()));
+                        groups.push(Group {
+                            key: keys::operation(id),
+                            id,
+                            events: Vec::new(),
+                        });
                     }
-                    groups[place].1.push(event.share());
+                    groups[place].events.push((event, logged));
                 }
-                Step::DeadLetter(fault) => {
-                    let reason = fault.rule.reason();
-                    *tally.dead_letters.entry(reason).or_default() += 1;
-                    let detail = fault.to_string();
-                    let row = record_v1::encode_dead_letter(reason, &detail, &logged.record);
-                    let key = keys::position(logged.at);
-                    batch.put(Family::DeadLetter, &key, &row);
-                    if self.rules.forward_dead_letters {
-                        batch.put(Family::DeadLetterDue, &key, &[]);
-                    }
-                }
+                Step::DeadLetter(fault) => self.put_aside(logged, fault, batch, tally),
             }
         }
+        // In the order of the rows' keys: a row finds its place in memory quickly if it
+        // is next to the one before.
+        groups.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         groups
+            .into_iter()
+            .map(|mut group| {
+                // As they arrived: what is judged by arrival must not depend on the cut.
+                let events = group.events.iter().map(|(event, _)| event.share());
+                let events = events.collect();
+                let key = |(event, logged): &(&'c Event<'c>, &'c Logged)| (&event.key, logged.at);
+                group.events.sort_by(|a, b| key(a).cmp(&key(b)));
+                put_history(group.id, &group.events, batch);
+                (Text::Borrowed(group.id), events)
+            })
+            .collect()
+    }
+
+    fn put_aside(&self, logged: &Logged, fault: &Fault, batch: &mut Batch, tally: &mut Tally) {
+        let reason = fault.rule.reason();
+        *tally.dead_letters.entry(reason).or_default() += 1;
+        let row = record_v1::encode_dead_letter(reason, &fault.to_string(), &logged.record);
+        let key = keys::position(logged.at);
+        batch.put(Family::DeadLetter, &key, &row);
+        if self.rules.forward_dead_letters {
+            batch.put(Family::DeadLetterDue, &key, &[]);
+        }
     }
 
     /// Only where the arrival is the log's own and not the producer's claim.
@@ -281,12 +313,28 @@ pub struct Prepared {
     tally: Tally,
 }
 
-/// The record without its key, which is the operation id or nothing.
-fn history_row(record: &Record) -> Vec<u8> {
-    record_v1::encode(&Record {
-        key: None,
-        ..record.clone()
-    })
+/// Bytes of records that one row of the history holds, unless one record has more.
+const CHUNK_BYTES: usize = 16 << 10;
+
+/// Events of one operation, in the order of their keys: one row for as many as fit,
+/// named by the first. Most of a row's cost does not depend on its size.
+fn put_history(id: &str, events: &[(&Event, &Logged)], batch: &mut Batch) {
+    let mut rest = events;
+    while let [(first, _), ..] = rest {
+        let mut bytes = 0;
+        let fits = |(_, logged): &&(&Event, &Logged)| {
+            bytes += logged.record.size();
+            bytes <= CHUNK_BYTES
+        };
+        let count = rest.iter().take_while(fits).count().max(1);
+        let (chunk, after) = rest.split_at(count);
+        let key = keys::history(id, &first.key, chunk[0].1.at);
+        let chunk: Vec<_> = chunk.iter().map(|(_, l)| (l.at, &l.record)).collect();
+        batch.put_with(Family::History, &key, |row| {
+            record_v1::append_history(&chunk, row)
+        });
+        rest = after;
+    }
 }
 
 /// How many operations have each anomaly, counted from the store.

@@ -192,32 +192,32 @@ fn move_in_lists(
     after: Option<Listed>,
     batch: &mut Batch,
 ) {
-    if let Some(Listed {
-        occurred_time,
-        status,
-    }) = before
-    {
-        batch.delete(Family::ByTime, &keys::by_time(occurred_time, operation_id));
-        batch.delete(
-            Family::ByStatus,
-            &keys::by_status(status, occurred_time, operation_id),
-        );
+    let by_time = |listed: Listed| keys::by_time(listed.occurred_time, operation_id);
+    let by_status =
+        |listed: Listed| keys::by_status(listed.status, listed.occurred_time, operation_id);
+    move_row(
+        Family::ByTime,
+        before.map(by_time),
+        after.map(by_time),
+        batch,
+    );
+    move_row(
+        Family::ByStatus,
+        before.map(by_status),
+        after.map(by_status),
+        batch,
+    );
+}
+
+fn move_row(family: Family, before: Option<Vec<u8>>, after: Option<Vec<u8>>, batch: &mut Batch) {
+    if before == after {
+        return;
     }
-    if let Some(Listed {
-        occurred_time,
-        status,
-    }) = after
-    {
-        batch.put(
-            Family::ByTime,
-            &keys::by_time(occurred_time, operation_id),
-            b"",
-        );
-        batch.put(
-            Family::ByStatus,
-            &keys::by_status(status, occurred_time, operation_id),
-            b"",
-        );
+    if let Some(key) = before {
+        batch.delete(family, &key);
+    }
+    if let Some(key) = after {
+        batch.put(family, &key, b"");
     }
 }
 

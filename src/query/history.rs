@@ -2,14 +2,13 @@
 //! Records of the same event are shown once, at their lowest position; records
 //! that share time, source and id but differ are several events.
 
-use super::{Emit, Page};
-use crate::store::{self, Db, Direction, Family, Result, keys};
+use super::{Emit, Page, records};
+use crate::store::{self, Db, Family, Result, keys};
 use crate::wire::cloudevent;
 use crate::wire::json::Json;
 use crate::wire::position::Position;
-use crate::wire::record_v1::{self, Record};
+use crate::wire::record_v1::Record;
 use crate::wire::time::write_rfc3339_millis;
-use bytes::Bytes;
 use std::ops::ControlFlow;
 
 /// What to continue behind, if the page ended before the history did.
@@ -27,12 +26,12 @@ pub fn stream(
         if state.is_none() {
             return Ok(None);
         }
-        let mut range = keys::of_operation(operation_id);
-        if let Some(after) = &page.after {
-            range.start = after.clone();
-            // Behind every record of the event that ended the last page.
-            range.start.extend_from_slice(&[0xFF; 13]);
-        }
+        // Behind every record of the event that ended the last page.
+        let begin = page.after.as_ref().map(|after| {
+            let mut begin = after.clone();
+            begin.extend_from_slice(&[0xFF; 13]);
+            begin
+        });
         let mut events = Events {
             page,
             emit,
@@ -43,24 +42,15 @@ pub fn stream(
             bytes: 0,
             next: None,
         };
-        let mut outcome = Ok(());
         let mut gone = false;
-        view.scan(
-            Family::History,
-            &range.start..&range.end,
-            Direction::Forward,
-            &mut |key, row| match events.visit(key, row) {
-                Ok(flow) => {
-                    gone = flow.is_break() && events.next.is_none();
-                    flow
-                }
-                Err(error) => {
-                    outcome = Err(error);
-                    ControlFlow::Break(())
-                }
-            },
-        )?;
-        outcome?;
+        records::scan(view, operation_id, &mut |key, record| {
+            if begin.as_ref().is_some_and(|begin| key < &begin[..]) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let flow = events.visit(key, &record)?;
+            gone = flow.is_break() && events.next.is_none();
+            Ok(flow)
+        })?;
         if !gone {
             events.out.extend_from_slice(b"]}");
             let _ = (events.emit)(&events.out);
@@ -84,10 +74,9 @@ struct Events<'p, 'e> {
 }
 
 impl Events<'_, '_> {
-    fn visit(&mut self, key: &[u8], row: &[u8]) -> Result<ControlFlow<()>> {
+    fn visit(&mut self, key: &[u8], record: &Record) -> Result<ControlFlow<()>> {
         let damaged = || store::Error::Corrupt("a row of the history".into());
         let (shared, at) = keys::split_history(key).ok_or_else(damaged)?;
-        let record = record_v1::decode(&Bytes::copy_from_slice(row)).map_err(|_| damaged())?;
         if self.shared != shared {
             // A page ends between order keys, so that repeats stay together.
             if self.page.is_full(self.shown, self.bytes) {
@@ -97,7 +86,7 @@ impl Events<'_, '_> {
             self.shared = shared.to_vec();
             self.alike.clear();
         }
-        let mut content = Content::new(&record);
+        let mut content = Content::new(record);
         if self
             .alike
             .iter_mut()
@@ -107,7 +96,7 @@ impl Events<'_, '_> {
         }
         self.bytes += content.raw.len();
         self.alike.push(content);
-        self.show(at, &record);
+        self.show(at, record);
         if self.out.len() < 64 << 10 {
             return Ok(ControlFlow::Continue(()));
         }

@@ -7,6 +7,7 @@ pub mod history;
 pub mod list;
 pub mod operation;
 pub mod progress;
+pub mod records;
 
 /// What a streaming read does with each piece of its answer: `Break` ends it,
 /// because the client has gone.

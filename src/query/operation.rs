@@ -1,13 +1,13 @@
 //! One operation's whole state out of a view: the snapshot, the lanes kept apart,
 //! and, where a row cannot be read, the same state folded again from the history.
 
+use super::records;
 use crate::domain::{Event, Lanes, Operation};
 use crate::store::keys::{self, LaneKind};
 use crate::store::{Direction, Error, Family, Result, View};
 use crate::wire::cloudevent;
-use crate::wire::record_v1;
+use crate::wire::record_v1::Record;
 use crate::wire::snapshot_v1::{self, Unreadable};
-use bytes::Bytes;
 use std::ops::ControlFlow;
 
 /// Runs `show` on the operation whose snapshot is `row`.
@@ -86,29 +86,16 @@ fn refolded<T>(
 }
 
 /// Every record of the operation, as stored.
-pub fn history_records(view: &dyn View, operation_id: &str) -> Result<Vec<record_v1::Record>> {
-    let range = keys::of_operation(operation_id);
-    let mut records = Vec::new();
-    let mut damaged = false;
-    view.scan(
-        Family::History,
-        &range.start..&range.end,
-        Direction::Forward,
-        &mut |_, row| {
-            match record_v1::decode(&Bytes::copy_from_slice(row)) {
-                Ok(record) => records.push(record),
-                Err(_) => damaged = true,
-            }
-            ControlFlow::Continue(())
-        },
-    )?;
-    if damaged {
-        return Err(Error::Corrupt(format!("the history of {operation_id}")));
-    }
-    Ok(records)
+pub fn history_records(view: &dyn View, operation_id: &str) -> Result<Vec<Record>> {
+    let mut all = Vec::new();
+    records::scan(view, operation_id, &mut |_, record| {
+        all.push(record);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(all)
 }
 
-pub fn events(records: &[record_v1::Record]) -> impl Iterator<Item = Result<Event<'_>>> {
+pub fn events(records: &[Record]) -> impl Iterator<Item = Result<Event<'_>>> {
     records.iter().map(|record| {
         let event = cloudevent::decode(record);
         event.map_err(|fault| Error::Corrupt(format!("a stored event: {fault}")))

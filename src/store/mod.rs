@@ -125,6 +125,21 @@ impl Batch {
         self.rows.push(Row { family, key, value });
     }
 
+    /// The value is what `write` appends.
+    pub fn put_with(&mut self, family: Family, key: &[u8], write: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+        let key = self.keep(key);
+        let start = self.arena.len();
+        self.arena = write(std::mem::take(&mut self.arena));
+        let value = Some(start..self.arena.len());
+        self.rows.push(Row { family, key, value });
+    }
+
+    /// Empty again, with the memory that it has.
+    pub fn clear(&mut self) {
+        self.arena.clear();
+        self.rows.clear();
+    }
+
     pub fn delete(&mut self, family: Family, key: &[u8]) {
         let key = self.keep(key);
         self.rows.push(Row {
@@ -144,6 +159,10 @@ impl Batch {
 
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
     }
 
     pub fn bytes(&self) -> usize {

@@ -187,7 +187,11 @@ fn family_options(family: Family, cache: &Cache) -> Options {
         Family::History => {
             // Written once, read rarely, the largest: blocks that compress well.
             table.set_block_size(64 << 10);
-            options.set_compression_type(DBCompressionType::Zstd);
+            // What is soon rewritten is not worth more: nearly all of it lies in the
+            // last level.
+            options.set_bottommost_compression_type(DBCompressionType::Zstd);
+            // Reads are rare, so more files may wait to be merged at once.
+            options.set_level_zero_file_num_compaction_trigger(8);
         }
         Family::Log => {
             // Rows are large and never change: compaction need not move them.
@@ -256,7 +260,9 @@ impl Db for Rocks {
             let why = self.unwritable.load_full();
             return Err(why.map_or_else(being_reopened, Arc::unwrap_or_clone));
         }
-        let mut rows = WriteBatch::default();
+        // A little more than the rows themselves, for the head of each.
+        let bytes = batch.bytes() + 16 * batch.len();
+        let mut rows = WriteBatch::with_capacity_bytes(bytes);
         for (family, key, value) in batch.rows() {
             match value {
                 Some(value) => rows.put_cf(open.family(family), key, value),

@@ -1,7 +1,10 @@
 //! A record of the log, and how the embedded log, the history and the dead
 //! letters keep it: postcard behind a version byte. Version 2 has the fields of
 //! version 1, and says by its number that the arrival is the producer's claim.
+//! Version 3 is a chunk of the history: several records with their positions.
 
+use super::cloudevent::{CONTENT_TYPE, STRUCTURED};
+use super::position::Position;
 use super::snapshot_v1::Unreadable;
 use crate::domain::Timestamp;
 use bytes::Bytes;
@@ -10,6 +13,7 @@ use std::borrow::Cow;
 
 const ARRIVAL_BY_LOG: u8 = 1;
 const ARRIVAL_CLAIMED: u8 = 2;
+const CHUNK: u8 = 3;
 
 /// Bytes as they lie in a log, without their position.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,6 +83,24 @@ impl<'a> RecordV1<'a> {
         }
     }
 
+    /// Without what follows from the event: the key, which is the operation id or
+    /// nothing, and the one header that says no more than the event does.
+    fn of_event(record: &'a Record) -> RecordV1<'a> {
+        let headers = match record.headers.0.as_slice() {
+            [(name, Some(value))] if name == CONTENT_TYPE && value == STRUCTURED.as_bytes() => {
+                Vec::new()
+            }
+            _ => RecordV1::of(record).headers,
+        };
+        let bytes = serde_bytes::Bytes::new;
+        RecordV1 {
+            arrived_ms: record.arrived.as_millis(),
+            key: None,
+            headers,
+            value: record.value.as_deref().map(bytes),
+        }
+    }
+
     /// A record whose bytes share the row's.
     fn own(self, claimed: bool, row: &Bytes) -> Record {
         let share = |part: &'a serde_bytes::Bytes| row.slice_ref(part);
@@ -105,6 +127,41 @@ pub fn decode(row: &Bytes) -> Result<Record, Unreadable> {
     let (claimed, body) = body(row)?;
     let stored: RecordV1 = postcard::from_bytes(body).map_err(|_| Unreadable::Damaged)?;
     Ok(stored.own(claimed, row))
+}
+
+/// Appends a row of the history: events of one operation, in the order of their keys.
+pub fn append_history(events: &[(Position, &Record)], mut row: Vec<u8>) -> Vec<u8> {
+    if let [(_, record)] = events {
+        row.push(version(record));
+        return extend(&RecordV1::of_event(record), row);
+    }
+    row.push(CHUNK);
+    let count = events.len() as u64;
+    events
+        .iter()
+        .fold(extend(&count, row), |row, (at, record)| {
+            let place = (record.claimed, at.partition, at.offset);
+            extend(&(place, RecordV1::of_event(record)), row)
+        })
+}
+
+/// `at` is the position in the row's key.
+pub fn decode_history(row: &Bytes, at: Position) -> Result<Vec<(Position, Record)>, Unreadable> {
+    let Some((&CHUNK, body)) = row.split_first() else {
+        return Ok(vec![(at, decode(row)?)]);
+    };
+    let (count, mut rest) = take::<u64>(body)?;
+    let mut records = Vec::with_capacity(count.min(1000) as usize);
+    for _ in 0..count {
+        let ((place, stored), after) = take::<((bool, u32, u64), RecordV1)>(rest)?;
+        let (claimed, partition, offset) = place;
+        records.push((Position { partition, offset }, stored.own(claimed, row)));
+        rest = after;
+    }
+    match rest.is_empty() {
+        true => Ok(records),
+        false => Err(Unreadable::Damaged),
+    }
 }
 
 fn version(record: &Record) -> u8 {
@@ -170,7 +227,7 @@ fn body(row: &[u8]) -> Result<(bool, &[u8]), Unreadable> {
     match row.split_first() {
         Some((&ARRIVAL_BY_LOG, rest)) => Ok((false, rest)),
         Some((&ARRIVAL_CLAIMED, rest)) => Ok((true, rest)),
-        Some((&other, _)) if other > ARRIVAL_CLAIMED => Err(Unreadable::Version(other)),
+        Some((&other, _)) if other > CHUNK => Err(Unreadable::Version(other)),
         _ => Err(Unreadable::Damaged),
     }
 }

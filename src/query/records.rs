@@ -1,0 +1,118 @@
+//! The records of one operation in the order of (time, source, id, position), out
+//! of rows that each hold one record or a chunk of them. Chunks of different cuts
+//! may overlap, so they are merged: a chunk is opened when its first record is due.
+
+use crate::store::keys;
+use crate::store::{Direction, Error, Family, Result, View};
+use crate::wire::cloudevent;
+use crate::wire::record_v1::{self, Record};
+use bytes::Bytes;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::ControlFlow;
+
+/// Shown each record with the key that a row of its own would have.
+pub type Visit<'v> = dyn FnMut(&[u8], Record) -> Result<ControlFlow<()>> + 'v;
+
+/// Waits until all that lies before it has been shown.
+struct Waiting {
+    key: Vec<u8>,
+    record: Record,
+}
+
+impl PartialEq for Waiting {
+    fn eq(&self, other: &Waiting) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Waiting {}
+
+impl PartialOrd for Waiting {
+    fn partial_cmp(&self, other: &Waiting) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Waiting {
+    fn cmp(&self, other: &Waiting) -> std::cmp::Ordering {
+        self.key.cmp(&other.key)
+    }
+}
+
+/// All of them, until the visitor has enough. Memory is bounded by the chunks that
+/// overlap.
+pub fn scan(view: &dyn View, operation_id: &str, visit: &mut Visit) -> Result<()> {
+    let mut merge = Merge {
+        operation_id,
+        waiting: BinaryHeap::new(),
+        visit,
+    };
+    let range = keys::of_operation(operation_id);
+    // Raised inside the visitor of rows, which has no way to return it.
+    let mut outcome = Ok(ControlFlow::Continue(()));
+    view.scan(
+        Family::History,
+        &range.start..&range.end,
+        Direction::Forward,
+        &mut |key, row| {
+            outcome = merge.row(key, row);
+            match outcome {
+                Ok(flow) => flow,
+                Err(_) => ControlFlow::Break(()),
+            }
+        },
+    )?;
+    if outcome?.is_continue() {
+        // Whether the visitor had enough makes no difference any more.
+        let _ = merge.show_before(None)?;
+    }
+    Ok(())
+}
+
+struct Merge<'m, 'v> {
+    operation_id: &'m str,
+    waiting: BinaryHeap<Reverse<Waiting>>,
+    visit: &'m mut Visit<'v>,
+}
+
+impl Merge<'_, '_> {
+    fn row(&mut self, key: &[u8], row: &[u8]) -> Result<ControlFlow<()>> {
+        if self.show_before(Some(key))?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        let (_, at) = keys::split_history(key).ok_or_else(|| self.damaged())?;
+        let row = Bytes::copy_from_slice(row);
+        let records = record_v1::decode_history(&row, at).map_err(|_| self.damaged())?;
+        let mut records = records.into_iter();
+        // The first is the one that the row is named by.
+        let (_, first) = records.next().ok_or_else(|| self.damaged())?;
+        for (at, record) in records {
+            let event = cloudevent::decode(&record).map_err(|_| self.damaged())?;
+            let key = keys::history(self.operation_id, &event.key, at);
+            drop(event);
+            self.waiting.push(Reverse(Waiting { key, record }));
+        }
+        (self.visit)(key, first)
+    }
+
+    /// Shows what waits and comes before this key, or everything.
+    fn show_before(&mut self, key: Option<&[u8]>) -> Result<ControlFlow<()>> {
+        while let Some(Reverse(next)) = self.waiting.peek() {
+            if key.is_some_and(|key| &next.key[..] > key) {
+                break;
+            }
+            let Some(Reverse(Waiting { key, record })) = self.waiting.pop() else {
+                break;
+            };
+            if (self.visit)(&key, record)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn damaged(&self) -> Error {
+        Error::Corrupt(format!("the history of {}", self.operation_id))
+    }
+}
