@@ -1,8 +1,8 @@
 """Evaluates the dashboard and the alerts in a Prometheus that has seen a ledger at work.
 
-usage: try-queries.py PROMETHEUS_URL INSTANCE BEGAN SETTLED ENDED METRICS
-By deploy/try-queries. The times are Unix seconds: up to SETTLED the ledger was well again, up to
-ENDED worse was done to it. METRICS is a file with its /metrics of then.
+usage: try-queries.py PROMETHEUS_URL INSTANCE BEGAN SETTLED ENDED FOLDER
+By deploy/try-queries. The times are Unix seconds: at SETTLED the ledger was well again, until ENDED
+worse was done to it. FOLDER has its /metrics of SETTLED and, of several moments, the alerts.
 """
 
 import json
@@ -16,8 +16,9 @@ from pathlib import Path
 
 DASHBOARD = json.loads(Path("deploy/grafana/opledger.json").read_text())
 
-# Four times the interval of deploy/prometheus.yml, as Grafana has it.
-RATE_INTERVAL = "40s"
+# More than the 5 s of librdkafka's reports, and less than the outage, so that there are
+# times without any event: what is NaN then would be shown as NaN.
+RATE_INTERVAL = "10s"
 
 # These have no series before it happens, and here it does not.
 RIGHTLY_EMPTY = {
@@ -34,6 +35,19 @@ MUST_BE_TRUE = {
     "OpledgerFails",
     "OpledgerTurnsAway",
 }
+# What has to be more than 0 at some time, and not just to be there.
+MUST_RISE = {
+    "opledger_events_applied_total",
+    "opledger_projector_lag_records",
+    "opledger_partition_lag_records",
+    "opledger_dead_letters_total",
+    "opledger_anomalies",
+    "opledger_terminal_revised_total",
+    "opledger_clock_ahead_total",
+    "opledger_log_first_offset",
+    "opledger_kafka_request_errors_total",
+    "opledger_kafka_queue_records",
+}
 # Metrics that are on no panel, and why.
 LEFT_OUT = {}
 
@@ -46,12 +60,12 @@ class Prometheus:
         self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def ask(self, path, **parameters):
-        data = urllib.parse.urlencode(parameters).encode()
+        url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
-            with self.opener.open(f"{self.url}/api/v1/{path}", data, timeout=30) as answer:
+            with self.opener.open(url, timeout=30) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
-            problems.append(f"{parameters['query']}: {error.read().decode()}")
+            problems.append(f"{parameters.get('query', path)}: {error.read().decode()}")
             return {"result": []}
 
     def at(self, expression, time):
@@ -63,7 +77,7 @@ class Prometheus:
 
 
 def panels():
-    """(title, reference, expression, legend) of every query, and the text of the variables' queries."""
+    """(title, expression, legend) of every query."""
     for panel in DASHBOARD["panels"]:
         for target in panel.get("targets", []):
             yield f"{panel['title']} {target['refId']}", target["expr"], target.get("legendFormat", "")
@@ -86,10 +100,10 @@ def name(labels):
 
 
 def sample(series):
-    """One that says something, if there is one."""
+    """The highest."""
     if not series:
         return "-"
-    labels, value = max(series, key=lambda one: -math.inf if math.isnan(one[1]) else abs(one[1]))
+    labels, value = max(series, key=lambda one: -math.inf if math.isnan(one[1]) else one[1])
     return f"{shown(value)} {name(labels)}"
 
 
@@ -102,7 +116,7 @@ def row(*cells):
 
 
 def try_dashboard(prometheus, instance, began, settled):
-    row("panel", "query", "series at the end", "ever", "value at the end", "range")
+    row("panel", "query", "series", "at the end", "lowest", "highest")
     row(*["---"] * 6)
     pattern = re.escape(instance).replace("\\", "\\\\")
     for title, expression, legend in panels():
@@ -110,11 +124,15 @@ def try_dashboard(prometheus, instance, began, settled):
         now = prometheus.at(query, settled)
         ever = prometheus.during(query, began, settled)
         numbers = [value for _, values in ever for value in values]
-        row(title, f"`{expression}`", len(now), len(ever), sample(now), spread(numbers) if numbers else "-")
+        highest = sample([(labels, max(values)) for labels, values in ever])
+        row(title, f"`{expression}`", len(ever), len(now), shown(min(numbers)) if numbers else "-", highest)
         if not ever and not excuse(query) and not title.startswith("annotation"):
             problems.append(f"panel {title}: no series")
-        if any(math.isinf(number) for number in numbers):
-            problems.append(f"panel {title}: infinite")
+        if not all(math.isfinite(number) for number in numbers):
+            problems.append(f"panel {title}: NaN or infinite")
+        rises = any(metric in query for metric in MUST_RISE)
+        if rises and not any(number > 0 for number in numbers):
+            problems.append(f"panel {title}: never more than 0")
         if any(number < 0 for number in numbers):
             problems.append(f"panel {title}: negative")
         for label in re.findall(r"\{\{(\w+)\}\}", legend):
@@ -122,8 +140,18 @@ def try_dashboard(prometheus, instance, began, settled):
                 problems.append(f"panel {title}: its legend names {label}, which a series does not have")
 
 
+def try_variables(prometheus, instance):
+    for variable in DASHBOARD["templating"]["list"]:
+        if variable["type"] != "query":
+            continue
+        if found := re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]):
+            values = prometheus.ask(f"label/{found[2]}/values", **{"match[]": found[1]})
+            if values != [instance]:
+                problems.append(f"variable {variable['name']}: {values}")
+
+
 def try_alerts(prometheus, began, ended):
-    row("alert", "series ever true", "seconds true", "value", "the worst of its operands")
+    row("alert", "series ever true", "seconds true", "value", "series of its operands")
     row(*["---"] * 5)
     groups = prometheus.ask("rules", type="alert")["groups"]
     for rule in (rule for group in groups for rule in group["rules"]):
@@ -145,6 +173,18 @@ def try_alerts(prometheus, began, ended):
             problems.append(f"alert {alert}: was never true")
 
 
+def show_alerts(folder):
+    """What people would be told; a name of a label that is not there leaves a hole."""
+    row("when", "alert", "summary")
+    row(*["---"] * 3)
+    for moment in ("outage", "settled", "halted", "down"):
+        for alert in json.loads((folder / f"alerts-{moment}.json").read_text())["data"]["alerts"]:
+            summary, description = alert["annotations"]["summary"], alert["annotations"]["description"]
+            row(moment, f"{alert['labels']['alertname']} {alert['state']}", summary)
+            if "<no value>" in summary + description or "error expanding" in summary + description:
+                problems.append(f"alert {alert['labels']['alertname']}: {summary}: {description}")
+
+
 def check_coverage(metrics):
     families = dict(re.findall(r"^# TYPE (\w+) (\w+)$", metrics, re.M))
     described = set(re.findall(r"^# HELP (\w+) ", metrics, re.M))
@@ -162,13 +202,16 @@ def check_coverage(metrics):
 
 
 def main():
-    url, instance, began, settled, ended, metrics = sys.argv[1:]
+    url, instance, began, settled, ended, folder = sys.argv[1:]
     prometheus = Prometheus(url)
+    try_variables(prometheus, instance)
     try_dashboard(prometheus, instance, began, settled)
     print()
     try_alerts(prometheus, began, ended)
     print()
-    check_coverage(Path(metrics).read_text())
+    show_alerts(Path(folder))
+    print()
+    check_coverage((Path(folder) / "metrics").read_text())
     for problem in problems:
         print(f"try-queries: {problem}", file=sys.stderr)
     sys.exit(1 if problems else 0)

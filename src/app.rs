@@ -70,12 +70,18 @@ pub enum Log {
 }
 
 impl Log {
-    /// What `config` names; only the embedded one needs the folder. `create` allows
-    /// missing topics to be made.
-    pub fn open(config: &Config, folder: Option<&DataFolder>, create: bool) -> Result<Log, Error> {
+    /// What `config` names; only the embedded one needs the folder.
+    pub fn open(
+        config: &Config,
+        folder: Option<&DataFolder>,
+        topics: Topics,
+    ) -> Result<Log, Error> {
         Ok(match folder.filter(|_| !uses_kafka(config)) {
+            Some(folder) if topics == Topics::MakeBeside && !folder.has_log() => {
+                Err(folder.no_log())?
+            }
             Some(folder) => Log::Embedded(Arc::new(open_embedded(config, &folder.log())?)),
-            None => Log::Kafka(Arc::new(Kafka::open(kafka(config, create))?)),
+            None => Log::Kafka(Arc::new(Kafka::open(kafka(config, topics))?)),
         })
     }
 
@@ -96,19 +102,31 @@ impl Log {
     }
 }
 
+/// What may be made on a cluster where it is missing, if the configuration wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topics {
+    /// All, for a store that is new.
+    Make,
+    /// Not the events' topic, for a store that has events: it would be another log.
+    MakeBeside,
+    /// Nothing, for a command that only looks or sends.
+    Leave,
+}
+
 pub fn uses_kafka(config: &Config) -> bool {
     !config.kafka.bootstrap.is_empty()
 }
 
-pub fn kafka(config: &Config, create: bool) -> kafka::Settings {
+pub fn kafka(config: &Config, topics: Topics) -> kafka::Settings {
     let (kafka, options) = (&config.kafka, &config.kafka_options);
     kafka::Settings {
         bootstrap: kafka.bootstrap.clone(),
         topic: kafka.topic.clone(),
-        create: (create && kafka.create_topics).then_some(NewTopics {
+        create: (topics != Topics::Leave && kafka.create_topics).then_some(NewTopics {
             partitions: kafka.partitions,
             replication: (kafka.replication > 0).then_some(kafka.replication),
         }),
+        is_known: topics == Topics::MakeBeside,
         group: kafka.group.clone(),
         options: options.all.0.clone(),
         producer: options.producer.0.clone(),
@@ -159,8 +177,8 @@ pub fn rules(config: &Config) -> Rules {
     }
 }
 
-/// The time of day, for arrivals.
-fn wall_clock() -> Timestamp {
+/// The time of day.
+pub fn wall_clock() -> Timestamp {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -180,8 +198,11 @@ impl Ledger {
         )?);
         // Known before the first read, whether or not the projector will run.
         let held = meta::held(&*store)?;
-        // A topic that is made anew would be another log than the store's.
-        let log = Log::open(&config, Some(&folder), held.is_none())?;
+        let topics = match held {
+            None => Topics::Make,
+            Some(_) => Topics::MakeBeside,
+        };
+        let log = Log::open(&config, Some(&folder), topics)?;
         let progress = Arc::new(Progress::new(held));
         let settings = Settings {
             limits: Limits {

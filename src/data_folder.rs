@@ -18,8 +18,8 @@ pub enum Error {
     #[error("{path} is in use by another opledger process: stop it, or choose another data folder")]
     InUse { path: PathBuf },
     #[error(
-        "{path} holds no event log: nothing is folded from nothing; name another data folder, or \
-         bring its log/ back from a copy"
+        "{path} holds no event log: nothing is folded from nothing; name another data folder, bring \
+         its log/ back from a copy, or give --kafka if its log is there"
     )]
     NoLog { path: PathBuf },
     #[error("{path} cannot be used as data folder: {source}")]
@@ -65,13 +65,22 @@ impl DataFolder {
     /// Takes a folder that has a log. A mistyped name must not become a new ledger,
     /// nor a lost log an empty store in the place of a full one.
     pub fn open_existing(path: &Path) -> Result<DataFolder, Error> {
-        // RocksDB keeps the name of its manifest in this file.
-        if !path.join("log").join("CURRENT").exists() {
+        if !has_log(path) {
             return Err(Error::NoLog {
                 path: path.to_owned(),
             });
         }
         DataFolder::open(path)
+    }
+
+    pub fn has_log(&self) -> bool {
+        has_log(&self.path)
+    }
+
+    pub fn no_log(&self) -> Error {
+        Error::NoLog {
+            path: self.path.clone(),
+        }
     }
 
     pub fn log(&self) -> PathBuf {
@@ -117,6 +126,11 @@ impl DataFolder {
         remove(&new)?;
         remove(&old)
     }
+}
+
+/// RocksDB keeps the name of its manifest in this file.
+fn has_log(path: &Path) -> bool {
+    path.join("log").join("CURRENT").exists()
 }
 
 fn remove(path: &Path) -> io::Result<()> {

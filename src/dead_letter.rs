@@ -98,7 +98,7 @@ fn forward(db: &dyn Db, topic: &dyn DeadLetters, stop: &Stop) -> Result<(), Stri
         let count = |state, count: usize| {
             metrics::gauge!("opledger_dead_letters_unsent", "state" => state).set(count as f64);
         };
-        count("pending", due.pending.len());
+        count("pending", due.pending_in_all);
         count("refused", due.refused);
         if due.pending.is_empty() || stop.is_told() {
             return Ok(());
@@ -113,12 +113,14 @@ fn forward(db: &dyn Db, topic: &dyn DeadLetters, stop: &Stop) -> Result<(), Stri
 struct Due {
     /// The first of them.
     pending: Vec<Position>,
+    pending_in_all: usize,
     refused: usize,
 }
 
 fn due(db: &dyn Db) -> store::Result<Due> {
     let mut due = Due {
         pending: Vec::new(),
+        pending_in_all: 0,
         refused: 0,
     };
     store::view(db, |view| {
@@ -129,13 +131,15 @@ fn due(db: &dyn Db) -> store::Result<Due> {
             Direction::Forward,
             &mut |key, why| {
                 match keys::position_of(key) {
-                    Some(at) if why.is_empty() => due.pending.push(at),
+                    Some(at) if why.is_empty() => {
+                        due.pending_in_all += 1;
+                        if due.pending.len() < AT_ONCE {
+                            due.pending.push(at);
+                        }
+                    }
                     Some(_) | None => due.refused += 1,
                 }
-                match due.pending.len() < AT_ONCE {
-                    true => ControlFlow::Continue(()),
-                    false => ControlFlow::Break(()),
-                }
+                ControlFlow::Continue(())
             },
         )
     })?;

@@ -5,7 +5,7 @@ mod support;
 
 use bytes::Bytes;
 use jsonschema::Validator;
-use opledger::app::{LOG_MEMORY, Log};
+use opledger::app::{LOG_MEMORY, Log, Topics};
 use opledger::config::Config;
 use opledger::data_folder::DataFolder;
 use opledger::domain::{Operation, Timestamp};
@@ -226,7 +226,7 @@ fn log_with_poison(folder: &std::path::Path) {
     let config = Config::default();
     // Makes the log, as `serve` does.
     let owned = DataFolder::open(folder).unwrap();
-    drop(Log::open(&config, Some(&owned), false).unwrap());
+    drop(Log::open(&config, Some(&owned), Topics::Make).unwrap());
     drop(owned);
     let event = json!({"specversion": "1.0", "id": "e", "source": "/w", "subject": "op",
         "type": "opledger.operation.started.v1", "time": "2024-05-06T07:08:09Z"});

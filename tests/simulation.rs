@@ -19,10 +19,8 @@ use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
 use opledger::query::{Page, document, history};
 use opledger::store::memory::{Fault, Memory};
-use opledger::store::{Db, Family, keys};
-use opledger::wire::cloudevent;
+use opledger::store::{Db, Family};
 use opledger::wire::position::{LogId, Position, Positions};
-use opledger::wire::record_v1;
 use opledger::wire::record_v1::{Headers, Record};
 use opledger::wire::time::TimeStyle;
 use serde_json::{Value, json};
@@ -32,6 +30,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::generate::{self, Rng};
 use support::reference;
+use support::rows::one_by_one;
 
 #[test]
 fn every_seed_gives_what_a_plain_fold_gives() {
@@ -531,28 +530,6 @@ fn check_document(db: &dyn Db, id: &str, events: &[Value]) {
     let served = document::read(db, id, &TimeStyle::default()).expect("readable");
     let served = served.map(|bytes| serde_json::from_slice::<Value>(&bytes).expect("JSON"));
     assert_eq!(served, reference::document(events), "the document of {id}");
-}
-
-type Row = (Family, Vec<u8>, Vec<u8>);
-
-/// How records are gathered into rows of the history depends on the cuts, and on
-/// nothing else: each as if it had a row of its own.
-fn one_by_one(rows: Vec<Row>) -> Vec<Row> {
-    let mut all = Vec::new();
-    for (family, key, value) in rows {
-        if family != Family::History {
-            all.push((family, key, value));
-            continue;
-        }
-        let (_, at) = keys::split_history(&key).expect("a key of ours");
-        let records = record_v1::decode_history(&Bytes::from(value), at).expect("a row of ours");
-        for (at, record) in records {
-            let event = cloudevent::decode(&record).expect("an event");
-            let key = keys::history(&event.operation_id, &event.key, at);
-            all.push((family, key, record_v1::encode(&record)));
-        }
-    }
-    all
 }
 
 fn check_history(db: &dyn Db, id: &str, events: &[Value]) {

@@ -1,4 +1,4 @@
-"""Bars of a table's main figure, with the spread as a line, written as SVG by hand."""
+"""A table's main figure as bars, with the spread as a line, written as SVG by hand."""
 
 import math
 from html import escape
@@ -38,9 +38,15 @@ def bars(table):
         end = LABELS + scale(figure["most"])
         share = table["rows"][name].get("of the limit")
         beside = short(figure["median"]) + (f"  ({share:.2g} × limit)" if share and name != limit else "")
+        out += [*label(name, middle)]
+        if logarithmic:
+            # The length of a bar would say nothing: it begins nowhere in particular.
+            out.append(f'<line x1="{LABELS}" y1="{middle}" x2="{LABELS + width:.1f}" y2="{middle}" stroke="#cbd2d9" stroke-dasharray="2 3"/>')
+            out.append(f'<circle cx="{LABELS + width:.1f}" cy="{middle}" r="7" fill="{COLOURS[kind]}"/>')
+            width += 7
+        else:
+            out.append(f'<rect x="{LABELS}" y="{y}" width="{width:.1f}" height="{BAR}" fill="{COLOURS[kind]}"/>')
         out += [
-            f'<text x="{LABELS - 10}" y="{middle + 4}" text-anchor="end">{escape(shortened(name))}</text>',
-            f'<rect x="{LABELS}" y="{y}" width="{width:.1f}" height="{BAR}" fill="{COLOURS[kind]}"/>',
             f'<line x1="{LABELS + scale(figure["least"]):.1f}" y1="{middle}" x2="{end:.1f}" y2="{middle}" stroke="#1f2933" stroke-width="2"/>',
             f'<text x="{max(end, LABELS + width) + 8:.1f}" y="{middle + 4}">{beside}</text>',
         ]
@@ -83,5 +89,13 @@ def short(value):
     return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
 
 
-def shortened(name):
-    return name if len(name) <= 42 else name[:40] + "…"
+def label(name, middle):
+    """In two lines if it is long."""
+    words, first = name.split(" "), []
+    while words and len(" ".join([*first, words[0]])) <= 38:
+        first.append(words.pop(0))
+    lines = [" ".join(first), " ".join(words)] if words else [name]
+    size = 13 if len(lines) == 1 else 11
+    for at, text in enumerate(lines):
+        y = middle + 4 + (at - (len(lines) - 1) / 2) * 12
+        yield f'<text x="{LABELS - 10}" y="{y}" text-anchor="end" font-size="{size}">{escape(text)}</text>'

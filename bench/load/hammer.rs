@@ -27,6 +27,9 @@ pub struct Options {
     connections: usize,
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// Seconds before that, which do not count
+    #[arg(long, default_value_t = 1)]
+    warming: u64,
 }
 
 pub async fn measure(options: &Options) -> anyhow::Result<Report> {
@@ -54,13 +57,12 @@ pub async fn measure(options: &Options) -> anyhow::Result<Report> {
             ("seconds", json!(options.seconds)),
         ],
     );
-    hammer(&target, &requests, usize::MAX, connections, WARMING).await?;
+    let warming = Duration::from_secs(options.warming);
+    hammer(&target, &requests, usize::MAX, connections, warming).await?;
     let found = hammer(&target, &requests, usize::MAX, connections, seconds).await?;
     report.row("read", found.cells());
     Ok(report)
 }
-
-pub const WARMING: Duration = Duration::from_secs(1);
 
 pub type Requests = Arc<Vec<Vec<u8>>>;
 

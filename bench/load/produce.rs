@@ -56,7 +56,7 @@ pub async fn batch_by_batch(topic: &Topic, records: &Records) -> anyhow::Result<
         .set("acks", "all")
         .set("enable.idempotence", "true")
         // Of 0 to 5 ms the fastest here: batches of several senders go together.
-        .set("linger.ms", "1")
+        .set("linger.ms", std::env::var("LINGER").unwrap_or("1".into()))
         .set("partitioner", "murmur2_random")
         .create()?;
     let started = Instant::now();

@@ -205,8 +205,10 @@ impl Topic {
             let mut taken = 0;
             let mut first = None;
             while taken < records {
+                // It waits for as many as it is asked for: never for more than will come.
+                let wanted = AT_ONCE.min(records - taken);
                 let came =
-                    rdk::rd_kafka_consume_batch_queue(queue, 100, messages.as_mut_ptr(), AT_ONCE);
+                    rdk::rd_kafka_consume_batch_queue(queue, 100, messages.as_mut_ptr(), wanted);
                 ensure!(came >= 0, "the queue failed");
                 messages.set_len(came as usize);
                 taken += messages.len();

@@ -1,8 +1,10 @@
 //! `opledger config`: checks the configuration, or shows what is in force. And
 //! how every command that works on a data folder finds its settings.
 
+use crate::app;
 use crate::cli::failure::Failure;
 use crate::config::{Config, Overrides, variables};
+use crate::event_log::kafka::Kafka;
 use clap::{Subcommand, ValueHint};
 use std::path::PathBuf;
 
@@ -35,6 +37,8 @@ pub struct Source {
     config: Option<PathBuf>,
 }
 
+const NO_CLUSTER: &str = "--topic names a topic of no cluster: give --kafka as well";
+
 /// Where the workers' log is, if it is not the embedded one.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct KafkaFlags {
@@ -48,8 +52,12 @@ pub struct KafkaFlags {
 }
 
 impl KafkaFlags {
-    pub fn is_given(&self) -> bool {
-        self.kafka.is_some()
+    /// For a command that uses Kafka only if it is told so by a flag.
+    pub fn is_given(&self) -> Result<bool, Failure> {
+        match (&self.kafka, &self.topic) {
+            (None, Some(_)) => Err(Failure::Usage(NO_CLUSTER.into())),
+            (kafka, _) => Ok(kafka.is_some()),
+        }
     }
 
     pub fn overrides(self) -> Overrides {
@@ -63,15 +71,23 @@ impl KafkaFlags {
 
 impl Source {
     pub fn load(&self, flags: Overrides) -> Result<Config, Failure> {
+        let has_topic = flags.topic.is_some();
         let loaded = Config::load(self.config.as_deref(), variables(), flags);
-        loaded.map_err(|error| Failure::Configuration(error.to_string()))
+        let config = loaded.map_err(|error| Failure::Configuration(error.to_string()))?;
+        if has_topic && !app::uses_kafka(&config) {
+            return Err(Failure::Usage(NO_CLUSTER.into()));
+        }
+        Ok(config)
     }
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
     match args.action {
         Action::Check(source) => {
-            source.load(Overrides::default())?;
+            let config = source.load(Overrides::default())?;
+            // Only librdkafka knows its options.
+            let checked = Kafka::check(&app::kafka(&config, app::Topics::Leave));
+            checked.map_err(app::Error::Kafka)?;
             println!("the configuration is valid");
         }
         Action::Show(source) => print!("{}", source.load(Overrides::default())?.show()),

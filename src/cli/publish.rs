@@ -92,7 +92,7 @@ impl Args {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let kafka = match args.kafka.is_given() {
+    let kafka = match args.kafka.is_given()? {
         true => Some(args.settings.load(args.kafka.clone().overrides())?),
         false => None,
     };

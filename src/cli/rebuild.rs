@@ -1,6 +1,6 @@
 //! `opledger rebuild`: makes the store anew from the log, off line.
 
-use crate::app::{self, Log};
+use crate::app::{self, Log, Topics};
 use crate::audit::rebuild::{self, fold_all};
 use crate::cli::config::{KafkaFlags, Source};
 use crate::cli::failure::Failure;
@@ -48,7 +48,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     } else {
         DataFolder::open_existing(&config.data)?
     };
-    let log = Log::open(&config, Some(&folder), false)?.port();
+    let log = Log::open(&config, Some(&folder), Topics::Leave)?.port();
     let identity = log.identify()?;
     let ends = log.bounds()?;
     let records = ends.values().map(|bounds| bounds.end - bounds.first).sum();

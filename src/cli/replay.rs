@@ -1,6 +1,6 @@
 //! `opledger replay`: what a log or a file of events amounts to, without a server.
 
-use crate::app::{self, Log};
+use crate::app::{self, Log, Topics};
 use crate::audit::file::Lines;
 use crate::audit::rebuild::fold_all;
 use crate::audit::replay::{self, write_document, write_documents};
@@ -74,7 +74,8 @@ pub struct Args {
 /// Where a range of the log begins or ends.
 #[derive(Debug, Clone)]
 enum Edge {
-    At(Positions),
+    /// With the log that they mean something in, if it was given.
+    At(Option<LogId>, Positions),
     Time(Timestamp),
 }
 
@@ -91,7 +92,10 @@ impl FromStr for Edge {
             false => format!("{};{text}", NO_LOG).parse::<Token>(),
         };
         match token {
-            Ok(token) => Ok(Edge::At(token.positions)),
+            Ok(token) => Ok(Edge::At(
+                (token.log != NO_LOG).then_some(token.log),
+                token.positions,
+            )),
             Err(_) => Err("neither positions (0:120,3:7) nor a time (RFC 3339)".into()),
         }
     }
@@ -163,32 +167,46 @@ fn fold_log(store: &Rocks, config: &Config, args: &Args) -> Result<u64, Failure>
         true => None,
         false => Some(DataFolder::open_existing(&config.data)?),
     };
-    let log = Log::open(config, folder.as_ref(), false)?;
+    let log = Log::open(config, folder.as_ref(), Topics::Leave)?;
     let port = log.port();
     let identity = port.identify()?;
     let bounds = port.bounds()?;
     let mut after = Positions::new();
     let mut ends: BTreeMap<u32, u64> = bounds.iter().map(|(p, b)| (*p, b.end)).collect();
+    for edge in [&args.from, &args.to].into_iter().flatten() {
+        if let Edge::At(Some(log), _) = edge
+            && *log != identity.id
+        {
+            let found = &identity;
+            let why = format!("the positions are of the log {log}, this is the log {found}");
+            return Err(Failure::Refused(why));
+        }
+    }
     let mut begin_at = |first: BTreeMap<u32, u64>| {
-        let before = first
-            .into_iter()
-            .filter_map(|(p, at)| Some((p, at.checked_sub(1)?)));
+        let within = |partition: u32, at: u64| match bounds.get(&partition) {
+            Some(bounds) => at.min(bounds.end),
+            None => at,
+        };
+        let before = first.into_iter();
+        let before = before.filter_map(|(p, at)| Some((p, within(p, at).checked_sub(1)?)));
         after.extend(before.filter(|(p, at)| bounds.get(p).is_some_and(|b| *at >= b.first)));
     };
     match &args.from {
         None => {}
-        Some(Edge::At(positions)) => begin_at(positions.clone()),
+        Some(Edge::At(_, positions)) => begin_at(positions.clone()),
         Some(Edge::Time(time)) => begin_at(log.offsets_at(*time)?),
     }
     match &args.to {
         None => {}
-        Some(Edge::At(positions)) => ends.retain(|partition, end| match positions.get(partition) {
-            None => false,
-            Some(last) => {
-                *end = (*end).min(last + 1);
-                true
-            }
-        }),
+        Some(Edge::At(_, positions)) => {
+            ends.retain(|partition, end| match positions.get(partition) {
+                None => false,
+                Some(last) => {
+                    *end = (*end).min(last.saturating_add(1));
+                    true
+                }
+            })
+        }
         Some(Edge::Time(time)) => {
             let behind = log.offsets_at(*time)?;
             ends.retain(|partition, end| {

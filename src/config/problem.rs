@@ -12,9 +12,16 @@ pub(super) const MASK: &str = "********";
 /// Whether the value behind this key (or variable) must not be shown.
 pub(super) fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    ["password", "secret", "token", "passphrase"]
-        .iter()
-        .any(|word| key.contains(word))
+    [
+        "password",
+        "secret",
+        "token",
+        "passphrase",
+        "key.pem",
+        "jaas",
+    ]
+    .iter()
+    .any(|word| key.contains(word))
 }
 
 /// Where a setting came from, in ascending precedence.

@@ -40,6 +40,9 @@ pub struct Settings {
     pub topic: String,
     /// Makes the topics that are missing; `None` does not.
     pub create: Option<NewTopics>,
+    /// The store has events of the topic already: one that is made anew would be
+    /// another log, so only the one for dead letters is made.
+    pub is_known: bool,
     /// The consumer group whose offsets are committed for lag tools.
     pub group: String,
     /// librdkafka's, for all clients, for the producer, for the consumers.
@@ -82,6 +85,11 @@ pub struct Kafka {
 }
 
 impl Kafka {
+    /// Whether librdkafka takes the options, without making anything.
+    pub fn check(settings: &Settings) -> Result<(), BadOptions> {
+        client::check(settings)
+    }
+
     /// Connects in the background: a cluster that cannot be reached is no error here.
     pub fn open(settings: Settings) -> Result<Kafka, BadOptions> {
         client::check(&settings)?;
@@ -104,7 +112,7 @@ impl Kafka {
     }
 
     async fn publish(&self, records: Vec<NewRecord>) -> Result<Published, PublishError> {
-        if let Some(trouble) = self.trouble() {
+        if let Some(trouble) = self.inspector.trouble() {
             return Err(PublishError::Rejected(trouble));
         }
         let log = match self.id() {
@@ -155,7 +163,8 @@ impl EventLog for Kafka {
     }
 
     fn trouble(&self) -> Option<String> {
-        self.inspector.trouble()
+        let inspector = &self.inspector;
+        inspector.trouble().or_else(|| inspector.leaderless())
     }
 
     fn max_record(&self) -> Option<usize> {

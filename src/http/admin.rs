@@ -72,11 +72,15 @@ fn notes(app: &App) -> Vec<String> {
     };
     let note = |(partition, offset)| {
         format!(
-            "partition {partition} began at offset {offset} when the store was made: the history \
+            "partition {partition} began at offset {offset} when the store met it: the history \
              before that is not here"
         )
     };
-    begins.into_iter().map(note).collect()
+    begins
+        .into_iter()
+        .filter(|(_, offset)| *offset > 0)
+        .map(note)
+        .collect()
 }
 
 /// How far the store is in one partition of the log.

@@ -32,6 +32,16 @@ pub enum Halt {
         first: u64,
     },
     #[error(
+        "partition {partition} now begins at offset {first}, and the store has applied nothing of it \
+         from offset {begin} on: records in between were never seen; restore them, or run \
+         `opledger rebuild`"
+    )]
+    GoneUnseen {
+        partition: u32,
+        begin: u64,
+        first: u64,
+    },
+    #[error(
         "partition {partition} holds another record at offset {offset} than the store has applied \
          (stored {stored}, found {found}): the log was cut off and written anew; bring it back, or \
          run `opledger rebuild` to accept what is there now"

@@ -129,7 +129,12 @@ fn anchors(db: &dyn Db) -> store::Result<Anchors> {
 
 /// Whether this is the log that the store was folded from, and still has what
 /// comes next: its identity, its bounds, and the last record of each partition.
-pub fn check(log: &dyn EventLog, stored: &Identity, anchors: &Anchors) -> Result<(), OpenError> {
+pub fn check(
+    log: &dyn EventLog,
+    stored: &Identity,
+    anchors: &Anchors,
+    beginnings: &Positions,
+) -> Result<(), OpenError> {
     let found = log.identify()?;
     if found.id != stored.id {
         Err(Halt::OtherLog {
@@ -138,7 +143,7 @@ pub fn check(log: &dyn EventLog, stored: &Identity, anchors: &Anchors) -> Result
         })?;
     }
     let bounds = log.bounds()?;
-    check_bounds(&positions(anchors), &bounds)?;
+    check_bounds(&positions(anchors), beginnings, &bounds)?;
     let is_kept = |partition: &u32, offset: u64| bounds[partition].first <= offset;
     let marked: BTreeMap<u32, (u64, Mark)> = anchors
         .iter()
@@ -177,7 +182,26 @@ pub fn check(log: &dyn EventLog, stored: &Identity, anchors: &Anchors) -> Result
 }
 
 /// Whether the log still has what comes after the stored positions.
-fn check_bounds(stored: &Positions, log: &BTreeMap<u32, Bounds>) -> Result<(), Halt> {
+fn check_bounds(
+    stored: &Positions,
+    beginnings: &Positions,
+    log: &BTreeMap<u32, Bounds>,
+) -> Result<(), Halt> {
+    // Known, and nothing of it applied yet.
+    for (&partition, &begin) in beginnings.iter().filter(|(p, _)| !stored.contains_key(p)) {
+        let Some(bounds) = log.get(&partition) else {
+            let count = log.len();
+            return Err(Halt::FewerPartitions { partition, count });
+        };
+        let first = bounds.first;
+        if first > begin {
+            return Err(Halt::GoneUnseen {
+                partition,
+                begin,
+                first,
+            });
+        }
+    }
     for (&partition, &offset) in stored {
         let Some(bounds) = log.get(&partition) else {
             let count = log.len();
@@ -203,8 +227,8 @@ fn check_bounds(stored: &Positions, log: &BTreeMap<u32, Bounds>) -> Result<(), H
 
 const BEGINS: &[u8] = b"begins/";
 
-/// Remembers of partitions that are new to the store where they begin, if that is
-/// not at the beginning: what was before was gone already.
+/// Remembers of partitions that are new to the store where they begin. If that is not
+/// at 0, what was before was gone already.
 pub fn note_beginnings(
     db: &dyn Db,
     anchors: &Anchors,
@@ -213,16 +237,18 @@ pub fn note_beginnings(
     let known = beginnings(db)?;
     let mut batch = Batch::default();
     for (partition, bounds) in bounds {
-        let is_new = !anchors.contains_key(partition) && !known.contains_key(partition);
-        if is_new && bounds.first > 0 {
+        if anchors.contains_key(partition) || known.contains_key(partition) {
+            continue;
+        }
+        if bounds.first > 0 {
             tracing::warn!(
                 partition,
                 offset = bounds.first,
                 "the log begins here: what was before is gone, and the history incomplete"
             );
-            let key = [BEGINS, &partition.to_be_bytes()].concat();
-            batch.put(Family::Meta, &key, &bounds.first.to_be_bytes());
         }
+        let key = [BEGINS, &partition.to_be_bytes()].concat();
+        batch.put(Family::Meta, &key, &bounds.first.to_be_bytes());
     }
     match batch.is_empty() {
         true => Ok(()),
@@ -230,8 +256,7 @@ pub fn note_beginnings(
     }
 }
 
-/// By partition, the first offset that the log still had when the store was made;
-/// only where that was not 0.
+/// By partition, the first offset that the log still had when the store met it.
 pub fn beginnings(db: &dyn Db) -> store::Result<Positions> {
     let mut beginnings = Positions::new();
     store::view(db, |view| {

@@ -168,7 +168,8 @@ impl Worker {
         projection: &mut Projection,
         backoff: &mut Backoff,
     ) -> Result<(), OpenError> {
-        meta::check(&*self.log, projection.log(), projection.anchors())?;
+        let known = meta::beginnings(&*self.db)?;
+        meta::check(&*self.log, projection.log(), projection.anchors(), &known)?;
         meta::note_beginnings(&*self.db, projection.anchors(), &self.log.bounds()?)?;
         let reader = self
             .log
@@ -177,7 +178,8 @@ impl Worker {
         let Settings { limits, rules, .. } = self.settings;
         let no_thread = |error| OpenError::Log(format!("no thread to read it: {error}"));
         let intake = Intake::start(reader, limits, rules).map_err(no_thread)?;
-        let watchdog = Watchdog::start(&self.log, projection, self.settings.check_every);
+        let known = meta::beginnings(&*self.db)?;
+        let watchdog = Watchdog::start(&self.log, projection, known, self.settings.check_every);
         let watchdog = watchdog.map_err(no_thread)?;
         self.publish(projection, &next, &watchdog);
         self.progress.set_doing(Doing::Running);

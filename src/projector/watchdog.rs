@@ -5,6 +5,7 @@ use super::cut::Projection;
 use super::halt::{Halt, OpenError};
 use super::meta::{self, Anchors};
 use crate::event_log::{EventLog, Identity};
+use crate::wire::position::Positions;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -30,6 +31,7 @@ impl Watchdog {
     pub fn start(
         log: &Arc<dyn EventLog>,
         projection: &Projection,
+        beginnings: Positions,
         every: Option<Duration>,
     ) -> std::io::Result<Watchdog> {
         let shared = Arc::new(Shared {
@@ -46,7 +48,7 @@ impl Watchdog {
                 let (shared, log) = (shared.clone(), log.clone());
                 let stored = projection.log().clone();
                 let name = std::thread::Builder::new().name("log-watchdog".into());
-                Some(name.spawn(move || shared.watch(&*log, &stored, every))?)
+                Some(name.spawn(move || shared.watch(&*log, &stored, &beginnings, every))?)
             }
         };
         Ok(Watchdog { shared, thread })
@@ -77,7 +79,13 @@ impl Drop for Watchdog {
 }
 
 impl Shared {
-    fn watch(&self, log: &dyn EventLog, stored: &Identity, every: Duration) {
+    fn watch(
+        &self,
+        log: &dyn EventLog,
+        stored: &Identity,
+        beginnings: &Positions,
+        every: Duration,
+    ) {
         loop {
             let waiting = |state: &mut State| !state.stopping;
             let state = self.lock();
@@ -89,7 +97,7 @@ impl Shared {
             // From before the look at the log, which can only have more.
             let anchors = state.anchors.clone();
             drop(state);
-            match meta::check(log, stored, &anchors) {
+            match meta::check(log, stored, &anchors, beginnings) {
                 Ok(()) => {}
                 Err(OpenError::Halt(halt)) => {
                     self.lock().halt = Some(halt);

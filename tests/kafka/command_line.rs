@@ -92,7 +92,41 @@ fn what_is_no_event_is_refused_with_its_line_before_it_is_sent() {
         text.contains("line 2") && text.contains("data.request.method"),
         "{text}"
     );
+    let mut ahead = created("c");
+    ahead["time"] = json!("2199-01-01T00:00:00Z");
+    let file = file_of(folder.path(), &[ahead]);
+    let output = opledger(&broker, &topic, &["publish", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(4));
     assert_eq!(broker.read(&topic).len(), 0);
+}
+
+#[test]
+fn a_topic_without_a_cluster_and_bad_options_are_told() {
+    let opledger = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_opledger"));
+        let output = command
+            .args(arguments)
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), text)
+    };
+    for command in [
+        &["replay"][..],
+        &["publish", "/dev/null"],
+        &["rebuild"],
+        &["serve"],
+    ] {
+        let arguments = [command, &["--topic", "other"]].concat();
+        let (status, text) = opledger(&arguments, &[]);
+        assert_eq!(status, Some(2), "{command:?}: {text}");
+        assert!(text.contains("--kafka"), "{text}");
+    }
+    let bad = [("OPLEDGER_KAFKA__PRODUCER__ACKS", "1")];
+    let (status, text) = opledger(&["config", "check"], &bad);
+    assert_eq!(status, Some(6), "{text}");
+    assert!(text.contains("kafka.producer.acks"), "{text}");
 }
 
 #[test]
@@ -129,8 +163,12 @@ fn replay_takes_ranges_by_position_and_by_time() {
     assert_eq!(replayed(&["--from", &between]), "ef");
     assert_eq!(replayed(&["--to", &between]), "abcd");
     assert_eq!(replayed(&["--from", "2199-01-01T00:00:00Z"]), "");
-    let bad = opledger(&broker, &topic, &["replay", "--from", "yesterday"]);
-    assert_eq!(bad.status.code(), Some(2));
+    assert_eq!(replayed(&["--to", "0:18446744073709551615"]), "ace");
+    assert_eq!(replayed(&["--from", "0:99,1:99"]), "");
+    for (range, status) in [("yesterday", 2), ("zzzzzzzz;0:1", 4)] {
+        let bad = opledger(&broker, &topic, &["replay", "--from", range]);
+        assert_eq!(bad.status.code(), Some(status), "{range}");
+    }
 }
 
 #[test]

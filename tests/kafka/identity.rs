@@ -226,6 +226,47 @@ fn records_that_retention_took_before_they_were_seen_halt() {
 }
 
 #[test]
+fn records_that_retention_took_before_the_first_was_seen_halt() {
+    let broker = Broker::shared();
+    let topic = broker.topic(1, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let server = ledger(folder.path(), &broker, &topic);
+    server.eventually("ready", |server| server.get("/readyz").status == 200);
+    drop(server);
+    send(&broker, &topic, 0, &ids("unseen", 5));
+    broker.forget_before(&topic, 0, 3);
+    let server = ledger(folder.path(), &broker, &topic);
+    server.eventually("halted", |server| {
+        reasons(server).contains("now begins at offset 3, and the store has applied nothing")
+    });
+    assert!(!is_there(&server, "unseen-4"));
+}
+
+#[test]
+fn a_ledger_on_kafka_is_not_taken_for_one_without() {
+    let broker = Broker::shared();
+    let topic = broker.topic(1, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let server = ledger(folder.path(), &broker, &topic);
+    send(&broker, &topic, 0, &ids("old", 1));
+    server.eventually("applied", |server| is_there(server, "old-0"));
+    server.terminate();
+    for command in ["serve", "rebuild"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_opledger"))
+            .args([command, "--data"])
+            .arg(folder.path())
+            .env("OPLEDGER_SERVER__LISTEN", "127.0.0.1:0")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(7), "{command}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("--kafka"), "{command}: {text}");
+    }
+    let server = ledger(folder.path(), &broker, &topic);
+    assert!(is_there(&server, "old-0"), "nothing was touched");
+}
+
+#[test]
 fn retention_of_what_was_applied_is_nothing_to_stop_for() {
     let broker = Broker::shared();
     let topic = broker.topic(1, &[]);

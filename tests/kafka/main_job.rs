@@ -17,6 +17,7 @@ fn settings(broker: &Broker, topic: &str) -> Settings {
         bootstrap: broker.bootstrap.clone(),
         topic: topic.into(),
         create: None,
+        is_known: false,
         group: "opledger".into(),
         options: BTreeMap::new(),
         producer: BTreeMap::new(),

@@ -72,6 +72,11 @@ fn missing_topics_are_made_when_asked_for() {
         ("KAFKA__PARTITIONS", "2"),
     ]);
     server.eventually("ready", |server| server.get("/readyz").status == 200);
+    assert_eq!(
+        broker.read(&format!("{topic}.dead-letter")).len(),
+        0,
+        "it is there"
+    );
     let token = server.publish(&[created("first")]);
     assert!(server.document("first", &token).is_some());
     let history = server.get("/v1/operations/first/events").json();

@@ -5,6 +5,7 @@
 pub mod broker;
 pub mod generate;
 pub mod reference;
+pub mod rows;
 pub mod schemas;
 pub mod server;
 pub mod small_disk;

@@ -6,9 +6,11 @@ use crate::app;
 use crate::cli::client::{Connection, Ledger, POSITION, PREFER, position};
 use crate::cli::failure::Failure;
 use crate::config::Config;
+use crate::domain::Event;
 use crate::event_log::kafka::Kafka;
 use crate::event_log::{EventLog, NewRecord, PublishError};
 use crate::wire::cloudevent::{self, BATCH};
+use crate::wire::fault::{Fault, Rule};
 use crate::wire::position::Token;
 use crate::wire::record_v1::Headers;
 use reqwest::header::CONTENT_TYPE;
@@ -25,16 +27,24 @@ pub struct Target {
 struct Topic {
     log: Kafka,
     name: String,
+    max_size: usize,
+    clock_ahead: Duration,
 }
 
 impl Target {
     /// `kafka` holds the configuration if the events go to a topic.
     pub fn new(connection: &Connection, kafka: Option<&Config>) -> Result<Target, Failure> {
         let topic = kafka.map(|config| {
-            let log = Kafka::open(app::kafka(config, false)).map_err(app::Error::Kafka)?;
+            let log =
+                Kafka::open(app::kafka(config, app::Topics::Leave)).map_err(app::Error::Kafka)?;
             let kafka = &config.kafka;
             let name = format!("kafka://{}/{}", kafka.bootstrap, kafka.topic);
-            Ok::<_, Failure>(Topic { log, name })
+            Ok::<_, Failure>(Topic {
+                log,
+                name,
+                max_size: config.events.max_size as usize,
+                clock_ahead: config.events.clock_ahead,
+            })
         });
         Ok(Target {
             ledger: Ledger::new(connection, PATIENCE)?,
@@ -132,6 +142,20 @@ impl Target {
 }
 
 impl Topic {
+    fn check<'e>(&self, event: Event<'e>, size: usize) -> Result<Event<'e>, Fault> {
+        let max = self.log.max_record().unwrap_or(self.max_size);
+        let max = max.min(self.max_size);
+        if size > max {
+            let what = format!("an event is at most {max} bytes.");
+            return Err(Fault::new(Rule::Size, "", what));
+        }
+        if event.key.time > app::wall_clock().plus(self.clock_ahead) {
+            let what = "further ahead of this machine's clock than is allowed.";
+            return Err(Fault::new(Rule::Range, "time", what));
+        }
+        Ok(event)
+    }
+
     /// Checks what the ledger would check, so that a slip becomes no dead letter.
     async fn publish(&self, batch: &Batch) -> Result<Token, Failure> {
         let events: Vec<&RawValue> = serde_json::from_slice(&batch.body)
@@ -139,6 +163,7 @@ impl Topic {
         let records = events.into_iter().enumerate().map(|(index, event)| {
             let value = batch.body.slice_ref(event.get().as_bytes());
             let checked = cloudevent::decode_structured(&value);
+            let checked = checked.and_then(|event| self.check(event, value.len()));
             let event = checked.map_err(|fault| Failure::Refused(fault.at(index).to_string()))?;
             Ok(NewRecord {
                 operation_id: event.operation_id.into_owned(),

@@ -139,9 +139,10 @@ impl Shared {
             let seen = inspector.seen();
             if let Ok(topic) = topic
                 && seen.is_some_and(|seen| seen.id == topic.id)
-                && let Ok(bounds) = inspector.look_at_bounds(topic.partitions)
             {
-                inspector.keep_bounds(bounds);
+                // Where no partition has a leader there is no answer at all.
+                let bounds = inspector.look_at_bounds(topic.partitions);
+                inspector.keep_bounds(bounds.unwrap_or_default(), topic.partitions);
             }
             if committed.elapsed() >= COMMIT_EVERY {
                 committed = Instant::now();

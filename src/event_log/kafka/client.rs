@@ -54,6 +54,18 @@ const RESERVED: &[(&str, &str)] = &[
     ("delivery.timeout.ms", "set log.publish_timeout"),
     ("message.max.bytes", "set events.max_size"),
     ("delivery.report.only.error", "every record is answered for"),
+    ("queue.buffering.max.kbytes", "set log.max_waiting"),
+    ("queue.buffering.max.messages", "set log.max_waiting"),
+    (
+        "max.poll.interval.ms",
+        "the projector may wait long for a full disk",
+    ),
+];
+
+/// Options that librdkafka knows by two names: a user's must not meet ours.
+const ALIASES: &[(&str, &str)] = &[
+    ("compression.codec", "compression.type"),
+    ("queue.buffering.max.ms", "linger.ms"),
 ];
 
 /// All bad options of all sections at once.
@@ -113,8 +125,11 @@ pub fn config(settings: &Settings, role: Role) -> ClientConfig {
     set("statistics.interval.ms", "5000".into());
     // A broker that comes back is found within this.
     set("reconnect.backoff.max.ms", "2000".into());
-    // A leader that has moved, too: the default waits for 300 seconds on a cold topic.
-    set("topic.metadata.refresh.interval.ms", "30000".into());
+    // Half of it lies between two tries of any broker: the default keeps a core busy
+    // while none is there.
+    set("reconnect.backoff.ms", "500".into());
+    // A leader, or whoever is asked about topics, that has moved, too.
+    set("topic.metadata.refresh.interval.ms", "2000".into());
     set("socket.nagle.disable", "true".into());
     set("log.connection.close", "false".into());
     let own = match role {
@@ -142,8 +157,13 @@ pub fn config(settings: &Settings, role: Role) -> ClientConfig {
         }
     };
     for (name, value) in settings.options.iter().chain(own) {
-        set(name, value.clone());
+        let alias = ALIASES.iter().find(|(alias, _)| alias == name);
+        config.remove(alias.map_or("", |(_, ours)| ours));
+        config.set(name, value.clone());
     }
+    let mut set = |name: &str, value: String| {
+        config.set(name, value);
+    };
     // What the promises rest on comes last.
     set("bootstrap.servers", settings.bootstrap.clone());
     match role {
@@ -192,6 +212,17 @@ impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let client = self.role.name();
         match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning
+                // Each try of a connection while a broker is away, which the projector
+                // tells once.
+                if matches!(facility, "FAIL" | "ERROR") =>
+            {
+                tracing::debug!(client, facility, "{message}");
+            }
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
             | RDKafkaLogLevel::Critical

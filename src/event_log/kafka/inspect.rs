@@ -45,8 +45,11 @@ struct Seen {
     topic: Option<Topic>,
     bounds: Option<BTreeMap<u32, Bounds>>,
     trouble: Option<String>,
+    leaderless: Option<String>,
     setup: Option<(Instant, Setup)>,
     applied: Option<Positions>,
+    /// The topics that were asked for are there.
+    has_made: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -73,8 +76,17 @@ impl Inspector {
         self.lock().topic.clone()
     }
 
+    /// Why nothing can be published.
     pub fn trouble(&self) -> Option<String> {
-        self.lock().trouble.clone()
+        let seen = self.lock();
+        let setup = seen.setup.as_ref();
+        let unfit = setup.and_then(|(_, setup)| setup.unfit.clone());
+        unfit.or_else(|| seen.trouble.clone())
+    }
+
+    /// Why only some partitions take something.
+    pub fn leaderless(&self) -> Option<String> {
+        self.lock().leaderless.clone()
     }
 
     pub fn max_record(&self) -> Option<usize> {
@@ -94,6 +106,9 @@ impl Inspector {
             return Err(ReadError::Unfit(unfit));
         }
         let bounds = self.look_at_bounds(topic.partitions)?;
+        if bounds.len() < topic.partitions {
+            return Err(unavailable(&leaderless(&bounds, topic.partitions)));
+        }
         let mut seen = self.lock();
         seen.topic = Some(topic.clone());
         seen.bounds = Some(bounds);
@@ -106,7 +121,7 @@ impl Inspector {
 
     /// Which topic it is at this moment; readiness hears of it.
     pub fn look_at_topic(&self) -> Result<Topic, ReadError> {
-        let topic = self.describe();
+        let topic = self.describe_ours();
         let trouble = topic.as_ref().err().map(|error| match error {
             ReadError::Unavailable(why) => why.clone(),
             other => other.to_string(),
@@ -115,7 +130,7 @@ impl Inspector {
         topic
     }
 
-    /// What the partitions hold at this moment.
+    /// What the partitions hold at this moment; one without a leader is left out.
     pub fn look_at_bounds(&self, partitions: usize) -> Result<BTreeMap<u32, Bounds>, ReadError> {
         let earliest = rdk::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST as i64;
         let latest = rdk::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST as i64;
@@ -128,21 +143,25 @@ impl Inspector {
                 Some((partition, Bounds { first, end }))
             })
             .collect();
-        if bounds.len() < partitions {
-            return Err(unavailable("some partitions have no leader"));
-        }
         Ok(bounds)
     }
 
-    pub fn keep_bounds(&self, bounds: BTreeMap<u32, Bounds>) {
-        self.lock().bounds = Some(bounds);
+    /// Of one without a leader the last that was seen stays.
+    pub fn keep_bounds(&self, bounds: BTreeMap<u32, Bounds>, partitions: usize) {
+        let mut seen = self.lock();
+        let some_are_missing = bounds.len() < partitions;
+        seen.leaderless = some_are_missing.then(|| leaderless(&bounds, partitions));
+        seen.bounds.get_or_insert_default().extend(bounds);
     }
 
     /// The first offset of each partition that arrived at `millis` or later; the
     /// partition's end where there is none.
     pub fn offsets_at(&self, millis: i64) -> Result<BTreeMap<u32, u64>, ReadError> {
-        let topic = self.describe()?;
+        let topic = self.describe_ours()?;
         let bounds = self.look_at_bounds(topic.partitions)?;
+        if bounds.len() < topic.partitions {
+            return Err(unavailable(&leaderless(&bounds, topic.partitions)));
+        }
         let found = self.list_offsets(topic.partitions, millis.max(0))?;
         let at = |(partition, bounds): (u32, Bounds)| {
             (partition, *found.get(&partition).unwrap_or(&bounds.end))
@@ -158,6 +177,9 @@ impl Inspector {
         };
         // An offset that is out of range would be an error, and not say of which.
         let bounds = self.look_at_bounds(partitions)?;
+        if at.keys().any(|partition| !bounds.contains_key(partition)) {
+            return Err(unavailable(&leaderless(&bounds, partitions)));
+        }
         let is_there = |partition: &u32, offset: &u64| {
             let bounds = bounds.get(partition);
             bounds.is_some_and(|bounds| (bounds.first..bounds.end).contains(offset))
@@ -245,47 +267,61 @@ impl Inspector {
     }
 
     fn topic_or_new(&self) -> Result<Topic, ReadError> {
-        match (self.look_at_topic(), self.settings.create) {
-            (Err(ReadError::Unavailable(why)), Some(new)) if self.is_missing(&why) => {
-                self.create(new)?;
-                self.look_at_topic()
+        let Some(new) = self.settings.create.filter(|_| !self.lock().has_made) else {
+            return self.look_at_topic();
+        };
+        let topic = &self.settings.topic;
+        if !self.settings.is_known && self.is_missing(topic)? {
+            self.create(new, topic, "5242880")?;
+        }
+        let letters = self.settings.dead_letter_topic();
+        // Events do not wait for it.
+        if self.is_missing(&letters)?
+            && let Err(error) = self.create(new, &letters, "6291456")
+        {
+            tracing::warn!(%error, "dead letters stay in the store until their topic is there");
+        }
+        self.lock().has_made = true;
+        // Not every broker knows of it at once.
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let topic = self.look_at_topic();
+            if topic.is_ok() || Instant::now() > until {
+                return topic;
             }
-            (topic, _) => topic,
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 
-    fn is_missing(&self, why: &str) -> bool {
-        why == self.missing()
+    fn is_missing(&self, topic: &str) -> Result<bool, ReadError> {
+        Ok(self.describe(topic)?.is_none())
     }
 
     fn missing(&self) -> String {
-        format!(
-            "there is no topic {}: create it, or start with --create-topics",
-            self.settings.topic
-        )
+        let topic = &self.settings.topic;
+        match (self.settings.is_known, self.settings.create) {
+            (true, _) => format!("there is no topic {topic}, which the store was folded from"),
+            (false, Some(_)) => format!("there is no topic {topic} yet"),
+            (false, None) => {
+                format!("there is no topic {topic}: create it, or start with --create-topics")
+            }
+        }
     }
 
-    fn create(&self, new: NewTopics) -> Result<(), ReadError> {
+    fn create(&self, new: NewTopics, name: &str, max_bytes: &str) -> Result<(), ReadError> {
         let NewTopics {
             partitions,
             replication,
         } = new;
         let replicas = replication.map_or(-1, i32::from);
-        let letters = self.settings.dead_letter_topic();
-        let topic = |name, bytes| {
-            NewTopic::new(name, partitions as i32, TopicReplication::Fixed(replicas))
-                .set("cleanup.policy", "delete")
-                .set("retention.ms", "-1")
-                .set("retention.bytes", "-1")
-                .set("message.timestamp.type", "LogAppendTime")
-                .set("max.message.bytes", bytes)
-        };
-        let topics = [
-            topic(&self.settings.topic, "5242880"),
-            topic(&letters, "6291456"),
-        ];
+        let topic = NewTopic::new(name, partitions as i32, TopicReplication::Fixed(replicas))
+            .set("cleanup.policy", "delete")
+            .set("retention.ms", "-1")
+            .set("retention.bytes", "-1")
+            .set("message.timestamp.type", "LogAppendTime")
+            .set("max.message.bytes", max_bytes);
         let admin = self.admin()?;
-        let created = block_on(admin.create_topics(&topics, &options())).map_err(failed)?;
+        let created = block_on(admin.create_topics([&topic], &options())).map_err(failed)?;
         for outcome in created {
             match outcome {
                 Ok(name) => tracing::info!(topic = name, partitions, "made the topic"),
@@ -311,15 +347,18 @@ impl Inspector {
         let topic = [ResourceSpecifier::Topic(&self.settings.topic)];
         let described = block_on(admin.describe_configs(&topic, &options())).map_err(failed)?;
         let setup = match described.into_iter().next() {
-            Some(Ok(topic)) => self.judge(&|name| topic.get(name)?.value.clone()),
-            Some(Err(error)) => Setup {
+            Some(Ok(topic)) if !topic.entries.is_empty() => {
+                self.judge(&|name| topic.get(name)?.value.clone())
+            }
+            // The binding does not tell an error of a single topic.
+            Some(_) | None => Setup {
                 doubts: vec![format!(
-                    "how topic {} is set up cannot be seen, so it is not checked: {error}",
+                    "how topic {} is set up cannot be seen, so that it is fit to be a ledger is not \
+                     checked: grant DescribeConfigs on it",
                     self.settings.topic
                 )],
                 ..Setup::default()
             },
-            None => Setup::default(),
         };
         // Once, and again if it changes.
         for doubt in setup
@@ -371,8 +410,14 @@ impl Inspector {
             .map_err(failed)
     }
 
-    fn describe(&self) -> Result<Topic, ReadError> {
-        let name = CString::new(self.settings.topic.as_str());
+    fn describe_ours(&self) -> Result<Topic, ReadError> {
+        let topic = self.describe(&self.settings.topic)?;
+        topic.ok_or_else(|| ReadError::Unavailable(self.missing()))
+    }
+
+    /// `None` if there is no such topic.
+    fn describe(&self, name: &str) -> Result<Option<Topic>, ReadError> {
+        let name = CString::new(name);
         let name = name.map_err(|_| unavailable("no topic has a NUL in its name"))?;
         let operation = rdk::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
         let mut names = [name.as_ptr()];
@@ -395,7 +440,7 @@ impl Inspector {
             match rdk::rd_kafka_error_code(error) {
                 rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {}
                 rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => {
-                    return Err(ReadError::Unavailable(self.missing()));
+                    return Ok(None);
                 }
                 _ => {
                     let text = CStr::from_ptr(rdk::rd_kafka_error_string(error));
@@ -407,14 +452,21 @@ impl Inspector {
                 rdk::rd_kafka_Uuid_most_significant_bits(id),
                 rdk::rd_kafka_Uuid_least_significant_bits(id),
             ];
+            if bits == [0, 0] {
+                return Err(ReadError::Unfit(
+                    "the cluster gives its topics no ids, so that one which is made anew could not \
+                     be told from the one before: upgrade its brokers and their metadata version"
+                        .into(),
+                ));
+            }
             let uuid = CStr::from_ptr(rdk::rd_kafka_Uuid_base64str(id));
             let mut partitions = 0;
             rdk::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
-            Ok(Topic {
+            Ok(Some(Topic {
                 id: log_id(bits),
                 uuid: uuid.to_string_lossy().into_owned(),
                 partitions,
-            })
+            }))
         }
     }
 
@@ -507,6 +559,12 @@ impl Drop for Answer {
         // Safety: it is ours, and destroyed once.
         unsafe { rdk::rd_kafka_event_destroy(self.0) };
     }
+}
+
+fn leaderless(bounds: &BTreeMap<u32, Bounds>, partitions: usize) -> String {
+    let missing = (0..partitions as u32).filter(|partition| !bounds.contains_key(partition));
+    let missing: Vec<String> = missing.map(|partition| partition.to_string()).collect();
+    format!("no leader answers for partition {}", missing.join(", "))
 }
 
 fn options() -> AdminOptions {

@@ -1,0 +1,27 @@
+//! Rows of a store in a form that does not depend on how its log was cut.
+
+use bytes::Bytes;
+use opledger::store::{Family, keys};
+use opledger::wire::{cloudevent, record_v1};
+
+pub type Row = (Family, Vec<u8>, Vec<u8>);
+
+/// How records are gathered into rows of the history depends on the cuts, and on
+/// nothing else: each as if it had a row of its own.
+pub fn one_by_one(rows: Vec<Row>) -> Vec<Row> {
+    let mut all = Vec::new();
+    for (family, key, value) in rows {
+        if family != Family::History {
+            all.push((family, key, value));
+            continue;
+        }
+        let (_, at) = keys::split_history(&key).expect("a key of ours");
+        let records = record_v1::decode_history(&Bytes::from(value), at).expect("a row of ours");
+        for (at, record) in records {
+            let event = cloudevent::decode(&record).expect("an event");
+            let key = keys::history(&event.operation_id, &event.key, at);
+            all.push((family, key, record_v1::encode(&record)));
+        }
+    }
+    all
+}
