@@ -125,7 +125,8 @@ def try_dashboard(prometheus, instance, began, settled):
         ever = prometheus.during(query, began, settled)
         numbers = [value for _, values in ever for value in values]
         highest = sample([(labels, max(values)) for labels, values in ever])
-        row(title, f"`{expression}`", len(ever), len(now), shown(min(numbers)) if numbers else "-", highest)
+        lowest = shown(min(numbers)) if numbers else "-"
+        row(title, f"`{expression}`", len(ever), len(now), lowest, highest)
         if not ever and not excuse(query) and not title.startswith("annotation"):
             problems.append(f"panel {title}: no series")
         if not all(math.isfinite(number) for number in numbers):
@@ -169,19 +170,23 @@ def try_alerts(prometheus, began, ended):
         longest = max((len(values) for _, values in ever), default=0)
         true = sample([(labels, values[-1]) for labels, values in ever])
         row(alert, len(ever), longest, f"{true}; {spread(values)}" if ever else "-", ", ".join(operands))
+        # Prometheus writes nothing where a label is not there.
+        for label in sorted(set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))):
+            if any(label not in labels for labels, _ in ever):
+                problems.append(f"alert {alert}: its text names {label}, which a series does not have")
         if alert in MUST_BE_TRUE and not ever:
             problems.append(f"alert {alert}: was never true")
 
 
 def show_alerts(folder):
-    """What people would be told; a name of a label that is not there leaves a hole."""
+    """What people would be told."""
     row("when", "alert", "summary")
     row(*["---"] * 3)
     for moment in ("outage", "settled", "halted", "down"):
         for alert in json.loads((folder / f"alerts-{moment}.json").read_text())["data"]["alerts"]:
             summary, description = alert["annotations"]["summary"], alert["annotations"]["description"]
             row(moment, f"{alert['labels']['alertname']} {alert['state']}", summary)
-            if "<no value>" in summary + description or "error expanding" in summary + description:
+            if "error expanding" in summary + description:
                 problems.append(f"alert {alert['labels']['alertname']}: {summary}: {description}")
 
 

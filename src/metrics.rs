@@ -4,19 +4,29 @@ use crate::event_log::{Logged, kafka};
 use crate::projector::Tally;
 use crate::projector::run::{Took, Watch};
 use crate::store;
+use crate::wire::fault::Rule;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const SECONDS: &[f64] = &[
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 7.5, 10.0,
+    15.0, 30.0, 60.0,
 ];
 const SIZES: &[f64] = &[
     1.0,
+    2.0,
+    5.0,
     10.0,
+    20.0,
+    50.0,
     100.0,
+    200.0,
+    500.0,
     1_000.0,
+    2_000.0,
+    5_000.0,
     10_000.0,
     100_000.0,
     1_000_000.0,
@@ -90,6 +100,18 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "opledger_log_read_seconds",
         "Time to get the records of one batch, the wait for the first one included"
     );
+    // From the start, so that the first of them is seen as a rise.
+    for counter in [
+        "opledger_events_applied_total",
+        "opledger_terminal_revised_total",
+        "opledger_snapshots_refolded_total",
+        "opledger_clock_ahead_total",
+    ] {
+        counter!(counter).increment(0);
+    }
+    for rule in Rule::ALL {
+        counter!("opledger_dead_letters_total", "reason" => rule.reason()).increment(0);
+    }
     kafka::describe_metrics();
     describe_gauge!(
         "opledger_disk_free_bytes",

@@ -225,7 +225,7 @@ fn a_hundred_thousand_random_records_stop_nothing() {
         if cut.is_empty() {
             break;
         }
-        let cut = Cut::decode(cut, &Rules::NONE);
+        let cut = Cut::decode(cut, Default::default(), &Rules::NONE);
         projection.apply(&db, &cut).unwrap();
     }
     assert_eq!(projection.positions()[&0], last.offset);

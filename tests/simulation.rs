@@ -402,7 +402,7 @@ impl<L: SimulatedLog> Simulation<L> {
         if cut.is_empty() {
             return;
         }
-        let cut = Cut::decode(cut, &Rules::NONE);
+        let cut = Cut::decode(cut, Default::default(), &Rules::NONE);
         loop {
             self.faults.lock().unwrap().arm(&mut self.rng);
             let result = self.projection.apply(&*self.store, &cut);
@@ -485,7 +485,10 @@ impl<L: SimulatedLog> Simulation<L> {
         let mut projection = open(&quiet).expect("no faults");
         if !all.is_empty() {
             projection
-                .apply(&quiet, &Cut::decode(all.to_vec(), &Rules::NONE))
+                .apply(
+                    &quiet,
+                    &Cut::decode(all.to_vec(), Default::default(), &Rules::NONE),
+                )
                 .expect("no faults");
         }
         let (quiet, stormy) = (one_by_one(quiet.dump()), one_by_one(self.store.dump()));

@@ -55,8 +55,8 @@ pub async fn batch_by_batch(topic: &Topic, records: &Records) -> anyhow::Result<
         .config()
         .set("acks", "all")
         .set("enable.idempotence", "true")
-        // Of 0 to 5 ms the fastest here: batches of several senders go together.
-        .set("linger.ms", std::env::var("LINGER").unwrap_or("1".into()))
+        // As opledger sets it: 5 ms, the default, only waits.
+        .set("linger.ms", "1")
         .set("partitioner", "murmur2_random")
         .create()?;
     let started = Instant::now();

@@ -66,7 +66,7 @@ pub fn fold_all(
             records.retain(|logged| Some(&logged.at.offset) < ends.get(&logged.at.partition));
         }
         reader.confirm().wait()?;
-        let cut = Cut::decode(records, &rules);
+        let cut = Cut::decode(records, reader.next(), &rules);
         let tally = projection.apply(db, &cut)?;
         told(cut.records().len(), &tally);
     }

@@ -8,7 +8,7 @@ use crate::config::Overrides;
 use crate::data_folder::DataFolder;
 use crate::event_log::ReadError;
 use crate::projector::halt::OpenError;
-use crate::projector::meta::{self, Anchors};
+use crate::projector::meta::{self, Next};
 use crate::store::Family;
 use crate::store::rocks::Rocks;
 use crate::wire::position::Positions;
@@ -50,17 +50,18 @@ pub fn run(args: Args) -> Result<(), Failure> {
     };
     let log = Log::open(&config, Some(&folder), Topics::Leave)?.port();
     let identity = log.identify()?;
-    let ends = log.bounds()?;
-    let records = ends.values().map(|bounds| bounds.end - bounds.first).sum();
+    let bounds = log.bounds()?;
+    let ends = log.readable()?;
+    let first = |partition| bounds.get(partition).map_or(0, |bounds| bounds.first);
+    let records = ends
+        .iter()
+        .map(|(p, end)| end.saturating_sub(first(p)))
+        .sum();
     {
         let store = Rocks::open(&folder.new_store()?, Family::LEDGER, app::memory(&config))?;
-        meta::note_beginnings(&store, &Anchors::new(), &ends)?;
+        meta::note_beginnings(&store, &Next::new(), &bounds)?;
         let mut reader = log.reader(identity.id, &Positions::new())?;
         let bar = progress(Some(records));
-        let ends = ends
-            .into_iter()
-            .map(|(p, bounds)| (p, bounds.end))
-            .collect();
         let mut applied = 0;
         fold_all(
             &store,

@@ -172,7 +172,7 @@ fn fold_log(store: &Rocks, config: &Config, args: &Args) -> Result<u64, Failure>
     let identity = port.identify()?;
     let bounds = port.bounds()?;
     let mut after = Positions::new();
-    let mut ends: BTreeMap<u32, u64> = bounds.iter().map(|(p, b)| (*p, b.end)).collect();
+    let mut ends = port.readable()?;
     for edge in [&args.from, &args.to].into_iter().flatten() {
         if let Edge::At(Some(log), _) = edge
             && *log != identity.id
@@ -180,6 +180,13 @@ fn fold_log(store: &Rocks, config: &Config, args: &Args) -> Result<u64, Failure>
             let found = &identity;
             let why = format!("the positions are of the log {log}, this is the log {found}");
             return Err(Failure::Refused(why));
+        }
+        if let Edge::At(_, positions) = edge
+            && let Some(strange) = positions.keys().find(|p| !bounds.contains_key(p))
+        {
+            return Err(Failure::Refused(format!(
+                "the log has no partition {strange}"
+            )));
         }
     }
     let mut begin_at = |first: BTreeMap<u32, u64>| {

@@ -144,11 +144,14 @@ impl EventLog for Kafka {
     }
 
     fn reader(&self, log: LogId, after: &Positions) -> Result<Box<dyn Reader>, ReadError> {
-        let bounds = self.bounds()?;
-        let asking = self.checks.asking(log, bounds.len());
-        let next = bounds.iter().map(|(&partition, bounds)| {
+        let (bounds, partitions) = (self.bounds()?, self.partitions()?);
+        let asking = self.checks.asking(log, partitions);
+        // One that cannot be asked now, and that nothing is known of, begins where it
+        // begins.
+        let next = (0..partitions as u32).map(|partition| {
             let behind = after.get(&partition).map(|offset| offset + 1);
-            (partition, behind.unwrap_or(bounds.first))
+            let first = bounds.get(&partition).map(|bounds| bounds.first);
+            (partition, behind.or(first))
         });
         let consumer = consume::Consumer::open(&self.settings, next.collect(), asking)?;
         Ok(Box::new(consumer))
@@ -156,6 +159,16 @@ impl EventLog for Kafka {
 
     fn bounds(&self) -> Result<BTreeMap<u32, Bounds>, ReadError> {
         self.inspector.bounds()
+    }
+
+    fn partitions(&self) -> Result<usize, ReadError> {
+        let seen = self.inspector.seen();
+        let unseen = || ReadError::Unavailable("the topic was not reached yet".into());
+        Ok(seen.ok_or_else(unseen)?.partitions)
+    }
+
+    fn readable(&self) -> Result<BTreeMap<u32, u64>, ReadError> {
+        self.inspector.readable()
     }
 
     fn records_at(&self, at: &Positions) -> Result<BTreeMap<u32, Record>, ReadError> {

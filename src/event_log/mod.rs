@@ -132,9 +132,23 @@ pub trait EventLog: Send + Sync {
     /// is read from its beginning.
     fn reader(&self, log: LogId, after: &Positions) -> Result<Box<dyn Reader>, ReadError>;
 
-    /// By partition; every partition is named. As seen at the last look, which is at
-    /// most a few seconds old, or that of `identify`.
+    /// By partition. As seen at the last look, which is at most a few seconds old, or
+    /// that of `identify`. One that cannot be asked at present may be missing.
     fn bounds(&self) -> Result<BTreeMap<u32, Bounds>, ReadError>;
+
+    /// How many partitions there are, as seen at the same look.
+    fn partitions(&self) -> Result<usize, ReadError> {
+        Ok(self.bounds()?.len())
+    }
+
+    /// By partition, the offset behind what a reader can get at this moment.
+    fn readable(&self) -> Result<BTreeMap<u32, u64>, ReadError> {
+        let bounds = self.bounds()?;
+        Ok(bounds
+            .into_iter()
+            .map(|(p, bounds)| (p, bounds.end))
+            .collect())
+    }
 
     /// The records at these positions; one that is not there any more is left out.
     fn records_at(&self, at: &Positions) -> Result<BTreeMap<u32, Record>, ReadError>;

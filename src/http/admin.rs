@@ -7,7 +7,7 @@ use crate::projector::meta;
 use crate::query::progress::Doing;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use metrics::gauge;
@@ -127,7 +127,8 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
             };
             show("opledger_partition_lag_records", lag.records());
             show("opledger_log_first_offset", lag.bounds.first);
-            show("opledger_log_end_offset", lag.bounds.end);
+            // The end was seen a moment ago, and more may be applied by now.
+            show("opledger_log_end_offset", lag.bounds.end.max(lag.next));
             show("opledger_applied_offset", lag.next);
         }
         let lag: u64 = lags.iter().map(Lag::records).sum();
@@ -170,10 +171,20 @@ pub async fn measure(request: Request, next: Next) -> Response {
         .get::<MatchedPath>()
         .map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "other".into());
-    let method = request.method().to_string();
+    // A client may send any word; a label has few values.
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    };
     let response = next.run(request).await;
     let labels = [
-        ("method", method),
+        ("method", method.to_owned()),
         ("route", route),
         ("status", response.status().as_u16().to_string()),
     ];

@@ -56,6 +56,10 @@ pub async fn publish(
     };
     refuse_strange_log(&app)?;
     let published = app.log.publish(records).await?;
+    // The log may have become another one since it was asked.
+    if let Err(PublishError::Rejected(why)) = refuse_strange_log(&app) {
+        return Err(PublishError::Unknown(why).into());
+    }
     Ok(accepted(&published))
 }
 

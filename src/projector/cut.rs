@@ -5,7 +5,7 @@
 //! why a decoded cut is a value of its own.
 
 use super::halt::OpenError;
-use super::meta::{self, Anchors};
+use super::meta::{self, Anchors, Next};
 use super::operation::fold;
 use super::step::{Rules, Step, step};
 use crate::domain::{Anomalies, Anomaly, Event, Text};
@@ -65,24 +65,38 @@ impl quick_cache::Weighter<Box<str>, Arc<[u8]>> for ByBytes {
 
 type Steps<'c> = Vec<Step<'c>>;
 
+/// A stretch of the log. It may hold no record, where the reader only got past what is
+/// none.
+pub struct Read {
+    records: Vec<Logged>,
+    next: Next,
+}
+
 self_cell::self_cell!(
-    /// Records, and what each of them amounts to. The events borrow from the records.
+    /// What was read, and what each record amounts to. The events borrow from it.
     pub struct Cut {
-        owner: Vec<Logged>,
+        owner: Read,
         #[covariant]
         dependent: Steps,
     }
 );
 
 impl Cut {
-    pub fn decode(records: Vec<Logged>, rules: &Rules) -> Cut {
-        Cut::new(records, |records| {
-            records.iter().map(|logged| step(logged, rules)).collect()
+    /// `next` says how far the reader is behind the records; a partition that is not in
+    /// it is where its last record leaves it.
+    pub fn decode(records: Vec<Logged>, next: Next, rules: &Rules) -> Cut {
+        Cut::new(Read { records, next }, |read| {
+            let records = read.records.iter();
+            records.map(|logged| step(logged, rules)).collect()
         })
     }
 
     pub fn records(&self) -> &[Logged] {
-        self.borrow_owner()
+        &self.borrow_owner().records
+    }
+
+    pub fn next(&self) -> &Next {
+        &self.borrow_owner().next
     }
 }
 
@@ -99,6 +113,7 @@ struct Group<'c> {
 pub struct Projection {
     log: Identity,
     anchors: Anchors,
+    next: Next,
     hot: Hot,
     rules: Rules,
     /// The memory of the batch before: a cut of the log needs much, again and again.
@@ -113,8 +128,10 @@ impl Projection {
         hot_bytes: u64,
         rules: Rules,
     ) -> Result<Projection, OpenError> {
+        let anchors = meta::open(db, log)?;
         Ok(Projection {
-            anchors: meta::open(db, log)?,
+            next: meta::next(db, &anchors)?,
+            anchors,
             log: log.clone(),
             hot: Hot::with_weighter((hot_bytes / 2048) as usize, hot_bytes, ByBytes),
             rules,
@@ -128,6 +145,16 @@ impl Projection {
 
     pub fn anchors(&self) -> &Anchors {
         &self.anchors
+    }
+
+    /// Where the log is to be read on.
+    pub fn next(&self) -> &Next {
+        &self.next
+    }
+
+    /// Of partitions that the store has not met before.
+    pub fn begin(&mut self, new: Next) {
+        self.next.extend(new);
     }
 
     pub fn rules(&self) -> &Rules {
@@ -158,7 +185,7 @@ impl Projection {
         let mut tally = Tally::default();
         let mut batch = self.spare.take();
         batch.clear();
-        let anchors = self.advance(cut.records());
+        let (anchors, next) = self.advance(cut);
         let groups = self.group(cut, &mut batch, &mut tally);
         let snapshots = self.fold_groups(db, groups, &mut batch, &mut tally)?;
         for (&partition, anchor) in &anchors {
@@ -166,8 +193,16 @@ impl Projection {
                 meta::put_anchor(&mut batch, partition, *anchor);
             }
         }
+        for (&partition, &offset) in &next {
+            // Right behind its last record it follows from that.
+            let behind = anchors.get(&partition).map(|anchor| anchor.offset + 1);
+            if self.next.get(&partition) != Some(&offset) && behind != Some(offset) {
+                meta::put_next(&mut batch, partition, offset);
+            }
+        }
         Ok(Prepared {
             batch,
+            next,
             anchors,
             snapshots,
             tally,
@@ -182,6 +217,7 @@ impl Projection {
             return Err(error);
         }
         self.anchors = prepared.anchors;
+        self.next = prepared.next;
         self.spare.set(prepared.batch);
         for (id, row) in prepared.snapshots {
             self.hot.insert(id, row);
@@ -189,10 +225,10 @@ impl Projection {
         Ok(prepared.tally)
     }
 
-    /// The last record of each partition, behind the cut.
-    fn advance(&self, cut: &[Logged]) -> Anchors {
+    /// The last record of each partition behind the cut, and where to go on.
+    fn advance(&self, cut: &Cut) -> (Anchors, Next) {
         let mut last: BTreeMap<u32, &Logged> = BTreeMap::new();
-        for logged in cut {
+        for logged in cut.records() {
             let at = logged.at;
             let before = last.insert(at.partition, logged).map(|l| l.at.offset);
             let before = before.or(self.anchors.get(&at.partition).map(|a| a.offset));
@@ -201,15 +237,20 @@ impl Projection {
                 "a reader delivers each partition in order and once: {at} after {before:?}"
             );
         }
-        let mut anchors = self.anchors.clone();
-        anchors.extend(last.into_iter().map(|(partition, logged)| {
+        let (mut anchors, mut next) = (self.anchors.clone(), self.next.clone());
+        for (partition, logged) in last {
             let anchor = Anchor {
                 offset: logged.at.offset,
                 mark: Some(Mark::of(&logged.record)),
             };
-            (partition, anchor)
-        }));
-        anchors
+            anchors.insert(partition, anchor);
+            next.insert(partition, anchor.offset + 1);
+        }
+        for (&partition, &offset) in cut.next() {
+            let held = next.entry(partition).or_insert(offset);
+            *held = offset.max(*held);
+        }
+        (anchors, next)
     }
 
     /// Writes the dead letters and the history, and gathers the events by operation.
@@ -308,6 +349,7 @@ impl Projection {
 /// What a cut changes, ready to be written.
 pub struct Prepared {
     batch: Batch,
+    next: Next,
     anchors: Anchors,
     snapshots: Snapshots,
     tally: Tally,

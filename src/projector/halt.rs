@@ -14,31 +14,17 @@ pub enum Halt {
     )]
     OtherLog { stored: String, found: String },
     #[error(
-        "partition {partition} ends before offset {end}, the store has applied {stored}: the log \
-         lost records; bring it back, or run `opledger rebuild` to accept what is left"
+        "partition {partition} ends before offset {end}, the store goes on at {next}: the log lost \
+         records; bring it back, or run `opledger rebuild` to accept what is left"
     )]
-    BeyondEnd {
-        partition: u32,
-        stored: u64,
-        end: u64,
-    },
+    BeyondEnd { partition: u32, next: u64, end: u64 },
     #[error(
-        "partition {partition} now begins at offset {first}, the store has applied {stored}: \
-         records in between were never seen; restore them, or run `opledger rebuild`"
+        "partition {partition} now begins at offset {first}, the store goes on at {next}: records in \
+         between were never seen; restore them, or run `opledger rebuild`"
     )]
     Gone {
         partition: u32,
-        stored: u64,
-        first: u64,
-    },
-    #[error(
-        "partition {partition} now begins at offset {first}, and the store has applied nothing of it \
-         from offset {begin} on: records in between were never seen; restore them, or run \
-         `opledger rebuild`"
-    )]
-    GoneUnseen {
-        partition: u32,
-        begin: u64,
+        next: u64,
         first: u64,
     },
     #[error(

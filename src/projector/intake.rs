@@ -5,7 +5,6 @@
 use super::cut::Cut;
 use super::step::Rules;
 use crate::event_log::{Confirmation, Limits, ReadError, Reader};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -15,14 +14,11 @@ use std::time::{Duration, Instant};
 /// One being folded, one decoded, one being read: three in all.
 const WAITING: usize = 1;
 
-/// What was read at once. It may hold no record, where the reader only got past
-/// what is none.
+/// What was read at once.
 pub struct Stretch {
     pub cut: Cut,
     /// Of the log that the reader was opened on, all of it?
     pub confirmation: Confirmation,
-    /// How far the reader is behind the cut.
-    pub next: BTreeMap<u32, u64>,
     /// How long it took to get the records, the wait for the first included.
     pub took: Duration,
 }
@@ -98,8 +94,7 @@ fn read_all(
         let stretch = Stretch {
             confirmation: reader.confirm(),
             took: started.elapsed(),
-            cut: Cut::decode(records, rules),
-            next,
+            cut: Cut::decode(records, next, rules),
         };
         if stretches.send(Ok(stretch)).is_err() {
             return;

@@ -18,6 +18,10 @@ pub const FOLD: u32 = 1;
 /// The last record of each partition.
 pub type Anchors = BTreeMap<u32, Anchor>;
 
+/// By partition, the offset to go on at: behind the last record and behind what is no
+/// record. A partition is in it from when the store met it.
+pub type Next = BTreeMap<u32, u64>;
+
 /// Reads where the store is; a new store is stamped with the log's identity.
 pub fn open(db: &dyn Db, log: &Identity) -> Result<Anchors, OpenError> {
     match db.get(Family::Meta, b"format")?.as_deref() {
@@ -133,7 +137,7 @@ pub fn check(
     log: &dyn EventLog,
     stored: &Identity,
     anchors: &Anchors,
-    beginnings: &Positions,
+    next: &Next,
 ) -> Result<(), OpenError> {
     let found = log.identify()?;
     if found.id != stored.id {
@@ -143,8 +147,11 @@ pub fn check(
         })?;
     }
     let bounds = log.bounds()?;
-    check_bounds(&positions(anchors), beginnings, &bounds)?;
-    let is_kept = |partition: &u32, offset: u64| bounds[partition].first <= offset;
+    check_bounds(next, log.partitions()?, &bounds)?;
+    let is_kept = |partition: &u32, offset: u64| {
+        let bounds = bounds.get(partition);
+        bounds.is_some_and(|bounds| bounds.first <= offset)
+    };
     let marked: BTreeMap<u32, (u64, Mark)> = anchors
         .iter()
         .filter(|(partition, anchor)| is_kept(partition, anchor.offset))
@@ -167,7 +174,7 @@ pub fn check(
                 if log
                     .bounds()?
                     .get(&partition)
-                    .is_none_or(|b| b.first <= offset)
+                    .is_some_and(|b| b.first <= offset)
                 {
                     Err(Halt::NoRecord {
                         partition,
@@ -181,65 +188,64 @@ pub fn check(
     Ok(())
 }
 
-/// Whether the log still has what comes after the stored positions.
-fn check_bounds(
-    stored: &Positions,
-    beginnings: &Positions,
-    log: &BTreeMap<u32, Bounds>,
-) -> Result<(), Halt> {
-    // Known, and nothing of it applied yet.
-    for (&partition, &begin) in beginnings.iter().filter(|(p, _)| !stored.contains_key(p)) {
-        let Some(bounds) = log.get(&partition) else {
-            let count = log.len();
+/// Whether the log still has what comes next. A partition that cannot be asked now is
+/// judged when it can.
+fn check_bounds(next: &Next, count: usize, log: &BTreeMap<u32, Bounds>) -> Result<(), Halt> {
+    for (&partition, &next) in next {
+        if partition as usize >= count {
             return Err(Halt::FewerPartitions { partition, count });
-        };
-        let first = bounds.first;
-        if first > begin {
-            return Err(Halt::GoneUnseen {
-                partition,
-                begin,
-                first,
-            });
         }
-    }
-    for (&partition, &offset) in stored {
-        let Some(bounds) = log.get(&partition) else {
-            let count = log.len();
-            return Err(Halt::FewerPartitions { partition, count });
+        let Some(&Bounds { first, end }) = log.get(&partition) else {
+            continue;
         };
-        if bounds.end <= offset {
+        if end < next {
             return Err(Halt::BeyondEnd {
                 partition,
-                stored: offset,
-                end: bounds.end,
+                next,
+                end,
             });
         }
-        if bounds.first > offset + 1 {
+        if first > next {
             return Err(Halt::Gone {
                 partition,
-                stored: offset,
-                first: bounds.first,
+                next,
+                first,
             });
         }
     }
     Ok(())
 }
 
+const NEXT: &[u8] = b"next/";
+
+pub fn put_next(batch: &mut Batch, partition: u32, next: u64) {
+    let key = [NEXT, &partition.to_be_bytes()].concat();
+    batch.put(Family::Meta, &key, &next.to_be_bytes());
+}
+
+/// Where the store goes on. Rows of the format before have only the last record.
+pub fn next(db: &dyn Db, anchors: &Anchors) -> store::Result<Next> {
+    let mut next = by_partition(db, BEGINS)?;
+    let behind = anchors.iter().map(|(p, anchor)| (*p, anchor.offset + 1));
+    for (partition, offset) in by_partition(db, NEXT)?.into_iter().chain(behind) {
+        let held = next.entry(partition).or_insert(offset);
+        *held = offset.max(*held);
+    }
+    Ok(next)
+}
+
 const BEGINS: &[u8] = b"begins/";
 
 /// Remembers of partitions that are new to the store where they begin. If that is not
-/// at 0, what was before was gone already.
+/// at 0, what was before was gone already. Returns what was not known.
 pub fn note_beginnings(
     db: &dyn Db,
-    anchors: &Anchors,
+    known: &Next,
     bounds: &BTreeMap<u32, Bounds>,
-) -> store::Result<()> {
-    let known = beginnings(db)?;
+) -> store::Result<Next> {
     let mut batch = Batch::default();
-    for (partition, bounds) in bounds {
-        if anchors.contains_key(partition) || known.contains_key(partition) {
-            continue;
-        }
+    let mut new = Next::new();
+    for (partition, bounds) in bounds.iter().filter(|(p, _)| !known.contains_key(p)) {
         if bounds.first > 0 {
             tracing::warn!(
                 partition,
@@ -249,26 +255,32 @@ pub fn note_beginnings(
         }
         let key = [BEGINS, &partition.to_be_bytes()].concat();
         batch.put(Family::Meta, &key, &bounds.first.to_be_bytes());
+        new.insert(*partition, bounds.first);
     }
-    match batch.is_empty() {
-        true => Ok(()),
-        false => db.write(&batch, Durability::Buffered),
+    if !batch.is_empty() {
+        db.write(&batch, Durability::Buffered)?;
     }
+    Ok(new)
 }
 
 /// By partition, the first offset that the log still had when the store met it.
-pub fn beginnings(db: &dyn Db) -> store::Result<Positions> {
-    let mut beginnings = Positions::new();
+pub fn beginnings(db: &dyn Db) -> store::Result<Next> {
+    by_partition(db, BEGINS)
+}
+
+/// Rows of an offset, by partition.
+fn by_partition(db: &dyn Db, prefix: &[u8]) -> store::Result<BTreeMap<u32, u64>> {
+    let mut rows = BTreeMap::new();
     store::view(db, |view| {
-        let end = keys::after_prefix(BEGINS);
-        let range = BEGINS..&end[..];
+        let end = keys::after_prefix(prefix);
+        let range = prefix..&end[..];
         view.scan(Family::Meta, range, Direction::Forward, &mut |key, row| {
-            let at = keys::position_of(&[&key[BEGINS.len()..], row].concat());
-            beginnings.extend(at.map(|at| (at.partition, at.offset)));
+            let at = keys::position_of(&[&key[prefix.len()..], row].concat());
+            rows.extend(at.map(|at| (at.partition, at.offset)));
             ControlFlow::Continue(())
         })
     })?;
-    Ok(beginnings)
+    Ok(rows)
 }
 
 fn damaged(what: &str) -> Error {

@@ -120,6 +120,12 @@ struct Worker {
     stop: Arc<AtomicBool>,
 }
 
+/// The longest pause between two tries of a log that cannot be reached.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
+
+/// Between two looks at a log that seems to be another one.
+const LOOK_AGAIN: Duration = Duration::from_millis(700);
+
 /// Grows from try to try.
 struct Backoff {
     pause: Duration,
@@ -143,6 +149,8 @@ impl Worker {
                     tracing::warn!(%why, "the log cannot be read; trying again");
                     let why = format!("the event log cannot be read: {why}");
                     self.progress.set_doing(Doing::Waiting(why));
+                    // Asking costs little, and an outage ends when it ends.
+                    backoff.pause = backoff.pause.min(LOG_PAUSE);
                     self.pause(&mut backoff);
                 }
             }
@@ -168,40 +176,60 @@ impl Worker {
         projection: &mut Projection,
         backoff: &mut Backoff,
     ) -> Result<(), OpenError> {
-        let known = meta::beginnings(&*self.db)?;
-        meta::check(&*self.log, projection.log(), projection.anchors(), &known)?;
-        meta::note_beginnings(&*self.db, projection.anchors(), &self.log.bounds()?)?;
-        let reader = self
-            .log
-            .reader(projection.log().id, &projection.positions())?;
-        let mut next = reader.next();
+        self.check(projection)?;
+        let new = meta::note_beginnings(&*self.db, projection.next(), &self.log.bounds()?)?;
+        projection.begin(new);
+        // Behind which to read: before 0 there is nothing.
+        let next = projection.next().iter();
+        let after = next.filter_map(|(p, next)| Some((*p, next.checked_sub(1)?)));
+        let reader = self.log.reader(projection.log().id, &after.collect())?;
         let Settings { limits, rules, .. } = self.settings;
         let no_thread = |error| OpenError::Log(format!("no thread to read it: {error}"));
         let intake = Intake::start(reader, limits, rules).map_err(no_thread)?;
-        let known = meta::beginnings(&*self.db)?;
-        let watchdog = Watchdog::start(&self.log, projection, known, self.settings.check_every);
+        let watchdog = Watchdog::start(&self.log, projection, self.settings.check_every);
         let watchdog = watchdog.map_err(no_thread)?;
-        self.publish(projection, &next, &watchdog);
+        self.publish(projection, &watchdog);
         self.progress.set_doing(Doing::Running);
         while !self.stopping() {
-            if let Some(halt) = watchdog.halt() {
-                return Err(halt.into());
+            if watchdog.halt().is_some() {
+                // Looked at once more before it is believed.
+                return Ok(());
             }
             let Some(stretch) = intake.next(limits.patience)? else {
                 continue;
             };
             *backoff = self.backoff();
-            next.clone_from(&stretch.next);
             if self.apply(projection, stretch)? {
-                self.publish(projection, &next, &watchdog);
+                self.publish(projection, &watchdog);
             }
         }
         Ok(())
     }
 
-    fn publish(&self, projection: &Projection, next: &BTreeMap<u32, u64>, watchdog: &Watchdog) {
-        self.progress.publish(projection.held(), next);
-        watchdog.applied(projection.anchors());
+    /// What says that the log is another one is believed when it still says so a moment
+    /// later: in a cluster a broker may lag behind the others in what it knows.
+    fn check(&self, projection: &Projection) -> Result<(), OpenError> {
+        let looks = if self.settings.check_every.is_some() {
+            3
+        } else {
+            1
+        };
+        for look in 1..=looks {
+            let (log, anchors) = (projection.log(), projection.anchors());
+            match meta::check(&*self.log, log, anchors, projection.next()) {
+                Err(OpenError::Halt(halt)) if look < looks && !self.stopping() => {
+                    tracing::warn!(reason = %halt, "looking once more");
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                outcome => return outcome,
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&self, projection: &Projection, watchdog: &Watchdog) {
+        self.progress.publish(projection.held(), projection.next());
+        watchdog.applied(projection);
         self.log.note_applied(&projection.positions());
     }
 
@@ -236,17 +264,11 @@ impl Worker {
         cut: &Cut,
         confirmation: &mut Option<Confirmation>,
     ) -> Result<Tally, OpenError> {
-        let prepared = match cut.records() {
-            [] => None,
-            [..] => Some(projection.prepare(&*self.db, cut)?),
-        };
+        let prepared = projection.prepare(&*self.db, cut)?;
         if let Some(confirmation) = confirmation.take() {
             confirmation.wait()?;
         }
-        match prepared {
-            None => Ok(Tally::default()),
-            Some(prepared) => Ok(projection.commit(&*self.db, prepared)?),
-        }
+        Ok(projection.commit(&*self.db, prepared)?)
     }
 
     /// Waits, and opens the store again: RocksDB takes no write after a failed one.

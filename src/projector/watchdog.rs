@@ -3,9 +3,8 @@
 
 use super::cut::Projection;
 use super::halt::{Halt, OpenError};
-use super::meta::{self, Anchors};
+use super::meta::{self, Anchors, Next};
 use crate::event_log::{EventLog, Identity};
-use crate::wire::position::Positions;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -22,6 +21,7 @@ struct Shared {
 
 struct State {
     anchors: Anchors,
+    next: Next,
     halt: Option<Halt>,
     stopping: bool,
 }
@@ -31,12 +31,12 @@ impl Watchdog {
     pub fn start(
         log: &Arc<dyn EventLog>,
         projection: &Projection,
-        beginnings: Positions,
         every: Option<Duration>,
     ) -> std::io::Result<Watchdog> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 anchors: projection.anchors().clone(),
+                next: projection.next().clone(),
                 halt: None,
                 stopping: false,
             }),
@@ -48,15 +48,17 @@ impl Watchdog {
                 let (shared, log) = (shared.clone(), log.clone());
                 let stored = projection.log().clone();
                 let name = std::thread::Builder::new().name("log-watchdog".into());
-                Some(name.spawn(move || shared.watch(&*log, &stored, &beginnings, every))?)
+                Some(name.spawn(move || shared.watch(&*log, &stored, every))?)
             }
         };
         Ok(Watchdog { shared, thread })
     }
 
-    pub fn applied(&self, anchors: &Anchors) {
+    pub fn applied(&self, projection: &Projection) {
         if self.thread.is_some() {
-            self.shared.lock().anchors.clone_from(anchors);
+            let mut state = self.shared.lock();
+            state.anchors.clone_from(projection.anchors());
+            state.next.clone_from(projection.next());
         }
     }
 
@@ -79,13 +81,7 @@ impl Drop for Watchdog {
 }
 
 impl Shared {
-    fn watch(
-        &self,
-        log: &dyn EventLog,
-        stored: &Identity,
-        beginnings: &Positions,
-        every: Duration,
-    ) {
+    fn watch(&self, log: &dyn EventLog, stored: &Identity, every: Duration) {
         loop {
             let waiting = |state: &mut State| !state.stopping;
             let state = self.lock();
@@ -95,9 +91,9 @@ impl Shared {
                 return;
             }
             // From before the look at the log, which can only have more.
-            let anchors = state.anchors.clone();
+            let (anchors, next) = (state.anchors.clone(), state.next.clone());
             drop(state);
-            match meta::check(log, stored, &anchors, beginnings) {
+            match meta::check(log, stored, &anchors, &next) {
                 Ok(()) => {}
                 Err(OpenError::Halt(halt)) => {
                     self.lock().halt = Some(halt);

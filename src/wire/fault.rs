@@ -23,6 +23,16 @@ pub enum Rule {
 }
 
 impl Rule {
+    pub const ALL: [Rule; 7] = [
+        Rule::Format,
+        Rule::Value,
+        Rule::Range,
+        Rule::Size,
+        Rule::UnknownType,
+        Rule::KeyMismatch,
+        Rule::Tombstone,
+    ];
+
     /// The reason under which a dead letter is kept.
     pub fn reason(self) -> &'static str {
         match self {

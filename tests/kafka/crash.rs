@@ -189,6 +189,43 @@ fn a_leader_that_dies_loses_and_doubles_nothing() {
     );
 }
 
+/// Whichever broker is away: those who publish over HTTP wait for a moment at most, and
+/// what has no leader does not hold up the rest.
+#[test]
+fn a_broker_that_is_away_holds_up_publishers_for_a_moment_only() {
+    let brokers = Broker::three();
+    let topic = brokers[0].topic(6, &[]);
+    let server = Server::with(&[
+        ("KAFKA__BOOTSTRAP", brokers[0].bootstrap.as_str()),
+        ("KAFKA__TOPIC", topic.as_str()),
+    ]);
+    server.eventually("ready", |server| server.get("/readyz").status == 200);
+    let mut n = 0;
+    for broker in [&brokers[1], &brokers[2]] {
+        broker.stop();
+        let (mut refused, until) = (Duration::ZERO, Instant::now() + Duration::from_secs(15));
+        while Instant::now() < until {
+            let asked = Instant::now();
+            n += 1;
+            let body = json!([event(&format!("away-{n}"), 0)]).to_string();
+            let answer = server.post(crate::support::server::BATCH, body);
+            match answer.status {
+                202 => {
+                    let token = answer.header("ledger-position").to_owned();
+                    assert!(server.document(&format!("away-{n}"), &token).is_some());
+                    refused = Duration::ZERO;
+                }
+                503 => refused += asked.elapsed() + Duration::from_millis(50),
+                status => panic!("{status}"),
+            }
+            assert!(refused < Duration::from_secs(8), "refused for {refused:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        broker.start();
+        brokers[0].until_all_replicas_follow(&topic);
+    }
+}
+
 /// What was acknowledged to them, once each has got rid of all it was fed.
 fn collect(producers: Vec<Producer>) -> Vec<(String, String)> {
     let mut sent = Vec::new();

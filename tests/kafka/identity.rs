@@ -164,7 +164,7 @@ fn a_log_that_is_cut_off_halts_whether_or_not_it_is_written_on() {
         send(&broker, &topic, 0, &ids("new", more));
         let server = server.unwrap_or_else(|| ledger(folder.path(), &broker, &topic));
         let reason = match more {
-            0 => "ends before offset 2, the store has applied 4",
+            0 => "ends before offset 2, the store goes on at 5",
             _ => "holds another record at offset 4",
         };
         // While it runs, the ledger may see the cut before the new records.
@@ -217,8 +217,8 @@ fn records_that_retention_took_before_they_were_seen_halt() {
         let server = server.unwrap_or_else(|| ledger(folder.path(), &broker, &topic));
         // The first of them may have been on their way when it was stopped.
         let reason = match live {
-            true => "now begins at offset 6, the store has applied ",
-            false => "now begins at offset 6, the store has applied 2",
+            true => "now begins at offset 6, the store goes on at ",
+            false => "now begins at offset 6, the store goes on at 3",
         };
         halted(&server, reason, "old-2");
         assert!(!is_there(&server, "unseen-4"));
@@ -237,7 +237,7 @@ fn records_that_retention_took_before_the_first_was_seen_halt() {
     broker.forget_before(&topic, 0, 3);
     let server = ledger(folder.path(), &broker, &topic);
     server.eventually("halted", |server| {
-        reasons(server).contains("now begins at offset 3, and the store has applied nothing")
+        reasons(server).contains("now begins at offset 3, the store goes on at 0")
     });
     assert!(!is_there(&server, "unseen-4"));
 }
@@ -264,6 +264,53 @@ fn a_ledger_on_kafka_is_not_taken_for_one_without() {
     }
     let server = ledger(folder.path(), &broker, &topic);
     assert!(is_there(&server, "old-0"), "nothing was touched");
+}
+
+/// What a transaction leaves behind its records is no record, and yet an offset.
+#[test]
+fn retention_of_what_was_read_and_is_no_record_is_nothing_to_stop_for() {
+    let broker = Broker::shared();
+    for live in [true, false] {
+        let topic = broker.topic(1, &[]);
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Some(ledger(folder.path(), &broker, &topic));
+        let event = |id: &str| Raw::value(created(id).to_string()).on(0);
+        broker.transaction(&topic, &[event("a"), event("b")], true);
+        broker.transaction(&topic, &[event("aborted")], false);
+        server
+            .as_ref()
+            .unwrap()
+            .eventually("read to the end", |server| {
+                let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+                metrics.contains("opledger_applied_offset{partition=\"0\"} 5\n")
+            });
+        if !live {
+            server.take().unwrap().terminate();
+        }
+        broker.forget_before(&topic, 0, 5);
+        let server = server.unwrap_or_else(|| ledger(folder.path(), &broker, &topic));
+        send(&broker, &topic, 0, &ids("more", 1));
+        server.eventually("goes on", |server| is_there(server, "more-0"));
+        server.eventually("ready", |server| server.get("/readyz").status == 200);
+    }
+}
+
+#[test]
+fn a_ledger_stops_in_time_while_its_broker_is_away() {
+    let broker = Broker::own();
+    let topic = broker.topic(1, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let server = ledger(folder.path(), &broker, &topic);
+    send(&broker, &topic, 0, &ids("old", 3));
+    server.eventually("applied", |server| is_there(server, "old-2"));
+    broker.kill();
+    let asked = Instant::now();
+    server.terminate();
+    assert!(
+        asked.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        asked.elapsed()
+    );
 }
 
 #[test]

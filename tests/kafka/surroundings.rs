@@ -84,6 +84,12 @@ fn missing_topics_are_made_when_asked_for() {
         history["events"][0].get("arrived_by").is_none(),
         "the broker's own time"
     );
+    // One that is deleted is not made anew: it would be another log.
+    broker.delete(&topic);
+    server.eventually("it says so", |server| server.get("/readyz").status == 503);
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(server.get("/readyz").status, 503);
+    assert!(!broker.has(&topic));
 }
 
 #[test]
@@ -208,4 +214,29 @@ fn an_event_that_the_topic_would_not_take_is_refused_before_it_is_sent() {
         );
     }
     assert!(server.document("small", &token).is_none());
+}
+
+/// What is behind an open transaction cannot be read yet: commands that read to the end
+/// do not wait for it.
+#[test]
+fn an_open_transaction_holds_up_no_replay() {
+    let broker = Broker::shared();
+    let topic = broker.topic(1, &[]);
+    let event = |id: &str| Raw::value(created(id).to_string()).on(0);
+    broker.send(&topic, &[event("before")]);
+    let _open = broker.begin_transaction(&topic, &[event("open")]);
+    broker.send(&topic, &[event("behind")]);
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_opledger"))
+        .args(["replay", "--kafka", &broker.bootstrap, "--topic", &topic])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("\"before\""),
+        "{text}"
+    );
+    assert!(
+        !text.contains("\"behind\"") && !text.contains("\"open\""),
+        "{text}"
+    );
 }

@@ -2,6 +2,7 @@
 //! container where an engine runs, or one from the published jars. And a client for
 //! it that looks on, so that tests need not believe what the ledger says.
 
+pub use super::raw::Raw;
 use rdkafka::ClientConfig;
 use rdkafka::Offset;
 use rdkafka::TopicPartitionList;
@@ -15,7 +16,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka/kafka-local");
@@ -26,6 +27,20 @@ pub const CLIENTS: [&str; 3] = ["produce.py", "produce.mjs", "Produce.java"];
 pub struct Broker {
     pub bootstrap: String,
     how: How,
+}
+
+/// A cluster, and the right to be the only one of this process.
+pub struct Three {
+    brokers: [Broker; 3],
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl std::ops::Deref for Three {
+    type Target = [Broker; 3];
+
+    fn deref(&self) -> &[Broker; 3] {
+        &self.brokers
+    }
 }
 
 enum How {
@@ -106,7 +121,12 @@ impl Broker {
 
     /// Three in one cluster. The first is also its only controller, so the others are
     /// those to kill.
-    pub fn three() -> [Broker; 3] {
+    pub fn three() -> Three {
+        // Three of them are as many as a small machine carries.
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         let ports = [free_ports(), free_ports(), free_ports()];
         let controller = ports[0] + 1;
         let replicas = "offsets.topic.replication.factor=3\n\
@@ -135,7 +155,10 @@ impl Broker {
             }
         });
         brokers.iter().for_each(Broker::start);
-        brokers
+        Three {
+            brokers,
+            _alone: alone,
+        }
     }
 
     fn container() -> Broker {
@@ -301,6 +324,14 @@ impl Broker {
         }
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        let client: BaseConsumer = self.config().create().unwrap();
+        let metadata = client
+            .fetch_metadata(None, Duration::from_secs(10))
+            .unwrap();
+        metadata.topics().iter().any(|topic| topic.name() == name)
+    }
+
     pub fn delete(&self, name: &str) {
         let deleted = block_on(self.admin().delete_topics(&[name], &AdminOptions::new()));
         deleted.unwrap().remove(0).unwrap();
@@ -412,9 +443,21 @@ impl Broker {
 
     /// One transaction with these records, committed or aborted.
     pub fn transaction(&self, topic: &str, records: &[Raw], commit: bool) {
+        let producer = self.begin_transaction(topic, records);
+        let patience = Duration::from_secs(30);
+        match commit {
+            true => producer.commit_transaction(patience).unwrap(),
+            false => producer.abort_transaction(patience).unwrap(),
+        }
+    }
+
+    /// One that is still open, with these records in it.
+    pub fn begin_transaction(&self, topic: &str, records: &[Raw]) -> BaseProducer {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let producer: BaseProducer = self
             .config()
-            .set("transactional.id", format!("{topic}-{commit}"))
+            .set("transactional.id", format!("{topic}-{count}"))
             .create()
             .unwrap();
         let patience = Duration::from_secs(30);
@@ -433,10 +476,7 @@ impl Broker {
             producer.send(out).map_err(|(error, _)| error).unwrap();
         }
         producer.flush(patience).unwrap();
-        match commit {
-            true => producer.commit_transaction(patience).unwrap(),
-            false => producer.abort_transaction(patience).unwrap(),
-        }
+        producer
     }
 
     /// A producer that is not ours, in another language, reading events from a pipe.
@@ -508,39 +548,6 @@ impl Drop for Broker {
                 let _ = Command::new("docker").args(["kill", name]).output();
             }
         }
-    }
-}
-
-/// A record that need not be an event.
-#[derive(Debug, Clone, Default)]
-pub struct Raw {
-    pub partition: Option<i32>,
-    pub key: Option<Vec<u8>>,
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
-    pub value: Option<Vec<u8>>,
-}
-
-impl Raw {
-    pub fn value(value: impl Into<Vec<u8>>) -> Raw {
-        Raw {
-            value: Some(value.into()),
-            ..Raw::default()
-        }
-    }
-
-    pub fn on(mut self, partition: i32) -> Raw {
-        self.partition = Some(partition);
-        self
-    }
-
-    pub fn key(mut self, key: &str) -> Raw {
-        self.key = Some(key.into());
-        self
-    }
-
-    pub fn header(mut self, name: &str, value: Option<&str>) -> Raw {
-        self.headers.push((name.into(), value.map(Into::into)));
-        self
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod broker;
 pub mod generate;
+pub mod raw;
 pub mod reference;
 pub mod rows;
 pub mod schemas;

@@ -134,7 +134,6 @@ impl Shared {
             if looked.elapsed() < EVERY {
                 continue;
             }
-            looked = Instant::now();
             // Of another topic than the one that was identified, bounds mean nothing.
             let seen = inspector.seen();
             if let Ok(topic) = topic
@@ -144,6 +143,8 @@ impl Shared {
                 let bounds = inspector.look_at_bounds(topic.partitions);
                 inspector.keep_bounds(bounds.unwrap_or_default(), topic.partitions);
             }
+            // Behind the call: one that takes long is not followed by the next at once.
+            looked = Instant::now();
             if committed.elapsed() >= COMMIT_EVERY {
                 committed = Instant::now();
                 inspector.commit_applied();

@@ -153,6 +153,10 @@ pub fn config(settings: &Settings, role: Role) -> ClientConfig {
             set("fetch.message.max.bytes", "16384".into());
             set("queued.min.messages", "1".into());
             set("fetch.wait.max.ms", "10".into());
+            // A commit that finds no coordinator is given up after this, and until then
+            // the client does not close.
+            set("session.timeout.ms", "3000".into());
+            set("heartbeat.interval.ms", "1000".into());
             &BTreeMap::new()
         }
     };

@@ -42,10 +42,10 @@ impl Drop for Queue {
 }
 
 impl Consumer {
-    /// `next` names every partition and the offset to begin at.
+    /// `begin` names every partition and the offset to begin at, if it is known.
     pub fn open(
         settings: &Settings,
-        next: BTreeMap<u32, u64>,
+        begin: BTreeMap<u32, Option<u64>>,
         asking: Asking,
     ) -> Result<Consumer, ReadError> {
         let role = Role::Consumer;
@@ -58,7 +58,7 @@ impl Consumer {
         // Safety: the client lives; each partition's queue is given back at once.
         let queue = unsafe {
             let queue = Queue(rdk::rd_kafka_queue_new(rk));
-            for partition in next.keys() {
+            for partition in begin.keys() {
                 let own = rdk::rd_kafka_queue_get_partition(rk, name.as_ptr(), *partition as i32);
                 if own.is_null() {
                     return Err(unavailable("a partition has no queue"));
@@ -68,9 +68,9 @@ impl Consumer {
             }
             queue
         };
-        let mut assigned = TopicPartitionList::with_capacity(next.len());
-        for (&partition, &offset) in &next {
-            let offset = Offset::Offset(offset as i64);
+        let mut assigned = TopicPartitionList::with_capacity(begin.len());
+        for (&partition, offset) in &begin {
+            let offset = offset.map_or(Offset::Beginning, |at| Offset::Offset(at as i64));
             let added = assigned.add_partition_offset(&settings.topic, partition as i32, offset);
             added.map_err(failed)?;
         }
@@ -78,7 +78,10 @@ impl Consumer {
         Ok(Consumer {
             queue,
             client,
-            next,
+            next: begin
+                .into_iter()
+                .filter_map(|(p, at)| Some((p, at?)))
+                .collect(),
             asking,
             asked: Instant::now(),
             buffer: Vec::with_capacity(AT_ONCE),

@@ -1,11 +1,14 @@
 //! Asks the cluster about the topic: which one it is, what its partitions hold,
 //! how it is set up, and for single records.
 
+mod admin;
+
 use super::client::{self, Context, Role};
 use super::{BadOptions, NewTopics, Settings, message};
 use crate::event_log::{Bounds, Identity, ReadError};
 use crate::wire::position::{LogId, Positions};
 use crate::wire::record_v1::Record;
+use admin::Isolation;
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::bindings as rdk;
@@ -14,12 +17,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// For one answer of the cluster.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// For that of one broker, if others can be asked.
+const PATIENCE_WITH_ONE: Duration = Duration::from_millis(1000);
 /// How the topic is set up changes rarely.
 const SETUP_EVERY: Duration = Duration::from_secs(60);
 
@@ -50,6 +54,8 @@ struct Seen {
     applied: Option<Positions>,
     /// The topics that were asked for are there.
     has_made: bool,
+    /// Leaders of partitions, the one to ask first in front.
+    brokers: Vec<i32>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -105,14 +111,11 @@ impl Inspector {
         if let Some(unfit) = setup.unfit {
             return Err(ReadError::Unfit(unfit));
         }
-        let bounds = self.look_at_bounds(topic.partitions)?;
-        if bounds.len() < topic.partitions {
-            return Err(unavailable(&leaderless(&bounds, topic.partitions)));
-        }
-        let mut seen = self.lock();
-        seen.topic = Some(topic.clone());
-        seen.bounds = Some(bounds);
-        seen.trouble = None;
+        // One without a leader does not hold up the others.
+        let bounds = self.look_at_bounds(topic.partitions);
+        self.lock().topic = Some(topic.clone());
+        self.keep_bounds(bounds.unwrap_or_default(), topic.partitions);
+        self.lock().trouble = None;
         Ok(Identity {
             id: topic.id,
             name: format!("topic {}, id {}", self.settings.topic, topic.uuid),
@@ -134,8 +137,9 @@ impl Inspector {
     pub fn look_at_bounds(&self, partitions: usize) -> Result<BTreeMap<u32, Bounds>, ReadError> {
         let earliest = rdk::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST as i64;
         let latest = rdk::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST as i64;
-        let first = self.list_offsets(partitions, earliest)?;
-        let mut ends = self.list_offsets(partitions, latest)?;
+        let all = Isolation::Uncommitted;
+        let first = self.list_offsets(partitions, earliest, all)?.offsets;
+        let mut ends = self.list_offsets(partitions, latest, all)?.offsets;
         let bounds: BTreeMap<_, _> = first
             .into_iter()
             .filter_map(|(partition, first)| {
@@ -146,27 +150,30 @@ impl Inspector {
         Ok(bounds)
     }
 
-    /// Of one without a leader the last that was seen stays.
     pub fn keep_bounds(&self, bounds: BTreeMap<u32, Bounds>, partitions: usize) {
         let mut seen = self.lock();
         let some_are_missing = bounds.len() < partitions;
         seen.leaderless = some_are_missing.then(|| leaderless(&bounds, partitions));
-        seen.bounds.get_or_insert_default().extend(bounds);
+        seen.bounds = Some(bounds);
+    }
+
+    /// By partition, the offset behind the last record that is committed.
+    pub fn readable(&self) -> Result<BTreeMap<u32, u64>, ReadError> {
+        let topic = self.describe_ours()?;
+        let latest = rdk::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST as i64;
+        self.list_offsets(topic.partitions, latest, Isolation::Committed)?
+            .all()
     }
 
     /// The first offset of each partition that arrived at `millis` or later; the
     /// partition's end where there is none.
     pub fn offsets_at(&self, millis: i64) -> Result<BTreeMap<u32, u64>, ReadError> {
         let topic = self.describe_ours()?;
-        let bounds = self.look_at_bounds(topic.partitions)?;
-        if bounds.len() < topic.partitions {
-            return Err(unavailable(&leaderless(&bounds, topic.partitions)));
-        }
-        let found = self.list_offsets(topic.partitions, millis.max(0))?;
-        let at = |(partition, bounds): (u32, Bounds)| {
-            (partition, *found.get(&partition).unwrap_or(&bounds.end))
-        };
-        Ok(bounds.into_iter().map(at).collect())
+        let found = self.list_offsets(topic.partitions, millis.max(0), Isolation::Committed)?;
+        let found = found.all()?;
+        let ends = self.readable()?.into_iter();
+        let at = |(partition, end)| (partition, *found.get(&partition).unwrap_or(&end));
+        Ok(ends.map(at).collect())
     }
 
     /// The records at these offsets, by a short life as a consumer.
@@ -178,6 +185,7 @@ impl Inspector {
         // An offset that is out of range would be an error, and not say of which.
         let bounds = self.look_at_bounds(partitions)?;
         if at.keys().any(|partition| !bounds.contains_key(partition)) {
+            // Its leader has gone since the caller looked.
             return Err(unavailable(&leaderless(&bounds, partitions)));
         }
         let is_there = |partition: &u32, offset: &u64| {
@@ -242,9 +250,15 @@ impl Inspector {
 
     /// Tells the consumer group how far the store is. Nothing depends on it.
     pub fn commit_applied(&self) {
-        let Some(applied) = self.lock().applied.take() else {
+        let mut seen = self.lock();
+        if seen.trouble.is_some() {
+            // It would wait for a coordinator that does not answer, even to its end.
+            return;
+        }
+        let Some(applied) = seen.applied.take() else {
             return;
         };
+        drop(seen);
         let mut offsets = TopicPartitionList::with_capacity(applied.len());
         for (partition, offset) in applied {
             let next = Offset::Offset(offset as i64 + 1);
@@ -415,149 +429,28 @@ impl Inspector {
         topic.ok_or_else(|| ReadError::Unavailable(self.missing()))
     }
 
-    /// `None` if there is no such topic.
+    /// `None` if there is no such topic. Whoever answered last is asked first; if it does
+    /// not answer, the others are.
     fn describe(&self, name: &str) -> Result<Option<Topic>, ReadError> {
-        let name = CString::new(name);
-        let name = name.map_err(|_| unavailable("no topic has a NUL in its name"))?;
-        let operation = rdk::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
-        let mut names = [name.as_ptr()];
-        // Safety: what is made here is destroyed here, after its last use.
-        unsafe {
-            let topics = rdk::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
-            let answer = self.ask(operation, |rk, options, queue| {
-                rdk::rd_kafka_DescribeTopics(rk, topics, options, queue);
-            });
-            rdk::rd_kafka_TopicCollection_destroy(topics);
-            let answer = answer?;
-            let result = rdk::rd_kafka_event_DescribeTopics_result(answer.0);
-            let mut count = 0;
-            let topics = rdk::rd_kafka_DescribeTopics_result_topics(result, &mut count);
-            if count != 1 {
-                return Err(unavailable("the cluster did not describe the topic"));
-            }
-            let topic = *topics;
-            let error = rdk::rd_kafka_TopicDescription_error(topic);
-            match rdk::rd_kafka_error_code(error) {
-                rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {}
-                rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => {
-                    return Ok(None);
+        let brokers = self.lock().brokers.clone();
+        for broker in &brokers {
+            match self.describe_by(name, Some(*broker)) {
+                Err(ReadError::Unavailable(_)) => {
+                    let mut seen = self.lock();
+                    // To the end of the queue.
+                    seen.brokers.retain(|other| other != broker);
+                    seen.brokers.push(*broker);
                 }
-                _ => {
-                    let text = CStr::from_ptr(rdk::rd_kafka_error_string(error));
-                    return Err(unavailable(&text.to_string_lossy()));
-                }
-            }
-            let id = rdk::rd_kafka_TopicDescription_topic_id(topic);
-            let bits = [
-                rdk::rd_kafka_Uuid_most_significant_bits(id),
-                rdk::rd_kafka_Uuid_least_significant_bits(id),
-            ];
-            if bits == [0, 0] {
-                return Err(ReadError::Unfit(
-                    "the cluster gives its topics no ids, so that one which is made anew could not \
-                     be told from the one before: upgrade its brokers and their metadata version"
-                        .into(),
-                ));
-            }
-            let uuid = CStr::from_ptr(rdk::rd_kafka_Uuid_base64str(id));
-            let mut partitions = 0;
-            rdk::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
-            Ok(Some(Topic {
-                id: log_id(bits),
-                uuid: uuid.to_string_lossy().into_owned(),
-                partitions,
-            }))
-        }
-    }
-
-    /// By partition; one for which there is no answer is left out.
-    fn list_offsets(&self, partitions: usize, spec: i64) -> Result<BTreeMap<u32, u64>, ReadError> {
-        let mut wanted = TopicPartitionList::with_capacity(partitions);
-        wanted.add_partition_range(&self.settings.topic, 0, partitions as i32 - 1);
-        let operation = rdk::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
-        // Safety: the list lives until the call is over; the answer frees itself.
-        unsafe {
-            let list = &mut *wanted.ptr();
-            for index in 0..list.cnt as usize {
-                // Neither a logical offset nor a stored one, but what to look for.
-                (*list.elems.add(index)).offset = spec;
-            }
-            let answer = self.ask(operation, |rk, options, queue| {
-                rdk::rd_kafka_ListOffsets(rk, wanted.ptr(), options, queue);
-            })?;
-            let result = rdk::rd_kafka_event_ListOffsets_result(answer.0);
-            let mut count = 0;
-            let infos = rdk::rd_kafka_ListOffsets_result_infos(result, &mut count);
-            let mut offsets = BTreeMap::new();
-            for index in 0..count {
-                let info = *infos.add(index);
-                let at = &*rdk::rd_kafka_ListOffsetsResultInfo_topic_partition(info);
-                let no_error = rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
-                if at.err == no_error && at.offset >= 0 {
-                    offsets.insert(at.partition as u32, at.offset as u64);
-                }
-            }
-            Ok(offsets)
-        }
-    }
-
-    /// One admin call and its answer.
-    ///
-    /// # Safety
-    /// `call` hands the queue to the admin call of `operation` and keeps nothing.
-    unsafe fn ask(
-        &self,
-        operation: rdk::rd_kafka_admin_op_t,
-        call: impl FnOnce(
-            *mut rdk::rd_kafka_t,
-            *const rdk::rd_kafka_AdminOptions_t,
-            *mut rdk::rd_kafka_queue_t,
-        ),
-    ) -> Result<Answer, ReadError> {
-        let client = self.client.client().native_ptr();
-        let millis = PATIENCE.as_millis() as i32;
-        unsafe {
-            let queue = rdk::rd_kafka_queue_new(client);
-            let options = rdk::rd_kafka_AdminOptions_new(client, operation);
-            let no_text = std::ptr::null_mut();
-            rdk::rd_kafka_AdminOptions_set_request_timeout(options, millis, no_text, 0);
-            call(client, options, queue);
-            // Without a broker to send it to, the call fails by itself a bit later.
-            let event = rdk::rd_kafka_queue_poll(queue, millis + 1000);
-            rdk::rd_kafka_AdminOptions_destroy(options);
-            rdk::rd_kafka_queue_destroy(queue);
-            if event.is_null() {
-                return Err(unavailable("the cluster does not answer"));
-            }
-            let answer = Answer(event);
-            match rdk::rd_kafka_event_error(event) {
-                rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(answer),
-                _ => {
-                    let text = CStr::from_ptr(rdk::rd_kafka_event_error_string(event));
-                    let text = text.to_string_lossy();
-                    let bootstrap = &self.settings.bootstrap;
-                    Err(unavailable(&format!(
-                        "the cluster at {bootstrap} does not answer: {text}"
-                    )))
-                }
+                answer => return answer,
             }
         }
+        self.describe_by(name, None)
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
         self.seen
             .lock()
             .expect("nothing panics while it holds what was seen")
-    }
-}
-
-/// The event that an answer came in; what is read from it lives as long.
-struct Answer(*mut rdk::rd_kafka_event_t);
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        // Safety: it is ours, and destroyed once.
-        unsafe { rdk::rd_kafka_event_destroy(self.0) };
     }
 }
 
@@ -579,11 +472,4 @@ fn unavailable(why: &str) -> ReadError {
 
 fn failed(error: KafkaError) -> ReadError {
     ReadError::Unavailable(error.to_string())
-}
-
-/// Eight characters for a topic id: forty bits of its hash in base 32.
-fn log_id(bits: [i64; 2]) -> LogId {
-    let hash = blake3::hash(&bits.map(i64::to_be_bytes).concat());
-    let head: [u8; 8] = hash.as_bytes()[..8].try_into().expect("a hash is longer");
-    LogId::from_bits(u64::from_be_bytes(head))
 }

@@ -360,6 +360,11 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult, part: Box<Part>) {
         let outcome = match result {
+            // Stored before, by a try whose answer was lost: nobody tells where.
+            Ok(message) if message.offset() < 0 => Err((
+                Stored::Maybe,
+                KafkaError::MessageProduction(RDKafkaErrorCode::DuplicateSequenceNumber),
+            )),
             Ok(message) => Ok(Position {
                 partition: message.partition() as u32,
                 offset: message.offset() as u64,

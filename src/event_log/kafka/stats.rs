@@ -79,8 +79,15 @@ pub fn record(client: &'static str, before: &mut Totals, stats: &Statistics) {
             .values()
             .flat_map(|topic| topic.partitions.values())
     };
-    let fetched: i64 = partitions().map(|partition| partition.fetchq_cnt).sum();
-    let fetched_bytes: u64 = partitions().map(|partition| partition.fetchq_size).sum();
+    // All partitions are fetched into one queue, and each tells the length of that.
+    let fetched = partitions()
+        .map(|partition| partition.fetchq_cnt)
+        .max()
+        .unwrap_or(0);
+    let fetched_bytes = partitions()
+        .map(|partition| partition.fetchq_size)
+        .max()
+        .unwrap_or(0);
     show(
         "opledger_kafka_queue_records",
         (stats.msg_cnt as i64 + fetched) as f64,

@@ -1,0 +1,224 @@
+//! The admin calls that the binding does not have: which topic it is, and what its
+//! partitions hold.
+
+use super::{Inspector, PATIENCE, PATIENCE_WITH_ONE, Topic, unavailable};
+use crate::event_log::ReadError;
+use crate::wire::position::LogId;
+use rdkafka::TopicPartitionList;
+use rdkafka::bindings as rdk;
+use rdkafka::consumer::Consumer;
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+
+impl Inspector {
+    pub(super) fn describe_by(
+        &self,
+        name: &str,
+        broker: Option<i32>,
+    ) -> Result<Option<Topic>, ReadError> {
+        let name = CString::new(name);
+        let name = name.map_err(|_| unavailable("no topic has a NUL in its name"))?;
+        let operation = rdk::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+        let mut names = [name.as_ptr()];
+        // Safety: what is made here is destroyed here, after its last use.
+        unsafe {
+            let topics = rdk::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
+            let answer = self.ask(operation, broker, |rk, options, queue| {
+                rdk::rd_kafka_DescribeTopics(rk, topics, options, queue);
+            });
+            rdk::rd_kafka_TopicCollection_destroy(topics);
+            let answer = answer?;
+            let result = rdk::rd_kafka_event_DescribeTopics_result(answer.0);
+            let mut count = 0;
+            let topics = rdk::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+            if count != 1 {
+                return Err(unavailable("the cluster did not describe the topic"));
+            }
+            let topic = *topics;
+            let error = rdk::rd_kafka_TopicDescription_error(topic);
+            match rdk::rd_kafka_error_code(error) {
+                rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+                rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => {
+                    return Ok(None);
+                }
+                _ => {
+                    let text = CStr::from_ptr(rdk::rd_kafka_error_string(error));
+                    return Err(unavailable(&text.to_string_lossy()));
+                }
+            }
+            let id = rdk::rd_kafka_TopicDescription_topic_id(topic);
+            let bits = [
+                rdk::rd_kafka_Uuid_most_significant_bits(id),
+                rdk::rd_kafka_Uuid_least_significant_bits(id),
+            ];
+            if bits == [0, 0] {
+                return Err(ReadError::Unfit(
+                    "the cluster gives its topics no ids, so that one which is made anew could not \
+                     be told from the one before: upgrade its brokers and their metadata version"
+                        .into(),
+                ));
+            }
+            let uuid = CStr::from_ptr(rdk::rd_kafka_Uuid_base64str(id));
+            let mut partitions = 0;
+            let all = rdk::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
+            for index in 0..partitions {
+                let leader = rdk::rd_kafka_TopicPartitionInfo_leader(*all.add(index));
+                if !leader.is_null() {
+                    self.remember_broker(rdk::rd_kafka_Node_id(leader));
+                }
+            }
+            Ok(Some(Topic {
+                id: log_id(bits),
+                uuid: uuid.to_string_lossy().into_owned(),
+                partitions,
+            }))
+        }
+    }
+
+    pub(super) fn list_offsets(
+        &self,
+        partitions: usize,
+        spec: i64,
+        isolation: Isolation,
+    ) -> Result<Listed, ReadError> {
+        let mut wanted = TopicPartitionList::with_capacity(partitions);
+        wanted.add_partition_range(&self.settings.topic, 0, partitions as i32 - 1);
+        let operation = rdk::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
+        // Safety: the list lives until the call is over; the answer frees itself.
+        unsafe {
+            let list = &mut *wanted.ptr();
+            for index in 0..list.cnt as usize {
+                // Neither a logical offset nor a stored one, but what to look for.
+                (*list.elems.add(index)).offset = spec;
+            }
+            let answer = self.ask(operation, None, |rk, options, queue| {
+                if isolation == Isolation::Committed {
+                    let level =
+                        rdk::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED;
+                    let error = rdk::rd_kafka_AdminOptions_set_isolation_level(options, level);
+                    assert!(error.is_null(), "these options take an isolation level");
+                }
+                rdk::rd_kafka_ListOffsets(rk, wanted.ptr(), options, queue);
+            })?;
+            let result = rdk::rd_kafka_event_ListOffsets_result(answer.0);
+            let mut count = 0;
+            let infos = rdk::rd_kafka_ListOffsets_result_infos(result, &mut count);
+            let mut listed = Listed::default();
+            for index in 0..count {
+                let info = *infos.add(index);
+                let at = &*rdk::rd_kafka_ListOffsetsResultInfo_topic_partition(info);
+                let no_error = rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+                if at.err != no_error {
+                    listed.failed.push(at.partition as u32);
+                } else if at.offset >= 0 {
+                    listed.offsets.insert(at.partition as u32, at.offset as u64);
+                }
+            }
+            Ok(listed)
+        }
+    }
+
+    /// One admin call and its answer. `broker` is who is asked; by itself librdkafka asks
+    /// the one that it takes for the controller, whether or not that is still there.
+    ///
+    /// # Safety
+    /// `call` hands the queue to the admin call of `operation` and keeps nothing.
+    unsafe fn ask(
+        &self,
+        operation: rdk::rd_kafka_admin_op_t,
+        broker: Option<i32>,
+        call: impl FnOnce(
+            *mut rdk::rd_kafka_t,
+            *mut rdk::rd_kafka_AdminOptions_t,
+            *mut rdk::rd_kafka_queue_t,
+        ),
+    ) -> Result<Answer, ReadError> {
+        let client = self.client.client().native_ptr();
+        let patience = match broker {
+            Some(_) => PATIENCE_WITH_ONE,
+            None => PATIENCE,
+        };
+        let millis = patience.as_millis() as i32;
+        unsafe {
+            let queue = rdk::rd_kafka_queue_new(client);
+            let options = rdk::rd_kafka_AdminOptions_new(client, operation);
+            let no_text = std::ptr::null_mut();
+            rdk::rd_kafka_AdminOptions_set_request_timeout(options, millis, no_text, 0);
+            if let Some(broker) = broker {
+                rdk::rd_kafka_AdminOptions_set_broker(options, broker, no_text, 0);
+            }
+            call(client, options, queue);
+            // Without a broker to send it to, the call fails by itself a bit later.
+            let event = rdk::rd_kafka_queue_poll(queue, millis + 1000);
+            rdk::rd_kafka_AdminOptions_destroy(options);
+            rdk::rd_kafka_queue_destroy(queue);
+            if event.is_null() {
+                return Err(unavailable("the cluster does not answer"));
+            }
+            let answer = Answer(event);
+            match rdk::rd_kafka_event_error(event) {
+                rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(answer),
+                _ => {
+                    let text = CStr::from_ptr(rdk::rd_kafka_event_error_string(event));
+                    let text = text.to_string_lossy();
+                    let bootstrap = &self.settings.bootstrap;
+                    Err(unavailable(&format!(
+                        "the cluster at {bootstrap} does not answer: {text}"
+                    )))
+                }
+            }
+        }
+    }
+
+    fn remember_broker(&self, id: i32) {
+        let mut seen = self.lock();
+        if id >= 0 && !seen.brokers.contains(&id) {
+            seen.brokers.push(id);
+        }
+    }
+}
+
+/// The event that an answer came in; what is read from it lives as long.
+struct Answer(*mut rdk::rd_kafka_event_t);
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // Safety: it is ours, and destroyed once.
+        unsafe { rdk::rd_kafka_event_destroy(self.0) };
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Isolation {
+    /// Up to the last record.
+    Uncommitted,
+    /// Up to the first transaction that is open.
+    Committed,
+}
+
+/// Offsets by partition; none where nothing was found.
+#[derive(Default)]
+pub(super) struct Listed {
+    pub offsets: BTreeMap<u32, u64>,
+    /// Partitions that gave no answer.
+    pub failed: Vec<u32>,
+}
+
+impl Listed {
+    pub(super) fn all(self) -> Result<BTreeMap<u32, u64>, ReadError> {
+        match self.failed.first() {
+            None => Ok(self.offsets),
+            Some(partition) => {
+                let why = format!("no leader answers for partition {partition}");
+                Err(ReadError::Unavailable(why))
+            }
+        }
+    }
+}
+
+/// Eight characters for a topic id: forty bits of its hash in base 32.
+fn log_id(bits: [i64; 2]) -> LogId {
+    let hash = blake3::hash(&bits.map(i64::to_be_bytes).concat());
+    let head: [u8; 8] = hash.as_bytes()[..8].try_into().expect("a hash is longer");
+    LogId::from_bits(u64::from_be_bytes(head))
+}
