@@ -98,7 +98,7 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
     stop.store(true, Ordering::Relaxed);
     watcher.join().expect("no panic")?;
 
-    let seen = seen.lock().expect("no panic");
+    let seen = std::mem::take(&mut *seen.lock().expect("no panic"));
     let (mut acknowledged, mut bare, mut visible) =
         (Times::default(), Times::default(), Times::default());
     for event in &sent {

@@ -205,8 +205,10 @@ impl Topic {
             let mut taken = 0;
             let mut first = None;
             while taken < records {
-                // It waits for as many as it is asked for: never for more than will come.
-                let wanted = AT_ONCE.min(records - taken);
+                // It waits for as many as it is asked for: never for more than will
+                // come, and at first for one, which tells that it is connected.
+                let wanted = if taken == 0 { 1 } else { AT_ONCE };
+                let wanted = wanted.min(records - taken);
                 let came =
                     rdk::rd_kafka_consume_batch_queue(queue, 100, messages.as_mut_ptr(), wanted);
                 ensure!(came >= 0, "the queue failed");

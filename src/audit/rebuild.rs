@@ -43,9 +43,9 @@ pub fn fold_all(
 ) -> Result<(), Error> {
     let mut projection = Projection::open(db, log, 64 << 20, rules)?;
     let is_there = |next: &BTreeMap<u32, u64>| {
-        let ends = ends.into_iter().flatten();
-        ends.map(|(partition, end)| next.get(partition) >= Some(end))
-            .all(|there| there)
+        ends.into_iter()
+            .flatten()
+            .all(|(partition, end)| next.get(partition) >= Some(end))
     };
     let limits = Limits {
         // What is known to be there may take a moment.

@@ -172,7 +172,7 @@ pub fn config(settings: &Settings, role: Role) -> ClientConfig {
     set("bootstrap.servers", settings.bootstrap.clone());
     match role {
         Role::Producer => {
-            let bytes = (settings.max_event + ROOM).max(6 << 20).min(MESSAGE_MAX);
+            let bytes = (settings.max_event + ROOM).clamp(6 << 20, MESSAGE_MAX);
             set("message.max.bytes", bytes.to_string());
             set("enable.idempotence", "true".into());
             set("acks", "all".into());
