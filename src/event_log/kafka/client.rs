@@ -143,6 +143,9 @@ pub fn config(settings: &Settings, role: Role) -> ClientConfig {
         Role::Consumer => {
             set("fetch.wait.max.ms", "100".into());
             set("fetch.error.backoff.ms", "50".into());
+            // Once so much is fetched ahead, fetching pauses: for a second by default, in
+            // which a ledger that catches up would have nothing to do.
+            set("fetch.queue.backoff.ms", "5".into());
             set("queued.min.messages", "100000".into());
             let kilobytes = (settings.fetch_ahead / 1024).clamp(1, 2_097_151);
             set("queued.max.messages.kbytes", kilobytes.to_string());
