@@ -17,7 +17,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-tests env build run test soak lint \
-	check-format check-clippy check-dependencies check-deploy format
+	check-format check-clippy check-dependencies check-deploy format bench bench-quick
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) \
@@ -38,6 +38,12 @@ soak: setup-tests ## run the same tests with long counts (hours)
 build: setup ## build bin/opledger
 	cargo build --release --locked
 	@install -D -m 755 '$(CARGO_TARGET_DIR)/release/opledger' bin/opledger
+
+bench: setup-tests ## measure it beside Kafka Streams, PostgreSQL and the bare clients (half an hour)
+	@bench/run
+
+bench-quick: setup-tests ## the same in five minutes: does all of it work, and about how fast
+	@bench/run --quick
 
 lint: check-format check-clippy check-dependencies check-deploy ## check format, clippy's advice, dependencies, deployment
 

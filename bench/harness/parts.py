@@ -146,20 +146,19 @@ def compare(contender):
     return len(contender.topic.documents)
 
 
-def hammer(setting, server, pids=None):
+def hammer(setting, server):
     """Reads by the load program. On the JVM the code has to be compiled first: half as
     long is not counted."""
     seconds = setting.plan.hot_seconds
     warming = max(1, seconds // 2)
-    pids = pids or server.pids
-    used = sum(map(cpu, pids))
+    used = sum(map(cpu, server.pids))
     found = setting.load(
         "hammer", "--address", server.address, "--documents", setting.topic("small").documents_file,
         "--seconds", seconds, "--warming", warming,
     )
     figures = found["rows"][0]["figures"]
     # The warming is in it: taken for as many reads in the same time.
-    used = sum(map(cpu, pids)) - used
+    used = sum(map(cpu, server.pids)) - used
     figures["CPU µs/GET"] = used * 1e6 / (figures["read"] * (1 + warming / seconds))
     return {name: figures[name] for name in ("GET/s", "MiB/s", "p50 ms", "p99 ms", "CPU µs/GET")}
 
@@ -182,7 +181,7 @@ def static_servers(setting, topic, table):
     documents = [json.dumps(d, separators=(",", ":"), ensure_ascii=False) for d in topic.documents.values() if d]
     documents.sort(key=len)
     (folder / "document").write_text(documents[len(documents) // 2])
-    commands = {CONSTANT: ([setting.load_program(), "static-server", folder / "document"], None)}
+    commands = {CONSTANT: ([setting.load_program, "static-server", folder / "document"], None)}
     if setting.nginx:
         port = free_port()
         (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port))

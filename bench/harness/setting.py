@@ -6,7 +6,7 @@ import subprocess
 from functools import cached_property
 from pathlib import Path
 
-from .tools import ROOT, Failed, disk, free_port, run, say
+from .tools import ROOT, Failed, busy, disk, free_port, run, say
 
 
 class Setting:
@@ -28,6 +28,8 @@ class Setting:
         self.jars, self.classes = programs["jars"], programs["classes"]
         self.postgres, self.nginx = programs["postgres"], programs["nginx"]
         self._build()
+        if (others := busy()) > 0.3:
+            say(f"{others:.1f} cores are busy with something else: the figures will be worth little")
         return self
 
     def __exit__(self, *_):
@@ -45,8 +47,8 @@ class Setting:
             if built.returncode != 0:
                 raise Failed("cargo build failed")
         self.opledger = self.options.binary or target / "release/opledger"
-        self._load = target / "release/examples/load"
-        for program in (self.opledger, self._load):
+        self.load_program = target / "release/examples/load"
+        for program in (self.opledger, self.load_program):
             if not program.is_file():
                 raise Failed(f"{program} is not there")
 
@@ -59,12 +61,9 @@ class Setting:
     def load(self, *arguments):
         """Runs the load program; what it found."""
         found = self.folder / "load.json"
-        command = [self._load, "--binary", self.opledger, "--folder", self.folder, "--json", found]
+        command = [self.load_program, "--binary", self.opledger, "--folder", self.folder, "--json", found]
         run([*command, *arguments], cwd=self.folder)
         return json.loads(found.read_text())
-
-    def load_program(self):
-        return self._load
 
     def topic(self, bodies):
         """A topic with bodies of a kind, filled when it is first asked for."""

@@ -108,6 +108,19 @@ def cpu(pid):
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def busy():
+    """How many cores are busy, over a second."""
+
+    def idle_and_all():
+        ticks = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return ticks[3] + ticks[4], sum(ticks)
+
+    idle, total = idle_and_all()
+    time.sleep(1)
+    idle_later, total_later = idle_and_all()
+    return (1 - (idle_later - idle) / max(1, total_later - total)) * os.cpu_count()
+
+
 def resident(pid):
     """Bytes of a process and its children; what they share counts once."""
     total = 0
