@@ -6,16 +6,13 @@ use crate::support::generate::Rng;
 use crate::support::server::Server;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{Write, read_to_string};
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const PRODUCERS: usize = 6;
-/// Those that always find their way back to a broker; kafkajs 2.2 now and then waits for
-/// one that it has lost, for ever.
-const FOLLOWING: [&str; 2] = ["produce.py", "Produce.java"];
 
 fn event(operation: &str, n: usize) -> Value {
     let time = format!(
@@ -41,23 +38,19 @@ struct Producer {
     child: Child,
     feeder: std::thread::JoinHandle<usize>,
     said: std::thread::JoinHandle<String>,
+    complained: std::thread::JoinHandle<String>,
 }
 
-fn produce(
-    broker: &Broker,
-    topic: &str,
-    clients: &[&str],
-    index: usize,
-    stop: &Arc<AtomicBool>,
-) -> Producer {
+fn produce(broker: &Broker, topic: &str, index: usize, stop: &Arc<AtomicBool>) -> Producer {
     // Half of them spread one operation over all partitions.
     let options: &[&str] = match index % 2 {
         0 => &["--retry-forever"],
         _ => &["--retry-forever", "--no-key"],
     };
-    let mut child = broker.client(clients[index % clients.len()], topic, options);
+    let mut child = broker.client(CLIENTS[index % CLIENTS.len()], topic, options);
     let mut stdin = child.stdin.take().unwrap();
     let stdout = child.stdout.take().unwrap();
+    let stderr = child.stderr.take().unwrap();
     let stop = stop.clone();
     let feeder = std::thread::spawn(move || {
         let mut n = 0;
@@ -74,14 +67,12 @@ fn produce(
         }
         n
     });
-    let said = std::thread::spawn(move || {
-        let lines = BufReader::new(stdout).lines();
-        lines.map(|line| line.unwrap() + "\n").collect()
-    });
     Producer {
         child,
         feeder,
-        said,
+        said: std::thread::spawn(move || read_to_string(stdout).unwrap()),
+        // A client whose complaints nobody reads would stop at a full pipe.
+        complained: std::thread::spawn(move || read_to_string(stderr).unwrap()),
     }
 }
 
@@ -105,9 +96,9 @@ fn watch_positions(server: &Server, last: &mut BTreeMap<String, u64>) {
 
 #[test]
 fn kill_9_of_ledger_and_broker_loses_and_doubles_nothing() {
-    let (lives, falls, clients) = match crate::support::soak() {
-        true => (100, 20, &FOLLOWING[..]),
-        false => (5, 2, &CLIENTS[..]),
+    let (lives, falls) = match crate::support::soak() {
+        true => (100, 20),
+        false => (5, 2),
     };
     let broker = Broker::own();
     let topic = broker.topic(4, &[]);
@@ -118,7 +109,7 @@ fn kill_9_of_ledger_and_broker_loses_and_doubles_nothing() {
     ];
     let stop = Arc::new(AtomicBool::new(false));
     let producers: Vec<_> = (0..PRODUCERS)
-        .map(|i| produce(&broker, &topic, clients, i, &stop))
+        .map(|i| produce(&broker, &topic, i, &stop))
         .collect();
     let mut rng = Rng::new(29);
     let last = Mutex::new(BTreeMap::new());
@@ -159,7 +150,7 @@ fn a_leader_that_dies_loses_and_doubles_nothing() {
     ]);
     let stop = Arc::new(AtomicBool::new(false));
     let producers: Vec<_> = (0..PRODUCERS)
-        .map(|i| produce(&brokers[0], &topic, &FOLLOWING, i, &stop))
+        .map(|i| produce(&brokers[0], &topic, i, &stop))
         .collect();
     let mut last = BTreeMap::new();
     for broker in [&brokers[1], &brokers[2], &brokers[1]] {
@@ -239,12 +230,14 @@ fn collect(producers: Vec<Producer>) -> Vec<(String, String)> {
             }
             if Instant::now() > until {
                 producer.child.kill().unwrap();
-                panic!("producer {index} hangs");
+                let complained = producer.complained.join().unwrap();
+                panic!("producer {index} hangs: {complained}");
             }
             std::thread::sleep(Duration::from_millis(50));
         };
         let fed = producer.feeder.join().unwrap();
-        assert!(status.success(), "producer {index}: {status}");
+        let complained = producer.complained.join().unwrap();
+        assert!(status.success(), "producer {index}: {status}: {complained}");
         let own = acknowledged(&producer.said.join().unwrap());
         assert_eq!(
             own.len(),
