@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { Kafka } from 'kafkajs';
 
 const [bootstrap, operation, topic = 'opledger.events'] = process.argv.slice(2);
-const producer = new Kafka({ brokers: [bootstrap] }).producer({ idempotent: true, maxInFlightRequests: 1 });
+const producer = new Kafka({ brokers: bootstrap.split(',') }).producer({ idempotent: true, maxInFlightRequests: 1 });
 
 async function publish(kind, data) {
   const event = { specversion: '1.0', id: randomUUID(), source: '/workers/example', type: `opledger.${kind}.v1`,

@@ -27,7 +27,7 @@ if (compression === undefined) {
 
 // About half a minute, as in the other two, but often.
 const retry = { initialRetryTime: 100, maxRetryTime: 500, retries: 60 };
-const kafka = new Kafka({ brokers: [bootstrap], logLevel: logLevel.ERROR, retry });
+const kafka = new Kafka({ brokers: bootstrap.split(','), logLevel: logLevel.ERROR, retry });
 let producer;
 
 // The answer names one offset for each partition, so we note where each record goes. A record

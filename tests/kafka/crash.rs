@@ -239,8 +239,10 @@ fn collect(producers: Vec<Producer>) -> Vec<(String, String)> {
         let complained = producer.complained.join().unwrap();
         assert!(status.success(), "producer {index}: {status}: {complained}");
         let own = acknowledged(&producer.said.join().unwrap());
+        // Some more than once: kafkajs may lose part of an answer, and all of it is sent again.
+        let distinct: BTreeSet<&str> = own.iter().map(|(id, _)| id.as_str()).collect();
         assert_eq!(
-            own.len(),
+            distinct.len(),
             fed,
             "producer {index}: each is acknowledged in the end"
         );
