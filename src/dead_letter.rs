@@ -124,10 +124,9 @@ fn due(db: &dyn Db) -> store::Result<Due> {
         refused: 0,
     };
     store::view(db, |view| {
-        let all = &[][..]..&[0xFF][..];
         view.scan(
             Family::DeadLetterDue,
-            all,
+            keys::ALL,
             Direction::Forward,
             &mut |key, why| {
                 match keys::position_of(key) {

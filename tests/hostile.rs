@@ -7,14 +7,9 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use support::events::created;
 use support::schemas;
 use support::server::{ONE, Server};
-
-fn created(id: &str) -> Value {
-    json!({"specversion": "1.0", "id": "e1", "source": "/w", "subject": id,
-        "type": "opledger.operation.created.v1", "time": "2024-05-06T07:08:09Z",
-        "data": {"request": {"uri": "/x", "method": "PUT"}}})
-}
 
 /// Sends raw bytes and returns all that comes back.
 fn raw(server: &Server, bytes: &[u8]) -> String {

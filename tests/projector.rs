@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use support::events::{broken, created};
 use support::generate::{self, Rng};
 
 const LOG: LogId = LogId(*b"testing0");
@@ -111,12 +112,6 @@ fn record(key: Option<&str>, value: Option<&str>) -> Record {
     }
 }
 
-fn created(id: &str) -> Value {
-    json!({"specversion": "1.0", "id": "e1", "source": "/w", "subject": id,
-        "type": "opledger.operation.created.v1", "time": "2024-05-06T07:08:09Z",
-        "data": {"request": {"uri": "/x", "method": "PUT"}}})
-}
-
 fn letters(db: &dyn Db) -> Vec<Value> {
     let mut body = Vec::new();
     dead_letters::stream(db, &Page::default(), &mut |piece| {
@@ -131,24 +126,15 @@ fn letters(db: &dyn Db) -> Vec<Value> {
 #[test]
 fn poison_of_each_kind_is_put_aside_and_the_rest_applied() {
     let log = MemoryLog::new(LOG, 1);
-    let mut unknown = created("x");
-    unknown["type"] = json!("opledger.operation.paused.v1");
-    let mut value = created("x");
-    value["data"]["request"]["method"] = json!("GET");
-    let mut range = created("x");
-    range["id"] = json!("");
-    let texts = [
-        unknown.to_string(),
-        value.to_string(),
-        range.to_string(),
-        created("x").to_string(),
-    ];
+    let [unknown, value, range] =
+        broken().map(|(reason, event)| (reason, record(None, Some(&event.to_string()))));
+    let good = created("x").to_string();
     let poison = [
         ("malformed", record(None, Some("{"))),
-        ("unknown_type", record(None, Some(&texts[0]))),
-        ("invalid_value", record(None, Some(&texts[1]))),
-        ("out_of_range", record(None, Some(&texts[2]))),
-        ("key_mismatch", record(Some("other"), Some(&texts[3]))),
+        unknown,
+        value,
+        range,
+        ("key_mismatch", record(Some("other"), Some(&good))),
         ("tombstone", record(Some("x"), None)),
     ];
     for (n, (_, bad)) in poison.iter().enumerate() {
@@ -310,6 +296,25 @@ fn a_store_of_the_format_before_is_read_and_lifted() {
     assert_eq!(projection.anchors()[&3].mark, None);
     let format = db.get(Family::Meta, b"format").unwrap().unwrap();
     assert_eq!(format, [meta::FORMAT]);
+}
+
+#[test]
+fn a_row_of_a_partition_that_cannot_be_read_is_not_passed_over() {
+    for key in [
+        &b"position/\0\0\0\x03"[..],
+        b"next/\0\0\0\x03",
+        b"begins/\0\0\0\x03",
+    ] {
+        let db = Memory::default();
+        Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
+        put(&db, key, b"torn");
+        let opened = Projection::open(&db, &named(LOG), 1000, Rules::NONE);
+        let error = opened.err().expect("a row is damaged").to_string();
+        assert!(
+            error.contains("a position of the store cannot be read"),
+            "{error}"
+        );
+    }
 }
 
 /// Ways in which a log turns into something else, seen while the projector runs and

@@ -89,10 +89,9 @@ pub fn keep_sent(old: &Path, new: &dyn Db, memory: Memory) -> store::Result<()> 
     }
     let mut due = Vec::new();
     store::view(new, |view| {
-        let all = &[][..]..&[0xFF][..];
         view.scan(
             Family::DeadLetterDue,
-            all,
+            keys::ALL,
             Direction::Forward,
             &mut |key, _| {
                 due.push(key.to_vec());

@@ -20,7 +20,7 @@ pub fn write_documents(db: &dyn Db, times: &TimeStyle, out: &mut dyn Write) -> R
     store::view(db, |view| {
         view.scan(
             Family::ByTime,
-            &[]..&[0xFF],
+            keys::ALL,
             Direction::Forward,
             &mut |key, _| {
                 let Some(id) = keys::operation_of_by_time(key) else {

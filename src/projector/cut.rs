@@ -385,7 +385,7 @@ pub fn count_anomalies(db: &dyn Db) -> store::Result<BTreeMap<&'static str, i64>
     store::view(db, |view| {
         view.scan(
             Family::Anomaly,
-            &[]..&[0xFF],
+            keys::ALL,
             Direction::Forward,
             &mut |_, row| {
                 let held = Anomalies(row.first().copied().unwrap_or(0));

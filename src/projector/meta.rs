@@ -98,37 +98,50 @@ fn stamp(db: &dyn Db, log: &Identity) -> store::Result<()> {
 }
 
 const POSITION: &[u8] = b"position/";
+const NEXT: &[u8] = b"next/";
+const BEGINS: &[u8] = b"begins/";
+
+fn key(prefix: &[u8], partition: u32) -> Vec<u8> {
+    [prefix, &partition.to_be_bytes()].concat()
+}
+
+/// The rows of a prefix. One that cannot be read is an error: without it a partition
+/// would seem to be new.
+fn by_partition<T>(
+    db: &dyn Db,
+    prefix: &[u8],
+    decode: fn(&[u8]) -> Option<T>,
+) -> store::Result<BTreeMap<u32, T>> {
+    let mut rows = BTreeMap::new();
+    let mut is_damaged = false;
+    store::view(db, |view| {
+        let end = keys::after_prefix(prefix);
+        let range = prefix..&end[..];
+        view.scan(Family::Meta, range, Direction::Forward, &mut |key, row| {
+            let partition = key[prefix.len()..].try_into().ok();
+            match partition.map(u32::from_be_bytes).zip(decode(row)) {
+                Some((partition, value)) => drop(rows.insert(partition, value)),
+                None => is_damaged = true,
+            }
+            ControlFlow::Continue(())
+        })
+    })?;
+    match is_damaged {
+        true => Err(damaged("a position")),
+        false => Ok(rows),
+    }
+}
+
+fn offset(row: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(row.try_into().ok()?))
+}
 
 pub fn put_anchor(batch: &mut Batch, partition: u32, anchor: Anchor) {
-    let key = [POSITION, &partition.to_be_bytes()].concat();
-    batch.put(Family::Meta, &key, &anchor.encode());
+    batch.put(Family::Meta, &key(POSITION, partition), &anchor.encode());
 }
 
 fn anchors(db: &dyn Db) -> store::Result<Anchors> {
-    let mut anchors = Anchors::new();
-    let mut is_damaged = false;
-    store::view(db, |view| {
-        let end = keys::after_prefix(POSITION);
-        view.scan(
-            Family::Meta,
-            POSITION..&end,
-            Direction::Forward,
-            &mut |key, row| {
-                let partition = <[u8; 4]>::try_from(&key[POSITION.len()..]).ok();
-                match partition.zip(Anchor::decode(row)) {
-                    Some((partition, anchor)) => {
-                        anchors.insert(u32::from_be_bytes(partition), anchor);
-                    }
-                    None => is_damaged = true,
-                }
-                ControlFlow::Continue(())
-            },
-        )
-    })?;
-    if is_damaged {
-        return Err(damaged("a position"));
-    }
-    Ok(anchors)
+    by_partition(db, POSITION, Anchor::decode)
 }
 
 /// Whether this is the log that the store was folded from, and still has what
@@ -216,25 +229,20 @@ fn check_bounds(next: &Next, count: usize, log: &BTreeMap<u32, Bounds>) -> Resul
     Ok(())
 }
 
-const NEXT: &[u8] = b"next/";
-
 pub fn put_next(batch: &mut Batch, partition: u32, next: u64) {
-    let key = [NEXT, &partition.to_be_bytes()].concat();
-    batch.put(Family::Meta, &key, &next.to_be_bytes());
+    batch.put(Family::Meta, &key(NEXT, partition), &next.to_be_bytes());
 }
 
 /// Where the store goes on. Rows of the format before have only the last record.
 pub fn next(db: &dyn Db, anchors: &Anchors) -> store::Result<Next> {
-    let mut next = by_partition(db, BEGINS)?;
+    let mut next = by_partition(db, BEGINS, offset)?;
     let behind = anchors.iter().map(|(p, anchor)| (*p, anchor.offset + 1));
-    for (partition, offset) in by_partition(db, NEXT)?.into_iter().chain(behind) {
+    for (partition, offset) in by_partition(db, NEXT, offset)?.into_iter().chain(behind) {
         let held = next.entry(partition).or_insert(offset);
         *held = offset.max(*held);
     }
     Ok(next)
 }
-
-const BEGINS: &[u8] = b"begins/";
 
 /// Remembers of partitions that are new to the store where they begin. If that is not
 /// at 0, what was before was gone already. Returns what was not known.
@@ -253,8 +261,8 @@ pub fn note_beginnings(
                 "the log begins here: what was before is gone, and the history incomplete"
             );
         }
-        let key = [BEGINS, &partition.to_be_bytes()].concat();
-        batch.put(Family::Meta, &key, &bounds.first.to_be_bytes());
+        let first = bounds.first.to_be_bytes();
+        batch.put(Family::Meta, &key(BEGINS, *partition), &first);
         new.insert(*partition, bounds.first);
     }
     if !batch.is_empty() {
@@ -265,22 +273,7 @@ pub fn note_beginnings(
 
 /// By partition, the first offset that the log still had when the store met it.
 pub fn beginnings(db: &dyn Db) -> store::Result<Next> {
-    by_partition(db, BEGINS)
-}
-
-/// Rows of an offset, by partition.
-fn by_partition(db: &dyn Db, prefix: &[u8]) -> store::Result<BTreeMap<u32, u64>> {
-    let mut rows = BTreeMap::new();
-    store::view(db, |view| {
-        let end = keys::after_prefix(prefix);
-        let range = prefix..&end[..];
-        view.scan(Family::Meta, range, Direction::Forward, &mut |key, row| {
-            let at = keys::position_of(&[&key[prefix.len()..], row].concat());
-            rows.extend(at.map(|at| (at.partition, at.offset)));
-            ControlFlow::Continue(())
-        })
-    })?;
-    Ok(rows)
+    by_partition(db, BEGINS, offset)
 }
 
 fn damaged(what: &str) -> Error {

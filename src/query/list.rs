@@ -81,7 +81,7 @@ pub fn stream(
         let mut outcome = Ok(ControlFlow::Continue(()));
         view.scan(
             Family::ByTime,
-            &[]..&[0xFF],
+            keys::ALL,
             Direction::Backward,
             &mut |key, _| {
                 chunk.extend(keys::operation_of_by_time(key).map(str::to_owned));

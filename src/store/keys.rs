@@ -27,6 +27,9 @@ use crate::domain::{LaneId, OrderKey, Status, Timestamp};
 use crate::wire::position::Position;
 use std::ops::Range;
 
+/// Every key of a family; none begins with 0xFF.
+pub const ALL: Range<&[u8]> = &[]..&[0xFF];
+
 /// Shards are a fixed hash of the operation id, whatever the log's partitions.
 pub const SHARDS: u16 = 1024;
 

@@ -1,9 +1,10 @@
 //! The commands that work on a topic, and the workers of the README.
 
 use crate::support::broker::{Broker, RUN};
+use crate::support::events::created;
 use crate::support::server::Server;
 use crate::support::stories::{stories, subject};
-use crate::{created, ledger, log_of};
+use crate::{ledger, log_of};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

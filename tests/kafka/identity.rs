@@ -2,8 +2,8 @@
 //! retention, compacted, grown, or on another cluster; while the ledger runs and
 //! over a restart. And brokers that are not there.
 
-use crate::created;
 use crate::support::broker::{Broker, Raw};
+use crate::support::events::created;
 use crate::support::server::{BATCH, Server};
 use serde_json::json;
 use std::fs::File;
@@ -38,6 +38,20 @@ fn is_there(server: &Server, id: &str) -> bool {
 
 fn reasons(server: &Server) -> String {
     server.get("/readyz").json()["reasons"].to_string()
+}
+
+/// Sends `old-0` and so on to partition 0, and waits until they are applied.
+#[track_caller]
+fn apply(server: &Server, broker: &Broker, topic: &str, count: usize) {
+    let old = ids("old", count);
+    send(broker, topic, 0, &old);
+    server.eventually("applied", |server| is_there(server, &old[count - 1]));
+}
+
+fn signal(server: &Server, signal: &str) {
+    let pid = server.pid().to_string();
+    let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
+    assert!(sent.success());
 }
 
 /// Halted for this reason, with what was applied still readable.
@@ -80,8 +94,7 @@ fn a_topic_made_anew_halts_in_each_of_four_ways_and_rebuild_is_a_way_out() {
         let topic = broker.topic(1, &[]);
         let folder = tempfile::tempdir().unwrap();
         let mut server = ledger(folder.path(), &broker, &topic);
-        send(&broker, &topic, 0, &ids("old", 5));
-        server.eventually("applied", |server| is_there(server, "old-4"));
+        apply(&server, &broker, &topic, 5);
         let new = ids("new", records);
         let replace = || {
             broker.delete(&topic);
@@ -150,11 +163,7 @@ fn a_log_that_is_cut_off_halts_whether_or_not_it_is_written_on() {
         let topic = broker.topic(1, &[]);
         let folder = tempfile::tempdir().unwrap();
         let mut server = Some(ledger(folder.path(), &broker, &topic));
-        send(&broker, &topic, 0, &ids("old", 5));
-        server
-            .as_ref()
-            .unwrap()
-            .eventually("applied", |server| is_there(server, "old-4"));
+        apply(server.as_ref().unwrap(), &broker, &topic, 5);
         if !live {
             server = None;
         }
@@ -185,34 +194,16 @@ fn records_that_retention_took_before_they_were_seen_halt() {
         let topic = broker.topic(1, &[]);
         let folder = tempfile::tempdir().unwrap();
         let mut server = Some(ledger(folder.path(), &broker, &topic));
-        send(&broker, &topic, 0, &ids("old", 3));
-        server
-            .as_ref()
-            .unwrap()
-            .eventually("applied", |server| is_there(server, "old-2"));
-        let signal = |signal: &str| {
-            let pid = server.as_ref().unwrap().pid().to_string();
-            let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
-            assert!(sent.success());
-        };
-        if live {
+        apply(server.as_ref().unwrap(), &broker, &topic, 3);
+        match live {
             // A ledger that is very slow.
-            signal("-STOP");
-        }
-        if !live {
-            server = None;
+            true => signal(server.as_ref().unwrap(), "-STOP"),
+            false => server = None,
         }
         send(&broker, &topic, 0, &ids("unseen", 5));
         broker.forget_before(&topic, 0, 6);
         if live {
-            let pid = server.as_ref().unwrap().pid().to_string();
-            assert!(
-                Command::new("kill")
-                    .args(["-CONT", &pid])
-                    .status()
-                    .unwrap()
-                    .success()
-            );
+            signal(server.as_ref().unwrap(), "-CONT");
         }
         let server = server.unwrap_or_else(|| ledger(folder.path(), &broker, &topic));
         // The first of them may have been on their way when it was stopped.
@@ -248,8 +239,7 @@ fn a_ledger_on_kafka_is_not_taken_for_one_without() {
     let topic = broker.topic(1, &[]);
     let folder = tempfile::tempdir().unwrap();
     let server = ledger(folder.path(), &broker, &topic);
-    send(&broker, &topic, 0, &ids("old", 1));
-    server.eventually("applied", |server| is_there(server, "old-0"));
+    apply(&server, &broker, &topic, 1);
     server.terminate();
     for command in ["serve", "rebuild"] {
         let output = Command::new(env!("CARGO_BIN_EXE_opledger"))
@@ -301,8 +291,7 @@ fn a_ledger_stops_in_time_while_its_broker_is_away() {
     let topic = broker.topic(1, &[]);
     let folder = tempfile::tempdir().unwrap();
     let server = ledger(folder.path(), &broker, &topic);
-    send(&broker, &topic, 0, &ids("old", 3));
-    server.eventually("applied", |server| is_there(server, "old-2"));
+    apply(&server, &broker, &topic, 3);
     broker.kill();
     let asked = Instant::now();
     server.terminate();
@@ -319,8 +308,7 @@ fn retention_of_what_was_applied_is_nothing_to_stop_for() {
     let topic = broker.topic(1, &[]);
     let folder = tempfile::tempdir().unwrap();
     let server = ledger(folder.path(), &broker, &topic);
-    send(&broker, &topic, 0, &ids("old", 5));
-    server.eventually("applied", |server| is_there(server, "old-4"));
+    apply(&server, &broker, &topic, 5);
     drop(server);
     // The last applied record is gone too: there is nothing to compare with.
     broker.forget_before(&topic, 0, 5);
@@ -388,8 +376,7 @@ fn another_cluster_behind_the_same_address_halts() {
     let topic = broker.topic(1, &[]);
     let folder = tempfile::tempdir().unwrap();
     let server = ledger(folder.path(), &broker, &topic);
-    send(&broker, &topic, 0, &ids("old", 3));
-    server.eventually("applied", |server| is_there(server, "old-2"));
+    apply(&server, &broker, &topic, 3);
     broker.kill();
     broker.forget_everything();
     broker.start();
@@ -405,8 +392,7 @@ fn a_broker_that_is_not_there_at_first_is_waited_for() {
     let topic = broker.topic(2, &[]);
     let folder = tempfile::tempdir().unwrap();
     let server = ledger(folder.path(), &broker, &topic);
-    send(&broker, &topic, 0, &ids("old", 3));
-    server.eventually("applied", |server| is_there(server, "old-2"));
+    apply(&server, &broker, &topic, 3);
     drop(server);
     broker.kill();
     let server = ledger(folder.path(), &broker, &topic);
@@ -429,8 +415,7 @@ fn a_broker_that_goes_away_is_told_and_come_back_to() {
     let topic = broker.topic(2, &[]);
     let folder = tempfile::tempdir().unwrap();
     let server = ledger(folder.path(), &broker, &topic);
-    send(&broker, &topic, 0, &ids("old", 3));
-    server.eventually("applied", |server| is_there(server, "old-2"));
+    apply(&server, &broker, &topic, 3);
     for round in 0..2 {
         broker.kill();
         server.eventually("it says so", |server| server.get("/readyz").status == 503);

@@ -8,15 +8,8 @@ mod main_job;
 mod support;
 mod surroundings;
 
-use serde_json::{Value, json};
 use support::broker::Broker;
 use support::server::Server;
-
-fn created(id: &str) -> Value {
-    json!({"specversion": "1.0", "id": "e1", "source": "/w", "subject": id,
-        "type": "opledger.operation.created.v1", "time": "2024-05-06T07:08:09Z",
-        "data": {"request": {"uri": "/x", "method": "PUT"}}})
-}
 
 fn ledger(broker: &Broker, topic: &str) -> Server {
     Server::with(&[

@@ -2,10 +2,11 @@
 //! ours: the stories, the bodies, any order, any partitioner, any codec, poison.
 
 use crate::support::broker::{Broker, CLIENTS, Raw, token};
+use crate::support::events::{broken, created};
 use crate::support::generate::{self, Rng};
 use crate::support::server::{BATCH, Server};
 use crate::support::stories::{body_operations, check_bodies, stories, subject};
-use crate::{created, ledger, log_of};
+use crate::{ledger, log_of};
 use opledger::event_log::kafka::{Kafka, Settings};
 use opledger::event_log::{EventLog, conformance};
 use serde_json::{Value, json};
@@ -236,12 +237,8 @@ fn poison_of_each_kind_is_in_topic_and_store_and_the_rest_applied() {
     let topic = broker.topic(1, &[("max.message.bytes", "5242880")]);
     let server = ledger(&broker, &topic);
     let log = log_of(&server);
-    let mut unknown = created("x");
-    unknown["type"] = json!("opledger.operation.paused.v1");
-    let mut value = created("x");
-    value["data"]["request"]["method"] = json!("GET");
-    let mut range = created("x");
-    range["id"] = json!("");
+    let broken = broken().map(|(reason, event)| (reason, Raw::value(event.to_string())));
+    let [unknown, value, range] = broken;
     let mut large = created("x");
     large["data"]["request"]["body"] = json!("x".repeat((4 << 20) + 1));
     let good = |n: usize| Raw::value(created(&format!("good-{n}")).to_string()).on(0);
@@ -252,9 +249,9 @@ fn poison_of_each_kind_is_in_topic_and_store_and_the_rest_applied() {
             "malformed",
             Raw::value(created("x").to_string()).header("ce_specversion", Some("1.0")),
         ),
-        ("unknown_type", Raw::value(unknown.to_string())),
-        ("invalid_value", Raw::value(value.to_string())),
-        ("out_of_range", Raw::value(range.to_string())),
+        unknown,
+        value,
+        range,
         ("too_large", Raw::value(large.to_string())),
         (
             "key_mismatch",

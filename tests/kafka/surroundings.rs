@@ -2,8 +2,9 @@
 //! group, librdkafka's options, passwords.
 
 use crate::support::broker::{Broker, Raw};
+use crate::support::events::created;
 use crate::support::server::{BATCH, Server};
-use crate::{created, ledger, log_of};
+use crate::{ledger, log_of};
 use serde_json::json;
 
 #[test]

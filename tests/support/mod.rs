@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod broker;
+pub mod events;
 pub mod generate;
 pub mod raw;
 pub mod reference;

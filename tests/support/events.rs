@@ -1,0 +1,24 @@
+//! Small events, whole and broken.
+
+use serde_json::{Value, json};
+
+pub fn created(id: &str) -> Value {
+    json!({"specversion": "1.0", "id": "e1", "source": "/w", "subject": id,
+        "type": "opledger.operation.created.v1", "time": "2024-05-06T07:08:09Z",
+        "data": {"request": {"uri": "/x", "method": "PUT"}}})
+}
+
+/// With the reason for which each is put aside.
+pub fn broken() -> [(&'static str, Value); 3] {
+    let mut unknown = created("x");
+    unknown["type"] = json!("opledger.operation.paused.v1");
+    let mut value = created("x");
+    value["data"]["request"]["method"] = json!("GET");
+    let mut range = created("x");
+    range["id"] = json!("");
+    [
+        ("unknown_type", unknown),
+        ("invalid_value", value),
+        ("out_of_range", range),
+    ]
+}
