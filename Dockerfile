@@ -16,6 +16,7 @@ RUN apt-get update \
 # Without line tables all of it is smaller; a backtrace still names functions.
 ENV CARGO_PROFILE_RELEASE_DEBUG=0
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 RUN mkdir -p src bench/load \
   && touch src/lib.rs \
   && echo 'fn main() {}' >src/main.rs \

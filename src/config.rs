@@ -256,8 +256,8 @@ impl Default for Config {
             kafka_options: KafkaOptions::default(),
             projector: Projector {
                 cut_records: 20_000,
-                cut_bytes: 16 * MIB,
-                hot_cache: 64 * MIB,
+                cut_bytes: 4 * MIB,
+                hot_cache: 16 * MIB,
                 retry_max: secs(10),
                 max_lag: 100_000,
             },

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use opledger::domain::Timestamp;
 use opledger::wire::cloudevent::decode;
 use opledger::wire::event_v1::{careful_envelope, check, quick_envelope};
+use opledger::wire::position::Position;
 use opledger::wire::record_v1::{self, Headers, Record};
 use proptest::prelude::*;
 use support::generate::{self, Rng};
@@ -87,6 +88,38 @@ proptest! {
         let _ = record_v1::decode(&junk);
         let _ = record_v1::decode_block(&junk);
         let _ = record_v1::decode_dead_letter(&junk);
+    }
+
+    #[test]
+    fn a_row_of_the_history_gives_back_its_records(
+        values in prop::collection::vec((any::<Option<Vec<u8>>>(), any::<bool>(), any::<i32>(), any::<(u32, u64)>()), 1..6),
+    ) {
+        let records: Vec<_> = values
+            .into_iter()
+            .map(|(value, of_an_event, millis, (partition, offset))| {
+                let headers = match of_an_event {
+                    true => vec![("content-type".into(), Some(b"application/cloudevents+json".to_vec()))],
+                    false => vec![("other".into(), None)],
+                };
+                let record = Record {
+                    arrived: Timestamp::from_millis(millis.into()),
+                    claimed: millis % 2 == 0,
+                    ..record(value, headers)
+                };
+                (Position { partition, offset }, record)
+            })
+            .collect();
+        let row = record_v1::append_history(records.iter().map(|(at, r)| (*at, r)), Vec::new());
+        let back = record_v1::decode_history(&Bytes::from(row), records[0].0).unwrap();
+        // Left out is the one header that every event has.
+        let expected: Vec<_> = records
+            .into_iter()
+            .map(|(at, mut record)| {
+                record.headers.0.retain(|(name, _)| name == "other");
+                (at, record)
+            })
+            .collect();
+        prop_assert_eq!(back, expected);
     }
 
     #[test]

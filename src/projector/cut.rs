@@ -8,7 +8,7 @@ use super::halt::OpenError;
 use super::meta::{self, Anchors, Next};
 use super::operation::fold;
 use super::step::{Rules, Step, step};
-use crate::domain::{Anomalies, Anomaly, Event, Text};
+use crate::domain::{Anomalies, Anomaly, Event};
 use crate::event_log::{Identity, Logged};
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
@@ -18,7 +18,7 @@ use crate::wire::record_v1::{self, Record};
 use hashbrown::HashMap;
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,13 +100,16 @@ impl Cut {
     }
 }
 
-/// The events of one operation in a cut.
+/// The events of one operation in a cut, as they arrived: what is judged by arrival must
+/// not depend on where a cut ends.
 struct Group<'c> {
+    id: &'c str,
     /// Of its snapshot's row.
     key: Vec<u8>,
-    id: &'c str,
-    events: Vec<(&'c Event<'c>, &'c Logged)>,
+    events: Range<usize>,
 }
+
+type Arrived<'c> = (&'c Event<'c>, &'c Logged);
 
 /// The one writer of a store: where it is in the log, and what it has at hand.
 /// Memory moves only after a write has returned.
@@ -186,8 +189,11 @@ impl Projection {
         let mut batch = self.spare.take();
         batch.clear();
         let (anchors, next) = self.advance(cut);
-        let groups = self.group(cut, &mut batch, &mut tally);
-        let snapshots = self.fold_groups(db, groups, &mut batch, &mut tally)?;
+        let (groups, mut arrived) = self.group(cut, &mut batch, &mut tally);
+        let snapshots = self.fold_groups(db, &groups, &arrived, &mut batch, &mut tally)?;
+        for group in &groups {
+            put_history(group.id, &mut arrived[group.events.clone()], &mut batch);
+        }
         for (&partition, anchor) in &anchors {
             if self.anchors.get(&partition) != Some(anchor) {
                 meta::put_anchor(&mut batch, partition, *anchor);
@@ -253,49 +259,59 @@ impl Projection {
         (anchors, next)
     }
 
-    /// Writes the dead letters and the history, and gathers the events by operation.
+    /// Puts the dead letters aside, and gathers the events by operation: the groups in
+    /// the order of their keys, since a row finds its place in memory quickly if it is
+    /// next to the one before, and the events of all of them.
     fn group<'c>(
         &self,
         cut: &'c Cut,
         batch: &mut Batch,
         tally: &mut Tally,
-    ) -> Vec<(Text<'c>, Vec<Event<'c>>)> {
+    ) -> (Vec<Group<'c>>, Vec<Arrived<'c>>) {
         let mut places: HashMap<&'c str, usize> = HashMap::with_capacity(1024);
         let mut groups: Vec<Group<'c>> = Vec::new();
+        let mut arrived: Vec<(usize, Arrived<'c>)> = Vec::with_capacity(cut.records().len());
         for (logged, step) in cut.records().iter().zip(cut.borrow_dependent()) {
             match step {
                 Step::Apply(event) => {
                     tally.applied += 1;
                     tally.clock_ahead += u64::from(self.is_clock_ahead(&logged.record, event));
                     let id = &*event.operation_id;
-                    let place = *places.entry(id).or_insert(groups.len());
-                    if place == groups.len() {
+                    let place = *places.entry(id).or_insert_with(|| {
                         groups.push(Group {
-                            key: keys::operation(id),
                             id,
-                            events: Vec::new(),
+                            key: keys::operation(id),
+                            events: 0..0,
                         });
-                    }
-                    groups[place].events.push((event, logged));
+                        groups.len() - 1
+                    });
+                    groups[place].events.end += 1;
+                    arrived.push((place, (event, logged)));
                 }
                 Step::DeadLetter(fault) => self.put_aside(logged, fault, batch, tally),
             }
         }
-        // In the order of the rows' keys: a row finds its place in memory quickly if it
-        // is next to the one before.
-        groups.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        groups
-            .into_iter()
-            .map(|mut group| {
-                // As they arrived: what is judged by arrival must not depend on the cut.
-                let events = group.events.iter().map(|(event, _)| event.share());
-                let events = events.collect();
-                let key = |(event, logged): &(&'c Event<'c>, &'c Logged)| (&event.key, logged.at);
-                group.events.sort_by(|a, b| key(a).cmp(&key(b)));
-                put_history(group.id, &group.events, batch);
-                (Text::Borrowed(group.id), events)
-            })
-            .collect()
+        let mut order: Vec<usize> = (0..groups.len()).collect();
+        order.sort_unstable_by(|a, b| groups[*a].key.cmp(&groups[*b].key));
+        // Where each group's events begin, and while they are dealt out, where the next goes.
+        let mut next = vec![0; groups.len()];
+        let mut begin = 0;
+        for place in &order {
+            let events = &mut groups[*place].events;
+            next[*place] = begin;
+            *events = begin..begin + events.end;
+            begin = events.end;
+        }
+        let Some((_, any)) = arrived.first() else {
+            return (groups, Vec::new());
+        };
+        let mut dealt = vec![*any; arrived.len()];
+        for (place, event) in arrived {
+            dealt[next[place]] = event;
+            next[place] += 1;
+        }
+        groups.sort_unstable_by_key(|group| group.events.start);
+        (groups, dealt)
     }
 
     fn put_aside(&self, logged: &Logged, fault: &Fault, batch: &mut Batch, tally: &mut Tally) {
@@ -318,29 +334,39 @@ impl Projection {
     fn fold_groups(
         &self,
         db: &dyn Db,
-        groups: Vec<(Text, Vec<Event>)>,
+        groups: &[Group],
+        arrived: &[Arrived],
         batch: &mut Batch,
         tally: &mut Tally,
     ) -> store::Result<Snapshots> {
-        let cold: Vec<Vec<u8>> = groups
+        let mut cold: Vec<&[u8]> = Vec::new();
+        let hot: Vec<Option<Arc<[u8]>>> = groups
             .iter()
-            .filter(|(id, _)| self.hot.peek(&**id).is_none())
-            .map(|(id, _)| keys::operation(id))
+            .map(|group| {
+                let hot = self.hot.get(group.id).cloned();
+                if hot.is_none() {
+                    cold.push(&group.key);
+                }
+                hot
+            })
             .collect();
         let mut fetched = db.multi_get(Family::State, &cold)?.into_iter();
         groups
-            .into_iter()
-            .map(|(id, events)| {
-                let hot = self.hot.get(&*id).cloned();
-                let row: Option<Arc<[u8]>> = match hot {
-                    Some(row) => Some(row),
-                    None => fetched
-                        .next()
-                        .expect("one row for each cold key")
-                        .map(Arc::from),
+            .iter()
+            .zip(hot)
+            .map(|(group, hot)| {
+                let cold;
+                let row = match &hot {
+                    Some(row) => Some(&**row),
+                    None => {
+                        cold = fetched.next().expect("one row for each cold key");
+                        cold.as_deref()
+                    }
                 };
-                let row = fold(db, &id, row.as_deref(), events, batch, tally)?;
-                Ok((id.into(), Arc::from(row)))
+                let events = &arrived[group.events.clone()];
+                let events = events.iter().map(|(event, _)| *event);
+                let row = fold(db, group.id, &group.key, row, events, batch, tally)?;
+                Ok((group.id.into(), row))
             })
             .collect()
     }
@@ -358,22 +384,29 @@ pub struct Prepared {
 /// Bytes of records that one row of the history holds, unless one record has more.
 const CHUNK_BYTES: usize = 16 << 10;
 
-/// Events of one operation, in the order of their keys: one row for as many as fit,
+/// Events of one operation, put in the order of their keys: one row for as many as fit,
 /// named by the first. Most of a row's cost does not depend on its size.
-fn put_history(id: &str, events: &[(&Event, &Logged)], batch: &mut Batch) {
-    let mut rest = events;
-    while let [(first, _), ..] = rest {
+fn put_history(id: &str, events: &mut [Arrived], batch: &mut Batch) {
+    let order = |(a, a_at): &Arrived, (b, b_at): &Arrived| {
+        a.key.cmp(&b.key).then_with(|| a_at.at.cmp(&b_at.at))
+    };
+    // Most arrive in their order.
+    if !events.is_sorted_by(|a, b| order(a, b).is_le()) {
+        events.sort_by(order);
+    }
+    let mut rest = &*events;
+    while let [(first, logged), ..] = rest {
         let mut bytes = 0;
-        let fits = |(_, logged): &&(&Event, &Logged)| {
+        let fits = |(_, logged): &&Arrived| {
             bytes += logged.record.size();
             bytes <= CHUNK_BYTES
         };
         let count = rest.iter().take_while(fits).count().max(1);
         let (chunk, after) = rest.split_at(count);
-        let key = keys::history(id, &first.key, chunk[0].1.at);
-        let chunk: Vec<_> = chunk.iter().map(|(_, l)| (l.at, &l.record)).collect();
+        let key = keys::history(id, &first.key, logged.at);
+        let chunk = chunk.iter().map(|(_, l)| (l.at, &l.record));
         batch.put_with(Family::History, &key, |row| {
-            record_v1::append_history(&chunk, row)
+            record_v1::append_history(chunk, row)
         });
         rest = after;
     }

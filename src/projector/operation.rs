@@ -14,21 +14,23 @@ use crate::store::{self, Batch, Db, Error, Family};
 use crate::wire::record_v1::Record;
 use crate::wire::snapshot_v1::{self, Apart, Unreadable};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// More lanes than this are kept apart. A row of this many is a few tens of
 /// kilobytes at most where bodies are small, and rewritten as a whole.
 const LANES_INLINE: usize = 32;
 
-/// Folds `arrived` into the operation whose snapshot is `row`, and adds to the
-/// batch all that follows, the new snapshot included. Returns that snapshot.
-pub fn fold(
+/// Folds `arrived` into the operation whose snapshot is `row`, under `key`, and adds to
+/// the batch all that follows, the new snapshot included. Returns that snapshot.
+pub fn fold<'e>(
     db: &dyn Db,
     operation_id: &str,
+    key: &[u8],
     row: Option<&[u8]>,
-    arrived: Vec<Event>,
+    arrived: impl Iterator<Item = &'e Event<'e>> + Clone,
     batch: &mut Batch,
     tally: &mut Tally,
-) -> store::Result<Vec<u8>> {
+) -> store::Result<Arc<[u8]>> {
     // What the state may borrow from stands before it.
     let (records, lane_rows): (Vec<Record>, Vec<Option<Vec<u8>>>);
     let mut op = Operation::default();
@@ -56,11 +58,12 @@ pub fn fold(
         }
     }
     if apart.is_some() {
-        let touched = touched(&arrived);
+        let touched = touched(arrived.clone());
         let rows: Vec<_> = touched
             .iter()
             .map(|(kind, id)| keys::lane(operation_id, *kind, id))
             .collect();
+        let rows: Vec<&[u8]> = rows.iter().map(|row| &**row).collect();
         lane_rows = db.multi_get(Family::Lane, &rows)?;
         for ((kind, id), row) in touched.into_iter().zip(&lane_rows) {
             if let Some(row) = row {
@@ -74,7 +77,7 @@ pub fn fold(
     let waiting_before = waiting(&op);
     for event in arrived {
         let served = op.created.get().is_some();
-        if op.absorb(event) && served {
+        if op.absorb(event.share()) && served {
             tally.terminal_revised += 1;
         }
     }
@@ -90,10 +93,12 @@ pub fn fold(
     if apart.is_some() {
         put_lanes(operation_id, &op, batch);
     }
-    put_effects(operation_id, &before, &standing(&op, apart), batch, tally);
-    let row = snapshot_v1::encode(&op, apart);
-    batch.put(Family::State, &keys::operation(operation_id), &row);
-    Ok(row)
+    let after = standing(&op, apart);
+    put_effects(operation_id, key, &before, &after, batch, tally);
+    let row = batch.put_with(Family::State, key, |row| {
+        snapshot_v1::append(&op, apart, row)
+    });
+    Ok(row.into())
 }
 
 fn lanes<'o, 'a>(op: &'o mut Operation<'a>, kind: LaneKind) -> &'o mut Lanes<'a> {
@@ -104,9 +109,8 @@ fn lanes<'o, 'a>(op: &'o mut Operation<'a>, kind: LaneKind) -> &'o mut Lanes<'a>
 }
 
 /// The lanes that these events go to.
-fn touched<'a>(arrived: &[Event<'a>]) -> Vec<(LaneKind, LaneId<'a>)> {
+fn touched<'e>(arrived: impl Iterator<Item = &'e Event<'e>>) -> Vec<(LaneKind, LaneId<'e>)> {
     let touched: BTreeSet<_> = arrived
-        .iter()
         .filter_map(|event| match &event.kind {
             Kind::RequestSent { lane, .. } | Kind::ResponseReceived { lane, .. } => {
                 Some((LaneKind::Cluster, lane.clone()))
@@ -161,6 +165,7 @@ fn put_lanes(operation_id: &str, op: &Operation, batch: &mut Batch) {
 /// Index entries, notifications and anomalies move with the standing.
 fn put_effects(
     operation_id: &str,
+    key: &[u8],
     before: &Standing,
     after: &Standing,
     batch: &mut Batch,
@@ -169,18 +174,17 @@ fn put_effects(
     if before.listed != after.listed {
         move_in_lists(operation_id, before.listed, after.listed, batch);
     }
-    let key = keys::operation(operation_id);
     if before.due != after.due {
         match &after.due {
-            Some(due) => batch.put(Family::Outbox, &key, &outbox_row(due)),
-            None => batch.delete(Family::Outbox, &key),
+            Some(due) => batch.put(Family::Outbox, key, &outbox_row(due)),
+            None => batch.delete(Family::Outbox, key),
         }
     }
     if before.anomalies != after.anomalies {
         if after.anomalies.is_empty() {
-            batch.delete(Family::Anomaly, &key);
+            batch.delete(Family::Anomaly, key);
         } else {
-            batch.put(Family::Anomaly, &key, &[after.anomalies.0]);
+            batch.put(Family::Anomaly, key, &[after.anomalies.0]);
         }
         tally.moved(before.anomalies, after.anomalies);
     }

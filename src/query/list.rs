@@ -134,6 +134,7 @@ impl List<'_, '_> {
 
     fn add_documents(&mut self, chunk: &[String]) -> Result<()> {
         let rows: Vec<_> = chunk.iter().map(|id| keys::operation(id)).collect();
+        let rows: Vec<&[u8]> = rows.iter().map(|row| &**row).collect();
         let rows = self.view.multi_get(Family::State, &rows)?;
         for (id, row) in chunk.iter().zip(rows) {
             let document = with_operation(self.view, id, &row.unwrap_or_default(), |op| {

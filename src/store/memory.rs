@@ -101,9 +101,9 @@ impl Db for Memory {
         Ok(self.open()?.rows.get(&(family, key.to_vec())).cloned())
     }
 
-    fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
         let inner = self.open()?;
-        let get = |key: &Vec<u8>| inner.rows.get(&(family, key.clone())).cloned();
+        let get = |key: &&[u8]| inner.rows.get(&(family, key.to_vec())).cloned();
         Ok(keys.iter().map(get).collect())
     }
 
@@ -157,7 +157,7 @@ impl View for Frozen {
         Ok(self.0.get(&(family, key.to_vec())).cloned())
     }
 
-    fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
         keys.iter().map(|key| self.get(family, key)).collect()
     }
 

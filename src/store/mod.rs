@@ -125,13 +125,19 @@ impl Batch {
         self.rows.push(Row { family, key, value });
     }
 
-    /// The value is what `write` appends.
-    pub fn put_with(&mut self, family: Family, key: &[u8], write: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+    /// The value is what `write` appends, and is returned.
+    pub fn put_with(
+        &mut self,
+        family: Family,
+        key: &[u8],
+        write: impl FnOnce(Vec<u8>) -> Vec<u8>,
+    ) -> &[u8] {
         let key = self.keep(key);
         let start = self.arena.len();
         self.arena = write(std::mem::take(&mut self.arena));
         let value = Some(start..self.arena.len());
         self.rows.push(Row { family, key, value });
+        &self.arena[start..]
     }
 
     /// Empty again, with the memory that it has.
@@ -197,7 +203,7 @@ pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> std::ops::ControlFlow<()> + 'v;
 pub trait View {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>>;
 
-    fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>>;
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>>;
 
     /// Shows the rows whose keys lie in `range`, from its start or, backward, from
     /// its end, until the visitor has enough. Nothing is cached for it to read once.
@@ -222,7 +228,7 @@ pub trait Db: Send + Sync {
         self.get(family, key).map(Cached::Known)
     }
 
-    fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>>;
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>>;
 
     fn write(&self, batch: &Batch, durability: Durability) -> Result<()>;
 

@@ -9,9 +9,9 @@
 use super::{Batch, Cached, Db, Direction, Durability, Error, Family, Result, Space, View, Visit};
 use arc_swap::ArcSwapOption;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRawIterator, Options, ReadOptions, ReadTier, SnapshotWithThreadMode, WriteBatch,
-    WriteBufferManager, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle,
+    DBCompressionType, DBRawIterator, Options, ReadOptions, ReadTier, SnapshotWithThreadMode,
+    WriteBatch, WriteBufferManager, WriteOptions,
 };
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
@@ -180,9 +180,12 @@ fn family_options(family: Family, cache: &Cache) -> Options {
     options.set_compression_type(DBCompressionType::Lz4);
     match family {
         Family::State => {
-            // Read by point: small blocks, and filters to skip levels.
+            // Read by point: small blocks, and filters to skip files.
             table.set_block_size(8 << 10);
             table.set_bloom_filter(10.0, false);
+            // Most operations have ended, and their rows rest in the last level.
+            options.set_bottommost_compression_type(DBCompressionType::Zstd);
+            options.set_compaction_style(DBCompactionStyle::Universal);
         }
         Family::History => {
             // Written once, read rarely, the largest: blocks that compress well.
@@ -192,6 +195,7 @@ fn family_options(family: Family, cache: &Cache) -> Options {
             options.set_bottommost_compression_type(DBCompressionType::Zstd);
             // Reads are rare, so more files may wait to be merged at once.
             options.set_level_zero_file_num_compaction_trigger(8);
+            options.set_compaction_style(DBCompactionStyle::Universal);
         }
         Family::Log => {
             // Rows are large and never change: compaction need not move them.
@@ -245,7 +249,7 @@ impl Db for Rocks {
         }
     }
 
-    fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
         let open = self.get_open()?;
         let found = open
             .db
@@ -335,7 +339,7 @@ impl View for Snapshot<'_> {
         found.map_err(error)
     }
 
-    fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
         let mut options = ReadOptions::default();
         options.set_snapshot(&self.snapshot);
         let family = self.open.family(family);

@@ -25,7 +25,9 @@ pub enum Mode {
 /// which reading it will tell.
 pub fn mode(headers: &Headers) -> Mode {
     let content_type = headers.get(CONTENT_TYPE).unwrap_or_default();
-    if is_media_type(&String::from_utf8_lossy(content_type), STRUCTURED) {
+    if content_type == STRUCTURED.as_bytes()
+        || is_media_type(&String::from_utf8_lossy(content_type), STRUCTURED)
+    {
         Mode::Structured
     } else if headers.get("ce_specversion").is_some() {
         Mode::Binary

@@ -134,7 +134,7 @@ pub fn check(raw: RawEvent<'_>) -> Result<Event<'_>, Fault> {
     }
     let id = sized(required(raw.id, "id")?, "id", 1..=256)?;
     let source = sized(required(raw.source, "source")?, "source", 1..=1024)?;
-    if fluent_uri::UriRef::parse(&*source).is_err() {
+    if !is_plain_path(&source) && fluent_uri::UriRef::parse(&*source).is_err() {
         return Err(Fault::new(
             Rule::Value,
             "source",
@@ -162,8 +162,18 @@ pub(super) fn event_type(text: Option<Text>) -> Result<Type, Fault> {
     })
 }
 
+/// What nearly every source is, and a URI reference whatever the order: letters, digits,
+/// slashes and the marks that mean nothing in a URI.
+fn is_plain_path(source: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'.' | b'_' | b'~');
+    source.bytes().all(plain)
+}
+
 /// `application/json`, in any case and with parameters such as a charset.
 fn is_json(content_type: &str) -> bool {
+    if content_type == "application/json" {
+        return true;
+    }
     let essence = content_type.split(';').next().unwrap_or("").trim();
     essence.eq_ignore_ascii_case("application/json")
 }

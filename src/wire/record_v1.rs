@@ -50,6 +50,14 @@ impl Headers {
             .and_then(|(_, value)| value)
     }
 
+    /// They say no more than that the value is one event.
+    fn are_of_an_event(&self) -> bool {
+        let [(name, Some(value))] = self.0.as_slice() else {
+            return false;
+        };
+        name == CONTENT_TYPE && value == STRUCTURED.as_bytes()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
         self.0
             .iter()
@@ -86,11 +94,9 @@ impl<'a> RecordV1<'a> {
     /// Without what follows from the event: the key, which is the operation id or
     /// nothing, and the one header that says no more than the event does.
     fn of_event(record: &'a Record) -> RecordV1<'a> {
-        let headers = match record.headers.0.as_slice() {
-            [(name, Some(value))] if name == CONTENT_TYPE && value == STRUCTURED.as_bytes() => {
-                Vec::new()
-            }
-            _ => RecordV1::of(record).headers,
+        let headers = match record.headers.are_of_an_event() {
+            true => Vec::new(),
+            false => RecordV1::of(record).headers,
         };
         let bytes = serde_bytes::Bytes::new;
         RecordV1 {
@@ -130,19 +136,47 @@ pub fn decode(row: &Bytes) -> Result<Record, Unreadable> {
 }
 
 /// Appends a row of the history: events of one operation, in the order of their keys.
-pub fn append_history(events: &[(Position, &Record)], mut row: Vec<u8>) -> Vec<u8> {
-    if let [(_, record)] = events {
+pub fn append_history<'r>(
+    mut events: impl ExactSizeIterator<Item = (Position, &'r Record)>,
+    mut row: Vec<u8>,
+) -> Vec<u8> {
+    let count = events.len() as u64;
+    if count == 1
+        && let Some((_, record)) = events.next()
+    {
         row.push(version(record));
         return extend(&RecordV1::of_event(record), row);
     }
     row.push(CHUNK);
-    let count = events.len() as u64;
-    events
-        .iter()
-        .fold(extend(&count, row), |row, (at, record)| {
-            let place = (record.claimed, at.partition, at.offset);
-            extend(&(place, RecordV1::of_event(record)), row)
-        })
+    row = extend(&count, row);
+    for (at, record) in events {
+        let place = (record.claimed, at.partition, at.offset);
+        row = match &record.value {
+            // As postcard writes it, and nearly every event.
+            Some(value) if record.headers.are_of_an_event() => {
+                row.push(u8::from(record.claimed));
+                varint(at.partition.into(), &mut row);
+                varint(at.offset, &mut row);
+                let millis = record.arrived.as_millis();
+                varint(((millis << 1) ^ (millis >> 63)) as u64, &mut row);
+                // No key, no headers, and a value.
+                row.extend_from_slice(&[0, 0, 1]);
+                varint(value.len() as u64, &mut row);
+                row.extend_from_slice(value);
+                row
+            }
+            _ => extend(&(place, RecordV1::of_event(record)), row),
+        };
+    }
+    row
+}
+
+fn varint(mut number: u64, row: &mut Vec<u8>) {
+    while number >= 0x80 {
+        row.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    row.push(number as u8);
 }
 
 /// `at` is the position in the row's key.

@@ -51,8 +51,8 @@ type StateV1<'a> = (
     Option<(u64, bool)>,
 );
 
-/// With `apart`, the lanes are left out of the row.
-pub fn encode(op: &Operation, apart: Option<Apart>) -> Vec<u8> {
+/// Appends the row of an operation. With `apart`, the lanes are left out of it.
+pub fn append(op: &Operation, apart: Option<Apart>, row: Vec<u8>) -> Vec<u8> {
     let lanes = |lanes| {
         if apart.is_some() {
             Vec::new()
@@ -72,11 +72,11 @@ pub fn encode(op: &Operation, apart: Option<Apart>) -> Vec<u8> {
         lanes(&op.rollbacks),
         apart.map(|apart| (apart.waiting, apart.replaced)),
     );
-    versioned(&state)
+    versioned(&state, row)
 }
 
 pub fn encode_lane(lane: &Lane) -> Vec<u8> {
-    versioned(&lane_out(lane))
+    versioned(&lane_out(lane), Vec::new())
 }
 
 pub fn decode(row: &[u8]) -> Result<(Operation<'_>, Option<Apart>), Unreadable> {
@@ -99,8 +99,9 @@ pub fn decode_lane(row: &[u8]) -> Result<Lane<'_>, Unreadable> {
     lane_in(body(row)?)
 }
 
-fn versioned<T: serde::Serialize>(value: &T) -> Vec<u8> {
-    postcard::to_extend(value, vec![VERSION]).expect("memory takes whatever postcard writes")
+fn versioned<T: serde::Serialize>(value: &T, mut row: Vec<u8>) -> Vec<u8> {
+    row.push(VERSION);
+    postcard::to_extend(value, row).expect("memory takes whatever postcard writes")
 }
 
 fn body<'a, T: serde::Deserialize<'a>>(row: &'a [u8]) -> Result<T, Unreadable> {

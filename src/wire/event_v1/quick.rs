@@ -1,187 +1,421 @@
-//! The quick way: one pass, strings borrowed from the record where JSON has no
-//! escapes. It knows no event types: a member is read as its name says. Where
-//! that fails it gives up without a reason, and the careful way decides.
+//! The quick way: one pass over the text, strings borrowed from the record where
+//! JSON has no escapes. It knows no event types: a member is read as its name says.
+//! It takes less than JSON allows: whatever is unusual (a null, a member twice, a
+//! surrogate, a number that is not a small one) makes it give up without a reason,
+//! and the careful way decides. What it takes, the careful way reads alike.
 
 use super::{RawData, RawEvent, RawNotification, RawRequest, RawResponse};
 use crate::domain::Text;
-use crate::wire::json::Skip;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use std::borrow::Cow;
-use std::fmt;
-use std::marker::PhantomData;
 
 pub fn envelope(json: &[u8]) -> Option<RawEvent<'_>> {
-    serde_json::from_slice::<Members<RawEvent>>(json)
-        .ok()
-        .map(|m| m.0)
+    whole(json)
 }
 
 pub fn data(json: &[u8]) -> Option<RawData<'_>> {
-    serde_json::from_slice::<Members<RawData>>(json)
-        .ok()
-        .map(|m| m.0)
+    whole(json)
 }
 
-/// A JSON object whose known members fill the fields of `T`.
-struct Members<T>(T);
-
-trait Fields<'de>: Default {
-    /// Reads the member's value into its field, or says that the name is unknown.
-    fn take<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error>;
+fn whole<'a, T: Fields<'a>>(json: &'a [u8]) -> Option<T> {
+    let mut scanner = Scanner {
+        text: std::str::from_utf8(json).ok()?,
+        at: 0,
+    };
+    let fields = scanner.object()?;
+    scanner.space();
+    (scanner.at == json.len()).then_some(fields)
 }
 
-impl<'de, T: Fields<'de>> Deserialize<'de> for Members<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object<T>(PhantomData<T>);
-        impl<'de, T: Fields<'de>> Visitor<'de> for Object<T> {
-            type Value = Members<T>;
+/// What a JSON object's known members fill.
+trait Fields<'a>: Default {
+    /// Reads the member's value into its field; a name that is unknown is passed over.
+    fn take(&mut self, name: &str, scanner: &mut Scanner<'a>) -> Option<()>;
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object")
+impl<'a> Fields<'a> for RawEvent<'a> {
+    fn take(&mut self, name: &str, scanner: &mut Scanner<'a>) -> Option<()> {
+        match name {
+            "specversion" => once(&mut self.specversion, scanner.string()),
+            "id" => once(&mut self.id, scanner.string()),
+            "source" => once(&mut self.source, scanner.string()),
+            "type" => once(&mut self.kind, scanner.string()),
+            "subject" => once(&mut self.subject, scanner.string()),
+            "time" => once(&mut self.time, scanner.string()),
+            "datacontenttype" => once(&mut self.datacontenttype, scanner.string()),
+            "data" => {
+                if std::mem::replace(&mut self.seen_data, true) {
+                    return None;
+                }
+                self.data = scanner.object()?;
+                Some(())
             }
+            _ => scanner.pass_over(),
+        }
+    }
+}
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<T>, A::Error> {
-                let mut fields = T::default();
-                while let Some(Str(name)) = map.next_key()? {
-                    if !fields.take(&name, &mut map)? {
-                        map.next_value::<Skip>()?;
+impl<'a> Fields<'a> for RawData<'a> {
+    fn take(&mut self, name: &str, scanner: &mut Scanner<'a>) -> Option<()> {
+        match name {
+            "request" => once(&mut self.request, scanner.object()),
+            "notification" => once(&mut self.notification, scanner.object()),
+            "sub_status" => once(&mut self.sub_status, scanner.string()),
+            "cluster_id" => once(&mut self.cluster_id, scanner.string()),
+            "request_id" => once(&mut self.request_id, scanner.string()),
+            "response" => once(&mut self.response, scanner.object()),
+            "reason" => once(&mut self.reason, scanner.string()),
+            _ => scanner.pass_over(),
+        }
+    }
+}
+
+impl<'a> Fields<'a> for RawRequest<'a> {
+    fn take(&mut self, name: &str, scanner: &mut Scanner<'a>) -> Option<()> {
+        match name {
+            "uri" => once(&mut self.uri, scanner.string()),
+            "method" => once(&mut self.method, scanner.string()),
+            "body" => once(&mut self.body, scanner.string()),
+            _ => scanner.pass_over(),
+        }
+    }
+}
+
+impl<'a> Fields<'a> for RawResponse<'a> {
+    fn take(&mut self, name: &str, scanner: &mut Scanner<'a>) -> Option<()> {
+        match name {
+            "status_code" => once(&mut self.status_code, scanner.integer()),
+            "body" => once(&mut self.body, scanner.string()),
+            _ => scanner.pass_over(),
+        }
+    }
+}
+
+impl<'a> Fields<'a> for RawNotification<'a> {
+    fn take(&mut self, name: &str, scanner: &mut Scanner<'a>) -> Option<()> {
+        match name {
+            "address" => once(&mut self.address, scanner.string()),
+            "port" => once(&mut self.port, scanner.integer()),
+            _ => scanner.pass_over(),
+        }
+    }
+}
+
+/// Fills a field that is still empty. A second mention of a member is left to the
+/// careful way, which names it.
+#[inline]
+fn once<T>(field: &mut Option<T>, value: Option<T>) -> Option<()> {
+    if field.is_some() {
+        return None;
+    }
+    *field = value;
+    field.is_some().then_some(())
+}
+
+/// Values in values that are passed over; deeper ones are for the careful way, which
+/// has a bound of its own.
+const DEPTH: usize = 16;
+
+/// Every method leaves it behind what it read, or gives up.
+struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    #[inline]
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    #[inline]
+    fn space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.byte() {
+            self.at += 1;
+        }
+    }
+
+    /// This byte, after any space.
+    #[inline]
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        self.space();
+        self.accept(byte).then_some(())
+    }
+
+    #[inline]
+    fn accept(&mut self, byte: u8) -> bool {
+        let is_there = self.byte() == Some(byte);
+        self.at += usize::from(is_there);
+        is_there
+    }
+
+    fn object<T: Fields<'a>>(&mut self) -> Option<T> {
+        let mut fields = T::default();
+        self.members(|name, scanner| fields.take(name, scanner))?;
+        Some(fields)
+    }
+
+    fn members(
+        &mut self,
+        mut take: impl FnMut(&'a str, &mut Scanner<'a>) -> Option<()>,
+    ) -> Option<()> {
+        self.expect(b'{')?;
+        self.space();
+        if self.accept(b'}') {
+            return Some(());
+        }
+        loop {
+            let Cow::Borrowed(name) = self.string()? else {
+                return None;
+            };
+            self.expect(b':')?;
+            take(name, self)?;
+            self.space();
+            if !self.accept(b',') {
+                return self.expect(b'}');
+            }
+        }
+    }
+
+    fn string(&mut self) -> Option<Text<'a>> {
+        self.expect(b'"')?;
+        let text = self.plain();
+        if self.accept(b'"') {
+            return Some(Cow::Borrowed(text));
+        }
+        // What is no plain character is an escape here, or not allowed.
+        self.at -= text.len();
+        let whole = self.unescaped()?;
+        Some(Cow::Owned(String::from_utf8(whole).ok()?))
+    }
+
+    /// As many characters as stand for themselves.
+    #[inline]
+    fn plain(&mut self) -> &'a str {
+        let start = self.at;
+        self.at += plain(&self.text.as_bytes()[start..]);
+        &self.text[start..self.at]
+    }
+
+    /// A text with escapes, to its end. JSON inside of JSON has one every few bytes: eight
+    /// bytes are taken at once, and given back from the first that is none of the text's.
+    fn unescaped(&mut self) -> Option<Vec<u8>> {
+        let bytes = self.text.as_bytes();
+        // It is no longer than what is left, so that it never grows.
+        let mut whole = Vec::with_capacity(bytes.len() - self.at);
+        loop {
+            let Some(word) = bytes.get(self.at..self.at + 8) else {
+                let rest = self.plain();
+                whole.extend_from_slice(rest.as_bytes());
+                match self.accept(b'"') {
+                    true => return Some(whole),
+                    false => self.escape(&mut whole)?,
+                }
+                continue;
+            };
+            let word: [u8; 8] = word.try_into().expect("eight of them");
+            whole.extend_from_slice(&word);
+            let Some(end) = first_end(word) else {
+                self.at += 8;
+                continue;
+            };
+            whole.truncate(whole.len() - 8 + end);
+            self.at += end;
+            match self.accept(b'"') {
+                true => return Some(whole),
+                false => self.escape(&mut whole)?,
+            }
+        }
+    }
+
+    #[inline]
+    fn escape(&mut self, out: &mut Vec<u8>) -> Option<()> {
+        if !self.accept(b'\\') {
+            return None;
+        }
+        let escape = self.byte()?;
+        self.at += 1;
+        out.push(match escape {
+            b'"' | b'\\' | b'/' => escape,
+            b'b' => 0x08,
+            b'f' => 0x0c,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'u' => {
+                let digits = self.text.as_bytes().get(self.at..self.at + 4)?;
+                self.at += 4;
+                let code = digits.iter().try_fold(0, |code, digit| {
+                    Some(code * 16 + char::from(*digit).to_digit(16)?)
+                })?;
+                // Not for half a surrogate pair.
+                let character = char::from_u32(code)?;
+                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                return Some(());
+            }
+            _ => return None,
+        });
+        Some(())
+    }
+
+    fn integer(&mut self) -> Option<i64> {
+        self.space();
+        let number = self.number()?;
+        number.parse().ok()
+    }
+
+    /// A number without an exponent, of at most 15 digits on each side of the point.
+    fn number(&mut self) -> Option<&'a str> {
+        let start = self.at;
+        self.accept(b'-');
+        let leading_zero = self.byte() == Some(b'0');
+        let digits = self.digits();
+        if digits == 0 || digits > 15 || (leading_zero && digits > 1) {
+            return None;
+        }
+        if self.accept(b'.') && !(1..=15).contains(&self.digits()) {
+            return None;
+        }
+        if let Some(b'e' | b'E') = self.byte() {
+            return None;
+        }
+        Some(&self.text[start..self.at])
+    }
+
+    fn digits(&mut self) -> usize {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.byte() {
+            self.at += 1;
+        }
+        self.at - start
+    }
+
+    /// Any value, checked as strictly as one that is kept.
+    fn pass_over(&mut self) -> Option<()> {
+        self.skip(DEPTH)
+    }
+
+    fn skip(&mut self, depth: usize) -> Option<()> {
+        let below = depth.checked_sub(1)?;
+        self.space();
+        match self.byte()? {
+            b'"' => self.string().map(drop),
+            b'{' => self.members(|_, scanner| scanner.skip(below)),
+            b'[' => {
+                self.at += 1;
+                self.space();
+                if self.accept(b']') {
+                    return Some(());
+                }
+                loop {
+                    self.skip(below)?;
+                    self.space();
+                    if !self.accept(b',') {
+                        return self.expect(b']');
                     }
                 }
-                Ok(Members(fields))
+            }
+            b't' => self.word("true"),
+            b'f' => self.word("false"),
+            b'n' => self.word("null"),
+            _ => self.number().map(drop),
+        }
+    }
+
+    fn word(&mut self, word: &str) -> Option<()> {
+        let is_there = self.text.as_bytes()[self.at..].starts_with(word.as_bytes());
+        self.at += word.len();
+        is_there.then_some(())
+    }
+}
+
+/// How many bytes stand for themselves inside a JSON string: up to a quote, a
+/// backslash or a control character.
+#[inline]
+fn plain(bytes: &[u8]) -> usize {
+    let ends = |byte: u8| byte == b'"' || byte == b'\\' || byte < 0x20;
+    let mut at = 0;
+    // Most texts are short. Long ones go by 32 bytes at a time, without a branch inside:
+    // compilers make vector instructions of it.
+    while let Some(word) = bytes.get(at..at + 8) {
+        if let Some(end) = first_end(word.try_into().expect("eight of them")) {
+            return at + end;
+        }
+        at += 8;
+        if at % 64 == 0 {
+            while let Some(chunk) = bytes.get(at..at + 32)
+                && !chunk.iter().fold(false, |any, byte| any | ends(*byte))
+            {
+                at += 32;
             }
         }
-        deserializer.deserialize_map(Object(PhantomData))
     }
+    let rest = bytes[at..].iter().position(|byte| ends(*byte));
+    rest.map_or(bytes.len(), |rest| at + rest)
 }
 
-/// A string that borrows if it can.
-struct Str<'a>(Text<'a>);
-
-impl<'de> Deserialize<'de> for Str<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Borrowing;
-        impl<'de> Visitor<'de> for Borrowing {
-            type Value = Str<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a string")
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Str<'de>, E> {
-                Ok(Str(Cow::Borrowed(text)))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Str<'de>, E> {
-                Ok(Str(Cow::Owned(text.to_owned())))
-            }
-            fn visit_string<E>(self, text: String) -> Result<Str<'de>, E> {
-                Ok(Str(Cow::Owned(text)))
-            }
-        }
-        deserializer.deserialize_str(Borrowing)
-    }
+/// The first of eight bytes that does not stand for itself, all looked at as one word:
+/// a byte's highest bit is set where the byte is one of those. Bytes behind the first
+/// may be marked wrongly, by a carry.
+#[inline]
+fn first_end(word: [u8; 8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    let word = u64::from_le_bytes(word);
+    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word;
+    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let ends = (is(b'"') | is(b'\\') | below(word, 0x20)) & HIGH;
+    (ends != 0).then(|| ends.trailing_zeros() as usize / 8)
 }
 
-/// Fills a field once; null counts as absent. A second mention of a member is
-/// left to the careful way, which names it.
-fn once<'de, A, T, W>(
-    field: &mut Option<T>,
-    map: &mut A,
-    unwrap: fn(W) -> T,
-) -> Result<bool, A::Error>
-where
-    A: MapAccess<'de>,
-    W: Deserialize<'de>,
-{
-    if field.is_some() {
-        return Err(A::Error::custom("duplicate member"));
-    }
-    *field = map.next_value::<Option<W>>()?.map(unwrap);
-    if field.is_none() {
-        // A null: a later mention could not be told from the first one.
-        return Err(A::Error::custom("null member"));
-    }
-    Ok(true)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
 
-fn text<'de, A: MapAccess<'de>>(
-    field: &mut Option<Text<'de>>,
-    map: &mut A,
-) -> Result<bool, A::Error> {
-    once(field, map, |text: Str<'de>| text.0)
-}
-
-fn object<'de, A, T>(field: &mut Option<T>, map: &mut A) -> Result<bool, A::Error>
-where
-    A: MapAccess<'de>,
-    T: Fields<'de>,
-{
-    once(field, map, |members: Members<T>| members.0)
-}
-
-impl<'de> Fields<'de> for RawEvent<'de> {
-    fn take<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
-        match name {
-            "specversion" => text(&mut self.specversion, map),
-            "id" => text(&mut self.id, map),
-            "source" => text(&mut self.source, map),
-            "type" => text(&mut self.kind, map),
-            "subject" => text(&mut self.subject, map),
-            "time" => text(&mut self.time, map),
-            "datacontenttype" => text(&mut self.datacontenttype, map),
-            "data" => {
-                if self.seen_data {
-                    return Err(A::Error::custom("duplicate member"));
-                }
-                self.seen_data = true;
-                self.data = map.next_value::<Members<RawData>>()?.0;
-                Ok(true)
-            }
-            _ => Ok(false),
+    proptest! {
+        #[test]
+        fn a_text_ends_where_a_byte_by_byte_search_says(
+            bytes in prop::collection::vec(prop_oneof![
+                20 => 0x20u8..=0xff,
+                1 => prop::sample::select(b"\"\\\x00\x1f\x01".to_vec()),
+            ], 0..100),
+        ) {
+            let ends = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+            let expected = bytes.iter().position(ends).unwrap_or(bytes.len());
+            prop_assert_eq!(plain(&bytes), expected);
         }
     }
-}
 
-impl<'de> Fields<'de> for RawData<'de> {
-    fn take<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
-        match name {
-            "request" => object(&mut self.request, map),
-            "notification" => object(&mut self.notification, map),
-            "sub_status" => text(&mut self.sub_status, map),
-            "cluster_id" => text(&mut self.cluster_id, map),
-            "request_id" => text(&mut self.request_id, map),
-            "response" => object(&mut self.response, map),
-            "reason" => text(&mut self.reason, map),
-            _ => Ok(false),
+    #[test]
+    fn what_is_unusual_is_left_to_the_careful_way() {
+        for json in [
+            r#"{"id":null}"#,
+            r#"{"id":"a","id":"a"}"#,
+            r#"{"data":{},"data":{}}"#,
+            r#"{"id":"\ud83d\ude00"}"#,
+            r#"{"\u0069d":"a"}"#,
+            r#"{"data":{"response":{"status_code":2e2}}}"#,
+            r#"{"x":1e400}"#,
+            r#"{"x":01}"#,
+            r#"{"x":-}"#,
+            r#"{"x":1.}"#,
+            r#"{"x":[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]}"#,
+            "{\"id\":\"a\nb\"}",
+            r#"{"id":"a"} x"#,
+            r#"{"id":"a",}"#,
+            r#"{"x":[1,]}"#,
+            r#"{"x":nul}"#,
+            r#"{"x":tru"#,
+            r#"{"id":"\x"}"#,
+            r#"{"id":"a"#,
+            "",
+        ] {
+            assert!(envelope(json.as_bytes()).is_none(), "{json}");
         }
-    }
-}
-
-impl<'de> Fields<'de> for RawRequest<'de> {
-    fn take<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
-        match name {
-            "uri" => text(&mut self.uri, map),
-            "method" => text(&mut self.method, map),
-            "body" => text(&mut self.body, map),
-            _ => Ok(false),
-        }
-    }
-}
-
-impl<'de> Fields<'de> for RawResponse<'de> {
-    fn take<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
-        match name {
-            "status_code" => once(&mut self.status_code, map, |code: i64| code),
-            "body" => text(&mut self.body, map),
-            _ => Ok(false),
-        }
-    }
-}
-
-impl<'de> Fields<'de> for RawNotification<'de> {
-    fn take<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
-        match name {
-            "address" => text(&mut self.address, map),
-            "port" => once(&mut self.port, map, |port: i64| port),
-            _ => Ok(false),
-        }
+        let unknown = r#" { "x" : [ 1 , -0.5 , true , null , { "y" : [ ] , "z" : { } } ] } "#;
+        assert!(envelope(unknown.as_bytes()).is_some());
+        let escapes = r#"{"id":"\"\\\/\b\f\n\r\t\u00e4ä"}"#;
+        let id = envelope(escapes.as_bytes()).unwrap().id.unwrap();
+        assert_eq!(id, "\"\\/\u{8}\u{c}\n\r\tää");
     }
 }
