@@ -318,6 +318,33 @@ fn retention_of_what_was_applied_is_nothing_to_stop_for() {
 }
 
 #[test]
+fn a_store_that_is_behind_in_many_partitions_goes_on() {
+    let broker = Broker::shared();
+    let topic = broker.topic(16, &[]);
+    let send = |prefix: &str, count: usize| {
+        for partition in 0..16 {
+            let ids = ids(&format!("{prefix}-{partition}"), count).into_iter();
+            let records = ids.map(|id| Raw::value(created(&id).to_string()).on(partition));
+            broker.send(&topic, &records.collect::<Vec<_>>());
+        }
+    };
+    let all_are_there = |server: &Server, prefix: &str, count: usize| {
+        let last = |partition| format!("{prefix}-{partition}-{}", count - 1);
+        (0..16).all(|partition| is_there(server, &last(partition)))
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let server = ledger(folder.path(), &broker, &topic);
+    // A broker sends of one partition only what is larger than was asked for.
+    send("old", 1000);
+    server.eventually("applied", |server| all_are_there(server, "old", 1000));
+    drop(server);
+    // What was applied last ends no partition any more, so that each is fetched.
+    send("more", 1);
+    let server = ledger(folder.path(), &broker, &topic);
+    server.eventually("goes on", |server| all_are_there(server, "more", 1));
+}
+
+#[test]
 fn a_new_store_begins_at_what_is_left_and_says_so() {
     let broker = Broker::shared();
     let topic = broker.topic(1, &[]);

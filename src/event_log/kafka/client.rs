@@ -156,6 +156,9 @@ pub fn config(settings: &Settings, role: Role) -> ClientConfig {
             set("fetch.message.max.bytes", "16384".into());
             set("queued.min.messages", "1".into());
             set("fetch.wait.max.ms", "10".into());
+            // While a record of one partition waits to be taken, those of the others are not
+            // fetched; by default that is tried again after a second.
+            set("fetch.queue.backoff.ms", "1".into());
             // A commit that finds no coordinator is given up after this, and until then
             // the client does not close.
             set("session.timeout.ms", "3000".into());
