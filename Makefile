@@ -46,7 +46,7 @@ bench: setup-tests ## measure it beside Kafka Streams, PostgreSQL and the bare c
 bench-quick: setup-tests ## the same in five minutes: does all of it work, and about how fast
 	@bench/run --quick
 
-bench-scale: setup-tests ## measure ten million operations: memory, disk, restarts, reads (half an hour)
+bench-scale: setup-tests ## measure ten million operations: memory, disk, restarts, reads (a quarter of an hour)
 	@bench/run --scale
 
 lint: check-format check-clippy check-dependencies check-deploy ## check format, clippy's advice, dependencies, deployment
