@@ -17,7 +17,8 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-tests env build run test soak lint \
-	check-format check-clippy check-dependencies check-deploy format bench bench-quick
+	check-format check-clippy check-dependencies check-deploy check-counts accept-counts format \
+	bench bench-quick bench-scale
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) \
@@ -45,6 +46,9 @@ bench: setup-tests ## measure it beside Kafka Streams, PostgreSQL and the bare c
 bench-quick: setup-tests ## the same in five minutes: does all of it work, and about how fast
 	@bench/run --quick
 
+bench-scale: setup-tests ## measure ten million operations: memory, disk, restarts, reads (a quarter of an hour)
+	@bench/run --scale
+
 lint: check-format check-clippy check-dependencies check-deploy ## check format, clippy's advice, dependencies, deployment
 
 need = @cargo $(1) --version >/dev/null 2>&1 \
@@ -61,6 +65,14 @@ check-clippy: setup ## check clippy's advice
 
 check-dependencies: setup ## check licences, bans, sources and advisories
 	@scripts/check-dependencies
+
+check-counts: setup ## count the instructions of the hot paths, compare with bench/counts.json
+	@scripts/setup-counts
+	cargo run --release --locked --quiet --example count
+
+accept-counts: setup ## count them, and record what was counted
+	@scripts/setup-counts
+	cargo run --release --locked --quiet --example count -- --accept
 
 check-deploy: ## check the Dockerfile, the compose files and deploy/
 	@scripts/check-deploy

@@ -18,9 +18,13 @@ class Plan:
     wide_events: int
     # A contender that has not caught up after this is measured by how far it came.
     patience: int
+    # Operations of each topic that opledger alone is measured on.
+    scale: tuple = ()
 
     def with_changes(self, options):
-        changes = {name: value for name in ("rounds", "events") if (value := getattr(options, name))}
+        changes = {name: value for name in ("rounds", "events") if (value := getattr(options, name, None))}
+        if options.operations:
+            changes["scale"] = tuple(sorted(options.operations))
         return replace(self, **changes)
 
 
@@ -48,4 +52,11 @@ FULL = Plan(
     operations=1_000_000,
     wide_events=100_000,
     patience=400,
+)
+
+SCALE = replace(
+    FULL,
+    name="scale",
+    rounds=1,
+    scale=(100_000, 1_000_000, 10_000_000),
 )

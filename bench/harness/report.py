@@ -8,22 +8,27 @@ from statistics import median
 
 from . import plot
 
-ORDER = ["catch-up", "get", "bodies", "ingest-kafka", "ingest-embedded", "latency-kafka", "latency-embedded", "memory", "wide"]
+ORDER = [
+    "catch-up", "get", "bodies", "ingest-kafka", "ingest-embedded", "latency-kafka", "latency-embedded", "memory", "wide",
+    "scale-targets", "scale-catch-up", "scale-memory", "scale-disk", "scale-restart", "scale-get", "scale-list", "scale-wide",
+]
 
 
 class Table:
     """Rows of runs. `main` is the figure that counts, `limit` the row that it is compared
-    with, `rival` the row whose figure is divided by each other one's."""
+    with, `rival` the row whose figure is divided by each other one's. Figures of several
+    kinds are not `plotted`."""
 
-    def __init__(self, name, title, main, limit=None, rival=None):
+    def __init__(self, name, title, main, limit=None, rival=None, plotted=True):
         self.name, self.title, self.main, self.limit, self.rival = name, title, main, limit, rival
+        self.plotted = plotted
         self.rows = {}
 
     def add(self, row, figures):
         self.rows.setdefault(row, []).append(figures)
 
     def facts(self):
-        return {"title": self.title, "main": self.main, "limit": self.limit, "rival": self.rival, "rows": summed_up(self)}
+        return {"title": self.title, "main": self.main, "limit": self.limit, "rival": self.rival, "plotted": self.plotted, "rows": summed_up(self)}
 
 
 def summed_up(table):
@@ -66,8 +71,11 @@ def write(folder):
     setups = {}
     out = ["# Measured\n", "Made by `bench/run`; what the rows are and how to read them: [README](../../README.md).\n"]
     for name, table in report.items():
-        (folder / f"{name}.svg").write_text(plot.bars(table))
-        out += [f"## {table['title']}\n", *markdown(table), "", f"![{name}]({name}.svg)\n", measured(table)]
+        out += [f"## {table['title']}\n", *markdown(table), ""]
+        if table.get("plotted", True):
+            (folder / f"{name}.svg").write_text(plot.bars(table))
+            out.append(f"![{name}]({name}.svg)\n")
+        out.append(measured(table))
         setups.setdefault(setup(table), []).append(name)
     out.append("## With what\n")
     out += [f"{', '.join(names)}: {text}\n" for text, names in setups.items()]

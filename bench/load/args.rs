@@ -43,6 +43,8 @@ pub enum What {
     CatchUp(crate::catch_up::Options),
     /// From a producer until the document shows it, beside a bare consumer
     KafkaLatency(crate::kafka_latency::Options),
+    /// What ten million operations cost: memory, disk, restarts, reads
+    Scale(crate::scale::Options),
     /// Fill a topic, or a ledger over HTTP, with the same events each time
     Fill(crate::fill::Options),
     /// Documents read from any server

@@ -153,6 +153,11 @@ pub async fn hammer(
 }
 
 impl Found {
+    /// How many were read.
+    pub fn count(&self) -> usize {
+        self.times.count()
+    }
+
     pub fn cells(mut self) -> Cells {
         let count = self.times.count() as f64;
         let seconds = self.took.as_secs_f64();

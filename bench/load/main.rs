@@ -29,6 +29,7 @@ mod publish;
 mod reference;
 mod render;
 mod report;
+mod scale;
 mod server;
 mod static_server;
 mod times;
@@ -59,21 +60,23 @@ async fn run(args: Args) -> anyhow::Result<()> {
     }
     let mut terminate = signal(SignalKind::terminate())?;
     // What is dropped on the way out kills its process and removes its folder.
-    let report = tokio::select! {
-        report = measure(&args) => report?,
+    let reports = tokio::select! {
+        reports = measure(&args) => reports?,
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         _ = terminate.recv() => bail!("terminated"),
     };
-    print!("{}", report.markdown());
+    let tables: Vec<_> = reports.iter().map(Report::markdown).collect();
+    print!("{}", tables.join("\n"));
     if let Some(file) = &args.json {
-        std::fs::write(file, report.json()).with_context(|| file.display().to_string())?;
+        let text = report::json(&reports);
+        std::fs::write(file, text).with_context(|| file.display().to_string())?;
     }
     Ok(())
 }
 
-async fn measure(args: &Args) -> anyhow::Result<Report> {
+async fn measure(args: &Args) -> anyhow::Result<Vec<Report>> {
     let setup = args.setup()?;
-    match &args.what {
+    let report = match &args.what {
         What::Ingest(options) => ingest::measure(&setup, options).await,
         What::Get(options) => get::measure(&setup, options).await,
         What::Latency(options) => latency::measure(&setup, options).await,
@@ -83,6 +86,8 @@ async fn measure(args: &Args) -> anyhow::Result<Report> {
         What::KafkaLatency(options) => kafka_latency::measure(&setup, options).await,
         What::Fill(options) => fill::fill(options).await,
         What::Hammer(options) => hammer::measure(options).await,
+        What::Scale(options) => return scale::measure(&setup, options).await,
         What::StaticServer { .. } => unreachable!("it measures nothing"),
-    }
+    };
+    Ok(vec![report?])
 }

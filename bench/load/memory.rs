@@ -88,13 +88,16 @@ fn resident(server: &Server) -> anyhow::Result<Cells> {
     ])
 }
 
-struct Streamed {
-    operations: usize,
-    bytes: usize,
-    took: Duration,
+pub struct Streamed {
+    pub operations: usize,
+    pub bytes: usize,
+    /// Until the first bytes, and until the last.
+    pub first: Duration,
+    pub took: Duration,
 }
 
-async fn stream(server: &Server, format: &str) -> anyhow::Result<Streamed> {
+/// One of the two lists, whole.
+pub async fn stream(server: &Server, format: &str) -> anyhow::Result<Streamed> {
     let url = format!("http://{}/v1/operations?format={format}", server.address);
     // What there is one of for each operation. In a list that is the comma: no
     // identifier holds one. A quote inside a text of a document is escaped.
@@ -105,11 +108,13 @@ async fn stream(server: &Server, format: &str) -> anyhow::Result<Streamed> {
     let client = reqwest::Client::builder().no_proxy().build()?;
     let started = Instant::now();
     let mut answer = client.get(url).send().await?.error_for_status()?;
+    let mut first = None;
     let mut bytes = 0;
     let mut marks = 0;
     // A mark may be cut in two: the end of a piece is looked at with the next.
     let mut window = Vec::new();
     while let Some(piece) = answer.chunk().await.context("the list was broken off")? {
+        first.get_or_insert_with(|| started.elapsed());
         bytes += piece.len();
         window.extend_from_slice(&piece);
         marks += count(&window, mark);
@@ -118,6 +123,7 @@ async fn stream(server: &Server, format: &str) -> anyhow::Result<Streamed> {
     Ok(Streamed {
         operations: marks + more,
         bytes,
+        first: first.context("nothing came")?,
         took: started.elapsed(),
     })
 }

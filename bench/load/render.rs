@@ -141,15 +141,15 @@ impl Iterator for Busy {
 
 /// The same events as they come from workers that retry and race: one in fifty once
 /// more, one in twenty late.
-pub struct Unruly<I> {
+pub struct Unruly<I: Iterator> {
     events: I,
     rng: Rng,
-    late: Vec<Value>,
+    late: Vec<I::Item>,
     /// Of which one comes once more.
-    recent: VecDeque<Value>,
+    recent: VecDeque<I::Item>,
 }
 
-impl<I> Unruly<I> {
+impl<I: Iterator> Unruly<I> {
     const RECENT: usize = 1000;
 
     pub fn new(events: I) -> Unruly<I> {
@@ -162,10 +162,10 @@ impl<I> Unruly<I> {
     }
 }
 
-impl<I: Iterator<Item = Value>> Iterator for Unruly<I> {
-    type Item = Value;
+impl<I: Iterator<Item: Clone>> Iterator for Unruly<I> {
+    type Item = I::Item;
 
-    fn next(&mut self) -> Option<Value> {
+    fn next(&mut self) -> Option<I::Item> {
         if self.rng.chance(2) && !self.recent.is_empty() {
             let at = self.rng.below(self.recent.len());
             return Some(self.recent[at].clone());
@@ -176,7 +176,9 @@ impl<I: Iterator<Item = Value>> Iterator for Unruly<I> {
             self.late.swap_remove(at)
         } else {
             loop {
-                let event = self.events.next()?;
+                let Some(event) = self.events.next() else {
+                    return self.late.pop();
+                };
                 if !self.rng.chance(5) {
                     break event;
                 }

@@ -48,7 +48,7 @@ impl Report {
         out + &format!("\n{}\n", machine())
     }
 
-    pub fn json(&self) -> String {
+    fn value(&self) -> Value {
         let object = |cells: &Cells| -> Map<String, Value> {
             let cells = cells
                 .iter()
@@ -56,14 +56,22 @@ impl Report {
             cells.collect()
         };
         let row = |(of, cells): &(String, Cells)| json!({ "of": of, "figures": object(cells) });
-        let all = json!({
+        json!({
             "what": self.what,
             "settings": object(&self.settings),
             "machine": machine(),
             "rows": self.rows.iter().map(row).collect::<Vec<_>>(),
-        });
-        format!("{all:#}\n")
+        })
     }
+}
+
+/// One measurement as an object, several as an array.
+pub fn json(reports: &[Report]) -> String {
+    let all = match reports {
+        [one] => one.value(),
+        several => several.iter().map(Report::value).collect(),
+    };
+    format!("{all:#}\n")
 }
 
 fn list(cells: &Cells) -> String {

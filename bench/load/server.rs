@@ -157,6 +157,11 @@ impl Process {
         self.figure("io", "read_bytes:")
     }
 
+    /// Bytes that it had written to the disk, or will.
+    pub fn disk_written(&self) -> anyhow::Result<u64> {
+        self.figure("io", "write_bytes:")
+    }
+
     /// Processor time of all its threads, in seconds.
     pub fn cpu(&self) -> anyhow::Result<f64> {
         let stat = self.proc("stat")?;

@@ -91,9 +91,22 @@ impl Topic {
 
     /// As workers would, keyed by operation, lz4. Returns the bytes of the values.
     pub fn fill(&self, events: impl Iterator<Item = Value>) -> anyhow::Result<usize> {
+        let keyed = |event: Value| {
+            let key = event["subject"].as_str().expect("an event has a subject");
+            (key.to_owned(), event.to_string())
+        };
+        self.send("lz4", events.map(keyed))
+    }
+
+    /// Keys and values, in large batches.
+    pub fn send(
+        &self,
+        compression: &str,
+        records: impl Iterator<Item = (String, String)>,
+    ) -> anyhow::Result<usize> {
         let producer: ThreadedProducer<DefaultProducerContext> = self
             .config()
-            .set("compression.type", "lz4")
+            .set("compression.type", compression)
             .set("linger.ms", "20")
             .set("batch.size", "262144")
             .set("partitioner", "murmur2_random")
@@ -101,11 +114,9 @@ impl Topic {
             .set("queue.buffering.max.kbytes", "1000000")
             .create()?;
         let mut bytes = 0;
-        for event in events {
-            let value = event.to_string();
+        for (key, value) in records {
             bytes += value.len();
-            let key = event["subject"].as_str().context("a subject")?;
-            let mut record = BaseRecord::to(&self.name).key(key).payload(&value);
+            let mut record = BaseRecord::to(&self.name).key(&key).payload(&value);
             record = record.headers(content_type());
             while let Err((error, back)) = producer.send(record) {
                 ensure!(

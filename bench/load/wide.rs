@@ -57,9 +57,19 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
         ],
     );
     for shape in &SHAPES {
-        for size in [SMALL, options.events] {
+        let small = run(setup, options, shape, SMALL).await?;
+        let mut large = run(setup, options, shape, options.events).await?;
+        for (name, of) in [
+            ("visible, times that of ten", "visible µs/event"),
+            ("CPU, times that of ten", "CPU µs/event"),
+        ] {
+            let figure = |cells: &Cells| cells.iter().find(|(name, _)| *name == of)?.1.as_f64();
+            let ratio = figure(&large).zip(figure(&small)).map(|(a, b)| a / b);
+            large.push((name, json!(ratio)));
+        }
+        for (size, cells) in [(SMALL, small), (options.events, large)] {
             let what = format!("{}: {size} events an operation", shape.name);
-            report.row(what, run(setup, options, shape, size).await?);
+            report.row(what, cells);
         }
     }
     Ok(report)

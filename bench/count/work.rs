@@ -1,0 +1,284 @@
+//! The work that is counted. All of it is done once before, so that what happens only
+//! once does not count.
+
+use crate::bodies::{Bodies, Texts};
+use crate::generate::realistic;
+use axum::body::Body;
+use axum::http::Request;
+use bytes::Bytes;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use opledger::config::Config;
+use opledger::domain::Timestamp;
+use opledger::event_log::{EventLog, Identity, Logged, memory as log};
+use opledger::http::{App, router};
+use opledger::metrics;
+use opledger::projector::step::Rules;
+use opledger::projector::{Cut, Projection};
+use opledger::query::document;
+use opledger::query::progress::Progress;
+use opledger::store::{Batch, Db, Durability, Family, Result, Space, View};
+use opledger::store::{keys, memory as store};
+use opledger::wire::cloudevent::{self, STRUCTURED};
+use opledger::wire::document::Bodies as Shown;
+use opledger::wire::position::{LogId, Position};
+use opledger::wire::record_v1::{Headers, Record, append_history};
+use opledger::wire::snapshot_v1;
+use opledger::wire::time::TimeStyle;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::sync::Arc;
+use tokio::runtime;
+use tokio::sync::Semaphore;
+
+/// What callgrind knows the counted function by.
+pub const COUNTED: &str = "opledger_counted";
+
+/// The only thing that is counted.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "Rust" fn opledger_counted(work: &mut dyn FnMut()) {
+    work();
+}
+
+/// Tells what was counted, and how many there were of it.
+fn count(name: &str, units: usize, mut work: impl FnMut()) {
+    work();
+    opledger_counted(&mut work);
+    println!("{name}\t{units}");
+}
+
+const OPERATIONS: u64 = 1000;
+
+pub fn all() {
+    let records: Vec<Logged> = logged(events(0..OPERATIONS));
+    decode("decode an event of 330 bytes", &records);
+    let texts = Texts::of(Bodies::Large);
+    let mut large = events(0..50);
+    large.iter_mut().for_each(|event| texts.put_into(event));
+    decode("decode an event with a body of 10 KB", &logged(large));
+    history(&records);
+    // Of each operation one event or two lie in a cut, or nearly all of them.
+    fold("fold an event as it comes, without the store", &records);
+    let blocks = (0..OPERATIONS).step_by(100);
+    let blocks = blocks.flat_map(|first| events(first..first + 100));
+    let caught_up = logged(blocks.collect());
+    fold(
+        "fold an event in catching up, without the store",
+        &caught_up,
+    );
+    let db = folded(records);
+    render(&db);
+    serve(Arc::new(db));
+}
+
+/// In the order in which workers publish them: round and round.
+fn events(operations: std::ops::Range<u64>) -> Vec<Value> {
+    let mut left: Vec<_> = operations.map(|i| realistic(i).into_iter()).collect();
+    let mut events = Vec::new();
+    while !left.is_empty() {
+        events.extend(left.iter_mut().filter_map(Iterator::next));
+        left.retain(|operation| operation.len() > 0);
+    }
+    events
+}
+
+fn logged(events: Vec<Value>) -> Vec<Logged> {
+    let logged = |(offset, event): (usize, Value)| {
+        let content_type = Some(Bytes::from_static(STRUCTURED.as_bytes()));
+        let subject = event["subject"].as_str().expect("a subject").to_owned();
+        Logged {
+            at: Position {
+                partition: 0,
+                offset: offset as u64,
+            },
+            record: Record {
+                arrived: Timestamp::from_millis(1_561_619_800_000),
+                claimed: false,
+                key: Some(subject.into()),
+                headers: Headers(vec![(cloudevent::CONTENT_TYPE.into(), content_type)]),
+                value: Some(event.to_string().into()),
+            },
+        }
+    };
+    events.into_iter().enumerate().map(logged).collect()
+}
+
+fn decode(name: &str, records: &[Logged]) {
+    count(name, records.len(), || {
+        for logged in records {
+            black_box(cloudevent::decode(&logged.record)).expect("an event");
+        }
+    });
+}
+
+/// Four records a row.
+fn history(records: &[Logged]) {
+    let chunks: Vec<Vec<_>> = records
+        .chunks_exact(4)
+        .map(|four| four.iter().map(|l| (l.at, &l.record)).collect())
+        .collect();
+    let mut row = Vec::with_capacity(1 << 20);
+    count("encode an event of the history", 4 * chunks.len(), || {
+        for chunk in &chunks {
+            row.clear();
+            row = append_history(black_box(chunk), std::mem::take(&mut row));
+        }
+    });
+}
+
+/// In cuts, of which the last three count: operations that are there already are in
+/// memory. Several times, since each has seeds of its own for its hashes.
+fn fold(name: &str, records: &[Logged]) {
+    const TIMES: usize = 8;
+    let cut_of = records.len() / 6;
+    let cuts = || {
+        let cuts = records.chunks(cut_of).map(<[Logged]>::to_vec);
+        cuts.map(|cut| Cut::decode(cut, BTreeMap::new(), &Rules::NONE))
+    };
+    let mut projections: Vec<_> = (0..TIMES).map(|_| Forgetful::open()).collect();
+    let cuts: Vec<Cut> = cuts().collect();
+    let (first, last) = cuts.split_at(3);
+    let mut apply = |cuts: &[Cut]| {
+        for (db, projection) in &mut projections {
+            for cut in cuts {
+                black_box(projection.apply(db, cut)).expect("it is in memory");
+            }
+        }
+    };
+    apply(first);
+    opledger_counted(&mut || apply(last));
+    let units: usize = last.iter().map(|cut| cut.records().len()).sum();
+    println!("{name}\t{}", TIMES * units);
+}
+
+/// A store that takes everything and keeps nothing: what the projection needs of it, it
+/// has at hand.
+struct Forgetful(store::Memory);
+
+impl Forgetful {
+    fn open() -> (Forgetful, Projection) {
+        let db = Forgetful(store::Memory::default());
+        let projection = projection(&db.0);
+        (db, projection)
+    }
+}
+
+impl Db for Forgetful {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.0.get(family, key)
+    }
+
+    fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
+        self.0.multi_get(family, keys)
+    }
+
+    fn write(&self, batch: &Batch, _: Durability) -> Result<()> {
+        black_box(batch);
+        Ok(())
+    }
+
+    fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {
+        self.0.view(read)
+    }
+
+    fn reopen(&self) -> Result<()> {
+        self.0.reopen()
+    }
+
+    fn space(&self) -> Option<Space> {
+        self.0.space()
+    }
+}
+
+fn projection(db: &dyn Db) -> Projection {
+    let log = Identity {
+        id: LogId(*b"measured"),
+        name: "counted".into(),
+    };
+    let opened = Projection::open(db, &log, 64 << 20, Rules::NONE);
+    opened.expect("the store is new")
+}
+
+/// What came of all of it.
+fn folded(records: Vec<Logged>) -> store::Memory {
+    let db = store::Memory::default();
+    let cut = Cut::decode(records, BTreeMap::new(), &Rules::NONE);
+    let applied = projection(&db).apply(&db, &cut);
+    applied.expect("it is in memory");
+    db
+}
+
+fn ids() -> Vec<String> {
+    let id = |i| {
+        realistic(i)[0]["subject"]
+            .as_str()
+            .expect("a subject")
+            .to_owned()
+    };
+    (0..OPERATIONS).map(id).collect()
+}
+
+fn render(db: &store::Memory) {
+    let ids = ids();
+    let row = |id: &String| db.get(Family::State, &keys::operation(id)).ok().flatten();
+    let rows: Vec<_> = ids
+        .iter()
+        .map(|id| row(id).expect("it was folded"))
+        .collect();
+    let times = TimeStyle {
+        separator: "T".into(),
+        offset: Config::default().document.time_offset,
+    };
+    count("read a state and render its document", ids.len(), || {
+        for (id, row) in ids.iter().zip(&rows) {
+            let (state, _) = snapshot_v1::decode(row).expect("it is whole");
+            black_box(document::bytes(id, &state, Shown::Shown, &times)).expect("a document");
+        }
+    });
+}
+
+/// Without a socket.
+fn serve(db: Arc<store::Memory>) {
+    let config = Config::default();
+    let log = Arc::new(log::Memory::new(LogId(*b"measured"), 6));
+    let app = App {
+        db,
+        log: log.clone() as Arc<dyn EventLog>,
+        progress: Arc::new(Progress::new(None)),
+        defects: Default::default(),
+        times: opledger::app::times(&config),
+        buffered: Arc::new(Semaphore::new((config.server.max_buffered / 1024) as usize)),
+        streams: Arc::new(Semaphore::new(config.server.max_streams)),
+        metrics: metrics::install().expect("there is no recorder yet"),
+        config,
+    };
+    let service = TowerToHyperService::new(router(Arc::new(app)));
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime of one thread");
+    let call = |request: Request<Body>| {
+        let answer = runtime.block_on(service.call(request));
+        let answer = black_box(answer).expect("a router always answers");
+        assert!(answer.status().is_success(), "{}", answer.status());
+    };
+
+    let ids = ids();
+    count("GET of a document, without the socket", ids.len(), || {
+        for id in &ids {
+            let request = Request::get(format!("/v1/operations/{id}"));
+            call(request.body(Body::empty()).expect("a request"));
+        }
+    });
+
+    let batch = |events: &[Value]| Bytes::from(Value::from(events.to_vec()).to_string());
+    let batches: Vec<Bytes> = events(0..OPERATIONS).chunks_exact(100).map(batch).collect();
+    let units = 100 * batches.len();
+    count("POST of an event, in a batch of 100", units, || {
+        for batch in &batches {
+            let request = Request::post("/v1/events").header("content-type", cloudevent::BATCH);
+            let body = Body::from(batch.clone());
+            call(request.body(body).expect("a request"));
+        }
+    });
+}
