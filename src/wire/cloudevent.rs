@@ -8,6 +8,7 @@ use super::fault::{Fault, Rule};
 use super::record_v1::{Headers, Record};
 use crate::domain::{Event, Text};
 use std::borrow::Cow;
+use std::ops::Range;
 
 pub const STRUCTURED: &str = "application/cloudevents+json";
 pub const BATCH: &str = "application/cloudevents-batch+json";
@@ -65,6 +66,37 @@ pub fn decode_structured(json: &[u8]) -> Result<Event<'_>, Fault> {
         Some(raw) => event_v1::check(raw),
         None => event_v1::check(event_v1::careful_envelope(json)?),
     }
+}
+
+/// Shows the events of a JSON array, each with its place, until one is not wanted.
+/// False if one was not, or where the quick way gives up at any of them, or something
+/// else stands there: each event then has to be read by itself, to tell what is wrong.
+pub fn read_batch<'j>(
+    json: &'j [u8],
+    mut is_wanted: impl FnMut(Event<'j>, Range<usize>) -> bool,
+) -> bool {
+    let mut at = space(json, 0);
+    let mut before = b'[';
+    while json.get(at) == Some(&before) {
+        let start = space(json, at + 1);
+        let Some((raw, len)) = event_v1::first_envelope(&json[start..]) else {
+            return false;
+        };
+        let event = event_v1::check(raw);
+        if !event.is_ok_and(|event| is_wanted(event, start..start + len)) {
+            return false;
+        }
+        at = space(json, start + len);
+        before = b',';
+    }
+    before == b',' && json.get(at) == Some(&b']') && space(json, at + 1) == json.len()
+}
+
+/// Behind the space that stands at `at`.
+fn space(json: &[u8], at: usize) -> usize {
+    let rest = json.get(at..).unwrap_or_default();
+    let is_space = |b: &&u8| matches!(b, b' ' | b'\t' | b'\n' | b'\r');
+    at + rest.iter().take_while(is_space).count()
 }
 
 fn decode_binary<'a>(headers: &'a Headers, value: Option<&'a [u8]>) -> Result<Event<'a>, Fault> {

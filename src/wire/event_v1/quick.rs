@@ -16,6 +16,13 @@ pub fn envelope(json: &[u8]) -> Option<RawEvent<'_>> {
         .map(|m| m.0)
 }
 
+/// The event that the input begins with, and where it ends.
+pub fn first_envelope(json: &[u8]) -> Option<(RawEvent<'_>, usize)> {
+    let mut values = serde_json::Deserializer::from_slice(json).into_iter::<Members<RawEvent>>();
+    let raw = values.next()?.ok()?.0;
+    Some((raw, values.byte_offset()))
+}
+
 pub fn data(json: &[u8]) -> Option<RawData<'_>> {
     serde_json::from_slice::<Members<RawData>>(json)
         .ok()
