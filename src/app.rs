@@ -16,11 +16,12 @@ use crate::domain::Timestamp;
 use crate::event_log::embedded::{self, Embedded};
 use crate::event_log::kafka::{self, BadOptions, Kafka, NewTopics};
 use crate::event_log::{EventLog, Limits, ReadError};
-use crate::http;
+use crate::http::{self, front::Front};
 use crate::metrics::ProjectorMetrics;
 use crate::projector::meta;
 use crate::projector::run::{Projector, Settings};
 use crate::projector::step::Rules;
+use crate::query::at_hand::Documents;
 use crate::query::progress::Progress;
 use crate::store::rocks::{Memory, Rocks};
 use crate::store::{self, Db, Family};
@@ -251,13 +252,14 @@ impl Ledger {
             log: self.log.port(),
             progress: self.progress.clone(),
             defects: Default::default(),
+            documents: Documents::new(times(&self.config), self.config.store.document_cache),
             times: times(&self.config),
             buffered: Arc::new(Semaphore::new((server.max_buffered / 1024) as usize)),
             streams: Arc::new(Semaphore::new(server.max_streams)),
             config: self.config.clone(),
             metrics,
         });
-        http::server::serve(listener, http::router(app), &server, stop).await;
+        http::server::serve(listener, Front::new(app), &server, stop).await;
         tokio::task::spawn_blocking(move || self.close())
             .await
             .expect("closing does not panic");

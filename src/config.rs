@@ -138,6 +138,8 @@ pub struct Store {
     pub block_cache: u64,
     /// Bytes.
     pub write_buffers: u64,
+    /// Bytes of documents kept as they are sent, and of their rows.
+    pub document_cache: u64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -264,6 +266,7 @@ impl Default for Config {
             store: Store {
                 block_cache: 128 * MIB,
                 write_buffers: 64 * MIB,
+                document_cache: 16 * MIB,
             },
             document: Document {
                 time_separator: " ".into(),
@@ -389,6 +392,7 @@ impl Config {
             block_cache: bytes(MIB..=1024 * GIB),
             // To RocksDB, none would mean without bound.
             write_buffers: bytes(MIB..=1024 * GIB),
+            document_cache: bytes(0..=1024 * GIB),
         }));
         settings.extend(rows!(Document document {
             time_separator: separator(),

@@ -155,6 +155,32 @@ impl Rules {
     }
 
     fn check_batch(&self, body: &Bytes) -> Result<Vec<NewRecord>, Fault> {
+        match self.check_good_batch(body) {
+            Some(records) => Ok(records),
+            None => self.check_each(body),
+        }
+    }
+
+    /// In one pass. `None` if anything is unusual or wrong.
+    fn check_good_batch(&self, body: &Bytes) -> Option<Vec<NewRecord>> {
+        let mut records = Vec::new();
+        let are_good = cloudevent::read_batch(body, |event, place| {
+            let fits = place.len() <= self.max_size && event.key.time <= self.latest;
+            if fits {
+                records.push(NewRecord {
+                    operation_id: event.operation_id.into_owned(),
+                    headers: Headers::default(),
+                    // Shares the body's memory.
+                    value: Some(body.slice(place)),
+                });
+            }
+            fits
+        });
+        are_good.then_some(records)
+    }
+
+    /// One after the other, to tell which is wrong, and why.
+    fn check_each(&self, body: &Bytes) -> Result<Vec<NewRecord>, Fault> {
         let events: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| {
             let what = match error.classify() {
                 serde_json::error::Category::Data => "must be a JSON array of events.".into(),
@@ -217,11 +243,17 @@ fn now() -> Timestamp {
 /// 202: durable, with the position of each event in the order sent.
 fn accepted(published: &Published) -> Response {
     let positions = &published.positions;
-    let mut body = format!("{{\"accepted\":{},\"positions\":[", positions.len());
+    let mut body = String::with_capacity(40 + 16 * positions.len());
+    body.push_str("{\"accepted\":");
+    body.push_str(itoa::Buffer::new().format(positions.len()));
+    body.push_str(",\"positions\":[");
     let mut last = Positions::new();
     for (i, at) in positions.iter().enumerate() {
-        let comma = if i == 0 { "" } else { "," };
-        body.push_str(&format!("{comma}\"{at}\""));
+        body.push_str(if i == 0 { "\"" } else { ",\"" });
+        body.push_str(itoa::Buffer::new().format(at.partition));
+        body.push(':');
+        body.push_str(itoa::Buffer::new().format(at.offset));
+        body.push('"');
         last.insert(at.partition, at.offset);
     }
     body.push_str("]}");
@@ -234,4 +266,80 @@ fn accepted(published: &Published) -> Response {
     let token = HeaderValue::from_str(&token.to_string()).expect("a token is ASCII");
     response.headers_mut().insert(LEDGER_POSITION, token);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch() -> String {
+        let event = |n: usize| {
+            format!(
+                r#"{{"specversion":"1.0","id":"{n}","source":"/s","subject":"op-{n}",
+                    "type":"opledger.operation.created.v1","time":"2026-01-01T00:00:00Z",
+                    "more":[{{"]":"}}"}}],
+                    "data":{{"request":{{"uri":"/u","method":"POST","body":"{{\"a\"}}"}}}}}}"#
+            )
+        };
+        format!(" [{},\n{} , {}]\r\n", event(1), event(2), event(3))
+    }
+
+    fn all(records: Vec<NewRecord>) -> Vec<(String, Option<Bytes>)> {
+        let parts = |record: NewRecord| (record.operation_id, record.value);
+        records.into_iter().map(parts).collect()
+    }
+
+    /// What the way in one pass takes is what is taken one after the other.
+    fn agree(rules: &Rules, body: Vec<u8>) -> bool {
+        let body = Bytes::from(body);
+        let Some(records) = rules.check_good_batch(&body) else {
+            return false;
+        };
+        match rules.check_each(&body) {
+            Ok(each) => assert_eq!(all(records), all(each)),
+            Err(fault) => panic!("{fault}: {}", String::from_utf8_lossy(&body)),
+        }
+        true
+    }
+
+    #[test]
+    fn a_batch_in_one_pass_is_what_its_events_are_one_by_one() {
+        let rules = Rules {
+            max_size: 400,
+            latest: now(),
+        };
+        let good = batch().into_bytes();
+        assert!(agree(&rules, good.clone()));
+        for at in 0..good.len() {
+            for other in [
+                &b""[..],
+                b" ",
+                b"[",
+                b"]",
+                b",",
+                b"}",
+                b"\"",
+                b"\\",
+                b"x",
+                b"\xFF",
+            ] {
+                let rest = [at, at + 1].map(|from| &good[from..]);
+                for rest in rest {
+                    agree(&rules, [&good[..at], other, rest].concat());
+                }
+            }
+            agree(&rules, good[..at].to_vec());
+        }
+        let earlier = Rules {
+            latest: Timestamp::MIN,
+            ..rules
+        };
+        assert!(!agree(&earlier, good.clone()));
+        let smaller = Rules {
+            max_size: 200,
+            latest: now(),
+        };
+        assert!(!agree(&smaller, good));
+        assert!(!agree(&smaller, b"[]".to_vec()));
+    }
 }

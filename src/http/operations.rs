@@ -3,7 +3,7 @@
 use super::error::{self, Detail, Refusal};
 use super::params::Params;
 use super::{App, reading, stream};
-use crate::query::document::{self, Quick};
+use crate::query::at_hand::Quick;
 use crate::query::list::{self, Format};
 use crate::wire::event_v1::operation_id_fault;
 use axum::extract::rejection::PathRejection;
@@ -11,6 +11,7 @@ use axum::extract::{Path, State};
 use axum::http::header::{ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use std::sync::Arc;
 
 pub async fn get(
@@ -38,12 +39,16 @@ async fn get_document(
     if operation_id_fault(&operation_id).is_some() {
         return Err(Refusal::NotFound);
     }
-    let found = match document::read_cached(&*app.db, &operation_id, &app.times)? {
+    let quick = app
+        .documents
+        .get(&*app.db, &reading.applied, &operation_id)?;
+    let found = match quick {
         Quick::Found(document) => Some(document),
         Quick::Missing => None,
         Quick::NeedsDisk => {
+            let applied = reading.applied.clone();
             stream::blocking(app, move |app| {
-                document::read(&*app.db, &operation_id, &app.times)
+                app.documents.read(&*app.db, &applied, &operation_id)
             })
             .await?
         }
@@ -51,26 +56,30 @@ async fn get_document(
     let Some(document) = found else {
         return Ok(reading.stamp(Refusal::NotFound.into_response_with(Detail::FixedText)));
     };
-    let etag = format!("\"{}\"", &blake3::hash(&document).to_hex()[..32]);
-    let etag_value = HeaderValue::from_str(&etag).expect("hex is a header value");
-    let mut response = if matches_etag(headers, &etag) {
+    let mut response = if matches_etag(headers, &document.etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        stream::json(document)
+        stream::json(document.bytes)
     };
-    response.headers_mut().insert(ETAG, etag_value);
+    response
+        .headers_mut()
+        .insert(ETAG, etag_value(document.etag));
     Ok(reading.stamp(response))
 }
 
+pub fn etag_value(etag: Bytes) -> HeaderValue {
+    HeaderValue::from_maybe_shared(etag).expect("hex in quotes is a header value")
+}
+
 /// Weak comparison, as RFC 9110 asks for If-None-Match.
-fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
+fn matches_etag(headers: &HeaderMap, etag: &[u8]) -> bool {
     headers
         .get_all(IF_NONE_MATCH)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(|tag| tag.trim().trim_start_matches("W/"))
-        .any(|tag| tag == etag || tag == "*")
+        .any(|tag| tag.as_bytes() == etag || tag == "*")
 }
 
 pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {

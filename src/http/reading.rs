@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// A read that may go ahead.
 pub struct Reading {
     /// Taken before the store is read: the answer holds at least this much.
-    applied: Arc<Applied>,
+    pub applied: Arc<Applied>,
 }
 
 /// The token of the request, from the header or, where headers cannot be set,
@@ -58,24 +58,25 @@ pub async fn begin(
 
 impl Reading {
     pub fn stamp(&self, mut response: Response) -> Response {
-        stamp(&self.applied, &mut response);
+        stamp(&self.applied, response.headers_mut());
         response
     }
 }
 
 /// Marks an answer with what is applied now: for refusals, which read nothing.
 pub fn stamp_now(app: &App, mut response: Response) -> Response {
-    stamp(&app.progress.applied(), &mut response);
+    stamp(&app.progress.applied(), response.headers_mut());
     response
 }
 
 /// A store that is new, of a log that was not reached yet, has no position.
-fn stamp(applied: &Applied, response: &mut Response) {
+pub fn stamp(applied: &Applied, headers: &mut HeaderMap) {
     if applied.token.is_none() {
         return;
     }
-    let value = HeaderValue::from_str(&applied.text).expect("a token is ASCII");
-    response.headers_mut().insert(LEDGER_POSITION, value);
+    let value = HeaderValue::from_maybe_shared(applied.text.clone());
+    let value = value.expect("a token is ASCII");
+    headers.insert(LEDGER_POSITION, value);
 }
 
 /// `Prefer: wait=10`; what cannot be read is no preference (RFC 7240).

@@ -2,13 +2,12 @@
 //! their headers, the time they may take. Stops within a grace.
 
 use super::error::too_many_connections;
+use super::front::Front;
 use super::socket::{Socket, closing_answer};
 use crate::config::Server;
-use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use tokio::sync::Semaphore;
 /// configured grace.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    front: Front,
     config: &Server,
     stop: impl Future<Output = ()>,
 ) {
@@ -56,8 +55,7 @@ pub async fn serve(
             tracing::debug!(%error, "no TCP_NODELAY");
         }
         let socket = TokioIo::new(Socket::new(stream, config.send_timeout));
-        let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(http.serve_connection(socket, service));
+        let connection = graceful.watch(http.serve_connection(socket, front.clone()));
         tokio::spawn(async move {
             let _permit = permit;
             if let Err(error) = connection.await {

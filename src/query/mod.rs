@@ -1,6 +1,7 @@
 //! Reads: one document, the lists, the history, the dead letters. All from the
 //! store, none through the projector.
 
+pub mod at_hand;
 pub mod dead_letters;
 pub mod document;
 pub mod history;

@@ -2,6 +2,7 @@
 //! projector is doing, and waiting for a position without polling.
 
 use crate::wire::position::{Positions, Token};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +18,9 @@ pub struct Applied {
     /// By partition the offset behind everything that is applied, and behind what
     /// is no record.
     pub next: BTreeMap<u32, u64>,
-    pub text: String,
+    pub text: Bytes,
+    /// Rises with each time that something is applied.
+    pub version: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +50,8 @@ pub enum WaitError {
 impl Progress {
     /// Begins with what the store holds.
     pub fn new(held: Option<Token>) -> Progress {
-        let applied = held.map_or_else(Arc::default, |held| Applied::new(held, &BTreeMap::new()));
+        let applied =
+            held.map_or_else(Arc::default, |held| Applied::new(held, &BTreeMap::new(), 0));
         Progress {
             applied: watch::Sender::new(applied),
             doing: watch::Sender::new(Doing::Starting),
@@ -66,7 +70,8 @@ impl Progress {
     /// After the write that these positions were part of. `next` says how far the
     /// reader is that everything applied came from.
     pub fn publish(&self, held: Token, next: &BTreeMap<u32, u64>) {
-        self.applied.send_replace(Applied::new(held, next));
+        self.applied
+            .send_modify(|applied| *applied = Applied::new(held, next, applied.version + 1));
     }
 
     pub fn set_doing(&self, doing: Doing) {
@@ -95,7 +100,7 @@ impl Progress {
 }
 
 impl Applied {
-    fn new(token: Token, next: &BTreeMap<u32, u64>) -> Arc<Applied> {
+    fn new(token: Token, next: &BTreeMap<u32, u64>, version: u64) -> Arc<Applied> {
         let behind = |(partition, offset): (&u32, &u64)| (*partition, offset + 1);
         let mut all: BTreeMap<u32, u64> = token.positions.iter().map(behind).collect();
         for (&partition, &offset) in next {
@@ -103,9 +108,10 @@ impl Applied {
             *held = offset.max(*held);
         }
         Arc::new(Applied {
-            text: token.to_string(),
+            text: token.to_string().into(),
             token: Some(token),
             next: all,
+            version,
         })
     }
 }

@@ -201,7 +201,8 @@ fn family_options(family: Family, cache: &Cache) -> Options {
             // Rows are large and never change: compaction need not move them.
             options.set_enable_blob_files(true);
             options.set_min_blob_size(1 << 10);
-            options.set_blob_compression_type(DBCompressionType::Lz4);
+            // They come compressed.
+            options.set_blob_compression_type(DBCompressionType::None);
         }
         Family::Lane
         | Family::ByTime

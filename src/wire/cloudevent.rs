@@ -8,6 +8,7 @@ use super::fault::{Fault, Rule};
 use super::record_v1::{Headers, Record};
 use crate::domain::{Event, Text};
 use std::borrow::Cow;
+use std::ops::Range;
 
 pub const STRUCTURED: &str = "application/cloudevents+json";
 pub const BATCH: &str = "application/cloudevents-batch+json";
@@ -67,6 +68,18 @@ pub fn decode_structured(json: &[u8]) -> Result<Event<'_>, Fault> {
         Some(raw) => event_v1::check(raw),
         None => event_v1::check(event_v1::careful_envelope(json)?),
     }
+}
+
+/// Shows the events of a JSON array, each with its place, until one is not wanted.
+/// False if one was not, or where the quick way gives up at any of them, or something
+/// else stands there: each event then has to be read by itself, to tell what is wrong.
+pub fn read_batch<'j>(
+    json: &'j [u8],
+    mut is_wanted: impl FnMut(Event<'j>, Range<usize>) -> bool,
+) -> bool {
+    event_v1::envelopes(json, |raw, place| {
+        event_v1::check(raw).is_ok_and(|event| is_wanted(event, place))
+    })
 }
 
 fn decode_binary<'a>(headers: &'a Headers, value: Option<&'a [u8]>) -> Result<Event<'a>, Fault> {

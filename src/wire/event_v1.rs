@@ -6,7 +6,7 @@ mod careful;
 mod quick;
 
 pub use careful::{data as careful_data, envelope as careful_envelope};
-pub use quick::{data as quick_data, envelope as quick_envelope};
+pub use quick::{data as quick_data, envelope as quick_envelope, envelopes};
 
 use super::fault::{Fault, Rule};
 use super::time::{TimeFault, parse_rfc3339};

@@ -2,6 +2,7 @@
 //! kept on disk. Converts to and from `domain` and decides nothing about it.
 
 pub mod anchor;
+pub mod block_v2;
 pub mod cloudevent;
 pub mod document;
 pub mod error_sheet;

@@ -209,8 +209,16 @@ fn version(record: &Record) -> u8 {
 /// Consecutive records of one partition in one row of the embedded log, which
 /// keeps their arrival itself.
 pub fn encode_block<'a>(records: impl ExactSizeIterator<Item = &'a Record>) -> Vec<u8> {
+    append_block(records, Vec::new())
+}
+
+pub fn append_block<'a>(
+    records: impl ExactSizeIterator<Item = &'a Record>,
+    mut row: Vec<u8>,
+) -> Vec<u8> {
     let count = records.len() as u64;
-    records.fold(extend(&count, vec![ARRIVAL_BY_LOG]), |row, record| {
+    row.push(ARRIVAL_BY_LOG);
+    records.fold(extend(&count, row), |row, record| {
         extend(&RecordV1::of(record), row)
     })
 }

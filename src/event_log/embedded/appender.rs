@@ -5,8 +5,9 @@ use crate::domain::Timestamp;
 use crate::event_log::NewRecord;
 use crate::store::keys::{self, shard};
 use crate::store::{self, Batch, Db, Direction, Durability, Error, Family};
+use crate::wire::block_v2;
 use crate::wire::position::{LogId, Position};
-use crate::wire::record_v1::{self, Record};
+use crate::wire::record_v1::Record;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -17,10 +18,15 @@ const RESERVE_SHARE: u64 = 20;
 
 const FORMAT: u8 = 1;
 
+/// Bytes of memory for a batch, beyond which it is not kept for the next one.
+const KEPT: usize = 4 << 20;
+
 pub struct Appender {
     db: Arc<dyn Db>,
     id: LogId,
     ends: Vec<u64>,
+    blocks: block_v2::Encoder,
+    batch: Batch,
 }
 
 impl Appender {
@@ -55,6 +61,8 @@ impl Appender {
             db,
             id,
             ends: vec![0; partitions as usize],
+            blocks: block_v2::Encoder::default(),
+            batch: Batch::default(),
         };
         appender.read_ends()?;
         Ok(appender)
@@ -97,16 +105,22 @@ impl Appender {
             .into_iter()
             .map(|records| records.into_iter().map(&mut place).collect())
             .collect();
-        let mut batch = Batch::default();
+        // With the memory of the group before.
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.clear();
         for (partition, records) in blocks.iter().enumerate().filter(|(_, r)| !r.is_empty()) {
             let first = Position {
                 partition: partition as u32,
                 offset: self.ends[partition],
             };
-            let row = record_v1::encode_block(records.iter());
-            batch.put(Family::Log, &keys::position(first), &row);
+            batch.put_with(Family::Log, &keys::position(first), |row| {
+                self.blocks.append(records.iter(), row)
+            });
         }
         self.db.write(&batch, Durability::Synced)?;
+        if batch.bytes() <= KEPT {
+            self.batch = batch;
+        }
         self.ends = ends;
         Ok(positions)
     }
@@ -168,7 +182,7 @@ impl Appender {
 
 fn end_of_block(key: &[u8], row: &[u8]) -> store::Result<u64> {
     let at = keys::position_of(key).ok_or_else(|| damaged("a position"))?;
-    let len = record_v1::block_len(row).map_err(|e| Error::Corrupt(format!("{at}: {e}")))?;
+    let len = block_v2::len(row).map_err(|e| Error::Corrupt(format!("{at}: {e}")))?;
     Ok(at.offset + len)
 }
 

@@ -4,8 +4,8 @@ use super::Shared;
 use crate::event_log::{Limits, Logged, ReadError, Reader};
 use crate::store::keys;
 use crate::store::{self, Db, Direction, Family, View};
+use crate::wire::block_v2;
 use crate::wire::position::{Position, Positions};
-use crate::wire::record_v1;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -175,7 +175,7 @@ impl Stretch<'_> {
             partition: 0,
             offset: *next,
         });
-        let records = match record_v1::decode_block(&Bytes::copy_from_slice(row)) {
+        let records = match block_v2::decode(&Bytes::copy_from_slice(row)) {
             Ok(records) => records,
             Err(unreadable) => {
                 self.damage = Some((at, unreadable.to_string()));

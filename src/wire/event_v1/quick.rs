@@ -7,9 +7,36 @@
 use super::{RawData, RawEvent, RawNotification, RawRequest, RawResponse};
 use crate::domain::Text;
 use std::borrow::Cow;
+use std::ops::Range;
 
 pub fn envelope(json: &[u8]) -> Option<RawEvent<'_>> {
     whole(json)
+}
+
+/// Shows the events of an array, each with its place, until one is not wanted. False if
+/// one was not, or if anything is unusual.
+pub fn envelopes<'a>(
+    json: &'a [u8],
+    mut is_wanted: impl FnMut(RawEvent<'a>, Range<usize>) -> bool,
+) -> bool {
+    let mut read = || {
+        let mut scanner = Scanner::new(json)?;
+        scanner.expect(b'[')?;
+        loop {
+            scanner.space();
+            let start = scanner.at;
+            let event = scanner.object()?;
+            if !is_wanted(event, start..scanner.at) {
+                return None;
+            }
+            scanner.space();
+            if !scanner.accept(b',') {
+                scanner.expect(b']')?;
+                return scanner.end();
+            }
+        }
+    };
+    read().is_some()
 }
 
 pub fn data(json: &[u8]) -> Option<RawData<'_>> {
@@ -17,13 +44,10 @@ pub fn data(json: &[u8]) -> Option<RawData<'_>> {
 }
 
 fn whole<'a, T: Fields<'a>>(json: &'a [u8]) -> Option<T> {
-    let mut scanner = Scanner {
-        text: std::str::from_utf8(json).ok()?,
-        at: 0,
-    };
+    let mut scanner = Scanner::new(json)?;
     let fields = scanner.object()?;
-    scanner.space();
-    (scanner.at == json.len()).then_some(fields)
+    scanner.end()?;
+    Some(fields)
 }
 
 /// What a JSON object's known members fill.
@@ -122,6 +146,17 @@ struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
+    fn new(json: &'a [u8]) -> Option<Scanner<'a>> {
+        let text = simdutf8::basic::from_utf8(json).ok()?;
+        Some(Scanner { text, at: 0 })
+    }
+
+    /// Nothing but space is left.
+    fn end(&mut self) -> Option<()> {
+        self.space();
+        (self.at == self.text.len()).then_some(())
+    }
+
     #[inline]
     fn byte(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
@@ -184,8 +219,7 @@ impl<'a> Scanner<'a> {
         }
         // What is no plain character is an escape here, or not allowed.
         self.at -= text.len();
-        let whole = self.unescaped()?;
-        Some(Cow::Owned(String::from_utf8(whole).ok()?))
+        Some(Cow::Owned(self.unescaped()?))
     }
 
     /// As many characters as stand for themselves.
@@ -198,17 +232,24 @@ impl<'a> Scanner<'a> {
 
     /// A text with escapes, to its end. JSON inside of JSON has one every few bytes: eight
     /// bytes are taken at once, and given back from the first that is none of the text's.
-    fn unescaped(&mut self) -> Option<Vec<u8>> {
+    fn unescaped(&mut self) -> Option<String> {
+        let mut whole = Vec::new();
+        self.unescape_into(&mut whole)?;
+        debug_assert!(std::str::from_utf8(&whole).is_ok());
+        // Safety: stretches of a text that end before an ASCII character, and characters.
+        Some(unsafe { String::from_utf8_unchecked(whole) })
+    }
+
+    fn unescape_into(&mut self, whole: &mut Vec<u8>) -> Option<()> {
         let bytes = self.text.as_bytes();
-        // It is no longer than what is left, so that it never grows.
-        let mut whole = Vec::with_capacity(bytes.len() - self.at);
+        whole.reserve((bytes.len() - self.at).min(256));
         loop {
             let Some(word) = bytes.get(self.at..self.at + 8) else {
                 let rest = self.plain();
                 whole.extend_from_slice(rest.as_bytes());
                 match self.accept(b'"') {
-                    true => return Some(whole),
-                    false => self.escape(&mut whole)?,
+                    true => return Some(()),
+                    false => self.escape(whole)?,
                 }
                 continue;
             };
@@ -221,8 +262,8 @@ impl<'a> Scanner<'a> {
             whole.truncate(whole.len() - 8 + end);
             self.at += end;
             match self.accept(b'"') {
-                true => return Some(whole),
-                false => self.escape(&mut whole)?,
+                true => return Some(()),
+                false => self.escape(whole)?,
             }
         }
     }

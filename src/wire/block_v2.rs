@@ -1,0 +1,183 @@
+//! A block of the embedded log, version 2 (a row that begins with 4, since 2 and 3
+//! are records): how many records, how many bytes, and a block of version 1 in LZ4.
+//! It is compressed before it reaches the database, so that the write-ahead log, its
+//! checksum, the memtable and the file have a quarter of the bytes.
+
+use super::record_v1::{self, Record};
+use super::snapshot_v1::Unreadable;
+use bytes::Bytes;
+
+const COMPRESSED: u8 = 4;
+/// The version, the count, the length.
+const HEAD: usize = 1 + 8 + 4;
+/// Less is not worth it.
+const WORTH_IT: usize = 512;
+/// No block is larger: a damaged length shall not ask for more memory.
+const LARGEST: usize = 1 << 30;
+
+/// Writes blocks, with the memory of the one before.
+#[derive(Default)]
+pub struct Encoder {
+    plain: Vec<u8>,
+}
+
+/// More is not kept for the next block.
+const KEPT: usize = 4 << 20;
+
+impl Encoder {
+    /// Appends consecutive records of one partition, as small as they get.
+    pub fn append<'a>(
+        &mut self,
+        records: impl ExactSizeIterator<Item = &'a Record>,
+        mut row: Vec<u8>,
+    ) -> Vec<u8> {
+        let count = records.len() as u64;
+        self.plain.clear();
+        self.plain = record_v1::append_block(records, std::mem::take(&mut self.plain));
+        let start = row.len();
+        if !compress(count, &self.plain, &mut row) {
+            row.truncate(start);
+            row.extend_from_slice(&self.plain);
+        }
+        self.plain.shrink_to(KEPT);
+        row
+    }
+}
+
+/// False if it is not worth it.
+fn compress(count: u64, plain: &[u8], row: &mut Vec<u8>) -> bool {
+    if !(WORTH_IT..=LARGEST).contains(&plain.len()) {
+        return false;
+    }
+    let Ok(bound) = lz4::block::compress_bound(plain.len()) else {
+        return false;
+    };
+    row.push(COMPRESSED);
+    row.extend_from_slice(&count.to_be_bytes());
+    row.extend_from_slice(&(plain.len() as u32).to_be_bytes());
+    let start = row.len();
+    row.resize(start + bound, 0);
+    match lz4::block::compress_to_buffer(plain, None, false, &mut row[start..]) {
+        Ok(len) if HEAD + len < plain.len() => {
+            row.truncate(start + len);
+            true
+        }
+        Ok(_) | Err(_) => false,
+    }
+}
+
+pub fn decode(row: &Bytes) -> Result<Vec<Record>, Unreadable> {
+    let Some((count, plain_len, packed)) = split(row)? else {
+        return record_v1::decode_block(row);
+    };
+    let mut plain = vec![0; plain_len];
+    let len = lz4::block::decompress_to_buffer(packed, Some(plain_len as i32), &mut plain);
+    if len.ok() != Some(plain_len) {
+        return Err(Unreadable::Damaged);
+    }
+    let records = record_v1::decode_block(&plain.into())?;
+    match records.len() as u64 == count {
+        true => Ok(records),
+        false => Err(Unreadable::Damaged),
+    }
+}
+
+/// How many records a block holds, without reading them.
+pub fn len(row: &[u8]) -> Result<u64, Unreadable> {
+    match split(row)? {
+        Some((count, ..)) => Ok(count),
+        None => record_v1::block_len(row),
+    }
+}
+
+/// `None` for a block of version 1.
+fn split(row: &[u8]) -> Result<Option<(u64, usize, &[u8])>, Unreadable> {
+    match row.split_first_chunk::<HEAD>() {
+        Some((&[COMPRESSED, ref numbers @ ..], packed)) => {
+            let (count, plain_len) = numbers.split_at(8);
+            let count = u64::from_be_bytes(count.try_into().expect("eight bytes"));
+            let plain_len = u32::from_be_bytes(plain_len.try_into().expect("four bytes"));
+            match plain_len as usize {
+                plain_len @ ..=LARGEST => Ok(Some((count, plain_len, packed))),
+                _ => Err(Unreadable::Damaged),
+            }
+        }
+        _ if row.first() == Some(&COMPRESSED) => Err(Unreadable::Damaged),
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+    use crate::wire::record_v1::Headers;
+
+    fn encode(records: &[Record]) -> Vec<u8> {
+        Encoder::default().append(records.iter(), Vec::new())
+    }
+
+    fn records(count: usize, value: &[u8]) -> Vec<Record> {
+        let record = |n: usize| Record {
+            arrived: Timestamp::from_millis(n as i64),
+            claimed: false,
+            key: None,
+            headers: Headers::default(),
+            value: Some(Bytes::copy_from_slice(value)),
+        };
+        (0..count).map(record).collect()
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let noise: Vec<u8> = (0..2000u32)
+            .map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[0])
+            .collect();
+        for (count, value) in [
+            (0, &b""[..]),
+            (1, b"{}"),
+            (100, b"{\"id\":\"1\"}"),
+            (1, &noise),
+        ] {
+            let written = records(count, value);
+            let row = encode(&written);
+            assert_eq!(len(&row), Ok(count as u64));
+            assert_eq!(decode(&row.into()).unwrap(), written);
+        }
+    }
+
+    #[test]
+    fn many_alike_are_small_and_one_of_version_1_is_read() {
+        let written = records(100, b"{\"specversion\":\"1.0\",\"source\":\"/workers/1\"}");
+        let plain = record_v1::encode_block(written.iter());
+        let row = encode(&written);
+        assert_eq!(row[0], COMPRESSED);
+        assert!(
+            row.len() < plain.len() / 4,
+            "{} of {}",
+            row.len(),
+            plain.len()
+        );
+        assert_eq!(len(&plain), Ok(100));
+        assert_eq!(decode(&plain.into()).unwrap(), written);
+    }
+
+    #[test]
+    fn no_damage_passes_or_panics() {
+        let row = encode(&records(100, b"{\"specversion\":\"1.0\"}"));
+        for cut in 0..row.len() {
+            assert!(
+                decode(&Bytes::copy_from_slice(&row[..cut])).is_err(),
+                "{cut}"
+            );
+        }
+        for at in 0..row.len() {
+            let mut row = row.clone();
+            row[at] ^= 0x55;
+            // Whether it can be read at all: what it says is for the database's checksum.
+            let _ = (len(&row), decode(&row.into()));
+        }
+        let huge = [&[COMPRESSED][..], &[0; 8], &[0xFF; 4], b"x"].concat();
+        assert_eq!(decode(&huge.into()), Err(Unreadable::Damaged));
+    }
+}
