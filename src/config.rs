@@ -264,7 +264,7 @@ impl Default for Config {
                 max_lag: 100_000,
             },
             store: Store {
-                block_cache: 128 * MIB,
+                block_cache: 96 * MIB,
                 write_buffers: 64 * MIB,
                 document_cache: 16 * MIB,
             },

@@ -163,6 +163,9 @@ fn db_options(memory: Memory) -> Result<Options> {
     ));
     // Small families would otherwise keep old write-ahead logs alive for long.
     options.set_max_total_wal_size(memory.write_buffers);
+    // For each file that is merged, and runs of like size are many; the kernel reads
+    // ahead by itself as well.
+    options.set_compaction_readahead_size(256 << 10);
     options.set_keep_log_file_num(4);
     options.set_max_log_file_size(1 << 20);
     options.set_max_open_files(1024);
@@ -185,11 +188,12 @@ fn family_options(family: Family, cache: &Cache) -> Options {
             table.set_bloom_filter(10.0, false);
             // Most operations have ended, and their rows rest in the last level.
             options.set_bottommost_compression_type(DBCompressionType::Zstd);
+            options.set_level_zero_file_num_compaction_trigger(8);
             options.set_compaction_style(DBCompactionStyle::Universal);
         }
         Family::History => {
             // Written once, read rarely, the largest: blocks that compress well.
-            table.set_block_size(64 << 10);
+            table.set_block_size(256 << 10);
             // What is soon rewritten is not worth more: nearly all of it lies in the
             // last level.
             options.set_bottommost_compression_type(DBCompressionType::Zstd);

@@ -68,6 +68,8 @@ pub async fn measure(scene: &Scene<'_>, filled: &Filled) -> anyhow::Result<(Serv
 
     server.process().forget_peak()?;
     until_idle(&server).await?;
+    // One that was silent for long has been closed.
+    connection = Connection::open(server.address).await?;
     let idle = look(&server, &mut connection).await?;
     let mut figures = stretch(samples[0], idle);
     figures.retain(|(name, _)| *name == "CPU µs/event");
