@@ -4,6 +4,7 @@
 //! | what | owner | on an error | at the end |
 //! |---|---|---|---|
 //! | HTTP server, a task a connection | `run` | the connection ends | 1. takes no more, a grace for the rest |
+//! | pulse: a task that notes the projector's pace | `Ledger::serve` | leaves a moment out | with the server |
 //! | projector with its intake and watchdog, a thread each | `Ledger` | tries again, or halts with a reason | 2. finishes its cut |
 //! | forwarder of dead letters, a thread | `Ledger` | tries again | 3. finishes its letter |
 //! | log: appender of the embedded one; checks and librdkafka's threads of Kafka's | `Log` | refuses until it can write | 4. writes what it accepted |
@@ -254,10 +255,13 @@ impl Ledger {
             times: times(&self.config),
             buffered: Arc::new(Semaphore::new((server.max_buffered / 1024) as usize)),
             streams: Arc::new(Semaphore::new(server.max_streams)),
+            pulse: Default::default(),
             config: self.config.clone(),
             metrics,
         });
+        let pulse = tokio::spawn(http::pulse::beat(app.clone()));
         http::server::serve(listener, http::router(app), &server, stop).await;
+        pulse.abort();
         tokio::task::spawn_blocking(move || self.close())
             .await
             .expect("closing does not panic");

@@ -65,6 +65,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "Operations with an anomaly that holds, by kind"
     );
     describe_gauge!(
+        "opledger_operations",
+        "Operations with a document, by status"
+    );
+    describe_gauge!(
         "opledger_projector_lag_records",
         "Records of the log not yet in the store"
     );

@@ -8,10 +8,12 @@ pub mod error;
 mod events;
 mod operations;
 mod params;
+pub mod pulse;
 mod reading;
 pub mod server;
 mod socket;
 mod stream;
+mod ui;
 
 use crate::config::Config;
 use crate::event_log::EventLog;
@@ -48,6 +50,7 @@ pub struct App {
     pub buffered: Arc<Semaphore>,
     /// Streams that may run at once: each holds a thread and a view of the store.
     pub streams: Arc<Semaphore>,
+    pub pulse: pulse::Pulse,
 }
 
 pub fn router(app: Arc<App>) -> Router {
@@ -61,6 +64,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))
         .route("/version", get(admin::version))
+        .route("/projector", get(pulse::projector))
+        .route("/", get(ui::page))
+        .route("/ui/{file}", get(ui::file))
         .fallback(|| async { Refusal::NoSuchRoute })
         .method_not_allowed_fallback(|| async { Refusal::MethodNotAllowed })
         .with_state(app)

@@ -63,7 +63,7 @@ async fn get_document(
 }
 
 /// Weak comparison, as RFC 9110 asks for If-None-Match.
-fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
+pub(super) fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
     headers
         .get_all(IF_NONE_MATCH)
         .iter()

@@ -8,8 +8,10 @@ use super::halt::OpenError;
 use super::meta::{self, Anchors, Next};
 use super::operation::fold;
 use super::step::{Rules, Step, step};
-use crate::domain::{Anomalies, Anomaly, Event, Text};
+use crate::domain::effects::Listed;
+use crate::domain::{Anomalies, Anomaly, Event, Status, Text};
 use crate::event_log::{Identity, Logged};
+use crate::query::progress::StatusCounts;
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::fault::Fault;
@@ -30,6 +32,8 @@ pub struct Tally {
     pub dead_letters: BTreeMap<&'static str, u64>,
     /// Operations with each anomaly, more or fewer than before.
     pub anomalies: BTreeMap<&'static str, i64>,
+    /// Documents of each status, more or fewer than before.
+    pub statuses: StatusCounts,
     /// An ending that arrived later changed a served ending.
     pub terminal_revised: u64,
     /// Events whose time is further ahead of their arrival than is allowed.
@@ -43,6 +47,14 @@ impl Tally {
         for anomaly in Anomaly::ALL {
             let change = i64::from(after.contains(anomaly)) - i64::from(before.contains(anomaly));
             *self.anomalies.entry(anomaly.as_str()).or_default() += change;
+        }
+    }
+
+    pub fn listed(&mut self, before: Option<Listed>, after: Option<Listed>) {
+        for (listed, change) in [(before, -1), (after, 1)] {
+            if let Some(listed) = listed {
+                self.statuses[listed.status as usize] += change;
+            }
         }
     }
 }
@@ -395,4 +407,25 @@ pub fn count_anomalies(db: &dyn Db) -> store::Result<BTreeMap<&'static str, i64>
         )
     })?;
     Ok(tally.anomalies)
+}
+
+/// How many documents have each status, counted from the store.
+pub fn count_statuses(db: &dyn Db) -> store::Result<StatusCounts> {
+    let mut counts = StatusCounts::default();
+    store::view(db, |view| {
+        for status in Status::ALL {
+            let range = keys::of_status(status);
+            view.scan(
+                Family::ByStatus,
+                &range.start..&range.end,
+                Direction::Forward,
+                &mut |_, _| {
+                    counts[status as usize] += 1;
+                    ControlFlow::Continue(())
+                },
+            )?;
+        }
+        Ok(())
+    })?;
+    Ok(counts)
 }

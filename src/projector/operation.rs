@@ -168,6 +168,7 @@ fn put_effects(
 ) {
     if before.listed != after.listed {
         move_in_lists(operation_id, before.listed, after.listed, batch);
+        tally.listed(before.listed, after.listed);
     }
     let key = keys::operation(operation_id);
     if before.due != after.due {

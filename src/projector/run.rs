@@ -1,7 +1,7 @@
 //! The projector's thread: takes a cut, applies it until that works, publishes
 //! the position, and so on until it is told to stop or finds a reason to halt.
 
-use super::cut::{Cut, Projection, Tally, count_anomalies};
+use super::cut::{Cut, Projection, Tally, count_anomalies, count_statuses};
 use super::halt::{Halt, OpenError};
 use super::intake::{Intake, Stretch};
 use super::meta;
@@ -165,6 +165,7 @@ impl Worker {
         } = self.settings;
         let projection = Projection::open(&*self.db, &log, hot_bytes, rules)?;
         self.watch.anomalies(&count_anomalies(&*self.db)?);
+        self.progress.set_counts(count_statuses(&*self.db)?);
         Ok(projection)
     }
 
@@ -242,6 +243,7 @@ impl Worker {
             match self.try_apply(projection, &stretch.cut, &mut confirmation) {
                 Ok(tally) => {
                     self.progress.set_doing(Doing::Running);
+                    self.progress.count(&tally.statuses);
                     let took = Took {
                         read: stretch.took,
                         apply: started.elapsed(),

@@ -121,15 +121,24 @@ pub fn operation_of_by_time(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key.get(12..)?).ok()
 }
 
-pub fn by_status(status: Status, occurred: Timestamp, operation_id: &str) -> Vec<u8> {
-    let status = match status {
+fn status_byte(status: Status) -> u8 {
+    match status {
         Status::Unexecuted => 1,
         Status::Executing => 2,
         Status::Completed => 3,
         Status::Failed => 4,
         Status::Canceled => 5,
-    };
-    let mut key = vec![status];
+    }
+}
+
+/// All rows of `by_status` with one status.
+pub fn of_status(status: Status) -> Range<Vec<u8>> {
+    let status = status_byte(status);
+    vec![status]..vec![status + 1]
+}
+
+pub fn by_status(status: Status, occurred: Timestamp, operation_id: &str) -> Vec<u8> {
+    let mut key = vec![status_byte(status)];
     key.append(&mut by_time(occurred, operation_id));
     key
 }
