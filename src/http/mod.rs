@@ -6,6 +6,7 @@ mod audit;
 mod body;
 pub mod error;
 mod events;
+mod openapi;
 mod operations;
 mod params;
 pub mod pulse;
@@ -67,6 +68,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/projector", get(pulse::projector))
         .route("/", get(ui::page))
         .route("/ui/{file}", get(ui::file))
+        .route("/openapi.json", get(openapi::get))
+        .route("/docs", get(ui::docs))
         .fallback(|| async { Refusal::NoSuchRoute })
         .method_not_allowed_fallback(|| async { Refusal::MethodNotAllowed })
         .with_state(app)

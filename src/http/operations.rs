@@ -13,6 +13,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 
+/// The parameters of one operation, and of the list.
+pub(super) const ONE: &[&str] = &["position"];
+pub(super) const LIST: &[&str] = &["format", "position"];
+
 pub async fn get(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
@@ -33,7 +37,7 @@ async fn get_document(
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
-    let params = Params::parse(app, uri, &["position"])?;
+    let params = Params::parse(app, uri, ONE)?;
     let reading = reading::begin(app, headers, reading::token(headers, &params)?).await?;
     if operation_id_fault(&operation_id).is_some() {
         return Err(Refusal::NotFound);
@@ -83,7 +87,7 @@ async fn list_operations(
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
-    let params = Params::parse(app, uri, &["format", "position"])?;
+    let params = Params::parse(app, uri, LIST)?;
     let format = match params.get("format") {
         None | Some("list") => Format::List,
         Some("detail-list") => Format::DetailList,

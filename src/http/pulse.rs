@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const EVERY: Duration = Duration::from_secs(2);
+/// Beyond it the numbers of JSON's readers are no longer exact.
+const LATEST: u64 = (1 << 53) - 1;
 /// Ten minutes.
 const KEPT: usize = 300;
 
@@ -106,6 +108,9 @@ struct Partition {
     lag: u64,
 }
 
+/// Its parameters.
+pub(super) const SINCE: &[&str] = &["since"];
+
 /// The state of the projector, and the moments after `since`.
 pub async fn projector(State(app): State<Arc<App>>, uri: Uri) -> Response {
     let answer = state(&app, &uri);
@@ -115,10 +120,11 @@ pub async fn projector(State(app): State<Arc<App>>, uri: Uri) -> Response {
 }
 
 fn state(app: &App, uri: &Uri) -> Result<Response, Refusal> {
-    let params = Params::parse(app, uri, &["since"])?;
+    let params = Params::parse(app, uri, SINCE)?;
     let since = match params.get("since").map(str::parse) {
         None => 0,
-        Some(Ok(since)) => since,
+        Some(Ok(since @ 0..=LATEST)) => since,
+        Some(Ok(_)) => return Err(Fault::new(Rule::Range, "since", "below 2^53.").into()),
         Some(Err(_)) => {
             let what = "milliseconds since 1970.";
             return Err(Fault::new(Rule::Format, "since", what).into());

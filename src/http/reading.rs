@@ -27,9 +27,13 @@ pub fn token(headers: &HeaderMap, params: &Params) -> Result<Option<Token>, Refu
     let header = headers
         .get(LEDGER_POSITION)
         .map(|value| value.to_str().unwrap_or("?"));
-    let text = header.or_else(|| params.get("position"));
-    text.map(|text| text.parse().map_err(unreadable))
-        .transpose()
+    let read = |text: Option<&str>| {
+        text.map(|text| text.parse().map_err(unreadable))
+            .transpose()
+    };
+    // Both are read: what is wrong is told, also where the other one counts.
+    let (header, query) = (read(header)?, read(params.get("position"))?);
+    Ok(header.or(query))
 }
 
 /// Waits until the store holds what the token names, no longer than the client

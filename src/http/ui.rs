@@ -39,10 +39,11 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 const PICTURE: &str = "image/svg+xml";
 
-/// The first one is the page.
+/// The first two are pages, with paths of their own.
 static FILES: LazyLock<Vec<File>> = LazyLock::new(|| {
     files! {
         "index.html": HTML,
+        "docs.html": HTML,
         "style.css": STYLE,
         "icon.svg": PICTURE,
         "app.js": SCRIPT,
@@ -56,6 +57,7 @@ static FILES: LazyLock<Vec<File>> = LazyLock::new(|| {
         "letters.js": SCRIPT,
         "projector.js": SCRIPT,
         "plot.js": SCRIPT,
+        "docs.js": SCRIPT,
     }
     .into()
 });
@@ -70,9 +72,14 @@ pub async fn page(headers: HeaderMap) -> Response {
     answer(&FILES[0], &headers)
 }
 
+/// The interface, for people: what `/openapi.json` says.
+pub async fn docs(headers: HeaderMap) -> Response {
+    answer(&FILES[1], &headers)
+}
+
 pub async fn file(path: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Response {
     let found = path.ok().and_then(|Path(name)| {
-        let mut files = FILES.iter().skip(1);
+        let mut files = FILES.iter().skip(2);
         files.find(|file| file.name == name)
     });
     match found {
