@@ -213,6 +213,7 @@ impl Ledger {
             hot_bytes: config.projector.hot_cache,
             retry_max: config.projector.retry_max,
             rules: rules(&config),
+            change_window: config.streams.window,
             check_every: uses_kafka(&config).then_some(config.kafka.check_interval),
         };
         let projector = Projector::start(
@@ -254,9 +255,15 @@ impl Ledger {
             times: times(&self.config),
             buffered: Arc::new(Semaphore::new((server.max_buffered / 1024) as usize)),
             streams: Arc::new(Semaphore::new(server.max_streams)),
+            stopping: Default::default(),
             config: self.config.clone(),
             metrics,
         });
+        let told = app.clone();
+        let stop = async move {
+            stop.await;
+            told.stopping.send_replace(true);
+        };
         http::server::serve(listener, http::router(app), &server, stop).await;
         tokio::task::spawn_blocking(move || self.close())
             .await

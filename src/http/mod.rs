@@ -12,6 +12,7 @@ mod reading;
 pub mod server;
 mod socket;
 mod stream;
+mod waiting;
 
 use crate::config::Config;
 use crate::event_log::EventLog;
@@ -26,7 +27,7 @@ use axum::routing::{get, post};
 use error::Refusal;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{
     MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
@@ -48,6 +49,20 @@ pub struct App {
     pub buffered: Arc<Semaphore>,
     /// Streams that may run at once: each holds a thread and a view of the store.
     pub streams: Arc<Semaphore>,
+    /// Requests that would go on for long end when it turns true.
+    pub stopping: watch::Sender<bool>,
+}
+
+impl App {
+    /// Returns when the ledger is about to stop.
+    pub async fn stopped(&self) {
+        // The sender is `self`: it cannot be gone.
+        let _ = self
+            .stopping
+            .subscribe()
+            .wait_for(|stopping| *stopping)
+            .await;
+    }
 }
 
 pub fn router(app: Arc<App>) -> Router {

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 pub struct Reading {
     /// Taken before the store is read: the answer holds at least this much.
     applied: Arc<Applied>,
+    /// If the client prefers to wait for something new: until then, all waiting of the
+    /// request together.
+    pub deadline: Option<Instant>,
 }
 
 /// The token of the request, from the header or, where headers cannot be set,
@@ -39,10 +42,11 @@ pub async fn begin(
     headers: &HeaderMap,
     token: Option<Token>,
 ) -> Result<Reading, Refusal> {
+    let server = &app.config.server;
+    let preferred = preferred_wait(headers);
+    let wait = preferred.unwrap_or(server.default_wait);
+    let deadline = Instant::now() + wait.min(server.max_wait);
     if let Some(token) = token {
-        let server = &app.config.server;
-        let wait = preferred_wait(headers).unwrap_or(server.default_wait);
-        let deadline = Instant::now() + wait.min(server.max_wait);
         app.progress
             .wait_for(&token, deadline)
             .await
@@ -53,10 +57,16 @@ pub async fn begin(
     }
     Ok(Reading {
         applied: app.progress.applied(),
+        deadline: preferred.and(Some(deadline)),
     })
 }
 
 impl Reading {
+    /// Before the store is read once more.
+    pub fn renew(&mut self, app: &App) {
+        self.applied = app.progress.applied();
+    }
+
     pub fn stamp(&self, mut response: Response) -> Response {
         stamp(&self.applied, &mut response);
         response

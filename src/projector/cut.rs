@@ -4,12 +4,14 @@
 //! The live projector decodes the next cut while it writes the one before; that is
 //! why a decoded cut is a value of its own.
 
+use super::changes::{Changes, Pending};
 use super::halt::OpenError;
 use super::meta::{self, Anchors, Next};
 use super::operation::fold;
 use super::step::{Rules, Step, step};
 use crate::domain::{Anomalies, Anomaly, Event, Text};
 use crate::event_log::{Identity, Logged};
+use crate::query::watch::Change;
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::fault::Fault;
@@ -36,6 +38,8 @@ pub struct Tally {
     pub clock_ahead: u64,
     /// Damaged snapshots made good from the history.
     pub refolded: u64,
+    /// Which operations changed, for those who watch.
+    pub change: Option<Change>,
 }
 
 impl Tally {
@@ -116,6 +120,7 @@ pub struct Projection {
     next: Next,
     hot: Hot,
     rules: Rules,
+    changes: Changes,
     /// The memory of the batch before: a cut of the log needs much, again and again.
     spare: Cell<Batch>,
 }
@@ -135,6 +140,7 @@ impl Projection {
             log: log.clone(),
             hot: Hot::with_weighter((hot_bytes / 2048) as usize, hot_bytes, ByBytes),
             rules,
+            changes: Changes::open(db)?,
             spare: Cell::default(),
         })
     }
@@ -155,6 +161,11 @@ impl Projection {
     /// Of partitions that the store has not met before.
     pub fn begin(&mut self, new: Next) {
         self.next.extend(new);
+    }
+
+    /// How many changes of operations streams may resume behind.
+    pub fn keep_changes(&mut self, window: u64) {
+        self.changes.set_window(window);
     }
 
     pub fn rules(&self) -> &Rules {
@@ -200,11 +211,15 @@ impl Projection {
                 meta::put_next(&mut batch, partition, offset);
             }
         }
+        let ids = snapshots.iter().map(|(id, _)| &**id);
+        let changed = (&self.anchors, &anchors);
+        let change = self.changes.put(db, changed, ids, &mut batch)?;
         Ok(Prepared {
             batch,
             next,
             anchors,
             snapshots,
+            change,
             tally,
         })
     }
@@ -219,10 +234,12 @@ impl Projection {
         self.anchors = prepared.anchors;
         self.next = prepared.next;
         self.spare.set(prepared.batch);
+        let mut tally = prepared.tally;
+        tally.change = self.changes.written(prepared.change);
         for (id, row) in prepared.snapshots {
             self.hot.insert(id, row);
         }
-        Ok(prepared.tally)
+        Ok(tally)
     }
 
     /// The last record of each partition behind the cut, and where to go on.
@@ -352,6 +369,7 @@ pub struct Prepared {
     next: Next,
     anchors: Anchors,
     snapshots: Snapshots,
+    change: Pending,
     tally: Tally,
 }
 

@@ -8,6 +8,7 @@ pub mod list;
 pub mod operation;
 pub mod progress;
 pub mod records;
+pub mod watch;
 
 /// What a streaming read does with each piece of its answer: `Break` ends it,
 /// because the client has gone.

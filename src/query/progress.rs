@@ -1,6 +1,7 @@
 //! How far the store is, for everyone who reads: the applied positions, what the
 //! projector is doing, and waiting for a position without polling.
 
+use super::watch::Watchers;
 use crate::wire::position::{Positions, Token};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub enum Doing {
 pub struct Progress {
     applied: watch::Sender<Arc<Applied>>,
     doing: watch::Sender<Doing>,
+    /// Told of every change behind the position that it belongs to.
+    pub watchers: Arc<Watchers>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -51,6 +54,7 @@ impl Progress {
         Progress {
             applied: watch::Sender::new(applied),
             doing: watch::Sender::new(Doing::Starting),
+            watchers: Arc::default(),
         }
     }
 
