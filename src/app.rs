@@ -255,6 +255,8 @@ impl Ledger {
             times: times(&self.config),
             buffered: Arc::new(Semaphore::new((server.max_buffered / 1024) as usize)),
             streams: Arc::new(Semaphore::new(server.max_streams)),
+            event_streams: Arc::new(Semaphore::new(self.config.streams.max)),
+            watching_all: Default::default(),
             stopping: Default::default(),
             config: self.config.clone(),
             metrics,

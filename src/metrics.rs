@@ -125,6 +125,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "opledger_watched_operations",
         "Operations that a waiting request or a stream watches"
     );
+    describe_gauge!("opledger_event_streams", "Event streams that are open");
     describe_histogram!("opledger_cut_records", "Records applied in one batch");
     describe_histogram!(
         "opledger_cut_bytes",

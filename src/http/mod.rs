@@ -6,13 +6,17 @@ mod audit;
 mod body;
 pub mod error;
 mod events;
+mod filters;
 mod operations;
 mod params;
 mod reading;
 pub mod server;
 mod socket;
+mod sse;
 mod stream;
 mod waiting;
+mod watch;
+mod watch_all;
 
 use crate::config::Config;
 use crate::event_log::EventLog;
@@ -27,7 +31,8 @@ use axum::routing::{get, post};
 use error::Refusal;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, watch};
+use std::sync::atomic::AtomicUsize;
+use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{
     MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
@@ -49,8 +54,12 @@ pub struct App {
     pub buffered: Arc<Semaphore>,
     /// Streams that may run at once: each holds a thread and a view of the store.
     pub streams: Arc<Semaphore>,
+    /// Event streams that there may be at once: each holds a connection.
+    pub event_streams: Arc<Semaphore>,
+    /// Event streams that look at every change.
+    pub watching_all: AtomicUsize,
     /// Requests that would go on for long end when it turns true.
-    pub stopping: watch::Sender<bool>,
+    pub stopping: tokio::sync::watch::Sender<bool>,
 }
 
 impl App {

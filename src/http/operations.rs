@@ -3,7 +3,7 @@
 use super::error::{self, Detail, Refusal};
 use super::params::Params;
 use super::reading::Reading;
-use super::{App, reading, stream, waiting};
+use super::{App, reading, sse, stream, waiting, watch, watch_all};
 use crate::query::document::{self, Quick};
 use crate::query::list::{self, Format};
 use crate::wire::event_v1::operation_id_fault;
@@ -23,6 +23,9 @@ pub async fn get(
     headers: HeaderMap,
 ) -> Response {
     let answer = match path {
+        Ok(Path(id)) if sse::is_wanted(&headers) => {
+            watch::operation(&app, id, &uri, &headers).await
+        }
         Ok(Path(operation_id)) => get_document(&app, operation_id, &uri, &headers).await,
         // Not UTF-8, so no operation has this name.
         Err(_) => Err(Refusal::NotFound),
@@ -124,7 +127,10 @@ fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
 }
 
 pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
-    let answer = list_operations(&app, &uri, &headers).await;
+    let answer = match sse::is_wanted(&headers) {
+        true => watch_all::operations(&app, &uri, &headers).await,
+        false => list_operations(&app, &uri, &headers).await,
+    };
     error::of_the_list(refuse_as_the_origin(&app, &headers, &uri, answer))
 }
 
@@ -155,6 +161,7 @@ fn refuse_as_the_origin(
 ) -> Response {
     answer.unwrap_or_else(|refusal| {
         let asked = headers.contains_key(super::LEDGER_POSITION)
+            || sse::is_wanted(headers)
             || uri.query().is_some_and(|query| query.contains("position="));
         let detail = if asked {
             Detail::Told

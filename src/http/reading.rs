@@ -3,6 +3,7 @@
 
 use super::error::Refusal;
 use super::params::Params;
+use super::sse::LAST_EVENT_ID;
 use super::{App, LEDGER_POSITION};
 use crate::query::progress::{Applied, WaitError};
 use crate::wire::position::Token;
@@ -33,6 +34,27 @@ pub fn token(headers: &HeaderMap, params: &Params) -> Result<Option<Token>, Refu
     let text = header.or_else(|| params.get("position"));
     text.map(|text| text.parse().map_err(unreadable))
         .transpose()
+}
+
+/// The position behind which a stream is to go on; an empty one is none.
+pub fn last_event_id(headers: &HeaderMap) -> Result<Option<Token>, Refusal> {
+    let unreadable = Refusal::Parameter {
+        name: "Last-Event-ID",
+        what: "must be an id of this stream.",
+    };
+    let text = headers.get(LAST_EVENT_ID);
+    match text.map(|value| value.to_str().unwrap_or("?")) {
+        None | Some("") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| unreadable),
+    }
+}
+
+/// The same where headers cannot be set.
+pub fn query_position(params: &Params) -> Result<Option<Token>, Refusal> {
+    match params.get("position") {
+        None => Ok(None),
+        Some(_) => token(&HeaderMap::new(), params),
+    }
 }
 
 /// Waits until the store holds what the token names, no longer than the client

@@ -1,8 +1,10 @@
 //! Reads: one document, the lists, the history, the dead letters. All from the
 //! store, none through the projector.
 
+pub mod changes;
 pub mod dead_letters;
 pub mod document;
+pub mod filter;
 pub mod history;
 pub mod list;
 pub mod operation;

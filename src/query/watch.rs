@@ -24,6 +24,7 @@ const SHARDS: usize = 64;
 /// What is remembered of the last changes, for those who watch all of them.
 const RECENT_BYTES: usize = 4 << 20;
 const RECENT_ROWS: usize = 4096;
+const RECENT_AT_ONCE: usize = 256;
 
 type Shard = HashMap<Box<str>, Arc<Notify>>;
 
@@ -103,13 +104,13 @@ impl Watchers {
         self.head.subscribe()
     }
 
-    /// The remembered changes from this number on, if none of them is forgotten.
-    pub fn recent_from(&self, number: u64) -> Option<Vec<Change>> {
+    /// The remembered rows from that of this change on, a few at a time, if that is
+    /// still remembered.
+    pub fn recent_from(&self, change: u64) -> Option<Vec<Change>> {
         let recent = self.recent();
-        let first = recent.rows.partition_point(|row| row.number < number);
-        // Without the row right at the number something in between may be forgotten.
-        let is_whole = recent.rows.get(first)?.number == number;
-        is_whole.then(|| recent.rows.range(first..).cloned().collect())
+        let behind = recent.rows.partition_point(|row| row.number <= change);
+        let rows = recent.rows.range(behind.checked_sub(1)?..);
+        Some(rows.take(RECENT_AT_ONCE).cloned().collect())
     }
 
     pub fn watched(&self) -> usize {
@@ -216,13 +217,16 @@ mod tests {
             Some(rows.iter().map(|row| row.number).collect::<Vec<_>>())
         };
         assert_eq!(numbers(0), Some(vec![0, 2, 3]));
+        assert_eq!(
+            numbers(1),
+            Some(vec![0, 2, 3]),
+            "the second of the first row"
+        );
         assert_eq!(numbers(2), Some(vec![2, 3]));
-        assert_eq!(numbers(1), None);
-        assert_eq!(numbers(4), None);
         for number in 4..4 + RECENT_ROWS as u64 {
             watchers.tell(change(number, &["a"]));
         }
         assert_eq!(numbers(3), None, "forgotten");
-        assert!(numbers(4).is_some());
+        assert_eq!(numbers(4).unwrap().len(), RECENT_AT_ONCE);
     }
 }
