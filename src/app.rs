@@ -214,6 +214,7 @@ impl Ledger {
             hot_bytes: config.projector.hot_cache,
             retry_max: config.projector.retry_max,
             rules: rules(&config),
+            change_window: config.streams.window,
             check_every: uses_kafka(&config).then_some(config.kafka.check_interval),
         };
         let projector = Projector::start(
@@ -255,10 +256,18 @@ impl Ledger {
             times: times(&self.config),
             buffered: Arc::new(Semaphore::new((server.max_buffered / 1024) as usize)),
             streams: Arc::new(Semaphore::new(server.max_streams)),
+            event_streams: Arc::new(Semaphore::new(self.config.streams.max)),
+            watching_all: Default::default(),
+            stopping: Default::default(),
             pulse: Default::default(),
             config: self.config.clone(),
             metrics,
         });
+        let told = app.clone();
+        let stop = async move {
+            stop.await;
+            told.stopping.send_replace(true);
+        };
         let pulse = tokio::spawn(http::pulse::beat(app.clone()));
         http::server::serve(listener, http::router(app), &server, stop).await;
         pulse.abort();

@@ -38,6 +38,7 @@ pub struct Config {
     pub kafka_options: KafkaOptions,
     pub projector: Projector,
     pub store: Store,
+    pub streams: Streams,
     pub document: Document,
     pub telemetry: Telemetry,
     pub sources: Sources,
@@ -138,6 +139,16 @@ pub struct Store {
     pub block_cache: u64,
     /// Bytes.
     pub write_buffers: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Streams {
+    /// Event streams at once; beyond: 429.
+    pub max: usize,
+    /// How often a stream with nothing to say shows that it is alive.
+    pub keep_alive: Duration,
+    /// Changes of operations behind which a stream may be resumed.
+    pub window: u64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -265,6 +276,11 @@ impl Default for Config {
                 block_cache: 128 * MIB,
                 write_buffers: 64 * MIB,
             },
+            streams: Streams {
+                max: 20_000,
+                keep_alive: secs(15),
+                window: 200_000,
+            },
             document: Document {
                 time_separator: " ".into(),
                 time_offset: 0,
@@ -339,6 +355,7 @@ impl Config {
             kafka_options,
             projector,
             store,
+            streams,
             document,
             telemetry,
             sources: _,
@@ -389,6 +406,11 @@ impl Config {
             block_cache: bytes(MIB..=1024 * GIB),
             // To RocksDB, none would mean without bound.
             write_buffers: bytes(MIB..=1024 * GIB),
+        }));
+        settings.extend(rows!(Streams streams {
+            max: count(1..=1_000_000),
+            keep_alive: duration(ms(10)..=secs(3600)),
+            window: count(0..=1_000_000_000),
         }));
         settings.extend(rows!(Document document {
             time_separator: separator(),

@@ -125,6 +125,11 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "opledger_unreadable_operations",
         "Operations left out of the lists"
     );
+    describe_gauge!(
+        "opledger_watched_operations",
+        "Operations that a waiting request or a stream watches"
+    );
+    describe_gauge!("opledger_event_streams", "Event streams that are open");
     describe_histogram!("opledger_cut_records", "Records applied in one batch");
     describe_histogram!(
         "opledger_cut_bytes",

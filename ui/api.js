@@ -30,7 +30,8 @@ export function splitter(emit) {
   let event = { event: 'message', data: [] };
   const line = (text) => {
     if (text === '') {
-      if (event.data.length) emit({ ...event, data: event.data.join('\n') });
+      // An id alone is a position, without news.
+      if (event.data.length || event.id !== undefined) emit({ ...event, data: event.data.join('\n') });
       event = { event: 'message', data: [] };
       return;
     }
@@ -96,6 +97,7 @@ export function follow(path, position, tell) {
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
     const split = splitter((event) => {
       if (event.id !== undefined) id = event.id;
+      if (event.data === '') return;
       let data;
       try {
         data = JSON.parse(event.data);

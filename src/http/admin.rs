@@ -153,6 +153,9 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     if let Some(space) = app.db.space() {
         gauge!("opledger_disk_free_bytes").set(space.free as f64);
     }
+    gauge!("opledger_watched_operations").set(app.progress.watchers.watched() as f64);
+    let open = app.config.streams.max - app.event_streams.available_permits();
+    gauge!("opledger_event_streams").set(open as f64);
     gauge!("opledger_unreadable_operations").set(app.defects.count() as f64);
     let value = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(CONTENT_TYPE, value)], app.metrics.render()).into_response()

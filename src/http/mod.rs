@@ -6,6 +6,7 @@ mod audit;
 mod body;
 pub mod error;
 mod events;
+mod filters;
 mod openapi;
 mod operations;
 mod params;
@@ -13,8 +14,12 @@ pub mod pulse;
 mod reading;
 pub mod server;
 mod socket;
+mod sse;
 mod stream;
 mod ui;
+mod waiting;
+mod watch;
+mod watch_all;
 
 use crate::config::Config;
 use crate::event_log::EventLog;
@@ -29,6 +34,7 @@ use axum::routing::{get, post};
 use error::Refusal;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{
@@ -52,6 +58,24 @@ pub struct App {
     /// Streams that may run at once: each holds a thread and a view of the store.
     pub streams: Arc<Semaphore>,
     pub pulse: pulse::Pulse,
+    /// Event streams that there may be at once: each holds a connection.
+    pub event_streams: Arc<Semaphore>,
+    /// Event streams that look at every change.
+    pub watching_all: AtomicUsize,
+    /// Requests that would go on for long end when it turns true.
+    pub stopping: tokio::sync::watch::Sender<bool>,
+}
+
+impl App {
+    /// Returns when the ledger is about to stop.
+    pub async fn stopped(&self) {
+        // The sender is `self`: it cannot be gone.
+        let _ = self
+            .stopping
+            .subscribe()
+            .wait_for(|stopping| *stopping)
+            .await;
+    }
 }
 
 pub fn router(app: Arc<App>) -> Router {

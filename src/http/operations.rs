@@ -2,7 +2,8 @@
 
 use super::error::{self, Detail, Refusal};
 use super::params::Params;
-use super::{App, reading, stream};
+use super::reading::Reading;
+use super::{App, reading, sse, stream, waiting, watch, watch_all};
 use crate::query::document::{self, Quick};
 use crate::query::list::{self, Format};
 use crate::wire::event_v1::operation_id_fault;
@@ -11,7 +12,9 @@ use axum::extract::{Path, State};
 use axum::http::header::{ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The parameters of one operation, and of the list.
 pub(super) const ONE: &[&str] = &["position"];
@@ -24,6 +27,9 @@ pub async fn get(
     headers: HeaderMap,
 ) -> Response {
     let answer = match path {
+        Ok(Path(id)) if sse::is_wanted(&headers) => {
+            watch::operation(&app, id, &uri, &headers).await
+        }
         Ok(Path(operation_id)) => get_document(&app, operation_id, &uri, &headers).await,
         // Not UTF-8, so no operation has this name.
         Err(_) => Err(Refusal::NotFound),
@@ -38,32 +44,79 @@ async fn get_document(
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
     let params = Params::parse(app, uri, ONE)?;
-    let reading = reading::begin(app, headers, reading::token(headers, &params)?).await?;
+    let mut reading = reading::begin(app, headers, reading::token(headers, &params)?).await?;
     if operation_id_fault(&operation_id).is_some() {
         return Err(Refusal::NotFound);
     }
-    let found = match document::read_cached(&*app.db, &operation_id, &app.times)? {
+    let mut found = read_document(app, &operation_id).await?;
+    if let Some(deadline) = reading.deadline
+        && !is_news(&found, headers)
+    {
+        found = wait_for_news(app, &operation_id, headers, &mut reading, deadline).await?;
+    }
+    let Some(found) = found else {
+        return Ok(reading.stamp(Refusal::NotFound.into_response_with(Detail::FixedText)));
+    };
+    let etag = HeaderValue::from_str(&found.etag).expect("hex is a header value");
+    let mut response = if matches_etag(headers, &found.etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        stream::json(found.document)
+    };
+    response.headers_mut().insert(ETAG, etag);
+    Ok(reading.stamp(response))
+}
+
+struct Found {
+    document: Vec<u8>,
+    etag: String,
+}
+
+async fn read_document(app: &Arc<App>, operation_id: &str) -> Result<Option<Found>, Refusal> {
+    let found = match document::read_cached(&*app.db, operation_id, &app.times)? {
         Quick::Found(document) => Some(document),
         Quick::Missing => None,
         Quick::NeedsDisk => {
+            let operation_id = operation_id.to_owned();
             stream::blocking(app, move |app| {
                 document::read(&*app.db, &operation_id, &app.times)
             })
             .await?
         }
     };
-    let Some(document) = found else {
-        return Ok(reading.stamp(Refusal::NotFound.into_response_with(Detail::FixedText)));
-    };
-    let etag = format!("\"{}\"", &blake3::hash(&document).to_hex()[..32]);
-    let etag_value = HeaderValue::from_str(&etag).expect("hex is a header value");
-    let mut response = if matches_etag(headers, &etag) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        stream::json(document)
-    };
-    response.headers_mut().insert(ETAG, etag_value);
-    Ok(reading.stamp(response))
+    Ok(found.map(|document| Found {
+        etag: format!("\"{}\"", &blake3::hash(&document).to_hex()[..32]),
+        document,
+    }))
+}
+
+/// There is a document, and the client does not have it.
+fn is_news(found: &Option<Found>, headers: &HeaderMap) -> bool {
+    found
+        .as_ref()
+        .is_some_and(|found| !matches_etag(headers, &found.etag))
+}
+
+/// Reads again whenever the operation has changed, until there is news. What was read
+/// last, if there is none in time.
+async fn wait_for_news(
+    app: &Arc<App>,
+    operation_id: &str,
+    headers: &HeaderMap,
+    reading: &mut Reading,
+    deadline: Instant,
+) -> Result<Option<Found>, Refusal> {
+    let watching = app.progress.watchers.watch(operation_id);
+    loop {
+        // Listening before reading: no change slips in between.
+        let mut changed = pin!(watching.changed());
+        changed.as_mut().enable();
+        reading.renew(app);
+        let found = read_document(app, operation_id).await?;
+        if is_news(&found, headers) || !waiting::happened(app, changed, deadline).await {
+            return Ok(found);
+        }
+    }
 }
 
 /// Weak comparison, as RFC 9110 asks for If-None-Match.
@@ -78,7 +131,10 @@ pub(super) fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
 }
 
 pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
-    let answer = list_operations(&app, &uri, &headers).await;
+    let answer = match sse::is_wanted(&headers) {
+        true => watch_all::operations(&app, &uri, &headers).await,
+        false => list_operations(&app, &uri, &headers).await,
+    };
     error::of_the_list(refuse_as_the_origin(&app, &headers, &uri, answer))
 }
 
@@ -109,6 +165,7 @@ fn refuse_as_the_origin(
 ) -> Response {
     answer.unwrap_or_else(|refusal| {
         let asked = headers.contains_key(super::LEDGER_POSITION)
+            || sse::is_wanted(headers)
             || uri.query().is_some_and(|query| query.contains("position="));
         let detail = if asked {
             Detail::Told

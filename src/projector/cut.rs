@@ -4,6 +4,7 @@
 //! The live projector decodes the next cut while it writes the one before; that is
 //! why a decoded cut is a value of its own.
 
+use super::changes::{Changes, Pending};
 use super::halt::OpenError;
 use super::meta::{self, Anchors, Next};
 use super::operation::fold;
@@ -12,6 +13,7 @@ use crate::domain::effects::Listed;
 use crate::domain::{Anomalies, Anomaly, Event, Status, Text};
 use crate::event_log::{Identity, Logged};
 use crate::query::progress::StatusCounts;
+use crate::query::watch::Change;
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::fault::Fault;
@@ -40,6 +42,8 @@ pub struct Tally {
     pub clock_ahead: u64,
     /// Damaged snapshots made good from the history.
     pub refolded: u64,
+    /// Which operations changed, for those who watch.
+    pub change: Option<Change>,
 }
 
 impl Tally {
@@ -128,6 +132,7 @@ pub struct Projection {
     next: Next,
     hot: Hot,
     rules: Rules,
+    changes: Changes,
     /// The memory of the batch before: a cut of the log needs much, again and again.
     spare: Cell<Batch>,
 }
@@ -147,6 +152,7 @@ impl Projection {
             log: log.clone(),
             hot: Hot::with_weighter((hot_bytes / 2048) as usize, hot_bytes, ByBytes),
             rules,
+            changes: Changes::open(db)?,
             spare: Cell::default(),
         })
     }
@@ -167,6 +173,11 @@ impl Projection {
     /// Of partitions that the store has not met before.
     pub fn begin(&mut self, new: Next) {
         self.next.extend(new);
+    }
+
+    /// How many changes of operations streams may resume behind.
+    pub fn keep_changes(&mut self, window: u64) {
+        self.changes.set_window(window);
     }
 
     pub fn rules(&self) -> &Rules {
@@ -212,11 +223,15 @@ impl Projection {
                 meta::put_next(&mut batch, partition, offset);
             }
         }
+        let ids = snapshots.iter().map(|(id, _)| &**id);
+        let changed = (&self.anchors, &anchors);
+        let change = self.changes.put(db, changed, ids, &mut batch)?;
         Ok(Prepared {
             batch,
             next,
             anchors,
             snapshots,
+            change,
             tally,
         })
     }
@@ -231,10 +246,12 @@ impl Projection {
         self.anchors = prepared.anchors;
         self.next = prepared.next;
         self.spare.set(prepared.batch);
+        let mut tally = prepared.tally;
+        tally.change = self.changes.written(prepared.change);
         for (id, row) in prepared.snapshots {
             self.hot.insert(id, row);
         }
-        Ok(prepared.tally)
+        Ok(tally)
     }
 
     /// The last record of each partition behind the cut, and where to go on.
@@ -364,6 +381,7 @@ pub struct Prepared {
     next: Next,
     anchors: Anchors,
     snapshots: Snapshots,
+    change: Pending,
     tally: Tally,
 }
 

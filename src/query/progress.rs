@@ -1,6 +1,7 @@
 //! How far the store is, for everyone who reads: the applied positions, what the
 //! projector is doing, and waiting for a position without polling.
 
+use super::watch::Watchers;
 use crate::domain::Status;
 use crate::wire::position::{Positions, Token};
 use std::collections::BTreeMap;
@@ -41,6 +42,8 @@ pub struct Progress {
     doing: watch::Sender<Doing>,
     /// Negative until they have been counted.
     counts: [AtomicI64; Status::ALL.len()],
+    /// Told of every change behind the position that it belongs to.
+    pub watchers: Arc<Watchers>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -59,6 +62,7 @@ impl Progress {
             applied: watch::Sender::new(applied),
             doing: watch::Sender::new(Doing::Starting),
             counts: std::array::from_fn(|_| AtomicI64::new(-1)),
+            watchers: Arc::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! kept on disk. Converts to and from `domain` and decides nothing about it.
 
 pub mod anchor;
+pub mod change_v1;
 pub mod cloudevent;
 pub mod document;
 pub mod error_sheet;
