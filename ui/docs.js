@@ -6,14 +6,6 @@ import { h, replace } from './dom.js';
 const main = document.getElementById('main');
 let schemas;
 
-try {
-  const { value } = await read('/openapi.json');
-  schemas = value.components.schemas;
-  show(value);
-} catch (error) {
-  replace(main, h('h1', {}, 'Interface'), h('p', { class: 'trouble' }, `It cannot be read: ${error.message}`));
-}
-
 function show(api) {
   const routes = Object.entries(api.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, route]) => ({ path, method: method.toUpperCase(), ...route })));
   const parts = api.tags.map((tag) => ({ ...tag, routes: routes.filter((route) => route.tags[0] === tag.name) }));
@@ -84,4 +76,12 @@ function shape(name, schema) {
   if (!schema.properties) return h('p', { class: 'mono' }, kind(schema));
   const required = new Set(schema.required);
   return h('table', { class: 'parameters' }, h('caption', {}, name.replace(/^.*\./, '')), h('tbody', {}, Object.entries(schema.properties).map(([member, inner]) => h('tr', {}, h('th', { scope: 'row', class: 'mono' }, member, required.has(member) && h('span', { class: 'faint' }, ' *')), h('td', { class: 'mono' }, kind(inner)), h('td', {}, inner.description && words(inner.description))))));
+}
+
+try {
+  const { value } = await read('/openapi.json');
+  schemas = value.components.schemas;
+  show(value);
+} catch (error) {
+  replace(main, h('h1', {}, 'Interface'), h('p', { class: 'trouble' }, `It cannot be read: ${error.message}`));
 }

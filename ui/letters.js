@@ -15,7 +15,7 @@ export function letters() {
   const element = h('section', { class: 'list' },
     h('div', { class: 'head' }, h('h1', {}, 'Dead letters'), h('button', { type: 'button', click: () => { replace(rows); load(FIRST); } }, 'Read again')),
     h('p', { class: 'lead' }, 'Records of the log that could not be read as events. Nothing of them is in any document; they are kept whole.'),
-    h('div', { class: 'table-box' }, table),
+    h('div', { class: 'table-box', role: 'region', tabindex: '0', 'aria-label': 'Dead letters' }, table),
     h('div', { class: 'foot' }, told, next));
   const abort = new AbortController();
   load(FIRST);

@@ -226,7 +226,7 @@ export function list(query, state) {
   };
 }
 
-let spokenAt = 0;
+let spokenAt = -Infinity;
 /** Now and then: a busy ledger must not talk without end. */
 function announce(news, failed) {
   if (performance.now() - spokenAt < 10_000) return;

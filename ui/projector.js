@@ -24,7 +24,7 @@ export function projector(state) {
     h('h2', { class: 'unseen' }, 'The last ten minutes'),
     h('div', { class: 'plots' }, arriving.element, applied.element, lag.element),
     h('h2', {}, 'Partitions of the log'),
-    h('div', { class: 'table-box' }, h('table', { class: 'partitions' }, h('caption', { class: 'unseen' }, 'Partitions of the log'), h('thead', {}, h('tr', {}, ['Partition', 'Oldest kept', 'Applied up to', 'End of the log', 'Behind', 'Ten minutes'].map((name) => h('th', { scope: 'col' }, name)))), partitions)));
+    h('div', { class: 'table-box', role: 'region', tabindex: '0', 'aria-label': 'Partitions of the log' }, h('table', { class: 'partitions' }, h('caption', { class: 'unseen' }, 'Partitions of the log'), h('thead', {}, h('tr', {}, ['Partition', 'Oldest kept', 'Applied up to', 'End of the log', 'Behind', 'Ten minutes'].map((name) => h('th', { scope: 'col' }, name)))), partitions)));
   const unwatch = state.watch(draw);
 
   function draw(now) {

@@ -236,6 +236,12 @@ const checks = {
         await examine();
         await fits();
       }
+      await page.goto(`${base}/docs`);
+      await page.locator('#getOperation').waitFor();
+      for (const details of await page.locator('main details').all()) await details.evaluate((element) => { element.open = true; });
+      await picture(`docs-${scheme}-${width}`);
+      await examine();
+      await fits();
       calm();
       await end();
     }

@@ -58,7 +58,11 @@ static GET_OPERATION: Route = Route {
     id: "getOperation",
     tag: "operations",
     summary: "One operation",
-    about: "The document of the operation. 404 until its creation has arrived.",
+    about: "The document of the operation. 404 until its creation has arrived; with \
+        `Prefer: wait=S` it is waited for. With `If-None-Match` as well, a change is waited for. \
+        With `Accept: text/event-stream` its states follow each other, as server-sent events \
+        (`document`, `removed`, `reset`), until it has ended; `Last-Event-ID` goes on where a \
+        stream broke off.",
     query: &[operations::ONE],
     headers: &["Ledger-Position", "Prefer", "If-None-Match"],
     body: None,
@@ -67,7 +71,10 @@ static GET_OPERATION: Route = Route {
             status: 200,
             about: "The document.",
             headers: &[POSITION, "etag"],
-            content: &[content(JSON, "operation-document")],
+            content: &[
+                content(JSON, "operation-document"),
+                content("text/event-stream", "text"),
+            ],
         },
         Answer {
             status: 304,
@@ -85,7 +92,10 @@ static LIST_OPERATIONS: Route = Route {
     id: "listOperations",
     tag: "operations",
     summary: "The operations",
-    about: "Every operation that has a document, the newest first.",
+    about: "Every operation that has a document, the newest first. With \
+        `Accept: text/event-stream` the states of all of them, as server-sent events \
+        (`document`, `left`, `removed`, `reset`); `Last-Event-ID` goes on where a stream broke \
+        off, and begins behind the `Ledger-Position` of a list.",
     query: &[operations::LIST],
     headers: &["Ledger-Position", "Prefer"],
     body: None,
@@ -93,7 +103,10 @@ static LIST_OPERATIONS: Route = Route {
         status: 200,
         about: "Identifiers, or documents without their bodies.",
         headers: &[POSITION, "link"],
-        content: &[content(JSON, "operation-list")],
+        content: &[
+            content(JSON, "operation-list"),
+            content("text/event-stream", "text"),
+        ],
     }],
     refusals: &[GONE, BUSY, NOT_REACHED],
 };
