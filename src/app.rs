@@ -4,6 +4,7 @@
 //! | what | owner | on an error | at the end |
 //! |---|---|---|---|
 //! | HTTP server, a task a connection | `run` | the connection ends | 1. takes no more, a grace for the rest |
+//! | pulse: a task that notes the projector's pace | `Ledger::serve` | leaves a moment out | with the server |
 //! | projector with its intake and watchdog, a thread each | `Ledger` | tries again, or halts with a reason | 2. finishes its cut |
 //! | forwarder of dead letters, a thread | `Ledger` | tries again | 3. finishes its letter |
 //! | log: appender of the embedded one; checks and librdkafka's threads of Kafka's | `Log` | refuses until it can write | 4. writes what it accepted |
@@ -214,6 +215,7 @@ impl Ledger {
             hot_bytes: config.projector.hot_cache,
             retry_max: config.projector.retry_max,
             rules: rules(&config),
+            change_window: config.streams.window,
             check_every: uses_kafka(&config).then_some(config.kafka.check_interval),
         };
         let projector = Projector::start(
@@ -256,10 +258,21 @@ impl Ledger {
             times: times(&self.config),
             buffered: Arc::new(Semaphore::new((server.max_buffered / 1024) as usize)),
             streams: Arc::new(Semaphore::new(server.max_streams)),
+            event_streams: Arc::new(Semaphore::new(self.config.streams.max)),
+            watching_all: Default::default(),
+            stopping: Default::default(),
+            pulse: Default::default(),
             config: self.config.clone(),
             metrics,
         });
+        let told = app.clone();
+        let stop = async move {
+            stop.await;
+            told.stopping.send_replace(true);
+        };
+        let pulse = tokio::spawn(http::pulse::beat(app.clone()));
         http::server::serve(listener, Front::new(app), &server, stop).await;
+        pulse.abort();
         tokio::task::spawn_blocking(move || self.close())
             .await
             .expect("closing does not panic");

@@ -38,6 +38,7 @@ pub struct Config {
     pub kafka_options: KafkaOptions,
     pub projector: Projector,
     pub store: Store,
+    pub streams: Streams,
     pub document: Document,
     pub telemetry: Telemetry,
     pub sources: Sources,
@@ -140,6 +141,16 @@ pub struct Store {
     pub write_buffers: u64,
     /// Bytes of documents kept as they are sent, and of their rows.
     pub document_cache: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Streams {
+    /// Event streams at once; beyond: 429.
+    pub max: usize,
+    /// How often a stream with nothing to say shows that it is alive.
+    pub keep_alive: Duration,
+    /// Changes of operations behind which a stream may be resumed.
+    pub window: u64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -268,6 +279,11 @@ impl Default for Config {
                 write_buffers: 64 * MIB,
                 document_cache: 16 * MIB,
             },
+            streams: Streams {
+                max: 20_000,
+                keep_alive: secs(15),
+                window: 200_000,
+            },
             document: Document {
                 time_separator: " ".into(),
                 time_offset: 0,
@@ -342,6 +358,7 @@ impl Config {
             kafka_options,
             projector,
             store,
+            streams,
             document,
             telemetry,
             sources: _,
@@ -393,6 +410,11 @@ impl Config {
             // To RocksDB, none would mean without bound.
             write_buffers: bytes(MIB..=1024 * GIB),
             document_cache: bytes(0..=1024 * GIB),
+        }));
+        settings.extend(rows!(Streams streams {
+            max: count(1..=1_000_000),
+            keep_alive: duration(ms(10)..=secs(3600)),
+            window: count(0..=1_000_000_000),
         }));
         settings.extend(rows!(Document document {
             time_separator: separator(),

@@ -3,6 +3,8 @@
 pub mod app;
 pub mod audit;
 pub mod cli;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod config;
 pub mod data_folder;
 pub mod dead_letter;

@@ -65,6 +65,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "Operations with an anomaly that holds, by kind"
     );
     describe_gauge!(
+        "opledger_operations",
+        "Operations with a document, by status"
+    );
+    describe_gauge!(
         "opledger_projector_lag_records",
         "Records of the log not yet in the store"
     );
@@ -121,6 +125,11 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "opledger_unreadable_operations",
         "Operations left out of the lists"
     );
+    describe_gauge!(
+        "opledger_watched_operations",
+        "Operations that a waiting request or a stream watches"
+    );
+    describe_gauge!("opledger_event_streams", "Event streams that are open");
     describe_histogram!("opledger_cut_records", "Records applied in one batch");
     describe_histogram!(
         "opledger_cut_bytes",

@@ -50,6 +50,7 @@ fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
         },
         hot_bytes: 1 << 20,
         retry_max: Duration::from_millis(50),
+        change_window: 1_000,
         rules: Rules {
             max_size: 4096,
             ..Rules::NONE

@@ -254,6 +254,10 @@ fn serve(db: Arc<store::Memory>) {
         times: opledger::app::times(&config),
         buffered: Arc::new(Semaphore::new((config.server.max_buffered / 1024) as usize)),
         streams: Arc::new(Semaphore::new(config.server.max_streams)),
+        event_streams: Arc::new(Semaphore::new(config.streams.max)),
+        watching_all: Default::default(),
+        stopping: Default::default(),
+        pulse: Default::default(),
         metrics: metrics::install().expect("there is no recorder yet"),
         config,
     };

@@ -22,6 +22,41 @@ pub struct Connection {
     url: Url,
 }
 
+#[cfg(feature = "client")]
+impl Connection {
+    /// The library's client, for what it does.
+    pub fn client(&self) -> Result<crate::client::Client, Failure> {
+        Ok(crate::client::Client::new(self.url.as_str())?)
+    }
+}
+
+#[cfg(feature = "client")]
+impl From<crate::client::Error> for Failure {
+    fn from(error: crate::client::Error) -> Failure {
+        use crate::client::Error as E;
+        let why = error.to_string();
+        match error {
+            E::Address(_) => Failure::Usage(why),
+            E::Unreachable(why) => Failure::Unreachable {
+                url: "the ledger".into(),
+                why,
+            },
+            E::Unavailable { retry_after, .. } => Failure::Unavailable { why, retry_after },
+            E::BrokenOff(why) => Failure::BrokenOff {
+                url: "the ledger".into(),
+                why,
+            },
+            E::TimedOut => Failure::Unavailable {
+                why,
+                retry_after: None,
+            },
+            E::NotFound(_) => Failure::NotFound(why),
+            E::Refused { .. } | E::Gone(_) => Failure::Refused(why),
+            E::Unexpected(_) => Failure::Unexpected(why),
+        }
+    }
+}
+
 fn base_url(text: &str) -> Result<Url, String> {
     let expected = "expected an address like http://127.0.0.1:8470";
     let url = Url::parse(text).map_err(|error| format!("{error}; {expected}"))?;

@@ -18,6 +18,7 @@ Exit status:
     6  the configuration is invalid
     7  the data folder cannot be used: another process, another format, the disk
     8  halted: the ledger stopped applying its log, and says why
+    9  the operation that was waited for failed or was canceled
   130  interrupted";
 
 /// `Display` tells what was attempted and, where it is in our hands, what went
@@ -78,6 +79,10 @@ pub enum Failure {
     #[error("{0}")]
     Halted(String),
 
+    /// Of the operation, not of the command.
+    #[error("{0}")]
+    EndedBadly(String),
+
     #[error("interrupted")]
     Interrupted,
 }
@@ -97,6 +102,7 @@ impl Failure {
             Failure::Configuration(_) => 6,
             Failure::DataFolder(_) => 7,
             Failure::Halted(_) => 8,
+            Failure::EndedBadly(_) => 9,
             Failure::Interrupted => 130,
         }
     }
@@ -131,6 +137,7 @@ impl Failure {
             | Failure::Refused(_)
             | Failure::DataFolder(_)
             | Failure::Halted(_)
+            | Failure::EndedBadly(_)
             | Failure::Interrupted => None,
         }
     }

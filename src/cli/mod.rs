@@ -16,6 +16,10 @@ mod replay;
 mod serve;
 mod stream;
 mod table;
+#[cfg(feature = "client")]
+mod wait;
+#[cfg(feature = "client")]
+mod watch;
 
 use crate::cli::failure::{EXIT_STATUSES, Failure};
 use clap::{Parser, Subcommand};
@@ -41,6 +45,7 @@ Examples:
   opledger list --detail                see its operations
   opledger get 0001561626000500         see one of them
   opledger history 0001561626000500     see what was reported of it
+  opledger wait 0001561626000500        wait until it has ended
 
 `opledger help COMMAND` tells more, `opledger --help` the exit statuses.";
 
@@ -59,6 +64,12 @@ enum Command {
     List(list::Args),
     /// Show every event of one operation
     History(history::Args),
+    /// Follow one operation, or all of them, as they change
+    #[cfg(feature = "client")]
+    Watch(watch::Args),
+    /// Wait until an operation has ended
+    #[cfg(feature = "client")]
+    Wait(wait::Args),
     /// Fold the log again and tell what it yields
     Replay(replay::Args),
     /// Make the store anew from the log
@@ -89,6 +100,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Get(args) => block_on(get::run(args)),
         Command::List(args) => block_on(list::run(args)),
         Command::History(args) => block_on(history::run(args)),
+        #[cfg(feature = "client")]
+        Command::Watch(args) => block_on(watch::run(args)),
+        #[cfg(feature = "client")]
+        Command::Wait(args) => block_on(wait::run(args)),
         Command::Replay(args) => replay::run(args),
         Command::Rebuild(args) => rebuild::run(args),
         Command::Config(args) => config::run(args),

@@ -43,6 +43,16 @@ pub enum RollbackResult {
 }
 
 impl RollbackResult {
+    pub const ALL: [RollbackResult; 3] = [
+        RollbackResult::Completed,
+        RollbackResult::Failed,
+        RollbackResult::None,
+    ];
+
+    pub fn parse(text: &str) -> Option<RollbackResult> {
+        RollbackResult::ALL.into_iter().find(|r| r.as_str() == text)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             RollbackResult::Completed => "completed",
@@ -113,6 +123,25 @@ fn entry(lane: Opened<'_>) -> Entry<'_> {
     }
 }
 
+/// D4, of the attempts that are known.
+pub(super) fn rollback_result(rollbacks: &Lanes) -> Option<RollbackResult> {
+    let attempted = || {
+        rollbacks
+            .values()
+            .filter(|lane| lane.request.get().is_some())
+    };
+    let codes = || attempted().map(|lane| lane.response.value().and_then(|r| r.status_code));
+    attempted().next()?;
+    let is_2xx = |code: u16| (200..300).contains(&code);
+    Some(if codes().flatten().any(|code| !is_2xx(code)) {
+        RollbackResult::Failed
+    } else if codes().all(|code| code.is_some()) {
+        RollbackResult::Completed
+    } else {
+        RollbackResult::None
+    })
+}
+
 /// F8 and F9.
 fn rollbacks<'s>(op: &'s Operation<'s>, clusters: &[Opened<'s>]) -> Option<Rollbacks<'s>> {
     let mut lanes = opened(&op.rollbacks);
@@ -128,21 +157,8 @@ fn rollbacks<'s>(op: &'s Operation<'s>, clusters: &[Opened<'s>]) -> Option<Rollb
             .get(&(&*lane.id.cluster_id, &*lane.id.request_id))
             .unwrap_or(&usize::MAX)
     });
-    let codes = || {
-        lanes
-            .iter()
-            .map(|lane| lane.lane.response.value().and_then(|r| r.status_code))
-    };
-    let is_2xx = |code: u16| (200..300).contains(&code);
-    let result = if codes().flatten().any(|code| !is_2xx(code)) {
-        RollbackResult::Failed
-    } else if codes().all(|code| code.is_some()) {
-        RollbackResult::Completed
-    } else {
-        RollbackResult::None
-    };
     Some(Rollbacks {
-        result,
+        result: rollback_result(&op.rollbacks)?,
         occurred_time,
         target_clusters: lanes.into_iter().map(entry).collect(),
     })

@@ -37,6 +37,17 @@ impl Status {
             Status::Canceled => "canceled",
         }
     }
+
+    pub fn parse(text: &str) -> Option<Status> {
+        Status::ALL.into_iter().find(|s| s.as_str() == text)
+    }
+
+    pub fn has_ended(self) -> bool {
+        match self {
+            Status::Unexecuted | Status::Executing => false,
+            Status::Completed | Status::Failed | Status::Canceled => true,
+        }
+    }
 }
 
 /// A request to a cluster, or its rollback. The response may be there first.

@@ -2,6 +2,7 @@
 
 use super::App;
 use super::stream::json;
+use crate::domain::Status;
 use crate::event_log::Bounds;
 use crate::projector::meta;
 use crate::query::progress::Doing;
@@ -37,7 +38,7 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Response {
     response
 }
 
-fn reasons(app: &App) -> Vec<String> {
+pub fn reasons(app: &App) -> Vec<String> {
     let mut reasons = Vec::new();
     match app.progress.doing() {
         Doing::Running => {}
@@ -64,7 +65,7 @@ fn reasons(app: &App) -> Vec<String> {
 }
 
 /// What is no reason to turn away, and yet has to be known.
-fn notes(app: &App) -> Vec<String> {
+pub fn notes(app: &App) -> Vec<String> {
     let begins = match meta::beginnings(&*app.db) {
         Ok(begins) => begins,
         // That it cannot be read is told as a reason.
@@ -84,20 +85,20 @@ fn notes(app: &App) -> Vec<String> {
 }
 
 /// How far the store is in one partition of the log.
-struct Lag {
-    partition: u32,
-    bounds: Bounds,
+pub struct Lag {
+    pub partition: u32,
+    pub bounds: Bounds,
     /// The offset behind all that is applied.
-    next: u64,
+    pub next: u64,
 }
 
 impl Lag {
-    fn records(&self) -> u64 {
+    pub fn records(&self) -> u64 {
         self.bounds.end.saturating_sub(self.next)
     }
 }
 
-fn lags(app: &App) -> Result<Vec<Lag>, String> {
+pub fn lags(app: &App) -> Result<Vec<Lag>, String> {
     let applied = app.progress.applied();
     let bounds = app.log.bounds().map_err(|error| error.to_string())?;
     // Of a log that the store does not belong to it holds nothing.
@@ -144,9 +145,17 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     ] {
         gauge!("opledger_projector_state", "state" => state).set(f64::from(u8::from(is_it)));
     }
+    if let Some(counts) = app.progress.counts() {
+        for (status, count) in Status::ALL.iter().zip(counts) {
+            gauge!("opledger_operations", "status" => status.as_str()).set(count as f64);
+        }
+    }
     if let Some(space) = app.db.space() {
         gauge!("opledger_disk_free_bytes").set(space.free as f64);
     }
+    gauge!("opledger_watched_operations").set(app.progress.watchers.watched() as f64);
+    let open = app.config.streams.max - app.event_streams.available_permits();
+    gauge!("opledger_event_streams").set(open as f64);
     gauge!("opledger_unreadable_operations").set(app.defects.count() as f64);
     let value = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(CONTENT_TYPE, value)], app.metrics.render()).into_response()

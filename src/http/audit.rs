@@ -18,7 +18,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-const PAGED: &[&str] = &["limit", "cursor", "position"];
+/// What the pages of audits know.
+pub(super) const PAGED: &[&str] = &["limit", "cursor", "position"];
 
 pub async fn history(
     State(app): State<Arc<App>>,

@@ -41,6 +41,8 @@ pub enum Refusal {
     Busy(&'static str),
     Publish(PublishError),
     Store(store::Error),
+    /// The store is new and does not know its log yet.
+    NotReached,
     Stopping,
     Panicked,
 }
@@ -180,6 +182,9 @@ impl Refusal {
                 )
             },
             Refusal::Store(error) => store_answer(error),
+            Refusal::NotReached => {
+                busy(S::SERVICE_UNAVAILABLE, "the log has not been reached yet.")
+            }
             Refusal::Stopping => busy(S::SERVICE_UNAVAILABLE, "stopping."),
             Refusal::Panicked => Answer {
                 consistency: Consistency::Unknown,

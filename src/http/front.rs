@@ -2,7 +2,7 @@
 //! that is at hand, by a plain GET. Everything else, and whatever it is in doubt
 //! about, goes on to the routes, which answer the same.
 
-use super::{App, REQUEST_ID, operations, reading, request_id, router};
+use super::{App, REQUEST_ID, operations, reading, request_id, router, sse};
 use crate::query::at_hand::Quick;
 use crate::wire::event_v1::operation_id_fault;
 use axum::Router;
@@ -63,7 +63,7 @@ impl Front {
             return None;
         }
         let asked = request.headers();
-        if SPECIAL.iter().any(|name| asked.contains_key(name)) {
+        if SPECIAL.iter().any(|name| asked.contains_key(name)) || sse::is_wanted(asked) {
             return None;
         }
         let app = &*self.app;

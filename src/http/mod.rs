@@ -6,13 +6,21 @@ mod audit;
 mod body;
 pub mod error;
 mod events;
+mod filters;
 pub mod front;
+mod openapi;
 mod operations;
 mod params;
+pub mod pulse;
 mod reading;
 pub mod server;
 mod socket;
+mod sse;
 mod stream;
+mod ui;
+mod waiting;
+mod watch;
+mod watch_all;
 
 use crate::config::Config;
 use crate::event_log::EventLog;
@@ -27,7 +35,7 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::routing::{get, post};
 use error::Refusal;
 use metrics_exporter_prometheus::PrometheusHandle;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
@@ -53,6 +61,25 @@ pub struct App {
     pub buffered: Arc<Semaphore>,
     /// Streams that may run at once: each holds a thread and a view of the store.
     pub streams: Arc<Semaphore>,
+    pub pulse: pulse::Pulse,
+    /// Event streams that there may be at once: each holds a connection.
+    pub event_streams: Arc<Semaphore>,
+    /// Event streams that look at every change.
+    pub watching_all: AtomicUsize,
+    /// Requests that would go on for long end when it turns true.
+    pub stopping: tokio::sync::watch::Sender<bool>,
+}
+
+impl App {
+    /// Returns when the ledger is about to stop.
+    pub async fn stopped(&self) {
+        // The sender is `self`: it cannot be gone.
+        let _ = self
+            .stopping
+            .subscribe()
+            .wait_for(|stopping| *stopping)
+            .await;
+    }
 }
 
 pub fn router(app: Arc<App>) -> Router {
@@ -66,6 +93,11 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))
         .route("/version", get(admin::version))
+        .route("/projector", get(pulse::projector))
+        .route("/", get(ui::page))
+        .route("/ui/{file}", get(ui::file))
+        .route("/openapi.json", get(openapi::get))
+        .route("/docs", get(ui::docs))
         .fallback(|| async { Refusal::NoSuchRoute })
         .method_not_allowed_fallback(|| async { Refusal::MethodNotAllowed })
         .with_state(app)

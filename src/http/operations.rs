@@ -2,8 +2,9 @@
 
 use super::error::{self, Detail, Refusal};
 use super::params::Params;
-use super::{App, reading, stream};
-use crate::query::at_hand::Quick;
+use super::reading::Reading;
+use super::{App, reading, sse, stream, waiting, watch, watch_all};
+use crate::query::at_hand::{Document, Quick};
 use crate::query::list::{self, Format};
 use crate::wire::event_v1::operation_id_fault;
 use axum::extract::rejection::PathRejection;
@@ -12,7 +13,13 @@ use axum::http::header::{ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
+
+/// The parameters of one operation, and of the list.
+pub(super) const ONE: &[&str] = &["position"];
+pub(super) const LIST: &[&str] = &["format", "position"];
 
 pub async fn get(
     State(app): State<Arc<App>>,
@@ -21,6 +28,9 @@ pub async fn get(
     headers: HeaderMap,
 ) -> Response {
     let answer = match path {
+        Ok(Path(id)) if sse::is_wanted(&headers) => {
+            watch::operation(&app, id, &uri, &headers).await
+        }
         Ok(Path(operation_id)) => get_document(&app, operation_id, &uri, &headers).await,
         // Not UTF-8, so no operation has this name.
         Err(_) => Err(Refusal::NotFound),
@@ -34,37 +44,78 @@ async fn get_document(
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
-    let params = Params::parse(app, uri, &["position"])?;
-    let reading = reading::begin(app, headers, reading::token(headers, &params)?).await?;
+    let params = Params::parse(app, uri, ONE)?;
+    let mut reading = reading::begin(app, headers, reading::token(headers, &params)?).await?;
     if operation_id_fault(&operation_id).is_some() {
         return Err(Refusal::NotFound);
     }
+    let mut found = read_document(app, &reading, &operation_id).await?;
+    if let Some(deadline) = reading.deadline
+        && !is_news(&found, headers)
+    {
+        found = wait_for_news(app, &operation_id, headers, &mut reading, deadline).await?;
+    }
+    let Some(found) = found else {
+        return Ok(reading.stamp(Refusal::NotFound.into_response_with(Detail::FixedText)));
+    };
+    let mut response = if matches_etag(headers, &found.etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        stream::json(found.bytes)
+    };
+    response.headers_mut().insert(ETAG, etag_value(found.etag));
+    Ok(reading.stamp(response))
+}
+
+async fn read_document(
+    app: &Arc<App>,
+    reading: &Reading,
+    operation_id: &str,
+) -> Result<Option<Document>, Refusal> {
     let quick = app
         .documents
-        .get(&*app.db, &reading.applied, &operation_id)?;
+        .get(&*app.db, &reading.applied, operation_id)?;
     let found = match quick {
         Quick::Found(document) => Some(document),
         Quick::Missing => None,
         Quick::NeedsDisk => {
-            let applied = reading.applied.clone();
+            let (applied, operation_id) = (reading.applied.clone(), operation_id.to_owned());
             stream::blocking(app, move |app| {
                 app.documents.read(&*app.db, &applied, &operation_id)
             })
             .await?
         }
     };
-    let Some(document) = found else {
-        return Ok(reading.stamp(Refusal::NotFound.into_response_with(Detail::FixedText)));
-    };
-    let mut response = if matches_etag(headers, &document.etag) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        stream::json(document.bytes)
-    };
-    response
-        .headers_mut()
-        .insert(ETAG, etag_value(document.etag));
-    Ok(reading.stamp(response))
+    Ok(found)
+}
+
+/// There is a document, and the client does not have it.
+fn is_news(found: &Option<Document>, headers: &HeaderMap) -> bool {
+    found
+        .as_ref()
+        .is_some_and(|found| !matches_etag(headers, &found.etag))
+}
+
+/// Reads again whenever the operation has changed, until there is news. What was read
+/// last, if there is none in time.
+async fn wait_for_news(
+    app: &Arc<App>,
+    operation_id: &str,
+    headers: &HeaderMap,
+    reading: &mut Reading,
+    deadline: Instant,
+) -> Result<Option<Document>, Refusal> {
+    let watching = app.progress.watchers.watch(operation_id);
+    loop {
+        // Listening before reading: no change slips in between.
+        let mut changed = pin!(watching.changed());
+        changed.as_mut().enable();
+        reading.renew(app);
+        let found = read_document(app, reading, operation_id).await?;
+        if is_news(&found, headers) || !waiting::happened(app, changed, deadline).await {
+            return Ok(found);
+        }
+    }
 }
 
 pub fn etag_value(etag: Bytes) -> HeaderValue {
@@ -72,7 +123,7 @@ pub fn etag_value(etag: Bytes) -> HeaderValue {
 }
 
 /// Weak comparison, as RFC 9110 asks for If-None-Match.
-fn matches_etag(headers: &HeaderMap, etag: &[u8]) -> bool {
+pub(super) fn matches_etag(headers: &HeaderMap, etag: &[u8]) -> bool {
     headers
         .get_all(IF_NONE_MATCH)
         .iter()
@@ -83,7 +134,10 @@ fn matches_etag(headers: &HeaderMap, etag: &[u8]) -> bool {
 }
 
 pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
-    let answer = list_operations(&app, &uri, &headers).await;
+    let answer = match sse::is_wanted(&headers) {
+        true => watch_all::operations(&app, &uri, &headers).await,
+        false => list_operations(&app, &uri, &headers).await,
+    };
     error::of_the_list(refuse_as_the_origin(&app, &headers, &uri, answer))
 }
 
@@ -92,7 +146,7 @@ async fn list_operations(
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
-    let params = Params::parse(app, uri, &["format", "position"])?;
+    let params = Params::parse(app, uri, LIST)?;
     let format = match params.get("format") {
         None | Some("list") => Format::List,
         Some("detail-list") => Format::DetailList,
@@ -114,6 +168,7 @@ fn refuse_as_the_origin(
 ) -> Response {
     answer.unwrap_or_else(|refusal| {
         let asked = headers.contains_key(super::LEDGER_POSITION)
+            || sse::is_wanted(headers)
             || uri.query().is_some_and(|query| query.contains("position="));
         let detail = if asked {
             Detail::Told

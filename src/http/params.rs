@@ -8,8 +8,11 @@ use axum::http::Uri;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+/// Parameters that may be given several times.
+const REPEATABLE: &[&str] = &["status"];
+
 #[derive(Debug, Default)]
-pub struct Params<'u>(BTreeMap<&'static str, Cow<'u, str>>);
+pub struct Params<'u>(BTreeMap<&'static str, Vec<Cow<'u, str>>>);
 
 impl<'u> Params<'u> {
     pub fn parse(app: &App, uri: &'u Uri, known: &[&'static str]) -> Result<Params<'u>, Refusal> {
@@ -17,7 +20,9 @@ impl<'u> Params<'u> {
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or("").as_bytes()) {
             match known.iter().find(|known| **known == name) {
                 Some(name) => {
-                    if params.0.insert(name, value).is_some() {
+                    let given = params.0.entry(name).or_default();
+                    given.push(value);
+                    if given.len() > 1 && !REPEATABLE.contains(name) {
                         let what = "given more than once.";
                         return Err(Refusal::Parameter { name, what });
                     }
@@ -30,6 +35,11 @@ impl<'u> Params<'u> {
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(|value| &**value)
+        self.all(name).next()
+    }
+
+    /// All values of one that may be repeated.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.get(name).into_iter().flatten().map(|value| &**value)
     }
 }

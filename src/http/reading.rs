@@ -3,6 +3,7 @@
 
 use super::error::Refusal;
 use super::params::Params;
+use super::sse::LAST_EVENT_ID;
 use super::{App, LEDGER_POSITION};
 use crate::query::progress::{Applied, WaitError};
 use crate::wire::position::Token;
@@ -15,6 +16,9 @@ use std::time::{Duration, Instant};
 pub struct Reading {
     /// Taken before the store is read: the answer holds at least this much.
     pub applied: Arc<Applied>,
+    /// If the client prefers to wait for something new: until then, all waiting of the
+    /// request together.
+    pub deadline: Option<Instant>,
 }
 
 /// The token of the request, from the header or, where headers cannot be set,
@@ -27,9 +31,34 @@ pub fn token(headers: &HeaderMap, params: &Params) -> Result<Option<Token>, Refu
     let header = headers
         .get(LEDGER_POSITION)
         .map(|value| value.to_str().unwrap_or("?"));
-    let text = header.or_else(|| params.get("position"));
-    text.map(|text| text.parse().map_err(unreadable))
-        .transpose()
+    let read = |text: Option<&str>| {
+        text.map(|text| text.parse().map_err(unreadable))
+            .transpose()
+    };
+    // Both are read: what is wrong is told, also where the other one counts.
+    let (header, query) = (read(header)?, read(params.get("position"))?);
+    Ok(header.or(query))
+}
+
+/// The position behind which a stream is to go on; an empty one is none.
+pub fn last_event_id(headers: &HeaderMap) -> Result<Option<Token>, Refusal> {
+    let unreadable = Refusal::Parameter {
+        name: "Last-Event-ID",
+        what: "must be an id of this stream.",
+    };
+    let text = headers.get(LAST_EVENT_ID);
+    match text.map(|value| value.to_str().unwrap_or("?")) {
+        None | Some("") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| unreadable),
+    }
+}
+
+/// The same where headers cannot be set.
+pub fn query_position(params: &Params) -> Result<Option<Token>, Refusal> {
+    match params.get("position") {
+        None => Ok(None),
+        Some(_) => token(&HeaderMap::new(), params),
+    }
 }
 
 /// Waits until the store holds what the token names, no longer than the client
@@ -39,10 +68,11 @@ pub async fn begin(
     headers: &HeaderMap,
     token: Option<Token>,
 ) -> Result<Reading, Refusal> {
+    let server = &app.config.server;
+    let preferred = preferred_wait(headers);
+    let wait = preferred.unwrap_or(server.default_wait);
+    let deadline = Instant::now() + wait.min(server.max_wait);
     if let Some(token) = token {
-        let server = &app.config.server;
-        let wait = preferred_wait(headers).unwrap_or(server.default_wait);
-        let deadline = Instant::now() + wait.min(server.max_wait);
         app.progress
             .wait_for(&token, deadline)
             .await
@@ -53,10 +83,16 @@ pub async fn begin(
     }
     Ok(Reading {
         applied: app.progress.applied(),
+        deadline: preferred.and(Some(deadline)),
     })
 }
 
 impl Reading {
+    /// Before the store is read once more.
+    pub fn renew(&mut self, app: &App) {
+        self.applied = app.progress.applied();
+    }
+
     pub fn stamp(&self, mut response: Response) -> Response {
         stamp(&self.applied, response.headers_mut());
         response

@@ -4,12 +4,16 @@
 //! The live projector decodes the next cut while it writes the one before; that is
 //! why a decoded cut is a value of its own.
 
+use super::changes::{Changes, Pending};
 use super::halt::OpenError;
 use super::meta::{self, Anchors, Next};
 use super::operation::fold;
 use super::step::{Rules, Step, step};
-use crate::domain::{Anomalies, Anomaly, Event};
+use crate::domain::effects::Listed;
+use crate::domain::{Anomalies, Anomaly, Event, Status};
 use crate::event_log::{Identity, Logged};
+use crate::query::progress::StatusCounts;
+use crate::query::watch::Change;
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::fault::Fault;
@@ -30,12 +34,16 @@ pub struct Tally {
     pub dead_letters: BTreeMap<&'static str, u64>,
     /// Operations with each anomaly, more or fewer than before.
     pub anomalies: BTreeMap<&'static str, i64>,
+    /// Documents of each status, more or fewer than before.
+    pub statuses: StatusCounts,
     /// An ending that arrived later changed a served ending.
     pub terminal_revised: u64,
     /// Events whose time is further ahead of their arrival than is allowed.
     pub clock_ahead: u64,
     /// Damaged snapshots made good from the history.
     pub refolded: u64,
+    /// Which operations changed, for those who watch.
+    pub change: Option<Change>,
 }
 
 impl Tally {
@@ -43,6 +51,14 @@ impl Tally {
         for anomaly in Anomaly::ALL {
             let change = i64::from(after.contains(anomaly)) - i64::from(before.contains(anomaly));
             *self.anomalies.entry(anomaly.as_str()).or_default() += change;
+        }
+    }
+
+    pub fn listed(&mut self, before: Option<Listed>, after: Option<Listed>) {
+        for (listed, change) in [(before, -1), (after, 1)] {
+            if let Some(listed) = listed {
+                self.statuses[listed.status as usize] += change;
+            }
         }
     }
 }
@@ -119,6 +135,7 @@ pub struct Projection {
     next: Next,
     hot: Hot,
     rules: Rules,
+    changes: Changes,
     /// The memory of the batch before: a cut of the log needs much, again and again.
     spare: Cell<Batch>,
 }
@@ -138,6 +155,7 @@ impl Projection {
             log: log.clone(),
             hot: Hot::with_weighter((hot_bytes / 2048) as usize, hot_bytes, ByBytes),
             rules,
+            changes: Changes::open(db)?,
             spare: Cell::default(),
         })
     }
@@ -158,6 +176,11 @@ impl Projection {
     /// Of partitions that the store has not met before.
     pub fn begin(&mut self, new: Next) {
         self.next.extend(new);
+    }
+
+    /// How many changes of operations streams may resume behind.
+    pub fn keep_changes(&mut self, window: u64) {
+        self.changes.set_window(window);
     }
 
     pub fn rules(&self) -> &Rules {
@@ -206,11 +229,15 @@ impl Projection {
                 meta::put_next(&mut batch, partition, offset);
             }
         }
+        let ids = snapshots.iter().map(|(id, _)| &**id);
+        let changed = (&self.anchors, &anchors);
+        let change = self.changes.put(db, changed, ids, &mut batch)?;
         Ok(Prepared {
             batch,
             next,
             anchors,
             snapshots,
+            change,
             tally,
         })
     }
@@ -225,10 +252,12 @@ impl Projection {
         self.anchors = prepared.anchors;
         self.next = prepared.next;
         self.spare.set(prepared.batch);
+        let mut tally = prepared.tally;
+        tally.change = self.changes.written(prepared.change);
         for (id, row) in prepared.snapshots {
             self.hot.insert(id, row);
         }
-        Ok(prepared.tally)
+        Ok(tally)
     }
 
     /// The last record of each partition behind the cut, and where to go on.
@@ -378,6 +407,7 @@ pub struct Prepared {
     next: Next,
     anchors: Anchors,
     snapshots: Snapshots,
+    change: Pending,
     tally: Tally,
 }
 
@@ -428,4 +458,25 @@ pub fn count_anomalies(db: &dyn Db) -> store::Result<BTreeMap<&'static str, i64>
         )
     })?;
     Ok(tally.anomalies)
+}
+
+/// How many documents have each status, counted from the store.
+pub fn count_statuses(db: &dyn Db) -> store::Result<StatusCounts> {
+    let mut counts = StatusCounts::default();
+    store::view(db, |view| {
+        for status in Status::ALL {
+            let range = keys::of_status(status);
+            view.scan(
+                Family::ByStatus,
+                &range.start..&range.end,
+                Direction::Forward,
+                &mut |_, _| {
+                    counts[status as usize] += 1;
+                    ControlFlow::Continue(())
+                },
+            )?;
+        }
+        Ok(())
+    })?;
+    Ok(counts)
 }

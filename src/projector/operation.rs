@@ -173,6 +173,7 @@ fn put_effects(
 ) {
     if before.listed != after.listed {
         move_in_lists(operation_id, before.listed, after.listed, batch);
+        tally.listed(before.listed, after.listed);
     }
     if before.due != after.due {
         match &after.due {

@@ -1,7 +1,7 @@
 //! The projector's thread: takes a cut, applies it until that works, publishes
 //! the position, and so on until it is told to stop or finds a reason to halt.
 
-use super::cut::{Cut, Projection, Tally, count_anomalies};
+use super::cut::{Cut, Projection, Tally, count_anomalies, count_statuses};
 use super::halt::{Halt, OpenError};
 use super::intake::{Intake, Stretch};
 use super::meta;
@@ -23,6 +23,8 @@ pub struct Settings {
     /// The longest pause between two tries of what does not work at present.
     pub retry_max: Duration,
     pub rules: Rules,
+    /// How many changes of operations streams may resume behind.
+    pub change_window: u64,
     /// How often the log is compared with what was applied of it while nothing is
     /// amiss; `None` for a log that nobody else can touch.
     pub check_every: Option<Duration>,
@@ -161,10 +163,15 @@ impl Worker {
     fn open(&mut self) -> Result<Projection, OpenError> {
         let log = self.log.identify()?;
         let Settings {
-            hot_bytes, rules, ..
+            hot_bytes,
+            rules,
+            change_window,
+            ..
         } = self.settings;
-        let projection = Projection::open(&*self.db, &log, hot_bytes, rules)?;
+        let mut projection = Projection::open(&*self.db, &log, hot_bytes, rules)?;
+        projection.keep_changes(change_window);
         self.watch.anomalies(&count_anomalies(&*self.db)?);
+        self.progress.set_counts(count_statuses(&*self.db)?);
         Ok(projection)
     }
 
@@ -199,8 +206,11 @@ impl Worker {
                 continue;
             };
             *backoff = self.backoff();
-            if self.apply(projection, stretch)? {
+            if let Some(tally) = self.apply(projection, stretch)? {
                 self.publish(projection, &watchdog);
+                if let Some(change) = tally.change {
+                    self.progress.watchers.tell(change);
+                }
             }
         }
         Ok(())
@@ -233,8 +243,12 @@ impl Worker {
         self.log.note_applied(&projection.positions());
     }
 
-    /// Until it is written; false if told to stop meanwhile.
-    fn apply(&mut self, projection: &mut Projection, stretch: Stretch) -> Result<bool, OpenError> {
+    /// Until it is written; `None` if told to stop meanwhile.
+    fn apply(
+        &mut self,
+        projection: &mut Projection,
+        stretch: Stretch,
+    ) -> Result<Option<Tally>, OpenError> {
         let started = Instant::now();
         let mut confirmation = Some(stretch.confirmation);
         let mut backoff = self.backoff();
@@ -242,18 +256,19 @@ impl Worker {
             match self.try_apply(projection, &stretch.cut, &mut confirmation) {
                 Ok(tally) => {
                     self.progress.set_doing(Doing::Running);
+                    self.progress.count(&tally.statuses);
                     let took = Took {
                         read: stretch.took,
                         apply: started.elapsed(),
                     };
                     self.watch.applied(stretch.cut.records(), &tally, took);
-                    return Ok(true);
+                    return Ok(Some(tally));
                 }
                 Err(OpenError::Store(error)) => self.wait_for_store(error, &mut backoff)?,
                 Err(other @ (OpenError::Halt(_) | OpenError::Log(_))) => return Err(other),
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Folds while the log is asked whether it still is the same, and writes only

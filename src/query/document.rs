@@ -1,9 +1,11 @@
 //! The operation document as bytes.
 
+use super::filter::Filter;
 use super::operation::with_operation;
-use crate::domain::{Operation, document};
-use crate::store::{self, Db, Family, Result, keys};
+use crate::domain::{Document, Operation, document};
+use crate::store::{self, Cached, Db, Family, Result, keys};
 use crate::wire::document::{Bodies, render};
+use crate::wire::snapshot_v1;
 use crate::wire::time::TimeStyle;
 
 pub fn read(db: &dyn Db, operation_id: &str, times: &TimeStyle) -> Result<Option<Vec<u8>>> {
@@ -17,6 +19,68 @@ pub fn read(db: &dyn Db, operation_id: &str, times: &TimeStyle) -> Result<Option
     })
 }
 
+/// How an operation stands, for one who is told of states.
+#[derive(Debug, PartialEq)]
+pub enum Current {
+    Shown {
+        document: Vec<u8>,
+        has_ended: bool,
+    },
+    /// It has a document, and the filter leaves it out.
+    LeftOut,
+    /// Its creation has not arrived.
+    NoDocument,
+    /// There is nothing of it, or no more.
+    Gone,
+}
+
+impl Current {
+    fn of(operation_id: &str, op: &Operation, filter: &Filter, times: &TimeStyle) -> Current {
+        match document(operation_id, op) {
+            None => Current::NoDocument,
+            Some(document) if !filter.matches(&document) => Current::LeftOut,
+            Some(document) => Current::Shown {
+                has_ended: document.status.has_ended(),
+                document: rendered(&document, Bodies::Shown, times),
+            },
+        }
+    }
+}
+
+/// From memory alone; `None` if [`current`] has to be asked, on a thread that may wait.
+pub fn current_cached(
+    db: &dyn Db,
+    operation_id: &str,
+    filter: &Filter,
+    times: &TimeStyle,
+) -> Result<Option<Current>> {
+    let row = match db.get_cached(Family::State, &keys::operation(operation_id))? {
+        Cached::Unknown => return Ok(None),
+        Cached::Known(None) => return Ok(Some(Current::Gone)),
+        Cached::Known(Some(row)) => row,
+    };
+    Ok(match snapshot_v1::decode(&row) {
+        Ok((op, None)) => Some(Current::of(operation_id, &op, filter, times)),
+        Ok((_, Some(_))) | Err(_) => None,
+    })
+}
+
+pub fn current(
+    db: &dyn Db,
+    operation_id: &str,
+    filter: &Filter,
+    times: &TimeStyle,
+) -> Result<Current> {
+    store::view(db, |view| {
+        let Some(row) = view.get(Family::State, &keys::operation(operation_id))? else {
+            return Ok(Current::Gone);
+        };
+        with_operation(view, operation_id, &row, |op| {
+            Current::of(operation_id, op, filter, times)
+        })
+    })
+}
+
 /// `None` while the operation has no document.
 pub fn bytes(
     operation_id: &str,
@@ -25,7 +89,11 @@ pub fn bytes(
     times: &TimeStyle,
 ) -> Option<Vec<u8>> {
     let document = document(operation_id, op)?;
+    Some(rendered(&document, bodies, times))
+}
+
+fn rendered(document: &Document, bodies: Bodies, times: &TimeStyle) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
-    render(&document, bodies, times, &mut out);
-    Some(out)
+    render(document, bodies, times, &mut out);
+    out
 }

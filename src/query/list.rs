@@ -3,9 +3,11 @@
 
 use super::Emit;
 use super::document::bytes;
+use super::filter::Filter;
 use super::operation::with_operation;
+use crate::domain::document;
 use crate::store::{self, Db, Direction, Family, Result, View, keys};
-use crate::wire::document::{Bodies, text};
+use crate::wire::document::{Bodies, render, text};
 use crate::wire::time::TimeStyle;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -100,6 +102,69 @@ pub fn stream(
             let _ = (list.emit)(&list.out);
         }
         Ok(())
+    })
+}
+
+/// Documents with their bodies, a page at a time. Each page is from a point of its own.
+#[derive(Debug, Default)]
+pub struct Documents {
+    /// By operation id.
+    pub documents: Vec<(String, Vec<u8>)>,
+    /// Behind what the next page begins; `None` after the last.
+    pub next: Option<Vec<u8>>,
+}
+
+/// Looks at `rows` operations, the newest first, behind the key that the last page ended
+/// with (nothing for the first).
+pub fn documents(
+    db: &dyn Db,
+    filter: &Filter,
+    times: &TimeStyle,
+    defects: &Defects,
+    after: &[u8],
+    rows: usize,
+) -> Result<Documents> {
+    store::view(db, |view| {
+        let mut page = Documents::default();
+        let mut ids = Vec::with_capacity(rows);
+        let end = match after {
+            [] => keys::ALL.end,
+            after => after,
+        };
+        view.scan(
+            Family::ByTime,
+            &[]..end,
+            Direction::Backward,
+            &mut |key, _| {
+                ids.extend(keys::operation_of_by_time(key).map(str::to_owned));
+                if ids.len() < rows {
+                    return ControlFlow::Continue(());
+                }
+                page.next = Some(key.to_vec());
+                ControlFlow::Break(())
+            },
+        )?;
+        let keys: Vec<_> = ids.iter().map(|id| keys::operation(id)).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
+        let states = view.multi_get(Family::State, &keys)?;
+        for (id, row) in ids.into_iter().zip(states) {
+            let row = row.unwrap_or_default();
+            let shown = with_operation(view, &id, &row, |op| {
+                let document = document(&id, op)?;
+                Some(filter.matches(&document).then(|| {
+                    let mut out = Vec::with_capacity(1024);
+                    render(&document, Bodies::Shown, times, &mut out);
+                    out
+                }))
+            });
+            match shown {
+                Ok(Some(Some(document))) => page.documents.push((id, document)),
+                Ok(Some(None)) => {}
+                Ok(None) | Err(store::Error::Corrupt(_)) => defects.add(&id),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(page)
     })
 }
 

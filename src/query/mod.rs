@@ -2,13 +2,16 @@
 //! store, none through the projector.
 
 pub mod at_hand;
+pub mod changes;
 pub mod dead_letters;
 pub mod document;
+pub mod filter;
 pub mod history;
 pub mod list;
 pub mod operation;
 pub mod progress;
 pub mod records;
+pub mod watch;
 
 /// What a streaming read does with each piece of its answer: `Break` ends it,
 /// because the client has gone.

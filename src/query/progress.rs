@@ -1,10 +1,13 @@
 //! How far the store is, for everyone who reads: the applied positions, what the
 //! projector is doing, and waiting for a position without polling.
 
+use super::watch::Watchers;
+use crate::domain::Status;
 use crate::wire::position::{Positions, Token};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -34,9 +37,16 @@ pub enum Doing {
     Stopped,
 }
 
+/// Documents by status, in the order of `Status::ALL`; or by how many there are more.
+pub type StatusCounts = [i64; Status::ALL.len()];
+
 pub struct Progress {
     applied: watch::Sender<Arc<Applied>>,
     doing: watch::Sender<Doing>,
+    /// Negative until they have been counted.
+    counts: [AtomicI64; Status::ALL.len()],
+    /// Told of every change behind the position that it belongs to.
+    pub watchers: Arc<Watchers>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -55,6 +65,8 @@ impl Progress {
         Progress {
             applied: watch::Sender::new(applied),
             doing: watch::Sender::new(Doing::Starting),
+            counts: std::array::from_fn(|_| AtomicI64::new(-1)),
+            watchers: Arc::default(),
         }
     }
 
@@ -80,6 +92,27 @@ impl Progress {
             *before = doing;
             changed
         });
+    }
+
+    pub fn set_counts(&self, counts: StatusCounts) {
+        for (held, count) in self.counts.iter().zip(counts) {
+            held.store(count, Ordering::Relaxed);
+        }
+    }
+
+    pub fn count(&self, changes: &StatusCounts) {
+        for (held, change) in self.counts.iter().zip(changes) {
+            held.fetch_add(*change, Ordering::Relaxed);
+        }
+    }
+
+    /// How many documents have each status; `None` until they have been counted.
+    pub fn counts(&self) -> Option<[u64; Status::ALL.len()]> {
+        let mut counts = [0; Status::ALL.len()];
+        for (count, held) in counts.iter_mut().zip(&self.counts) {
+            *count = u64::try_from(held.load(Ordering::Relaxed)).ok()?;
+        }
+        Some(counts)
     }
 
     /// Returns once the store holds all that the token names.

@@ -11,6 +11,7 @@
 //! | `dead_letter` | position | `record_v1` dead letter |
 //! | `dead_letter_due` | position | why it was refused; nothing if not yet sent |
 //! | `anomaly` | shard, operation | one byte, a bit for each |
+//! | `change` | count of the changes before | `change_v1` |
 //! | `meta` | text | see `projector::meta` |
 //! | `log` | position of the first record | `record_v1` block |
 //!
@@ -121,17 +122,35 @@ pub fn operation_of_by_time(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key.get(12..)?).ok()
 }
 
-pub fn by_status(status: Status, occurred: Timestamp, operation_id: &str) -> Vec<u8> {
-    let status = match status {
+fn status_byte(status: Status) -> u8 {
+    match status {
         Status::Unexecuted => 1,
         Status::Executing => 2,
         Status::Completed => 3,
         Status::Failed => 4,
         Status::Canceled => 5,
-    };
-    let mut key = vec![status];
+    }
+}
+
+/// All rows of `by_status` with one status.
+pub fn of_status(status: Status) -> Range<Vec<u8>> {
+    let status = status_byte(status);
+    vec![status]..vec![status + 1]
+}
+
+pub fn by_status(status: Status, occurred: Timestamp, operation_id: &str) -> Vec<u8> {
+    let mut key = vec![status_byte(status)];
     key.append(&mut by_time(occurred, operation_id));
     key
+}
+
+/// Eight bytes; fewer changes than 2^56 will ever be, so none begins with 0xFF.
+pub fn change(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+pub fn change_of(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.try_into().ok()?))
 }
 
 /// `dead_letter` and `log`.

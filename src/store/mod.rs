@@ -29,6 +29,8 @@ pub enum Family {
     DeadLetterDue,
     /// Operations whose events contradict each other.
     Anomaly,
+    /// Which operations each of the last cuts changed.
+    Change,
     /// Positions, versions, the identity of the log.
     Meta,
     /// The embedded log's records, in a database of its own.
@@ -47,6 +49,7 @@ impl Family {
         Family::DeadLetter,
         Family::DeadLetterDue,
         Family::Anomaly,
+        Family::Change,
         Family::Meta,
     ];
     /// What the embedded log consists of.
@@ -63,6 +66,7 @@ impl Family {
             Family::DeadLetter => "dead_letter",
             Family::DeadLetterDue => "dead_letter_due",
             Family::Anomaly => "anomaly",
+            Family::Change => "change",
             Family::Meta => "meta",
             Family::Log => "log",
         }

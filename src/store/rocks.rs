@@ -215,6 +215,7 @@ fn family_options(family: Family, cache: &Cache) -> Options {
         | Family::DeadLetter
         | Family::DeadLetterDue
         | Family::Anomaly
+        | Family::Change
         | Family::Meta => table.set_block_size(16 << 10),
     }
     options.set_block_based_table_factory(&table);

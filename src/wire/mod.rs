@@ -3,6 +3,7 @@
 
 pub mod anchor;
 pub mod block_v2;
+pub mod change_v1;
 pub mod cloudevent;
 pub mod document;
 pub mod error_sheet;

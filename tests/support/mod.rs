@@ -11,6 +11,7 @@ pub mod rows;
 pub mod schemas;
 pub mod server;
 pub mod small_disk;
+pub mod sse;
 pub mod stories;
 
 /// `make soak`: the same tests with long counts.

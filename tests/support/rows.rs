@@ -11,6 +11,10 @@ pub type Row = (Family, Vec<u8>, Vec<u8>);
 pub fn one_by_one(rows: Vec<Row>) -> Vec<Row> {
     let mut all = Vec::new();
     for (family, key, value) in rows {
+        // What one cut changed is told cut by cut.
+        if family == Family::Change {
+            continue;
+        }
         if family != Family::History {
             all.push((family, key, value));
             continue;

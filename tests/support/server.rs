@@ -81,10 +81,25 @@ impl Server {
         Server::spawn(binary, data, settings)
     }
 
+    /// Once more at the address of one that has ended.
+    pub fn at(data: &Path, address: SocketAddr) -> Server {
+        let binary = Command::new(env!("CARGO_BIN_EXE_opledger"));
+        Server::spawn_at(binary, data, &[], address)
+    }
+
     /// Runs the binary by way of another command, such as a tracer.
-    pub fn spawn(mut command: Command, data: &Path, settings: Settings) -> Server {
+    pub fn spawn(command: Command, data: &Path, settings: Settings) -> Server {
+        Server::spawn_at(command, data, settings, ([127, 0, 0, 1], 0).into())
+    }
+
+    fn spawn_at(
+        mut command: Command,
+        data: &Path,
+        settings: Settings,
+        listen: SocketAddr,
+    ) -> Server {
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--listen", &listen.to_string(), "--data"])
             .arg(data);
         command
             .env("OPLEDGER_TELEMETRY__LOG", "warn")

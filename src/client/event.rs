@@ -1,0 +1,47 @@
+//! An event to publish. It has its id from the beginning, so that sending it again is
+//! harmless.
+
+use serde_json::{Value, json};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event(Value);
+
+impl Event {
+    /// Happens now. `kind` is the type without its prefix and version, such as
+    /// `cluster.request_sent`; `source` names who speaks, as a URI reference.
+    pub fn new(source: &str, operation_id: &str, kind: &str, data: Value) -> Event {
+        Event(json!({
+            "specversion": "1.0",
+            "id": uuid::Uuid::now_v7().to_string(),
+            "source": source,
+            "type": format!("opledger.{kind}.v1"),
+            "subject": operation_id,
+            "time": chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true),
+            "datacontenttype": "application/json",
+            "data": data,
+        }))
+    }
+
+    /// An id of the program's own: the same event made anew is the same to the ledger,
+    /// if its time is the same, too.
+    pub fn id(mut self, id: &str) -> Event {
+        self.0["id"] = json!(id);
+        self
+    }
+
+    /// RFC 3339.
+    pub fn time(mut self, time: &str) -> Event {
+        self.0["time"] = json!(time);
+        self
+    }
+
+    /// Whatever else travels along, such as `traceparent`.
+    pub fn extension(mut self, name: &str, value: &str) -> Event {
+        self.0[name] = json!(value);
+        self
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.0.to_string().into_bytes()
+    }
+}

@@ -1,0 +1,109 @@
+//! The list of operations, followed from page to page.
+
+use super::http::Http;
+use super::{Document, Error, Status};
+use futures_util::Stream;
+use reqwest::Url;
+use reqwest::header::LINK;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::collections::VecDeque;
+
+/// Which operations a list or a stream is about; what is not said does not matter.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub statuses: Vec<Status>,
+    /// RFC 3339.
+    pub occurred_from: Option<String>,
+    pub occurred_to: Option<String>,
+    pub cluster_id: Option<String>,
+    pub method: Option<String>,
+    pub uri_prefix: Option<String>,
+    pub rollback_result: Option<String>,
+}
+
+impl Filter {
+    pub(super) fn query(&self) -> Vec<(&'static str, String)> {
+        let statuses = self.statuses.iter();
+        let mut query: Vec<_> = statuses
+            .map(|status| ("status", status.as_str().to_owned()))
+            .collect();
+        for (name, value) in [
+            ("occurred_from", &self.occurred_from),
+            ("occurred_to", &self.occurred_to),
+            ("cluster_id", &self.cluster_id),
+            ("method", &self.method),
+            ("uri_prefix", &self.uri_prefix),
+            ("rollback_result", &self.rollback_result),
+        ] {
+            query.extend(value.clone().map(|value| (name, value)));
+        }
+        query
+    }
+}
+
+/// Documents without their bodies, the newest first. All pages are read from one state.
+pub struct List {
+    http: Http,
+    next: Option<Url>,
+    page: VecDeque<Document>,
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    operations: Vec<&'a RawValue>,
+}
+
+impl List {
+    pub(super) fn new(http: Http, filter: Filter) -> List {
+        let mut query = filter.query();
+        query.push(("format", "detail-list".to_owned()));
+        query.push(("limit", "500".to_owned()));
+        let next = Some(http.url(&["v1", "operations"], &query));
+        List {
+            http,
+            next,
+            page: VecDeque::new(),
+        }
+    }
+
+    /// `None` at the end. [`Error::Gone`] where the state is no longer kept: begin again.
+    pub async fn next(&mut self) -> Result<Option<Document>, Error> {
+        while self.page.is_empty() {
+            let Some(url) = self.next.take() else {
+                return Ok(None);
+            };
+            let ask = || async {
+                let answer = self.http.send(self.http.get(url.clone())).await?;
+                let link = answer.headers().get(LINK).cloned();
+                Ok((link, self.http.body(answer).await?))
+            };
+            let (link, body) = match self.http.retrying(ask).await {
+                Ok(page) => page,
+                Err(error) => {
+                    // So that the same page can be asked for once more.
+                    self.next = Some(url);
+                    return Err(error);
+                }
+            };
+            let what = |error| Error::Unexpected(format!("not a list: {error}"));
+            let page: Page = serde_json::from_slice(&body).map_err(what)?;
+            let documents = page.operations.iter();
+            let documents = documents.map(|raw| Document::read(raw.get().as_bytes()));
+            self.page = documents.collect::<Result<_, _>>()?;
+            let link = link.as_ref().and_then(|link| link.to_str().ok());
+            let target = link.and_then(|link| link.strip_prefix('<')?.split_once('>'));
+            self.next = target
+                .map(|(target, _)| self.http.linked(target))
+                .transpose()?;
+        }
+        Ok(self.page.pop_front())
+    }
+
+    pub fn into_stream(self) -> impl Stream<Item = Result<Document, Error>> {
+        futures_util::stream::try_unfold(self, |mut list| async {
+            Ok(list.next().await?.map(|document| (document, list)))
+        })
+    }
+}

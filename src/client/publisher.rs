@@ -1,0 +1,136 @@
+//! Publishing from many tasks at once. While one request is under way the events of
+//! the others wait, and go together in the next: one publish alone waits for nobody,
+//! a thousand share a few requests.
+
+use super::http::{Http, POSITION};
+use super::{Error, Event};
+use reqwest::header::CONTENT_TYPE;
+use serde::Deserialize;
+use tokio::sync::{mpsc, oneshot};
+
+/// Events that wait, beyond those of the request under way; then `publish` waits.
+const WAITING: usize = 4096;
+const BATCH_EVENTS: usize = 500;
+const BATCH_BYTES: usize = 1 << 20;
+
+/// That an event is durable, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Partition and offset.
+    pub position: String,
+    /// `Ledger-Position`: what a read has to hold to show it.
+    pub token: String,
+}
+
+struct Waiting {
+    event: Vec<u8>,
+    told: oneshot::Sender<Result<Receipt, Error>>,
+}
+
+/// Cheap to clone. What waits is sent even when all of them are dropped, as long as the
+/// runtime goes on.
+#[derive(Clone)]
+pub struct Publisher {
+    waiting: mpsc::Sender<Waiting>,
+}
+
+#[derive(Deserialize)]
+struct Accepted {
+    positions: Vec<String>,
+}
+
+impl Publisher {
+    pub(super) fn start(http: Http) -> Publisher {
+        let (waiting, mut received) = mpsc::channel::<Waiting>(WAITING);
+        tokio::spawn(async move {
+            let mut batch = Vec::new();
+            while received.recv_many(&mut batch, BATCH_EVENTS).await > 0 {
+                while !batch.is_empty() {
+                    let rest = batch.split_off(fitting(&batch));
+                    send(&http, std::mem::replace(&mut batch, rest)).await;
+                }
+            }
+        });
+        Publisher { waiting }
+    }
+
+    /// Returns when the event is durable. After an error that is transient, or where the
+    /// call was dropped, it may be: publishing the same event again is harmless.
+    pub async fn publish(&self, event: Event) -> Result<Receipt, Error> {
+        let (told, result) = oneshot::channel();
+        let event = event.bytes();
+        let gone = || Error::Unexpected("the publisher's runtime has ended".into());
+        let waiting = Waiting { event, told };
+        self.waiting.send(waiting).await.map_err(|_| gone())?;
+        result.await.map_err(|_| gone())?
+    }
+}
+
+/// How many of the first fit into one request: one at least.
+fn fitting(batch: &[Waiting]) -> usize {
+    let mut bytes = 0;
+    let fits = |waiting: &&Waiting| {
+        bytes += waiting.event.len();
+        bytes <= BATCH_BYTES
+    };
+    batch.iter().take_while(fits).count().max(1)
+}
+
+async fn send(http: &Http, batch: Vec<Waiting>) {
+    match post(http, &batch).await {
+        Ok(receipts) => {
+            for (waiting, receipt) in batch.into_iter().zip(receipts) {
+                // Whoever has gone need not be told.
+                let _ = waiting.told.send(Ok(receipt));
+            }
+        }
+        // One of them is wrong, and nothing was stored: each for itself.
+        Err(Error::Refused { .. }) if batch.len() > 1 => {
+            for waiting in batch {
+                let one = [waiting];
+                let mut outcome = post(http, &one).await;
+                let [waiting] = one;
+                let receipt = outcome.as_mut().map(|receipts| receipts.swap_remove(0));
+                let _ = waiting.told.send(receipt.map_err(|error| error.clone()));
+            }
+        }
+        Err(error) => {
+            for waiting in batch {
+                let _ = waiting.told.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+async fn post(http: &Http, batch: &[Waiting]) -> Result<Vec<Receipt>, Error> {
+    let mut body = vec![b'['];
+    for (n, waiting) in batch.iter().enumerate() {
+        if n > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(&waiting.event);
+    }
+    body.push(b']');
+    let attempt = || async {
+        let request = http.post(http.url(&["v1", "events"], &[]));
+        let request = request.header(CONTENT_TYPE, "application/cloudevents-batch+json");
+        let answer = http.send(request.body(body.clone())).await?;
+        let token = answer
+            .headers()
+            .get(POSITION)
+            .and_then(|value| value.to_str().ok());
+        let token = token.unwrap_or_default().to_owned();
+        Ok((token, http.body(answer).await?))
+    };
+    let (token, answer) = http.retrying(attempt).await?;
+    let accepted: Accepted = serde_json::from_slice(&answer)
+        .map_err(|error| Error::Unexpected(format!("not the answer to a publish: {error}")))?;
+    if accepted.positions.len() != batch.len() {
+        return Err(Error::Unexpected("not as many positions as events".into()));
+    }
+    let receipts = accepted.positions.into_iter().map(|position| Receipt {
+        position,
+        token: token.clone(),
+    });
+    Ok(receipts.collect())
+}

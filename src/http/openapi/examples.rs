@@ -1,0 +1,72 @@
+//! Examples out of a story of `demo/`: its events, and the answers that follow from
+//! them by the fold itself.
+
+use crate::domain::Operation;
+use crate::query::document::bytes;
+use crate::wire::cloudevent::decode_structured;
+use crate::wire::document::Bodies;
+use crate::wire::time::TimeStyle;
+use std::fmt::Write;
+
+const STORIES: &str = include_str!("../../../demo/stories.events.jsonl");
+/// Two clusters, one of which refuses; the other is rolled back.
+pub const OPERATION: &str = "0001561626000500";
+
+fn story() -> impl Iterator<Item = &'static str> {
+    let subject = format!("\"subject\": \"{OPERATION}\"");
+    STORIES.lines().filter(move |line| line.contains(&subject))
+}
+
+fn document(bodies: Bodies) -> String {
+    let mut operation = Operation::default();
+    for line in story() {
+        operation.absorb(decode_structured(line.as_bytes()).expect("a story has events"));
+    }
+    let document = bytes(OPERATION, &operation, bodies, &TimeStyle::default());
+    let document = document.expect("a story begins with its creation");
+    String::from_utf8(document).expect("JSON is UTF-8")
+}
+
+fn history() -> String {
+    let mut text = String::from("{\"events\":[");
+    for (n, event) in story().enumerate() {
+        let comma = if n == 0 { "" } else { "," };
+        let offset = 1042 + n;
+        write!(
+            text,
+            "{comma}{{\"position\":\"3:{offset}\",\"arrived\":\"2019-06-27T08:30:02.000Z\",\"event\":{event}}}"
+        )
+        .expect("memory takes it");
+    }
+    text + "]}"
+}
+
+/// By the name of a schema, as JSON with its members in the order of the ledger.
+pub fn of(schema: &str) -> Option<String> {
+    Some(match schema {
+        "event" => story().next().expect("a story has events").to_owned(),
+        "events" => format!("[{}]", story().collect::<Vec<_>>().join(",")),
+        "operation-document" => document(Bodies::Shown),
+        "operation-list" => format!("{{\"operations\":[{}]}}", document(Bodies::LeftOut)),
+        "history" => history(),
+        "accepted" => r#"{"accepted":2,"positions":["3:1042","5:7"]}"#.to_owned(),
+        "dead-letters" => r#"{"dead_letters":[{"position":"3:1043","arrived":"2019-06-27T08:30:02.000Z","reason":"key_mismatch","detail":"key: must be the subject.","key":"another","headers":{},"value_base64":"e30="}]}"#.to_owned(),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn the_story_is_worth_showing() {
+        let events = of("events").unwrap();
+        let events: Vec<Value> = serde_json::from_str(&events).unwrap();
+        assert!(events.len() > 5, "{}", events.len());
+        let document: Value = serde_json::from_str(&document(Bodies::Shown)).unwrap();
+        assert_eq!(document["rollbacks"]["result"], "completed", "{document}");
+        assert_eq!(document["target_clusters"].as_array().unwrap().len(), 2);
+    }
+}

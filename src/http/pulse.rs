@@ -1,0 +1,169 @@
+//! What the projector is doing and how it fared in the last minutes, for the web
+//! page: a page that was just opened must show what led to what it shows.
+
+use super::error::{Detail, Refusal};
+use super::params::Params;
+use super::{App, admin, reading, stream};
+use crate::domain::Status;
+use crate::query::progress::Doing;
+use crate::wire::fault::{Fault, Rule};
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::Response;
+use serde::Serialize;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const EVERY: Duration = Duration::from_secs(2);
+/// Beyond it the numbers of JSON's readers are no longer exact.
+const LATEST: u64 = (1 << 53) - 1;
+/// Ten minutes.
+const KEPT: usize = 300;
+
+/// The last moments, the oldest first.
+#[derive(Default)]
+pub struct Pulse(Mutex<VecDeque<Moment>>);
+
+/// How far the log and the store were at one time. Rates are the differences.
+#[derive(Debug, Clone, Serialize)]
+struct Moment {
+    /// Milliseconds since 1970.
+    at: u64,
+    /// By partition, the offset that the log gives out next.
+    end: BTreeMap<u32, u64>,
+    /// By partition, the offset behind all that is applied.
+    next: BTreeMap<u32, u64>,
+}
+
+impl Pulse {
+    fn note(&self, moment: Moment) {
+        let mut moments = self.0.lock().expect("nothing panics while it holds these");
+        if moments.len() == KEPT {
+            moments.pop_front();
+        }
+        moments.push_back(moment);
+    }
+
+    fn since(&self, time: u64) -> Vec<Moment> {
+        let moments = self.0.lock().expect("nothing panics while it holds these");
+        let newer = moments.iter().filter(|moment| moment.at > time);
+        newer.cloned().collect()
+    }
+}
+
+/// Notes a moment every two seconds, until it is dropped.
+pub async fn beat(app: Arc<App>) {
+    let mut every = tokio::time::interval(EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        // While the log cannot be asked there is nothing to note: a gap in the plot.
+        if let Ok(lags) = admin::lags(&app) {
+            app.pulse.note(moment(&lags));
+        }
+    }
+}
+
+fn moment(lags: &[admin::Lag]) -> Moment {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Moment {
+        at: since.unwrap_or_default().as_millis() as u64,
+        // The end was seen a moment ago, and more may be applied by now.
+        end: lags
+            .iter()
+            .map(|lag| (lag.partition, lag.bounds.end.max(lag.next)))
+            .collect(),
+        next: lags.iter().map(|lag| (lag.partition, lag.next)).collect(),
+    }
+}
+
+#[derive(Serialize)]
+struct Projector {
+    version: &'static str,
+    log: Option<String>,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    /// Why it is not ready; empty if it is.
+    reasons: Vec<String>,
+    notes: Vec<String>,
+    /// By status; left out until they have been counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operations: Option<BTreeMap<&'static str, u64>>,
+    partitions: Vec<Partition>,
+    /// Seconds east of UTC of the times in documents.
+    time_offset: i32,
+    /// Milliseconds between two moments.
+    every: u64,
+    moments: Vec<Moment>,
+}
+
+#[derive(Serialize)]
+struct Partition {
+    partition: u32,
+    first: u64,
+    end: u64,
+    next: u64,
+    lag: u64,
+}
+
+/// Its parameters.
+pub(super) const SINCE: &[&str] = &["since"];
+
+/// The state of the projector, and the moments after `since`.
+pub async fn projector(State(app): State<Arc<App>>, uri: Uri) -> Response {
+    let answer = state(&app, &uri);
+    answer.unwrap_or_else(|refusal| {
+        reading::stamp_now(&app, refusal.into_response_with(Detail::Told))
+    })
+}
+
+fn state(app: &App, uri: &Uri) -> Result<Response, Refusal> {
+    let params = Params::parse(app, uri, SINCE)?;
+    let since = match params.get("since").map(str::parse) {
+        None => 0,
+        Some(Ok(since @ 0..=LATEST)) => since,
+        Some(Ok(_)) => return Err(Fault::new(Rule::Range, "since", "below 2^53.").into()),
+        Some(Err(_)) => {
+            let what = "milliseconds since 1970.";
+            return Err(Fault::new(Rule::Format, "since", what).into());
+        }
+    };
+    let (state, why) = match app.progress.doing() {
+        Doing::Starting => ("starting", None),
+        Doing::Running => ("running", None),
+        Doing::Waiting(why) => ("waiting", Some(why)),
+        Doing::Halted(why) => ("halted", Some(why)),
+        Doing::Stopped => ("stopped", None),
+    };
+    let names = Status::ALL.map(Status::as_str);
+    let counts = app.progress.counts();
+    // Where the log cannot be asked, `reasons` says so.
+    let lags = admin::lags(app).unwrap_or_default();
+    let shown = Projector {
+        version: env!("CARGO_PKG_VERSION"),
+        log: app.log.id().map(|log| log.to_string()),
+        state,
+        why,
+        reasons: admin::reasons(app),
+        notes: admin::notes(app),
+        operations: counts.map(|counts| names.into_iter().zip(counts).collect()),
+        partitions: lags.iter().map(partition).collect(),
+        time_offset: app.times.offset,
+        every: EVERY.as_millis() as u64,
+        moments: app.pulse.since(since),
+    };
+    let body = serde_json::to_vec(&shown).expect("writing to memory cannot fail");
+    Ok(reading::stamp_now(app, stream::json(body)))
+}
+
+fn partition(lag: &admin::Lag) -> Partition {
+    Partition {
+        partition: lag.partition,
+        first: lag.bounds.first,
+        end: lag.bounds.end.max(lag.next),
+        next: lag.next,
+        lag: lag.records(),
+    }
+}

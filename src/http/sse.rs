@@ -1,0 +1,160 @@
+//! Server-sent events: their text, and what all event streams have in common.
+
+use super::App;
+use super::error::Refusal;
+use axum::body::{Body, Bytes};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+
+pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// What is handed to the connection at once, about.
+pub const PIECE: usize = 32 << 10;
+/// A stream looks for changes no more often than this: what happens in between is seen
+/// together.
+pub const REST: Duration = Duration::from_millis(10);
+
+pub fn is_wanted(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter();
+    accepted
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|range| range.split(';').next())
+        .any(|range| range.trim().eq_ignore_ascii_case("text/event-stream"))
+}
+
+/// A share of the streams that there may be at once.
+pub fn admit(app: &App) -> Result<OwnedSemaphorePermit, Refusal> {
+    let permit = app.event_streams.clone().try_acquire_owned();
+    permit.map_err(|_| Refusal::Busy("too many event streams."))
+}
+
+/// Blocks of a stream, as they are sent.
+pub struct Blocks(Vec<u8>);
+
+impl Blocks {
+    pub fn new() -> Blocks {
+        Blocks(Vec::new())
+    }
+
+    /// What every stream begins with: how soon to connect again after it broke off. The
+    /// head of the answer goes out with it.
+    pub fn opening() -> Blocks {
+        Blocks(b"retry: 1000\n\n".to_vec())
+    }
+
+    /// `data` is JSON, which has no line ends. `id` is where to resume behind it.
+    pub fn event(&mut self, kind: &str, id: Option<&str>, data: &[u8]) {
+        self.line("event", kind.as_bytes());
+        if let Some(id) = id {
+            self.line("id", id.as_bytes());
+        }
+        self.line("data", data);
+        self.0.push(b'\n');
+    }
+
+    /// No event, only where to resume.
+    pub fn position(&mut self, id: &str) {
+        self.line("id", id.as_bytes());
+        self.0.push(b'\n');
+    }
+
+    pub fn keep_alive(&mut self) {
+        self.0.extend_from_slice(b": keep-alive\n\n");
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn into_bytes(self) -> Bytes {
+        self.0.into()
+    }
+
+    fn line(&mut self, field: &str, value: &[u8]) {
+        self.0.extend_from_slice(field.as_bytes());
+        self.0.extend_from_slice(b": ");
+        self.0.extend_from_slice(value);
+        self.0.push(b'\n');
+    }
+}
+
+/// The data of `left` and `removed`.
+pub fn named(operation_id: &str) -> Vec<u8> {
+    let mut data = b"{\"operation_id\":".to_vec();
+    crate::wire::document::text(operation_id, &mut data);
+    data.push(b'}');
+    data
+}
+
+/// What ended a wait.
+pub enum Woken {
+    Changed,
+    /// Nothing has been said for long.
+    Silent,
+    Stopping,
+}
+
+pub async fn wait(app: &App, changed: impl Future) -> Woken {
+    tokio::select! {
+        _ = changed => Woken::Changed,
+        () = tokio::time::sleep(app.config.streams.keep_alive) => Woken::Silent,
+        () = app.stopped() => Woken::Stopping,
+    }
+}
+
+/// What a stream is made of: the next piece, until there is none.
+pub trait Source: Send + 'static {
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Refusal>> + Send;
+}
+
+/// The stream as an answer. Pieces are made when the connection takes them, so a client
+/// that reads nothing costs what one piece costs. An error breaks it off: the client
+/// resumes.
+pub fn answer(source: impl Source) -> Response {
+    let opening = futures_util::stream::iter([Ok(Blocks::opening().into_bytes())]);
+    let pieces = futures_util::stream::unfold(source, |mut source| async {
+        match source.next().await {
+            Ok(Some(piece)) => Some((Ok(piece), source)),
+            Ok(None) => None,
+            Err(refusal) => {
+                tracing::warn!(?refusal, "an event stream is broken off");
+                Some((Err(std::io::Error::other("broken off")), source))
+            }
+        }
+    });
+    let body = futures_util::StreamExt::chain(opening, pieces);
+    let mut response = Body::from_stream(body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Proxies that gather answers would keep events back.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// Reads how an operation stands: at once if it is in memory.
+pub async fn current(
+    app: &Arc<App>,
+    operation_id: &str,
+    filter: &Arc<crate::query::filter::Filter>,
+) -> Result<crate::query::document::Current, Refusal> {
+    use crate::query::document;
+    if let Some(current) = document::current_cached(&*app.db, operation_id, filter, &app.times)? {
+        return Ok(current);
+    }
+    let (operation_id, filter) = (operation_id.to_owned(), filter.clone());
+    super::stream::blocking(app, move |app| {
+        document::current(&*app.db, &operation_id, &filter, &app.times)
+    })
+    .await
+}

@@ -1,0 +1,150 @@
+//! One operation as a stream of states, until it has ended.
+
+use super::error::Refusal;
+use super::params::Params;
+use super::sse::{self, Blocks, Source, Woken};
+use super::{App, reading, stream};
+use crate::query::changes::{self, Place, Since};
+use crate::query::document::Current;
+use crate::query::filter::Filter;
+use crate::query::watch::Watching;
+use crate::store;
+use crate::wire::event_v1::operation_id_fault;
+use crate::wire::position::{Positions, Token};
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use std::pin::pin;
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+pub async fn operation(
+    app: &Arc<App>,
+    operation_id: String,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
+    let params = Params::parse(app, uri, &["position"])?;
+    let last = reading::last_event_id(headers)?;
+    let token = match &last {
+        Some(last) => Some(last.clone()),
+        None => reading::token(headers, &params)?,
+    };
+    let reading = reading::begin(app, headers, token).await?;
+    if operation_id_fault(&operation_id).is_some() {
+        return Err(Refusal::NotFound);
+    }
+    let permit = sse::admit(app)?;
+    let mut watch = Watch {
+        watching: app.progress.watchers.watch(&operation_id),
+        app: app.clone(),
+        operation_id,
+        filter: Arc::default(),
+        shown: None,
+        is_over: false,
+        rest_until: Instant::now(),
+        _permit: permit,
+    };
+    if let Some(last) = last
+        && let Current::Shown {
+            document,
+            has_ended,
+        } = watch.current().await?
+        && has_not_changed(app, &watch.operation_id, last).await?
+    {
+        if has_ended {
+            // Nothing will come any more: an EventSource stops connecting at this.
+            return Ok(reading.stamp(StatusCode::NO_CONTENT.into_response()));
+        }
+        watch.shown = Some(digest(&document));
+    }
+    Ok(reading.stamp(sse::answer(watch)))
+}
+
+/// Whether the client has seen the last change, as far as changes are remembered.
+async fn has_not_changed(app: &Arc<App>, operation_id: &str, last: Token) -> Result<bool, Refusal> {
+    let operation_id = operation_id.to_owned();
+    stream::blocking(app, move |app| {
+        let applied = applied(app);
+        store::view(&*app.db, |view| {
+            match changes::find(view, &applied, &last.positions)? {
+                Place::BeforeWindow => Ok(false),
+                Place::At(place) => Ok(changes::since(view, place, &operation_id)? == Since::Same),
+            }
+        })
+    })
+    .await
+}
+
+fn applied(app: &App) -> Positions {
+    let token = app.progress.applied().token.clone();
+    token.map_or_else(Positions::new, |token| token.positions)
+}
+
+struct Watch {
+    app: Arc<App>,
+    operation_id: String,
+    watching: Watching,
+    filter: Arc<Filter>,
+    /// Digest of the document that the client has.
+    shown: Option<u128>,
+    is_over: bool,
+    rest_until: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+fn digest(document: &[u8]) -> u128 {
+    xxhash_rust::xxh3::xxh3_128(document)
+}
+
+impl Watch {
+    async fn current(&self) -> Result<Current, Refusal> {
+        sse::current(&self.app, &self.operation_id, &self.filter).await
+    }
+}
+
+impl Source for Watch {
+    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+        if self.is_over {
+            return Ok(None);
+        }
+        tokio::time::sleep_until(self.rest_until).await;
+        loop {
+            // Listening before reading: no change slips in between.
+            let mut changed = pin!(self.watching.changed());
+            changed.as_mut().enable();
+            let applied = self.app.progress.applied();
+            let id = std::str::from_utf8(&applied.text).expect("a token is ASCII");
+            let id = (!id.is_empty()).then_some(id);
+            let mut blocks = Blocks::new();
+            match self.current().await? {
+                Current::Shown {
+                    document,
+                    has_ended,
+                } => {
+                    let digest = digest(&document);
+                    if self.shown != Some(digest) {
+                        blocks.event("document", id, &document);
+                        self.shown = Some(digest);
+                        self.is_over = has_ended;
+                    }
+                }
+                Current::Gone if self.shown.is_some() => {
+                    blocks.event("removed", id, &sse::named(&self.operation_id));
+                    self.is_over = true;
+                }
+                Current::Gone | Current::NoDocument | Current::LeftOut => {}
+            }
+            if blocks.is_empty() {
+                match sse::wait(&self.app, changed).await {
+                    Woken::Changed => continue,
+                    Woken::Silent => blocks.keep_alive(),
+                    Woken::Stopping => return Ok(None),
+                }
+            }
+            self.rest_until = Instant::now() + sse::REST;
+            return Ok(Some(blocks.into_bytes()));
+        }
+    }
+}

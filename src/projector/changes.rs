@@ -1,0 +1,127 @@
+//! The index of changes: a row for each cut that says which operations it changed.
+//! Streams that resume read it. It reaches back over a bounded number of changes.
+
+use super::meta::Anchors;
+use crate::query::watch::Change;
+use crate::store::{self, Batch, Db, Direction, Family, keys};
+use crate::wire::change_v1::{self, Moved};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Unless it is told otherwise, as in a rebuild.
+const WINDOW: u64 = 200_000;
+
+/// Where the index is. A row's key counts the changes before it, so that the window is
+/// a range of keys.
+pub struct Changes {
+    /// The number of the next row.
+    next: u64,
+    /// Nothing is kept below.
+    trimmed: u64,
+    window: u64,
+}
+
+/// What is to be told of a cut once it is written.
+#[derive(Default)]
+pub struct Pending {
+    row: Option<Change>,
+    next: u64,
+    trimmed: u64,
+}
+
+impl Changes {
+    pub fn open(db: &dyn Db) -> store::Result<Changes> {
+        let (mut next, mut trimmed) = (0, 0);
+        store::view(db, |view| {
+            let ends = |direction, end: &mut u64| {
+                view.scan(Family::Change, keys::ALL, direction, &mut |key, row| {
+                    let count = change_v1::decode(row).map_or(0, |change| change.ids().count());
+                    let number = keys::change_of(key).unwrap_or(0);
+                    *end = match direction {
+                        Direction::Forward => number,
+                        Direction::Backward => number + (count as u64).max(1),
+                    };
+                    ControlFlow::Break(())
+                })
+            };
+            ends(Direction::Forward, &mut trimmed)?;
+            ends(Direction::Backward, &mut next)
+        })?;
+        Ok(Changes {
+            next,
+            trimmed,
+            window: WINDOW,
+        })
+    }
+
+    /// How many changes are kept at least.
+    pub fn set_window(&mut self, window: u64) {
+        self.window = window;
+    }
+
+    /// Adds the row of a cut to its batch. A cut that moved nothing has none.
+    pub fn put<'i>(
+        &self,
+        db: &dyn Db,
+        anchors: (&Anchors, &Anchors),
+        ids: impl ExactSizeIterator<Item = &'i str>,
+        batch: &mut Batch,
+    ) -> store::Result<Pending> {
+        let (before, after) = anchors;
+        let moved: Vec<Moved> = after
+            .iter()
+            .filter(|(partition, anchor)| before.get(partition) != Some(anchor))
+            .map(|(&partition, anchor)| Moved {
+                partition,
+                before: before.get(&partition).map(|anchor| anchor.offset),
+                after: anchor.offset,
+            })
+            .collect();
+        if moved.is_empty() {
+            return Ok(Pending {
+                row: None,
+                next: self.next,
+                trimmed: self.trimmed,
+            });
+        }
+        let count = (ids.len() as u64).max(1);
+        let row: Arc<[u8]> = change_v1::encode(&moved, ids).into();
+        batch.put(Family::Change, &keys::change(self.next), &row);
+        Ok(Pending {
+            row: Some(Change {
+                number: self.next,
+                row,
+            }),
+            next: self.next + count,
+            trimmed: self.trim(db, batch)?,
+        })
+    }
+
+    /// Now and then, so that it costs little: what is deleted is looked up first.
+    fn trim(&self, db: &dyn Db, batch: &mut Batch) -> store::Result<u64> {
+        let keep = self.next.saturating_sub(self.window);
+        if keep.saturating_sub(self.trimmed) <= self.window / 8 {
+            return Ok(self.trimmed);
+        }
+        let range = keys::change(self.trimmed)..keys::change(keep);
+        store::view(db, |view| {
+            view.scan(
+                Family::Change,
+                &range.start..&range.end,
+                Direction::Forward,
+                &mut |key, _| {
+                    batch.delete(Family::Change, key);
+                    ControlFlow::Continue(())
+                },
+            )
+        })?;
+        Ok(keep)
+    }
+
+    /// After the write.
+    pub fn written(&mut self, pending: Pending) -> Option<Change> {
+        self.next = pending.next;
+        self.trimmed = pending.trimmed;
+        pending.row
+    }
+}

@@ -1,0 +1,207 @@
+//! What has changed since a position: the index of changes, read from where a stream
+//! was. A place in it is an ordinal: how many changes came before. It lies in the row
+//! with the largest number that is not beyond it.
+
+use super::watch::Change;
+use crate::store::{self, Db, Direction, Error, Family, View, keys};
+use crate::wire::change_v1;
+use crate::wire::position::Positions;
+use std::collections::BTreeSet;
+use std::ops::{ControlFlow, Range};
+
+/// Where a position stands in the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The first change that the position does not hold. All before it are held.
+    At(u64),
+    /// Of the changes that it does not hold some are no longer remembered.
+    BeforeWindow,
+}
+
+/// `applied` was published before the view was opened.
+pub fn find(view: &dyn View, applied: &Positions, seen: &Positions) -> store::Result<Place> {
+    let held = |partition: u32, offset: Option<u64>| {
+        offset.is_none() || seen.get(&partition).copied() >= offset
+    };
+    // Partitions of which the position may lack something that came before the rows
+    // looked at so far.
+    let mut lacking: BTreeSet<u32> = applied
+        .iter()
+        .filter(|(partition, offset)| !held(**partition, Some(**offset)))
+        .map(|(partition, _)| *partition)
+        .collect();
+    let mut place = None;
+    each(view, keys::ALL, Direction::Backward, |number, change| {
+        let is_held = |m: &change_v1::Moved| held(m.partition, Some(m.after));
+        let end = number + count(&change);
+        if !change.moved.iter().all(is_held) {
+            place = Some(number);
+        } else if place.is_none() {
+            place = Some(end);
+        }
+        for moved in &change.moved {
+            if held(moved.partition, moved.before) {
+                lacking.remove(&moved.partition);
+            } else {
+                lacking.insert(moved.partition);
+            }
+        }
+        // What is newer than `applied` says nothing about partitions that it left alone.
+        let is_known = |m: &change_v1::Moved| applied.get(&m.partition) >= Some(&m.after);
+        match lacking.is_empty() && change.moved.iter().all(is_known) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    })?;
+    Ok(match lacking.is_empty() {
+        true => Place::At(place.unwrap_or(0)),
+        false => Place::BeforeWindow,
+    })
+}
+
+/// A stretch of changes from some ordinal on.
+#[derive(Debug, Default, PartialEq)]
+pub struct Stretch {
+    /// In the order of the changes, each once.
+    pub ids: Vec<Box<str>>,
+    /// The ordinal behind them.
+    pub next: u64,
+}
+
+/// Takes up to `limit` changes from `next` on, and moves `positions` along with the rows
+/// that are used up. `None` if they are not remembered. Nothing if there is none yet.
+pub fn take(
+    rows: &[Change],
+    next: u64,
+    limit: usize,
+    positions: &mut Positions,
+) -> store::Result<Option<Stretch>> {
+    let mut stretch = Stretch {
+        ids: Vec::new(),
+        next,
+    };
+    let mut known = hashbrown::HashSet::new();
+    for row in rows {
+        let change = decode(&row.row)?;
+        let end = row.number + count(&change);
+        if end <= stretch.next {
+            continue;
+        }
+        if row.number > stretch.next {
+            return Ok(None);
+        }
+        let skip = (stretch.next - row.number) as usize;
+        for id in change.ids().skip(skip) {
+            if known.len() >= limit {
+                return Ok(Some(stretch));
+            }
+            if known.insert(id) {
+                stretch.ids.push(id.into());
+            }
+            stretch.next += 1;
+        }
+        stretch.next = end;
+        change.advance(positions);
+        if known.len() >= limit {
+            break;
+        }
+    }
+    Ok(Some(stretch))
+}
+
+/// The rows from that with this ordinal on, as many as have `limit` changes. Those of the
+/// last moments are in memory: see `Watchers::recent_from`.
+pub fn rows_stored(db: &dyn Db, next: u64, limit: usize) -> store::Result<Vec<Change>> {
+    store::view(db, |view| rows_of(view, next, limit))
+}
+
+fn rows_of(view: &dyn View, next: u64, limit: usize) -> store::Result<Vec<Change>> {
+    let mut from = next;
+    let until = keys::change(next.saturating_add(1));
+    each(
+        view,
+        &[]..&until[..],
+        Direction::Backward,
+        |number, change| {
+            if number + count(&change) > next {
+                from = number;
+            }
+            ControlFlow::Break(())
+        },
+    )?;
+    let mut rows = Vec::new();
+    let from = keys::change(from);
+    view.scan(
+        Family::Change,
+        &from[..]..keys::ALL.end,
+        Direction::Forward,
+        &mut |key, row| {
+            let Some(number) = keys::change_of(key) else {
+                return ControlFlow::Continue(());
+            };
+            if number >= next.saturating_add(limit as u64) {
+                return ControlFlow::Break(());
+            }
+            let row = row.into();
+            rows.push(Change { number, row });
+            ControlFlow::Continue(())
+        },
+    )?;
+    Ok(rows)
+}
+
+/// What became of one operation since a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    Same,
+    Changed,
+}
+
+pub fn since(view: &dyn View, place: u64, operation_id: &str) -> store::Result<Since> {
+    let from = keys::change(place);
+    let mut since = Since::Same;
+    // A place that `find` gave is where a row begins.
+    let range = &from[..]..keys::ALL.end;
+    each(view, range, Direction::Forward, |_, change| {
+        if change.ids().any(|id| id == operation_id) {
+            since = Since::Changed;
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(since)
+}
+
+fn each(
+    view: &dyn View,
+    range: Range<&[u8]>,
+    direction: Direction,
+    mut visit: impl FnMut(u64, change_v1::Change) -> ControlFlow<()>,
+) -> store::Result<()> {
+    // Raised inside the visitor, which has no way to return it.
+    let mut outcome = Ok(());
+    view.scan(Family::Change, range, direction, &mut |key, row| {
+        let number = keys::change_of(key).ok_or_else(damaged);
+        match number.and_then(|number| Ok(visit(number, decode(row)?))) {
+            Ok(flow) => flow,
+            Err(error) => {
+                outcome = Err(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    outcome
+}
+
+/// A row without operations takes a number as well.
+fn count(change: &change_v1::Change) -> u64 {
+    (change.ids().count() as u64).max(1)
+}
+
+fn decode(row: &[u8]) -> store::Result<change_v1::Change<'_>> {
+    change_v1::decode(row).map_err(|_| damaged())
+}
+
+fn damaged() -> Error {
+    Error::Corrupt("the index of changes".into())
+}

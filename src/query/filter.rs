@@ -1,0 +1,64 @@
+//! Which operations a list or a stream is about.
+
+use crate::domain::{Document, Method, RollbackResult, Status, Timestamp};
+
+/// All that is given must hold. Of statuses one must.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Filter {
+    pub statuses: Vec<Status>,
+    /// At this time or later.
+    pub occurred_from: Option<Timestamp>,
+    /// Before this time.
+    pub occurred_to: Option<Timestamp>,
+    /// A request to this cluster is in the document, or a rollback of one.
+    pub cluster_id: Option<String>,
+    pub method: Option<Method>,
+    pub uri_prefix: Option<String>,
+    /// Operations without rollbacks have none of the results.
+    pub rollback_result: Option<RollbackResult>,
+}
+
+impl Filter {
+    /// Every operation that has a document.
+    pub fn is_everything(&self) -> bool {
+        *self == Filter::default()
+    }
+
+    pub fn matches(&self, document: &Document) -> bool {
+        self.has_time(document.occurred_time)
+            && self.has_status(document.status)
+            && self.method.is_none_or(|m| m == document.request.method)
+            && self.has_uri(&document.request.uri)
+            && self.has_rollbacks(document.rollbacks.as_ref().map(|r| r.result))
+            && self
+                .cluster_id
+                .as_ref()
+                .is_none_or(|id| clusters(document).any(|cluster| cluster == id))
+    }
+
+    pub fn has_time(&self, occurred: Timestamp) -> bool {
+        self.occurred_from.is_none_or(|from| occurred >= from)
+            && self.occurred_to.is_none_or(|to| occurred < to)
+    }
+
+    pub fn has_status(&self, status: Status) -> bool {
+        self.statuses.is_empty() || self.statuses.contains(&status)
+    }
+
+    fn has_uri(&self, uri: &str) -> bool {
+        let prefix = self.uri_prefix.as_ref();
+        prefix.is_none_or(|prefix| uri.starts_with(&**prefix))
+    }
+
+    pub fn has_rollbacks(&self, result: Option<RollbackResult>) -> bool {
+        self.rollback_result.is_none() || self.rollback_result == result
+    }
+}
+
+/// Of all requests that the document shows, with repeats.
+pub fn clusters<'d>(document: &'d Document) -> impl Iterator<Item = &'d str> {
+    let rollbacks = document.rollbacks.iter();
+    let rollbacks = rollbacks.flat_map(|rollbacks| &rollbacks.target_clusters);
+    let entries = document.target_clusters.iter().chain(rollbacks);
+    entries.map(|entry| entry.cluster_id)
+}

@@ -1,0 +1,232 @@
+//! Who waits for which operation, and the changes of the last moments. The projector
+//! tells what each cut changed, once it is written and its position is published; that
+//! wakes those who watch one of its operations, and those who watch all. Nobody is
+//! handed anything: who wakes up reads how things stand, so that one who is slow misses
+//! what lies between and costs nothing.
+
+use crate::wire::change_v1;
+use hashbrown::{DefaultHashBuilder, HashMap};
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::{Notify, watch};
+
+/// A stored row of the index of changes. Its number counts the changes before it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    pub number: u64,
+    pub row: Arc<[u8]>,
+}
+
+/// Locks, so that those who come and go do not wait for the projector.
+const SHARDS: usize = 64;
+/// What is remembered of the last changes, for those who watch all of them.
+const RECENT_BYTES: usize = 4 << 20;
+const RECENT_ROWS: usize = 4096;
+const RECENT_AT_ONCE: usize = 256;
+
+type Shard = HashMap<Box<str>, Arc<Notify>>;
+
+pub struct Watchers {
+    shards: [Mutex<Shard>; SHARDS],
+    hasher: DefaultHashBuilder,
+    /// Operations that somebody watches.
+    watched: AtomicUsize,
+    recent: Mutex<Recent>,
+    /// The number behind the last change.
+    head: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Recent {
+    rows: VecDeque<Change>,
+    bytes: usize,
+}
+
+impl Default for Watchers {
+    fn default() -> Watchers {
+        Watchers {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            hasher: DefaultHashBuilder::default(),
+            watched: AtomicUsize::new(0),
+            recent: Mutex::default(),
+            head: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Watchers {
+    /// Wakes whoever has to know of this change.
+    pub fn tell(&self, change: Change) {
+        let Ok(decoded) = change_v1::decode(&change.row) else {
+            return;
+        };
+        let mut count = 0;
+        if self.watched.load(Ordering::Relaxed) == 0 {
+            count = decoded.ids().count() as u64;
+        } else {
+            for id in decoded.ids() {
+                count += 1;
+                let shard = self.shard(id);
+                if let Some(notify) = shard.get(id) {
+                    notify.notify_waiters();
+                }
+            }
+        }
+        let head = change.number + count.max(1);
+        self.recent().push(change);
+        self.head.send_replace(head);
+    }
+
+    /// From now on `Watching` hears of this operation.
+    pub fn watch(self: &Arc<Watchers>, operation_id: &str) -> Watching {
+        let mut shard = self.shard(operation_id);
+        let notify = match shard.get(operation_id) {
+            Some(notify) => notify.clone(),
+            None => {
+                self.watched.fetch_add(1, Ordering::Relaxed);
+                let notify = Arc::<Notify>::default();
+                shard.insert(operation_id.into(), notify.clone());
+                notify
+            }
+        };
+        drop(shard);
+        Watching {
+            watchers: self.clone(),
+            operation_id: operation_id.into(),
+            notify,
+        }
+    }
+
+    /// Tells of every change that the number behind the last one is another.
+    pub fn watch_all(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
+    /// The remembered rows from that of this change on, a few at a time, if that is
+    /// still remembered.
+    pub fn recent_from(&self, change: u64) -> Option<Vec<Change>> {
+        let recent = self.recent();
+        let behind = recent.rows.partition_point(|row| row.number <= change);
+        let rows = recent.rows.range(behind.checked_sub(1)?..);
+        Some(rows.take(RECENT_AT_ONCE).cloned().collect())
+    }
+
+    pub fn watched(&self) -> usize {
+        self.watched.load(Ordering::Relaxed)
+    }
+
+    fn shard(&self, operation_id: &str) -> MutexGuard<'_, Shard> {
+        let shard = self.hasher.hash_one(operation_id) as usize % SHARDS;
+        self.shards[shard]
+            .lock()
+            .expect("nothing panics while it holds a shard")
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent
+            .lock()
+            .expect("nothing panics while it holds the recent changes")
+    }
+}
+
+impl Recent {
+    fn push(&mut self, change: Change) {
+        self.bytes += change.row.len();
+        self.rows.push_back(change);
+        while self.rows.len() > RECENT_ROWS || self.bytes > RECENT_BYTES {
+            match self.rows.pop_front() {
+                Some(forgotten) => self.bytes -= forgotten.row.len(),
+                None => break,
+            }
+        }
+    }
+}
+
+/// One who watches an operation. Arm it before reading how things stand, so that no
+/// change slips in between.
+pub struct Watching {
+    watchers: Arc<Watchers>,
+    operation_id: Box<str>,
+    notify: Arc<Notify>,
+}
+
+impl Watching {
+    pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.notify.notified()
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let mut shard = self.watchers.shard(&self.operation_id);
+        // The shard's own and this one's: nobody else can take one meanwhile.
+        if Arc::strong_count(&self.notify) <= 2 {
+            shard.remove(&self.operation_id);
+            self.watchers.watched.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::change_v1::{Moved, encode};
+
+    fn change(number: u64, ids: &[&str]) -> Change {
+        let moved = [Moved {
+            partition: 0,
+            before: number.checked_sub(1),
+            after: number,
+        }];
+        Change {
+            number,
+            row: encode(&moved, ids.iter().copied()).into(),
+        }
+    }
+
+    #[test]
+    fn who_watches_an_operation_hears_of_it_and_of_nothing_else() {
+        let watchers = Arc::new(Watchers::default());
+        let watching = watchers.watch("a");
+        let again = watchers.watch("a");
+        let other = watchers.watch("b");
+        let mut heard = [&watching, &again, &other].map(|w| Box::pin(w.changed()));
+        for heard in &mut heard {
+            heard.as_mut().enable();
+        }
+        watchers.tell(change(0, &["c", "a"]));
+        let woken = heard.map(|mut heard| heard.as_mut().enable());
+        assert_eq!(woken, [true, true, false]);
+        drop((watching, other));
+        assert_eq!(watchers.watched(), 1, "one still watches it");
+        drop(again);
+        assert_eq!(watchers.watched(), 0);
+    }
+
+    #[test]
+    fn what_is_remembered_is_whole_or_not_given() {
+        let watchers = Watchers::default();
+        watchers.tell(change(0, &["a", "b"]));
+        watchers.tell(change(2, &[]));
+        watchers.tell(change(3, &["a"]));
+        assert_eq!(*watchers.watch_all().borrow(), 4);
+        let numbers = |from| {
+            let rows = watchers.recent_from(from)?;
+            Some(rows.iter().map(|row| row.number).collect::<Vec<_>>())
+        };
+        assert_eq!(numbers(0), Some(vec![0, 2, 3]));
+        assert_eq!(
+            numbers(1),
+            Some(vec![0, 2, 3]),
+            "the second of the first row"
+        );
+        assert_eq!(numbers(2), Some(vec![2, 3]));
+        for number in 4..4 + RECENT_ROWS as u64 {
+            watchers.tell(change(number, &["a"]));
+        }
+        assert_eq!(numbers(3), None, "forgotten");
+        assert_eq!(numbers(4).unwrap().len(), RECENT_AT_ONCE);
+    }
+}

@@ -1,0 +1,100 @@
+//! Which operations one cut changed, and how far that moved each partition. Version 1:
+//! a version byte, the moves as postcard, then each id behind its length (two bytes).
+//! The same row is stored, kept in memory for a while, and told to those who watch.
+
+use super::snapshot_v1::Unreadable;
+use crate::wire::position::Positions;
+
+const VERSION: u8 = 1;
+
+/// What a cut did to the position of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Moved {
+    pub partition: u32,
+    /// `None` if nothing of it had been applied.
+    pub before: Option<u64>,
+    pub after: u64,
+}
+
+pub fn encode<'i>(moved: &[Moved], ids: impl Iterator<Item = &'i str>) -> Vec<u8> {
+    let mut row =
+        postcard::to_extend(moved, vec![VERSION]).expect("memory takes whatever postcard writes");
+    for id in ids {
+        let length = u16::try_from(id.len()).expect("an operation id has 256 bytes at most");
+        row.extend_from_slice(&length.to_be_bytes());
+        row.extend_from_slice(id.as_bytes());
+    }
+    row
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change<'r> {
+    pub moved: Vec<Moved>,
+    ids: &'r [u8],
+}
+
+pub fn decode(row: &[u8]) -> Result<Change<'_>, Unreadable> {
+    let rest = match row.split_first() {
+        Some((&VERSION, rest)) => rest,
+        Some((&other, _)) if other > VERSION => return Err(Unreadable::Version(other)),
+        _ => return Err(Unreadable::Damaged),
+    };
+    let (moved, ids) = postcard::take_from_bytes(rest).map_err(|_| Unreadable::Damaged)?;
+    Ok(Change { moved, ids })
+}
+
+impl<'r> Change<'r> {
+    /// Each operation once. What is damaged ends it.
+    pub fn ids(&self) -> impl Iterator<Item = &'r str> + use<'r> {
+        let mut rest = self.ids;
+        std::iter::from_fn(move || {
+            let (length, after) = rest.split_first_chunk::<2>()?;
+            let (id, after) = after.split_at_checked(u16::from_be_bytes(*length).into())?;
+            rest = after;
+            std::str::from_utf8(id).ok()
+        })
+    }
+
+    /// To where the partitions are behind it, and never back.
+    pub fn advance(&self, positions: &mut Positions) {
+        for moved in &self.moved {
+            let held = positions.entry(moved.partition).or_insert(moved.after);
+            *held = moved.after.max(*held);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_read_as_it_was_written_and_moves_positions_only_on() {
+        let moved = [
+            Moved {
+                partition: 0,
+                before: Some(4),
+                after: 9,
+            },
+            Moved {
+                partition: 3,
+                before: None,
+                after: 0,
+            },
+        ];
+        let row = encode(&moved, ["a", "operation-2"].into_iter());
+        let change = decode(&row).unwrap();
+        assert_eq!(change.ids().collect::<Vec<_>>(), ["a", "operation-2"]);
+        assert_eq!(change.moved, moved);
+        let mut positions = Positions::from([(0, 4), (1, 7), (3, 1)]);
+        change.advance(&mut positions);
+        assert_eq!(positions, Positions::from([(0, 9), (1, 7), (3, 1)]));
+    }
+
+    #[test]
+    fn junk_is_no_row() {
+        assert_eq!(decode(&[]), Err(Unreadable::Damaged));
+        assert_eq!(decode(&[9]), Err(Unreadable::Version(9)));
+        assert_eq!(decode(&[VERSION, 0xFF]), Err(Unreadable::Damaged));
+    }
+}

@@ -1,0 +1,122 @@
+//! A client of event streams that does what an EventSource does, and no more.
+
+use super::schemas;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// An event, and the position to resume behind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub kind: String,
+    pub id: String,
+    pub data: serde_json::Value,
+}
+
+impl Event {
+    pub fn operation_id(&self) -> &str {
+        self.data["operation_id"].as_str().unwrap()
+    }
+}
+
+fn keeps_its_schema(kind: &str, data: &serde_json::Value) -> bool {
+    if kind == "document" {
+        return data["operation_id"].is_string();
+    }
+    let mut schema = schemas::text("stream");
+    schema["$ref"] = format!("#/$defs/{kind}").into();
+    schemas::validator(&schema).is_valid(data)
+}
+
+pub struct Stream {
+    runtime: tokio::runtime::Runtime,
+    response: reqwest::Response,
+    buffer: Vec<u8>,
+    /// As an EventSource remembers it.
+    pub last_id: String,
+    pub keep_alives: usize,
+}
+
+impl Stream {
+    pub fn open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Stream {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let mut request = reqwest::Client::new()
+            .get(format!("http://{address}{path}"))
+            .header("accept", "text/event-stream");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = runtime.block_on(request.send()).unwrap();
+        Stream {
+            runtime,
+            response,
+            buffer: Vec::new(),
+            last_id: String::new(),
+            keep_alives: 0,
+        }
+    }
+
+    pub fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.response.headers()[name].to_str().unwrap()
+    }
+
+    /// The next block; `None` if the stream has ended or broke off.
+    pub fn block(&mut self) -> Option<String> {
+        loop {
+            let end = self.buffer.windows(2).position(|two| two == b"\n\n");
+            if let Some(end) = end {
+                let block = self.buffer.drain(..end + 2).collect();
+                return Some(String::from_utf8(block).unwrap());
+            }
+            let chunk = self.runtime.block_on(async {
+                let chunk = tokio::time::timeout(Duration::from_secs(60), self.response.chunk());
+                chunk.await.expect("something comes within a minute")
+            });
+            match chunk {
+                Ok(Some(bytes)) => self.buffer.extend_from_slice(&bytes),
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+
+    /// The next event, by way of what is none.
+    pub fn next(&mut self) -> Option<Event> {
+        loop {
+            let block = self.block()?;
+            let (mut kind, mut data) = (String::new(), String::new());
+            for line in block.lines().filter(|line| !line.is_empty()) {
+                match line.split_once(": ").unwrap() {
+                    ("event", value) => kind = value.to_owned(),
+                    ("id", value) => self.last_id = value.to_owned(),
+                    ("data", value) => data = value.to_owned(),
+                    ("", _) => self.keep_alives += 1,
+                    ("retry", milliseconds) => assert!(milliseconds.parse::<u32>().is_ok()),
+                    other => panic!("{other:?}"),
+                }
+            }
+            if !data.is_empty() {
+                let data = serde_json::from_str(&data).unwrap();
+                assert!(keeps_its_schema(&kind, &data), "{kind}: {data}");
+                return Some(Event {
+                    kind,
+                    id: self.last_id.clone(),
+                    data,
+                });
+            }
+        }
+    }
+
+    /// A document that is expected.
+    #[track_caller]
+    pub fn document(&mut self) -> serde_json::Value {
+        let event = self.next().expect("the stream goes on");
+        assert_eq!(event.kind, "document", "{event:?}");
+        event.data
+    }
+}

@@ -1,0 +1,87 @@
+// The interface, read from /openapi.json: what to ask, what comes back, examples.
+
+import { read } from './api.js';
+import { h, replace } from './dom.js';
+
+const main = document.getElementById('main');
+let schemas;
+
+function show(api) {
+  const routes = Object.entries(api.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, route]) => ({ path, method: method.toUpperCase(), ...route })));
+  const parts = api.tags.map((tag) => ({ ...tag, routes: routes.filter((route) => route.tags[0] === tag.name) }));
+  replace(main,
+    h('nav', { class: 'contents', 'aria-label': 'Contents' }, parts.map((part) => [h('h2', {}, part.name), h('ul', {}, part.routes.map((route) => h('li', {}, h('a', { href: `#${route.operationId}` }, route.summary))))]), h('h2', {}, 'schemas'), h('ul', {}, files().map((name) => h('li', {}, h('a', { href: `#schema-${name}` }, name))))),
+    h('div', { class: 'text' },
+      h('h1', {}, `Interface, version ${api.info.version}`),
+      h('p', { class: 'prose' }, words(api.info.description)),
+      h('p', { class: 'note' }, 'For machines: ', h('a', { href: '/openapi.json' }, 'openapi.json'), ', OpenAPI ', api.openapi, '.'),
+      parts.map((part) => h('section', { 'aria-label': part.name }, h('h2', { class: 'part' }, part.description), part.routes.map(routeView))),
+      h('section', {}, h('h2', { class: 'part' }, 'Schemas'), files().map(schemaView))));
+  const wanted = decodeURIComponent(location.hash.slice(1));
+  if (wanted) document.getElementById(wanted)?.scrollIntoView();
+}
+
+/** Schemas that stand for themselves; their parts are named file.part. */
+const files = () => Object.keys(schemas).filter((name) => !name.includes('.')).sort();
+
+/** `code` in backquotes. */
+const words = (text) => text.split('`').map((part, i) => (i % 2 ? h('code', {}, part) : part));
+
+function routeView(route) {
+  const { parameters, requestBody, responses } = route;
+  return h('article', { class: 'route', id: route.operationId },
+    h('h3', {}, h('span', { class: 'method' }, route.method), ' ', h('span', { class: 'uri' }, route.path)),
+    h('p', { class: 'prose' }, route.summary, '. ', words(route.description)),
+    parameters.length > 0 && h('table', { class: 'parameters' }, h('caption', { class: 'unseen' }, `Parameters of ${route.summary}`), h('thead', {}, h('tr', {}, ['Parameter', 'In', 'Value', 'Meaning'].map((name) => h('th', { scope: 'col' }, name)))), h('tbody', {}, parameters.map((parameter) => h('tr', {}, h('th', { scope: 'row', class: 'mono' }, parameter.name, parameter.required && h('span', { class: 'faint' }, ' *')), h('td', {}, parameter.in), h('td', { class: 'mono' }, kind(parameter.schema)), h('td', {}, words(parameter.description)))))),
+    requestBody && [h('h4', {}, 'Body'), contents(requestBody.content)],
+    h('h4', {}, 'Answers'),
+    h('dl', { class: 'answers' }, Object.entries(responses).map(([status, answer]) => [h('dt', {}, h('span', { class: `code ${status < 400 ? 'good' : 'bad'}` }, status)), h('dd', {}, answer.description, status < 400 && [h('div', { class: 'faint' }, headers(answer)), contents(answer.content ?? {})])])));
+}
+
+const headers = (answer) => {
+  const names = Object.keys(answer.headers ?? {}).filter((name) => name !== 'x-request-id');
+  return names.length > 0 && ['with ', names.map((name, i) => [i > 0 && ', ', h('code', {}, name)])];
+};
+
+function contents(content) {
+  return Object.entries(content).map(([type, { schema, example }]) => h('div', { class: 'content' }, h('code', {}, type), ' ', kind(schema), example !== undefined && h('details', {}, h('summary', {}, 'Example'), h('pre', { tabindex: '0' }, JSON.stringify(example, null, 2)))));
+}
+
+/** A schema in a few words, with links to those that have a name. */
+function kind(schema) {
+  if (schema.$ref) {
+    const name = schema.$ref.split('/').pop();
+    return h('a', { href: `#schema-${name.split('.')[0]}` }, name.replace(/^.*\./, ''));
+  }
+  if (schema.const !== undefined) return JSON.stringify(schema.const);
+  if (schema.enum) return schema.enum.map(String).join(' | ');
+  if (schema.type === 'array') return ['[', schema.items ? kind(schema.items) : '', ']'];
+  const several = schema.anyOf ?? schema.oneOf;
+  if (several) return several.map((one, i) => [i > 0 && ' | ', kind(one)]);
+  const type = Array.isArray(schema.type) ? schema.type.join(' | ') : schema.type ?? 'any';
+  const range = schema.minimum !== undefined && schema.maximum !== undefined && schema.maximum < 1e9 ? ` ${schema.minimum}\u2013${schema.maximum}` : '';
+  const length = schema.maxLength !== undefined ? `, at most ${schema.maxLength}` : '';
+  return `${type}${range}${length}${schema.format ? ` (${schema.format})` : ''}`;
+}
+
+function schemaView(name) {
+  const parts = Object.keys(schemas).filter((part) => part === name || part.startsWith(`${name}.`));
+  const shapes = parts.filter((part) => schemas[part].properties);
+  return h('article', { class: 'route', id: `schema-${name}` }, h('h3', {}, name), schemas[name].description && h('p', { class: 'prose' }, words(schemas[name].description)),
+    (shapes.length ? shapes : [name]).slice(0, 40).map((part) => shape(part, schemas[part])),
+    h('details', {}, h('summary', {}, 'As JSON Schema'), h('pre', { tabindex: '0' }, JSON.stringify(Object.fromEntries(parts.map((part) => [part, schemas[part]])), null, 2))));
+}
+
+function shape(name, schema) {
+  if (!schema.properties) return h('p', { class: 'mono' }, kind(schema));
+  const required = new Set(schema.required);
+  return h('table', { class: 'parameters' }, h('caption', {}, name.replace(/^.*\./, '')), h('tbody', {}, Object.entries(schema.properties).map(([member, inner]) => h('tr', {}, h('th', { scope: 'row', class: 'mono' }, member, required.has(member) && h('span', { class: 'faint' }, ' *')), h('td', { class: 'mono' }, kind(inner)), h('td', {}, inner.description && words(inner.description))))));
+}
+
+try {
+  const { value } = await read('/openapi.json');
+  schemas = value.components.schemas;
+  show(value);
+} catch (error) {
+  replace(main, h('h1', {}, 'Interface'), h('p', { class: 'trouble' }, `It cannot be read: ${error.message}`));
+}
