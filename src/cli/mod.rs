@@ -9,6 +9,7 @@ pub mod failure;
 mod get;
 mod history;
 mod list;
+mod notifications;
 mod output;
 mod publish;
 mod rebuild;
@@ -59,6 +60,8 @@ enum Command {
     List(list::Args),
     /// Show every event of one operation
     History(history::Args),
+    /// Show who was told that operations ended, and try again
+    Notifications(notifications::Args),
     /// Fold the log again and tell what it yields
     Replay(replay::Args),
     /// Make the store anew from the log
@@ -89,6 +92,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Get(args) => block_on(get::run(args)),
         Command::List(args) => block_on(list::run(args)),
         Command::History(args) => block_on(history::run(args)),
+        Command::Notifications(args) => block_on(notifications::run(args)),
         Command::Replay(args) => replay::run(args),
         Command::Rebuild(args) => rebuild::run(args),
         Command::Config(args) => config::run(args),

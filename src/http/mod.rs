@@ -6,6 +6,7 @@ mod audit;
 mod body;
 pub mod error;
 mod events;
+mod notifications;
 mod operations;
 mod params;
 mod reading;
@@ -18,6 +19,7 @@ use crate::event_log::EventLog;
 use crate::query::list::Defects;
 use crate::query::progress::Progress;
 use crate::store::Db;
+use crate::webhook;
 use crate::wire::time::TimeStyle;
 use axum::Router;
 use axum::extract::Request;
@@ -42,6 +44,7 @@ pub struct App {
     pub progress: Arc<Progress>,
     pub defects: Defects,
     pub times: TimeStyle,
+    pub notifications: Arc<webhook::Handle>,
     pub config: Config,
     pub metrics: PrometheusHandle,
     /// Kibibytes of request bodies that may be held at once.
@@ -57,6 +60,20 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/operations/{operation_id}/events", get(audit::history))
         .route("/v1/events", post(events::publish))
         .route("/v1/dead-letters", get(audit::dead_letters))
+        .route("/v1/notifications", get(notifications::list))
+        .route("/v1/notifications/retry", post(notifications::retry_all))
+        .route(
+            "/v1/notifications/release",
+            post(notifications::release_all),
+        )
+        .route(
+            "/v1/notifications/{operation_id}/retry",
+            post(notifications::retry),
+        )
+        .route(
+            "/v1/notifications/{operation_id}/release",
+            post(notifications::release),
+        )
         .route("/livez", get(admin::livez))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))

@@ -36,6 +36,8 @@ pub struct Tally {
     pub clock_ahead: u64,
     /// Damaged snapshots made good from the history.
     pub refolded: u64,
+    /// Operations with a notification that is new or another one.
+    pub due: Vec<Box<str>>,
 }
 
 impl Tally {

@@ -5,6 +5,7 @@
 //! `step` judges one record, `cut` folds many into one batch, `run` is the thread
 //! that does so live, behind `intake`, which reads and decodes ahead of it.
 
+pub mod control;
 pub mod cut;
 pub mod halt;
 mod intake;

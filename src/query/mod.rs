@@ -5,6 +5,7 @@ pub mod dead_letters;
 pub mod document;
 pub mod history;
 pub mod list;
+pub mod notifications;
 pub mod operation;
 pub mod progress;
 pub mod records;

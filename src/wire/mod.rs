@@ -3,11 +3,13 @@
 
 pub mod anchor;
 pub mod cloudevent;
+pub mod control_v1;
 pub mod document;
 pub mod error_sheet;
 pub mod event_v1;
 pub mod fault;
 pub mod json;
+pub mod notification_v1;
 pub mod position;
 pub mod record_v1;
 pub mod snapshot_v1;
