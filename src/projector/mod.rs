@@ -3,7 +3,8 @@
 //! nothing.
 //!
 //! `step` judges one record, `cut` folds many into one batch, `run` is the thread
-//! that does so live, behind `intake`, which reads and decodes ahead of it.
+//! that does so live, behind `intake`, which reads and decodes ahead of it. `control`
+//! does the same for the control log, which has what only the ledger knows.
 
 pub mod control;
 pub mod cut;
