@@ -6,9 +6,10 @@
 //! | HTTP server, a task a connection | `run` | the connection ends | 1. takes no more, a grace for the rest |
 //! | pulse: a task that notes the projector's pace | `Ledger::serve` | leaves a moment out | with the server |
 //! | projector with its intake and watchdog, a thread each | `Ledger` | tries again, or halts with a reason | 2. finishes its cut |
-//! | forwarder of dead letters, a thread | `Ledger` | tries again | 3. finishes its letter |
-//! | log: appender of the embedded one; checks and librdkafka's threads of Kafka's | `Log` | refuses until it can write | 4. writes what it accepted |
-//! | store | `Ledger` | reopened by the projector | 5. flushed and closed |
+//! | notifications, and the reader of the control log, a thread each | `Ledger` | tries again, or halts with a reason | 3. a moment for what is under way |
+//! | forwarder of dead letters, a thread | `Ledger` | tries again | 4. finishes its letter |
+//! | log: appender of the embedded one; checks and librdkafka's threads of Kafka's; the same for the control log | `Log` | refuses until it can write | 5. writes what it accepted |
+//! | store | `Ledger` | reopened by the projector | 6. flushed and closed |
 
 use crate::config::Config;
 use crate::data_folder::{self, DataFolder};
@@ -16,16 +17,17 @@ use crate::dead_letter::Forwarder;
 use crate::domain::Timestamp;
 use crate::event_log::embedded::{self, Embedded};
 use crate::event_log::kafka::{self, BadOptions, Kafka, NewTopics};
-use crate::event_log::{EventLog, Limits, ReadError};
+use crate::event_log::{EventLog, Limits, Logged, ReadError};
 use crate::http::{self, front::Front};
 use crate::metrics::ProjectorMetrics;
-use crate::projector::meta;
-use crate::projector::run::{Projector, Settings};
+use crate::projector::run::{Projector, Settings, Took, Watch};
 use crate::projector::step::Rules;
+use crate::projector::{Tally, control, meta};
 use crate::query::at_hand::Documents;
 use crate::query::progress::Progress;
 use crate::store::rocks::{Memory, Rocks};
 use crate::store::{self, Db, Family};
+use crate::webhook::{self, Webhooks};
 use crate::wire::time::TimeStyle;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::collections::BTreeMap;
@@ -56,6 +58,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 pub struct Ledger {
     // In the order in which they must end.
     projector: Projector,
+    webhooks: Option<Webhooks>,
+    notifications: Arc<webhook::Handle>,
     forwarder: Option<Forwarder>,
     log: Log,
     store: Arc<Rocks>,
@@ -129,6 +133,7 @@ pub fn kafka(config: &Config, topics: Topics) -> kafka::Settings {
             replication: (kafka.replication > 0).then_some(kafka.replication),
         }),
         is_known: topics == Topics::MakeBeside,
+        is_control: false,
         group: kafka.group.clone(),
         options: options.all.0.clone(),
         producer: options.producer.0.clone(),
@@ -144,6 +149,78 @@ pub fn memory(config: &Config) -> Memory {
     Memory {
         block_cache: config.store.block_cache,
         write_buffers: config.store.write_buffers,
+    }
+}
+
+/// What only the ledger knows, in a topic of its own: few and small records.
+fn kafka_control(config: &Config, is_known: bool) -> kafka::Settings {
+    let settings = kafka(config, Topics::Make);
+    kafka::Settings {
+        topic: format!("{}.control", settings.topic),
+        create: settings.create.map(|new| NewTopics {
+            partitions: 1,
+            ..new
+        }),
+        is_known,
+        is_control: true,
+        max_event: 1 << 20,
+        fetch_ahead: 1 << 20,
+        ..settings
+    }
+}
+
+/// The control log, or why there is none.
+fn open_control(
+    config: &Config,
+    folder: &DataFolder,
+    store: &Rocks,
+) -> Result<Result<Arc<dyn EventLog>, String>, Error> {
+    let is_known = control::is_known(store)?;
+    if uses_kafka(config) {
+        let log = Kafka::open(kafka_control(config, is_known))?;
+        return Ok(Ok(Arc::new(log)));
+    }
+    if is_known && !folder.has_control() {
+        return Ok(Err(format!(
+            "the store knows a control log, and there is none in {}: bring it back, or run \
+             `opledger rebuild`, after which notifications are held that nobody knows to be \
+             delivered",
+            folder.control().display()
+        )));
+    }
+    let db = Rocks::open(&folder.control(), Family::EMBEDDED_LOG, CONTROL_MEMORY)?;
+    let settings = embedded::Settings {
+        partitions: 1,
+        max_waiting: config.log.max_waiting,
+        publish_timeout: config.log.publish_timeout,
+    };
+    let log = Embedded::open(Arc::new(db), settings, Arc::new(wall_clock))?;
+    Ok(Ok(Arc::new(log)))
+}
+
+const CONTROL_MEMORY: Memory = Memory {
+    block_cache: 1 << 20,
+    write_buffers: 4 << 20,
+};
+
+/// Tells the metrics, and those who send notifications, what was applied.
+struct Watched {
+    metrics: ProjectorMetrics,
+    notifications: Arc<webhook::Handle>,
+}
+
+impl Watch for Watched {
+    fn anomalies(&mut self, counts: &BTreeMap<&'static str, i64>) {
+        self.metrics.anomalies(counts);
+    }
+
+    fn applied(&mut self, cut: &[Logged], tally: &Tally, took: Took) {
+        self.notifications.tell_due(&tally.due);
+        self.metrics.applied(cut, tally, took);
+    }
+
+    fn failed(&mut self, error: &store::Error) {
+        self.metrics.failed(error);
     }
 }
 
@@ -177,6 +254,47 @@ pub fn rules(config: &Config) -> Rules {
         clock_ahead: config.events.clock_ahead,
         forward_dead_letters: uses_kafka(config),
     }
+}
+
+type Notifying = (Option<Webhooks>, Arc<webhook::Handle>);
+
+fn start_webhooks(
+    config: &Config,
+    folder: &DataFolder,
+    store: &Arc<Rocks>,
+    log: &Log,
+    progress: &Arc<Progress>,
+) -> Result<Notifying, Error> {
+    if config.notifications.allow.is_empty() {
+        return Ok((None, webhook::Handle::idle(store.clone(), None)));
+    }
+    let control = match open_control(config, folder, store)? {
+        Ok(control) => control,
+        Err(why) => {
+            tracing::error!(%why, "notifications have halted");
+            return Ok((None, webhook::Handle::idle(store.clone(), Some(why))));
+        }
+    };
+    let begins = match log {
+        Log::Embedded(log) => log.readable().ok(),
+        Log::Kafka(_) => None,
+    };
+    let parts = webhook::Parts {
+        db: store.clone(),
+        log: log.port(),
+        begins,
+        progress: progress.clone(),
+        control,
+        clock: Arc::new(wall_clock),
+        times: TimeStyle {
+            separator: config.notifications.time_separator.clone(),
+            ..times(config)
+        },
+        settings: config.notifications.clone(),
+    };
+    let webhooks = Webhooks::start(parts).map_err(Error::Thread)?;
+    let handle = webhooks.handle();
+    Ok((Some(webhooks), handle))
 }
 
 /// The time of day.
@@ -218,11 +336,16 @@ impl Ledger {
             change_window: config.streams.window,
             check_every: uses_kafka(&config).then_some(config.kafka.check_interval),
         };
+        let (webhooks, notifications) = start_webhooks(&config, &folder, &store, &log, &progress)?;
+        let watched = Watched {
+            metrics: ProjectorMetrics,
+            notifications: notifications.clone(),
+        };
         let projector = Projector::start(
             store.clone(),
             log.port(),
             progress.clone(),
-            Box::new(ProjectorMetrics),
+            Box::new(watched),
             settings,
         )
         .map_err(Error::Thread)?;
@@ -232,6 +355,8 @@ impl Ledger {
         };
         Ok(Ledger {
             projector,
+            webhooks,
+            notifications,
             forwarder: forwarder.transpose().map_err(Error::Thread)?,
             log,
             store,
@@ -256,6 +381,7 @@ impl Ledger {
             defects: Default::default(),
             documents: Documents::new(times(&self.config), self.config.store.document_cache),
             times: times(&self.config),
+            notifications: self.notifications.clone(),
             buffered: Arc::new(Semaphore::new((server.max_buffered / 1024) as usize)),
             streams: Arc::new(Semaphore::new(server.max_streams)),
             event_streams: Arc::new(Semaphore::new(self.config.streams.max)),
@@ -280,6 +406,7 @@ impl Ledger {
 
     fn close(self) {
         drop(self.projector);
+        drop(self.webhooks);
         drop(self.forwarder);
         drop(self.log);
         // Only makes the next start quicker: the log has everything.

@@ -18,6 +18,7 @@ mod units;
 
 pub use problem::{Error, Problem, Source};
 
+use ipnet::IpNet;
 use problem::{MASK, is_secret};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,6 +41,7 @@ pub struct Config {
     pub store: Store,
     pub streams: Streams,
     pub document: Document,
+    pub notifications: Notifications,
     pub telemetry: Telemetry,
     pub sources: Sources,
 }
@@ -159,6 +161,25 @@ pub struct Document {
     pub time_separator: String,
     /// Seconds east of UTC.
     pub time_offset: i32,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notifications {
+    /// Networks that may be notified; none: nothing is sent.
+    pub allow: Vec<IpNet>,
+    /// That of `document`, for the receivers of notifications.
+    pub time_separator: String,
+    /// For one try, from the look-up of the name to the end of the answer.
+    pub timeout: Duration,
+    /// The pause behind the first failure; it doubles from try to try.
+    pub retry_min: Duration,
+    pub retry_max: Duration,
+    /// Since the first try; then it has failed, until somebody retries it.
+    pub give_up_after: Duration,
+    /// Tries at once to one address and port.
+    pub per_target: usize,
+    /// Tries at once in all.
+    pub in_flight: usize,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -288,6 +309,16 @@ impl Default for Config {
                 time_separator: " ".into(),
                 time_offset: 0,
             },
+            notifications: Notifications {
+                allow: Vec::new(),
+                time_separator: " ".into(),
+                timeout: secs(10),
+                retry_min: secs(1),
+                retry_max: secs(3600),
+                give_up_after: secs(7 * 24 * 3600),
+                per_target: 4,
+                in_flight: 128,
+            },
             telemetry: Telemetry {
                 log: "info".into(),
                 format: LogFormat::Text,
@@ -360,6 +391,7 @@ impl Config {
             store,
             streams,
             document,
+            notifications,
             telemetry,
             sources: _,
         } = self;
@@ -420,6 +452,16 @@ impl Config {
             time_separator: separator(),
             time_offset: utc_offset(),
         }));
+        settings.extend(rows!(Notifications notifications {
+            allow: networks(),
+            time_separator: separator(),
+            timeout: duration(ms(1)..=secs(3600)),
+            retry_min: duration(ms(1)..=secs(24 * 3600)),
+            retry_max: duration(ms(1)..=secs(24 * 3600)),
+            give_up_after: duration(ms(1)..=secs(366 * 24 * 3600)),
+            per_target: count(1..=1000),
+            in_flight: count(1..=10_000),
+        }));
         settings.extend(rows!(Telemetry telemetry {
             log: log_filter(),
             format: choice(),
@@ -436,7 +478,12 @@ impl Config {
 
     /// Settings that are right each by itself, and not together; with their keys.
     fn contradictions(&self) -> Vec<([&'static str; 2], Problem)> {
-        let Config { server, events, .. } = self;
+        let Config {
+            server,
+            events,
+            notifications,
+            ..
+        } = self;
         let bytes = [
             // Otherwise no request could bring the largest event,
             (
@@ -450,10 +497,16 @@ impl Config {
             ),
         ];
         // Otherwise a request that says nothing would ask for too much.
-        let durations = [(
-            ("server.default_wait", server.default_wait),
-            ("server.max_wait", server.max_wait),
-        )];
+        let durations = [
+            (
+                ("server.default_wait", server.default_wait),
+                ("server.max_wait", server.max_wait),
+            ),
+            (
+                ("notifications.retry_min", notifications.retry_min),
+                ("notifications.retry_max", notifications.retry_max),
+            ),
+        ];
         let bytes = bytes
             .iter()
             .filter_map(|(low, high)| self.at_most(low, high, show_bytes));

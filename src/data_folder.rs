@@ -4,6 +4,7 @@
 //! ```text
 //! lock        held while a process works here
 //! log/        the embedded log
+//! control/    what only the ledger knows, beside an embedded log
 //! store/      the snapshots and all that follows from the log
 //! store.new/  a rebuild that is under way
 //! store.old/  what a rebuild has just replaced
@@ -85,6 +86,14 @@ impl DataFolder {
 
     pub fn log(&self) -> PathBuf {
         self.path.join("log")
+    }
+
+    pub fn control(&self) -> PathBuf {
+        self.path.join("control")
+    }
+
+    pub fn has_control(&self) -> bool {
+        self.control().join("CURRENT").exists()
     }
 
     pub fn store(&self) -> PathBuf {

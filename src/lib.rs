@@ -15,4 +15,5 @@ pub mod metrics;
 pub mod projector;
 pub mod query;
 pub mod store;
+pub mod webhook;
 pub mod wire;

@@ -4,6 +4,7 @@ use crate::event_log::{Logged, kafka};
 use crate::projector::Tally;
 use crate::projector::run::{Took, Watch};
 use crate::store;
+use crate::webhook;
 use crate::wire::fault::Rule;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -96,6 +97,30 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "opledger_dead_letters_unsent",
         "Dead letters that the dead-letter topic does not have, by state"
     );
+    describe_counter!(
+        "opledger_notification_attempts_total",
+        "Tries to deliver a notification, by outcome"
+    );
+    describe_histogram!(
+        "opledger_notification_attempt_seconds",
+        "Time that a try to deliver a notification takes"
+    );
+    describe_gauge!(
+        "opledger_notifications",
+        "Notifications that are due and not delivered, by state"
+    );
+    describe_gauge!(
+        "opledger_notifications_in_flight",
+        "Tries to deliver a notification that are under way"
+    );
+    describe_gauge!(
+        "opledger_notification_targets_failing",
+        "Receivers whose last try failed"
+    );
+    describe_gauge!(
+        "opledger_notification_oldest_seconds",
+        "Age of the first try of the notification that is tried in vain for longest"
+    );
     describe_gauge!(
         "opledger_projector_state",
         "1 for what the projector is doing, 0 for everything else"
@@ -112,6 +137,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "opledger_clock_ahead_total",
     ] {
         counter!(counter).increment(0);
+    }
+    let failures = webhook::attempt::Kind::ALL.map(webhook::attempt::Kind::as_str);
+    for outcome in failures.into_iter().chain(["delivered"]) {
+        counter!("opledger_notification_attempts_total", "outcome" => outcome).increment(0);
     }
     for rule in Rule::ALL {
         counter!("opledger_dead_letters_total", "reason" => rule.reason()).increment(0);

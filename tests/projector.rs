@@ -300,6 +300,48 @@ fn a_store_of_the_format_before_is_read_and_lifted() {
 }
 
 #[test]
+fn notifications_of_the_format_before_get_names_of_their_own() {
+    let db = Memory::default();
+    let mut created = created("op");
+    created["data"]["notification"] = json!({"address": "10.0.0.1", "port": 80});
+    let mut ended = created.clone();
+    ended["id"] = json!("e2");
+    ended["type"] = json!("opledger.operation.canceled.v1");
+    ended["data"] = json!({});
+    let log = MemoryLog::new(LOG, 1);
+    log.append(0, record(None, Some(&created.to_string())));
+    log.append(0, record(None, Some(&ended.to_string())));
+    let mut projection = Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
+    let mut records = Vec::new();
+    let mut reader = log.reader(LOG, &Default::default()).unwrap();
+    let limits = Limits {
+        records: 10,
+        bytes: 1 << 20,
+        patience: Duration::ZERO,
+    };
+    reader.read(&limits, &mut records).unwrap();
+    let cut = Cut::decode(records, Default::default(), &Rules::NONE);
+    projection.apply(&db, &cut).unwrap();
+    let outbox = |db: &Memory| -> Vec<_> {
+        let rows = db.dump().into_iter();
+        rows.filter(|(family, _, _)| *family == Family::Outbox)
+            .collect()
+    };
+    let now = outbox(&db);
+    let [(_, key, row)] = &now[..] else {
+        panic!("one is due: {now:?}");
+    };
+    // As format 2 had it: named by the operation alone.
+    let mut batch = Batch::default();
+    batch.put(Family::Meta, b"format", &[2]);
+    batch.delete(Family::Outbox, key);
+    batch.put(Family::Outbox, &keys::operation("op"), row);
+    db.write(&batch, Durability::Buffered).unwrap();
+    Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
+    assert_eq!(outbox(&db), now);
+}
+
+#[test]
 fn a_row_of_a_partition_that_cannot_be_read_is_not_passed_over() {
     for key in [
         &b"position/\0\0\0\x03"[..],

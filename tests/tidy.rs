@@ -114,6 +114,11 @@ fn dependencies_point_inwards() {
             "the projector serves no one",
         ),
         (
+            "src/webhook/",
+            &["crate::http", "axum", "reqwest"],
+            "what is sent needs no server, and no client that looks names up by itself",
+        ),
+        (
             "src/audit/",
             &["crate::http", "axum"],
             "audits need no server",

@@ -21,6 +21,7 @@ use opledger::query::document;
 use opledger::query::progress::Progress;
 use opledger::store::{Batch, Db, Durability, Family, Result, Space, View};
 use opledger::store::{keys, memory as store};
+use opledger::webhook;
 use opledger::wire::cloudevent::{self, STRUCTURED};
 use opledger::wire::document::Bodies as Shown;
 use opledger::wire::position::{LogId, Position};
@@ -246,6 +247,7 @@ fn serve(db: Arc<store::Memory>) {
     let config = Config::default();
     let log = Arc::new(log::Memory::new(LogId(*b"measured"), 6));
     let app = App {
+        notifications: webhook::Handle::idle(db.clone(), None),
         db,
         log: log.clone() as Arc<dyn EventLog>,
         progress: Arc::new(Progress::new(None)),

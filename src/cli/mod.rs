@@ -9,6 +9,7 @@ pub mod failure;
 mod get;
 mod history;
 mod list;
+mod notifications;
 mod output;
 mod publish;
 mod rebuild;
@@ -70,6 +71,8 @@ enum Command {
     /// Wait until an operation has ended
     #[cfg(feature = "client")]
     Wait(wait::Args),
+    /// Show who was told that operations ended, and try again
+    Notifications(notifications::Args),
     /// Fold the log again and tell what it yields
     Replay(replay::Args),
     /// Make the store anew from the log
@@ -104,6 +107,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Watch(args) => block_on(watch::run(args)),
         #[cfg(feature = "client")]
         Command::Wait(args) => block_on(wait::run(args)),
+        Command::Notifications(args) => block_on(notifications::run(args)),
         Command::Replay(args) => replay::run(args),
         Command::Rebuild(args) => rebuild::run(args),
         Command::Config(args) => config::run(args),

@@ -5,8 +5,9 @@
 
 use super::Choice;
 use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
+use ipnet::IpNet;
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -307,6 +308,33 @@ pub(super) fn separator(at: &mut String) -> Boxed<'_> {
         show: |separator| quoted(separator),
         range: None,
         remedy: "give one character, such as \" \", \"_\" or \"T\", or none".into(),
+    })
+}
+
+/// Networks as CIDR, separated by commas, or none. A single address is a network of one.
+pub(super) fn networks(at: &mut Vec<IpNet>) -> Boxed<'_> {
+    fn one(text: &str) -> Result<IpNet, String> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(address.into());
+        }
+        let network: IpNet = text.parse().map_err(|_| "holds what is no network")?;
+        match network.trunc() == network {
+            true => Ok(network),
+            false => Err("holds a network with bits behind its prefix".into()),
+        }
+    }
+    Box::new(Field {
+        at,
+        read: |raw| match raw.text()?.trim() {
+            "" => Ok(Vec::new()),
+            text => text.split(',').map(|text| one(text.trim())).collect(),
+        },
+        show: |networks| {
+            let networks: Vec<_> = networks.iter().map(IpNet::to_string).collect();
+            quoted(&networks.join(", "))
+        },
+        range: None,
+        remedy: "give such as \"10.1.0.0/16, 192.168.7.5, fd00::/8\", or \"\" for none".into(),
     })
 }
 

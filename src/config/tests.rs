@@ -127,11 +127,18 @@ fn values_are_read_as_their_kind() {
         ("OPLEDGER_SERVER__MAX_BODY", "16777216"),
         ("OPLEDGER_SERVER__MAX_WAIT", "2m"),
         ("OPLEDGER_DOCUMENT__TIME_SEPARATOR", "_"),
+        (
+            "OPLEDGER_NOTIFICATIONS__ALLOW",
+            "10.1.0.0/16, 127.0.0.1 ,fd00::/8",
+        ),
     ])
     .expect("a configuration");
     assert_eq!(config.server.max_body, 16 << 20);
     assert_eq!(config.server.max_wait, Duration::from_secs(120));
     assert_eq!(config.document.time_separator, "_");
+    let networks = config.notifications.allow.iter();
+    let networks: Vec<_> = networks.map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.1.0.0/16", "127.0.0.1/32", "fd00::/8"]);
 }
 
 /// One value in the place of a setting, against what is said about it.
@@ -141,6 +148,7 @@ fn wrong_values_are_told_with_a_remedy() {
     let wait = "give a duration from 0ms to 1h, such as \"250ms\" or \"5s\"";
     let offset = "give a sign, hours (to 23) and minutes (to 59), such as \"+09:00\"";
     let separator = "give one character, such as \" \", \"_\" or \"T\", or none";
+    let networks = "give such as \"10.1.0.0/16, 192.168.7.5, fd00::/8\", or \"\" for none";
     let partitions = "give a whole number from 1 to 1024";
     let units = "known are B, KiB, MiB, GiB";
     let cases = [
@@ -172,6 +180,8 @@ fn wrong_values_are_told_with_a_remedy() {
             "\"\\t\"",
             format!("= \"\\t\" would need an escape in JSON; {separator}"),
         ),
+        ("notifications.allow", "'10.0.0.0/8,here'", format!("= \"10.0.0.0/8,here\" holds what is no network; {networks}")),
+        ("notifications.allow", "'10.0.0.1/8'", format!("= \"10.0.0.1/8\" holds a network with bits behind its prefix; {networks}")),
         ("document.time_offset", "'9:00'", format!("= \"9:00\" is not an offset from UTC; {offset}")),
         ("document.time_offset", "'+24:00'", format!("= \"+24:00\" is not an offset from UTC; {offset}")),
         ("telemetry.log", "'a=b=c'", "= \"a=b=c\" is not a filter; give a level (off, error, warn, info, debug, trace) or directives such as \"info,opledger::http=debug\"".into()),

@@ -43,6 +43,8 @@ pub struct Settings {
     /// The store has events of the topic already: one that is made anew would be
     /// another log, so only the one for dead letters is made.
     pub is_known: bool,
+    /// The ledger's own records: no dead letters beside them, and no statistics.
+    pub is_control: bool,
     /// The consumer group whose offsets are committed for lag tools.
     pub group: String,
     /// librdkafka's, for all clients, for the producer, for the consumers.

@@ -77,11 +77,9 @@ pub fn notes(app: &App) -> Vec<String> {
              before that is not here"
         )
     };
-    begins
-        .into_iter()
-        .filter(|(_, offset)| *offset > 0)
-        .map(note)
-        .collect()
+    let begins = begins.into_iter().filter(|(_, offset)| *offset > 0);
+    let notes = begins.map(note);
+    notes.chain(app.notifications.notes()).collect()
 }
 
 /// How far the store is in one partition of the log.

@@ -99,18 +99,18 @@ pub async fn dead_letters(State(app): State<Arc<App>>, uri: Uri, headers: Header
     finish(&app, answer.await)
 }
 
-fn finish(app: &App, answer: Result<Response, Refusal>) -> Response {
+pub(super) fn finish(app: &App, answer: Result<Response, Refusal>) -> Response {
     answer.unwrap_or_else(|refusal| {
         reading::stamp_now(app, refusal.into_response_with(super::error::Detail::Told))
     })
 }
 
-const BAD_CURSOR: Refusal = Refusal::Parameter {
+pub(super) const BAD_CURSOR: Refusal = Refusal::Parameter {
     name: "cursor",
     what: "must come from a Link of this resource.",
 };
 
-fn page(params: &Params) -> Result<Page, Refusal> {
+pub(super) fn page(params: &Params) -> Result<Page, Refusal> {
     let limit = match params.get("limit").map(str::parse::<u64>) {
         None => None,
         Some(Ok(limit @ 1..=1000)) => Some(limit as usize),
@@ -125,7 +125,7 @@ fn page(params: &Params) -> Result<Page, Refusal> {
 }
 
 /// A page as a whole: its `Link` must go out before it.
-async fn collect<T: Send + 'static>(
+pub(super) async fn collect<T: Send + 'static>(
     app: &Arc<App>,
     read: impl FnOnce(&App, &mut crate::query::Emit) -> crate::store::Result<T> + Send + 'static,
 ) -> Result<(T, Vec<u8>), Refusal> {
@@ -141,7 +141,7 @@ async fn collect<T: Send + 'static>(
 }
 
 /// `Link: <…>; rel="next"` with the same query and the cursor.
-fn linked(uri: &Uri, next: Option<Vec<u8>>, body: Vec<u8>) -> Response {
+pub(super) fn linked(uri: &Uri, next: Option<Vec<u8>>, body: Vec<u8>) -> Response {
     let mut response = stream::json(body);
     if let Some(next) = next {
         let mut query = form_urlencoded::Serializer::new(String::new());

@@ -19,6 +19,8 @@ pub enum Refusal {
     MethodNotAllowed,
     /// The content type is none that events come in.
     MediaType,
+    /// The content type is not that of JSON.
+    NotJson,
     /// A query parameter or header that cannot be read.
     Parameter {
         name: &'static str,
@@ -43,6 +45,8 @@ pub enum Refusal {
     Store(store::Error),
     /// The store is new and does not know its log yet.
     NotReached,
+    /// Nothing can be done about notifications, and why.
+    NoNotifications(String),
     Stopping,
     Panicked,
 }
@@ -131,6 +135,12 @@ impl Refusal {
                 "application/cloudevents+json, application/cloudevents-batch+json, \
                  application/json",
             ),
+            Refusal::NotJson => Answer::new(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                Code::ParameterFormat,
+                "content-type: application/json.",
+            )
+            .with(ACCEPT, "application/json"),
             Refusal::Parameter { name, what } => Answer::new(
                 S::BAD_REQUEST,
                 Code::ParameterFormat,
@@ -185,6 +195,7 @@ impl Refusal {
             Refusal::NotReached => {
                 busy(S::SERVICE_UNAVAILABLE, "the log has not been reached yet.")
             }
+            Refusal::NoNotifications(why) => busy(S::SERVICE_UNAVAILABLE, &format!("{why}.")),
             Refusal::Stopping => busy(S::SERVICE_UNAVAILABLE, "stopping."),
             Refusal::Panicked => Answer {
                 consistency: Consistency::Unknown,

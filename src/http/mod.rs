@@ -8,6 +8,7 @@ pub mod error;
 mod events;
 mod filters;
 pub mod front;
+mod notifications;
 mod openapi;
 mod operations;
 mod params;
@@ -28,6 +29,7 @@ use crate::query::at_hand::Documents;
 use crate::query::list::Defects;
 use crate::query::progress::Progress;
 use crate::store::Db;
+use crate::webhook;
 use crate::wire::time::TimeStyle;
 use axum::Router;
 use axum::extract::Request;
@@ -55,6 +57,7 @@ pub struct App {
     pub defects: Defects,
     pub documents: Documents,
     pub times: TimeStyle,
+    pub notifications: Arc<webhook::Handle>,
     pub config: Config,
     pub metrics: PrometheusHandle,
     /// Kibibytes of request bodies that may be held at once.
@@ -89,6 +92,20 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/operations/{operation_id}/events", get(audit::history))
         .route("/v1/events", post(events::publish))
         .route("/v1/dead-letters", get(audit::dead_letters))
+        .route("/v1/notifications", get(notifications::list))
+        .route("/v1/notifications/retry", post(notifications::retry_all))
+        .route(
+            "/v1/notifications/release",
+            post(notifications::release_all),
+        )
+        .route(
+            "/v1/notifications/{operation_id}/retry",
+            post(notifications::retry),
+        )
+        .route(
+            "/v1/notifications/{operation_id}/release",
+            post(notifications::release),
+        )
         .route("/livez", get(admin::livez))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))

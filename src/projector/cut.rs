@@ -44,6 +44,8 @@ pub struct Tally {
     pub refolded: u64,
     /// Which operations changed, for those who watch.
     pub change: Option<Change>,
+    /// Operations with a notification that is new or another one.
+    pub due: Vec<Box<str>>,
 }
 
 impl Tally {

@@ -64,6 +64,13 @@ pub enum Halt {
     Fold { stored: u32, known: u32 },
     #[error("the log is damaged at or behind {at}: {what}; restore it from a copy")]
     LogDamaged { at: Position, what: String },
+    #[error(
+        "the store knows the control log {stored}, this is {found}: bring that one back, or run \
+         `opledger rebuild`, after which notifications are held that nobody knows to be delivered"
+    )]
+    OtherControlLog { stored: String, found: String },
+    #[error("the control log has a record of the type {0}, of a newer program: upgrade this one")]
+    NewerControl(String),
     #[error("{0}")]
     StoreDamaged(String),
 }

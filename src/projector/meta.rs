@@ -5,13 +5,15 @@ use super::halt::{Halt, OpenError};
 use crate::event_log::{Bounds, EventLog, Identity};
 use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
+use crate::wire::notification_v1::{Key, decode_due};
 use crate::wire::position::{LogId, Positions, Token};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// The shape of rows and keys. A reader of format N reads all before it. Since 2
-/// positions have marks, and history rows may say that an arrival is claimed. Since 3
-/// there is the family `change`.
+/// positions have marks, and history rows may say that an arrival is claimed; since 3 the
+/// rows of notifications are named by operation and ending, and there is the family
+/// `change`.
 pub const FORMAT: u8 = 3;
 /// The rules of the fold. A store of other rules is rebuilt, not converted.
 pub const FOLD: u32 = 1;
@@ -32,6 +34,7 @@ pub fn open(db: &dyn Db, log: &Identity) -> Result<Anchors, OpenError> {
         Some([older]) if *older < FORMAT => {
             let mut batch = Batch::default();
             batch.put(Family::Meta, b"format", &[FORMAT]);
+            rename_notifications(db, &mut batch)?;
             db.write(&batch, Durability::Synced)?;
         }
         Some([stored, ..]) => Err(Halt::Format {
@@ -62,6 +65,23 @@ pub fn open(db: &dyn Db, log: &Identity) -> Result<Anchors, OpenError> {
         })?;
     }
     Ok(anchors(db)?)
+}
+
+/// Before format 3 an operation was the whole key.
+fn rename_notifications(db: &dyn Db, batch: &mut Batch) -> store::Result<()> {
+    store::view(db, |view| {
+        let forward = Direction::Forward;
+        view.scan(Family::Outbox, keys::ALL, forward, &mut |key, row| {
+            if keys::notification_of(key).is_none()
+                && let (Some(id), Ok(due)) = (keys::operation_of(key), decode_due(row))
+            {
+                let new = keys::notification(id, Key::of(id, &due.ending));
+                batch.delete(Family::Outbox, key);
+                batch.put(Family::Outbox, &new, row);
+            }
+            ControlFlow::Continue(())
+        })
+    })
 }
 
 /// What the store says that it holds, of whatever log; `None` if it is new.
@@ -102,13 +122,13 @@ const POSITION: &[u8] = b"position/";
 const NEXT: &[u8] = b"next/";
 const BEGINS: &[u8] = b"begins/";
 
-fn key(prefix: &[u8], partition: u32) -> Vec<u8> {
+pub(super) fn key(prefix: &[u8], partition: u32) -> Vec<u8> {
     [prefix, &partition.to_be_bytes()].concat()
 }
 
 /// The rows of a prefix. One that cannot be read is an error: without it a partition
 /// would seem to be new.
-fn by_partition<T>(
+pub(super) fn by_partition<T>(
     db: &dyn Db,
     prefix: &[u8],
     decode: fn(&[u8]) -> Option<T>,
@@ -133,7 +153,7 @@ fn by_partition<T>(
     }
 }
 
-fn offset(row: &[u8]) -> Option<u64> {
+pub(super) fn offset(row: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(row.try_into().ok()?))
 }
 

@@ -3,9 +3,11 @@
 //! nothing.
 //!
 //! `step` judges one record, `cut` folds many into one batch, `run` is the thread
-//! that does so live, behind `intake`, which reads and decodes ahead of it.
+//! that does so live, behind `intake`, which reads and decodes ahead of it. `control`
+//! does the same for the control log, which has what only the ledger knows.
 
 mod changes;
+pub mod control;
 pub mod cut;
 pub mod halt;
 mod intake;

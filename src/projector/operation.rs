@@ -11,6 +11,7 @@ use crate::domain::{Anomaly, Event, Kind, Lane, LaneId, Lanes, Operation, Standi
 use crate::query::operation::{events, history_records};
 use crate::store::keys::{self, LaneKind};
 use crate::store::{self, Batch, Db, Error, Family};
+use crate::wire::notification_v1::{Key, encode_due};
 use crate::wire::record_v1::Record;
 use crate::wire::snapshot_v1::{self, Apart, Unreadable};
 use std::collections::BTreeSet;
@@ -176,9 +177,15 @@ fn put_effects(
         tally.listed(before.listed, after.listed);
     }
     if before.due != after.due {
-        match &after.due {
-            Some(due) => batch.put(Family::Outbox, key, &outbox_row(due)),
-            None => batch.delete(Family::Outbox, key),
+        // Each in a row of its own: the one before may be under way at this moment.
+        let row = |due: &Due| keys::notification(operation_id, Key::of(operation_id, &due.ending));
+        if let Some(before) = &before.due {
+            batch.delete(Family::Outbox, &row(before));
+            batch.delete(Family::Tries, &row(before));
+        }
+        if let Some(due) = &after.due {
+            batch.put(Family::Outbox, &row(due), &encode_due(due));
+            tally.due.push(operation_id.into());
         }
     }
     if before.anomalies != after.anomalies {
@@ -224,13 +231,4 @@ fn move_row(family: Family, before: Option<Vec<u8>>, after: Option<Vec<u8>>, bat
     if let Some(key) = after {
         batch.put(family, &key, b"");
     }
-}
-
-/// Version byte 1, then postcard: the order key of the ending that won (which
-/// names the notification), address, port.
-fn outbox_row(due: &Due) -> Vec<u8> {
-    let key = &due.ending;
-    let ending = (key.time.secs, key.time.nanos, &*key.source, &*key.id);
-    postcard::to_extend(&(ending, &*due.to.address, due.to.port), vec![1])
-        .expect("memory takes whatever postcard writes")
 }

@@ -8,6 +8,7 @@ pub mod document;
 pub mod filter;
 pub mod history;
 pub mod list;
+pub mod notifications;
 pub mod operation;
 pub mod progress;
 pub mod records;

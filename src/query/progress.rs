@@ -115,6 +115,17 @@ impl Progress {
         Some(counts)
     }
 
+    /// Returns once all that lies before these offsets is applied.
+    pub async fn wait_until_behind(&self, ends: &BTreeMap<u32, u64>) {
+        let mut applied = self.applied.subscribe();
+        let is_behind = |applied: &Arc<Applied>| {
+            let is_applied = |(p, end): (&u32, &u64)| *end == 0 || applied.next.get(p) >= Some(end);
+            ends.iter().all(is_applied)
+        };
+        // It is never closed while somebody holds it.
+        let _ = applied.wait_for(is_behind).await;
+    }
+
     /// Returns once the store holds all that the token names.
     pub async fn wait_for(&self, token: &Token, deadline: Instant) -> Result<(), WaitError> {
         let mut applied = self.applied.subscribe();

@@ -7,7 +7,9 @@
 //! | `history` | shard, operation, NUL, time, source, id, position | `record_v1` |
 //! | `by_time` | time, operation | nothing |
 //! | `by_status` | status, time, operation | nothing |
-//! | `outbox` | shard, operation | the ending's order key, address, port |
+//! | `outbox` | shard, operation, NUL, its key | the ending's order key, address, port |
+//! | `outcome` | the same | what became of it, by the control log |
+//! | `tries` | the same | that it is held, or how its tries went |
 //! | `dead_letter` | position | `record_v1` dead letter |
 //! | `dead_letter_due` | position | why it was refused; nothing if not yet sent |
 //! | `anomaly` | shard, operation | one byte, a bit for each |
@@ -25,6 +27,7 @@
 //! side, the lowest position first, so a repeat costs no read when written.
 
 use crate::domain::{LaneId, OrderKey, Status, Timestamp};
+use crate::wire::notification_v1::Key;
 use crate::wire::position::Position;
 use std::ops::Range;
 
@@ -38,7 +41,7 @@ pub fn shard(operation_id: &str) -> u16 {
     (xxhash_rust::xxh3::xxh3_64(operation_id.as_bytes()) % u64::from(SHARDS)) as u16
 }
 
-/// `state`, `outbox` and `anomaly`.
+/// `state` and `anomaly`.
 pub fn operation(operation_id: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(operation_id.len() + 3);
     key.extend_from_slice(&shard(operation_id).to_be_bytes());
@@ -153,6 +156,22 @@ pub fn change_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.try_into().ok()?))
 }
 
+/// `outbox`, `outcome` and `tries`.
+pub fn notification(operation_id: &str, key: Key) -> Vec<u8> {
+    let mut row = of_operation(operation_id).start;
+    row.extend_from_slice(&key.0);
+    row
+}
+
+/// Operation id and key in a key that `notification` made.
+pub fn notification_of(row: &[u8]) -> Option<(&str, Key)> {
+    let at = row.len().checked_sub(17)?;
+    let (operation, rest) = row.split_at(at);
+    let (nul, key) = rest.split_first()?;
+    let key = Key(key.try_into().ok()?);
+    (*nul == 0).then_some((operation_of(operation)?, key))
+}
+
 /// `dead_letter` and `log`.
 pub fn position(at: Position) -> Vec<u8> {
     let mut key = Vec::with_capacity(12);
@@ -257,6 +276,21 @@ mod tests {
             let row = lane("op-1", LaneKind::Rollback, &id);
             prop_assert_eq!(lane_of(&row, "op-1"), Some((LaneKind::Rollback, id)));
         }
+    }
+
+    #[test]
+    fn notifications_come_back() {
+        for key in [Key([0; 16]), Key([0xFF; 16])] {
+            let row = notification("op-1", key);
+            assert_eq!(notification_of(&row), Some(("op-1", key)));
+            assert!(row < of_operation("op-1").end);
+        }
+        // As rows were named before: an operation and no more.
+        assert_eq!(
+            notification_of(&operation("an-operation-with-a-long-id")),
+            None
+        );
+        assert_eq!(notification_of(&operation("op")), None);
     }
 
     #[test]

@@ -21,8 +21,12 @@ pub enum Family {
     ByTime,
     /// The same, one status after the other.
     ByStatus,
-    /// Notifications that are due.
+    /// Notifications that are due, until they are delivered.
     Outbox,
+    /// What the control log says became of them.
+    Outcome,
+    /// How far the tries of those that are due have come.
+    Tries,
     /// Records that are not events of ours.
     DeadLetter,
     /// Dead letters that the log's dead-letter topic does not have, and why.
@@ -46,6 +50,8 @@ impl Family {
         Family::ByTime,
         Family::ByStatus,
         Family::Outbox,
+        Family::Outcome,
+        Family::Tries,
         Family::DeadLetter,
         Family::DeadLetterDue,
         Family::Anomaly,
@@ -63,6 +69,8 @@ impl Family {
             Family::ByTime => "by_time",
             Family::ByStatus => "by_status",
             Family::Outbox => "outbox",
+            Family::Outcome => "outcome",
+            Family::Tries => "tries",
             Family::DeadLetter => "dead_letter",
             Family::DeadLetterDue => "dead_letter_due",
             Family::Anomaly => "anomaly",

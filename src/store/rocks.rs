@@ -212,6 +212,8 @@ fn family_options(family: Family, cache: &Cache) -> Options {
         | Family::ByTime
         | Family::ByStatus
         | Family::Outbox
+        | Family::Outcome
+        | Family::Tries
         | Family::DeadLetter
         | Family::DeadLetterDue
         | Family::Anomaly

@@ -4,6 +4,7 @@ mod command_line;
 mod crash;
 mod identity;
 mod main_job;
+mod notifications;
 #[path = "../support/mod.rs"]
 mod support;
 mod surroundings;

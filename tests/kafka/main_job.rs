@@ -19,6 +19,7 @@ fn settings(broker: &Broker, topic: &str) -> Settings {
         topic: topic.into(),
         create: None,
         is_known: false,
+        is_control: false,
         group: "opledger".into(),
         options: BTreeMap::new(),
         producer: BTreeMap::new(),

@@ -5,7 +5,9 @@
 pub mod broker;
 pub mod events;
 pub mod generate;
+pub mod notified;
 pub mod raw;
+pub mod receiver;
 pub mod reference;
 pub mod rows;
 pub mod schemas;

@@ -121,8 +121,13 @@ pub fn config(settings: &Settings, role: Role) -> ClientConfig {
     let mut set = |name: &str, value: String| {
         config.set(name, value);
     };
-    set("client.id", format!("opledger-{}", role.name()));
-    set("statistics.interval.ms", "5000".into());
+    // Both have the same clients: the metrics tell of those of the workers' log.
+    let (name, statistics) = match settings.is_control {
+        true => ("opledger-control", "0"),
+        false => ("opledger", "5000"),
+    };
+    set("client.id", format!("{name}-{}", role.name()));
+    set("statistics.interval.ms", statistics.into());
     // A broker that comes back is found within this.
     set("reconnect.backoff.max.ms", "2000".into());
     // Half of it lies between two tries of any broker: the default keeps a core busy

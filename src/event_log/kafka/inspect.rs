@@ -290,7 +290,8 @@ impl Inspector {
         }
         let letters = self.settings.dead_letter_topic();
         // Events do not wait for it.
-        if self.is_missing(&letters)?
+        if !self.settings.is_control
+            && self.is_missing(&letters)?
             && let Err(error) = self.create(new, &letters, "6291456")
         {
             tracing::warn!(%error, "dead letters stay in the store until their topic is there");

@@ -1,0 +1,229 @@
+//! `opledger notifications`: who was told that an operation ended, who was not yet, and
+//! having it tried again.
+
+use crate::cli::client::{Connection, Ledger};
+use crate::cli::failure::Failure;
+use crate::cli::operation_id;
+use crate::cli::output::Output;
+use crate::cli::table::Table;
+use clap::{Subcommand, ValueEnum};
+use reqwest::header::{CONTENT_TYPE, LINK};
+use reqwest::{Response, Url};
+use serde::Deserialize;
+use std::borrow::Cow;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const EXAMPLES: &str = "\
+Examples:
+  opledger notifications list --state failed
+  opledger notifications list --id 0001561626000500 --json
+  opledger notifications retry 0001561626000500 --why 'the receiver is back'
+  opledger notifications retry --all
+  opledger notifications release --all";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show notifications: those that are due, then those that were delivered
+    #[command(after_help = EXAMPLES)]
+    List(List),
+    /// Have those tried again, and at once, that were given up or wait
+    #[command(after_help = EXAMPLES)]
+    Retry(Repair),
+    /// Have those sent that are held, as nobody knows whether they were
+    #[command(after_help = EXAMPLES)]
+    Release(Repair),
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Only those in this state
+    #[arg(long, value_name = "STATE")]
+    state: Option<State>,
+
+    /// Only those of this operation
+    #[arg(long, value_name = "ID", value_parser = operation_id)]
+    id: Option<String>,
+
+    /// Print a line of JSON for each
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum State {
+    Pending,
+    Held,
+    Failed,
+    Delivered,
+}
+
+#[derive(Debug, clap::Args)]
+struct Repair {
+    /// The operation
+    #[arg(value_name = "ID", value_parser = operation_id, required_unless_present = "all")]
+    id: Option<String>,
+
+    /// All that were given up, or are held
+    #[arg(long, conflicts_with = "id")]
+    all: bool,
+
+    /// Why, for the control log
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    why: String,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    notifications: Vec<&'a serde_json::value::RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(borrow)]
+    operation_id: Cow<'a, str>,
+    #[serde(borrow)]
+    state: Cow<'a, str>,
+    #[serde(borrow)]
+    address: Cow<'a, str>,
+    port: u16,
+    #[serde(default)]
+    attempts: u32,
+    #[serde(borrow)]
+    delivered: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    failed: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    next_attempt: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    last_error: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Accepted {
+    accepted: u64,
+    #[serde(default)]
+    more: bool,
+}
+
+pub async fn run(args: Args) -> Result<(), Failure> {
+    match args.action {
+        Action::List(args) => list(args).await,
+        Action::Retry(args) => repair(args, "retry", "retried").await,
+        Action::Release(args) => repair(args, "release", "released").await,
+    }
+}
+
+async fn list(args: List) -> Result<(), Failure> {
+    let ledger = Ledger::new(&args.connection, PATIENCE)?;
+    let mut url = ledger.url(&["v1", "notifications"]);
+    url.query_pairs_mut().append_pair("limit", "500");
+    if let Some(state) = args.state.and_then(|state| state.to_possible_value()) {
+        url.query_pairs_mut().append_pair("state", state.get_name());
+    }
+    if let Some(id) = &args.id {
+        url.query_pairs_mut().append_pair("operation_id", id);
+    }
+    let mut out = Output::new();
+    let titles = ["OPERATION", "STATE", "TARGET", "TRIES", "WHEN", "ERROR"];
+    let mut table = Table::new(titles, 5, &out);
+    let mut next = Some(url);
+    let mut is_empty = true;
+    while let Some(url) = next {
+        let response = ledger.send(ledger.get(url.clone())).await?;
+        next = next_page(&url, &response);
+        let body = ledger.body(response).await?;
+        let page: Page = serde_json::from_slice(&body).map_err(|_| unreadable())?;
+        for entry in page.notifications {
+            is_empty = false;
+            if args.json {
+                out.line(entry.get())?;
+                continue;
+            }
+            let entry: Entry = serde_json::from_str(entry.get()).map_err(|_| unreadable())?;
+            let target = match entry.address.contains(':') {
+                true => format!("[{}]:{}", entry.address, entry.port),
+                false => format!("{}:{}", entry.address, entry.port),
+            };
+            let when = entry.delivered.or(entry.failed).or(entry.next_attempt);
+            let row = [
+                &*entry.operation_id,
+                &*entry.state,
+                &target,
+                &entry.attempts.to_string(),
+                when.as_deref().unwrap_or_default(),
+                entry.last_error.as_deref().unwrap_or_default(),
+            ];
+            table.add(row, &mut out)?;
+        }
+    }
+    table.finish(&mut out)?;
+    out.flush()?;
+    if is_empty {
+        eprintln!("no notifications");
+    }
+    Ok(())
+}
+
+/// Of the address that was asked, the query that the ledger gives.
+fn next_page(asked: &Url, response: &Response) -> Option<Url> {
+    let link = response.headers().get(LINK)?.to_str().ok()?;
+    let (target, _) = link.strip_prefix('<')?.split_once('>')?;
+    let (_, query) = target.split_once('?')?;
+    let mut url = asked.clone();
+    url.set_query(Some(query));
+    Some(url)
+}
+
+async fn repair(args: Repair, action: &str, done: &str) -> Result<(), Failure> {
+    let ledger = Ledger::new(&args.connection, PATIENCE)?;
+    let url = match &args.id {
+        Some(id) => ledger.url(&["v1", "notifications", id, action]),
+        None => ledger.url(&["v1", "notifications", action]),
+    };
+    let who = std::env::var("USER").unwrap_or_default();
+    let body = serde_json::json!({"who": who, "why": args.why}).to_string();
+    let mut all = 0;
+    loop {
+        let request = ledger
+            .post(url.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .body(body.clone());
+        let response = ledger
+            .send(request)
+            .await
+            .map_err(|failure| match failure {
+                Failure::NotFound(_) => {
+                    Failure::NotFound("there is no such notification to do it to".into())
+                }
+                other => other,
+            })?;
+        let body = ledger.body(response).await?;
+        let accepted: Accepted = serde_json::from_slice(&body).map_err(|_| unreadable())?;
+        all += accepted.accepted;
+        if !accepted.more {
+            break;
+        }
+    }
+    println!("{all} notifications {done}");
+    Ok(())
+}
+
+fn unreadable() -> Failure {
+    Failure::Unexpected("the ledger's answer about notifications cannot be read".into())
+}

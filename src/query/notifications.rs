@@ -1,0 +1,371 @@
+//! Notifications: which state each is in, and the list of them. What is due comes from
+//! the workers' log, what became of it from the control log; what neither says, how
+//! far the tries have come, is in a row of its own.
+
+use super::{Page, records};
+use crate::domain::{Kind, OrderKey};
+use crate::store::{self, Db, Direction, Error, Family, Result, View, keys};
+use crate::wire::cloudevent;
+use crate::wire::notification_v1::{Key, Outcome, Tries, decode_due, decode_outcome, decode_tries};
+use crate::wire::time::write_rfc3339_millis;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    Pending(Option<Failing>),
+    /// Waits for an operator: see [`Tries::Held`].
+    Held,
+    /// Given up, until an operator retries it.
+    Failed {
+        at_ms: i64,
+        attempts: u32,
+        why: String,
+    },
+    Delivered,
+}
+
+/// Tries so far, none of them a success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failing {
+    pub first_ms: i64,
+    pub attempts: u32,
+    pub next_ms: i64,
+    pub why: String,
+}
+
+impl State {
+    pub const NAMES: [&'static str; 4] = ["pending", "held", "failed", "delivered"];
+
+    pub fn name(&self) -> &'static str {
+        match self {
+            State::Pending(_) => "pending",
+            State::Held => "held",
+            State::Failed { .. } => "failed",
+            State::Delivered => "delivered",
+        }
+    }
+
+    /// `holds` is whether there is something to hold for.
+    fn of(outcome: Option<Outcome>, tries: Option<Tries>, holds: bool) -> State {
+        let again_ms = match outcome {
+            Some(Outcome::Delivered { .. }) => return State::Delivered,
+            Some(Outcome::Failed {
+                at_ms,
+                attempts,
+                why,
+            }) => {
+                return State::Failed {
+                    at_ms,
+                    attempts,
+                    why,
+                };
+            }
+            Some(Outcome::Again { at_ms }) => Some(at_ms),
+            None => None,
+        };
+        match tries {
+            Some(Tries::Held) if again_ms.is_none() && holds => State::Held,
+            // What was tried before somebody said "again" does not count.
+            Some(Tries::Failing {
+                first_ms,
+                attempts,
+                next_ms,
+                why,
+            }) if again_ms.is_none_or(|again| again <= first_ms) => State::Pending(Some(Failing {
+                first_ms,
+                attempts,
+                next_ms,
+                why,
+            })),
+            Some(Tries::Held | Tries::Failing { .. }) | None => State::Pending(None),
+        }
+    }
+}
+
+/// A row of what is due, with its state.
+pub struct Entry {
+    pub state: State,
+    /// Somebody has released or retried it, or it was looked at before.
+    pub is_judged: bool,
+}
+
+pub fn entry(view: &dyn View, row: &[u8], holds: bool) -> Result<Entry> {
+    let outcome = view.get(Family::Outcome, row)?;
+    let outcome = outcome.map(|row| decode_outcome(&row)).transpose();
+    let tries = view.get(Family::Tries, row)?;
+    let tries = tries.map(|row| decode_tries(&row)).transpose();
+    let damaged = |_| Error::Corrupt("what became of a notification".into());
+    let (outcome, tries) = (outcome.map_err(damaged)?, tries.map_err(damaged)?);
+    Ok(Entry {
+        is_judged: outcome.is_some() || tries.is_some(),
+        state: State::of(outcome, tries, holds),
+    })
+}
+
+/// Whether this ending was due before these offsets: both it and the creation lie there.
+pub fn was_due_before(
+    view: &dyn View,
+    operation_id: &str,
+    ending: &OrderKey,
+    ends: &BTreeMap<u32, u64>,
+) -> Result<bool> {
+    let (mut created, mut ended) = (false, false);
+    records::scan(view, operation_id, &mut |key, record| {
+        let (_, at) = keys::split_history(key).ok_or_else(|| damaged(operation_id))?;
+        if ends.get(&at.partition).is_some_and(|end| at.offset < *end) {
+            let event = cloudevent::decode(&record).map_err(|_| damaged(operation_id))?;
+            match event.kind {
+                Kind::Created { .. } => created = true,
+                Kind::Ended(_) => ended |= event.key == *ending,
+                Kind::Started
+                | Kind::Progressed { .. }
+                | Kind::RequestSent { .. }
+                | Kind::ResponseReceived { .. }
+                | Kind::RollbackAttempted { .. }
+                | Kind::RollbackResponseReceived { .. } => {}
+            }
+        }
+        Ok(match created && ended {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })
+    })?;
+    Ok(created && ended)
+}
+
+fn damaged(operation_id: &str) -> Error {
+    Error::Corrupt(format!("the history of {operation_id}"))
+}
+
+/// Whether anything waits to be told.
+pub fn is_any_due(db: &dyn Db) -> Result<bool> {
+    store::view(db, |view| {
+        let mut any = false;
+        view.scan(
+            Family::Outbox,
+            keys::ALL,
+            Direction::Forward,
+            &mut |_, _| {
+                any = true;
+                ControlFlow::Break(())
+            },
+        )?;
+        Ok(any)
+    })
+}
+
+/// Notifications in these states of one operation or of all, the ones that are due before
+/// those that are delivered.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    pub state: Option<&'static str>,
+    pub operation_id: Option<String>,
+}
+
+/// Rows looked at for one page, whether or not they are wanted.
+const LOOKED_AT_MAX: usize = 10_000;
+/// Entries of a page, if the request does not say.
+const LIMIT: usize = 100;
+
+/// A page, as JSON, and what the next begins behind. It may be short, even empty, where
+/// few of many are wanted.
+pub fn page(
+    db: &dyn Db,
+    wanted: &Wanted,
+    page: &Page,
+    holds: bool,
+) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
+    let mut list = Listing {
+        wanted,
+        holds,
+        limit: page.limit.unwrap_or(LIMIT),
+        looked_at: 0,
+        shown: Vec::new(),
+        next: None,
+    };
+    store::view(db, |view| {
+        let (phase, after) = match page.after.as_deref() {
+            None => (DUE, None),
+            Some([phase, after @ ..]) => (*phase, Some(after)),
+            Some([]) => (DELIVERED, None),
+        };
+        if phase == DUE && wanted.state != Some("delivered") {
+            list.scan(view, Family::Outbox, DUE, after)?;
+        }
+        if list.next.is_none() && matches!(wanted.state, None | Some("delivered")) {
+            let after = after.filter(|_| phase == DELIVERED);
+            list.scan(view, Family::Outcome, DELIVERED, after)?;
+        }
+        Ok(())
+    })?;
+    let body = json!({"notifications": list.shown}).to_string();
+    Ok((body.into_bytes(), list.next))
+}
+
+const DUE: u8 = 0;
+const DELIVERED: u8 = 1;
+
+struct Listing<'l> {
+    wanted: &'l Wanted,
+    holds: bool,
+    limit: usize,
+    looked_at: usize,
+    shown: Vec<Value>,
+    next: Option<Vec<u8>>,
+}
+
+impl Listing<'_> {
+    fn scan(
+        &mut self,
+        view: &dyn View,
+        family: Family,
+        phase: u8,
+        after: Option<&[u8]>,
+    ) -> Result<()> {
+        let mut range = match &self.wanted.operation_id {
+            Some(id) => keys::of_operation(id),
+            None => keys::ALL.start.to_vec()..keys::ALL.end.to_vec(),
+        };
+        if let Some(after) = after {
+            range.start = [after, &[0]].concat().max(range.start);
+        }
+        let mut outcome = Ok(());
+        let mut last = after.unwrap_or_default().to_vec();
+        view.scan(
+            family,
+            &range.start..&range.end,
+            Direction::Forward,
+            &mut |key, row| {
+                if self.shown.len() == self.limit || self.looked_at == LOOKED_AT_MAX {
+                    self.next = Some([&[phase], &last[..]].concat());
+                    return ControlFlow::Break(());
+                }
+                self.looked_at += 1;
+                last.clear();
+                last.extend_from_slice(key);
+                let shown = match family {
+                    Family::Outcome => delivered(key, row),
+                    _ => self.due(view, key, row),
+                };
+                match shown {
+                    Ok(entry) => self.shown.extend(entry),
+                    Err(error) => outcome = Err(error),
+                }
+                match outcome {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                }
+            },
+        )?;
+        outcome
+    }
+
+    fn due(&self, view: &dyn View, key: &[u8], row: &[u8]) -> Result<Option<Value>> {
+        let unreadable = || Error::Corrupt("a notification".into());
+        let (id, own) = keys::notification_of(key).ok_or_else(unreadable)?;
+        let due = decode_due(row).map_err(|_| unreadable())?;
+        let state = entry(view, key, self.holds)?.state;
+        // Those are listed as what they are, from the other family.
+        if state == State::Delivered
+            || self
+                .wanted
+                .state
+                .is_some_and(|wanted| wanted != state.name())
+        {
+            return Ok(None);
+        }
+        let mut shown = head(id, own, state.name(), &due.to.address, due.to.port);
+        match &state {
+            State::Pending(Some(failing)) => {
+                shown["attempts"] = json!(failing.attempts);
+                shown["first_attempt"] = time(failing.first_ms);
+                shown["next_attempt"] = time(failing.next_ms);
+                shown["last_error"] = json!(failing.why);
+            }
+            State::Failed {
+                at_ms,
+                attempts,
+                why,
+            } => {
+                shown["attempts"] = json!(attempts);
+                shown["failed"] = time(*at_ms);
+                shown["last_error"] = json!(why);
+            }
+            State::Pending(None) => shown["attempts"] = json!(0),
+            State::Held | State::Delivered => {}
+        }
+        Ok(Some(shown))
+    }
+}
+
+fn delivered(key: &[u8], row: &[u8]) -> Result<Option<Value>> {
+    let unreadable = || Error::Corrupt("an outcome of a notification".into());
+    let (id, own) = keys::notification_of(key).ok_or_else(unreadable)?;
+    let Outcome::Delivered {
+        at_ms,
+        attempts,
+        status,
+        address,
+        port,
+    } = decode_outcome(row).map_err(|_| unreadable())?
+    else {
+        return Ok(None);
+    };
+    let mut shown = head(id, own, "delivered", &address, port);
+    shown["attempts"] = json!(attempts);
+    shown["delivered"] = time(at_ms);
+    shown["status_code"] = json!(status);
+    Ok(Some(shown))
+}
+
+fn head(id: &str, key: Key, state: &str, address: &str, port: u16) -> Value {
+    json!({"operation_id": id, "key": key.to_string(), "state": state, "address": address, "port": port})
+}
+
+fn time(millis: i64) -> Value {
+    let mut text = Vec::new();
+    write_rfc3339_millis(crate::domain::Timestamp::from_millis(millis), &mut text);
+    json!(String::from_utf8_lossy(&text))
+}
+
+/// Operations and keys of those in one state, for an operator who wants something done
+/// with all of them; `each` says whether it wants another.
+pub fn each_in_state(
+    db: &dyn Db,
+    wanted: &Wanted,
+    holds: bool,
+    each: &mut dyn FnMut(&str, Key),
+) -> Result<()> {
+    store::view(db, |view| {
+        let range = match &wanted.operation_id {
+            Some(id) => keys::of_operation(id),
+            None => keys::ALL.start.to_vec()..keys::ALL.end.to_vec(),
+        };
+        let mut outcome = Ok(());
+        view.scan(
+            Family::Outbox,
+            &range.start..&range.end,
+            Direction::Forward,
+            &mut |row, _| match entry(view, row, holds) {
+                Ok(found)
+                    if wanted
+                        .state
+                        .is_none_or(|wanted| wanted == found.state.name()) =>
+                {
+                    if let Some((id, key)) = keys::notification_of(row) {
+                        each(id, key);
+                    }
+                    ControlFlow::Continue(())
+                }
+                Ok(_) => ControlFlow::Continue(()),
+                Err(error) => {
+                    outcome = Err(error);
+                    ControlFlow::Break(())
+                }
+            },
+        )?;
+        outcome
+    })
+}

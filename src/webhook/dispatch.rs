@@ -1,0 +1,498 @@
+//! Sends: one task that decides, and one for each try. What became of a notification is
+//! recorded in the control log before anything else follows from it; while that takes
+//! nothing, nothing more is sent, so that little would be sent twice.
+
+use super::allow::Allowed;
+use super::attempt::{Attempt, Failure, Kind};
+use super::begin::begin;
+use super::look::{self, Ends, Look};
+use super::queue::{Bounds, Offered, Pick, Queue, Says, backoff};
+use super::{Counts, Doing, Handle, Parts, Told, lock};
+use crate::projector::control::{self, ControlLog, RecordError, State};
+use crate::query::notifications::Failing;
+use crate::store;
+use crate::wire::control_v1::{Control, Notified};
+use metrics::{counter, gauge, histogram};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Between two looks at all that is due, which keeps the counts; longer where the look
+/// itself takes long.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_SHARE: u32 = 20;
+/// Longest pause while the control log or the store takes nothing.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// For what is under way when the ledger stops.
+const GRACE: Duration = Duration::from_secs(3);
+/// Outcomes that are recorded together.
+const RECORDS_AT_ONCE: usize = 500;
+/// Bytes of an error that are kept.
+const WHY_MAX: usize = 300;
+
+pub async fn run(
+    parts: Parts,
+    control: Arc<ControlLog>,
+    handle: Arc<Handle>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut stopped = stop.clone();
+    let begun = tokio::select! {
+        ends = begin(&parts, &control, &handle) => ends,
+        _ = stopped.wait_for(|told| *told) => return,
+    };
+    let settings = &parts.settings;
+    let bounds = Bounds {
+        per_target: settings.per_target,
+        in_flight: settings.in_flight,
+        retry_min: settings.retry_min,
+        retry_max: settings.retry_max.max(settings.retry_min),
+    };
+    let mut dispatcher = Dispatcher {
+        allowed: Arc::new(Allowed(settings.allow.clone())),
+        parts,
+        control,
+        handle,
+        ends: begun,
+        bounds,
+        queue: Queue::new(bounds),
+        tries: JoinSet::new(),
+        outcomes: Vec::new(),
+        recording: None,
+        trouble: None,
+        looking: None,
+        look_at: Instant::now(),
+    };
+    dispatcher.work(&mut stop).await;
+}
+
+/// A notification that was tried.
+struct Tried {
+    pick: Pick,
+    attempt: Attempt,
+    failing: Option<Failing>,
+    began_ms: i64,
+    took: Duration,
+    outcome: Result<u16, Failure>,
+}
+
+type Recording = Pin<Box<dyn Future<Output = Result<(), RecordError>> + Send>>;
+
+struct Dispatcher {
+    parts: Parts,
+    control: Arc<ControlLog>,
+    handle: Arc<Handle>,
+    allowed: Arc<Allowed>,
+    ends: Ends,
+    bounds: Bounds,
+    queue: Queue,
+    tries: JoinSet<Tried>,
+    /// Not yet in the control log; the first of them are being recorded.
+    outcomes: Vec<Control>,
+    recording: Option<(usize, Recording)>,
+    trouble: Option<Trouble>,
+    looking: Option<JoinHandle<(store::Result<look::All>, Duration)>>,
+    look_at: Instant,
+}
+
+/// Why outcomes are not recorded at present.
+struct Trouble {
+    why: String,
+    again_at: Instant,
+    pause: Duration,
+}
+
+impl Dispatcher {
+    async fn work(&mut self, stop: &mut watch::Receiver<bool>) {
+        let mut state = self.control.state();
+        let mut stop_at = None;
+        loop {
+            let now = Instant::now();
+            let stopping = *stop.borrow_and_update();
+            let control = state.borrow_and_update().clone();
+            // Otherwise what becomes of more could not be told either.
+            let follows = control == State::Following;
+            if stopping {
+                let until = *stop_at.get_or_insert(now + GRACE);
+                let is_done = self.tries.is_empty() && self.outcomes.is_empty();
+                if is_done || now >= until {
+                    return;
+                }
+            } else {
+                self.hear();
+                self.look_at_all(now);
+                while self.trouble.is_none()
+                    && follows
+                    && let Some(pick) = self.queue.next(now)
+                {
+                    self.start(pick);
+                }
+            }
+            if !matches!(control, State::Halted(_)) {
+                self.record(now);
+            }
+            self.show(&control);
+            let wake = self.wake_at(stop_at, follows);
+            tokio::select! {
+                Some(tried) = self.tries.join_next(), if !self.tries.is_empty() => match tried {
+                    Ok(tried) => self.ended(tried),
+                    // A panic is a bug: the notification is tried again after a restart.
+                    Err(error) => tracing::error!(%error, "a try of a notification ended"),
+                },
+                outcome = recorded(&mut self.recording) => self.recorded(outcome),
+                found = looked(&mut self.looking) => self.found(found),
+                () = self.handle.wake.notified() => {}
+                () = tokio::time::sleep_until(wake.into()) => {}
+                // Closed only together with everything.
+                _ = stop.changed() => {}
+                _ = state.changed() => {}
+            }
+        }
+    }
+
+    /// `follows`: more may be sent.
+    fn wake_at(&self, stop_at: Option<Instant>, follows: bool) -> Instant {
+        let trouble = self.trouble.as_ref().map(|trouble| trouble.again_at);
+        let sends = follows && trouble.is_none() && stop_at.is_none();
+        let next = self.queue.wake_at().filter(|_| sends);
+        let look = self.looking.is_none() && stop_at.is_none();
+        let all = [trouble, next, look.then_some(self.look_at), stop_at];
+        let now = Instant::now();
+        let first = all.into_iter().flatten().min().unwrap_or(now + LOOK_EVERY);
+        // Never in a hurry, whatever was overlooked here.
+        first.max(now + Duration::from_millis(1))
+    }
+
+    /// What others have told since.
+    fn hear(&mut self) {
+        let Told {
+            due,
+            again,
+            all,
+            released,
+        } = std::mem::take(&mut *lock(&self.handle.told));
+        if released {
+            // It may be of another log.
+            let applied = self.parts.progress.applied();
+            let log = applied.token.as_ref().map(|token| token.log);
+            match log.map(|log| control::begun(&*self.parts.db, log)) {
+                Some(Ok(Some(ends))) => self.ends = ends,
+                Some(Ok(None)) | None => {}
+                Some(Err(_)) => lock(&self.handle.told).released = true,
+            }
+        }
+        if all || released {
+            self.look_at = Instant::now();
+        }
+        for operation_id in &due {
+            self.look_again(operation_id, false);
+        }
+        for (operation_id, _) in &again {
+            self.look_again(operation_id, true);
+        }
+    }
+
+    /// Queues what is due of one operation. `hurry`: whatever its target did so far.
+    fn look_again(&mut self, operation_id: &str, hurry: bool) {
+        match look::of_operation(&*self.parts.db, operation_id, &self.ends) {
+            Ok(waiting) => {
+                for waiting in waiting {
+                    if hurry {
+                        self.queue.unpause(&waiting.target);
+                    }
+                    self.offer(waiting);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the store cannot be read for notifications");
+                self.look_at = self.look_at.min(Instant::now() + Duration::from_secs(1));
+            }
+        }
+    }
+
+    fn offer(&mut self, waiting: look::Waiting) {
+        let at = self.instant(waiting.next_ms);
+        match self
+            .queue
+            .offer(&waiting.operation_id, waiting.key, waiting.target, at)
+        {
+            // Found again when there is room, or when its try is over.
+            Offered::Queued | Offered::UnderWay | Offered::LeftOut => {}
+        }
+    }
+
+    /// A time of day as this process waits for it: never longer than the longest pause,
+    /// whatever became of the clock.
+    fn instant(&self, at_ms: Option<i64>) -> Instant {
+        let left = at_ms
+            .map_or(0, |at| at.saturating_sub(self.now_ms()))
+            .max(0);
+        let left = Duration::from_millis(left as u64);
+        Instant::now() + left.min(self.bounds.retry_max.saturating_mul(2))
+    }
+
+    fn now_ms(&self) -> i64 {
+        (self.parts.clock)().as_millis()
+    }
+
+    fn look_at_all(&mut self, now: Instant) {
+        let more = self.queue.wants_more() && now + LOOK_EVERY > self.look_at;
+        if self.looking.is_some() || (now < self.look_at && !more) {
+            return;
+        }
+        self.queue.begin_scan();
+        let (db, ends, now_ms) = (self.parts.db.clone(), self.ends.clone(), self.now_ms());
+        self.looking = Some(tokio::task::spawn_blocking(move || {
+            let all = look::all(&*db, &ends, now_ms);
+            (all, now.elapsed())
+        }));
+    }
+
+    fn found(&mut self, (all, took): (store::Result<look::All>, Duration)) {
+        self.looking = None;
+        self.look_at = Instant::now() + LOOK_EVERY.max(took * LOOK_SHARE);
+        let all = match all {
+            Ok(all) => all,
+            Err(error) => {
+                tracing::warn!(%error, "the store cannot be read for notifications");
+                self.look_at = Instant::now() + Duration::from_secs(1);
+                return;
+            }
+        };
+        *lock(&self.handle.counts) = Counts {
+            pending: all.pending,
+            held: all.held,
+            failed: all.failed,
+        };
+        let oldest = all.oldest_ms.map_or(0, |first| self.now_ms() - first);
+        gauge!("opledger_notification_oldest_seconds").set(oldest.max(0) as f64 / 1000.0);
+        for waiting in all.waiting {
+            if !self.queue.holds(&waiting.operation_id) {
+                self.offer(waiting);
+            }
+        }
+    }
+
+    fn start(&mut self, pick: Pick) {
+        let look = look::look(
+            &*self.parts.db,
+            &pick.operation_id,
+            pick.key,
+            &self.ends,
+            &self.parts.times,
+        );
+        let send = match look {
+            Ok(Look::Send(send)) => send,
+            Ok(Look::Nothing) => return self.over(&pick, Says::Nothing),
+            Err(error) => {
+                let operation_id = &*pick.operation_id;
+                tracing::warn!(%error, operation_id, "a notification cannot be read");
+                self.over(&pick, Says::Nothing);
+                let at = Instant::now() + PAUSE_MAX;
+                let target = (*pick.target).clone();
+                self.queue.offer(&pick.operation_id, pick.key, target, at);
+                return;
+            }
+        };
+        let attempt = Attempt {
+            address: send.target.address,
+            port: send.target.port,
+            operation_id: pick.operation_id.to_string(),
+            key: pick.key,
+            document: send.document,
+        };
+        let began_ms = self.now_ms();
+        let (allowed, timeout) = (self.allowed.clone(), self.parts.settings.timeout);
+        let (operation_id, key) = (attempt.operation_id.clone(), pick.key);
+        let target = (*pick.target).clone();
+        let failing = send.failing;
+        self.tries.spawn(async move {
+            let started = Instant::now();
+            let outcome = attempt.run(&allowed, timeout).await;
+            Tried {
+                pick: Pick {
+                    operation_id: operation_id.into(),
+                    key,
+                    target: target.into(),
+                },
+                attempt,
+                failing,
+                began_ms,
+                took: started.elapsed(),
+                outcome,
+            }
+        });
+    }
+
+    /// Nothing more becomes of it now.
+    fn over(&mut self, pick: &Pick, says: Says) {
+        self.queue.ended(pick, says, Instant::now());
+        if self.queue.forget(&pick.operation_id) {
+            self.look_again(&pick.operation_id, false);
+        }
+    }
+
+    fn ended(&mut self, tried: Tried) {
+        let Tried {
+            pick,
+            attempt,
+            failing,
+            began_ms,
+            took,
+            outcome,
+        } = tried;
+        let now = Instant::now();
+        let attempts = failing.as_ref().map_or(0, |failing| failing.attempts) + 1;
+        let label = outcome
+            .as_ref()
+            .map_or_else(|failure| failure.kind.as_str(), |_| "delivered");
+        counter!("opledger_notification_attempts_total", "outcome" => label).increment(1);
+        histogram!("opledger_notification_attempt_seconds").record(took.as_secs_f64());
+        let event = match outcome {
+            Ok(status) => {
+                self.queue.ended(&pick, Says::ItAnswers, now);
+                Notified::Delivered {
+                    attempts,
+                    status,
+                    address: attempt.address,
+                    port: attempt.port,
+                }
+            }
+            Err(failure) => {
+                let says = match failure.kind {
+                    Kind::Refused => Says::ItAnswers,
+                    kind if kind.is_of_target() => Says::ItFails(failure.retry_after),
+                    _ => Says::Nothing,
+                };
+                self.queue.ended(&pick, says, now);
+                let first_ms = failing.map_or(began_ms, |failing| failing.first_ms);
+                let tried_for = Duration::from_millis((self.now_ms() - first_ms).max(0) as u64);
+                let why: String = failure.why.chars().take(WHY_MAX).collect();
+                let give_up = tried_for >= self.parts.settings.give_up_after;
+                if !give_up && failure.kind != Kind::NoTarget {
+                    return self.postpone(pick, first_ms, attempts, why);
+                }
+                let operation_id = &*pick.operation_id;
+                tracing::warn!(operation_id, attempts, %why, "a notification is given up");
+                Notified::Failed { attempts, why }
+            }
+        };
+        self.outcomes.push(Control::Notification {
+            operation_id: attempt.operation_id,
+            key: attempt.key,
+            event,
+        });
+    }
+
+    fn postpone(&mut self, pick: Pick, first_ms: i64, attempts: u32, why: String) {
+        let salt = u64::from_be_bytes(pick.key.0[..8].try_into().expect("a key is longer"));
+        let pause = backoff(&self.bounds, attempts, salt);
+        let operation_id = &*pick.operation_id;
+        tracing::debug!(operation_id, attempts, %why, "a notification is postponed");
+        let failing = Failing {
+            first_ms,
+            attempts,
+            next_ms: self.now_ms().saturating_add(pause.as_millis() as i64),
+            why,
+        };
+        if let Err(error) = look::note_failing(&*self.parts.db, operation_id, pick.key, &failing) {
+            tracing::warn!(%error, "how far a notification has come is not noted");
+        }
+        if self.queue.forget(operation_id) {
+            return self.look_again(operation_id, false);
+        }
+        let target = (*pick.target).clone();
+        self.queue
+            .offer(operation_id, pick.key, target, Instant::now() + pause);
+    }
+
+    /// Begins to record what is not recorded.
+    fn record(&mut self, now: Instant) {
+        let waits = self
+            .trouble
+            .as_ref()
+            .is_some_and(|trouble| trouble.again_at > now);
+        if self.recording.is_some() || self.outcomes.is_empty() || waits {
+            return;
+        }
+        let count = self.outcomes.len().min(RECORDS_AT_ONCE);
+        let some = self.outcomes[..count].to_vec();
+        let control = self.control.clone();
+        let recording = Box::pin(async move { control.record(&some).await });
+        self.recording = Some((count, recording));
+    }
+
+    fn recorded(&mut self, outcome: Result<(), RecordError>) {
+        let Some((count, _)) = self.recording.take() else {
+            return;
+        };
+        if let Err(error) = outcome {
+            let why = error.to_string();
+            let before = self.trouble.take();
+            if before.as_ref().is_none_or(|trouble| trouble.why != why) {
+                tracing::warn!(%why, "outcomes of notifications are not recorded; trying again");
+            }
+            let pause = before.map_or(Duration::from_millis(50), |trouble| trouble.pause * 2);
+            let pause = pause.min(PAUSE_MAX);
+            self.trouble = Some(Trouble {
+                why,
+                again_at: Instant::now() + pause,
+                pause,
+            });
+            return;
+        }
+        self.trouble = None;
+        for control in self.outcomes.drain(..count).collect::<Vec<_>>() {
+            if let Control::Notification { operation_id, .. } = control
+                && self.queue.forget(&operation_id)
+            {
+                self.look_again(&operation_id, false);
+            }
+        }
+    }
+
+    fn show(&self, control: &State) {
+        let doing = match (control, &self.trouble) {
+            (State::Halted(why), _) => Doing::Halted(why.clone()),
+            (State::Waiting(why), _) => Doing::Waiting(why.clone()),
+            (State::Starting | State::Following, Some(trouble)) => {
+                Doing::Waiting(format!("outcomes are not recorded: {}", trouble.why))
+            }
+            (State::Starting | State::Following, None) => Doing::Running,
+        };
+        *lock(&self.handle.doing) = doing;
+        let counts = *lock(&self.handle.counts);
+        for (state, count) in [
+            ("pending", counts.pending),
+            ("held", counts.held),
+            ("failed", counts.failed),
+        ] {
+            gauge!("opledger_notifications", "state" => state).set(count as f64);
+        }
+        gauge!("opledger_notifications_in_flight").set(self.queue.in_flight() as f64);
+        gauge!("opledger_notification_targets_failing").set(self.queue.failing_targets() as f64);
+    }
+}
+
+/// Never, where there is nothing to wait for.
+async fn recorded(recording: &mut Option<(usize, Recording)>) -> Result<(), RecordError> {
+    match recording {
+        Some((_, recording)) => recording.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn looked(
+    looking: &mut Option<JoinHandle<(store::Result<look::All>, Duration)>>,
+) -> (store::Result<look::All>, Duration) {
+    match looking {
+        Some(looking) => looking.await.unwrap_or_else(|error| {
+            let panicked = store::Error::Closed(format!("looking at notifications: {error}"));
+            (Err(panicked), Duration::ZERO)
+        }),
+        None => std::future::pending().await,
+    }
+}

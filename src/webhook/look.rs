@@ -1,0 +1,280 @@
+//! What sending reads of the store, and the little that it writes there: which ones are
+//! held, and how far the tries have come. Everything is looked at in one view, so what
+//! is sent is the document that a client would get at that moment.
+
+use super::queue::{Target, WINDOW, WINDOW_ALL};
+use crate::query::document::bytes;
+use crate::query::notifications::{Failing, State, entry, was_due_before};
+use crate::query::operation::with_operation;
+use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, View, keys};
+use crate::wire::document::Bodies;
+use crate::wire::notification_v1::{Key, Tries, decode_due, encode_tries};
+use crate::wire::time::TimeStyle;
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+
+/// Offsets before which nobody knows what was told; none: nothing is held.
+pub type Ends = BTreeMap<u32, u64>;
+
+#[derive(Debug)]
+pub enum Look {
+    /// There is nothing to send: delivered, failed, held, or another ending has won.
+    Nothing,
+    Send(Send),
+}
+
+#[derive(Debug)]
+pub struct Send {
+    pub document: Bytes,
+    pub target: Target,
+    pub failing: Option<Failing>,
+}
+
+/// What is to be done about one notification at this moment.
+pub fn look(
+    db: &dyn Db,
+    operation_id: &str,
+    key: Key,
+    ends: &Ends,
+    times: &TimeStyle,
+) -> store::Result<Look> {
+    let row = keys::notification(operation_id, key);
+    let mut batch = Batch::default();
+    let look = store::view(db, |view| {
+        let Some(due) = view.get(Family::Outbox, &row)? else {
+            return Ok(Look::Nothing);
+        };
+        let Judged::Pending(failing) = judge(view, &row, &due, ends, &mut batch)? else {
+            return Ok(Look::Nothing);
+        };
+        let Some(state) = view.get(Family::State, &keys::operation(operation_id))? else {
+            return Ok(Look::Nothing);
+        };
+        let found = with_operation(view, operation_id, &state, |op| {
+            let standing = op.standing();
+            let due = standing.due.as_ref()?;
+            (Key::of(operation_id, &due.ending) == key).then_some(())?;
+            let target = Target::of(&due.to.address, due.to.port);
+            Some((target, bytes(operation_id, op, Bodies::Shown, times)?))
+        })?;
+        // They are written together, so it is this ending that counts.
+        let Some((target, document)) = found else {
+            return Err(Error::Corrupt(format!(
+                "{operation_id} is not what is due of it"
+            )));
+        };
+        Ok(Look::Send(Send {
+            document: document.into(),
+            target,
+            failing,
+        }))
+    })?;
+    write(db, &batch)?;
+    Ok(look)
+}
+
+/// One that may be tried, and when.
+pub struct Waiting {
+    pub operation_id: String,
+    pub key: Key,
+    pub target: Target,
+    /// `None`: at once.
+    pub next_ms: Option<i64>,
+}
+
+/// Those of one operation.
+pub fn of_operation(db: &dyn Db, operation_id: &str, ends: &Ends) -> store::Result<Vec<Waiting>> {
+    let range = keys::of_operation(operation_id);
+    let mut batch = Batch::default();
+    let mut found = Vec::new();
+    store::view(db, |view| {
+        let mut outcome = Ok(());
+        let range = &range.start[..]..&range.end[..];
+        view.scan(
+            Family::Outbox,
+            range,
+            Direction::Forward,
+            &mut |row, due| {
+                match waiting(view, row, due, ends, &mut batch) {
+                    Ok((_, waiting)) => found.extend(waiting),
+                    Err(error) => outcome = Err(error),
+                }
+                ControlFlow::Continue(())
+            },
+        )?;
+        outcome
+    })?;
+    write(db, &batch)?;
+    Ok(found)
+}
+
+#[derive(Default)]
+pub struct All {
+    pub pending: u64,
+    pub held: u64,
+    pub failed: u64,
+    /// When the first try was of the one that is tried for longest.
+    pub oldest_ms: Option<i64>,
+    /// As many as there is room for in memory, and one more.
+    pub waiting: Vec<Waiting>,
+}
+
+/// Rows that are written together while all are looked at.
+const ROWS_AT_ONCE: usize = 1000;
+
+/// Everything that is not delivered. What can be tried now comes before what has to
+/// wait.
+pub fn all(db: &dyn Db, ends: &Ends, now_ms: i64) -> store::Result<All> {
+    let mut all = All::default();
+    let mut later = Vec::new();
+    let mut by_target: HashMap<Target, usize> = HashMap::new();
+    let mut batch = Batch::default();
+    store::view(db, |view| {
+        let mut outcome = Ok(());
+        view.scan(
+            Family::Outbox,
+            keys::ALL,
+            Direction::Forward,
+            &mut |row, due| {
+                let found = waiting(view, row, due, ends, &mut batch);
+                let (state, waiting) = match found {
+                    Ok(found) => found,
+                    Err(error) => {
+                        outcome = Err(error);
+                        return ControlFlow::Break(());
+                    }
+                };
+                match &state {
+                    Judged::Pending(failing) => {
+                        all.pending += 1;
+                        let first = failing.as_ref().map(|failing| failing.first_ms);
+                        all.oldest_ms = all.oldest_ms.into_iter().chain(first).min();
+                    }
+                    Judged::Held => all.held += 1,
+                    Judged::Failed => all.failed += 1,
+                    Judged::Over => {}
+                }
+                if let Some(waiting) = waiting {
+                    let of_target = by_target.entry(waiting.target.clone()).or_default();
+                    let is_now = waiting.next_ms.is_none_or(|next| next <= now_ms);
+                    let list = if is_now { &mut all.waiting } else { &mut later };
+                    if *of_target <= WINDOW && list.len() <= WINDOW_ALL {
+                        *of_target += usize::from(is_now);
+                        list.push(waiting);
+                    }
+                }
+                if batch.len() >= ROWS_AT_ONCE {
+                    if let Err(error) = write(db, &batch) {
+                        outcome = Err(error);
+                        return ControlFlow::Break(());
+                    }
+                    batch.clear();
+                }
+                ControlFlow::Continue(())
+            },
+        )?;
+        outcome
+    })?;
+    write(db, &batch)?;
+    all.waiting.append(&mut later);
+    all.waiting.truncate(WINDOW_ALL + 1);
+    Ok(all)
+}
+
+#[derive(Debug, PartialEq)]
+enum Judged {
+    Pending(Option<Failing>),
+    Held,
+    Failed,
+    Over,
+}
+
+/// In which state a row is; what is over, or held from now on, is noted.
+fn judge(
+    view: &dyn View,
+    row: &[u8],
+    due: &[u8],
+    ends: &Ends,
+    batch: &mut Batch,
+) -> store::Result<Judged> {
+    let found = entry(view, row, !ends.is_empty())?;
+    Ok(match found.state {
+        State::Delivered => {
+            forget(row, batch);
+            Judged::Over
+        }
+        State::Failed { .. } => Judged::Failed,
+        State::Held => Judged::Held,
+        State::Pending(failing) => {
+            let (id, _) = keys::notification_of(row).ok_or_else(unreadable)?;
+            let due = decode_due(due).map_err(|_| unreadable())?;
+            let is_new = !found.is_judged && !ends.is_empty();
+            if is_new && was_due_before(view, id, &due.ending, ends)? {
+                batch.put(Family::Tries, row, &encode_tries(&Tries::Held));
+                return Ok(Judged::Held);
+            }
+            Judged::Pending(failing)
+        }
+    })
+}
+
+fn waiting(
+    view: &dyn View,
+    row: &[u8],
+    due: &[u8],
+    ends: &Ends,
+    batch: &mut Batch,
+) -> store::Result<(Judged, Option<Waiting>)> {
+    let judged = judge(view, row, due, ends, batch)?;
+    let Judged::Pending(failing) = &judged else {
+        return Ok((judged, None));
+    };
+    let (id, key) = keys::notification_of(row).ok_or_else(unreadable)?;
+    let due = decode_due(due).map_err(|_| unreadable())?;
+    let waiting = Waiting {
+        operation_id: id.to_owned(),
+        key,
+        target: Target::of(&due.to.address, due.to.port),
+        next_ms: failing.as_ref().map(|failing| failing.next_ms),
+    };
+    Ok((judged, Some(waiting)))
+}
+
+/// How far the tries have come. Nothing is noted of one that is not due any more.
+pub fn note_failing(
+    db: &dyn Db,
+    operation_id: &str,
+    key: Key,
+    failing: &Failing,
+) -> store::Result<()> {
+    let row = keys::notification(operation_id, key);
+    if db.get(Family::Outbox, &row)?.is_none() {
+        return Ok(());
+    }
+    let tries = Tries::Failing {
+        first_ms: failing.first_ms,
+        attempts: failing.attempts,
+        next_ms: failing.next_ms,
+        why: failing.why.clone(),
+    };
+    let mut batch = Batch::default();
+    batch.put(Family::Tries, &row, &encode_tries(&tries));
+    write(db, &batch)
+}
+
+fn forget(row: &[u8], batch: &mut Batch) {
+    batch.delete(Family::Outbox, row);
+    batch.delete(Family::Tries, row);
+}
+
+fn write(db: &dyn Db, batch: &Batch) -> store::Result<()> {
+    match batch.is_empty() {
+        true => Ok(()),
+        false => db.write(batch, Durability::Buffered),
+    }
+}
+
+fn unreadable() -> Error {
+    Error::Corrupt("a notification".into())
+}

@@ -1,0 +1,230 @@
+//! Tells the receivers that were named at an operation's creation how it ended:
+//! at least once, in order for each operation, for days if need be.
+//!
+//! - `allow` says who may be called at all, `attempt` is one try.
+//! - `begin` waits until it is known what has to be held.
+//! - `queue` decides what is tried next, `dispatch` does it.
+//! - `look` is what they read of the store, and write to it.
+//!
+//! What is due is in the store (the outbox), written together with the document that is
+//! to be told, so nothing is sent before it can be read. What became of it is written
+//! to the control log first, so that a store which is made anew sends nothing again.
+
+pub mod allow;
+pub mod attempt;
+mod begin;
+mod dispatch;
+mod look;
+mod queue;
+
+use crate::config::Notifications;
+use crate::event_log::EventLog;
+use crate::projector::control::{Clock, ControlLog, Heard};
+use crate::query::notifications::is_any_due;
+use crate::query::progress::Progress;
+use crate::store::Db;
+use crate::wire::notification_v1::Key;
+use crate::wire::time::TimeStyle;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use tokio::sync::{Notify, watch};
+
+/// What it works with.
+pub struct Parts {
+    pub db: Arc<dyn Db>,
+    /// The workers' log.
+    pub log: Arc<dyn EventLog>,
+    /// Where that ended before this process took anything; `None` if it was not there to
+    /// be asked.
+    pub begins: Option<BTreeMap<u32, u64>>,
+    pub progress: Arc<Progress>,
+    pub control: Arc<dyn EventLog>,
+    pub clock: Clock,
+    pub times: TimeStyle,
+    pub settings: Notifications,
+}
+
+/// What notifications are doing, for readiness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Doing {
+    /// No network is allowed, so there is nobody to tell.
+    Off,
+    Starting,
+    Running,
+    Waiting(String),
+    Halted(String),
+}
+
+/// What others say to those who send, and ask of them.
+pub struct Handle {
+    db: Arc<dyn Db>,
+    told: Mutex<Told>,
+    wake: Notify,
+    doing: Mutex<Doing>,
+    counts: Mutex<Counts>,
+    control: Mutex<Option<Arc<ControlLog>>>,
+}
+
+#[derive(Default)]
+struct Told {
+    due: Vec<Box<str>>,
+    again: Vec<(String, Key)>,
+    /// Everything in the store is to be looked at.
+    all: bool,
+    released: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    pending: u64,
+    held: u64,
+    failed: u64,
+}
+
+/// Operations that may be told of before looking at all of the store is cheaper.
+const TOLD_MAX: usize = 10_000;
+
+impl Handle {
+    /// Of a ledger that sends nothing, for `why` if that is known.
+    pub fn idle(db: Arc<dyn Db>, why: Option<String>) -> Arc<Handle> {
+        let doing = why.map_or(Doing::Off, Doing::Halted);
+        Arc::new(Handle::new(db, doing))
+    }
+
+    fn new(db: Arc<dyn Db>, doing: Doing) -> Handle {
+        Handle {
+            db,
+            told: Mutex::default(),
+            wake: Notify::new(),
+            doing: Mutex::new(doing),
+            counts: Mutex::default(),
+            control: Mutex::default(),
+        }
+    }
+
+    /// These are written, and readable. Never waits.
+    pub fn tell_due(&self, operations: &[Box<str>]) {
+        if operations.is_empty() || self.control().is_none() {
+            return;
+        }
+        let mut told = lock(&self.told);
+        if told.due.len() + operations.len() > TOLD_MAX {
+            told.due.clear();
+            told.all = true;
+        } else {
+            told.due.extend_from_slice(operations);
+        }
+        drop(told);
+        self.wake.notify_one();
+    }
+
+    fn hear(&self, heard: Vec<Heard>) {
+        let mut told = lock(&self.told);
+        for heard in heard {
+            match heard {
+                Heard::Again(operation_id, key) => told.again.push((operation_id, key)),
+                Heard::ReleasedAll | Heard::Opened => told.released = true,
+            }
+        }
+        drop(told);
+        self.wake.notify_one();
+    }
+
+    /// Where repairs are recorded; `None` while nothing is sent.
+    pub fn control(&self) -> Option<Arc<ControlLog>> {
+        lock(&self.control).clone()
+    }
+
+    /// What is no reason to turn a client away, and yet has to be known.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        match &*lock(&self.doing) {
+            // That the store cannot be read is told elsewhere.
+            Doing::Off if is_any_due(&*self.db).unwrap_or(false) => notes.push(
+                "notifications are due and none is sent: notifications.allow is empty".into(),
+            ),
+            Doing::Off | Doing::Running => {}
+            Doing::Starting => notes.push("no notification is sent yet: starting".into()),
+            Doing::Waiting(why) => notes.push(format!("no notification is sent now: {why}")),
+            Doing::Halted(why) => notes.push(format!("notifications have halted: {why}")),
+        }
+        let counts = *lock(&self.counts);
+        if counts.held > 0 {
+            notes.push(format!(
+                "{} notifications are held, as nobody knows whether they were sent: `opledger \
+                 notifications release`, or leave them",
+                counts.held
+            ));
+        }
+        if counts.failed > 0 {
+            notes.push(format!(
+                "{} notifications were given up: `opledger notifications retry`, or leave them",
+                counts.failed
+            ));
+        }
+        notes
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nothing panics while it is held")
+}
+
+/// Sends until it is dropped.
+pub struct Webhooks {
+    handle: Arc<Handle>,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Webhooks {
+    pub fn start(parts: Parts) -> std::io::Result<Webhooks> {
+        let handle = Arc::new(Handle::new(parts.db.clone(), Doing::Starting));
+        let listener = {
+            let handle = handle.clone();
+            Box::new(move |heard| handle.hear(heard))
+        };
+        let (db, log) = (parts.db.clone(), parts.control.clone());
+        let control = ControlLog::start(db, log, parts.clock.clone(), listener)?;
+        let control = Arc::new(control);
+        *lock(&handle.control) = Some(control.clone());
+        let (stop, told) = watch::channel(false);
+        let shared = handle.clone();
+        // A look-up of a name takes a thread for as long as it lasts, which may be much
+        // longer than its try.
+        let lookups = 4 * parts.settings.in_flight + 8;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(lookups)
+            .build()?;
+        let thread = std::thread::Builder::new().name("notifications".into());
+        let thread = thread.spawn(move || {
+            runtime.block_on(dispatch::run(parts, control, shared, told));
+            // A look-up may hang for longer than anybody wants to wait.
+            runtime.shutdown_background();
+        })?;
+        Ok(Webhooks {
+            handle,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    pub fn handle(&self) -> Arc<Handle> {
+        self.handle.clone()
+    }
+}
+
+impl Drop for Webhooks {
+    /// What is under way gets a moment, so that it need not be sent twice.
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that sends notifications panicked");
+        }
+        *lock(&self.handle.control) = None;
+    }
+}

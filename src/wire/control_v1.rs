@@ -1,0 +1,372 @@
+//! Records of the control log: what only the ledger knows, and could not fold again
+//! from the workers' log. CloudEvents in structured mode, so that any tool reads them.
+
+use super::cloudevent;
+use super::notification_v1::Key;
+use super::position::LogId;
+use super::record_v1::{Headers, Record};
+use super::time::{parse_rfc3339, write_rfc3339_millis};
+use crate::domain::Timestamp;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// Something that the ledger has done, or that somebody has asked it to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Control {
+    /// From here on, what becomes of the notifications of this log is in the control
+    /// log. What lies before these offsets was due before, and nobody knows whether
+    /// it was told.
+    Begun {
+        log: LogId,
+        ends: BTreeMap<u32, u64>,
+    },
+    /// Of a log: all that is held because of its `Begun`.
+    ReleasedAll { log: LogId, said: Said },
+    Notification {
+        operation_id: String,
+        key: Key,
+        event: Notified,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notified {
+    Delivered {
+        attempts: u32,
+        status: u16,
+        address: String,
+        port: u16,
+    },
+    Failed {
+        attempts: u32,
+        why: String,
+    },
+    Released(Said),
+    Retried(Said),
+}
+
+/// Who wanted it, and why: as they say, for there is nobody who checks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    #[serde(default)]
+    pub who: String,
+    #[serde(default)]
+    pub why: String,
+}
+
+/// What a record of the control log amounts to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decoded {
+    Control {
+        at: Timestamp,
+        control: Control,
+    },
+    /// Somebody else's, or damaged: nothing follows from it.
+    Unreadable,
+    /// Of a newer program, which knows what follows from it.
+    Newer(String),
+}
+
+const SOURCE: &str = "/opledger/control";
+const BEGUN: &str = "opledger.control.begun.v1";
+const RELEASED_ALL: &str = "opledger.notifications.released.v1";
+const DELIVERED: &str = "opledger.notification.delivered.v1";
+const FAILED: &str = "opledger.notification.failed.v1";
+const RELEASED: &str = "opledger.notification.released.v1";
+const RETRIED: &str = "opledger.notification.retried.v1";
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<'a> {
+    specversion: Cow<'a, str>,
+    id: Cow<'a, str>,
+    source: Cow<'a, str>,
+    #[serde(rename = "type")]
+    kind: Cow<'a, str>,
+    subject: Cow<'a, str>,
+    time: Cow<'a, str>,
+    data: Option<Box<RawValue>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Begun {
+    /// JSON has only texts as names.
+    ends: BTreeMap<String, u64>,
+}
+
+/// Of all kinds of notifications' records; what a kind does not have is left out.
+#[derive(Serialize, Deserialize, Default)]
+struct Data {
+    key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status_code: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    who: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+impl Control {
+    /// Records of one subject keep their order in any log.
+    pub fn subject(&self) -> String {
+        match self {
+            Control::Begun { log, .. } | Control::ReleasedAll { log, .. } => log.to_string(),
+            Control::Notification { operation_id, .. } => operation_id.clone(),
+        }
+    }
+
+    /// Headers and value of the record. `id` is new for each.
+    pub fn encode(&self, id: &str, at: Timestamp) -> (Headers, Bytes) {
+        let raw = |data: Result<Box<RawValue>, _>| data.expect("memory takes any JSON");
+        let (kind, data) = match self {
+            Control::Begun { ends, .. } => {
+                let ends = ends.iter().map(|(p, end)| (p.to_string(), *end)).collect();
+                (BEGUN, raw(serde_json::value::to_raw_value(&Begun { ends })))
+            }
+            Control::ReleasedAll { said, .. } => {
+                (RELEASED_ALL, raw(serde_json::value::to_raw_value(said)))
+            }
+            Control::Notification { key, event, .. } => {
+                let (kind, data) = event.encode(*key);
+                (kind, raw(serde_json::value::to_raw_value(&data)))
+            }
+        };
+        let mut time = Vec::new();
+        write_rfc3339_millis(at, &mut time);
+        let subject = self.subject();
+        let envelope = Envelope {
+            specversion: "1.0".into(),
+            id: id.into(),
+            source: SOURCE.into(),
+            kind: kind.into(),
+            subject: subject.into(),
+            time: String::from_utf8_lossy(&time),
+            data: Some(data),
+        };
+        let value = serde_json::to_vec(&envelope).expect("memory takes any JSON");
+        let content_type = Bytes::from_static(cloudevent::STRUCTURED.as_bytes());
+        let headers = vec![(cloudevent::CONTENT_TYPE.into(), Some(content_type))];
+        (Headers(headers), value.into())
+    }
+}
+
+impl Notified {
+    fn encode(&self, key: Key) -> (&'static str, Data) {
+        let data = Data {
+            key: key.to_string(),
+            ..Data::default()
+        };
+        let said = |said: &Said, data| Data {
+            who: Some(said.who.clone()),
+            why: Some(said.why.clone()),
+            ..data
+        };
+        match self {
+            Notified::Delivered {
+                attempts,
+                status,
+                address,
+                port,
+            } => {
+                let data = Data {
+                    attempts: Some(*attempts),
+                    status_code: Some(*status),
+                    address: Some(address.clone()),
+                    port: Some(*port),
+                    ..data
+                };
+                (DELIVERED, data)
+            }
+            Notified::Failed { attempts, why } => {
+                let data = Data {
+                    attempts: Some(*attempts),
+                    why: Some(why.clone()),
+                    ..data
+                };
+                (FAILED, data)
+            }
+            Notified::Released(by) => (RELEASED, said(by, data)),
+            Notified::Retried(by) => (RETRIED, said(by, data)),
+        }
+    }
+}
+
+/// Total: any bytes give an answer.
+pub fn decode(record: &Record) -> Decoded {
+    let Some(value) = &record.value else {
+        return Decoded::Unreadable;
+    };
+    let Ok(envelope) = serde_json::from_slice::<Envelope>(value) else {
+        return Decoded::Unreadable;
+    };
+    if envelope.source != SOURCE {
+        return Decoded::Unreadable;
+    }
+    let data = envelope.data.as_ref().map_or("{}", |data| data.get());
+    let control = match &*envelope.kind {
+        BEGUN => begun(&envelope.subject, data),
+        RELEASED_ALL => released_all(&envelope.subject, data),
+        DELIVERED | FAILED | RELEASED | RETRIED => notification(&envelope, data),
+        other => return Decoded::Newer(other.to_owned()),
+    };
+    match (control, parse_rfc3339(&envelope.time)) {
+        (Some(control), Ok(at)) => Decoded::Control { at, control },
+        _ => Decoded::Unreadable,
+    }
+}
+
+fn begun(subject: &str, data: &str) -> Option<Control> {
+    let Begun { ends } = serde_json::from_str(data).ok()?;
+    let number = |(p, end): (String, u64)| Some((p.parse().ok()?, end));
+    Some(Control::Begun {
+        log: subject.parse().ok()?,
+        ends: ends.into_iter().map(number).collect::<Option<_>>()?,
+    })
+}
+
+fn released_all(subject: &str, data: &str) -> Option<Control> {
+    Some(Control::ReleasedAll {
+        log: subject.parse().ok()?,
+        said: serde_json::from_str(data).ok()?,
+    })
+}
+
+fn notification(envelope: &Envelope, data: &str) -> Option<Control> {
+    let data: Data = serde_json::from_str(data).ok()?;
+    let said = Said {
+        who: data.who.unwrap_or_default(),
+        why: data.why.clone().unwrap_or_default(),
+    };
+    let event = match &*envelope.kind {
+        DELIVERED => Notified::Delivered {
+            attempts: data.attempts?,
+            status: data.status_code?,
+            address: data.address?,
+            port: data.port?,
+        },
+        FAILED => Notified::Failed {
+            attempts: data.attempts?,
+            why: data.why?,
+        },
+        RELEASED => Notified::Released(said),
+        RETRIED => Notified::Retried(said),
+        _ => return None,
+    };
+    Some(Control::Notification {
+        operation_id: envelope.subject.clone().into_owned(),
+        key: data.key.parse().ok()?,
+        event,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(value: &[u8]) -> Record {
+        Record {
+            arrived: Timestamp::from_millis(0),
+            claimed: false,
+            key: None,
+            headers: Headers::default(),
+            value: Some(Bytes::copy_from_slice(value)),
+        }
+    }
+
+    #[test]
+    fn every_kind_comes_back() {
+        let said = Said {
+            who: "an \"operator\"".into(),
+            why: "the receiver is back".into(),
+        };
+        let log = LogId(*b"abcd1234");
+        let mut all = vec![
+            Control::Begun {
+                log,
+                ends: [(0, 5), (10, 7)].into(),
+            },
+            Control::ReleasedAll {
+                log,
+                said: said.clone(),
+            },
+        ];
+        let delivered = Notified::Delivered {
+            attempts: 3,
+            status: 204,
+            address: "::1".into(),
+            port: 80,
+        };
+        let failed = Notified::Failed {
+            attempts: 9,
+            why: "no answer".into(),
+        };
+        for event in [
+            delivered,
+            failed,
+            Notified::Released(said.clone()),
+            Notified::Retried(said),
+        ] {
+            all.push(Control::Notification {
+                operation_id: "0001561626000500".into(),
+                key: Key([7; 16]),
+                event,
+            });
+        }
+        let at = Timestamp::from_millis(1_700_000_000_123);
+        for control in all {
+            let (_, value) = control.encode("id-1", at);
+            assert_eq!(decode(&record(&value)), Decoded::Control { at, control });
+        }
+    }
+
+    #[test]
+    fn a_record_is_what_its_documentation_shows() {
+        let delivered = Control::Notification {
+            operation_id: "op".into(),
+            key: Key([0xab; 16]),
+            event: Notified::Delivered {
+                attempts: 1,
+                status: 200,
+                address: "10.0.0.1".into(),
+                port: 80,
+            },
+        };
+        let (_, value) = delivered.encode("i", Timestamp::from_millis(0));
+        // What lies in somebody's control log was written like this.
+        assert_eq!(
+            std::str::from_utf8(&value).unwrap(),
+            r#"{"specversion":"1.0","id":"i","source":"/opledger/control","type":"opledger.notification.delivered.v1","subject":"op","time":"1970-01-01T00:00:00.000Z","data":{"key":"abababababababababababababababab","attempts":1,"status_code":200,"address":"10.0.0.1","port":80}}"#
+        );
+    }
+
+    #[test]
+    fn what_is_no_record_of_ours_is_told_from_what_is_newer() {
+        let ours = |kind: &str, data: &str| {
+            format!(
+                r#"{{"specversion":"1.0","id":"i","source":"/opledger/control","type":"{kind}","subject":"abcd1234","time":"1970-01-01T00:00:00Z","data":{data}}}"#
+            )
+        };
+        let newer = "opledger.operation.removed.v1";
+        let is = |text: &str| decode(&record(text.as_bytes()));
+        assert_eq!(is(&ours(newer, "{}")), Decoded::Newer(newer.into()));
+        for bad in [
+            "{",
+            "{}",
+            &ours(BEGUN, "{}"),
+            &ours(BEGUN, r#"{"ends":{"x":1}}"#),
+            &ours(DELIVERED, r#"{"key":"abababababababababababababababab"}"#),
+            &ours(RETRIED, r#"{"key":"short"}"#),
+            &ours(newer, "{}").replace("/opledger/control", "/w"),
+        ] {
+            assert_eq!(is(bad), Decoded::Unreadable, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Notifications as they are kept: what is due (from the workers' log), what became
+//! of it (from the control log), and how far the tries have come. Postcard behind a
+//! version byte.
+
+use super::snapshot_v1::Unreadable;
+use crate::domain::effects::Due;
+use crate::domain::{Notification, OrderKey, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+const V1: u8 = 1;
+
+/// Names one notification: the operation, and the order key of the ending that won. The
+/// same ending has the same key whenever and by whomever it is sent, and another ending
+/// another one. Receivers get it as `Idempotency-Key`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub [u8; 16]);
+
+impl Key {
+    pub fn of(operation_id: &str, ending: &OrderKey) -> Key {
+        let mut hash = blake3::Hasher::new();
+        hash.update(&ending.time.secs.to_be_bytes());
+        hash.update(&ending.time.nanos.to_be_bytes());
+        for text in [operation_id, &ending.source, &ending.id] {
+            // With their lengths, so that no two lists of texts run into one.
+            hash.update(&(text.len() as u64).to_be_bytes());
+            hash.update(text.as_bytes());
+        }
+        let hash = hash.finalize();
+        Key(hash.as_bytes()[..16].try_into().expect("a hash is longer"))
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a key has 32 hexadecimal digits")]
+pub struct BadKey;
+
+impl FromStr for Key {
+    type Err = BadKey;
+
+    fn from_str(text: &str) -> Result<Key, BadKey> {
+        if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(BadKey);
+        }
+        let bits = u128::from_str_radix(text, 16).map_err(|_| BadKey)?;
+        Ok(Key(bits.to_be_bytes()))
+    }
+}
+
+/// The row of what is due: the order key of the ending that won, address, port.
+pub fn encode_due(due: &Due) -> Vec<u8> {
+    let key = &due.ending;
+    let ending = (key.time.secs, key.time.nanos, &*key.source, &*key.id);
+    extend(&(ending, &*due.to.address, due.to.port))
+}
+
+pub fn decode_due(row: &[u8]) -> Result<Due<'_>, Unreadable> {
+    type Row<'a> = ((i64, u32, &'a str, &'a str), &'a str, u16);
+    let ((secs, nanos, source, id), address, port): Row = take(row)?;
+    Ok(Due {
+        ending: OrderKey {
+            time: Timestamp { secs, nanos },
+            source: source.into(),
+            id: id.into(),
+        },
+        to: Notification {
+            address: address.into(),
+            port,
+        },
+    })
+}
+
+/// What the control log says of a notification. Nothing: it is due, or held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// For good.
+    Delivered {
+        at_ms: i64,
+        attempts: u32,
+        status: u16,
+        address: String,
+        port: u16,
+    },
+    /// Given up, until somebody retries it.
+    Failed {
+        at_ms: i64,
+        attempts: u32,
+        why: String,
+    },
+    /// Somebody has released or retried it: it is due from then on, whatever was before.
+    Again { at_ms: i64 },
+}
+
+pub fn encode_outcome(outcome: &Outcome) -> Vec<u8> {
+    extend(outcome)
+}
+
+pub fn decode_outcome(row: &[u8]) -> Result<Outcome, Unreadable> {
+    take(row)
+}
+
+/// How far the tries of this process and those before it have come: lost with the store,
+/// and then they begin anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tries {
+    /// It was due before there was a control log, so that nobody knows whether it was
+    /// told: it waits for an operator.
+    Held,
+    Failing {
+        first_ms: i64,
+        attempts: u32,
+        next_ms: i64,
+        why: String,
+    },
+}
+
+pub fn encode_tries(tries: &Tries) -> Vec<u8> {
+    extend(tries)
+}
+
+pub fn decode_tries(row: &[u8]) -> Result<Tries, Unreadable> {
+    take(row)
+}
+
+fn extend<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_extend(value, vec![V1]).expect("memory takes whatever postcard writes")
+}
+
+fn take<'a, T: Deserialize<'a>>(row: &'a [u8]) -> Result<T, Unreadable> {
+    match row.split_first() {
+        Some((&V1, body)) => postcard::from_bytes(body).map_err(|_| Unreadable::Damaged),
+        Some((&other, _)) if other > V1 => Err(Unreadable::Version(other)),
+        Some(_) | None => Err(Unreadable::Damaged),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ending(source: &str, id: &str) -> OrderKey<'static> {
+        OrderKey {
+            time: Timestamp { secs: 5, nanos: 7 },
+            source: source.to_owned().into(),
+            id: id.to_owned().into(),
+        }
+    }
+
+    #[test]
+    fn a_key_never_changes_and_names_one_ending() {
+        // Receivers remember it, and the control log holds it.
+        let key = Key::of("0001561626000500", &ending("/w", "e9"));
+        assert_eq!(key.to_string(), "e6de6049061849b43fdeb98e3c95b9df");
+        assert_eq!(key.to_string().parse(), Ok(key));
+        for other in [
+            Key::of("0001561626000501", &ending("/w", "e9")),
+            Key::of("0001561626000500", &ending("/we", "9")),
+            Key::of("0001561626000500/", &ending("w", "e9")),
+        ] {
+            assert_ne!(key, other);
+        }
+        for bad in [
+            "",
+            "0",
+            "+0000000000000000000000000000001",
+            "g0000000000000000000000000000000",
+        ] {
+            assert_eq!(bad.parse::<Key>(), Err(BadKey), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rows_come_back() {
+        let due = Due {
+            ending: ending("/w", "e9"),
+            to: Notification {
+                address: "::1".into(),
+                port: 80,
+            },
+        };
+        assert_eq!(decode_due(&encode_due(&due)), Ok(due));
+        let failed = Outcome::Failed {
+            at_ms: 1,
+            attempts: 2,
+            why: "x".into(),
+        };
+        assert_eq!(decode_outcome(&encode_outcome(&failed)), Ok(failed));
+        assert_eq!(decode_tries(&encode_tries(&Tries::Held)), Ok(Tries::Held));
+        assert_eq!(decode_tries(&[9]), Err(Unreadable::Version(9)));
+        assert_eq!(decode_tries(&[]), Err(Unreadable::Damaged));
+    }
+}
