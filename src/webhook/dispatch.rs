@@ -65,6 +65,7 @@ pub async fn run(
         trouble: None,
         looking: None,
         look_at: Instant::now(),
+        more_at: Instant::now(),
     };
     dispatcher.work(&mut stop).await;
 }
@@ -96,6 +97,8 @@ struct Dispatcher {
     trouble: Option<Trouble>,
     looking: Option<JoinHandle<(store::Result<look::All>, Duration)>>,
     look_at: Instant,
+    /// When it may be looked for what there is room for again.
+    more_at: Instant,
 }
 
 /// Why outcomes are not recorded at present.
@@ -159,7 +162,9 @@ impl Dispatcher {
         let sends = follows && trouble.is_none() && stop_at.is_none();
         let next = self.queue.wake_at().filter(|_| sends);
         let look = self.looking.is_none() && stop_at.is_none();
-        let all = [trouble, next, look.then_some(self.look_at), stop_at];
+        let more = look && self.queue.wants_more();
+        let looks = [look.then_some(self.look_at), more.then_some(self.more_at)];
+        let all = [trouble, next, looks[0], looks[1], stop_at];
         let now = Instant::now();
         let first = all.into_iter().flatten().min().unwrap_or(now + LOOK_EVERY);
         // Never in a hurry, whatever was overlooked here.
@@ -239,14 +244,15 @@ impl Dispatcher {
     }
 
     fn look_at_all(&mut self, now: Instant) {
-        let more = self.queue.wants_more() && now + LOOK_EVERY > self.look_at;
+        let more = self.queue.wants_more() && now >= self.more_at;
         if self.looking.is_some() || (now < self.look_at && !more) {
             return;
         }
         self.queue.begin_scan();
         let (db, ends, now_ms) = (self.parts.db.clone(), self.ends.clone(), self.now_ms());
+        let well = self.queue.well();
         self.looking = Some(tokio::task::spawn_blocking(move || {
-            let all = look::all(&*db, &ends, now_ms);
+            let all = look::all(&*db, &ends, now_ms, &well);
             (all, now.elapsed())
         }));
     }
@@ -254,6 +260,7 @@ impl Dispatcher {
     fn found(&mut self, (all, took): (store::Result<look::All>, Duration)) {
         self.looking = None;
         self.look_at = Instant::now() + LOOK_EVERY.max(took * LOOK_SHARE);
+        self.more_at = Instant::now() + took;
         let all = match all {
             Ok(all) => all,
             Err(error) => {

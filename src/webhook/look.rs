@@ -2,7 +2,7 @@
 //! held, and how far the tries have come. Everything is looked at in one view, so what
 //! is sent is the document that a client would get at that moment.
 
-use super::queue::{Target, WINDOW, WINDOW_ALL};
+use super::queue::{Target, WINDOW, WINDOW_ALL, WINDOW_SMALL};
 use crate::query::document::bytes;
 use crate::query::notifications::{Failing, State, entry, was_due_before};
 use crate::query::operation::with_operation;
@@ -11,7 +11,7 @@ use crate::wire::document::Bodies;
 use crate::wire::notification_v1::{Key, Tries, decode_due, encode_tries};
 use crate::wire::time::TimeStyle;
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 
 /// Offsets before which nobody knows what was told; none: nothing is held.
@@ -124,8 +124,8 @@ pub struct All {
 const ROWS_AT_ONCE: usize = 1000;
 
 /// Everything that is not delivered. What can be tried now comes before what has to
-/// wait.
-pub fn all(db: &dyn Db, ends: &Ends, now_ms: i64) -> store::Result<All> {
+/// wait, and of targets that are `well` there may be many.
+pub fn all(db: &dyn Db, ends: &Ends, now_ms: i64, well: &HashSet<Target>) -> store::Result<All> {
     let mut all = All::default();
     let mut later = Vec::new();
     let mut by_target: HashMap<Target, usize> = HashMap::new();
@@ -159,7 +159,11 @@ pub fn all(db: &dyn Db, ends: &Ends, now_ms: i64) -> store::Result<All> {
                     let of_target = by_target.entry(waiting.target.clone()).or_default();
                     let is_now = waiting.next_ms.is_none_or(|next| next <= now_ms);
                     let list = if is_now { &mut all.waiting } else { &mut later };
-                    if *of_target <= WINDOW && list.len() <= WINDOW_ALL {
+                    let window = match well.contains(&waiting.target) {
+                        true => WINDOW,
+                        false => WINDOW_SMALL,
+                    };
+                    if *of_target <= window && list.len() <= WINDOW_ALL {
                         *of_target += usize::from(is_now);
                         list.push(waiting);
                     }

@@ -7,13 +7,17 @@
 //! order.
 
 use crate::wire::notification_v1::Key;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Notifications in memory, of one target and in all. The others wait in the store.
-pub const WINDOW: usize = 1_000;
+/// Notifications in memory: of a target that answers, of one that fails or was never
+/// tried, and in all. The others wait in the store.
+pub const WINDOW: usize = 10_000;
+pub const WINDOW_SMALL: usize = 32;
 pub const WINDOW_ALL: usize = 100_000;
+/// Of each target there is room for so many, whatever there is of others.
+const AT_LEAST: usize = 4;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -110,8 +114,19 @@ impl Lane {
         self.failures > 0
     }
 
+    fn is_well(&self) -> bool {
+        self.has_answered && !self.fails()
+    }
+
+    fn window(&self) -> usize {
+        match self.is_well() {
+            true => WINDOW,
+            false => WINDOW_SMALL,
+        }
+    }
+
     fn room(&self, per_target: usize) -> bool {
-        let most = match self.has_answered && !self.fails() {
+        let most = match self.is_well() {
             true => per_target,
             false => 1,
         };
@@ -154,7 +169,7 @@ impl Queue {
         };
         let is_full = self.operations.len() >= WINDOW_ALL;
         let lane = self.lane(&target);
-        if lane.rows.len() >= WINDOW || is_full {
+        if lane.rows.len() >= lane.window() || (is_full && lane.rows.len() >= AT_LEAST) {
             lane.left_out = true;
             // What is due later makes room: it may be long until it is tried again.
             let last = lane.rows.last_entry().filter(|last| last.key().0 > at);
@@ -258,6 +273,16 @@ impl Queue {
         }
         let in_flight = lane.in_flight;
         let fails = lane.fails();
+        // One by one, it needs no more.
+        let mut evicted = Vec::new();
+        while fails && lane.rows.len() > WINDOW_SMALL {
+            evicted.extend(lane.rows.pop_last().map(|(_, (id, _))| id));
+            lane.left_out = true;
+        }
+        self.left_out |= !evicted.is_empty();
+        for id in evicted {
+            self.operations.remove(&id);
+        }
         self.in_flight -= 1;
         // What is under way counts as its lane does now.
         match (failed, fails) {
@@ -278,8 +303,18 @@ impl Queue {
 
     /// Some wait in the store, and there would be room for them now.
     pub fn wants_more(&self) -> bool {
-        let has_room = |lane: &Lane| lane.left_out && lane.rows.len() < WINDOW / 2;
-        self.left_out && self.operations.len() < WINDOW_ALL / 2 && self.lanes.values().any(has_room)
+        let is_full = self.operations.len() >= WINDOW_ALL;
+        let has_room = |lane: &Lane| {
+            let window = if is_full { AT_LEAST } else { lane.window() };
+            lane.left_out && lane.rows.len() < window / 2
+        };
+        self.left_out && self.lanes.values().any(has_room)
+    }
+
+    /// Of which targets there may be more in memory than of others.
+    pub fn well(&self) -> HashSet<Target> {
+        let well = self.lanes.iter().filter(|(_, lane)| lane.is_well());
+        well.map(|(target, _)| (**target).clone()).collect()
     }
 
     /// All that there is in the store is about to be offered.
@@ -350,182 +385,4 @@ impl Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BOUNDS: Bounds = Bounds {
-        per_target: 3,
-        in_flight: 8,
-        retry_min: Duration::from_secs(1),
-        retry_max: Duration::from_secs(3600),
-    };
-
-    fn target(name: &str) -> Target {
-        Target {
-            address: name.into(),
-            port: 80,
-        }
-    }
-
-    fn offer(queue: &mut Queue, id: &str, name: &str, at: Instant) -> Offered {
-        queue.offer(id, Key([0; 16]), target(name), at)
-    }
-
-    fn picks(queue: &mut Queue, now: Instant) -> Vec<Pick> {
-        std::iter::from_fn(|| queue.next(now)).collect()
-    }
-
-    #[test]
-    fn pauses_double_up_to_the_longest_and_differ() {
-        let pauses: Vec<_> = (1..40).map(|n| backoff(&BOUNDS, n, 7)).collect();
-        for (n, pause) in (0..).zip(&pauses) {
-            let whole = Duration::from_secs(1)
-                .saturating_mul(1 << n.min(30))
-                .min(BOUNDS.retry_max);
-            assert!(
-                *pause >= whole * 3 / 4 && *pause <= whole * 5 / 4,
-                "{n}: {pause:?}"
-            );
-        }
-        assert_ne!(backoff(&BOUNDS, 5, 1), backoff(&BOUNDS, 5, 2));
-    }
-
-    #[test]
-    fn an_operation_is_tried_once_at_a_time() {
-        let now = Instant::now();
-        let mut queue = Queue::new(BOUNDS);
-        assert_eq!(offer(&mut queue, "a", "t", now), Offered::Queued);
-        let pick = queue.next(now).unwrap();
-        assert_eq!(offer(&mut queue, "a", "other", now), Offered::UnderWay);
-        assert_eq!(queue.next(now), None);
-        queue.ended(&pick, Says::ItAnswers, now);
-        assert_eq!(
-            offer(&mut queue, "a", "other", now),
-            Offered::UnderWay,
-            "not yet recorded"
-        );
-        assert!(queue.forget("a"), "it is to be looked at again");
-        assert_eq!(offer(&mut queue, "a", "other", now), Offered::Queued);
-        // The later of two replaces the one that waits.
-        assert_eq!(
-            queue.offer("a", Key([1; 16]), target("third"), now),
-            Offered::Queued
-        );
-        let all = picks(&mut queue, now);
-        assert_eq!(all.len(), 1);
-        assert_eq!(
-            (all[0].key, &*all[0].target),
-            (Key([1; 16]), &target("third"))
-        );
-    }
-
-    #[test]
-    fn a_target_begins_with_one_and_gets_as_many_as_it_may() {
-        let now = Instant::now();
-        let mut queue = Queue::new(BOUNDS);
-        for n in 0..10 {
-            offer(&mut queue, &format!("op-{n}"), "t", now);
-        }
-        let first = picks(&mut queue, now);
-        assert_eq!(first.len(), 1, "nobody knows it yet");
-        queue.ended(&first[0], Says::ItAnswers, now);
-        let more = picks(&mut queue, now);
-        assert_eq!(more.len(), 3);
-        assert_eq!(queue.in_flight(), 3);
-        // It fails: one at a time, and only after the pause.
-        for pick in &more {
-            queue.ended(pick, Says::ItFails(None), now);
-        }
-        assert_eq!(picks(&mut queue, now), []);
-        let wake = queue.wake_at().unwrap();
-        assert!(
-            wake > now && wake <= now + Duration::from_millis(1250),
-            "they failed together"
-        );
-        assert_eq!(picks(&mut queue, wake).len(), 1);
-    }
-
-    #[test]
-    fn dead_targets_hold_up_no_other() {
-        let now = Instant::now();
-        let mut queue = Queue::new(BOUNDS);
-        for n in 0..40 {
-            offer(
-                &mut queue,
-                &format!("dead-{n}"),
-                &format!("dead-{}", n % 20),
-                now,
-            );
-        }
-        // Each is tried, and does not answer.
-        let mut time = now;
-        for _ in 0..20 {
-            while let Some(pick) = queue.next(time) {
-                queue.ended(&pick, Says::ItFails(None), time);
-                queue.forget(&pick.operation_id);
-            }
-            time += Duration::from_secs(2);
-            for n in 0..40 {
-                offer(
-                    &mut queue,
-                    &format!("dead-{n}"),
-                    &format!("dead-{}", n % 20),
-                    time,
-                );
-            }
-        }
-        let later = time + Duration::from_secs(10_000);
-        let dead = picks(&mut queue, later);
-        assert_eq!(
-            dead.len(),
-            BOUNDS.in_flight / 2,
-            "half of the places, whatever waits"
-        );
-        offer(&mut queue, "alive", "alive", later);
-        assert_eq!(&*queue.next(later).unwrap().operation_id, "alive");
-    }
-
-    #[test]
-    fn a_target_may_ask_for_time_within_bounds() {
-        let now = Instant::now();
-        for (wish, at_least, at_most) in [(30, 30, 31), (1_000_000, 3600, 3601)] {
-            let mut queue = Queue::new(BOUNDS);
-            offer(&mut queue, "a", "t", now);
-            offer(&mut queue, "b", "t", now);
-            let pick = queue.next(now).unwrap();
-            queue.ended(&pick, Says::ItFails(Some(Duration::from_secs(wish))), now);
-            let wake = queue.wake_at().unwrap() - now;
-            assert!(wake >= Duration::from_secs(at_least) && wake <= Duration::from_secs(at_most));
-        }
-    }
-
-    #[test]
-    fn memory_is_bounded_and_the_rest_is_asked_for() {
-        let now = Instant::now();
-        let mut queue = Queue::new(BOUNDS);
-        for n in 0..WINDOW {
-            assert_eq!(
-                offer(&mut queue, &format!("{n}"), "t", now),
-                Offered::Queued
-            );
-        }
-        assert_eq!(offer(&mut queue, "more", "t", now), Offered::LeftOut);
-        assert_eq!(
-            offer(&mut queue, "more", "u", now),
-            Offered::Queued,
-            "another target has room"
-        );
-        let later = now + Duration::from_secs(9);
-        assert_eq!(offer(&mut queue, "later", "t", later), Offered::LeftOut);
-        assert!(!queue.wants_more());
-        while let Some(pick) = queue.next(now) {
-            queue.ended(&pick, Says::ItAnswers, now);
-            queue.forget(&pick.operation_id);
-        }
-        assert!(queue.wants_more());
-        queue.begin_scan();
-        assert!(!queue.wants_more());
-        assert!(queue.operations.is_empty() && queue.in_flight == 0);
-        assert!(queue.ready.iter().all(BTreeSet::is_empty));
-    }
-}
+mod tests;
