@@ -245,8 +245,11 @@ impl<'a> Scanner<'a> {
         whole.reserve((bytes.len() - self.at).min(256));
         loop {
             let Some(word) = bytes.get(self.at..self.at + 8) else {
-                let rest = self.plain();
-                whole.extend_from_slice(rest.as_bytes());
+                // It may begin inside of a character.
+                let rest = &bytes[self.at..];
+                let rest = &rest[..plain(rest)];
+                whole.extend_from_slice(rest);
+                self.at += rest.len();
                 match self.accept(b'"') {
                     true => return Some(()),
                     false => self.escape(whole)?,
@@ -458,5 +461,12 @@ mod tests {
         let escapes = r#"{"id":"\"\\\/\b\f\n\r\t\u00e4ä"}"#;
         let id = envelope(escapes.as_bytes()).unwrap().id.unwrap();
         assert_eq!(id, "\"\\/\u{8}\u{c}\n\r\tää");
+        // A character that lies in two of the words that are looked at, near the end.
+        for before in 0..9 {
+            let text = format!("{}ä😀ä", "x".repeat(before));
+            let json = format!(r#"{{"id":"\"{text}"}}"#);
+            let id = envelope(json.as_bytes()).unwrap().id.unwrap();
+            assert_eq!(id, format!("\"{text}"));
+        }
     }
 }
