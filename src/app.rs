@@ -22,6 +22,7 @@ use crate::projector::meta;
 use crate::projector::run::{Projector, Settings};
 use crate::projector::step::Rules;
 use crate::query::progress::Progress;
+use crate::query::sweeps::{self, Sweeps};
 use crate::store::rocks::{Memory, Rocks};
 use crate::store::{self, Db, Family};
 use crate::wire::time::TimeStyle;
@@ -30,7 +31,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -177,6 +178,16 @@ pub fn rules(config: &Config) -> Rules {
     }
 }
 
+fn sweeps(config: &Config) -> sweeps::Settings {
+    let lists = &config.lists;
+    sweeps::Settings {
+        max: lists.points,
+        share: lists.share,
+        idle: lists.idle,
+        max_age: lists.max_age,
+    }
+}
+
 /// The time of day.
 pub fn wall_clock() -> Timestamp {
     let since = SystemTime::now()
@@ -255,6 +266,7 @@ impl Ledger {
             times: times(&self.config),
             buffered: Arc::new(Semaphore::new((server.max_buffered / 1024) as usize)),
             streams: Arc::new(Semaphore::new(server.max_streams)),
+            sweeps: Sweeps::new(sweeps(&self.config)),
             event_streams: Arc::new(Semaphore::new(self.config.streams.max)),
             watching_all: Default::default(),
             stopping: Default::default(),
@@ -266,7 +278,16 @@ impl Ledger {
             stop.await;
             told.stopping.send_replace(true);
         };
+        let lists = app.clone();
+        // So that points end without anyone who asks for a list.
+        let expiring = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                lists.sweeps.expire(Instant::now());
+            }
+        });
         http::server::serve(listener, http::router(app), &server, stop).await;
+        expiring.abort();
         tokio::task::spawn_blocking(move || self.close())
             .await
             .expect("closing does not panic");
