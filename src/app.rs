@@ -23,6 +23,7 @@ use crate::projector::meta;
 use crate::projector::run::{Projector, Settings};
 use crate::projector::step::Rules;
 use crate::query::progress::Progress;
+use crate::query::sweeps::{self, Sweeps};
 use crate::store::rocks::{Memory, Rocks};
 use crate::store::{self, Db, Family};
 use crate::wire::time::TimeStyle;
@@ -31,7 +32,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -178,6 +179,16 @@ pub fn rules(config: &Config) -> Rules {
     }
 }
 
+fn sweeps(config: &Config) -> sweeps::Settings {
+    let lists = &config.lists;
+    sweeps::Settings {
+        max: lists.points,
+        share: lists.share,
+        idle: lists.idle,
+        max_age: lists.max_age,
+    }
+}
+
 /// The time of day.
 pub fn wall_clock() -> Timestamp {
     let since = SystemTime::now()
@@ -256,6 +267,7 @@ impl Ledger {
             times: times(&self.config),
             buffered: Arc::new(Semaphore::new((server.max_buffered / 1024) as usize)),
             streams: Arc::new(Semaphore::new(server.max_streams)),
+            sweeps: Sweeps::new(sweeps(&self.config)),
             event_streams: Arc::new(Semaphore::new(self.config.streams.max)),
             watching_all: Default::default(),
             stopping: Default::default(),
@@ -269,7 +281,16 @@ impl Ledger {
             told.stopping.send_replace(true);
         };
         let pulse = tokio::spawn(http::pulse::beat(app.clone()));
+        let lists = app.clone();
+        // So that points end without anyone who asks for a list.
+        let expiring = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                lists.sweeps.expire(Instant::now());
+            }
+        });
         http::server::serve(listener, http::router(app), &server, stop).await;
+        expiring.abort();
         pulse.abort();
         tokio::task::spawn_blocking(move || self.close())
             .await

@@ -38,6 +38,7 @@ pub struct Config {
     pub kafka_options: KafkaOptions,
     pub projector: Projector,
     pub store: Store,
+    pub lists: Lists,
     pub streams: Streams,
     pub document: Document,
     pub telemetry: Telemetry,
@@ -139,6 +140,18 @@ pub struct Store {
     pub block_cache: u64,
     /// Bytes.
     pub write_buffers: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lists {
+    /// Points of the store that lists are paged from, at most.
+    pub points: usize,
+    /// Sweeps that begin no further apart share one.
+    pub share: Duration,
+    /// One that nobody uses this long is gone.
+    pub idle: Duration,
+    /// And one of this age.
+    pub max_age: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -276,6 +289,12 @@ impl Default for Config {
                 block_cache: 128 * MIB,
                 write_buffers: 64 * MIB,
             },
+            lists: Lists {
+                points: 32,
+                share: secs(2),
+                idle: secs(60),
+                max_age: secs(15 * 60),
+            },
             streams: Streams {
                 max: 20_000,
                 keep_alive: secs(15),
@@ -355,6 +374,7 @@ impl Config {
             kafka_options,
             projector,
             store,
+            lists,
             streams,
             document,
             telemetry,
@@ -406,6 +426,12 @@ impl Config {
             block_cache: bytes(MIB..=1024 * GIB),
             // To RocksDB, none would mean without bound.
             write_buffers: bytes(MIB..=1024 * GIB),
+        }));
+        settings.extend(rows!(Lists lists {
+            points: count(1..=10_000),
+            share: duration(secs(0)..=secs(3600)),
+            idle: duration(ms(1)..=secs(24 * 3600)),
+            max_age: duration(ms(1)..=secs(24 * 3600)),
         }));
         settings.extend(rows!(Streams streams {
             max: count(1..=1_000_000),

@@ -517,7 +517,10 @@ fn tokens_that_cannot_be_met_are_refused_in_time() {
         );
         let by_query = server.get(&format!("{path}?position={}", token.replace(';', "%3B")));
         // Both are read, also where the other one counts.
-        let both = server.get_with(&format!("{path}?position=x"), &[("ledger-position", &token)]);
+        let both = server.get_with(
+            &format!("{path}?position=x"),
+            &[("ledger-position", &token)],
+        );
         both.refused(400, "010001");
         assert_eq!(by_query.status, 200);
     }

@@ -43,6 +43,10 @@ pub enum What {
     CatchUp(crate::catch_up::Options),
     /// From a producer until the document shows it, beside a bare consumer
     KafkaLatency(crate::kafka_latency::Options),
+    /// Pages of the list with many operations, by each filter
+    Lists(crate::lists::Options),
+    /// Event streams that are idle, unread, and read
+    Watch(crate::watch::Options),
     /// Fill a topic, or a ledger over HTTP, with the same events each time
     Fill(crate::fill::Options),
     /// Documents read from any server

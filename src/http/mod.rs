@@ -4,11 +4,14 @@
 pub mod admin;
 mod audit;
 mod body;
+mod conditional;
 pub mod error;
 mod events;
 mod filters;
+mod listing;
 mod openapi;
 mod operations;
+mod paging;
 mod params;
 pub mod pulse;
 mod reading;
@@ -25,6 +28,7 @@ use crate::config::Config;
 use crate::event_log::EventLog;
 use crate::query::list::Defects;
 use crate::query::progress::Progress;
+use crate::query::sweeps::Sweeps;
 use crate::store::Db;
 use crate::wire::time::TimeStyle;
 use axum::Router;
@@ -58,6 +62,8 @@ pub struct App {
     /// Streams that may run at once: each holds a thread and a view of the store.
     pub streams: Arc<Semaphore>,
     pub pulse: pulse::Pulse,
+    /// The points of the store that lists are paged from.
+    pub sweeps: Sweeps,
     /// Event streams that there may be at once: each holds a connection.
     pub event_streams: Arc<Semaphore>,
     /// Event streams that look at every change.

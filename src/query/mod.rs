@@ -10,6 +10,8 @@ pub mod list;
 pub mod operation;
 pub mod progress;
 pub mod records;
+pub mod select;
+pub mod sweeps;
 pub mod watch;
 
 /// What a streaming read does with each piece of its answer: `Break` ends it,

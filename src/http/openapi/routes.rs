@@ -1,7 +1,7 @@
 //! Every route with what it takes and answers. The names of its query parameters
 //! are those that its handler reads them by.
 
-use super::super::{audit, operations, pulse};
+use super::super::{audit, filters, listing, operations, pulse};
 
 /// A way to ask the ledger for something.
 pub struct Route {
@@ -96,7 +96,7 @@ static LIST_OPERATIONS: Route = Route {
         `Accept: text/event-stream` the states of all of them, as server-sent events \
         (`document`, `left`, `removed`, `reset`); `Last-Event-ID` goes on where a stream broke \
         off, and begins behind the `Ledger-Position` of a list.",
-    query: &[operations::LIST],
+    query: &[&["format"], listing::EXTENSIONS, filters::FILTERS],
     headers: &["Ledger-Position", "Prefer"],
     body: None,
     answers: &[Answer {
