@@ -25,6 +25,7 @@ use crate::projector::step::Rules;
 use crate::projector::{Tally, control, meta};
 use crate::query::at_hand::Documents;
 use crate::query::progress::Progress;
+use crate::query::sweeps::{self, Sweeps};
 use crate::store::rocks::{Memory, Rocks};
 use crate::store::{self, Db, Family};
 use crate::webhook::{self, Webhooks};
@@ -34,7 +35,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -297,6 +298,16 @@ fn start_webhooks(
     Ok((Some(webhooks), handle))
 }
 
+pub fn sweeps(config: &Config) -> sweeps::Settings {
+    let lists = &config.lists;
+    sweeps::Settings {
+        max: lists.points,
+        share: lists.share,
+        idle: lists.idle,
+        max_age: lists.max_age,
+    }
+}
+
 /// The time of day.
 pub fn wall_clock() -> Timestamp {
     let since = SystemTime::now()
@@ -384,6 +395,7 @@ impl Ledger {
             notifications: self.notifications.clone(),
             buffered: Arc::new(Semaphore::new((server.max_buffered / 1024) as usize)),
             streams: Arc::new(Semaphore::new(server.max_streams)),
+            sweeps: Sweeps::new(sweeps(&self.config)),
             event_streams: Arc::new(Semaphore::new(self.config.streams.max)),
             watching_all: Default::default(),
             stopping: Default::default(),
@@ -397,7 +409,16 @@ impl Ledger {
             told.stopping.send_replace(true);
         };
         let pulse = tokio::spawn(http::pulse::beat(app.clone()));
+        let lists = app.clone();
+        // So that points end without anyone who asks for a list.
+        let expiring = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                lists.sweeps.expire(Instant::now());
+            }
+        });
         http::server::serve(listener, Front::new(app), &server, stop).await;
+        expiring.abort();
         pulse.abort();
         tokio::task::spawn_blocking(move || self.close())
             .await

@@ -39,6 +39,7 @@ pub struct Config {
     pub kafka_options: KafkaOptions,
     pub projector: Projector,
     pub store: Store,
+    pub lists: Lists,
     pub streams: Streams,
     pub document: Document,
     pub notifications: Notifications,
@@ -143,6 +144,18 @@ pub struct Store {
     pub write_buffers: u64,
     /// Bytes of documents kept as they are sent, and of their rows.
     pub document_cache: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lists {
+    /// Points of the store that lists are paged from, at most.
+    pub points: usize,
+    /// Sweeps that begin no further apart share one.
+    pub share: Duration,
+    /// One that nobody uses this long is gone.
+    pub idle: Duration,
+    /// And one of this age.
+    pub max_age: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -300,6 +313,12 @@ impl Default for Config {
                 write_buffers: 64 * MIB,
                 document_cache: 16 * MIB,
             },
+            lists: Lists {
+                points: 32,
+                share: secs(2),
+                idle: secs(60),
+                max_age: secs(15 * 60),
+            },
             streams: Streams {
                 max: 20_000,
                 keep_alive: secs(15),
@@ -389,6 +408,7 @@ impl Config {
             kafka_options,
             projector,
             store,
+            lists,
             streams,
             document,
             notifications,
@@ -442,6 +462,12 @@ impl Config {
             // To RocksDB, none would mean without bound.
             write_buffers: bytes(MIB..=1024 * GIB),
             document_cache: bytes(0..=1024 * GIB),
+        }));
+        settings.extend(rows!(Lists lists {
+            points: count(1..=10_000),
+            share: duration(secs(0)..=secs(3600)),
+            idle: duration(ms(1)..=secs(24 * 3600)),
+            max_age: duration(ms(1)..=secs(24 * 3600)),
         }));
         settings.extend(rows!(Streams streams {
             max: count(1..=1_000_000),

@@ -150,6 +150,44 @@ fn an_end_is_waited_for_from_before_the_beginning_and_over_a_restart() {
     }));
 }
 
+#[test]
+fn a_list_is_followed_from_page_to_page() {
+    let server = Server::start();
+    block_on(async {
+        let client = client(&server);
+        let publisher = client.publisher();
+        let mut token = String::new();
+        for n in 0..1200 {
+            let id = format!("op-{n:04}");
+            let event = created(&id).time(&format!("2024-05-06T07:{:02}:{:02}Z", n / 60, n % 60));
+            let published = publisher.publish(event).await.unwrap();
+            token = published.token;
+        }
+        publisher.publish(completed("op-0007")).await.unwrap();
+        // One of the last: the others went before it, one by one.
+        client
+            .get_at("op-1199", Some(&token))
+            .await
+            .unwrap()
+            .unwrap();
+        let mut list = client.list(Filter::default());
+        for n in (0..1200).rev() {
+            let listed = list.next().await.unwrap().unwrap();
+            assert_eq!(listed.operation_id, format!("op-{n:04}"));
+            assert_eq!(listed.request.body, None, "without bodies");
+        }
+        assert_eq!(list.next().await.unwrap(), None);
+        client.wait("op-0007", None).await.unwrap();
+        let mut ended = client.list(Filter {
+            statuses: vec![Status::Completed, Status::Failed],
+            ..Filter::default()
+        });
+        let listed = ended.next().await.unwrap().unwrap();
+        assert_eq!(listed.operation_id, "op-0007");
+        assert_eq!(ended.next().await.unwrap(), None);
+    });
+}
+
 async fn document(watch: &mut opledger::client::Watch) -> Document {
     match watch.next().await.unwrap() {
         Some(Change::Document(document)) => *document,

@@ -135,6 +135,7 @@ fn every_file_is_served_under_the_policy_and_cached_by_its_etag() {
     for (name, bytes) in files() {
         let path = match name.as_str() {
             "index.html" => "/".to_owned(),
+            "docs.html" => "/docs".to_owned(),
             name => format!("/ui/{name}"),
         };
         let served = server.get(&path);
@@ -150,7 +151,13 @@ fn every_file_is_served_under_the_policy_and_cached_by_its_etag() {
         assert_eq!((again.status, again.body.len()), (304, 0), "{path}");
         assert_eq!(again.header("content-security-policy"), policy);
     }
-    for path in ["/ui/", "/ui/index.html", "/ui/..%2FCargo.toml", "/ui/x.js"] {
+    for path in [
+        "/ui/",
+        "/ui/index.html",
+        "/ui/docs.html",
+        "/ui/..%2FCargo.toml",
+        "/ui/x.js",
+    ] {
         server.get(path).refused(404, "030001");
     }
 }

@@ -19,7 +19,8 @@ use opledger::projector::{Cut, Projection};
 use opledger::query::at_hand::Documents;
 use opledger::query::document;
 use opledger::query::progress::Progress;
-use opledger::store::{Batch, Db, Durability, Family, Result, Space, View};
+use opledger::query::sweeps::Sweeps;
+use opledger::store::{Batch, Db, Durability, Family, Held, Result, Space, View};
 use opledger::store::{keys, memory as store};
 use opledger::webhook;
 use opledger::wire::cloudevent::{self, STRUCTURED};
@@ -186,6 +187,10 @@ impl Db for Forgetful {
         self.0.view(read)
     }
 
+    fn hold(&self) -> Result<Arc<dyn Held>> {
+        self.0.hold()
+    }
+
     fn reopen(&self) -> Result<()> {
         self.0.reopen()
     }
@@ -256,6 +261,7 @@ fn serve(db: Arc<store::Memory>) {
         times: opledger::app::times(&config),
         buffered: Arc::new(Semaphore::new((config.server.max_buffered / 1024) as usize)),
         streams: Arc::new(Semaphore::new(config.server.max_streams)),
+        sweeps: Sweeps::new(opledger::app::sweeps(&config)),
         event_streams: Arc::new(Semaphore::new(config.streams.max)),
         watching_all: Default::default(),
         stopping: Default::default(),

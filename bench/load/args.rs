@@ -45,6 +45,10 @@ pub enum What {
     KafkaLatency(crate::kafka_latency::Options),
     /// What ten million operations cost: memory, disk, restarts, reads
     Scale(crate::scale::Options),
+    /// Pages of the list with many operations, by each filter
+    Lists(crate::lists::Options),
+    /// Event streams that are idle, unread, and read
+    Watch(crate::watch::Options),
     /// Fill a topic, or a ledger over HTTP, with the same events each time
     Fill(crate::fill::Options),
     /// Documents read from any server

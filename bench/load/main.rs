@@ -20,6 +20,7 @@ mod http;
 mod ingest;
 mod kafka_latency;
 mod latency;
+mod lists;
 mod memory;
 mod produce;
 mod publish;
@@ -34,6 +35,7 @@ mod server;
 mod static_server;
 mod times;
 mod topic;
+mod watch;
 mod wide;
 
 use anyhow::{Context, bail};
@@ -84,6 +86,8 @@ async fn measure(args: &Args) -> anyhow::Result<Vec<Report>> {
         What::Wide(options) => wide::measure(&setup, options).await,
         What::CatchUp(options) => catch_up::measure(&setup, options).await,
         What::KafkaLatency(options) => kafka_latency::measure(&setup, options).await,
+        What::Lists(options) => lists::measure(&setup, options).await,
+        What::Watch(options) => watch::measure(&setup, options).await,
         What::Fill(options) => fill::fill(options).await,
         What::Hammer(options) => hammer::measure(options).await,
         What::Scale(options) => return scale::measure(&setup, options).await,

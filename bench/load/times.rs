@@ -20,6 +20,11 @@ impl Times {
         self.0.len()
     }
 
+    pub fn median(&mut self) -> Duration {
+        self.0.sort_unstable();
+        self.0.get(self.0.len() / 2).copied().unwrap_or_default()
+    }
+
     pub fn cells(&mut self) -> Cells {
         self.0.sort_unstable();
         // The smallest time that so many hundredths do not exceed.

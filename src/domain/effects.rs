@@ -3,6 +3,7 @@
 //! notifications and anomalies accordingly.
 
 use super::anomaly::Anomalies;
+use super::document::{RollbackResult, rollback_result};
 use super::event::{Notification, OrderKey};
 use super::operation::{Operation, Status};
 use super::time::Timestamp;
@@ -23,6 +24,15 @@ pub struct Listed {
     pub status: Status,
 }
 
+/// What the lists can be filtered by, beside the request and its status: it follows from
+/// all lanes of the operation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Traits<'o> {
+    /// Of requests and of rollbacks that the document shows, each once.
+    pub clusters: Vec<&'o str>,
+    pub rollbacks: Option<RollbackResult>,
+}
+
 /// "Tell this address that the operation ended", named by the ending that won.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Due<'a> {
@@ -31,6 +41,18 @@ pub struct Due<'a> {
 }
 
 impl<'a> Operation<'a> {
+    pub fn traits(&self) -> Traits<'_> {
+        let lanes = self.clusters.iter().chain(&self.rollbacks);
+        let shown = lanes.filter(|(_, lane)| lane.request.get().is_some());
+        let mut clusters: Vec<_> = shown.map(|(id, _)| &*id.cluster_id).collect();
+        clusters.sort_unstable();
+        clusters.dedup();
+        Traits {
+            clusters,
+            rollbacks: rollback_result(&self.rollbacks),
+        }
+    }
+
     pub fn standing(&self) -> Standing<'a> {
         let created = self.created.get();
         let ending = self.ending.get();

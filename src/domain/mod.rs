@@ -15,7 +15,7 @@ pub mod time;
 
 pub use anomaly::{Anomalies, Anomaly};
 pub use document::{Document, Entry, RollbackResult, Rollbacks, document};
-pub use effects::Standing;
+pub use effects::{Standing, Traits};
 pub use event::{
     Ending, Event, Kind, LaneId, Method, Notification, OrderKey, Outcome, Request, Response, Text,
 };

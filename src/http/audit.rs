@@ -2,19 +2,16 @@
 //! come as a stream, or in pages where `limit` is given.
 
 use super::error::Refusal;
+use super::paging::{self, BAD_CURSOR};
 use super::params::Params;
 use super::{App, reading, stream};
 use crate::query::{Page, dead_letters, history};
 use crate::store::keys;
 use crate::wire::event_v1::operation_id_fault;
-use crate::wire::fault::{Fault, Rule};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::header::LINK;
-use axum::http::{HeaderMap, HeaderValue, Uri};
+use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -105,23 +102,11 @@ pub(super) fn finish(app: &App, answer: Result<Response, Refusal>) -> Response {
     })
 }
 
-pub(super) const BAD_CURSOR: Refusal = Refusal::Parameter {
-    name: "cursor",
-    what: "must come from a Link of this resource.",
-};
-
 pub(super) fn page(params: &Params) -> Result<Page, Refusal> {
-    let limit = match params.get("limit").map(str::parse::<u64>) {
-        None => None,
-        Some(Ok(limit @ 1..=1000)) => Some(limit as usize),
-        Some(Ok(_)) => return Err(Fault::new(Rule::Range, "limit", "1 to 1000.").into()),
-        Some(Err(_)) => return Err(Fault::new(Rule::Format, "limit", "must be a number.").into()),
-    };
-    let after = match params.get("cursor") {
-        None => None,
-        Some(cursor) => Some(URL_SAFE_NO_PAD.decode(cursor).map_err(|_| BAD_CURSOR)?),
-    };
-    Ok(Page { after, limit })
+    Ok(Page {
+        after: paging::cursor(params)?,
+        limit: paging::limit(params)?,
+    })
 }
 
 /// A page as a whole: its `Link` must go out before it.
@@ -144,16 +129,7 @@ pub(super) async fn collect<T: Send + 'static>(
 pub(super) fn linked(uri: &Uri, next: Option<Vec<u8>>, body: Vec<u8>) -> Response {
     let mut response = stream::json(body);
     if let Some(next) = next {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or("").as_bytes()) {
-            if name != "cursor" {
-                query.append_pair(&name, &value);
-            }
-        }
-        query.append_pair("cursor", &URL_SAFE_NO_PAD.encode(next));
-        let link = format!("<{}?{}>; rel=\"next\"", uri.path(), query.finish());
-        let link = HeaderValue::from_str(&link).expect("a URL is a header value");
-        response.headers_mut().insert(LINK, link);
+        paging::link(uri, &next, &mut response);
     }
     response
 }

@@ -31,6 +31,8 @@ pub enum Refusal {
     Format,
     /// The token is of another log.
     OtherLog,
+    /// The point that a cursor belongs to is gone; how to go on.
+    SweepGone(String),
     /// The wait for a position was not met; the answer carries what was reached.
     WaitTimedOut,
     BodyTooLarge {
@@ -161,6 +163,7 @@ impl Refusal {
                 Code::ParameterRange,
                 "Ledger-Position: of another log.",
             ),
+            Refusal::SweepGone(how) => Answer::new(S::GONE, Code::ParameterRange, how),
             Refusal::WaitTimedOut => busy(
                 S::GATEWAY_TIMEOUT,
                 "Ledger-Position: not reached in time; this answer carries what was.",

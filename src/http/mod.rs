@@ -4,13 +4,16 @@
 pub mod admin;
 mod audit;
 mod body;
+mod conditional;
 pub mod error;
 mod events;
 mod filters;
 pub mod front;
+mod listing;
 mod notifications;
 mod openapi;
 mod operations;
+mod paging;
 mod params;
 pub mod pulse;
 mod reading;
@@ -28,6 +31,7 @@ use crate::event_log::EventLog;
 use crate::query::at_hand::Documents;
 use crate::query::list::Defects;
 use crate::query::progress::Progress;
+use crate::query::sweeps::Sweeps;
 use crate::store::Db;
 use crate::webhook;
 use crate::wire::time::TimeStyle;
@@ -65,6 +69,8 @@ pub struct App {
     /// Streams that may run at once: each holds a thread and a view of the store.
     pub streams: Arc<Semaphore>,
     pub pulse: pulse::Pulse,
+    /// The points of the store that lists are paged from.
+    pub sweeps: Sweeps,
     /// Event streams that there may be at once: each holds a connection.
     pub event_streams: Arc<Semaphore>,
     /// Event streams that look at every change.

@@ -2,8 +2,9 @@
 //! are held or given up. What somebody wants done is in the control log before it is
 //! answered, with who wanted it and why.
 
-use super::audit::{BAD_CURSOR, PAGED, finish, linked, page};
+use super::audit::{finish, linked, page};
 use super::error::Refusal;
+use super::paging::BAD_CURSOR;
 use super::params::Params;
 use super::{App, body, reading, stream};
 use crate::event_log::PublishError;
@@ -31,12 +32,14 @@ const AT_ONCE: usize = 100_000;
 const RECORDS: usize = 500;
 const TEXT_MAX: usize = 1024;
 
+/// What the list knows.
+pub(super) const LIST: &[&str] = &["limit", "cursor", "position", "state", "operation_id"];
+
 type Id = Result<Path<String>, PathRejection>;
 
 pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
     let answer = async {
-        let known = [PAGED, &["state", "operation_id"]].concat();
-        let params = Params::parse(&app, &uri, &known)?;
+        let params = Params::parse(&app, &uri, LIST)?;
         let page = page(&params)?;
         let wanted = Wanted {
             state: params.get("state").map(stage).transpose()?,

@@ -1,15 +1,16 @@
 //! The origin's two resources: one operation, and the list of them.
 
+use super::conditional::matches_etag;
 use super::error::{self, Detail, Refusal};
+use super::filters::FILTERS;
 use super::params::Params;
 use super::reading::Reading;
-use super::{App, reading, sse, stream, waiting, watch, watch_all};
+use super::{App, listing, reading, sse, stream, waiting, watch, watch_all};
 use crate::query::at_hand::{Document, Quick};
-use crate::query::list::{self, Format};
 use crate::wire::event_v1::operation_id_fault;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::header::{ETAG, IF_NONE_MATCH};
+use axum::http::header::ETAG;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -17,9 +18,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The parameters of one operation, and of the list.
+/// The parameters of one operation.
 pub(super) const ONE: &[&str] = &["position"];
-pub(super) const LIST: &[&str] = &["format", "position"];
 
 pub async fn get(
     State(app): State<Arc<App>>,
@@ -122,41 +122,12 @@ pub fn etag_value(etag: Bytes) -> HeaderValue {
     HeaderValue::from_maybe_shared(etag).expect("hex in quotes is a header value")
 }
 
-/// Weak comparison, as RFC 9110 asks for If-None-Match.
-pub(super) fn matches_etag(headers: &HeaderMap, etag: &[u8]) -> bool {
-    headers
-        .get_all(IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|tag| tag.trim().trim_start_matches("W/"))
-        .any(|tag| tag.as_bytes() == etag || tag == "*")
-}
-
 pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
     let answer = match sse::is_wanted(&headers) {
         true => watch_all::operations(&app, &uri, &headers).await,
-        false => list_operations(&app, &uri, &headers).await,
+        false => listing::operations(&app, &uri, &headers).await,
     };
     error::of_the_list(refuse_as_the_origin(&app, &headers, &uri, answer))
-}
-
-async fn list_operations(
-    app: &Arc<App>,
-    uri: &Uri,
-    headers: &HeaderMap,
-) -> Result<Response, Refusal> {
-    let params = Params::parse(app, uri, LIST)?;
-    let format = match params.get("format") {
-        None | Some("list") => Format::List,
-        Some("detail-list") => Format::DetailList,
-        Some(_) => return Err(Refusal::Format),
-    };
-    let reading = reading::begin(app, headers, reading::token(headers, &params)?).await?;
-    let response = stream::answer(app, move |app, emit| {
-        list::stream(&*app.db, format, &app.times, &app.defects, emit)
-    });
-    Ok(reading.stamp(response.await?))
 }
 
 /// The origin's fixed texts, unless the request used an extension of ours.
@@ -169,7 +140,7 @@ fn refuse_as_the_origin(
     answer.unwrap_or_else(|refusal| {
         let asked = headers.contains_key(super::LEDGER_POSITION)
             || sse::is_wanted(headers)
-            || uri.query().is_some_and(|query| query.contains("position="));
+            || uri.query().is_some_and(has_extension);
         let detail = if asked {
             Detail::Told
         } else {
@@ -177,4 +148,10 @@ fn refuse_as_the_origin(
         };
         reading::stamp_now(app, refusal.into_response_with(detail))
     })
+}
+
+fn has_extension(query: &str) -> bool {
+    let names = form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name);
+    let mut known = names.filter(|name| *name != "format");
+    known.any(|name| listing::EXTENSIONS.contains(&&*name) || FILTERS.contains(&&*name))
 }

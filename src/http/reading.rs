@@ -88,6 +88,11 @@ pub async fn begin(
 }
 
 impl Reading {
+    /// The answer comes from a point of its own.
+    pub fn is_from(&mut self, applied: Arc<Applied>) {
+        self.applied = applied;
+    }
+
     /// Before the store is read once more.
     pub fn renew(&mut self, app: &App) {
         self.applied = app.progress.applied();

@@ -2,6 +2,9 @@
 
 use super::App;
 use super::error::Refusal;
+use super::stream;
+use crate::query::document::{self, Current};
+use crate::query::select::Query;
 use axum::body::{Body, Bytes};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -146,15 +149,15 @@ pub fn answer(source: impl Source) -> Response {
 pub async fn current(
     app: &Arc<App>,
     operation_id: &str,
-    filter: &Arc<crate::query::filter::Filter>,
-) -> Result<crate::query::document::Current, Refusal> {
-    use crate::query::document;
+    query: &Arc<Query>,
+) -> Result<Current, Refusal> {
+    let filter = &query.filter;
     if let Some(current) = document::current_cached(&*app.db, operation_id, filter, &app.times)? {
         return Ok(current);
     }
-    let (operation_id, filter) = (operation_id.to_owned(), filter.clone());
-    super::stream::blocking(app, move |app| {
-        document::current(&*app.db, &operation_id, &filter, &app.times)
+    let (operation_id, query) = (operation_id.to_owned(), query.clone());
+    stream::blocking(app, move |app| {
+        document::current(&*app.db, &operation_id, &query.filter, &app.times)
     })
     .await
 }

@@ -1,8 +1,8 @@
 //! The web page: files of `ui/`, held in the binary. It asks nothing of anybody
 //! but this server, and its policy lets the browser ask nobody else.
 
+use super::conditional::matches_etag;
 use super::error::Refusal;
-use super::operations::matches_etag;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::http::header::{

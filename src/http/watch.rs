@@ -6,7 +6,7 @@ use super::sse::{self, Blocks, Source, Woken};
 use super::{App, reading, stream};
 use crate::query::changes::{self, Place, Since};
 use crate::query::document::Current;
-use crate::query::filter::Filter;
+use crate::query::select::Query;
 use crate::query::watch::Watching;
 use crate::store;
 use crate::wire::event_v1::operation_id_fault;
@@ -40,7 +40,7 @@ pub async fn operation(
         watching: app.progress.watchers.watch(&operation_id),
         app: app.clone(),
         operation_id,
-        filter: Arc::default(),
+        query: Arc::default(),
         shown: None,
         is_over: false,
         rest_until: Instant::now(),
@@ -86,7 +86,7 @@ struct Watch {
     app: Arc<App>,
     operation_id: String,
     watching: Watching,
-    filter: Arc<Filter>,
+    query: Arc<Query>,
     /// Digest of the document that the client has.
     shown: Option<u128>,
     is_over: bool,
@@ -100,7 +100,7 @@ fn digest(document: &[u8]) -> u128 {
 
 impl Watch {
     async fn current(&self) -> Result<Current, Refusal> {
-        sse::current(&self.app, &self.operation_id, &self.filter).await
+        sse::current(&self.app, &self.operation_id, &self.query).await
     }
 }
 

@@ -10,6 +10,7 @@ use crate::query::changes::{self, Place};
 use crate::query::document::Current;
 use crate::query::filter::Filter;
 use crate::query::list;
+use crate::query::select::{Bounds, Order, Query};
 use crate::store;
 use crate::wire::position::{Positions, Token};
 use axum::body::Bytes;
@@ -27,7 +28,10 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Changes looked at together.
 const CHANGES: usize = 512;
 /// Rows of the list read together.
-const ROWS: usize = 256;
+const ROWS: Bounds = Bounds {
+    limit: 256,
+    work: 20_000,
+};
 /// Operations of which a stream remembers what it told.
 const REMEMBERED: usize = 50_000;
 /// The more streams look at every change, the less often each does.
@@ -58,7 +62,10 @@ pub async fn operations(
     let mut watch = WatchAll {
         app: app.clone(),
         known: resumed.is_some().then(Known::nothing).unwrap_or_default(),
-        filter: Arc::new(filter),
+        query: Arc::new(Query {
+            filter,
+            order: Order::Newest,
+        }),
         position: now.clone(),
         next: 0,
         head,
@@ -86,7 +93,7 @@ fn applied(app: &App) -> Result<Token, Refusal> {
 
 struct WatchAll {
     app: Arc<App>,
-    filter: Arc<Filter>,
+    query: Arc<Query>,
     /// Everything up to here has been told.
     position: Token,
     /// The ordinal of the next change to look at.
@@ -146,13 +153,13 @@ impl WatchAll {
     /// A page of the operations that there are. They have no position yet: a stream that
     /// breaks off among them has to begin anew.
     async fn list(&mut self, after: Vec<u8>, blocks: &mut Blocks) -> Result<(), Refusal> {
-        let filter = self.filter.clone();
+        let query = self.query.clone();
         let page = stream::blocking(&self.app, move |app| {
-            list::documents(&*app.db, &filter, &app.times, &app.defects, &after, ROWS)
+            list::documents(&*app.db, &query, &app.times, &app.defects, &after, ROWS)
         });
         let page = page.await?;
         for (operation_id, document) in &page.documents {
-            self.known.put(operation_id, true, &self.filter);
+            self.known.put(operation_id, true, &self.query.filter);
             blocks.event("document", None, document);
         }
         self.listing = page.next;
@@ -199,18 +206,18 @@ impl WatchAll {
             {
                 continue;
             }
-            let current = sse::current(&self.app, &operation_id, &self.filter).await?;
+            let current = sse::current(&self.app, &operation_id, &self.query).await?;
             let event = match current {
                 Current::Shown { document, .. } => {
-                    self.known.put(&operation_id, true, &self.filter);
+                    self.known.put(&operation_id, true, &self.query.filter);
                     Some(("document", document))
                 }
                 Current::LeftOut if self.known.has(&operation_id) => {
-                    self.known.put(&operation_id, false, &self.filter);
+                    self.known.put(&operation_id, false, &self.query.filter);
                     Some(("left", sse::named(&operation_id)))
                 }
                 Current::Gone => {
-                    self.known.put(&operation_id, false, &self.filter);
+                    self.known.put(&operation_id, false, &self.query.filter);
                     Some(("removed", sse::named(&operation_id)))
                 }
                 Current::LeftOut | Current::NoDocument => None,

@@ -467,10 +467,10 @@ pub fn count_statuses(db: &dyn Db) -> store::Result<StatusCounts> {
     let mut counts = StatusCounts::default();
     store::view(db, |view| {
         for status in Status::ALL {
-            let range = keys::of_status(status);
+            let first = keys::of_status(status);
             view.scan(
                 Family::ByStatus,
-                &range.start..&range.end,
+                &[first][..]..&[first + 1][..],
                 Direction::Forward,
                 &mut |_, _| {
                     counts[status as usize] += 1;

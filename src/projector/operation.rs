@@ -11,6 +11,7 @@ use crate::domain::{Anomaly, Event, Kind, Lane, LaneId, Lanes, Operation, Standi
 use crate::query::operation::{events, history_records};
 use crate::store::keys::{self, LaneKind};
 use crate::store::{self, Batch, Db, Error, Family};
+use crate::wire::listed_v1;
 use crate::wire::notification_v1::{Key, encode_due};
 use crate::wire::record_v1::Record;
 use crate::wire::snapshot_v1::{self, Apart, Unreadable};
@@ -75,6 +76,7 @@ pub fn fold<'e>(
         }
     }
     let before = standing(&op, apart);
+    let listed_before = listed_row(&op, apart);
     let waiting_before = waiting(&op);
     for event in arrived {
         let served = op.created.get().is_some();
@@ -95,6 +97,15 @@ pub fn fold<'e>(
         put_lanes(operation_id, &op, batch);
     }
     let after = standing(&op, apart);
+    if before.listed != after.listed {
+        move_in_time(operation_id, before.listed, after.listed, batch);
+    }
+    // Most events change nothing that lists show.
+    let listed_after = listed_row(&op, apart);
+    if before.listed != after.listed || listed_before != listed_after {
+        let row = (before.listed, after.listed, listed_after);
+        move_in_status(operation_id, row, batch);
+    }
     put_effects(operation_id, key, &before, &after, batch, tally);
     let row = batch.put_with(Family::State, key, |row| {
         snapshot_v1::append(&op, apart, row)
@@ -163,7 +174,15 @@ fn put_lanes(operation_id: &str, op: &Operation, batch: &mut Batch) {
     }
 }
 
-/// Index entries, notifications and anomalies move with the standing.
+/// What lists are filtered by, for an operation that they show.
+fn listed_row(op: &Operation, apart: Option<Apart>) -> Option<Vec<u8>> {
+    let request = &op.created.get()?.value.0;
+    let traits = apart.is_none().then(|| op.traits());
+    let row = listed_v1::encode(request.method, &request.uri, traits.as_ref());
+    Some(row)
+}
+
+/// Notifications and anomalies move with the standing.
 fn put_effects(
     operation_id: &str,
     key: &[u8],
@@ -172,10 +191,7 @@ fn put_effects(
     batch: &mut Batch,
     tally: &mut Tally,
 ) {
-    if before.listed != after.listed {
-        move_in_lists(operation_id, before.listed, after.listed, batch);
-        tally.listed(before.listed, after.listed);
-    }
+    tally.listed(before.listed, after.listed);
     if before.due != after.due {
         // Each in a row of its own: the one before may be under way at this moment.
         let row = |due: &Due| keys::notification(operation_id, Key::of(operation_id, &due.ending));
@@ -198,37 +214,36 @@ fn put_effects(
     }
 }
 
-fn move_in_lists(
+fn move_in_time(
     operation_id: &str,
     before: Option<Listed>,
     after: Option<Listed>,
     batch: &mut Batch,
 ) {
-    let by_time = |listed: Listed| keys::by_time(listed.occurred_time, operation_id);
-    let by_status =
-        |listed: Listed| keys::by_status(listed.status, listed.occurred_time, operation_id);
-    move_row(
-        Family::ByTime,
-        before.map(by_time),
-        after.map(by_time),
-        batch,
-    );
-    move_row(
-        Family::ByStatus,
-        before.map(by_status),
-        after.map(by_status),
-        batch,
-    );
-}
-
-fn move_row(family: Family, before: Option<Vec<u8>>, after: Option<Vec<u8>>, batch: &mut Batch) {
+    let key = |listed: Listed| keys::by_time(listed.occurred_time, operation_id);
+    let (before, after) = (before.map(key), after.map(key));
     if before == after {
         return;
     }
     if let Some(key) = before {
-        batch.delete(family, &key);
+        batch.delete(Family::ByTime, &key);
     }
     if let Some(key) = after {
-        batch.put(family, &key, b"");
+        batch.put(Family::ByTime, &key, b"");
+    }
+}
+
+fn move_in_status(
+    operation_id: &str,
+    (before, after, row): (Option<Listed>, Option<Listed>, Option<Vec<u8>>),
+    batch: &mut Batch,
+) {
+    let key = |listed: Listed| keys::by_status(listed.status, listed.occurred_time, operation_id);
+    let (before, after) = (before.map(key), after.map(key));
+    if let Some(key) = before.filter(|key| after.as_ref() != Some(key)) {
+        batch.delete(Family::ByStatus, &key);
+    }
+    if let Some((key, row)) = after.zip(row) {
+        batch.put(Family::ByStatus, &key, &row);
     }
 }

@@ -24,6 +24,19 @@ impl Filter {
         *self == Filter::default()
     }
 
+    /// An entry by time says all that is asked.
+    pub fn is_of_time_alone(&self) -> bool {
+        self.statuses.is_empty() && self.is_of_entry_alone()
+    }
+
+    /// An entry by status does, without its row.
+    pub fn is_of_entry_alone(&self) -> bool {
+        self.cluster_id.is_none()
+            && self.method.is_none()
+            && self.uri_prefix.is_none()
+            && self.rollback_result.is_none()
+    }
+
     pub fn matches(&self, document: &Document) -> bool {
         self.has_time(document.occurred_time)
             && self.has_status(document.status)

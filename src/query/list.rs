@@ -1,13 +1,12 @@
-//! The two lists, streamed from one view of the store. Memory is bounded by one
-//! chunk, however many operations there are.
+//! The two lists: as pages, or streamed as a whole, from one point of the store. Memory
+//! is bounded by one chunk, however many operations there are.
 
-use super::Emit;
 use super::document::bytes;
-use super::filter::Filter;
 use super::operation::with_operation;
-use crate::domain::document;
-use crate::store::{self, Db, Direction, Family, Result, View, keys};
-use crate::wire::document::{Bodies, render, text};
+use super::select::{Bounds, Query, select};
+use super::{Emit, PAGE_BYTES};
+use crate::store::{self, Db, Family, Result, View, keys};
+use crate::wire::document::{Bodies, text};
 use crate::wire::time::TimeStyle;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -51,170 +50,130 @@ impl Defects {
     }
 }
 
-/// States fetched at once.
+/// Operations looked up at once.
 const CHUNK: usize = 256;
 /// What is handed to the client at once.
 const PIECE: usize = 64 << 10;
 
-/// Newest first: by occurred time, then id.
-pub fn stream(
-    db: &dyn Db,
-    format: Format,
-    times: &TimeStyle,
-    defects: &Defects,
-    emit: &mut Emit,
-) -> Result<()> {
-    store::view(db, |view| {
-        let mut list = List {
-            view,
-            format,
-            times,
-            defects,
-            emit,
-            out: Vec::with_capacity(PIECE * 2),
-            is_first: true,
+/// What a list shows, and how.
+#[derive(Clone, Copy)]
+pub struct Shown<'l> {
+    pub format: Format,
+    pub query: &'l Query,
+    pub times: &'l TimeStyle,
+    pub defects: &'l Defects,
+}
+
+/// Behind what the next page begins; `None` after the last.
+pub type Next = Option<Vec<u8>>;
+
+/// All that match.
+pub fn stream(view: &dyn View, shown: Shown, emit: &mut Emit) -> Result<()> {
+    let mut list = List::new(view, shown);
+    let mut after: Next = None;
+    loop {
+        let bounds = Bounds {
+            limit: CHUNK,
+            work: usize::MAX,
         };
-        list.out.extend_from_slice(match format {
+        let selected = select(view, shown.query, after.as_deref(), bounds)?;
+        list.add(&selected.keys)?;
+        if list.out.len() >= PIECE {
+            if emit(&list.out).is_break() {
+                return Ok(());
+            }
+            list.out.clear();
+        }
+        match selected.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    list.end();
+    let _ = emit(&list.out);
+    Ok(())
+}
+
+/// One page, and what the next begins behind.
+pub fn page(
+    view: &dyn View,
+    shown: Shown,
+    after: Option<&[u8]>,
+    bounds: Bounds,
+) -> Result<(Vec<u8>, Next)> {
+    let selected = select(view, shown.query, after, bounds)?;
+    let mut list = List::new(view, shown);
+    let mut next = selected.next;
+    for chunk in selected.keys.chunks(CHUNK) {
+        if list.out.len() >= PAGE_BYTES {
+            // It is held as a whole, since its link goes out before it.
+            next = list.last.take();
+            break;
+        }
+        list.add(chunk)?;
+    }
+    list.end();
+    Ok((list.out, next))
+}
+
+/// Whether anything matches.
+pub fn is_empty(view: &dyn View, query: &Query) -> Result<bool> {
+    let bounds = Bounds {
+        limit: 1,
+        work: usize::MAX,
+    };
+    Ok(select(view, query, None, bounds)?.keys.is_empty())
+}
+
+struct List<'l> {
+    view: &'l dyn View,
+    shown: Shown<'l>,
+    out: Vec<u8>,
+    is_first: bool,
+    /// The key of the last entry.
+    last: Next,
+}
+
+impl<'l> List<'l> {
+    fn new(view: &'l dyn View, shown: Shown<'l>) -> List<'l> {
+        let mut out = Vec::with_capacity(PIECE / 4);
+        out.extend_from_slice(match shown.format {
             Format::List => b"{\"operation_ids\":[",
             Format::DetailList => b"{\"operations\":[",
         });
-        let mut chunk = Vec::with_capacity(CHUNK);
-        // Raised inside the visitor, which has no way to return it.
-        let mut outcome = Ok(ControlFlow::Continue(()));
-        view.scan(
-            Family::ByTime,
-            keys::ALL,
-            Direction::Backward,
-            &mut |key, _| {
-                chunk.extend(keys::operation_of_by_time(key).map(str::to_owned));
-                if chunk.len() == CHUNK {
-                    outcome = list.add(&chunk);
-                    chunk.clear();
-                }
-                match outcome {
-                    Ok(flow) => flow,
-                    Err(_) => ControlFlow::Break(()),
-                }
-            },
-        )?;
-        if outcome?.is_continue() && list.add(&chunk)?.is_continue() {
-            list.out.extend_from_slice(b"]}");
-            let _ = (list.emit)(&list.out);
+        List {
+            view,
+            shown,
+            out,
+            is_first: true,
+            last: None,
         }
-        Ok(())
-    })
-}
+    }
 
-/// Documents with their bodies, a page at a time. Each page is from a point of its own.
-#[derive(Debug, Default)]
-pub struct Documents {
-    /// By operation id.
-    pub documents: Vec<(String, Vec<u8>)>,
-    /// Behind what the next page begins; `None` after the last.
-    pub next: Option<Vec<u8>>,
-}
-
-/// Looks at `rows` operations, the newest first, behind the key that the last page ended
-/// with (nothing for the first).
-pub fn documents(
-    db: &dyn Db,
-    filter: &Filter,
-    times: &TimeStyle,
-    defects: &Defects,
-    after: &[u8],
-    rows: usize,
-) -> Result<Documents> {
-    store::view(db, |view| {
-        let mut page = Documents::default();
-        let mut ids = Vec::with_capacity(rows);
-        let end = match after {
-            [] => keys::ALL.end,
-            after => after,
-        };
-        view.scan(
-            Family::ByTime,
-            &[]..end,
-            Direction::Backward,
-            &mut |key, _| {
-                ids.extend(keys::operation_of_by_time(key).map(str::to_owned));
-                if ids.len() < rows {
-                    return ControlFlow::Continue(());
-                }
-                page.next = Some(key.to_vec());
-                ControlFlow::Break(())
-            },
-        )?;
-        let keys: Vec<_> = ids.iter().map(|id| keys::operation(id)).collect();
-        let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
-        let states = view.multi_get(Family::State, &keys)?;
-        for (id, row) in ids.into_iter().zip(states) {
-            let row = row.unwrap_or_default();
-            let shown = with_operation(view, &id, &row, |op| {
-                let document = document(&id, op)?;
-                Some(filter.matches(&document).then(|| {
-                    let mut out = Vec::with_capacity(1024);
-                    render(&document, Bodies::Shown, times, &mut out);
-                    out
-                }))
-            });
-            match shown {
-                Ok(Some(Some(document))) => page.documents.push((id, document)),
-                Ok(Some(None)) => {}
-                Ok(None) | Err(store::Error::Corrupt(_)) => defects.add(&id),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(page)
-    })
-}
-
-struct List<'l, 'e> {
-    view: &'l dyn View,
-    format: Format,
-    times: &'l TimeStyle,
-    defects: &'l Defects,
-    emit: &'l mut Emit<'e>,
-    out: Vec<u8>,
-    is_first: bool,
-}
-
-impl List<'_, '_> {
-    fn add(&mut self, chunk: &[String]) -> Result<ControlFlow<()>> {
-        match self.format {
+    fn add(&mut self, keys: &[Vec<u8>]) -> Result<()> {
+        let ids = keys
+            .iter()
+            .filter_map(|key| keys::operation_of_by_time(key));
+        match self.shown.format {
             Format::List => {
-                for id in chunk.iter().filter(|id| !self.defects.contains(id)) {
+                for id in ids.filter(|id| !self.shown.defects.contains(id)) {
                     self.comma();
                     text(id, &mut self.out);
                 }
             }
-            Format::DetailList => self.add_documents(chunk)?,
-        }
-        if self.out.len() < PIECE {
-            return Ok(ControlFlow::Continue(()));
-        }
-        let flow = (self.emit)(&self.out);
-        self.out.clear();
-        Ok(flow)
-    }
-
-    fn add_documents(&mut self, chunk: &[String]) -> Result<()> {
-        let rows: Vec<_> = chunk.iter().map(|id| keys::operation(id)).collect();
-        let rows: Vec<&[u8]> = rows.iter().map(|row| &**row).collect();
-        let rows = self.view.multi_get(Family::State, &rows)?;
-        for (id, row) in chunk.iter().zip(rows) {
-            let document = with_operation(self.view, id, &row.unwrap_or_default(), |op| {
-                bytes(id, op, Bodies::LeftOut, self.times)
-            });
-            match document {
-                Ok(Some(document)) => {
-                    self.comma();
+            Format::DetailList => {
+                let ids: Vec<&str> = ids.collect();
+                each(self.view, &ids, self.shown.defects, |id, op| {
+                    let document = bytes(id, op, Bodies::LeftOut, self.shown.times)?;
+                    if !std::mem::take(&mut self.is_first) {
+                        self.out.push(b',');
+                    }
                     self.out.extend_from_slice(&document);
-                }
-                // One defective entry must not turn the list into an error.
-                Ok(None) | Err(store::Error::Corrupt(_)) => self.defects.add(id),
-                Err(error) => return Err(error),
+                    Some(())
+                })?;
             }
         }
+        self.last = keys.last().cloned().or(self.last.take());
         Ok(())
     }
 
@@ -223,4 +182,79 @@ impl List<'_, '_> {
             self.out.push(b',');
         }
     }
+
+    fn end(&mut self) {
+        self.out.extend_from_slice(b"]}");
+    }
+}
+
+/// Shows each of these operations; one without a document, or that cannot be read, is a
+/// defect: it must not turn the list into an error.
+fn each(
+    view: &dyn View,
+    ids: &[&str],
+    defects: &Defects,
+    mut show: impl FnMut(&str, &crate::domain::Operation) -> Option<()>,
+) -> Result<()> {
+    let rows: Vec<_> = ids.iter().map(|id| keys::operation(id)).collect();
+    let rows: Vec<&[u8]> = rows.iter().map(|row| &**row).collect();
+    let rows = view.multi_get(Family::State, &rows)?;
+    for (id, row) in ids.iter().zip(rows) {
+        match with_operation(view, id, &row.unwrap_or_default(), |op| show(id, op)) {
+            Ok(Some(())) => {}
+            Ok(None) | Err(store::Error::Corrupt(_)) => defects.add(id),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Documents with their bodies, a page at a time.
+#[derive(Debug, Default)]
+pub struct Documents {
+    /// By operation id.
+    pub documents: Vec<(String, Vec<u8>)>,
+    pub next: Next,
+}
+
+/// For a stream that begins: each page is from a point of its own.
+pub fn documents(
+    db: &dyn Db,
+    query: &Query,
+    times: &TimeStyle,
+    defects: &Defects,
+    after: &[u8],
+    bounds: Bounds,
+) -> Result<Documents> {
+    store::view(db, |view| {
+        let after = Some(after).filter(|after| !after.is_empty());
+        let selected = select(view, query, after, bounds)?;
+        let keys = selected.keys.iter();
+        let ids: Vec<&str> = keys.filter_map(|k| keys::operation_of_by_time(k)).collect();
+        let mut documents = Vec::with_capacity(ids.len());
+        each(view, &ids, defects, |id, op| {
+            documents.push((id.to_owned(), bytes(id, op, Bodies::Shown, times)?));
+            Some(())
+        })?;
+        Ok(Documents {
+            documents,
+            next: selected.next,
+        })
+    })
+}
+
+/// Names the point of a view: what is read at the same log and number is the same.
+pub fn version(view: &dyn View) -> Result<u64> {
+    let mut version = 0;
+    view.scan(
+        Family::Change,
+        keys::ALL,
+        store::Direction::Backward,
+        &mut |key, row| {
+            // The number alone might come again, in a store that was made anew.
+            version = xxhash_rust::xxh3::xxh3_64(&[key, row].concat());
+            ControlFlow::Break(())
+        },
+    )?;
+    Ok(version)
 }

@@ -12,6 +12,8 @@ pub mod notifications;
 pub mod operation;
 pub mod progress;
 pub mod records;
+pub mod select;
+pub mod sweeps;
 pub mod watch;
 
 /// What a streaming read does with each piece of its answer: `Break` ends it,

@@ -6,7 +6,7 @@
 //! | `lane` | shard, operation, NUL, kind, cluster, request | `snapshot_v1` lane |
 //! | `history` | shard, operation, NUL, time, source, id, position | `record_v1` |
 //! | `by_time` | time, operation | nothing |
-//! | `by_status` | status, time, operation | nothing |
+//! | `by_status` | status, time, operation | `listed_v1`; nothing in an old store |
 //! | `outbox` | shard, operation, NUL, its key | the ending's order key, address, port |
 //! | `outcome` | the same | what became of it, by the control log |
 //! | `tries` | the same | that it is held, or how its tries went |
@@ -125,26 +125,37 @@ pub fn operation_of_by_time(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key.get(12..)?).ok()
 }
 
-fn status_byte(status: Status) -> u8 {
-    match status {
+pub fn by_status(status: Status, occurred: Timestamp, operation_id: &str) -> Vec<u8> {
+    let status = match status {
         Status::Unexecuted => 1,
         Status::Executing => 2,
         Status::Completed => 3,
         Status::Failed => 4,
         Status::Canceled => 5,
-    }
-}
-
-/// All rows of `by_status` with one status.
-pub fn of_status(status: Status) -> Range<Vec<u8>> {
-    let status = status_byte(status);
-    vec![status]..vec![status + 1]
-}
-
-pub fn by_status(status: Status, occurred: Timestamp, operation_id: &str) -> Vec<u8> {
-    let mut key = vec![status_byte(status)];
+    };
+    let mut key = vec![status];
     key.append(&mut by_time(occurred, operation_id));
     key
+}
+
+/// The first byte of all keys of `by_status` with this status.
+pub fn of_status(status: Status) -> u8 {
+    by_status(status, Timestamp::MIN, "")[0]
+}
+
+/// Below all keys of `by_time` at this time or later.
+pub fn from_time(occurred: Timestamp) -> Vec<u8> {
+    by_time(occurred, "")
+}
+
+/// The time in a key of `by_time`.
+pub fn time_of_by_time(key: &[u8]) -> Option<Timestamp> {
+    let (secs, rest) = key.split_first_chunk::<8>()?;
+    let (nanos, _) = rest.split_first_chunk::<4>()?;
+    Some(Timestamp {
+        secs: i64::from_be_bytes(*secs) ^ i64::MIN,
+        nanos: u32::from_be_bytes(*nanos),
+    })
 }
 
 /// Eight bytes; fewer changes than 2^56 will ever be, so none begins with 0xFF.

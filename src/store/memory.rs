@@ -2,10 +2,10 @@
 //! loses what was not synced, from some write on. For tests and for folding a
 //! file of events without a folder.
 
-use super::{Batch, Db, Direction, Durability, Error, Family, Result, Space, View, Visit};
+use super::{Batch, Db, Direction, Durability, Error, Family, Held, Result, Space, View, Visit};
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 type Rows = BTreeMap<(Family, Vec<u8>), Vec<u8>>;
 
@@ -141,6 +141,10 @@ impl Db for Memory {
         read(&Frozen(rows))
     }
 
+    fn hold(&self) -> Result<Arc<dyn Held>> {
+        Ok(Arc::new(Frozen(self.open()?.rows.clone())))
+    }
+
     fn reopen(&self) -> Result<()> {
         self.open().map(drop)
     }
@@ -151,6 +155,12 @@ impl Db for Memory {
 }
 
 struct Frozen(Rows);
+
+impl Held for Frozen {
+    fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {
+        read(self)
+    }
+}
 
 impl View for Frozen {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {

@@ -7,6 +7,7 @@ pub mod memory;
 pub mod rocks;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A column family. The order is the order of creation; names are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -228,6 +229,13 @@ pub trait View {
     ) -> Result<()>;
 }
 
+/// A point of the store that is kept for several reads.
+pub trait Held: Send + Sync {
+    /// As `Db::view`, from the same point each time. `Closed` once the database was
+    /// closed or reopened: the point is gone.
+    fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()>;
+}
+
 /// A database. Obligations of an adapter: a batch takes effect whole or not at
 /// all, also over a crash; what survives a crash is a prefix of the batches
 /// written and holds every `Synced` one that returned `Ok`; a view does not
@@ -247,6 +255,10 @@ pub trait Db: Send + Sync {
     /// Reads from one consistent point for as long as `read` runs.
     fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()>;
 
+    /// Keeps the present point until it is dropped. What is deleted meanwhile stays on
+    /// the disk.
+    fn hold(&self) -> Result<Arc<dyn Held>>;
+
     /// Closes and opens again, after a failed write has left the database unable
     /// to go on. Waits for readers to leave; reads in between get `Closed`.
     fn reopen(&self) -> Result<()>;
@@ -264,9 +276,23 @@ pub struct Space {
 
 /// `view` with a result, for callers that know their own types.
 pub fn view<T>(db: &dyn Db, read: impl FnOnce(&dyn View) -> Result<T>) -> Result<T> {
+    with_result(|visit| db.view(visit), read)
+}
+
+/// The same of a point that is held.
+pub fn view_held<T>(held: &dyn Held, read: impl FnOnce(&dyn View) -> Result<T>) -> Result<T> {
+    with_result(|visit| held.view(visit), read)
+}
+
+type Reads<'r> = dyn FnMut(&dyn View) -> Result<()> + 'r;
+
+fn with_result<T>(
+    open: impl FnOnce(&mut Reads) -> Result<()>,
+    read: impl FnOnce(&dyn View) -> Result<T>,
+) -> Result<T> {
     let mut read = Some(read);
     let mut result = None;
-    db.view(&mut |view| {
+    open(&mut |view| {
         let read = read.take().expect("a view is read once");
         result = Some(read(view)?);
         Ok(())

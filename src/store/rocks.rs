@@ -6,7 +6,9 @@
 //! opened for writing (a full disk), it is open for reading. Reads and writes go
 //! through one atomic pointer to the open database, never through a lock.
 
-use super::{Batch, Cached, Db, Direction, Durability, Error, Family, Result, Space, View, Visit};
+use super::{
+    Batch, Cached, Db, Direction, Durability, Error, Family, Held, Result, Space, View, Visit,
+};
 use arc_swap::ArcSwapOption;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle,
@@ -16,7 +18,7 @@ use rocksdb::{
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 /// How a reopening waits for readers. Most have done within the grace; a stream, once
@@ -47,7 +49,22 @@ pub struct Rocks {
     unwritable: ArcSwapOption<Error>,
     /// One reopening at a time.
     reopening: Mutex<()>,
+    /// Points that are held: a reopening takes them away.
+    held: Mutex<Vec<Weak<Point>>>,
 }
+
+type OpenSnapshot<'d> = SnapshotWithThreadMode<'d, DB>;
+
+self_cell::self_cell!(
+    struct Pinned {
+        owner: Arc<Open>,
+        #[covariant]
+        dependent: OpenSnapshot,
+    }
+);
+
+/// A snapshot that keeps its database open, until it is taken away.
+struct Point(ArcSwapOption<Pinned>);
 
 struct Open {
     db: DB,
@@ -74,7 +91,13 @@ impl Rocks {
             open: ArcSwapOption::from_pointee(open),
             unwritable: ArcSwapOption::empty(),
             reopening: Mutex::new(()),
+            held: Mutex::default(),
         })
+    }
+
+    /// Under this lock it is certain which database a new point belongs to.
+    fn held(&self) -> MutexGuard<'_, Vec<Weak<Point>>> {
+        self.held.lock().expect("nothing panics while it holds it")
     }
 
     fn get_open(&self) -> Result<Arc<Open>> {
@@ -290,8 +313,17 @@ impl Db for Rocks {
         let open = self.get_open()?;
         read(&Snapshot {
             open: &open,
-            snapshot: open.db.snapshot(),
+            snapshot: &open.db.snapshot(),
         })
+    }
+
+    fn hold(&self) -> Result<Arc<dyn Held>> {
+        let mut held = self.held();
+        held.retain(|point| point.strong_count() > 0);
+        let pinned = Pinned::new(self.get_open()?, |open| open.db.snapshot());
+        let point = Arc::new(Point(ArcSwapOption::from_pointee(pinned)));
+        held.push(Arc::downgrade(&point));
+        Ok(point)
     }
 
     fn reopen(&self) -> Result<()> {
@@ -304,7 +336,11 @@ impl Db for Rocks {
             if let Err(error) = &beside {
                 tracing::warn!(%error, "no reads while the database is reopened");
             }
-            if let Some(open) = self.open.swap(beside.ok().map(Arc::new))
+            let before = self.open.swap(beside.ok().map(Arc::new));
+            for point in self.held().drain(..).filter_map(|point| point.upgrade()) {
+                point.0.store(None);
+            }
+            if let Some(open) = before
                 && let Err(still_shared) = open.close(DRAIN)
             {
                 self.open.store(Some(still_shared));
@@ -336,9 +372,17 @@ fn owned<T: AsRef<[u8]>>(
     }
 }
 
+impl Held for Point {
+    fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {
+        let pinned = self.0.load_full();
+        let pinned = pinned.ok_or_else(|| Error::Closed("it was reopened".into()))?;
+        pinned.with_dependent(|open, snapshot| read(&Snapshot { open, snapshot }))
+    }
+}
+
 struct Snapshot<'d> {
     open: &'d Open,
-    snapshot: SnapshotWithThreadMode<'d, DB>,
+    snapshot: &'d SnapshotWithThreadMode<'d, DB>,
 }
 
 impl View for Snapshot<'_> {
@@ -349,7 +393,7 @@ impl View for Snapshot<'_> {
 
     fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
         let mut options = ReadOptions::default();
-        options.set_snapshot(&self.snapshot);
+        options.set_snapshot(self.snapshot);
         let family = self.open.family(family);
         let found = self
             .open
@@ -395,6 +439,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_held_point_stays_as_it_was_until_the_database_is_reopened() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory {
+            block_cache: 1 << 20,
+            write_buffers: 1 << 20,
+        };
+        let db = Rocks::open(folder.path(), Family::EMBEDDED_LOG, memory).unwrap();
+        let put = |value: &[u8]| {
+            let mut batch = Batch::default();
+            batch.put(Family::Log, b"key", value);
+            db.write(&batch, Durability::Buffered).unwrap();
+        };
+        put(b"before");
+        let held = db.hold().unwrap();
+        put(b"after");
+        let read = || super::super::view_held(&*held, |view| view.get(Family::Log, b"key"));
+        assert_eq!(read(), Ok(Some(b"before".to_vec())));
+        // It does not stand in the way.
+        db.reopen().unwrap();
+        assert!(matches!(read(), Err(Error::Closed(_))));
+        assert_eq!(db.get(Family::Log, b"key"), Ok(Some(b"after".to_vec())));
+    }
+
+    #[test]
     fn a_database_that_could_not_be_closed_can_be_scanned_again() {
         let folder = tempfile::tempdir().unwrap();
         let memory = Memory {
@@ -415,7 +483,7 @@ mod tests {
         };
         let view = Snapshot {
             open: &open,
-            snapshot: open.db.snapshot(),
+            snapshot: &open.db.snapshot(),
         };
         let mut visit = |_: &[u8], _: &[u8]| ControlFlow::Continue(());
         let scanned = view.scan(Family::Log, &[]..&[0xFF], Direction::Forward, &mut visit);

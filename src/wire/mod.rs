@@ -11,6 +11,7 @@ pub mod error_sheet;
 pub mod event_v1;
 pub mod fault;
 pub mod json;
+pub mod listed_v1;
 pub mod notification_v1;
 pub mod position;
 pub mod record_v1;

@@ -143,6 +143,14 @@ pub fn write_rfc3339_millis(time: Timestamp, out: &mut Vec<u8>) {
     .expect("writing to memory cannot fail");
 }
 
+/// `2026-11-23T10:00:00.123456789Z`.
+pub fn write_rfc3339_nanos(time: Timestamp, out: &mut Vec<u8>) {
+    write_rfc3339_millis(time, out);
+    // In the place of the milliseconds.
+    out.truncate(out.len() - 4);
+    write!(out, "{:09}Z", time.nanos).expect("writing to memory cannot fail");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

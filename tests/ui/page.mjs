@@ -262,7 +262,7 @@ const checks = {
     equal(await page.title(), 'failed \u2013 opledger', 'the title');
     await page.getByRole('link', { name: 'Projector' }).first().focus();
     await page.keyboard.press('Enter');
-    await until('there', async () => (await focused(page)) === 'Projector');
+    await until('there', () => page.evaluate(() => document.activeElement.matches('h1') && document.activeElement.textContent === 'Projector'));
     equal(await page.locator('nav [aria-current="page"]').textContent(), 'Projector', 'where one is');
     calm();
     await end();

@@ -62,6 +62,7 @@ fn document() -> Value {
             {"name": "operations", "description": "One document for each operation, and the lists of them."},
             {"name": "events", "description": "What workers publish."},
             {"name": "audit", "description": "What was received, as it came."},
+            {"name": "notifications", "description": "Receivers that are told how operations ended."},
             {"name": "operators", "description": "Is it alive, can it be relied on, how does it fare."},
         ],
         "paths": paths,

@@ -68,6 +68,11 @@ fn known(name: &str) -> Option<Param> {
             "Only operations with this result of a rollback.",
             choice(&["completed", "failed", "none"]),
         ),
+        "state" => (
+            "Only notifications that are so.",
+            choice(&["pending", "held", "failed", "delivered"]),
+        ),
+        "operation_id" => ("Only those of this operation.", text()),
         "order" => ("By the time of acceptance.", choice(&["newest", "oldest"])),
         "since" => (
             "Only moments after this time, in milliseconds since 1970.",

@@ -1,7 +1,7 @@
 //! Every route with what it takes and answers. The names of its query parameters
 //! are those that its handler reads them by.
 
-use super::super::{audit, operations, pulse};
+use super::super::{audit, filters, listing, notifications, operations, pulse};
 
 /// A way to ask the ledger for something.
 pub struct Route {
@@ -96,7 +96,7 @@ static LIST_OPERATIONS: Route = Route {
         `Accept: text/event-stream` the states of all of them, as server-sent events \
         (`document`, `left`, `removed`, `reset`); `Last-Event-ID` goes on where a stream broke \
         off, and begins behind the `Ledger-Position` of a list.",
-    query: &[operations::LIST],
+    query: &[&["format"], listing::EXTENSIONS, filters::FILTERS],
     headers: &["Ledger-Position", "Prefer"],
     body: None,
     answers: &[Answer {
@@ -183,6 +183,96 @@ static DEAD_LETTERS: Route = Route {
     }],
     refusals: &[GONE, BUSY, NOT_NOW, NOT_REACHED],
 };
+
+static NOTIFICATIONS: Route = Route {
+    method: "get",
+    path: "/v1/notifications",
+    id: "listNotifications",
+    tag: "notifications",
+    summary: "Who is told how operations ended",
+    about: "Those that are due first, then those that were delivered. A page may be short, even \
+        empty, with a next link.",
+    query: &[notifications::LIST],
+    headers: &["Ledger-Position", "Prefer"],
+    body: None,
+    answers: &[Answer {
+        status: 200,
+        about: "All of them, or a page.",
+        headers: &[POSITION, "link"],
+        content: &[content(JSON, "notifications")],
+    }],
+    refusals: &[GONE, BUSY, NOT_NOW, NOT_REACHED],
+};
+
+/// Something that an operator wants done about notifications.
+const fn said(
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    refusals: &'static [(u16, &'static str)],
+) -> Route {
+    Route {
+        method: "post",
+        path,
+        id,
+        tag: "notifications",
+        summary,
+        about: "Recorded in the control log, with who wants it and why, before it is answered.",
+        query: &[],
+        headers: &[],
+        body: Some(REASONS),
+        answers: NOTED,
+        refusals,
+    }
+}
+
+const REASONS: &[Content] = &[content(JSON, "reasons")];
+const NOTED: &[Answer] = &[Answer {
+    status: 202,
+    about: "It is recorded.",
+    headers: &[],
+    content: &[content(JSON, "noted")],
+}];
+const ALL_OF_THEM: &[(u16, &str)] = &[TOO_LATE, TOO_LARGE, NO_JSON, BUSY, NONE_SENT, NO_ANSWER];
+const ONE_OF_THEM: &[(u16, &str)] = &[
+    NOTHING, TOO_LATE, TOO_LARGE, NO_JSON, BUSY, NONE_SENT, NO_ANSWER,
+];
+const TOO_LATE: (u16, &str) = (408, "The body did not arrive in time.");
+const TOO_LARGE: (u16, &str) = (413, "The body is too large.");
+const NO_JSON: (u16, &str) = (415, "The body must be application/json.");
+const NONE_SENT: (u16, &str) = (
+    503,
+    "No notification is sent, or the control log takes nothing.",
+);
+const NO_ANSWER: (u16, &str) = (504, "The control log did not answer in time.");
+
+static RETRY: Route = said(
+    "/v1/notifications/{operation_id}/retry",
+    "retryNotification",
+    "Try again to tell of one operation",
+    ONE_OF_THEM,
+);
+
+static RELEASE: Route = said(
+    "/v1/notifications/{operation_id}/release",
+    "releaseNotification",
+    "Tell of one operation that is held",
+    ONE_OF_THEM,
+);
+
+static RETRY_ALL: Route = said(
+    "/v1/notifications/retry",
+    "retryNotifications",
+    "Try again all that were given up",
+    ALL_OF_THEM,
+);
+
+static RELEASE_ALL: Route = said(
+    "/v1/notifications/release",
+    "releaseNotifications",
+    "Tell of all that are held",
+    ALL_OF_THEM,
+);
 
 /// A resource without parameters, for operators.
 const fn operators(
@@ -284,6 +374,11 @@ pub static ALL: &[&Route] = &[
     &PUBLISH,
     &HISTORY,
     &DEAD_LETTERS,
+    &NOTIFICATIONS,
+    &RETRY_ALL,
+    &RELEASE_ALL,
+    &RETRY,
+    &RELEASE,
     &LIVEZ,
     &READYZ,
     &METRICS,

@@ -23,6 +23,10 @@ const FILES: &[(&str, &str)] = &[
         "dead-letters",
         include_str!("../../../schemas/dead-letters.schema.json"),
     ),
+    (
+        "notifications",
+        include_str!("../../../schemas/notifications.schema.json"),
+    ),
     ("error", include_str!("../../../schemas/error.schema.json")),
 ];
 
@@ -91,6 +95,22 @@ fn own() -> Map<String, Value> {
     let all = json!({
         "events": {"type": "array", "items": {"$ref": "#/components/schemas/event"}},
         "operation-list": {"oneOf": [document("id_list"), document("detail_list")]},
+        "reasons": {
+            "description": "Kept with what was asked for.",
+            "type": "object",
+            "properties": {
+                "who": {"type": "string", "maxLength": 1024},
+                "why": {"type": "string", "maxLength": 1024},
+            },
+        },
+        "noted": {
+            "type": "object",
+            "required": ["accepted"],
+            "properties": {
+                "accepted": {"description": "Notifications.", "type": "integer", "minimum": 0},
+                "more": {"description": "There are more: ask again.", "const": true},
+            },
+        },
         "liveness": {
             "type": "object",
             "required": ["status"],

@@ -1,0 +1,279 @@
+//! The list of operations: as a whole, streamed, as the origin has it; or in pages, all
+//! of one sweep from one point of the store.
+
+use super::conditional::{matches_etag, wants_a_change};
+use super::error::Refusal;
+use super::filters::{FILTERS, filter};
+use super::paging::{self, BAD_CURSOR};
+use super::params::Params;
+use super::reading::{self, Reading};
+use super::{App, stream, waiting};
+use crate::domain::Timestamp;
+use crate::query::list::{self, Format, Next, Shown};
+use crate::query::select::{Bounds, Order, Query};
+use crate::query::sweeps::{Point, holds};
+use crate::store::{self, Error, View, keys, view_held};
+use crate::wire::fault::{Fault, Rule};
+use crate::wire::position::Token;
+use crate::wire::time::write_rfc3339_nanos;
+use axum::http::header::ETAG;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What is beyond the origin, by name.
+pub const EXTENSIONS: &[&str] = &["position", "order", "limit", "cursor"];
+
+/// Entries that one page looks at, however few of them match.
+const WORK: usize = 2_000;
+/// A page that waits looks again no more often than this.
+const REST: Duration = Duration::from_millis(50);
+
+#[derive(Clone)]
+struct Asked {
+    format: Format,
+    query: Arc<Query>,
+    /// `None` for the whole list.
+    limit: Option<usize>,
+    cursor: Option<Cursor>,
+    token: Option<Token>,
+    /// For something where there is nothing.
+    waits: bool,
+}
+
+pub async fn operations(
+    app: &Arc<App>,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
+    let known = [&["format"], EXTENSIONS, FILTERS].concat();
+    let params = Params::parse(app, uri, &known)?;
+    let mut asked = asked(headers, &params)?;
+    let mut reading = reading::begin(app, headers, asked.token.clone()).await?;
+    asked.waits = reading.deadline.is_some() && !wants_a_change(headers);
+    let mut head = app.progress.watchers.watch_all();
+    let mut is_first_look = true;
+    loop {
+        // Marked as seen before it is looked at: no change slips in between.
+        head.borrow_and_update();
+        let found = look(app, &asked, is_first_look).await?;
+        is_first_look = false;
+        let is_news = match wants_a_change(headers) {
+            true => !matches_etag(headers, &found.etag),
+            false => !found.is_empty,
+        };
+        if let Some(deadline) = reading.deadline
+            && !is_news
+            // A page of a sweep never changes.
+            && asked.cursor.is_none()
+            && waiting::happened(app, head.changed(), deadline).await
+        {
+            tokio::time::sleep_until(deadline.min(Instant::now() + REST).into()).await;
+            continue;
+        }
+        return answer(app, uri, headers, asked, found, &mut reading).await;
+    }
+}
+
+fn asked(headers: &HeaderMap, params: &Params) -> Result<Asked, Refusal> {
+    let format = match params.get("format") {
+        None | Some("list") => Format::List,
+        Some("detail-list") => Format::DetailList,
+        Some(_) => return Err(Refusal::Format),
+    };
+    let order = match params.get("order") {
+        None | Some("newest") => Order::Newest,
+        Some("oldest") => Order::Oldest,
+        Some(_) => return Err(Fault::new(Rule::Value, "order", "newest or oldest.").into()),
+    };
+    let query = Query {
+        filter: filter(params)?,
+        order,
+    };
+    let cursor = match paging::cursor(params)? {
+        None => None,
+        Some(bytes) => Some(Cursor::decode(&bytes, &query).ok_or(BAD_CURSOR)?),
+    };
+    // A cursor comes with the limit that it was given for, unless someone took it away.
+    let limit = paging::limit(params)?.or(cursor.is_some().then_some(1000));
+    Ok(Asked {
+        format,
+        query: Arc::new(query),
+        limit,
+        cursor,
+        token: reading::token(headers, params)?,
+        waits: false,
+    })
+}
+
+/// What was found, and at which point.
+struct Found {
+    point: Point,
+    /// Of a page; the whole list is read while it is sent.
+    page: Option<(Vec<u8>, Next)>,
+    etag: String,
+    is_empty: bool,
+}
+
+/// `share` where the point may be one that others use.
+async fn look(app: &Arc<App>, asked: &Asked, share: bool) -> Result<Found, Refusal> {
+    let asked = asked.clone();
+    let (done, found) = tokio::sync::oneshot::channel();
+    let app = app.clone();
+    tokio::task::spawn_blocking(move || {
+        // A client that has gone needs no answer.
+        let _ = done.send(look_blocking(&app, &asked, share));
+    });
+    found.await.map_err(|_| Refusal::Panicked)?
+}
+
+fn look_blocking(app: &App, asked: &Asked, share: bool) -> Result<Found, Refusal> {
+    let Asked { limit, cursor, .. } = asked;
+    let point = match (limit, cursor) {
+        (_, Some(cursor)) => {
+            let point = app.sweeps.resume(cursor.point);
+            let point = point.filter(|point| holds(&point.applied, asked.token.as_ref()));
+            point.ok_or_else(|| cursor.gone(asked.query.order))?
+        }
+        (Some(_), None) if share => {
+            let token = asked.token.as_ref();
+            app.sweeps.begin(&*app.db, &app.progress, token)?
+        }
+        (_, None) => app.sweeps.take(&*app.db, &app.progress)?,
+    };
+    let found = view_held(&*point.held, |view| read(app, asked, &point, view));
+    match (found, cursor) {
+        (Ok(found), _) => Ok(found),
+        // The store was opened anew, and all points are gone.
+        (Err(Error::Closed(_)), Some(cursor)) => Err(cursor.gone(asked.query.order)),
+        (Err(Error::Closed(_)), None) if share && limit.is_some() => {
+            app.sweeps.forget(point.id);
+            look_blocking(app, asked, false)
+        }
+        (Err(error), _) => Err(error.into()),
+    }
+}
+
+fn read(app: &App, asked: &Asked, point: &Point, view: &dyn View) -> store::Result<Found> {
+    let shown = shown(app, asked);
+    let Some(limit) = asked.limit else {
+        return Ok(Found {
+            // Nothing that was applied, nothing that lists show, has changed.
+            etag: format!("W/\"{:016x}\"", point.version),
+            is_empty: asked.waits && list::is_empty(view, shown.query)?,
+            page: None,
+            point: point.clone(),
+        });
+    };
+    let bounds = Bounds {
+        limit,
+        work: WORK + limit,
+    };
+    let after = asked.cursor.as_ref().map(|cursor| &cursor.after[..]);
+    let (body, next) = list::page(view, shown, after, bounds)?;
+    Ok(Found {
+        etag: format!("\"{}\"", &blake3::hash(&body).to_hex()[..32]),
+        is_empty: next.is_none() && body.ends_with(b"[]}"),
+        page: Some((body, next)),
+        point: point.clone(),
+    })
+}
+
+fn shown<'s>(app: &'s App, asked: &'s Asked) -> Shown<'s> {
+    Shown {
+        format: asked.format,
+        query: &asked.query,
+        times: &app.times,
+        defects: &app.defects,
+    }
+}
+
+async fn answer(
+    app: &Arc<App>,
+    uri: &Uri,
+    headers: &HeaderMap,
+    asked: Asked,
+    found: Found,
+    reading: &mut Reading,
+) -> Result<Response, Refusal> {
+    let Found { point, page, .. } = found;
+    reading.is_from(point.applied.clone());
+    let is_known = matches_etag(headers, &found.etag);
+    let next = page.as_ref().and_then(|(_, next)| next.as_deref());
+    let cursor = next.map(|next| Cursor::encode(point.id, next, &asked.query));
+    if cursor.is_some() {
+        app.sweeps.keep(point.clone());
+    }
+    let mut response = match page {
+        _ if is_known => StatusCode::NOT_MODIFIED.into_response(),
+        Some((body, _)) => stream::json(body),
+        None => {
+            let streamed = stream::answer(app, move |app, emit| {
+                view_held(&*point.held, |view| {
+                    list::stream(view, shown(app, &asked), emit)
+                })
+            });
+            streamed.await?
+        }
+    };
+    if let Some(cursor) = cursor {
+        paging::link(uri, &cursor, &mut response);
+    }
+    let etag = HeaderValue::from_str(&found.etag).expect("hex is a header value");
+    response.headers_mut().insert(ETAG, etag);
+    Ok(reading.stamp(response))
+}
+
+/// Where a sweep goes on: in which point, behind which key.
+#[derive(Clone)]
+struct Cursor {
+    point: u64,
+    after: Vec<u8>,
+}
+
+const CURSOR: u8 = 1;
+
+impl Cursor {
+    fn encode(point: u64, after: &[u8], query: &Query) -> Vec<u8> {
+        let mut bytes = vec![CURSOR];
+        bytes.extend_from_slice(&point.to_be_bytes());
+        bytes.extend_from_slice(&Cursor::check(query));
+        bytes.extend_from_slice(after);
+        bytes
+    }
+
+    fn decode(bytes: &[u8], query: &Query) -> Option<Cursor> {
+        let (&version, rest) = bytes.split_first()?;
+        let (point, rest) = rest.split_first_chunk::<8>()?;
+        let (check, after) = rest.split_first_chunk::<4>()?;
+        keys::operation_of_by_time(after)?;
+        let is_ours = version == CURSOR && *check == Cursor::check(query);
+        is_ours.then(|| Cursor {
+            point: u64::from_be_bytes(*point),
+            after: after.to_vec(),
+        })
+    }
+
+    /// With other filters, or another order, it would mean something else.
+    fn check(query: &Query) -> [u8; 4] {
+        let text = format!("{query:?}");
+        (xxhash_rust::xxh3::xxh3_64(text.as_bytes()) as u32).to_be_bytes()
+    }
+
+    /// How a client goes on.
+    fn gone(&self, order: Order) -> Refusal {
+        let time = keys::time_of_by_time(&self.after).unwrap_or(Timestamp::MAX);
+        let (name, time) = match order {
+            Order::Newest => ("occurred_to", time.plus(Duration::from_nanos(1))),
+            Order::Oldest => ("occurred_from", time),
+        };
+        let mut text = Vec::new();
+        write_rfc3339_nanos(time, &mut text);
+        let text = String::from_utf8_lossy(&text);
+        Refusal::SweepGone(format!(
+            "cursor: its point in time is no longer kept. Without it the list begins anew; \
+             with {name}={text} it goes on from here, as things are now."
+        ))
+    }
+}

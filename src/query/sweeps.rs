@@ -1,0 +1,201 @@
+//! The points of the store that lists are paged from. Sweeps that begin at about the
+//! same time share one; how many there are, how long they live and how long they may
+//! lie idle is bounded, since what is deleted meanwhile stays on the disk for them.
+
+use super::progress::{Applied, Progress, covers};
+use super::{list, progress};
+use crate::store::{self, Db, Held};
+use crate::wire::position::Token;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How many there may be; beyond, the one that was used the longest ago goes.
+    pub max: usize,
+    /// A sweep may begin at one that is no older.
+    pub share: Duration,
+    /// One that nobody uses this long goes.
+    pub idle: Duration,
+    /// And one of this age in any case.
+    pub max_age: Duration,
+}
+
+/// A point, and what was applied when it was taken.
+#[derive(Clone)]
+pub struct Point {
+    pub id: u64,
+    pub held: Arc<dyn Held>,
+    pub applied: Arc<Applied>,
+    /// As `list::version` says.
+    pub version: u64,
+    taken: Instant,
+    used: Instant,
+}
+
+pub struct Sweeps {
+    settings: Settings,
+    points: Mutex<Vec<Point>>,
+    /// Of this process: a point of another is none of ours.
+    next: Mutex<u64>,
+}
+
+impl Sweeps {
+    pub fn new(settings: Settings) -> Sweeps {
+        Sweeps {
+            settings,
+            points: Mutex::default(),
+            next: Mutex::new(uuid::Uuid::new_v4().as_u64_pair().0),
+        }
+    }
+
+    /// The point for a first page: the last one if it still is how things stand, or is
+    /// young and holds what is wanted.
+    pub fn begin(
+        &self,
+        db: &dyn Db,
+        progress: &Progress,
+        wanted: Option<&Token>,
+    ) -> store::Result<Point> {
+        self.expire(Instant::now());
+        let version = store::view(db, list::version)?;
+        let mut points = self.points();
+        let newest = points.iter_mut().max_by_key(|point| point.taken);
+        if let Some(point) = newest
+            && (point.version == version || point.taken.elapsed() < self.settings.share)
+            && holds(&point.applied, wanted)
+        {
+            point.used = Instant::now();
+            return Ok(point.clone());
+        }
+        drop(points);
+        let point = self.take(db, progress)?;
+        self.keep(point.clone());
+        Ok(point)
+    }
+
+    /// How things stand now. It can be paged from once it is kept.
+    pub fn take(&self, db: &dyn Db, progress: &Progress) -> store::Result<Point> {
+        // Before the point is taken: it holds at least this much.
+        let applied = progress.applied();
+        let held = db.hold()?;
+        let version = store::view_held(&*held, list::version)?;
+        let mut next = self.next.lock().expect("nothing panics while it counts");
+        *next = next.wrapping_add(1);
+        let now = Instant::now();
+        Ok(Point {
+            id: *next,
+            held,
+            applied,
+            version,
+            taken: now,
+            used: now,
+        })
+    }
+
+    pub fn keep(&self, point: Point) {
+        let mut points = self.points();
+        if points.iter().any(|kept| kept.id == point.id) {
+            return;
+        }
+        while points.len() >= self.settings.max.max(1) {
+            let oldest = points.iter().enumerate().min_by_key(|(_, p)| p.used);
+            let oldest = oldest.map_or(0, |(place, _)| place);
+            points.swap_remove(oldest);
+        }
+        points.push(point);
+    }
+
+    /// The point of a sweep that goes on; `None` if it is gone.
+    pub fn resume(&self, id: u64) -> Option<Point> {
+        self.expire(Instant::now());
+        let mut points = self.points();
+        let point = points.iter_mut().find(|point| point.id == id)?;
+        point.used = Instant::now();
+        Some(point.clone())
+    }
+
+    pub fn forget(&self, id: u64) {
+        self.points().retain(|point| point.id != id);
+    }
+
+    /// Lets go of those whose time is over. Pages under way keep theirs until they end.
+    pub fn expire(&self, now: Instant) {
+        let Settings { idle, max_age, .. } = self.settings;
+        self.points().retain(|point| {
+            now.saturating_duration_since(point.used) < idle
+                && now.saturating_duration_since(point.taken) < max_age
+        });
+    }
+
+    pub fn count(&self) -> usize {
+        self.points().len()
+    }
+
+    fn points(&self) -> MutexGuard<'_, Vec<Point>> {
+        self.points
+            .lock()
+            .expect("nothing panics while it holds the points")
+    }
+}
+
+/// Whether what was applied has all that a token names.
+pub fn holds(applied: &progress::Applied, wanted: Option<&Token>) -> bool {
+    wanted.is_none_or(|wanted| {
+        let held = applied.token.as_ref();
+        held.is_some_and(|held| covers(&held.positions, &wanted.positions))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::Memory;
+    use crate::store::{Batch, Durability, Family, keys};
+
+    fn sweeps(max: usize) -> Sweeps {
+        let secs = Duration::from_secs;
+        Sweeps::new(Settings {
+            max,
+            share: secs(0),
+            idle: secs(60),
+            max_age: secs(900),
+        })
+    }
+
+    fn change(db: &Memory, number: u64) {
+        let mut batch = Batch::default();
+        batch.put(Family::Change, &keys::change(number), b"row");
+        db.write(&batch, Durability::Buffered).unwrap();
+    }
+
+    #[test]
+    fn points_are_shared_while_nothing_changes_and_bounded_otherwise() {
+        let (db, progress) = (Memory::default(), Progress::new(None));
+        let sweeps = sweeps(3);
+        let first = sweeps.begin(&db, &progress, None).unwrap().id;
+        assert_eq!(sweeps.begin(&db, &progress, None).unwrap().id, first);
+        for number in 0..3 {
+            change(&db, number);
+            let id = sweeps.begin(&db, &progress, None).unwrap().id;
+            assert_ne!(id, first);
+        }
+        assert_eq!(sweeps.count(), 3);
+        assert!(sweeps.resume(first).is_none(), "the longest unused went");
+        assert!(sweeps.resume(first + 1).is_some());
+        assert!(sweeps.resume(0).is_none());
+    }
+
+    #[test]
+    fn points_end_when_they_lie_idle_or_are_old() {
+        let (db, progress) = (Memory::default(), Progress::new(None));
+        let sweeps = sweeps(3);
+        let now = Instant::now();
+        let id = sweeps.begin(&db, &progress, None).unwrap().id;
+        sweeps.expire(now + Duration::from_secs(50));
+        assert!(sweeps.resume(id).is_some());
+        sweeps.expire(now + Duration::from_secs(70));
+        assert!(sweeps.resume(id).is_none(), "idle");
+        assert_eq!(sweeps.count(), 0);
+    }
+}

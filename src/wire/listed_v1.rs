@@ -1,0 +1,158 @@
+//! What the lists can be filtered by without reading the operation, as it stands beside
+//! its entry by status. Version 1: version, method, result of the rollback, whether the
+//! URI is cut, the URI behind its length (one byte), then each cluster behind its length
+//! (two bytes), or one length of 0xFFFF for clusters that do not fit in here.
+
+use crate::domain::{Method, RollbackResult, Traits};
+
+const VERSION: u8 = 1;
+/// Bytes of a URI that are kept: most are shorter.
+const URI: usize = 128;
+/// Bytes of cluster ids that are kept.
+const CLUSTERS: usize = 512;
+const TOO_MANY: u16 = 0xFFFF;
+/// The place of a rollback result that is not known here.
+const UNKNOWN: u8 = 9;
+
+/// `None` for an operation whose lanes are not all at hand.
+pub fn encode(method: Method, uri: &str, traits: Option<&Traits>) -> Vec<u8> {
+    let kept = &uri[..uri.floor_char_boundary(URI)];
+    let mut row = Vec::with_capacity(5 + kept.len() + 16);
+    row.push(VERSION);
+    let method = Method::ALL.iter().position(|m| *m == method);
+    row.push(method.expect("all of them") as u8);
+    row.push(match traits {
+        Some(traits) => result(traits.rollbacks),
+        None => UNKNOWN,
+    });
+    row.push(u8::from(kept.len() < uri.len()));
+    row.push(kept.len() as u8);
+    row.extend_from_slice(kept.as_bytes());
+    let clusters = traits.map(|traits| &traits.clusters);
+    match clusters.filter(|ids| ids.iter().map(|id| id.len()).sum::<usize>() <= CLUSTERS) {
+        Some(clusters) => {
+            for id in clusters {
+                row.extend_from_slice(&(id.len() as u16).to_be_bytes());
+                row.extend_from_slice(id.as_bytes());
+            }
+        }
+        None => row.extend_from_slice(&TOO_MANY.to_be_bytes()),
+    }
+    row
+}
+
+fn result(result: Option<RollbackResult>) -> u8 {
+    match result {
+        None => 0,
+        Some(RollbackResult::Completed) => 1,
+        Some(RollbackResult::Failed) => 2,
+        Some(RollbackResult::None) => 3,
+    }
+}
+
+/// What a row can say. `None`: read the operation.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed<'r> {
+    method: u8,
+    result: u8,
+    is_cut: bool,
+    uri: &'r [u8],
+    clusters: &'r [u8],
+}
+
+/// `None` for a row of before there were any, or of a later version.
+pub fn decode(row: &[u8]) -> Option<Listed<'_>> {
+    let (head, rest) = row.split_first_chunk::<5>()?;
+    let [VERSION, method, result, is_cut, length] = *head else {
+        return None;
+    };
+    let (uri, clusters) = rest.split_at_checked(length.into())?;
+    Some(Listed {
+        method,
+        result,
+        is_cut: is_cut != 0,
+        uri,
+        clusters,
+    })
+}
+
+impl Listed<'_> {
+    pub fn has_method(&self, method: Method) -> bool {
+        Method::ALL.get(usize::from(self.method)) == Some(&method)
+    }
+
+    pub fn has_rollbacks(&self, wanted: RollbackResult) -> Option<bool> {
+        (self.result != UNKNOWN).then_some(self.result == result(Some(wanted)))
+    }
+
+    pub fn has_uri(&self, prefix: &str) -> Option<bool> {
+        let prefix = prefix.as_bytes();
+        if self.is_cut && prefix.len() > self.uri.len() && prefix.starts_with(self.uri) {
+            return None;
+        }
+        Some(self.uri.starts_with(prefix))
+    }
+
+    pub fn has_cluster(&self, wanted: &str) -> Option<bool> {
+        let mut rest = self.clusters;
+        while let Some((length, after)) = rest.split_first_chunk::<2>() {
+            let length = u16::from_be_bytes(*length);
+            if length == TOO_MANY {
+                return None;
+            }
+            let (id, after) = after.split_at_checked(length.into())?;
+            if id == wanted.as_bytes() {
+                return Some(true);
+            }
+            rest = after;
+        }
+        Some(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn traits(clusters: Vec<&str>, rollbacks: Option<RollbackResult>) -> Traits<'_> {
+        Traits {
+            clusters,
+            rollbacks,
+        }
+    }
+
+    #[test]
+    fn a_row_says_what_it_was_told() {
+        let known = traits(vec!["1", "cluster-2"], Some(RollbackResult::Failed));
+        let row = encode(Method::Put, "/v1/slices", Some(&known));
+        let row = decode(&row).unwrap();
+        assert!(row.has_method(Method::Put) && !row.has_method(Method::Post));
+        assert_eq!(row.has_rollbacks(RollbackResult::Failed), Some(true));
+        assert_eq!(row.has_rollbacks(RollbackResult::None), Some(false));
+        assert_eq!(row.has_uri("/v1/"), Some(true));
+        assert_eq!(row.has_uri("/v1/slices/2"), Some(false));
+        assert_eq!(row.has_cluster("cluster-2"), Some(true));
+        assert_eq!(row.has_cluster("cluster"), Some(false));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_asked_for() {
+        let long = format!("/{}", "é".repeat(100));
+        let many: Vec<String> = (0..300).map(|n| format!("c{n}")).collect();
+        let many = traits(many.iter().map(String::as_str).collect(), None);
+        let row = encode(Method::Post, &long, Some(&many));
+        let row = decode(&row).unwrap();
+        assert_eq!(row.has_uri("/é"), Some(true));
+        assert_eq!(row.has_uri("/f"), Some(false));
+        assert_eq!(row.has_uri(&long), None);
+        assert_eq!(row.has_cluster("c1"), None);
+        assert_eq!(row.has_rollbacks(RollbackResult::None), Some(false));
+        let apart = encode(Method::Post, "/", None);
+        let apart = decode(&apart).unwrap();
+        assert_eq!(apart.has_rollbacks(RollbackResult::None), None);
+        assert_eq!(apart.has_cluster("c1"), None);
+        for old in [&[][..], &[2, 0, 0, 0, 0], &[1, 0, 0, 0, 7]] {
+            assert!(decode(old).is_none());
+        }
+    }
+}
