@@ -49,7 +49,6 @@ fn sweep(client: &Client, path: &str, limit: usize, token: &str) -> Vec<Value> {
     sweep_slowly(client, path, limit, token, &mut || {})
 }
 
-/// With something that is done between two pages.
 fn sweep_slowly(
     client: &Client,
     path: &str,
@@ -311,14 +310,15 @@ fn a_page_is_bounded_work_whatever_matches_and_nothing_is_left_out() {
         }
     }
     let db = folded(&events);
+    let rare = |order| Query {
+        filter: Filter {
+            uri_prefix: Some("/rare".into()),
+            ..Filter::default()
+        },
+        order,
+    };
     for order in [Order::Newest, Order::Oldest] {
-        let query = Query {
-            filter: Filter {
-                uri_prefix: Some("/rare".into()),
-                ..Filter::default()
-            },
-            order,
-        };
+        let query = rare(order);
         let mut expected = vec!["op-0007", "op-0307", "op-0607", "op-0907"];
         if order == Order::Newest {
             expected.reverse();
@@ -351,20 +351,10 @@ fn a_page_is_bounded_work_whatever_matches_and_nothing_is_left_out() {
     .unwrap();
     assert_eq!(scanned, 1000);
     db.write(&batch, Durability::Buffered).unwrap();
-    let filter = Filter {
-        uri_prefix: Some("/rare".into()),
-        ..Filter::default()
-    };
-    let query = Query {
-        filter,
-        order: Order::Oldest,
-    };
-    let bounds = Bounds {
-        limit: 3,
-        work: 200,
-    };
+    let (limit, work) = (3, 200);
+    let bounds = Bounds { limit, work };
     assert_eq!(
-        selected(&db, &query, bounds).0,
+        selected(&db, &rare(Order::Oldest), bounds).0,
         ["op-0007", "op-0307", "op-0607", "op-0907"]
     );
 }

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 pub const EXTENSIONS: &[&str] = &["position", "order", "limit", "cursor"];
 
 /// Entries that one page looks at, however few of them match.
-const WORK: usize = 2_000;
+const WORK: usize = 500;
 /// A page that waits looks again no more often than this.
 const REST: Duration = Duration::from_millis(50);
 

@@ -74,6 +74,7 @@ pub async fn operations(
         behind: now.positions.clone(),
         held: None,
         replayed: resumed.is_some().then(HashSet::new),
+        replay_until: 0,
         is_told: false,
         must_reset: false,
         rest_until: Instant::now(),
@@ -107,8 +108,11 @@ struct WatchAll {
     /// An event that is sent with the position before or, if it is the last, behind.
     held: Option<(&'static str, Vec<u8>)>,
     known: Known,
-    /// What was told while catching up, so that it is told once.
+    /// What was told of the changes before the stream was resumed, so that it is told
+    /// once: it was read behind all of them.
     replayed: Option<HashSet<u64>>,
+    /// The ordinal behind these.
+    replay_until: u64,
     /// The client knows the position.
     is_told: bool,
     must_reset: bool,
@@ -127,9 +131,14 @@ impl WatchAll {
     async fn take_place(&mut self, now: Token) -> Result<(), Refusal> {
         let seen = self.position.positions.clone();
         let place = stream::blocking(&self.app, move |app| {
-            store::view(&*app.db, |view| changes::find(view, &now.positions, &seen))
+            store::view(&*app.db, |view| {
+                let place = changes::find(view, &now.positions, &seen)?;
+                Ok((place, changes::end(view)?))
+            })
         });
-        match place.await? {
+        let (place, end) = place.await?;
+        self.replay_until = end;
+        match place {
             Place::At(place) => self.next = place,
             Place::BeforeWindow => self.must_reset = true,
         }
@@ -185,7 +194,7 @@ impl WatchAll {
         match changes::take(&rows, next, CHANGES, &mut behind)? {
             None => self.must_reset = true,
             Some(stretch) => {
-                if stretch.next == next {
+                if stretch.next == next || stretch.next > self.replay_until {
                     self.replayed = None;
                 }
                 self.next = stretch.next;

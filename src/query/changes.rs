@@ -150,6 +150,16 @@ fn rows_of(view: &dyn View, next: u64, limit: usize) -> store::Result<Vec<Change
     Ok(rows)
 }
 
+/// The ordinal behind the last change.
+pub fn end(view: &dyn View) -> store::Result<u64> {
+    let mut end = 0;
+    each(view, keys::ALL, Direction::Backward, |number, change| {
+        end = number + count(&change);
+        ControlFlow::Break(())
+    })?;
+    Ok(end)
+}
+
 /// What became of one operation since a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
