@@ -35,11 +35,11 @@ def watch():
         for line in stream:
             name, _, value = line.decode().rstrip("\n").partition(": ")
             if name == "event": kind = value
-            if name == "data" and kind == "document": print("watched:", json.loads(value)["status"], flush=True)
+            if name == "data" and kind == "document": print("watched: " + json.loads(value)["status"] + "\n", end="", flush=True)
 
 watcher = threading.Thread(target=watch)
 watcher.start()
 publish("operation.created", {"request": {"uri": "/v1/slices/A", "method": "PUT", "body": '{"action":"update"}'}})
 publish("operation.completed", {"response": {"status_code": 200}})
-print("waited:", wait()["status"])
+print("waited: " + wait()["status"] + "\n", end="")
 watcher.join()

@@ -178,7 +178,7 @@ fn counts_and_moments_agree_with_what_was_published() {
                 }
             }
         }
-        // Counted as they come, and counted anew at the next start.
+        // Counted as they come, and the same after the next start.
         server.eventually("all are counted", |server| {
             let state = server.get("/projector").json();
             ["unexecuted", "executing", "completed", "failed", "canceled"]

@@ -207,7 +207,10 @@ async fn said(app: &App, uri: &Uri, headers: &HeaderMap, body: Body) -> Result<S
     };
     let said: Said = match received.bytes.is_empty() {
         true => Said::default(),
-        false => serde_json::from_slice(&received.bytes).map_err(unreadable)?,
+        // An object, where serde would take an array as well.
+        false => serde_json::from_slice(&received.bytes)
+            .and_then(|said: serde_json::Map<_, _>| serde_json::from_value(said.into()))
+            .map_err(unreadable)?,
     };
     for (field, text) in [("who", &said.who), ("why", &said.why)] {
         if text.chars().count() > TEXT_MAX {

@@ -138,6 +138,9 @@ pub struct Projection {
     hot: Hot,
     rules: Rules,
     changes: Changes,
+    /// Documents by status; `None` after a failed write, of which nobody knows whether it
+    /// happened.
+    statuses: Option<StatusCounts>,
     /// The memory of the batch before: a cut of the log needs much, again and again.
     spare: Cell<Batch>,
 }
@@ -158,12 +161,18 @@ impl Projection {
             hot: Hot::with_weighter((hot_bytes / 2048) as usize, hot_bytes, ByBytes),
             rules,
             changes: Changes::open(db)?,
+            statuses: Some(count_statuses(db)?),
             spare: Cell::default(),
         })
     }
 
     pub fn log(&self) -> &Identity {
         &self.log
+    }
+
+    /// Documents by status.
+    pub fn statuses(&self) -> StatusCounts {
+        self.statuses.unwrap_or_default()
     }
 
     pub fn anchors(&self) -> &Anchors {
@@ -231,6 +240,15 @@ impl Projection {
                 meta::put_next(&mut batch, partition, offset);
             }
         }
+        let mut statuses = match self.statuses {
+            Some(statuses) => statuses,
+            None => count_statuses(db)?,
+        };
+        if tally.statuses != StatusCounts::default() {
+            let changes = statuses.iter_mut().zip(&tally.statuses);
+            changes.for_each(|(count, change)| *count += change);
+            meta::put_statuses(&mut batch, &statuses);
+        }
         let ids = snapshots.iter().map(|(id, _)| &**id);
         let changed = (&self.anchors, &anchors);
         let change = self.changes.put(db, changed, ids, &mut batch)?;
@@ -239,6 +257,7 @@ impl Projection {
             next,
             anchors,
             snapshots,
+            statuses,
             change,
             tally,
         })
@@ -249,9 +268,11 @@ impl Projection {
             // It may have happened. A snapshot from before it and lanes from after it
             // would not add up, so nothing from before is kept at hand.
             self.hot.clear();
+            self.statuses = None;
             return Err(error);
         }
         self.anchors = prepared.anchors;
+        self.statuses = Some(prepared.statuses);
         self.next = prepared.next;
         self.spare.set(prepared.batch);
         let mut tally = prepared.tally;
@@ -409,6 +430,7 @@ pub struct Prepared {
     next: Next,
     anchors: Anchors,
     snapshots: Snapshots,
+    statuses: StatusCounts,
     change: Pending,
     tally: Tally,
 }
@@ -462,8 +484,12 @@ pub fn count_anomalies(db: &dyn Db) -> store::Result<BTreeMap<&'static str, i64>
     Ok(tally.anomalies)
 }
 
-/// How many documents have each status, counted from the store.
-pub fn count_statuses(db: &dyn Db) -> store::Result<StatusCounts> {
+/// How many documents have each status: as it was written with the last batch that
+/// changed it, or counted, in a store that is older than that.
+fn count_statuses(db: &dyn Db) -> store::Result<StatusCounts> {
+    if let Some(statuses) = meta::statuses(db)? {
+        return Ok(statuses);
+    }
     let mut counts = StatusCounts::default();
     store::view(db, |view| {
         for status in Status::ALL {

@@ -3,6 +3,7 @@
 
 use super::halt::{Halt, OpenError};
 use crate::event_log::{Bounds, EventLog, Identity};
+use crate::query::progress::StatusCounts;
 use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::notification_v1::{Key, decode_due};
@@ -121,6 +122,7 @@ fn stamp(db: &dyn Db, log: &Identity) -> store::Result<()> {
 const POSITION: &[u8] = b"position/";
 const NEXT: &[u8] = b"next/";
 const BEGINS: &[u8] = b"begins/";
+const STATUSES: &[u8] = b"statuses";
 
 pub(super) fn key(prefix: &[u8], partition: u32) -> Vec<u8> {
     [prefix, &partition.to_be_bytes()].concat()
@@ -248,6 +250,30 @@ fn check_bounds(next: &Next, count: usize, log: &BTreeMap<u32, Bounds>) -> Resul
         }
     }
     Ok(())
+}
+
+/// How many documents have each status, in the order of `Status::ALL`.
+pub fn put_statuses(batch: &mut Batch, statuses: &StatusCounts) {
+    let row: Vec<u8> = statuses
+        .iter()
+        .flat_map(|count| count.to_be_bytes())
+        .collect();
+    batch.put(Family::Meta, STATUSES, &row);
+}
+
+/// `None` in a store from before they were written.
+pub fn statuses(db: &dyn Db) -> store::Result<Option<StatusCounts>> {
+    let Some(row) = db.get(Family::Meta, STATUSES)? else {
+        return Ok(None);
+    };
+    let (counts, []) = row.as_chunks::<8>() else {
+        return Err(damaged("the counts by status"));
+    };
+    let counts: Vec<i64> = counts.iter().map(|c| i64::from_be_bytes(*c)).collect();
+    let counts = counts.try_into();
+    counts
+        .map(Some)
+        .map_err(|_| damaged("the counts by status"))
 }
 
 pub fn put_next(batch: &mut Batch, partition: u32, next: u64) {

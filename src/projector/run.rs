@@ -1,7 +1,7 @@
 //! The projector's thread: takes a cut, applies it until that works, publishes
 //! the position, and so on until it is told to stop or finds a reason to halt.
 
-use super::cut::{Cut, Projection, Tally, count_anomalies, count_statuses};
+use super::cut::{Cut, Projection, Tally, count_anomalies};
 use super::halt::{Halt, OpenError};
 use super::intake::{Intake, Stretch};
 use super::meta;
@@ -171,7 +171,7 @@ impl Worker {
         let mut projection = Projection::open(&*self.db, &log, hot_bytes, rules)?;
         projection.keep_changes(change_window);
         self.watch.anomalies(&count_anomalies(&*self.db)?);
-        self.progress.set_counts(count_statuses(&*self.db)?);
+        self.progress.set_counts(projection.statuses());
         Ok(projection)
     }
 
@@ -256,7 +256,7 @@ impl Worker {
             match self.try_apply(projection, &stretch.cut, &mut confirmation) {
                 Ok(tally) => {
                     self.progress.set_doing(Doing::Running);
-                    self.progress.count(&tally.statuses);
+                    self.progress.set_counts(projection.statuses());
                     let took = Took {
                         read: stretch.took,
                         apply: started.elapsed(),

@@ -100,12 +100,6 @@ impl Progress {
         }
     }
 
-    pub fn count(&self, changes: &StatusCounts) {
-        for (held, change) in self.counts.iter().zip(changes) {
-            held.fetch_add(*change, Ordering::Relaxed);
-        }
-    }
-
     /// How many documents have each status; `None` until they have been counted.
     pub fn counts(&self) -> Option<[u64; Status::ALL.len()]> {
         let mut counts = [0; Status::ALL.len()];
