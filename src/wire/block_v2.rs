@@ -90,8 +90,11 @@ pub fn len(row: &[u8]) -> Result<u64, Unreadable> {
     }
 }
 
+/// How many records, how many bytes they are, and these in LZ4.
+type Packed<'a> = (u64, usize, &'a [u8]);
+
 /// `None` for a block of version 1.
-fn split(row: &[u8]) -> Result<Option<(u64, usize, &[u8])>, Unreadable> {
+fn split(row: &[u8]) -> Result<Option<Packed<'_>>, Unreadable> {
     match row.split_first_chunk::<HEAD>() {
         Some((&[COMPRESSED, ref numbers @ ..], packed)) => {
             let (count, plain_len) = numbers.split_at(8);
