@@ -19,6 +19,7 @@ use crate::wire::time::write_rfc3339_nanos;
 use axum::http::header::ETAG;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,9 @@ pub const EXTENSIONS: &[&str] = &["position", "order", "limit", "cursor"];
 
 /// Entries that one page looks at, however few of them match.
 const WORK: usize = 500;
+/// How often a list begins anew whose point ended, because the store was opened anew, before
+/// anything of it was sent.
+const AGAIN: u32 = 3;
 /// A page that waits looks again no more often than this.
 const REST: Duration = Duration::from_millis(50);
 
@@ -123,12 +127,12 @@ async fn look(app: &Arc<App>, asked: &Asked, share: bool) -> Result<Found, Refus
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
         // A client that has gone needs no answer.
-        let _ = done.send(look_blocking(&app, &asked, share));
+        let _ = done.send(look_blocking(&app, &asked, share, AGAIN));
     });
     found.await.map_err(|_| Refusal::Panicked)?
 }
 
-fn look_blocking(app: &App, asked: &Asked, share: bool) -> Result<Found, Refusal> {
+fn look_blocking(app: &App, asked: &Asked, share: bool, again: u32) -> Result<Found, Refusal> {
     let Asked { limit, cursor, .. } = asked;
     let point = match (limit, cursor) {
         (_, Some(cursor)) => {
@@ -147,9 +151,9 @@ fn look_blocking(app: &App, asked: &Asked, share: bool) -> Result<Found, Refusal
         (Ok(found), _) => Ok(found),
         // The store was opened anew, and all points are gone.
         (Err(Error::Closed(_)), Some(cursor)) => Err(cursor.gone(asked.query.order)),
-        (Err(Error::Closed(_)), None) if share && limit.is_some() => {
+        (Err(Error::Closed(_)), None) if again > 0 => {
             app.sweeps.forget(point.id);
-            look_blocking(app, asked, false)
+            look_blocking(app, asked, false, again - 1)
         }
         (Err(error), _) => Err(error.into()),
     }
@@ -210,9 +214,22 @@ async fn answer(
         Some((body, _)) => stream::json(body),
         None => {
             let streamed = stream::answer(app, move |app, emit| {
-                view_held(&*point.held, |view| {
-                    list::stream(view, shown(app, &asked), emit)
-                })
+                let has_begun = Cell::new(false);
+                let mut emit = |piece: &[u8]| {
+                    has_begun.set(true);
+                    emit(piece)
+                };
+                let mut read = |point: &Point| {
+                    view_held(&*point.held, |view| {
+                        list::stream(view, shown(app, &asked), &mut emit)
+                    })
+                };
+                match read(&point) {
+                    Err(Error::Closed(_)) if !has_begun.get() => {}
+                    outcome => return outcome,
+                }
+                let anew = app.sweeps.take(&*app.db, &app.progress)?;
+                read(&anew)
             });
             streamed.await?
         }
