@@ -23,11 +23,9 @@ use crate::metrics::ProjectorMetrics;
 use crate::projector::run::{Projector, Settings, Took, Watch};
 use crate::projector::step::Rules;
 use crate::projector::{Tally, control, meta};
-use crate::query::at_hand::Documents;
 use crate::query::progress::Progress;
-use crate::query::sweeps::{self, Sweeps};
 use crate::store::rocks::{Memory, Rocks};
-use crate::store::{self, Db, Family};
+use crate::store::{self, Family};
 use crate::webhook::{self, Webhooks};
 use crate::wire::time::TimeStyle;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -37,7 +35,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -298,16 +295,6 @@ fn start_webhooks(
     Ok((Some(webhooks), handle))
 }
 
-pub fn sweeps(config: &Config) -> sweeps::Settings {
-    let lists = &config.lists;
-    sweeps::Settings {
-        max: lists.points,
-        share: lists.share,
-        idle: lists.idle,
-        max_age: lists.max_age,
-    }
-}
-
 /// The time of day.
 pub fn wall_clock() -> Timestamp {
     let since = SystemTime::now()
@@ -385,24 +372,15 @@ impl Ledger {
         stop: impl Future<Output = ()>,
     ) {
         let server = self.config.server.clone();
-        let app = Arc::new(http::App {
-            db: self.store.clone() as Arc<dyn Db>,
-            log: self.log.port(),
-            progress: self.progress.clone(),
-            defects: Default::default(),
-            documents: Documents::new(times(&self.config), self.config.store.document_cache),
-            times: times(&self.config),
-            notifications: self.notifications.clone(),
-            buffered: Arc::new(Semaphore::new((server.max_buffered / 1024) as usize)),
-            streams: Arc::new(Semaphore::new(server.max_streams)),
-            sweeps: Sweeps::new(sweeps(&self.config)),
-            event_streams: Arc::new(Semaphore::new(self.config.streams.max)),
-            watching_all: Default::default(),
-            stopping: Default::default(),
-            pulse: Default::default(),
-            config: self.config.clone(),
+        let app = http::App::new(
+            self.store.clone(),
+            self.log.port(),
+            self.progress.clone(),
+            self.notifications.clone(),
+            times(&self.config),
             metrics,
-        });
+            self.config.clone(),
+        );
         let told = app.clone();
         let stop = async move {
             stop.await;

@@ -20,9 +20,7 @@ use opledger::event_log::{self, EventLog, Identity, Limits, Reader};
 use opledger::http::{App, router};
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection, meta};
-use opledger::query::at_hand::Documents;
 use opledger::query::progress::Progress;
-use opledger::query::sweeps::{self, Sweeps};
 use opledger::store::memory::{Fault, Memory};
 use opledger::webhook;
 use opledger::wire::position::{LogId, Positions, Token};
@@ -34,7 +32,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::generate::{self, Rng};
 use support::reference;
-use tokio::sync::Semaphore;
 
 const LOG: LogId = LogId(*b"simulate");
 const PARTITIONS: u32 = 3;
@@ -257,30 +254,22 @@ fn app(store: &Arc<Memory>, log: &event_log::memory::Memory) -> Arc<App> {
     config.server.default_wait = Duration::ZERO;
     let hour = Duration::from_secs(3600);
     config.streams.keep_alive = hour;
+    config.streams.max = 100;
+    config.server.max_streams = 8;
+    config.store.document_cache = 0;
+    config.lists.points = 8;
+    config.lists.share = Duration::ZERO;
+    (config.lists.idle, config.lists.max_age) = (hour, hour);
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
-    Arc::new(App {
-        db: store.clone(),
-        log: Arc::new(log.clone()),
-        progress: Arc::new(Progress::new(meta::held(&**store).unwrap())),
-        defects: Default::default(),
-        documents: Documents::new(TimeStyle::default(), 0),
-        notifications: webhook::Handle::idle(store.clone(), None),
-        times: TimeStyle::default(),
+    App::new(
+        store.clone(),
+        Arc::new(log.clone()),
+        Arc::new(Progress::new(meta::held(&**store).unwrap())),
+        webhook::Handle::idle(store.clone(), None),
+        TimeStyle::default(),
+        recorder.handle(),
         config,
-        metrics: recorder.handle(),
-        buffered: Arc::new(Semaphore::new(1)),
-        streams: Arc::new(Semaphore::new(8)),
-        sweeps: Sweeps::new(sweeps::Settings {
-            max: 8,
-            share: Duration::ZERO,
-            idle: hour,
-            max_age: hour,
-        }),
-        event_streams: Arc::new(Semaphore::new(100)),
-        watching_all: Default::default(),
-        stopping: Default::default(),
-        pulse: Default::default(),
-    })
+    )
 }
 
 async fn call(get: &Get, path: &str, headers: &[(&str, &str)]) -> Response<Body> {

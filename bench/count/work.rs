@@ -16,10 +16,8 @@ use opledger::http::{App, router};
 use opledger::metrics;
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
-use opledger::query::at_hand::Documents;
 use opledger::query::document;
 use opledger::query::progress::Progress;
-use opledger::query::sweeps::Sweeps;
 use opledger::store::{Batch, Db, Durability, Family, Held, Result, Space, View};
 use opledger::store::{keys, memory as store};
 use opledger::webhook;
@@ -34,7 +32,6 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use tokio::runtime;
-use tokio::sync::Semaphore;
 
 /// What callgrind knows the counted function by.
 pub const COUNTED: &str = "opledger_counted";
@@ -251,25 +248,15 @@ fn render(db: &store::Memory) {
 fn serve(db: Arc<store::Memory>) {
     let config = Config::default();
     let log = Arc::new(log::Memory::new(LogId(*b"measured"), 6));
-    let app = App {
-        notifications: webhook::Handle::idle(db.clone(), None),
-        db,
-        log: log.clone() as Arc<dyn EventLog>,
-        progress: Arc::new(Progress::new(None)),
-        defects: Default::default(),
-        documents: Documents::new(opledger::app::times(&config), config.store.document_cache),
-        times: opledger::app::times(&config),
-        buffered: Arc::new(Semaphore::new((config.server.max_buffered / 1024) as usize)),
-        streams: Arc::new(Semaphore::new(config.server.max_streams)),
-        sweeps: Sweeps::new(opledger::app::sweeps(&config)),
-        event_streams: Arc::new(Semaphore::new(config.streams.max)),
-        watching_all: Default::default(),
-        stopping: Default::default(),
-        pulse: Default::default(),
-        metrics: metrics::install().expect("there is no recorder yet"),
+    let app = App::new(
+        db.clone(),
+        log.clone() as Arc<dyn EventLog>,
+        Arc::new(Progress::new(None)),
+        webhook::Handle::idle(db, None),
+        opledger::app::times(&config),
+        metrics::install().expect("there is no recorder yet"),
         config,
-    };
-    let app = Arc::new(app);
+    );
     let front = Front::new(app.clone());
     let service = TowerToHyperService::new(router(app));
     let runtime = runtime::Builder::new_current_thread().enable_all().build();

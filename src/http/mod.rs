@@ -31,7 +31,7 @@ use crate::event_log::EventLog;
 use crate::query::at_hand::Documents;
 use crate::query::list::Defects;
 use crate::query::progress::Progress;
-use crate::query::sweeps::Sweeps;
+use crate::query::sweeps::{self, Sweeps};
 use crate::store::Db;
 use crate::webhook;
 use crate::wire::time::TimeStyle;
@@ -80,6 +80,41 @@ pub struct App {
 }
 
 impl App {
+    /// With the bounds and caches that the configuration asks for.
+    pub fn new(
+        db: Arc<dyn Db>,
+        log: Arc<dyn EventLog>,
+        progress: Arc<Progress>,
+        notifications: Arc<webhook::Handle>,
+        times: TimeStyle,
+        metrics: PrometheusHandle,
+        config: Config,
+    ) -> Arc<App> {
+        Arc::new(App {
+            db,
+            log,
+            progress,
+            defects: Default::default(),
+            documents: Documents::new(times.clone(), config.store.document_cache),
+            times,
+            notifications,
+            metrics,
+            buffered: Arc::new(Semaphore::new((config.server.max_buffered / 1024) as usize)),
+            streams: Arc::new(Semaphore::new(config.server.max_streams)),
+            pulse: Default::default(),
+            sweeps: Sweeps::new(sweeps::Settings {
+                max: config.lists.points,
+                share: config.lists.share,
+                idle: config.lists.idle,
+                max_age: config.lists.max_age,
+            }),
+            event_streams: Arc::new(Semaphore::new(config.streams.max)),
+            watching_all: Default::default(),
+            stopping: Default::default(),
+            config,
+        })
+    }
+
     /// Returns when the ledger is about to stop.
     pub async fn stopped(&self) {
         // The sender is `self`: it cannot be gone.
