@@ -63,6 +63,21 @@ pub fn of_operation(operation_id: &str) -> Range<Vec<u8>> {
     start..end
 }
 
+/// What the keys of all rows of one operation in `lane` or `history` begin with, its NUL
+/// included.
+pub fn operation_prefix(key: &[u8]) -> Option<&[u8]> {
+    let id = key.get(2..)?;
+    let end = id.iter().position(|byte| *byte == 0)?;
+    Some(&key[..2 + end + 1])
+}
+
+/// Whether `of_operation` made this range.
+pub fn is_of_one_operation(range: &Range<&[u8]>) -> bool {
+    let prefix = operation_prefix(range.start);
+    let stem = prefix.and_then(|prefix| prefix.split_last());
+    stem.is_some_and(|(_, stem)| range.end.split_last() == Some((&1, stem)))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LaneKind {
     Cluster = 1,
@@ -262,6 +277,30 @@ mod tests {
             source: source.to_owned().into(),
             id: id.to_owned().into(),
         }
+    }
+
+    #[test]
+    fn a_range_is_of_one_operation_or_of_several() {
+        let row = history(
+            "op",
+            &key((1, 0), "/w", "e"),
+            Position {
+                partition: 0,
+                offset: 1,
+            },
+        );
+        let range = of_operation("op");
+        assert_eq!(operation_prefix(&row), Some(&range.start[..]));
+        assert!(is_of_one_operation(&(&range.start..&range.end)));
+        assert!(!is_of_one_operation(&ALL));
+        let more = of_operation("oq").end;
+        assert!(!is_of_one_operation(&(&range.start..&more)));
+        // A shard may have NULs of its own.
+        assert_eq!(
+            operation_prefix(&[0, 0, b'o', 0, 7]),
+            Some(&[0, 0, b'o', 0][..])
+        );
+        assert_eq!(operation_prefix(&[0, 0, b'o']), None);
     }
 
     proptest! {

@@ -7,13 +7,13 @@
 //! through one atomic pointer to the open database, never through a lock.
 
 use super::{
-    Batch, Cached, Db, Direction, Durability, Error, Family, Held, Result, Space, View, Visit,
+    Batch, Cached, Db, Direction, Durability, Error, Family, Held, Result, Space, View, Visit, keys,
 };
 use arc_swap::ArcSwapOption;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle,
-    DBCompressionType, DBRawIterator, Options, ReadOptions, ReadTier, SnapshotWithThreadMode,
-    WriteBatch, WriteBufferManager, WriteOptions,
+    DBCompressionType, DBRawIterator, Options, ReadOptions, ReadTier, SliceTransform,
+    SnapshotWithThreadMode, UniversalCompactOptions, WriteBatch, WriteBufferManager, WriteOptions,
 };
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
@@ -211,18 +211,31 @@ fn family_options(family: Family, cache: &Cache) -> Options {
             table.set_bloom_filter(10.0, false);
             // Most operations have ended, and their rows rest in the last level.
             options.set_bottommost_compression_type(DBCompressionType::Zstd);
-            options.set_level_zero_file_num_compaction_trigger(8);
-            options.set_compaction_style(DBCompactionStyle::Universal);
+            merge_by_size(&mut options, 12, Stale::Many);
         }
         Family::History => {
-            // Written once, read rarely, the largest: blocks that compress well.
+            // Written once, read rarely, the largest: blocks that compress well, at once,
+            // since most of what is written is merged only once more.
             table.set_block_size(256 << 10);
-            // What is soon rewritten is not worth more: nearly all of it lies in the
-            // last level.
+            options.set_compression_type(DBCompressionType::Zstd);
+            options.set_compression_options(ZSTD_WINDOW, 1, 0, 0);
+            // A read looks at those files only that have a row of the operation.
+            table.set_bloom_filter(10.0, false);
+            table.set_whole_key_filtering(false);
+            let in_domain = |key: &[u8]| keys::operation_prefix(key).is_some();
+            let prefix = |key| keys::operation_prefix(key).unwrap_or(key);
+            options.set_prefix_extractor(SliceTransform::create(
+                "operation",
+                prefix,
+                Some(in_domain),
+            ));
+            merge_by_size(&mut options, 32, Stale::None);
+        }
+        Family::ByTime | Family::ByStatus => {
+            table.set_block_size(16 << 10);
+            // Keys that differ little from the one before: half the size.
             options.set_bottommost_compression_type(DBCompressionType::Zstd);
-            // Reads are rare, so more files may wait to be merged at once.
-            options.set_level_zero_file_num_compaction_trigger(8);
-            options.set_compaction_style(DBCompactionStyle::Universal);
+            merge_by_size(&mut options, 8, Stale::Many);
         }
         Family::Log => {
             // Rows are large and never change: compaction need not move them.
@@ -232,8 +245,6 @@ fn family_options(family: Family, cache: &Cache) -> Options {
             options.set_blob_compression_type(DBCompressionType::None);
         }
         Family::Lane
-        | Family::ByTime
-        | Family::ByStatus
         | Family::Outbox
         | Family::Outcome
         | Family::Tries
@@ -245,6 +256,31 @@ fn family_options(family: Family, cache: &Cache) -> Options {
     }
     options.set_block_based_table_factory(&table);
     options
+}
+
+/// RocksDB's own default.
+const ZSTD_WINDOW: i32 = -14;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stale {
+    /// Rows are never replaced or deleted: merging frees nothing.
+    None,
+    Many,
+}
+
+/// Runs of like size are merged once there are so many of them, instead of level by level:
+/// with a hash in front of the key every file overlaps every other, and a level would be
+/// rewritten whole for each file that comes.
+fn merge_by_size(options: &mut Options, runs: i32, stale: Stale) {
+    options.set_compaction_style(DBCompactionStyle::Universal);
+    options.set_level_zero_file_num_compaction_trigger(runs);
+    options.set_level_zero_slowdown_writes_trigger(2 * runs + 8);
+    options.set_level_zero_stop_writes_trigger(4 * runs + 8);
+    if stale == Stale::None {
+        let mut universal = UniversalCompactOptions::default();
+        universal.set_max_size_amplification_percent(i32::MAX);
+        options.set_universal_compaction_options(&universal);
+    }
 }
 
 /// The binding has texts only: these are RocksDB's own words for the cases that
@@ -412,6 +448,8 @@ impl View for Snapshot<'_> {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(range.start);
         options.set_iterate_upper_bound(range.end);
+        // Otherwise files without the prefix of where it starts would be skipped.
+        options.set_total_order_seek(!keys::is_of_one_operation(&range));
         let family = self.open.family(family);
         let mut rows: DBRawIterator = self.snapshot.raw_iterator_cf_opt(family, options);
         match direction {

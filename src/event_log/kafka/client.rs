@@ -152,6 +152,9 @@ pub fn config(settings: &Settings, role: Role) -> ClientConfig {
             // which a ledger that catches up would have nothing to do.
             set("fetch.queue.backoff.ms", "5".into());
             set("queued.min.messages", "100000".into());
+            // An answer of the broker's is unpacked whole, to many times its size, and may
+            // hold as much of each partition: a bound for all of them together.
+            set("fetch.max.bytes", "1000000".into());
             let kilobytes = (settings.fetch_ahead / 1024).clamp(1, 2_097_151);
             set("queued.max.messages.kbytes", kilobytes.to_string());
             &settings.consumer
