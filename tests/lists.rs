@@ -7,11 +7,13 @@ use opledger::event_log::{Identity, Logged};
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
 use opledger::query::filter::Filter;
+use opledger::query::list;
 use opledger::query::select::{Bounds, Order, Query, select};
 use opledger::store::memory::Memory;
 use opledger::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use opledger::wire::position::{LogId, Position};
 use opledger::wire::record_v1::{Headers, Record};
+use opledger::wire::time::TimeStyle;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -291,6 +293,74 @@ fn selected(db: &Memory, query: &Query, bounds: Bounds) -> (Vec<String>, usize) 
             Some(next) => after = Some(next),
             None => return (all, pages),
         }
+    }
+}
+
+/// A long list is looked up in another order than it is shown in, and by chunks where its
+/// documents are large.
+#[test]
+fn a_streamed_list_is_what_its_pages_are_whatever_its_documents_weigh() {
+    let mut events = Vec::new();
+    for n in 0..6000 {
+        // The second thousand is too large for one look, and one in the first is unreadable.
+        let weight = if (1000..2000).contains(&n) { 6000 } else { 4 };
+        let uri = format!("/{}", "x".repeat(weight));
+        events.push(created(&format!("op-{:04}", n * 7919 % 6000), n, &uri));
+    }
+    let db = folded(&events);
+    let mut batch = Batch::default();
+    batch.put(
+        Family::State,
+        &keys::operation("op-0042"),
+        b"\xffof a newer format",
+    );
+    db.write(&batch, Durability::Buffered).unwrap();
+    for order in [Order::Newest, Order::Oldest] {
+        let query = Query {
+            filter: Filter::default(),
+            order,
+        };
+        let shown = list::Shown {
+            format: list::Format::DetailList,
+            query: &query,
+            times: &TimeStyle::default(),
+            defects: &list::Defects::default(),
+        };
+        let operations = |body: &[u8]| {
+            let mut body: Value = serde_json::from_slice(body).unwrap();
+            body["operations"].take().as_array().unwrap().clone()
+        };
+        let (mut streamed, mut largest) = (Vec::new(), 0);
+        let mut paged = Vec::new();
+        store::view(&db, |view| {
+            list::stream(view, shown, &mut |piece| {
+                streamed.extend_from_slice(piece);
+                largest = largest.max(piece.len());
+                ControlFlow::Continue(())
+            })?;
+            let mut after = None::<Vec<u8>>;
+            let bounds = Bounds {
+                limit: 100,
+                work: 100,
+            };
+            loop {
+                let (page, next) = list::page(view, shown, after.as_deref(), bounds)?;
+                paged.extend(operations(&page));
+                match next {
+                    Some(next) => after = Some(next),
+                    None => return Ok(()),
+                }
+            }
+        })
+        .unwrap();
+        let streamed = operations(&streamed);
+        assert_eq!(
+            streamed.len(),
+            6000 - 1,
+            "without the one that cannot be read"
+        );
+        assert!(streamed == paged, "{order:?}");
+        assert!(largest <= 64 << 10, "a piece of {largest} bytes");
     }
 }
 

@@ -92,6 +92,18 @@ pub fn bytes(
     Some(rendered(&document, bodies, times))
 }
 
+/// The same, behind what is there already.
+pub fn bytes_into(
+    operation_id: &str,
+    op: &Operation,
+    bodies: Bodies,
+    times: &TimeStyle,
+    out: &mut Vec<u8>,
+) -> Option<()> {
+    render(&document(operation_id, op)?, bodies, times, out);
+    Some(())
+}
+
 fn rendered(document: &Document, bodies: Bodies, times: &TimeStyle) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     render(document, bodies, times, &mut out);

@@ -1,7 +1,7 @@
 //! The two lists: as pages, or streamed as a whole, from one point of the store. Memory
 //! is bounded by one chunk, however many operations there are.
 
-use super::document::bytes;
+use super::document::{bytes, bytes_into};
 use super::operation::with_operation;
 use super::select::{Bounds, Query, select};
 use super::{Emit, PAGE_BYTES};
@@ -9,7 +9,8 @@ use crate::store::{self, Db, Family, Result, View, keys};
 use crate::wire::document::{Bodies, text};
 use crate::wire::time::TimeStyle;
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
+use std::panic::resume_unwind;
 use std::sync::Mutex;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +53,13 @@ impl Defects {
 
 /// Operations looked up at once.
 const CHUNK: usize = 256;
+/// Operations of a stream that are looked up before any of them is sent. Those that
+/// follow each other by time are spread over all shards; of so many there are several in
+/// each shard, side by side.
+const SPREAD: usize = 4096;
+/// Beyond so many bytes of documents, by each of two threads, they are taken by chunks
+/// instead.
+const SPREAD_BYTES: usize = 2 << 20;
 /// What is handed to the client at once.
 const PIECE: usize = 64 << 10;
 
@@ -71,18 +79,31 @@ pub type Next = Option<Vec<u8>>;
 pub fn stream(view: &dyn View, shown: Shown, emit: &mut Emit) -> Result<()> {
     let mut list = List::new(view, shown);
     let mut after: Next = None;
+    // The first are sent at once.
+    let mut limit = CHUNK;
     loop {
         let bounds = Bounds {
-            limit: CHUNK,
+            limit,
             work: usize::MAX,
         };
         let selected = select(view, shown.query, after.as_deref(), bounds)?;
-        list.add(&selected.keys)?;
-        if list.out.len() >= PIECE {
-            if emit(&list.out).is_break() {
-                return Ok(());
+        let mut left = &selected.keys[..];
+        while !left.is_empty() {
+            let added = list.add(left)?;
+            left = &left[added..];
+            limit = if left.is_empty() {
+                SPREAD.min(2 * limit)
+            } else {
+                CHUNK
+            };
+            if list.out.len() >= PIECE || !left.is_empty() {
+                for piece in list.out.chunks(PIECE) {
+                    if emit(piece).is_break() {
+                        return Ok(());
+                    }
+                }
+                list.out.clear();
             }
-            list.out.clear();
         }
         match selected.next {
             Some(next) => after = Some(next),
@@ -150,31 +171,75 @@ impl<'l> List<'l> {
         }
     }
 
-    fn add(&mut self, keys: &[Vec<u8>]) -> Result<()> {
-        let ids = keys
-            .iter()
-            .filter_map(|key| keys::operation_of_by_time(key));
+    /// Adds these, or as many of the first as memory allows; says how many.
+    fn add(&mut self, keys: &[Vec<u8>]) -> Result<usize> {
+        let mut keys = keys;
         match self.shown.format {
             Format::List => {
-                for id in ids.filter(|id| !self.shown.defects.contains(id)) {
-                    self.comma();
-                    text(id, &mut self.out);
+                for key in keys {
+                    let Some(id) = keys::operation_of_by_time(key) else {
+                        continue;
+                    };
+                    if !self.shown.defects.contains(id) {
+                        self.comma();
+                        text(id, &mut self.out);
+                    }
                 }
             }
             Format::DetailList => {
-                let ids: Vec<&str> = ids.collect();
-                each(self.view, &ids, self.shown.defects, |id, op| {
-                    let document = bytes(id, op, Bodies::LeftOut, self.shown.times)?;
-                    if !std::mem::take(&mut self.is_first) {
-                        self.out.push(b',');
-                    }
-                    self.out.extend_from_slice(&document);
-                    Some(())
-                })?;
+                if !self.add_documents(keys)? {
+                    keys = &keys[..CHUNK];
+                    self.add_documents(keys)?;
+                }
             }
         }
         self.last = keys.last().cloned().or(self.last.take());
-        Ok(())
+        Ok(keys.len())
+    }
+
+    /// They are read in the order of their rows, and shown in that of the keys. Nothing is
+    /// added, and `false` returned, if that would take too much memory.
+    fn add_documents(&mut self, keys: &[Vec<u8>]) -> Result<bool> {
+        let mut by_row: Vec<Place> = keys
+            .iter()
+            .enumerate()
+            .filter_map(|(place, key)| {
+                let id = keys::operation_of_by_time(key)?;
+                Some((keys::shard(id), id, place))
+            })
+            .collect();
+        by_row.sort_unstable();
+        let (view, shown) = (self.view, self.shown);
+        let is_spread = keys.len() > CHUNK;
+        let rendered = match is_spread {
+            false => [render(view, shown, &by_row)?, Rendered::default()],
+            true => {
+                // Looking up takes longer than all else: by two.
+                let (one, other) = by_row.split_at(by_row.len() / 2);
+                let (one, other) = std::thread::scope(|scope| {
+                    let other = scope.spawn(|| render(view, shown, other));
+                    (render(view, shown, one), other.join())
+                });
+                [one?, other.unwrap_or_else(|panic| resume_unwind(panic))?]
+            }
+        };
+        if is_spread && rendered.iter().any(|one| one.is_too_much) {
+            return Ok(false);
+        }
+        let mut documents = vec![&[][..]; keys.len()];
+        for one in &rendered {
+            for (place, range) in &one.ranges {
+                documents[*place] = &one.bytes[range.clone()];
+            }
+        }
+        for document in documents
+            .into_iter()
+            .filter(|document| !document.is_empty())
+        {
+            self.comma();
+            self.out.extend_from_slice(document);
+        }
+        Ok(true)
     }
 
     fn comma(&mut self) {
@@ -188,19 +253,51 @@ impl<'l> List<'l> {
     }
 }
 
+/// Shard and operation, as rows are ordered, and where it is shown.
+type Place<'k> = (u16, &'k str, usize);
+
+#[derive(Default)]
+struct Rendered {
+    bytes: Vec<u8>,
+    ranges: Vec<(usize, Range<usize>)>,
+    /// Not all of them.
+    is_too_much: bool,
+}
+
+fn render(view: &dyn View, shown: Shown, by_row: &[Place]) -> Result<Rendered> {
+    let mut rendered = Rendered::default();
+    for chunk in by_row.chunks(CHUNK) {
+        if rendered.bytes.len() > SPREAD_BYTES {
+            rendered.is_too_much = true;
+            break;
+        }
+        let ids: Vec<&str> = chunk.iter().map(|(_, id, _)| *id).collect();
+        each(view, &ids, shown.defects, |at, op| {
+            let (_, id, place) = chunk[at];
+            let start = rendered.bytes.len();
+            let out = &mut rendered.bytes;
+            bytes_into(id, op, Bodies::LeftOut, shown.times, out)?;
+            let range = start..rendered.bytes.len();
+            rendered.ranges.push((place, range));
+            Some(())
+        })?;
+    }
+    Ok(rendered)
+}
+
 /// Shows each of these operations; one without a document, or that cannot be read, is a
 /// defect: it must not turn the list into an error.
 fn each(
     view: &dyn View,
     ids: &[&str],
     defects: &Defects,
-    mut show: impl FnMut(&str, &crate::domain::Operation) -> Option<()>,
+    mut show: impl FnMut(usize, &crate::domain::Operation) -> Option<()>,
 ) -> Result<()> {
     let rows: Vec<_> = ids.iter().map(|id| keys::operation(id)).collect();
     let rows: Vec<&[u8]> = rows.iter().map(|row| &**row).collect();
     let rows = view.multi_get(Family::State, &rows)?;
-    for (id, row) in ids.iter().zip(rows) {
-        match with_operation(view, id, &row.unwrap_or_default(), |op| show(id, op)) {
+    for (at, (id, row)) in ids.iter().zip(rows).enumerate() {
+        match with_operation(view, id, &row.unwrap_or_default(), |op| show(at, op)) {
             Ok(Some(())) => {}
             Ok(None) | Err(store::Error::Corrupt(_)) => defects.add(id),
             Err(error) => return Err(error),
@@ -232,7 +329,8 @@ pub fn documents(
         let keys = selected.keys.iter();
         let ids: Vec<&str> = keys.filter_map(|k| keys::operation_of_by_time(k)).collect();
         let mut documents = Vec::with_capacity(ids.len());
-        each(view, &ids, defects, |id, op| {
+        each(view, &ids, defects, |at, op| {
+            let id = ids[at];
             documents.push((id.to_owned(), bytes(id, op, Bodies::Shown, times)?));
             Some(())
         })?;

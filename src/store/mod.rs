@@ -213,7 +213,7 @@ pub enum Direction {
 pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> std::ops::ControlFlow<()> + 'v;
 
 /// One consistent point of the store.
-pub trait View {
+pub trait View: Sync {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>>;
 
     fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>>;
