@@ -144,7 +144,7 @@ fn dependencies_point_inwards() {
 #[test]
 fn one_place_for_each() {
     let places = [
-        ("rocksdb::", "src/store/rocks.rs", "go through store::Db"),
+        ("rocksdb::", "src/store/rocks", "go through store::Db"),
         (
             "rdkafka::",
             "src/event_log/kafka",

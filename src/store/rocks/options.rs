@@ -1,0 +1,121 @@
+//! How each family is kept: compression, blocks, filters, when files are merged. What the
+//! choices brought is told in docs/performance.md.
+
+use super::{Memory, error};
+use crate::store::{Family, Result, keys};
+use rocksdb::{
+    BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, Options, SliceTransform,
+    UniversalCompactOptions, WriteBufferManager,
+};
+
+pub fn of_database(memory: Memory) -> Result<Options> {
+    // Without preallocation a small disk is not full before it is written to.
+    let mut options =
+        Options::get_options_from_string(&mut Options::default(), "allow_fallocate=false")
+            .map_err(error)?;
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_manifest_preallocation_size(0);
+    options.set_max_background_jobs(2);
+    options.set_write_buffer_manager(&WriteBufferManager::new_write_buffer_manager(
+        memory.write_buffers as usize,
+        false,
+    ));
+    // Small families would otherwise keep old write-ahead logs alive for long.
+    options.set_max_total_wal_size(memory.write_buffers);
+    // For each file that is merged, and runs of like size are many; the kernel reads
+    // ahead by itself as well.
+    options.set_compaction_readahead_size(256 << 10);
+    options.set_keep_log_file_num(4);
+    options.set_max_log_file_size(1 << 20);
+    options.set_max_open_files(1024);
+    Ok(options)
+}
+
+pub fn of_family(family: Family, cache: &Cache) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    // Indexes and filters count against the cache's bound too.
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_format_version(6);
+    let mut options = Options::default();
+    options.set_compression_type(DBCompressionType::Lz4);
+    match family {
+        Family::State => {
+            // Read by point: small blocks, and filters to skip files.
+            table.set_block_size(8 << 10);
+            table.set_bloom_filter(10.0, false);
+            // Most operations have ended, and their rows rest in the last level.
+            options.set_bottommost_compression_type(DBCompressionType::Zstd);
+            merge_by_size(&mut options, 12, Stale::Many);
+        }
+        Family::History => {
+            // Written once, read rarely, the largest: blocks that compress well, at once,
+            // since most of what is written is merged only once more.
+            table.set_block_size(256 << 10);
+            options.set_compression_type(DBCompressionType::Zstd);
+            options.set_compression_options(ZSTD_WINDOW, 1, 0, 0);
+            // A read looks at those files only that have a row of the operation.
+            table.set_bloom_filter(10.0, false);
+            table.set_whole_key_filtering(false);
+            let in_domain = |key: &[u8]| keys::operation_prefix(key).is_some();
+            let prefix = |key| keys::operation_prefix(key).unwrap_or(key);
+            options.set_prefix_extractor(SliceTransform::create(
+                "operation",
+                prefix,
+                Some(in_domain),
+            ));
+            merge_by_size(&mut options, 32, Stale::None);
+        }
+        Family::ByTime | Family::ByStatus => {
+            table.set_block_size(16 << 10);
+            // Keys that differ little from the one before: half the size.
+            options.set_bottommost_compression_type(DBCompressionType::Zstd);
+            merge_by_size(&mut options, 8, Stale::Many);
+        }
+        Family::Log => {
+            // Rows are large and never change: compaction need not move them.
+            options.set_enable_blob_files(true);
+            options.set_min_blob_size(1 << 10);
+            // They come compressed.
+            options.set_blob_compression_type(DBCompressionType::None);
+        }
+        Family::Lane
+        | Family::Outbox
+        | Family::Outcome
+        | Family::Tries
+        | Family::DeadLetter
+        | Family::DeadLetterDue
+        | Family::Anomaly
+        | Family::Change
+        | Family::Meta => table.set_block_size(16 << 10),
+    }
+    options.set_block_based_table_factory(&table);
+    options
+}
+
+/// RocksDB's own default.
+const ZSTD_WINDOW: i32 = -14;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stale {
+    /// Rows are never replaced or deleted: merging frees nothing.
+    None,
+    Many,
+}
+
+/// Runs of like size are merged once there are so many of them, instead of level by level:
+/// with a hash in front of the key every file overlaps every other, and a level would be
+/// rewritten whole for each file that comes.
+fn merge_by_size(options: &mut Options, runs: i32, stale: Stale) {
+    options.set_compaction_style(DBCompactionStyle::Universal);
+    options.set_level_zero_file_num_compaction_trigger(runs);
+    options.set_level_zero_slowdown_writes_trigger(2 * runs + 8);
+    options.set_level_zero_stop_writes_trigger(4 * runs + 8);
+    if stale == Stale::None {
+        let mut universal = UniversalCompactOptions::default();
+        universal.set_max_size_amplification_percent(i32::MAX);
+        options.set_universal_compaction_options(&universal);
+    }
+}
