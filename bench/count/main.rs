@@ -100,7 +100,7 @@ fn count() -> anyhow::Result<Counts> {
         .arg("--work")
         // What depends on where the stack begins, and on the time of day.
         .env_clear()
-        .env("_RJEM_MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1");
+        .env("MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1");
     let done = valgrind
         .output()
         .context("valgrind: is it installed? (scripts/setup-counts)")?;
