@@ -143,12 +143,15 @@ const DEPTH: usize = 16;
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
+    /// Where texts are unescaped.
+    room: Vec<u8>,
 }
 
 impl<'a> Scanner<'a> {
     fn new(json: &'a [u8]) -> Option<Scanner<'a>> {
         let text = simdutf8::basic::from_utf8(json).ok()?;
-        Some(Scanner { text, at: 0 })
+        let room = Vec::new();
+        Some(Scanner { text, at: 0, room })
     }
 
     /// Nothing but space is left.
@@ -231,74 +234,63 @@ impl<'a> Scanner<'a> {
     }
 
     /// A text with escapes, to its end. JSON inside of JSON has one every few bytes: eight
-    /// bytes are taken at once, and given back from the first that is none of the text's.
+    /// bytes are taken at once, of which those from the first on that is none of the text's
+    /// are written over.
     fn unescaped(&mut self) -> Option<String> {
-        let mut whole = Vec::new();
-        self.unescape_into(&mut whole)?;
+        let bytes = self.text.as_bytes();
+        // No escape is shorter than what it stands for. More than a word, so that the last
+        // can be taken as well.
+        let room = bytes.len() - self.at + 2 * WORD;
+        self.room.resize(self.room.len().max(room), 0);
+        let room = &mut self.room[..];
+        let mut len = 0;
+        let mut at = self.at;
+        loop {
+            let word: [u8; WORD] = match bytes.get(at..at + WORD) {
+                Some(word) => word.try_into().expect("it is as long"),
+                // NULs behind the last bytes are none of a text's.
+                None => {
+                    let mut word = [0; WORD];
+                    let rest = &bytes[at..];
+                    word[..rest.len()].copy_from_slice(rest);
+                    word
+                }
+            };
+            room[len..len + WORD].copy_from_slice(&word);
+            let Some(end) = first_end(word) else {
+                at += WORD;
+                len += WORD;
+                continue;
+            };
+            at += end;
+            len += end;
+            match bytes.get(at)? {
+                b'"' => break,
+                b'\\' => {}
+                _ => return None,
+            }
+            let escape = *bytes.get(at + 1)?;
+            at += 2;
+            match ESCAPES[usize::from(escape)] {
+                0 if escape == b'u' => {
+                    let digits = bytes.get(at..at + 4)?;
+                    at += 4;
+                    // Not for half a surrogate pair.
+                    let character = char::from_u32(hexadecimal(digits)?)?;
+                    len += character.encode_utf8(&mut room[len..]).len();
+                }
+                0 => return None,
+                stands_for => {
+                    room[len] = stands_for;
+                    len += 1;
+                }
+            }
+        }
+        self.at = at + 1;
+        let whole = room[..len].to_vec();
         debug_assert!(std::str::from_utf8(&whole).is_ok());
         // Safety: stretches of a text that end before an ASCII character, and characters.
         Some(unsafe { String::from_utf8_unchecked(whole) })
-    }
-
-    fn unescape_into(&mut self, whole: &mut Vec<u8>) -> Option<()> {
-        let bytes = self.text.as_bytes();
-        whole.reserve((bytes.len() - self.at).min(256));
-        loop {
-            let Some(word) = bytes.get(self.at..self.at + 8) else {
-                // It may begin inside of a character.
-                let rest = &bytes[self.at..];
-                let rest = &rest[..plain(rest)];
-                whole.extend_from_slice(rest);
-                self.at += rest.len();
-                match self.accept(b'"') {
-                    true => return Some(()),
-                    false => self.escape(whole)?,
-                }
-                continue;
-            };
-            let word: [u8; 8] = word.try_into().expect("eight of them");
-            whole.extend_from_slice(&word);
-            let Some(end) = first_end(word) else {
-                self.at += 8;
-                continue;
-            };
-            whole.truncate(whole.len() - 8 + end);
-            self.at += end;
-            match self.accept(b'"') {
-                true => return Some(()),
-                false => self.escape(whole)?,
-            }
-        }
-    }
-
-    #[inline]
-    fn escape(&mut self, out: &mut Vec<u8>) -> Option<()> {
-        if !self.accept(b'\\') {
-            return None;
-        }
-        let escape = self.byte()?;
-        self.at += 1;
-        out.push(match escape {
-            b'"' | b'\\' | b'/' => escape,
-            b'b' => 0x08,
-            b'f' => 0x0c,
-            b'n' => b'\n',
-            b'r' => b'\r',
-            b't' => b'\t',
-            b'u' => {
-                let digits = self.text.as_bytes().get(self.at..self.at + 4)?;
-                self.at += 4;
-                let code = digits.iter().try_fold(0, |code, digit| {
-                    Some(code * 16 + char::from(*digit).to_digit(16)?)
-                })?;
-                // Not for half a surrogate pair.
-                let character = char::from_u32(code)?;
-                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-                return Some(());
-            }
-            _ => return None,
-        });
-        Some(())
     }
 
     fn integer(&mut self) -> Option<i64> {
@@ -370,6 +362,27 @@ impl<'a> Scanner<'a> {
         self.at += word.len();
         is_there.then_some(())
     }
+}
+
+/// Bytes of a text that are looked at together.
+const WORD: usize = 8;
+
+/// What a letter behind a backslash stands for; 0 if it is none, or begins more.
+const ESCAPES: [u8; 256] = {
+    let mut table = [0; 256];
+    let pairs = *b"\"\"\\\\//b\x08f\x0cn\nr\rt\t";
+    let mut at = 0;
+    while at < pairs.len() {
+        table[pairs[at] as usize] = pairs[at + 1];
+        at += 2;
+    }
+    table
+};
+
+fn hexadecimal(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |code, digit| {
+        Some(code * 16 + char::from(*digit).to_digit(16)?)
+    })
 }
 
 /// How many bytes stand for themselves inside a JSON string: up to a quote, a
