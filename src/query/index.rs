@@ -1,0 +1,127 @@
+//! What one cut did to the entries of its operations, and among them those that a filter
+//! may be about: a stream that is about few of them does not look at the others. The
+//! index is made by who looks first, for everyone.
+
+use super::entry::Moved;
+use super::filter::Filter;
+use crate::domain::{RollbackResult, Status};
+use crate::wire::listed_v1;
+use hashbrown::HashMap;
+use std::sync::OnceLock;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What a cut did to the entries of its operations, in the order of their ids.
+pub struct Noted {
+    moved: Vec<Moved>,
+    index: OnceLock<Index>,
+}
+
+impl Noted {
+    pub fn new(moved: Vec<Moved>) -> Noted {
+        Noted {
+            moved,
+            index: OnceLock::new(),
+        }
+    }
+
+    /// About, with what finds them.
+    pub fn bytes(&self) -> usize {
+        let entries = self.moved.iter().flat_map(Moved::entries);
+        let rows: usize = entries.map(|entry| entry.row.len()).sum();
+        rows + self.moved.len() * (size_of::<Moved>() + 64)
+    }
+
+    /// The first from `from` on that the filter may be about.
+    pub fn next(&self, filter: &Filter, from: usize) -> Option<usize> {
+        let index = self.index.get_or_init(|| Index::of(&self.moved));
+        let mut from = from;
+        loop {
+            let place = index.next(filter, from)?;
+            if self.moved.get(place)?.concerns(filter) {
+                return Some(place);
+            }
+            from = place + 1;
+        }
+    }
+}
+
+#[derive(Default)]
+struct Index {
+    /// By what an entry says, the places of the operations whose entry says so.
+    places: HashMap<Key, Vec<u32>>,
+    /// Operations whose clusters or rollbacks only they themselves can tell.
+    unsure: Vec<u32>,
+}
+
+/// What an operation can be found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Key {
+    Status(Status),
+    /// By its digest: two that share one are told apart by the entry.
+    Cluster(u64),
+    Rollbacks(RollbackResult),
+}
+
+impl Index {
+    fn of(moved: &[Moved]) -> Index {
+        let mut index = Index::default();
+        for (place, moved) in moved.iter().enumerate() {
+            index.add(place as u32, moved);
+        }
+        index
+    }
+
+    fn add(&mut self, place: u32, moved: &Moved) {
+        for entry in moved.entries() {
+            self.put(Key::Status(entry.listed.status), place);
+            let Some(listed) = listed_v1::decode(&entry.row) else {
+                push(&mut self.unsure, place);
+                continue;
+            };
+            match listed.rollbacks() {
+                Some(Some(result)) => self.put(Key::Rollbacks(result), place),
+                Some(None) => {}
+                None => push(&mut self.unsure, place),
+            }
+            match listed.clusters() {
+                Some(clusters) => {
+                    for id in clusters {
+                        self.put(Key::Cluster(xxh3_64(id)), place);
+                    }
+                }
+                None => push(&mut self.unsure, place),
+            }
+        }
+    }
+
+    fn put(&mut self, key: Key, place: u32) {
+        push(self.places.entry(key).or_default(), place);
+    }
+
+    /// The first place from `from` on where there may be one.
+    fn next(&self, filter: &Filter, from: usize) -> Option<usize> {
+        let first = |places: &Vec<u32>| {
+            let behind = places.partition_point(|place| (*place as usize) < from);
+            places.get(behind).map(|place| *place as usize)
+        };
+        let by_key = |key: Key| self.places.get(&key).and_then(first);
+        let or_unsure = |found: Option<usize>| found.into_iter().chain(first(&self.unsure)).min();
+        if let Some(id) = &filter.cluster_id {
+            or_unsure(by_key(Key::Cluster(xxh3_64(id.as_bytes()))))
+        } else if let Some(result) = filter.rollback_result {
+            or_unsure(by_key(Key::Rollbacks(result)))
+        } else if !filter.statuses.is_empty() {
+            let statuses = filter.statuses.iter();
+            statuses.filter_map(|s| by_key(Key::Status(*s))).min()
+        } else {
+            Some(from)
+        }
+    }
+}
+
+/// Places come in their order, some of them twice.
+fn push(places: &mut Vec<u32>, place: u32) {
+    if places.last() != Some(&place) {
+        places.push(place);
+    }
+}
