@@ -138,11 +138,7 @@ fn a_list_is_told_with_what_there_is_and_then_what_changes() {
     }
     let kinds: Vec<_> = told.iter().map(|(id, e)| (&**id, &*e.kind)).collect();
     // And nothing of "a", which never matched.
-    let expected = [
-        ("c", "document"),
-        ("d", "left"),
-        ("e", "document"),
-    ];
+    let expected = [("c", "document"), ("d", "left"), ("e", "document")];
     assert_eq!(kinds, expected);
     assert_eq!(told["c"].data["sub_status"], "step 29");
     // The same behind a position in the query.

@@ -50,6 +50,13 @@ impl Pace {
     pub async fn turn(&self) -> Turn<'_> {
         // One waits for its time, all others for it: that costs nothing.
         let gate = self.gate.lock().await;
+        let turn = self.turn_before_others().await;
+        drop(gate);
+        turn
+    }
+
+    /// For what all others wait for.
+    pub async fn turn_before_others(&self) -> Turn<'_> {
         loop {
             let share = share(self.cores, self.progress.effort());
             let wait = self.account().take(Instant::now(), share);
@@ -58,17 +65,11 @@ impl Pace {
                 Some(wait) => tokio::time::sleep(wait.min(LOOK)).await,
             }
         }
-        drop(gate);
         Turn {
             pace: self,
             began: Instant::now(),
             bytes: 0,
         }
-    }
-
-    /// For work that was done elsewhere.
-    pub fn took(&self, time: Duration) {
-        self.account().taken += time.as_secs_f64();
     }
 
     fn account(&self) -> MutexGuard<'_, Account> {

@@ -3,20 +3,25 @@
 
 use super::App;
 use super::sse::REST;
+use crate::query::rounds::Held;
 use std::sync::Arc;
+use tokio::time::Instant;
 
-/// What a round takes counts as work of the streams, and the streams make room for it:
-/// it never waits longer than `REST`, so that no row is forgotten before it was seen.
+/// What a round takes counts as work of the streams.
 pub async fn hold_rounds(app: Arc<App>) {
     let mut head = app.progress.watchers.watch_all();
     loop {
         // Marked as seen before it is looked at.
         head.borrow_and_update();
-        let began = tokio::time::Instant::now();
-        if !app.rounds.hold() {
-            return;
+        let began = Instant::now();
+        loop {
+            let _turn = app.pace.turn_before_others().await;
+            match app.rounds.hold() {
+                Held::InPart => {}
+                Held::ToTheEnd => break,
+                Held::ForNobody => return,
+            }
         }
-        app.pace.took(began.elapsed());
         tokio::select! {
             // It is never closed: the sender is the ledger's own.
             _ = head.changed() => {}

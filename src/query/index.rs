@@ -31,10 +31,22 @@ impl Noted {
         rows + self.moved.len() * (size_of::<Moved>() + 64)
     }
 
+    /// What is true of any of them; `None` if that of some is not known.
+    pub fn keys(&self) -> Option<impl ExactSizeIterator<Item = Key>> {
+        let index = self.index();
+        index
+            .unsure
+            .is_empty()
+            .then(|| index.places.keys().copied())
+    }
+
+    fn index(&self) -> &Index {
+        self.index.get_or_init(|| Index::of(&self.moved))
+    }
+
     /// The first from `from` on that the filter may be about.
-    pub fn next(&self, filter: &Filter, from: usize) -> Option<usize> {
-        let index = self.index.get_or_init(|| Index::of(&self.moved));
-        let mut from = from;
+    pub fn next(&self, filter: &Filter, mut from: usize) -> Option<usize> {
+        let index = self.index();
         loop {
             let place = index.next(filter, from)?;
             if self.moved.get(place)?.concerns(filter) {
@@ -55,11 +67,25 @@ struct Index {
 
 /// What an operation can be found by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Key {
+pub enum Key {
     Status(Status),
     /// By its digest: two that share one are told apart by the entry.
     Cluster(u64),
     Rollbacks(RollbackResult),
+}
+
+impl Key {
+    /// One of these, or that it is unsure, is true of every operation that the filter may
+    /// be about. None: the filter looks at all of them.
+    pub fn of(filter: &Filter) -> Vec<Key> {
+        if let Some(id) = &filter.cluster_id {
+            vec![Key::Cluster(xxh3_64(id.as_bytes()))]
+        } else if let Some(result) = filter.rollback_result {
+            vec![Key::Rollbacks(result)]
+        } else {
+            filter.statuses.iter().map(|s| Key::Status(*s)).collect()
+        }
+    }
 }
 
 impl Index {
@@ -100,22 +126,16 @@ impl Index {
 
     /// The first place from `from` on where there may be one.
     fn next(&self, filter: &Filter, from: usize) -> Option<usize> {
+        let keys = Key::of(filter);
+        if keys.is_empty() {
+            return Some(from);
+        }
         let first = |places: &Vec<u32>| {
             let behind = places.partition_point(|place| (*place as usize) < from);
             places.get(behind).map(|place| *place as usize)
         };
-        let by_key = |key: Key| self.places.get(&key).and_then(first);
-        let or_unsure = |found: Option<usize>| found.into_iter().chain(first(&self.unsure)).min();
-        if let Some(id) = &filter.cluster_id {
-            or_unsure(by_key(Key::Cluster(xxh3_64(id.as_bytes()))))
-        } else if let Some(result) = filter.rollback_result {
-            or_unsure(by_key(Key::Rollbacks(result)))
-        } else if !filter.statuses.is_empty() {
-            let statuses = filter.statuses.iter();
-            statuses.filter_map(|s| by_key(Key::Status(*s))).min()
-        } else {
-            Some(from)
-        }
+        let found = keys.iter().filter_map(|key| self.places.get(key));
+        found.chain([&self.unsure]).filter_map(first).min()
     }
 }
 

@@ -4,6 +4,7 @@
 //! all the same: whoever wakes up goes on from the first row that concerns it.
 
 use super::filter::Filter;
+use super::index::Key;
 use super::watch::{Change, Watchers};
 use crate::wire::change_v1;
 use crate::wire::position::Positions;
@@ -15,19 +16,25 @@ use tokio::sync::Notify;
 pub struct Rounds {
     watchers: Arc<Watchers>,
     state: Mutex<State>,
-    /// For tests and metrics: rows looked at, and filters asked.
-    looked: AtomicU64,
+    asked: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
     /// Changes before this were looked at for all who sit here.
     seen: Point,
-    by_filter: HashMap<Arc<Filter>, HashMap<u64, Arc<Place>>>,
+    tables: HashMap<Arc<Filter>, Table>,
+    /// Filters by what is true of each operation that they may be about.
+    by_key: HashMap<Key, Vec<Arc<Filter>>>,
+    /// Those that look at all.
+    without_key: Vec<Arc<Filter>>,
     /// Who came last.
     last: u64,
     is_running: bool,
 }
+
+/// Those with the same filter, by number.
+type Table = HashMap<u64, Arc<Place>>;
 
 /// An ordinal among the changes, and positions that hold what comes before it, or less.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -52,6 +59,18 @@ pub struct Seat {
     place: Arc<Place>,
 }
 
+/// Rows looked at in one go.
+const ROWS: usize = 16;
+
+/// How far a round came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    ToTheEnd,
+    InPart,
+    /// Nobody sits here any more: there are no rounds until somebody does.
+    ForNobody,
+}
+
 /// Whether somebody has to hold rounds from now on, until there is nobody left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Running {
@@ -64,7 +83,7 @@ impl Rounds {
         Rounds {
             watchers,
             state: Mutex::default(),
-            looked: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
         }
     }
 
@@ -86,8 +105,7 @@ impl Rounds {
             due: AtomicU64::new(NOTHING),
             call: Notify::new(),
         });
-        let with_filter = state.by_filter.entry(filter.clone()).or_default();
-        with_filter.insert(number, place.clone());
+        state.add(&filter, number, place.clone());
         let seat = Seat {
             rounds: self.clone(),
             filter,
@@ -97,34 +115,39 @@ impl Rounds {
         (seat, running)
     }
 
-    /// Looks at what is new. False if nobody sits here any more: there are no rounds then
-    /// until somebody does.
-    pub fn hold(&self) -> bool {
+    /// Looks at what is new, some rows at most.
+    pub fn hold(&self) -> Held {
         let mut state = self.state();
-        if state.by_filter.is_empty() {
+        if state.tables.is_empty() {
             state.is_running = false;
             self.watchers.set_lists_watched(false);
-            return false;
+            return Held::ForNobody;
         }
         let head = self.watchers.head();
-        while state.seen.next < head {
+        if state.seen.next < head {
             match self.watchers.recent_from(state.seen.next) {
-                Some(rows) => rows.iter().for_each(|row| self.look(&mut state, row)),
+                Some(rows) => {
+                    let rows = rows.iter().filter(|row| row.end > state.seen.next);
+                    let rows: Vec<_> = rows.take(ROWS).collect();
+                    rows.iter().for_each(|row| self.look(&mut state, row));
+                }
                 None => self.miss(&mut state, head),
             }
         }
-        true
+        match state.seen.next < head {
+            true => Held::InPart,
+            false => Held::ToTheEnd,
+        }
     }
 
     fn look(&self, state: &mut State, row: &Change) {
-        if row.end <= state.seen.next {
-            return;
-        }
-        for (filter, places) in &state.by_filter {
-            self.looked.fetch_add(1, Ordering::Relaxed);
-            if row.next(filter, row.number).is_some() {
-                places.values().for_each(|place| place.call(row.number));
+        match row.keys() {
+            Some(keys) if keys.len() < state.tables.len() => {
+                let by_key = keys.filter_map(|key| state.by_key.get(&key));
+                let filters = by_key.chain([&state.without_key]).flatten();
+                self.ask(row, filters.map(|filter| (filter, &state.tables[filter])));
             }
+            Some(_) | None => self.ask(row, state.tables.iter()),
         }
         state.seen.next = row.end;
         if let Ok(change) = change_v1::decode(&row.row) {
@@ -132,23 +155,70 @@ impl Rounds {
         }
     }
 
+    fn ask<'s>(&self, row: &Change, tables: impl Iterator<Item = (&'s Arc<Filter>, &'s Table)>) {
+        let mut asked = 0;
+        for (filter, table) in tables {
+            asked += 1;
+            if row.next(filter, row.number).is_some() {
+                table.values().for_each(|place| place.call(row.number));
+            }
+        }
+        self.asked.fetch_add(asked, Ordering::Relaxed);
+    }
+
     /// What is not remembered any more may concern everyone.
     fn miss(&self, state: &mut State, head: u64) {
-        let places = state.by_filter.values().flat_map(|places| places.values());
+        let places = state.tables.values().flat_map(|table| table.values());
         places.for_each(|place| place.call(state.seen.next));
         let oldest = self.watchers.oldest().unwrap_or(head);
         state.seen.next = oldest.max(state.seen.next + 1);
     }
 
-    /// How often a row was judged by a filter, since the start.
-    pub fn looked(&self) -> u64 {
-        self.looked.load(Ordering::Relaxed)
+    /// How often a filter was asked about a row, since the start.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state
             .lock()
             .expect("nothing panics while it holds the rounds")
+    }
+}
+
+impl State {
+    fn add(&mut self, filter: &Arc<Filter>, number: u64, place: Arc<Place>) {
+        let table = self.tables.entry(filter.clone()).or_default();
+        if table.is_empty() {
+            let keys = Key::of(filter);
+            if keys.is_empty() {
+                self.without_key.push(filter.clone());
+            }
+            for key in keys {
+                self.by_key.entry(key).or_default().push(filter.clone());
+            }
+        }
+        table.insert(number, place);
+    }
+
+    fn remove(&mut self, filter: &Arc<Filter>, number: u64) {
+        let Some(table) = self.tables.get_mut(filter) else {
+            return;
+        };
+        table.remove(&number);
+        if !table.is_empty() {
+            return;
+        }
+        self.tables.remove(filter);
+        self.without_key.retain(|other| other != filter);
+        for key in Key::of(filter) {
+            if let Some(filters) = self.by_key.get_mut(&key) {
+                filters.retain(|other| other != filter);
+                if filters.is_empty() {
+                    self.by_key.remove(&key);
+                }
+            }
+        }
     }
 }
 
@@ -199,12 +269,6 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut state = self.rounds.state();
-        if let Some(places) = state.by_filter.get_mut(&self.filter) {
-            places.remove(&self.number);
-            if places.is_empty() {
-                state.by_filter.remove(&self.filter);
-            }
-        }
+        self.rounds.state().remove(&self.filter, self.number);
     }
 }

@@ -6,7 +6,7 @@
 
 use super::entry::Moved;
 use super::filter::Filter;
-use super::index::Noted;
+use super::index::{Key, Noted};
 use crate::wire::change_v1;
 use hashbrown::{DefaultHashBuilder, HashMap};
 use std::collections::VecDeque;
@@ -43,6 +43,11 @@ impl Change {
 
     pub fn note(&mut self, moved: Vec<Moved>) {
         self.noted = Some(Arc::new(Noted::new(moved)));
+    }
+
+    /// What is true of any of its operations; `None` if that of some is not known.
+    pub fn keys(&self) -> Option<impl ExactSizeIterator<Item = Key>> {
+        self.noted.as_ref()?.keys()
     }
 
     /// The first operation, with its ordinal, from this ordinal on that the filter may be
