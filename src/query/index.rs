@@ -145,3 +145,87 @@ fn push(places: &mut Vec<u32>, place: u32) {
         places.push(place);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::Entry;
+    use super::*;
+    use crate::domain::effects::Listed;
+    use crate::domain::{Method, Timestamp, Traits};
+
+    fn entry(n: usize) -> Entry {
+        let many: Vec<String> = (0..300).map(|n| format!("c-{n}")).collect();
+        let clusters = match n % 5 {
+            0 => vec![],
+            1 => vec!["a"],
+            2 => vec!["a", "b"],
+            3 => vec!["b"],
+            _ => many.iter().map(String::as_str).collect(),
+        };
+        let rollbacks = [
+            None,
+            Some(RollbackResult::Failed),
+            Some(RollbackResult::None),
+        ][n % 3];
+        let traits = Traits {
+            clusters,
+            rollbacks,
+        };
+        let traits = (n % 7 != 0).then_some(&traits);
+        let uri = ["/v1/x", "/v2/y"][n % 2];
+        Entry {
+            listed: Listed {
+                occurred_time: Timestamp::from_millis(n as i64 * 1000),
+                status: Status::ALL[n % Status::ALL.len()],
+            },
+            row: listed_v1::encode(Method::Put, uri, traits).into(),
+        }
+    }
+
+    #[test]
+    fn what_it_finds_is_all_that_a_filter_may_be_about_and_nothing_else() {
+        let moved: Vec<Moved> = (0..200)
+            .map(|n| Moved {
+                was: (n % 4 == 0).then(|| entry(n * 3 + 1)),
+                is: (n % 11 != 0).then(|| entry(n)),
+            })
+            .collect();
+        let noted = Noted::new(moved.clone());
+        let some = Filter::default;
+        let filters = [
+            some(),
+            Filter {
+                cluster_id: Some("a".into()),
+                ..some()
+            },
+            Filter {
+                cluster_id: Some("none".into()),
+                ..some()
+            },
+            Filter {
+                rollback_result: Some(RollbackResult::Failed),
+                method: Some(Method::Put),
+                ..some()
+            },
+            Filter {
+                statuses: vec![Status::Executing, Status::Failed],
+                uri_prefix: Some("/v1".into()),
+                ..some()
+            },
+            Filter {
+                occurred_from: Some(Timestamp::from_millis(100_000)),
+                ..some()
+            },
+        ];
+        for filter in filters {
+            let mut found = Vec::new();
+            while let Some(place) = noted.next(&filter, found.last().map_or(0, |last| last + 1)) {
+                found.push(place);
+            }
+            let concerned = moved.iter().enumerate();
+            let concerned = concerned.filter(|(_, moved)| moved.concerns(&filter));
+            let expected: Vec<usize> = concerned.map(|(place, _)| place).collect();
+            assert_eq!(found, expected, "{filter:?}");
+        }
+    }
+}

@@ -272,3 +272,116 @@ impl Drop for Seat {
         self.rounds.state().remove(&self.filter, self.number);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Status, Timestamp, effects::Listed};
+    use crate::query::entry::{Entry, Moved};
+    use crate::wire::change_v1::{self, encode};
+
+    fn filter(cluster: &str) -> Arc<Filter> {
+        Arc::new(Filter {
+            cluster_id: Some(cluster.to_owned()),
+            ..Filter::default()
+        })
+    }
+
+    /// A cut that leaves one operation in a cluster.
+    fn row(number: u64, cluster: Option<&str>) -> Change {
+        let moved = [change_v1::Moved {
+            partition: 0,
+            before: number.checked_sub(1),
+            after: number,
+        }];
+        let row = encode(&moved, ["op"].into_iter()).into();
+        let mut row = Change::new(number, row, 1);
+        if let Some(cluster) = cluster {
+            row.note(vec![Moved {
+                was: None,
+                is: Some(entry(cluster)),
+            }]);
+        }
+        row
+    }
+
+    fn entry(cluster: &str) -> Entry {
+        let traits = crate::domain::Traits {
+            clusters: vec![cluster],
+            rollbacks: None,
+        };
+        let listed = Listed {
+            occurred_time: Timestamp::from_millis(0),
+            status: Status::Executing,
+        };
+        let method = crate::domain::Method::Put;
+        let row = crate::wire::listed_v1::encode(method, "/x", Some(&traits));
+        let row = row.into();
+        Entry { listed, row }
+    }
+
+    fn is_called(seat: &Seat) -> bool {
+        use futures_util::FutureExt;
+        seat.called().now_or_never().is_some()
+    }
+
+    #[test]
+    fn only_those_are_called_that_a_row_may_concern_and_all_have_seen_it() {
+        let watchers = Arc::new(Watchers::default());
+        let rounds = Arc::new(Rounds::new(watchers.clone()));
+        let (a, running) = rounds.sit(filter("a"), Point::default());
+        assert_eq!(running, Running::ToBeStarted);
+        assert!(watchers.lists_watched());
+        let (b, running) = rounds.sit(filter("b"), Point::default());
+        assert_eq!(running, Running::Already);
+        for (number, cluster) in ["b", "c", "a"].into_iter().enumerate() {
+            watchers.tell(row(number as u64, Some(cluster)));
+        }
+        assert_eq!(rounds.hold(), Held::ToTheEnd);
+        assert!(is_called(&a) && is_called(&b));
+        let looks = [a.take(), b.take()];
+        let expected = [2, 0].map(|from| Task::Look { from, until: 3 });
+        assert_eq!(looks, expected);
+        let end = Point {
+            next: 3,
+            positions: Positions::from([(0, 2)]),
+        };
+        assert_eq!(b.take(), Task::Nothing(end));
+        // What it is not known of concerns everyone.
+        watchers.tell(row(3, None));
+        assert_eq!(rounds.hold(), Held::ToTheEnd);
+        let look = Task::Look { from: 3, until: 4 };
+        assert_eq!(
+            [a.take(), b.take()],
+            [look, Task::Look { from: 3, until: 4 }]
+        );
+        drop((a, b));
+        assert_eq!(rounds.hold(), Held::ForNobody);
+        assert!(!watchers.lists_watched());
+    }
+
+    #[test]
+    fn what_was_forgotten_before_it_was_seen_may_concern_everyone() {
+        let watchers = Arc::new(Watchers::default());
+        let rounds = Arc::new(Rounds::new(watchers.clone()));
+        let (seat, _) = rounds.sit(filter("a"), Point::default());
+        for number in 0..10_000 {
+            watchers.tell(row(number, Some("b")));
+        }
+        while rounds.hold() == Held::InPart {}
+        let until = 10_000;
+        assert_eq!(seat.take(), Task::Look { from: 0, until });
+    }
+
+    #[test]
+    fn one_that_begins_before_what_was_seen_looks_by_itself() {
+        let watchers = Arc::new(Watchers::default());
+        let rounds = Arc::new(Rounds::new(watchers.clone()));
+        let (_first, _) = rounds.sit(filter("a"), Point::default());
+        (0..5).for_each(|number| watchers.tell(row(number, Some("b"))));
+        rounds.hold();
+        let (late, _) = rounds.sit(filter("a"), Point::default());
+        late.begin_at(2);
+        assert_eq!(late.take(), Task::Look { from: 2, until: 5 });
+    }
+}
