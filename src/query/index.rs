@@ -171,7 +171,7 @@ mod tests {
             clusters,
             rollbacks,
         };
-        let traits = (n % 7 != 0).then_some(&traits);
+        let traits = (!n.is_multiple_of(7)).then_some(&traits);
         let uri = ["/v1/x", "/v2/y"][n % 2];
         Entry {
             listed: Listed {
