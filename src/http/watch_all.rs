@@ -246,12 +246,13 @@ impl WatchAll {
         }
         for row in &rows {
             while let Some((ordinal, id)) = row.next(&self.query.filter, self.next) {
-                self.next = ordinal + 1;
-                self.tell(id, blocks).await?;
                 if blocks.len() >= PIECE {
+                    // There is more of this row: it is not through.
                     turn.sends(blocks.len());
                     return Ok(());
                 }
+                self.next = ordinal + 1;
+                self.tell(id, blocks).await?;
                 if turn.is_long() {
                     drop(turn);
                     turn = app.pace.turn().await;
