@@ -319,7 +319,8 @@ fn little_is_held_for_one_that_does_not_read() {
         let events = ids
             .iter()
             .map(|id| event(id, "operation.progressed", n, data.clone()));
-        server.publish(&events.collect::<Vec<_>>());
+        let token = server.publish(&events.collect::<Vec<_>>());
+        server.document("op-0", &token).unwrap();
     };
     let is_of = |n: usize, document: &Value| {
         let sub_status = document["sub_status"].as_str();

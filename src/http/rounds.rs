@@ -16,7 +16,7 @@ pub async fn hold_rounds(app: Arc<App>) {
         let began = Instant::now();
         loop {
             let _turn = app.pace.turn_before_others().await;
-            match app.rounds.hold() {
+            match app.rounds.hold(|row| app.told.forget(row)) {
                 Held::InPart => {}
                 Held::ToTheEnd => break,
                 Held::ForNobody => return,

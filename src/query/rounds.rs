@@ -115,8 +115,9 @@ impl Rounds {
         (seat, running)
     }
 
-    /// Looks at what is new, some rows at most.
-    pub fn hold(&self) -> Held {
+    /// Looks at what is new, some rows at most. `forget` is called with each, before those
+    /// that it concerns are called, or with nothing where rows were missed.
+    pub fn hold(&self, forget: impl Fn(Option<&Change>)) -> Held {
         let mut state = self.state();
         if state.tables.is_empty() {
             state.is_running = false;
@@ -129,9 +130,15 @@ impl Rounds {
                 Some(rows) => {
                     let rows = rows.iter().filter(|row| row.end > state.seen.next);
                     let rows: Vec<_> = rows.take(ROWS).collect();
-                    rows.iter().for_each(|row| self.look(&mut state, row));
+                    for row in rows {
+                        forget(Some(row));
+                        self.look(&mut state, row);
+                    }
                 }
-                None => self.miss(&mut state, head),
+                None => {
+                    forget(None);
+                    self.miss(&mut state, head);
+                }
             }
         }
         match state.seen.next < head {
@@ -337,7 +344,7 @@ mod tests {
         for (number, cluster) in ["b", "c", "a"].into_iter().enumerate() {
             watchers.tell(row(number as u64, Some(cluster)));
         }
-        assert_eq!(rounds.hold(), Held::ToTheEnd);
+        assert_eq!(rounds.hold(|_| ()), Held::ToTheEnd);
         assert!(is_called(&a) && is_called(&b));
         let looks = [a.take(), b.take()];
         let expected = [2, 0].map(|from| Task::Look { from, until: 3 });
@@ -349,14 +356,14 @@ mod tests {
         assert_eq!(b.take(), Task::Nothing(end));
         // What it is not known of concerns everyone.
         watchers.tell(row(3, None));
-        assert_eq!(rounds.hold(), Held::ToTheEnd);
+        assert_eq!(rounds.hold(|_| ()), Held::ToTheEnd);
         let look = Task::Look { from: 3, until: 4 };
         assert_eq!(
             [a.take(), b.take()],
             [look, Task::Look { from: 3, until: 4 }]
         );
         drop((a, b));
-        assert_eq!(rounds.hold(), Held::ForNobody);
+        assert_eq!(rounds.hold(|_| ()), Held::ForNobody);
         assert!(!watchers.lists_watched());
     }
 
@@ -368,7 +375,7 @@ mod tests {
         for number in 0..10_000 {
             watchers.tell(row(number, Some("b")));
         }
-        while rounds.hold() == Held::InPart {}
+        while rounds.hold(|_| ()) == Held::InPart {}
         let until = 10_000;
         assert_eq!(seat.take(), Task::Look { from: 0, until });
     }
@@ -379,7 +386,7 @@ mod tests {
         let rounds = Arc::new(Rounds::new(watchers.clone()));
         let (_first, _) = rounds.sit(filter("a"), Point::default());
         (0..5).for_each(|number| watchers.tell(row(number, Some("b"))));
-        rounds.hold();
+        rounds.hold(|_| ());
         let (late, _) = rounds.sit(filter("a"), Point::default());
         late.begin_at(2);
         assert_eq!(late.take(), Task::Look { from: 2, until: 5 });

@@ -5,7 +5,7 @@ use super::document::{self, Current};
 use super::entry::{Entry, Lanes};
 use super::filter::Filter;
 use super::operation::with_operation;
-use super::watch::Watchers;
+use super::watch::{Change, Watchers};
 use crate::domain::{Operation, document as document_of};
 use crate::store::{self, Cached, Db, Family, keys};
 use crate::wire::document::Bodies;
@@ -169,6 +169,16 @@ impl Told {
             self.kept.insert(operation_id.into(), kept);
         }
         current
+    }
+
+    /// What this changed is read again by who tells of it next, so that one that is late
+    /// tells how things stand by then. Without a change, everything.
+    pub fn forget(&self, change: Option<&Change>) {
+        match change {
+            _ if self.kept.is_empty() => {}
+            Some(change) => change.each_id(|id| drop(self.kept.remove(id))),
+            None => self.kept.clear(),
+        }
     }
 
     /// How often the store was asked, since the start.

@@ -66,6 +66,13 @@ impl Change {
         Some((self.number + place as u64, std::str::from_utf8(id).ok()?))
     }
 
+    /// All of its operations.
+    pub fn each_id(&self, visit: impl FnMut(&str)) {
+        if let Ok(change) = change_v1::decode(&self.row) {
+            change.ids().for_each(visit);
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.row.len() + self.noted.as_ref().map_or(0, |noted| noted.bytes())
     }
