@@ -14,26 +14,22 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use opledger::config::Config;
 use opledger::domain::Timestamp;
-use opledger::event_log::{self, EventLog, Identity, Limits, Reader};
+use opledger::event_log::{self, EventLog, Limits, Reader};
 use opledger::http::{App, router};
 use opledger::projector::step::Rules;
-use opledger::projector::{Cut, Projection, meta};
-use opledger::query::progress::Progress;
+use opledger::projector::{Cut, Projection};
 use opledger::store::memory::{Fault, Memory};
-use opledger::webhook;
-use opledger::wire::position::{LogId, Positions, Token};
+use opledger::wire::position::{Positions, Token};
 use opledger::wire::record_v1::{Headers, Record};
-use opledger::wire::time::TimeStyle;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::generate::{self, Rng};
+use support::in_process::{LOG, app, open};
 use support::reference;
 
-const LOG: LogId = LogId(*b"simulate");
 const PARTITIONS: u32 = 3;
 
 #[test]
@@ -86,6 +82,7 @@ impl Simulation {
         let statuses: &[&[&str]] = &[&[], &["executing"], &["unexecuted", "completed"]];
         let mut clients: Vec<_> = statuses.iter().map(|s| Client::of_all(s)).collect();
         clients.extend((0..2).map(|n| Client::of_one(format!("op-{n}"))));
+        clients.extend(["1", "a"].map(Client::of_cluster));
         Simulation {
             reader: log.reader(LOG, &Positions::new()).unwrap(),
             projection: open(&store, window),
@@ -166,6 +163,8 @@ impl Simulation {
                 3 => Fault::Die { after: true },
                 _ => Fault::None,
             });
+            let watchers = &self.app.progress.watchers;
+            self.projection.note_entries(watchers.lists_watched());
             match self.projection.apply(&*self.store, &cut) {
                 Ok(tally) => {
                     let progress = &self.app.progress;
@@ -238,40 +237,6 @@ impl Simulation {
     }
 }
 
-fn open(store: &Memory, window: u64) -> Projection {
-    let log = Identity {
-        id: LOG,
-        name: "simulated".into(),
-    };
-    let mut projection = Projection::open(store, &log, 10_000, Rules::NONE).unwrap();
-    projection.keep_changes(window);
-    projection
-}
-
-fn app(store: &Arc<Memory>, log: &event_log::memory::Memory) -> Arc<App> {
-    let mut config = Config::default();
-    // What is not there yet is asked for again.
-    config.server.default_wait = Duration::ZERO;
-    let hour = Duration::from_secs(3600);
-    config.streams.keep_alive = hour;
-    config.streams.max = 100;
-    config.server.max_streams = 8;
-    config.store.document_cache = 0;
-    config.lists.points = 8;
-    config.lists.share = Duration::ZERO;
-    (config.lists.idle, config.lists.max_age) = (hour, hour);
-    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
-    App::new(
-        store.clone(),
-        Arc::new(log.clone()),
-        Arc::new(Progress::new(meta::held(&**store).unwrap())),
-        webhook::Handle::idle(store.clone(), None),
-        TimeStyle::default(),
-        recorder.handle(),
-        config,
-    )
-}
-
 async fn call(get: &Get, path: &str, headers: &[(&str, &str)]) -> Response<Body> {
     let mut request = Request::get(path);
     for (name, value) in headers {
@@ -293,6 +258,8 @@ struct Client {
     statuses: Vec<String>,
     /// The one operation that it is about.
     only: Option<String>,
+    /// Only operations with a request to it, or a rollback of one.
+    cluster: Option<String>,
     held: BTreeMap<String, Value>,
     /// While a stream lists what there is: replaces what was held at its end.
     last_id: String,
@@ -308,6 +275,14 @@ impl Client {
         Client::new(path, statuses, None)
     }
 
+    fn of_cluster(id: &str) -> Client {
+        let client = Client::new(format!("/v1/operations?cluster_id={id}"), &[], None);
+        Client {
+            cluster: Some(id.to_owned()),
+            ..client
+        }
+    }
+
     fn of_one(id: String) -> Client {
         Client::new(format!("/v1/operations/{id}"), &[], Some(id))
     }
@@ -317,6 +292,7 @@ impl Client {
             path,
             statuses: statuses.iter().map(|s| s.to_string()).collect(),
             only,
+            cluster: None,
             held: BTreeMap::new(),
             last_id: String::new(),
             connection: None,
@@ -327,8 +303,16 @@ impl Client {
 
     fn wants(&self, id: &str, document: &Value) -> bool {
         let status = document["status"].as_str().unwrap();
+        let lists = [
+            &document["target_clusters"],
+            &document["rollbacks"]["target_clusters"],
+        ];
+        let lanes = lists.into_iter().filter_map(Value::as_array).flatten();
+        let mut clusters = lanes.map(|lane| lane["cluster_id"].as_str().unwrap());
+        let cluster = self.cluster.as_deref();
         self.only.as_deref().is_none_or(|only| only == id)
             && (self.statuses.is_empty() || self.statuses.iter().any(|s| s == status))
+            && cluster.is_none_or(|cluster| clusters.any(|id| id == cluster))
     }
 
     async fn connect(&mut self, get: &Get) {
@@ -346,7 +330,7 @@ impl Client {
             200 => self.connection = Some(response.into_body()),
             204 => self.is_over = true,
             // The store lost its last writes, or knows no log yet: later.
-            504 | 500 => {}
+            504 | 503 => {}
             status => panic!("{status}: {:?}", json_of(response).await),
         }
     }
@@ -461,10 +445,7 @@ fn a_removed_operation_is_told() {
             .store
             .write(&batch, Durability::Buffered)
             .unwrap();
-        let change = opledger::query::watch::Change {
-            number: 1,
-            row: row.into(),
-        };
+        let change = opledger::query::watch::Change::new(1, row.into(), 1);
         simulation.app.progress.watchers.tell(change);
         for client in [0, 3] {
             let client = &mut simulation.clients[client];

@@ -28,6 +28,12 @@ impl Server {
         Server::ledger_with(setup, data, &[])
     }
 
+    /// With room for as many connections as there may be event streams.
+    pub fn ledger_for_many(setup: &Setup, data: &Path) -> anyhow::Result<Server> {
+        let many = ("OPLEDGER_SERVER__MAX_CONNECTIONS", "25000");
+        Server::ledger_set(setup, data, &[], &[many])
+    }
+
     pub fn ledger_on(setup: &Setup, data: &Path, topic: &Topic) -> anyhow::Result<Server> {
         Server::ledger_with(
             setup,
@@ -51,7 +57,22 @@ impl Server {
     }
 
     fn ledger_with(setup: &Setup, data: &Path, more: &[&str]) -> anyhow::Result<Server> {
+        Server::ledger_set(setup, data, more, &[])
+    }
+
+    /// Unless the environment sets them already.
+    fn ledger_set(
+        setup: &Setup,
+        data: &Path,
+        more: &[&str],
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Server> {
         let mut command = Command::new(&setup.binary);
+        for (name, value) in settings {
+            if std::env::var_os(name).is_none() {
+                command.env(name, value);
+            }
+        }
         command.args(["serve"]).args(more);
         command.args(["--listen", "127.0.0.1:0", "--data"]);
         command.arg(data);

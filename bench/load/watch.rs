@@ -19,6 +19,9 @@ pub struct Options {
     /// Idle streams, each of an operation of its own
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
+    /// Streams of lists that match nothing
+    #[arg(long, default_value_t = 10_000)]
+    lists: usize,
     /// Streams of everything that are never read
     #[arg(long, default_value_t = 1_000)]
     unread: usize,
@@ -32,78 +35,131 @@ pub struct Options {
     turns: usize,
 }
 
-pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report> {
-    let mut report = Report::new(
-        "watch",
-        vec![
-            ("idle", json!(options.idle)),
-            ("unread", json!(options.unread)),
-            ("events", json!(options.events)),
-        ],
-    );
-    for turn in 1..=options.turns {
-        for (what, count, path) in [
-            ("nobody watches", 0, ""),
-            ("idle streams", options.idle, "/v1/operations/idle-"),
-            (
-                "lists that match nothing",
-                options.unread,
-                "/v1/operations?cluster_id=none",
-            ),
-            (
-                "unread streams of everything",
-                options.unread,
-                "/v1/operations?status=",
-            ),
-        ] {
-            let row = load(setup, options, count, path).await?;
-            report.row(format!("{what}, turn {turn}"), row);
+/// Who watches while events are taken in.
+#[derive(Clone, Copy)]
+enum Watching {
+    Nobody,
+    Operations,
+    /// All of them by the same filter.
+    OneList,
+    /// Each by another.
+    Lists,
+    Everything,
+}
+
+impl Watching {
+    const ALL: [Watching; 5] = [
+        Watching::Nobody,
+        Watching::Operations,
+        Watching::OneList,
+        Watching::Lists,
+        Watching::Everything,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Watching::Nobody => "nobody watches",
+            Watching::Operations => "idle streams of an operation each",
+            Watching::OneList => "streams of one list that matches nothing",
+            Watching::Lists => "streams of a list each that matches nothing",
+            Watching::Everything => "streams of everything that are never read",
         }
     }
-    for all in [false, true] {
-        let mut times = reach(setup, options.changes, all).await?;
-        let what = if all {
-            "of everything"
-        } else {
-            "of an operation"
-        };
-        let mut cells = vec![("changes", json!(times.count()))];
+
+    fn count(self, options: &Options) -> usize {
+        match self {
+            Watching::Nobody => 0,
+            Watching::Operations => options.idle,
+            Watching::OneList | Watching::Lists => options.lists,
+            Watching::Everything => options.unread,
+        }
+    }
+
+    fn path(self, n: usize) -> String {
+        match self {
+            Watching::Operations => format!("/v1/operations/idle-{n}"),
+            Watching::OneList => "/v1/operations?cluster_id=none".to_owned(),
+            Watching::Lists => format!("/v1/operations?cluster_id=none-{n}"),
+            Watching::Nobody | Watching::Everything => "/v1/operations".to_owned(),
+        }
+    }
+}
+
+pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report> {
+    let mut report = Report::new("watch", vec![("events", json!(options.events))]);
+    for turn in 1..=options.turns {
+        for watching in Watching::ALL {
+            let row = load(setup, options, watching).await?;
+            report.row(format!("{}, turn {turn}", watching.name()), row);
+        }
+    }
+    for (what, all, beside) in [
+        ("a stream of an operation", false, 0),
+        ("a stream of everything", true, 0),
+        (
+            "a stream of an operation, beside idle ones",
+            false,
+            options.idle,
+        ),
+        (
+            "a stream of everything, beside idle ones",
+            true,
+            options.idle,
+        ),
+    ] {
+        let mut times = reach(setup, options.changes, all, beside).await?;
+        let mut cells = vec![
+            ("streams", json!(1 + beside)),
+            ("changes", json!(times.count())),
+        ];
         cells.extend(times.cells());
-        report.row(
-            format!("from just before a publish to a stream {what}"),
-            cells,
-        );
+        report.row(format!("from just before a publish to {what}"), cells);
     }
     Ok(report)
+}
+
+/// With room for all the streams.
+fn ledger(setup: &Setup, folder: &std::path::Path) -> anyhow::Result<Server> {
+    Server::ledger_for_many(setup, &folder.join("data"))
+}
+
+async fn open_all(
+    server: &Server,
+    watching: Watching,
+    count: usize,
+) -> anyhow::Result<Vec<TcpStream>> {
+    let mut streams = Vec::with_capacity(count);
+    for n in 0..count {
+        streams.push(open(server, &watching.path(n)).await?);
+    }
+    Ok(streams)
 }
 
 async fn load(
     setup: &Setup,
     options: &Options,
-    count: usize,
-    path: &str,
+    watching: Watching,
 ) -> anyhow::Result<crate::report::Cells> {
     let folder = tempfile::tempdir_in(&setup.folder)?;
-    let server = Server::ledger(setup, &folder.path().join("data"))?;
+    let server = ledger(setup, folder.path())?;
     let work = render::for_each_sender(4, |sender| {
         render::posts(Busy::new(sender, 4, 150).take(options.events / 4), 500)
     });
     server.settle().await?;
     let before = server.process().resident()?;
-    let mut streams = Vec::new();
-    for n in 0..count {
-        let path = match path {
-            "/v1/operations/idle-" => format!("{path}{n}"),
-            "/v1/operations?status=" => "/v1/operations".to_owned(),
-            path => path.to_owned(),
-        };
-        streams.push(open(&server, &path).await?);
-    }
+    let count = watching.count(options);
+    let streams = open_all(&server, watching, count).await?;
     server.settle().await?;
     let open = server.process().resident()?;
+    let sockets = socket_memory()?;
     server.process().forget_peak()?;
     let published = publish(&server, &work).await?;
     let peak = server.process().resident_peak()?;
+    let sockets = socket_memory()?.saturating_sub(sockets);
+    server.settle().await?;
+    let cpu = server.process().cpu()?;
+    tokio::time::sleep(REST).await;
+    let at_rest = (server.process().cpu()? - cpu) * 1e3 / REST.as_secs_f64();
     let each = |bytes: u64| json!(bytes as f64 / 1024.0 / count.max(1) as f64);
     let mut cells = vec![
         ("streams", json!(count)),
@@ -115,14 +171,32 @@ async fn load(
             "CPU µs/event",
             json!(published.cpu * 1e6 / options.events as f64),
         ),
+        ("CPU ms/s afterwards", json!(at_rest)),
         ("resident MiB", crate::report::mib(open)),
         ("peak MiB", crate::report::mib(peak)),
+        ("sockets MiB", crate::report::mib(sockets)),
     ];
     if count > 0 {
         cells.push(("KiB a stream", each(open.saturating_sub(before))));
     }
     drop(streams);
     Ok(cells)
+}
+
+/// How long it is looked at what streams cost when nothing happens.
+const REST: Duration = Duration::from_secs(5);
+
+/// Of the processors that this runs on.
+const PAGE: u64 = 4096;
+
+/// What the kernel holds for all TCP sockets of this machine, of both ends.
+fn socket_memory() -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string("/proc/net/sockstat")?;
+    let tcp = text.lines().find(|line| line.starts_with("TCP:"));
+    let mut words = tcp.context("no TCP")?.split_whitespace();
+    let pages = words.by_ref().skip_while(|word| *word != "mem").nth(1);
+    let pages: u64 = pages.context("no memory of TCP")?.parse()?;
+    Ok(pages * PAGE)
 }
 
 /// Returns when the stream has begun.
@@ -142,9 +216,13 @@ async fn open(server: &Server, path: &str) -> anyhow::Result<TcpStream> {
 }
 
 /// One change after the other: how long each takes to arrive.
-async fn reach(setup: &Setup, changes: usize, all: bool) -> anyhow::Result<Times> {
+async fn reach(setup: &Setup, changes: usize, all: bool, beside: usize) -> anyhow::Result<Times> {
     let folder = tempfile::tempdir_in(&setup.folder)?;
-    let server = Server::ledger(setup, &folder.path().join("data"))?;
+    let server = ledger(setup, folder.path())?;
+    let _idle = (
+        open_all(&server, Watching::Operations, beside / 2).await?,
+        open_all(&server, Watching::Lists, beside / 2).await?,
+    );
     let mut connection = Connection::open(server.address).await?;
     let path = if all {
         "/v1/operations"

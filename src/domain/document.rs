@@ -34,7 +34,7 @@ pub struct Rollbacks<'s> {
     pub target_clusters: Vec<Entry<'s>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RollbackResult {
     Completed,
     Failed,

@@ -62,7 +62,7 @@ pub struct LaneId<'a> {
     pub request_id: Text<'a>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
     Post,
     Put,

@@ -13,10 +13,12 @@ mod listing;
 mod notifications;
 mod openapi;
 mod operations;
+mod pace;
 mod paging;
 mod params;
 pub mod pulse;
 mod reading;
+mod rounds;
 pub mod server;
 mod socket;
 mod sse;
@@ -31,7 +33,9 @@ use crate::event_log::EventLog;
 use crate::query::at_hand::Documents;
 use crate::query::list::Defects;
 use crate::query::progress::Progress;
+use crate::query::rounds::Rounds;
 use crate::query::sweeps::{self, Sweeps};
+use crate::query::told::Told;
 use crate::store::Db;
 use crate::webhook;
 use crate::wire::time::TimeStyle;
@@ -41,7 +45,7 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::routing::{get, post};
 use error::Refusal;
 use metrics_exporter_prometheus::PrometheusHandle;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
@@ -73,8 +77,11 @@ pub struct App {
     pub sweeps: Sweeps,
     /// Event streams that there may be at once: each holds a connection.
     pub event_streams: Arc<Semaphore>,
-    /// Event streams that look at every change.
-    pub watching_all: AtomicUsize,
+    /// Who watches lists, how the operations stand that they were told of, and how much
+    /// all event streams may do.
+    pub rounds: Arc<Rounds>,
+    pub told: Told,
+    pub pace: pace::Pace,
     /// Requests that would go on for long end when it turns true.
     pub stopping: tokio::sync::watch::Sender<bool>,
 }
@@ -91,12 +98,8 @@ impl App {
         config: Config,
     ) -> Arc<App> {
         Arc::new(App {
-            db,
-            log,
-            progress,
             defects: Default::default(),
             documents: Documents::new(times.clone(), config.store.document_cache),
-            times,
             notifications,
             metrics,
             buffered: Arc::new(Semaphore::new((config.server.max_buffered / 1024) as usize)),
@@ -109,8 +112,14 @@ impl App {
                 max_age: config.lists.max_age,
             }),
             event_streams: Arc::new(Semaphore::new(config.streams.max)),
-            watching_all: Default::default(),
+            rounds: Arc::new(Rounds::new(progress.watchers.clone())),
+            told: Told::new(progress.watchers.clone(), times.clone()),
+            pace: pace::Pace::new(progress.clone()),
             stopping: Default::default(),
+            db,
+            log,
+            progress,
+            times,
             config,
         })
     }

@@ -123,10 +123,12 @@ pub fn etag_value(etag: Bytes) -> HeaderValue {
 }
 
 pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
-    let answer = match sse::is_wanted(&headers) {
-        true => watch_all::operations(&app, &uri, &headers).await,
-        false => listing::operations(&app, &uri, &headers).await,
-    };
+    if sse::is_wanted(&headers) {
+        // The origin has no streams: what they answer is ours to say.
+        let answer = watch_all::operations(&app, &uri, &headers).await;
+        return refuse_as_the_origin(&app, &headers, &uri, answer);
+    }
+    let answer = listing::operations(&app, &uri, &headers).await;
     error::of_the_list(refuse_as_the_origin(&app, &headers, &uri, answer))
 }
 

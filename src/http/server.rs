@@ -8,12 +8,16 @@ use crate::config::Server;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use socket2::SockRef;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+
+/// Bytes of a connection that the kernel takes beyond what is on its way to the client.
+const UNSENT: u32 = 64 << 10;
 
 /// Serves until `stop` is ready, then lets requests finish for as long as the
 /// configured grace.
@@ -53,6 +57,11 @@ pub async fn serve(
         // Answers are written whole; waiting to fill a packet only delays them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        // What is left of an answer waits here, where it can still be another one, and not in
+        // the kernel, which would hold megabytes for a client that does not read.
+        if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT) {
+            tracing::debug!(%error, "no bound of what is unsent");
         }
         let socket = TokioIo::new(Socket::new(stream, config.send_timeout));
         let connection = graceful.watch(http.serve_connection(socket, front.clone()));

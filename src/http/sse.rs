@@ -161,3 +161,22 @@ pub async fn current(
     })
     .await
 }
+
+/// The same for one of many streams, which share what they read: with all changes before
+/// `as_of`.
+pub async fn current_of_many(
+    app: &Arc<App>,
+    operation_id: &str,
+    as_of: u64,
+    query: &Arc<Query>,
+) -> Result<Current, Refusal> {
+    let filter = &query.filter;
+    if let Some(current) = app.told.get(&*app.db, operation_id, as_of, filter)? {
+        return Ok(current);
+    }
+    let (operation_id, query) = (operation_id.to_owned(), query.clone());
+    stream::blocking(app, move |app| {
+        app.told.read(&*app.db, &operation_id, &query.filter)
+    })
+    .await
+}

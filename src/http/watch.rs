@@ -118,6 +118,8 @@ impl Source for Watch {
             let id = std::str::from_utf8(&applied.text).expect("a token is ASCII");
             let id = (!id.is_empty()).then_some(id);
             let mut blocks = Blocks::new();
+            let app = self.app.clone();
+            let mut turn = app.pace.turn().await;
             match self.current().await? {
                 Current::Shown {
                     document,
@@ -136,6 +138,8 @@ impl Source for Watch {
                 }
                 Current::Gone | Current::NoDocument | Current::LeftOut => {}
             }
+            turn.sends(blocks.len());
+            drop(turn);
             if blocks.is_empty() {
                 match sse::wait(&self.app, changed).await {
                     Woken::Changed => continue,

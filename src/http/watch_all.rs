@@ -1,31 +1,36 @@
 //! All operations that match the filters, as a stream of states. Without a position it
 //! begins with those that there are; behind one, with what has changed since.
+//!
+//! Looking at what changed is done by `query::rounds` for all streams at once: a stream
+//! goes through the rows of changes only from one that may concern it, and then reads the
+//! operations that its filter may be about. All of that is paced (`pace`).
 
 use super::error::Refusal;
 use super::filters::{FILTERS, filter};
 use super::params::Params;
+use super::rounds::hold_rounds;
 use super::sse::{self, Blocks, PIECE, Source, Woken};
 use super::{App, reading, stream};
 use crate::query::changes::{self, Place};
 use crate::query::document::Current;
 use crate::query::filter::Filter;
 use crate::query::list;
+use crate::query::rounds::{Point, Running, Seat, Task};
 use crate::query::select::{Bounds, Order, Query};
+use crate::query::watch::Change;
 use crate::store;
-use crate::wire::position::{Positions, Token};
+use crate::wire::change_v1;
+use crate::wire::position::Token;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use hashbrown::{HashMap, HashSet};
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::Instant;
+use std::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Changes looked at together.
+/// Changes read together, of those that are in memory no more.
 const CHANGES: usize = 512;
 /// Rows of the list read together.
 const ROWS: Bounds = Bounds {
@@ -33,9 +38,7 @@ const ROWS: Bounds = Bounds {
     work: 20_000,
 };
 /// Operations of which a stream remembers what it told.
-const REMEMBERED: usize = 50_000;
-/// The more streams look at every change, the less often each does.
-const REST_MORE: Duration = Duration::from_millis(1);
+const REMEMBERED: usize = 16_384;
 
 pub async fn operations(
     app: &Arc<App>,
@@ -53,43 +56,64 @@ pub async fn operations(
         Some(resumed) => Some(resumed.clone()),
         None => reading::token(headers, &params)?,
     };
-    let reading = reading::begin(app, headers, token).await?;
+    let mut reading = reading::begin(app, headers, token).await?;
     let permit = sse::admit(app)?;
-    // Before the place is looked up: from here on no change is missed.
-    let head = app.progress.watchers.watch_all();
-    let now = applied(app)?;
-    app.watching_all.fetch_add(1, Ordering::Relaxed);
+    // Where it is not known what the log is called, there is no position to begin at.
+    let deadline = Instant::now() + app.config.server.default_wait;
+    let now = app.progress.wait_for_log(deadline).await;
+    let now = now.ok_or(Refusal::NotReached)?;
+    reading.renew(app);
+    let (position, listing) = match resumed {
+        Some(resumed) => (resumed, None),
+        None => (now.clone(), Some(Vec::new())),
+    };
+    let (place, end) = places(app, &now, &position).await?;
+    let point = Point {
+        next: end,
+        positions: now.positions.clone(),
+    };
+    let filter = Arc::new(filter);
+    let (seat, running) = app.rounds.sit(filter.clone(), point);
+    if running == Running::ToBeStarted {
+        tokio::spawn(hold_rounds(app.clone()));
+    }
     let mut watch = WatchAll {
         app: app.clone(),
-        known: resumed.is_some().then(Known::nothing).unwrap_or_default(),
+        known: match listing {
+            Some(_) => Known::default(),
+            None => Known::nothing(),
+        },
         query: Arc::new(Query {
-            filter,
+            filter: Filter::clone(&filter),
             order: Order::Newest,
         }),
-        position: now.clone(),
+        position,
         next: 0,
-        head,
-        listing: resumed.is_none().then(Vec::new),
-        pending: VecDeque::new(),
-        behind: now.positions.clone(),
+        seat,
+        listing,
+        pass: None,
         held: None,
-        replayed: resumed.is_some().then(HashSet::new),
-        replay_until: 0,
         is_told: false,
         must_reset: false,
-        rest_until: Instant::now(),
         _permit: permit,
     };
-    if let Some(resumed) = resumed {
-        watch.position = resumed;
-    }
-    watch.take_place(now).await?;
+    watch.begin_at(place);
     Ok(reading.stamp(sse::answer(watch)))
 }
 
-fn applied(app: &App) -> Result<Token, Refusal> {
-    let token = app.progress.applied().token.clone();
-    token.ok_or(Refusal::NotReached)
+/// Where these positions are among the changes, and where the changes end that `now` holds.
+async fn places(app: &Arc<App>, now: &Token, seen: &Token) -> Result<(Place, u64), Refusal> {
+    let (now, seen) = (now.positions.clone(), seen.positions.clone());
+    stream::blocking(app, move |app| {
+        store::view(&*app.db, |view| {
+            let place = changes::find(view, &now, &seen)?;
+            match changes::find(view, &now, &now)? {
+                Place::At(end) => Ok((place, end)),
+                Place::BeforeWindow => Ok((place, changes::end(view)?)),
+            }
+        })
+    })
+    .await
 }
 
 struct WatchAll {
@@ -97,62 +121,48 @@ struct WatchAll {
     query: Arc<Query>,
     /// Everything up to here has been told.
     position: Token,
-    /// The ordinal of the next change to look at.
+    /// The ordinal of the first change that was not looked at.
     next: u64,
-    head: watch::Receiver<u64>,
+    seat: Seat,
     /// While the operations that there are are listed: the key behind which to go on.
     listing: Option<Vec<u8>>,
-    /// Operations that changed and were not looked at yet, and where it is behind them.
-    pending: VecDeque<Box<str>>,
-    behind: Positions,
+    pass: Option<Pass>,
     /// An event that is sent with the position before or, if it is the last, behind.
-    held: Option<(&'static str, Vec<u8>)>,
+    held: Option<(&'static str, Bytes)>,
     known: Known,
-    /// What was told of the changes before the stream was resumed, so that it is told
-    /// once: it was read behind all of them.
-    replayed: Option<HashSet<u64>>,
-    /// The ordinal behind these.
-    replay_until: u64,
     /// The client knows the position.
     is_told: bool,
     must_reset: bool,
-    rest_until: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for WatchAll {
-    fn drop(&mut self) {
-        self.app.watching_all.fetch_sub(1, Ordering::Relaxed);
-    }
+/// Through the changes up to an ordinal. What is told on the way holds all of them, so
+/// that each operation is told once.
+struct Pass {
+    until: u64,
+    told: HashSet<u64>,
 }
 
 impl WatchAll {
-    /// Looks up where the position is among the changes.
-    async fn take_place(&mut self, now: Token) -> Result<(), Refusal> {
-        let seen = self.position.positions.clone();
-        let place = stream::blocking(&self.app, move |app| {
-            store::view(&*app.db, |view| {
-                let place = changes::find(view, &now.positions, &seen)?;
-                Ok((place, changes::end(view)?))
-            })
-        });
-        let (place, end) = place.await?;
-        self.replay_until = end;
+    fn begin_at(&mut self, place: Place) {
         match place {
-            Place::At(place) => self.next = place,
+            Place::At(place) => {
+                self.next = place;
+                self.seat.begin_at(place);
+            }
             Place::BeforeWindow => self.must_reset = true,
         }
-        self.behind = self.position.positions.clone();
-        Ok(())
     }
 
     /// The client has to list again, and hears from here on.
     async fn reset(&mut self, blocks: &mut Blocks) -> Result<(), Refusal> {
         self.must_reset = false;
         self.known = Known::nothing();
-        self.replayed = None;
-        self.position = applied(&self.app)?;
-        self.take_place(self.position.clone()).await?;
+        self.pass = None;
+        let now = self.app.progress.applied().token.clone();
+        self.position = now.ok_or(Refusal::NotReached)?;
+        let (place, _) = places(&self.app, &self.position, &self.position).await?;
+        self.begin_at(place);
         let data = br#"{"reason":"the position is outside the kept window: list again"}"#;
         blocks.event("reset", Some(&self.position.to_string()), data);
         self.is_told = true;
@@ -163,8 +173,16 @@ impl WatchAll {
     /// breaks off among them has to begin anew.
     async fn list(&mut self, after: Vec<u8>, blocks: &mut Blocks) -> Result<(), Refusal> {
         let query = self.query.clone();
+        let mut turn = self.app.pace.turn().await;
         let page = stream::blocking(&self.app, move |app| {
-            list::documents(&*app.db, &query, &app.times, &app.defects, &after, ROWS)
+            list::documents(
+                &*app.db,
+                &query,
+                &app.times,
+                &app.defects,
+                &after,
+                (ROWS, PIECE),
+            )
         });
         let page = page.await?;
         for (operation_id, document) in &page.documents {
@@ -176,75 +194,126 @@ impl WatchAll {
             blocks.position(&self.position.to_string());
             self.is_told = true;
         }
+        turn.sends(blocks.len());
         Ok(())
     }
 
-    /// The next changes, if there are any.
-    async fn gather(&mut self) -> Result<(), Refusal> {
-        let (next, mut behind) = (self.next, self.behind.clone());
-        let rows = match self.app.progress.watchers.recent_from(next) {
+    /// Takes what is due. False if that is nothing.
+    fn begin_pass(&mut self) -> bool {
+        match self.seat.take() {
+            Task::Look { from, until } if until > self.next => {
+                self.next = self.next.max(from);
+                self.pass = Some(Pass {
+                    until,
+                    told: HashSet::new(),
+                });
+                true
+            }
+            Task::Look { .. } => false,
+            Task::Nothing(seen) => {
+                self.next = self.next.max(seen.next);
+                for (partition, offset) in seen.positions {
+                    let held = self.position.positions.entry(partition).or_insert(offset);
+                    if offset >= *held {
+                        *held = offset;
+                        self.is_told = false;
+                    }
+                }
+                false
+            }
+        }
+    }
+
+    /// Goes through the changes that are due, until there is enough for a piece.
+    async fn go_on(&mut self, blocks: &mut Blocks) -> Result<(), Refusal> {
+        let app = self.app.clone();
+        let mut turn = app.pace.turn().await;
+        let next = self.next;
+        let rows = match app.progress.watchers.recent_from(next) {
             Some(rows) => rows,
             None => {
-                stream::blocking(&self.app, move |app| {
+                stream::blocking(&app, move |app| {
                     changes::rows_stored(&*app.db, next, CHANGES)
                 })
                 .await?
             }
         };
-        match changes::take(&rows, next, CHANGES, &mut behind)? {
-            None => self.must_reset = true,
-            Some(stretch) => {
-                if stretch.next == next || stretch.next > self.replay_until {
-                    self.replayed = None;
+        if !rows.iter().any(|row| row.number <= next && row.end > next) {
+            // They were forgotten before the stream got there.
+            self.must_reset = true;
+            self.pass = None;
+            return Ok(());
+        }
+        for row in &rows {
+            while let Some((ordinal, id)) = row.next(&self.query.filter, self.next) {
+                if blocks.len() >= PIECE {
+                    // There is more of this row: it is not through.
+                    turn.sends(blocks.len());
+                    return Ok(());
                 }
-                self.next = stretch.next;
-                self.pending = stretch.ids.into();
-                self.behind = behind;
+                self.next = ordinal + 1;
+                self.tell(id, blocks).await?;
+                if turn.is_long() {
+                    drop(turn);
+                    turn = app.pace.turn().await;
+                }
+            }
+            self.pass_row(row, blocks);
+            if self.is_through() {
+                self.pass = None;
+                break;
             }
         }
+        turn.sends(blocks.len());
         Ok(())
     }
 
-    /// Tells how the pending operations stand, until there is enough for a piece.
-    async fn tell(&mut self, blocks: &mut Blocks) -> Result<(), Refusal> {
-        while let Some(operation_id) = self.pending.pop_front() {
-            let digest = xxh3_64(operation_id.as_bytes());
-            let replayed = self.replayed.as_mut();
-            if let Some(replayed) = replayed.filter(|replayed| replayed.len() < REMEMBERED)
-                && !replayed.insert(digest)
-            {
-                continue;
-            }
-            let current = sse::current(&self.app, &operation_id, &self.query).await?;
-            let event = match current {
-                Current::Shown { document, .. } => {
-                    self.known.put(&operation_id, true, &self.query.filter);
-                    Some(("document", document))
-                }
-                Current::LeftOut if self.known.has(&operation_id) => {
-                    self.known.put(&operation_id, false, &self.query.filter);
-                    Some(("left", sse::named(&operation_id)))
-                }
-                Current::Gone => {
-                    self.known.put(&operation_id, false, &self.query.filter);
-                    Some(("removed", sse::named(&operation_id)))
-                }
-                Current::LeftOut | Current::NoDocument => None,
-            };
-            if event.is_some() {
-                self.send_held(blocks);
-                self.held = event;
-            }
-            if blocks.len() >= PIECE {
-                return Ok(());
-            }
-        }
-        // All up to here is told with the last of them.
-        if self.position.positions != self.behind {
-            self.position.positions.clone_from(&self.behind);
-            self.is_told = false;
+    fn is_through(&self) -> bool {
+        let until = self.pass.as_ref().map(|pass| pass.until);
+        until.is_none_or(|until| self.next >= until)
+    }
+
+    /// All that came with this row has been told.
+    fn pass_row(&mut self, row: &Change, blocks: &mut Blocks) {
+        self.next = self.next.max(row.end);
+        if let Ok(change) = change_v1::decode(&row.row) {
+            let before = self.position.positions.clone();
+            change.advance(&mut self.position.positions);
+            self.is_told &= before == self.position.positions;
         }
         self.send_held(blocks);
+    }
+
+    async fn tell(&mut self, operation_id: &str, blocks: &mut Blocks) -> Result<(), Refusal> {
+        let Some(pass) = &mut self.pass else {
+            return Ok(());
+        };
+        let digest = xxh3_64(operation_id.as_bytes());
+        if pass.told.contains(&digest) {
+            return Ok(());
+        }
+        if pass.told.len() < REMEMBERED {
+            pass.told.insert(digest);
+        }
+        let until = pass.until;
+        let current = sse::current_of_many(&self.app, operation_id, until, &self.query).await?;
+        let event = match current {
+            Current::Shown { document, .. } => {
+                self.known.put(operation_id, true, &self.query.filter);
+                ("document", document)
+            }
+            Current::LeftOut if self.known.has(operation_id) => {
+                self.known.put(operation_id, false, &self.query.filter);
+                ("left", sse::named(operation_id).into())
+            }
+            Current::Gone => {
+                self.known.put(operation_id, false, &self.query.filter);
+                ("removed", sse::named(operation_id).into())
+            }
+            Current::LeftOut | Current::NoDocument => return Ok(()),
+        };
+        self.send_held(blocks);
+        self.held = Some(event);
         Ok(())
     }
 
@@ -264,26 +333,14 @@ impl Source for WatchAll {
                 self.reset(&mut blocks).await?;
             } else if let Some(after) = self.listing.take() {
                 self.list(after, &mut blocks).await?;
-            } else if !self.pending.is_empty() || self.held.is_some() {
-                self.tell(&mut blocks).await?;
+            } else if self.pass.is_some() || self.begin_pass() {
+                self.go_on(&mut blocks).await?;
             } else {
-                let before = self.next;
-                // Marked as seen before it is looked at.
-                self.head.borrow_and_update();
-                self.gather().await?;
-                if self.next != before || self.must_reset {
-                    // Rows without operations move the position as well.
-                    self.tell(&mut blocks).await?;
-                    continue;
-                }
-                match sse::wait(&self.app, self.head.changed()).await {
-                    Woken::Changed => {
-                        tokio::time::sleep_until(self.rest_until).await;
-                        let streams = self.app.watching_all.load(Ordering::Relaxed) as u32;
-                        self.rest_until = Instant::now() + sse::REST + REST_MORE * streams;
-                    }
+                match sse::wait(&self.app, self.seat.called()).await {
+                    Woken::Changed => {}
                     Woken::Silent => {
                         blocks.keep_alive();
+                        self.begin_pass();
                         if !self.is_told {
                             blocks.position(&self.position.to_string());
                             self.is_told = true;

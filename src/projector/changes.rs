@@ -84,15 +84,13 @@ impl Changes {
                 trimmed: self.trimmed,
             });
         }
-        let count = (ids.len() as u64).max(1);
+        let count = ids.len();
         let row: Arc<[u8]> = change_v1::encode(&moved, ids).into();
         batch.put(Family::Change, &keys::change(self.next), &row);
+        let row = Change::new(self.next, row, count);
         Ok(Pending {
-            row: Some(Change {
-                number: self.next,
-                row,
-            }),
-            next: self.next + count,
+            next: row.end,
+            row: Some(row),
             trimmed: self.trim(db, batch)?,
         })
     }

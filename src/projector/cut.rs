@@ -12,6 +12,7 @@ use super::step::{Rules, Step, step};
 use crate::domain::effects::Listed;
 use crate::domain::{Anomalies, Anomaly, Event, Status};
 use crate::event_log::{Identity, Logged};
+use crate::query::entry::Moved;
 use crate::query::progress::StatusCounts;
 use crate::query::watch::Change;
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
@@ -44,6 +45,8 @@ pub struct Tally {
     pub refolded: u64,
     /// Which operations changed, for those who watch.
     pub change: Option<Change>,
+    /// What became of the entries of these, where that is to be noted.
+    pub moved: Option<Vec<Moved>>,
     /// Operations with a notification that is new or another one.
     pub due: Vec<Box<str>>,
 }
@@ -138,6 +141,7 @@ pub struct Projection {
     hot: Hot,
     rules: Rules,
     changes: Changes,
+    notes_entries: bool,
     /// Documents by status; `None` after a failed write, of which nobody knows whether it
     /// happened.
     statuses: Option<StatusCounts>,
@@ -161,6 +165,7 @@ impl Projection {
             hot: Hot::with_weighter((hot_bytes / 2048) as usize, hot_bytes, ByBytes),
             rules,
             changes: Changes::open(db)?,
+            notes_entries: false,
             statuses: Some(count_statuses(db)?),
             spare: Cell::default(),
         })
@@ -194,6 +199,11 @@ impl Projection {
         self.changes.set_window(window);
     }
 
+    /// Whether the changes of the next cuts say what became of the entries of lists.
+    pub fn note_entries(&mut self, notes: bool) {
+        self.notes_entries = notes;
+    }
+
     pub fn rules(&self) -> &Rules {
         &self.rules
     }
@@ -219,7 +229,10 @@ impl Projection {
 
     /// Works out what the records change. Nothing moves yet.
     pub fn prepare(&self, db: &dyn Db, cut: &Cut) -> store::Result<Prepared> {
-        let mut tally = Tally::default();
+        let mut tally = Tally {
+            moved: self.notes_entries.then(Vec::new),
+            ..Tally::default()
+        };
         let mut batch = self.spare.take();
         batch.clear();
         let (anchors, next) = self.advance(cut);
@@ -277,6 +290,9 @@ impl Projection {
         self.spare.set(prepared.batch);
         let mut tally = prepared.tally;
         tally.change = self.changes.written(prepared.change);
+        if let (Some(change), Some(moved)) = (&mut tally.change, tally.moved.take()) {
+            change.note(moved);
+        }
         for (id, row) in prepared.snapshots {
             self.hot.insert(id, row);
         }

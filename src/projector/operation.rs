@@ -8,10 +8,10 @@
 use super::cut::Tally;
 use crate::domain::effects::{Due, Listed};
 use crate::domain::{Anomaly, Event, Kind, Lane, LaneId, Lanes, Operation, Standing};
+use crate::query::entry::{self, Entry, Moved};
 use crate::query::operation::{events, history_records};
 use crate::store::keys::{self, LaneKind};
 use crate::store::{self, Batch, Db, Error, Family};
-use crate::wire::listed_v1;
 use crate::wire::notification_v1::{Key, encode_due};
 use crate::wire::record_v1::Record;
 use crate::wire::snapshot_v1::{self, Apart, Unreadable};
@@ -76,7 +76,12 @@ pub fn fold<'e>(
         }
     }
     let before = standing(&op, apart);
-    let listed_before = listed_row(&op, apart);
+    // Most events change nothing that lists are filtered by, beside time and status.
+    let lanes_at_most = op.clusters.len() + op.rollbacks.len() + arrived.clone().count();
+    let may_change = (apart.is_none() && lanes_at_most > LANES_INLINE)
+        || arrived.clone().any(|event| is_of_entry(&event.kind));
+    let notes = tally.moved.is_some();
+    let row_before = (may_change || notes).then(|| entry::row(&op, at_hand_of(apart)));
     let waiting_before = waiting(&op);
     for event in arrived {
         let served = op.created.get().is_some();
@@ -100,11 +105,27 @@ pub fn fold<'e>(
     if before.listed != after.listed {
         move_in_time(operation_id, before.listed, after.listed, batch);
     }
-    // Most events change nothing that lists show.
-    let listed_after = listed_row(&op, apart);
-    if before.listed != after.listed || listed_before != listed_after {
-        let row = (before.listed, after.listed, listed_after);
+    let is_elsewhere = before.listed != after.listed;
+    let row_after =
+        (row_before.is_some() || is_elsewhere).then(|| entry::row(&op, at_hand_of(apart)));
+    let is_other = row_before.is_some() && row_before != row_after;
+    if let Some(row_after) = &row_after
+        && (is_elsewhere || is_other)
+    {
+        let row = (before.listed, after.listed, row_after.as_deref());
         move_in_status(operation_id, row, batch);
+    }
+    if let Some(moved) = &mut tally.moved {
+        let entry = |listed: Option<Listed>, row: Option<Option<Vec<u8>>>| {
+            let (listed, row) = listed.zip(row.flatten())?;
+            let row = row.into();
+            Some(Entry { listed, row })
+        };
+        let was = (is_elsewhere || is_other).then(|| entry(before.listed, row_before));
+        moved.push(Moved {
+            was: was.flatten(),
+            is: entry(after.listed, row_after),
+        });
     }
     put_effects(operation_id, key, &before, &after, batch, tally);
     let row = batch.put_with(Family::State, key, |row| {
@@ -174,12 +195,26 @@ fn put_lanes(operation_id: &str, op: &Operation, batch: &mut Batch) {
     }
 }
 
-/// What lists are filtered by, for an operation that they show.
-fn listed_row(op: &Operation, apart: Option<Apart>) -> Option<Vec<u8>> {
-    let request = &op.created.get()?.value.0;
-    let traits = apart.is_none().then(|| op.traits());
-    let row = listed_v1::encode(request.method, &request.uri, traits.as_ref());
-    Some(row)
+/// Of an operation whose lanes stay where they are: the request, the lanes that have one,
+/// and what came of rollbacks are in the entry.
+fn is_of_entry(kind: &Kind) -> bool {
+    match kind {
+        Kind::Created { .. }
+        | Kind::RequestSent { .. }
+        | Kind::RollbackAttempted { .. }
+        | Kind::RollbackResponseReceived { .. } => true,
+        Kind::ResponseReceived { .. }
+        | Kind::Started
+        | Kind::Progressed { .. }
+        | Kind::Ended(_) => false,
+    }
+}
+
+fn at_hand_of(apart: Option<Apart>) -> entry::Lanes {
+    match apart {
+        None => entry::Lanes::AtHand,
+        Some(_) => entry::Lanes::Apart,
+    }
 }
 
 /// Notifications and anomalies move with the standing.
@@ -235,7 +270,7 @@ fn move_in_time(
 
 fn move_in_status(
     operation_id: &str,
-    (before, after, row): (Option<Listed>, Option<Listed>, Option<Vec<u8>>),
+    (before, after, row): (Option<Listed>, Option<Listed>, Option<&[u8]>),
     batch: &mut Batch,
 ) {
     let key = |listed: Listed| keys::by_status(listed.status, listed.occurred_time, operation_id);
@@ -244,6 +279,6 @@ fn move_in_status(
         batch.delete(Family::ByStatus, &key);
     }
     if let Some((key, row)) = after.zip(row) {
-        batch.put(Family::ByStatus, &key, &row);
+        batch.put(Family::ByStatus, &key, row);
     }
 }

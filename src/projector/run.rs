@@ -202,16 +202,23 @@ impl Worker {
                 // Looked at once more before it is believed.
                 return Ok(());
             }
-            let Some(stretch) = intake.next(limits.patience)? else {
+            let waiting = Instant::now();
+            let stretch = intake.next(limits.patience)?;
+            let waited = waiting.elapsed();
+            let Some(stretch) = stretch else {
+                self.progress.note_effort(Duration::ZERO, waited);
                 continue;
             };
             *backoff = self.backoff();
+            let working = Instant::now();
+            projection.note_entries(self.progress.watchers.lists_watched());
             if let Some(tally) = self.apply(projection, stretch)? {
                 self.publish(projection, &watchdog);
                 if let Some(change) = tally.change {
                     self.progress.watchers.tell(change);
                 }
             }
+            self.progress.note_effort(working.elapsed(), waited);
         }
         Ok(())
     }

@@ -142,8 +142,12 @@ fn rows_of(view: &dyn View, next: u64, limit: usize) -> store::Result<Vec<Change
             if number >= next.saturating_add(limit as u64) {
                 return ControlFlow::Break(());
             }
-            let row = row.into();
-            rows.push(Change { number, row });
+            // One that cannot be read ends what there is, as far as a stream can go.
+            let Ok(change) = decode(row) else {
+                return ControlFlow::Break(());
+            };
+            let count = change.ids().count();
+            rows.push(Change::new(number, row.into(), count));
             ControlFlow::Continue(())
         },
     )?;

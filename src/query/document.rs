@@ -7,6 +7,7 @@ use crate::store::{self, Cached, Db, Family, Result, keys};
 use crate::wire::document::{Bodies, render};
 use crate::wire::snapshot_v1;
 use crate::wire::time::TimeStyle;
+use bytes::Bytes;
 
 pub fn read(db: &dyn Db, operation_id: &str, times: &TimeStyle) -> Result<Option<Vec<u8>>> {
     store::view(db, |view| {
@@ -23,7 +24,7 @@ pub fn read(db: &dyn Db, operation_id: &str, times: &TimeStyle) -> Result<Option
 #[derive(Debug, PartialEq)]
 pub enum Current {
     Shown {
-        document: Vec<u8>,
+        document: Bytes,
         has_ended: bool,
     },
     /// It has a document, and the filter leaves it out.
@@ -35,13 +36,13 @@ pub enum Current {
 }
 
 impl Current {
-    fn of(operation_id: &str, op: &Operation, filter: &Filter, times: &TimeStyle) -> Current {
+    pub fn of(operation_id: &str, op: &Operation, filter: &Filter, times: &TimeStyle) -> Current {
         match document(operation_id, op) {
             None => Current::NoDocument,
             Some(document) if !filter.matches(&document) => Current::LeftOut,
             Some(document) => Current::Shown {
                 has_ended: document.status.has_ended(),
-                document: rendered(&document, Bodies::Shown, times),
+                document: rendered(&document, Bodies::Shown, times).into(),
             },
         }
     }
@@ -104,7 +105,7 @@ pub fn bytes_into(
     Some(())
 }
 
-fn rendered(document: &Document, bodies: Bodies, times: &TimeStyle) -> Vec<u8> {
+pub fn rendered(document: &Document, bodies: Bodies, times: &TimeStyle) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     render(document, bodies, times, &mut out);
     out

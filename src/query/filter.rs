@@ -1,9 +1,11 @@
 //! Which operations a list or a stream is about.
 
+use super::entry::Entry;
 use crate::domain::{Document, Method, RollbackResult, Status, Timestamp};
+use crate::wire::listed_v1::{self, Listed};
 
 /// All that is given must hold. Of statuses one must.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Filter {
     pub statuses: Vec<Status>,
     /// At this time or later.
@@ -47,6 +49,34 @@ impl Filter {
                 .cluster_id
                 .as_ref()
                 .is_none_or(|id| clusters(document).any(|cluster| cluster == id))
+    }
+
+    /// What the entry alone says; `None` if the operation has to be read.
+    pub fn judge(&self, entry: &Entry) -> Option<bool> {
+        let Entry { listed, row } = entry;
+        if !self.has_time(listed.occurred_time) || !self.has_status(listed.status) {
+            return Some(false);
+        }
+        self.judge_row(row)
+    }
+
+    /// The same of an entry whose time and status are known to be meant.
+    pub fn judge_row(&self, row: &[u8]) -> Option<bool> {
+        if self.is_of_entry_alone() {
+            return Some(true);
+        }
+        let listed: Listed = listed_v1::decode(row)?;
+        if self.method.is_some_and(|method| !listed.has_method(method)) {
+            return Some(false);
+        }
+        let rollbacks = self.rollback_result.map(|r| listed.has_rollbacks(r));
+        let uri = self.uri_prefix.as_ref().map(|p| listed.has_uri(p));
+        let cluster = self.cluster_id.as_ref().map(|c| listed.has_cluster(c));
+        let parts = [rollbacks, uri, cluster];
+        if parts.contains(&Some(Some(false))) {
+            return Some(false);
+        }
+        (!parts.contains(&Some(None))).then_some(true)
     }
 
     pub fn has_time(&self, occurred: Timestamp) -> bool {

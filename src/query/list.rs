@@ -60,6 +60,8 @@ const SPREAD: usize = 4096;
 /// Beyond so many bytes of documents, by each of two threads, they are taken by chunks
 /// instead.
 const SPREAD_BYTES: usize = 2 << 20;
+/// Documents with their bodies looked up at once.
+const DOCUMENTS: usize = 16;
 /// What is handed to the client at once.
 const PIECE: usize = 64 << 10;
 
@@ -314,26 +316,35 @@ pub struct Documents {
     pub next: Next,
 }
 
-/// For a stream that begins: each page is from a point of its own.
+/// For a stream that begins: each page is from a point of its own, and ends where there
+/// is `enough` in bytes.
 pub fn documents(
     db: &dyn Db,
     query: &Query,
     times: &TimeStyle,
     defects: &Defects,
     after: &[u8],
-    bounds: Bounds,
+    (bounds, enough): (Bounds, usize),
 ) -> Result<Documents> {
     store::view(db, |view| {
         let after = Some(after).filter(|after| !after.is_empty());
         let selected = select(view, query, after, bounds)?;
-        let keys = selected.keys.iter();
-        let ids: Vec<&str> = keys.filter_map(|k| keys::operation_of_by_time(k)).collect();
-        let mut documents = Vec::with_capacity(ids.len());
-        each(view, &ids, defects, |at, op| {
-            let id = ids[at];
-            documents.push((id.to_owned(), bytes(id, op, Bodies::Shown, times)?));
-            Some(())
-        })?;
+        let (mut documents, mut bytes_held) = (Vec::new(), 0);
+        for keys in selected.keys.chunks(DOCUMENTS) {
+            let ids = keys.iter();
+            let ids: Vec<&str> = ids.filter_map(|k| keys::operation_of_by_time(k)).collect();
+            each(view, &ids, defects, |at, op| {
+                let document = bytes(ids[at], op, Bodies::Shown, times)?;
+                bytes_held += document.len();
+                documents.push((ids[at].to_owned(), document));
+                Some(())
+            })?;
+            let last = keys.last();
+            if bytes_held >= enough && last != selected.keys.last() {
+                let next = last.cloned();
+                return Ok(Documents { documents, next });
+            }
+        }
         Ok(Documents {
             documents,
             next: selected.next,

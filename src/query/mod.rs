@@ -5,15 +5,19 @@ pub mod at_hand;
 pub mod changes;
 pub mod dead_letters;
 pub mod document;
+pub mod entry;
 pub mod filter;
 pub mod history;
+pub mod index;
 pub mod list;
 pub mod notifications;
 pub mod operation;
 pub mod progress;
 pub mod records;
+pub mod rounds;
 pub mod select;
 pub mod sweeps;
+pub mod told;
 pub mod watch;
 
 /// What a streaming read does with each piece of its answer: `Break` ends it,

@@ -7,8 +7,8 @@ use crate::wire::position::{Positions, Token};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// What the store holds, and the same as text. The log is the store's own: if the
@@ -45,9 +45,14 @@ pub struct Progress {
     doing: watch::Sender<Doing>,
     /// Negative until they have been counted.
     counts: [AtomicI64; Status::ALL.len()],
+    /// How much of its time the projector works, of late, in thousandths.
+    effort: AtomicU32,
     /// Told of every change behind the position that it belongs to.
     pub watchers: Arc<Watchers>,
 }
+
+/// What "of late" means for the effort of the projector, about.
+const EFFORT_OVER: Duration = Duration::from_millis(200);
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum WaitError {
@@ -66,6 +71,7 @@ impl Progress {
             applied: watch::Sender::new(applied),
             doing: watch::Sender::new(Doing::Starting),
             counts: std::array::from_fn(|_| AtomicI64::new(-1)),
+            effort: AtomicU32::new(0),
             watchers: Arc::default(),
         }
     }
@@ -100,6 +106,23 @@ impl Progress {
         }
     }
 
+    /// By the projector alone: how long it worked and then waited for more.
+    pub fn note_effort(&self, worked: Duration, waited: Duration) {
+        let time = (worked + waited).as_secs_f64();
+        if time > 0.0 {
+            let weight = (time / EFFORT_OVER.as_secs_f64()).min(1.0);
+            let now = worked.as_secs_f64() / time;
+            let effort = self.effort() * (1.0 - weight) + now * weight;
+            self.effort
+                .store((effort * 1000.0) as u32, Ordering::Relaxed);
+        }
+    }
+
+    /// Which part of its time the projector works, of late.
+    pub fn effort(&self) -> f64 {
+        f64::from(self.effort.load(Ordering::Relaxed)) / 1000.0
+    }
+
     /// How many documents have each status; `None` until they have been counted.
     pub fn counts(&self) -> Option<[u64; Status::ALL.len()]> {
         let mut counts = [0; Status::ALL.len()];
@@ -118,6 +141,14 @@ impl Progress {
         };
         // It is never closed while somebody holds it.
         let _ = applied.wait_for(is_behind).await;
+    }
+
+    /// Returns what is applied once the log was reached, or `None` at the deadline.
+    pub async fn wait_for_log(&self, deadline: Instant) -> Option<Token> {
+        let mut applied = self.applied.subscribe();
+        let reached = applied.wait_for(|applied| applied.token.is_some());
+        let reached = tokio::time::timeout_at(deadline.into(), reached).await;
+        reached.ok()?.ok()?.token.clone()
     }
 
     /// Returns once the store holds all that the token names.

@@ -6,7 +6,6 @@ use super::filter::Filter;
 use super::operation::with_operation;
 use crate::domain::{Status, document};
 use crate::store::{Direction, Error, Family, Result, View, keys};
-use crate::wire::listed_v1::{self, Listed};
 use std::ops::ControlFlow;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -232,24 +231,10 @@ impl<'s> Selection<'s> {
 
 /// What the entry alone says; `None` if the operation has to be read.
 fn judge(filter: &Filter, status: Option<Status>, row: &[u8]) -> Option<bool> {
-    if status.is_none() || filter.is_of_entry_alone() {
-        return Some(true);
+    match status {
+        None => Some(true),
+        Some(_) => filter.judge_row(row),
     }
-    let listed: Listed = listed_v1::decode(row)?;
-    if filter
-        .method
-        .is_some_and(|method| !listed.has_method(method))
-    {
-        return Some(false);
-    }
-    let rollbacks = filter.rollback_result.map(|r| listed.has_rollbacks(r));
-    let uri = filter.uri_prefix.as_ref().map(|p| listed.has_uri(p));
-    let cluster = filter.cluster_id.as_ref().map(|c| listed.has_cluster(c));
-    let parts = [rollbacks, uri, cluster];
-    if parts.contains(&Some(Some(false))) {
-        return Some(false);
-    }
-    (!parts.contains(&Some(None))).then_some(true)
 }
 
 /// One that cannot be read matches nothing; lists tell of it when they show it.

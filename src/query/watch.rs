@@ -4,25 +4,96 @@
 //! handed anything: who wakes up reads how things stand, so that one who is slow misses
 //! what lies between and costs nothing.
 
+use super::entry::Moved;
+use super::filter::Filter;
+use super::index::{Key, Noted};
 use crate::wire::change_v1;
 use hashbrown::{DefaultHashBuilder, HashMap};
 use std::collections::VecDeque;
+use std::fmt::{Debug, Formatter};
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use tokio::sync::{Notify, watch};
 
 /// A stored row of the index of changes. Its number counts the changes before it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Change {
     pub number: u64,
     pub row: Arc<[u8]>,
+    /// The number of the row behind it.
+    pub end: u64,
+    ids: Arc<OnceLock<Box<[Range<u32>]>>>,
+    /// For those who watch lists. Not of a stored row, nor where nobody watched any.
+    noted: Option<Arc<Noted>>,
+}
+
+impl Change {
+    /// A row without operations takes a number as well.
+    pub fn new(number: u64, row: Arc<[u8]>, count: usize) -> Change {
+        Change {
+            number,
+            row,
+            end: number + (count as u64).max(1),
+            ids: Arc::default(),
+            noted: None,
+        }
+    }
+
+    pub fn note(&mut self, moved: Vec<Moved>) {
+        self.noted = Some(Arc::new(Noted::new(moved)));
+    }
+
+    /// What is true of any of its operations; `None` if that of some is not known.
+    pub fn keys(&self) -> Option<impl ExactSizeIterator<Item = Key>> {
+        self.noted.as_ref()?.keys()
+    }
+
+    /// The first operation, with its ordinal, from this ordinal on that the filter may be
+    /// about.
+    pub fn next(&self, filter: &Filter, from: u64) -> Option<(u64, &str)> {
+        let mut place = from.saturating_sub(self.number) as usize;
+        if let Some(noted) = &self.noted {
+            place = noted.next(filter, place)?;
+        }
+        let ids = self.ids.get_or_init(|| match change_v1::decode(&self.row) {
+            Ok(change) => change.places(&self.row).collect(),
+            Err(_) => Box::default(),
+        });
+        let range = ids.get(place)?;
+        let id = &self.row[range.start as usize..range.end as usize];
+        Some((self.number + place as u64, std::str::from_utf8(id).ok()?))
+    }
+
+    /// All of its operations.
+    pub fn each_id(&self, visit: impl FnMut(&str)) {
+        if let Ok(change) = change_v1::decode(&self.row) {
+            change.ids().for_each(visit);
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.row.len() + self.noted.as_ref().map_or(0, |noted| noted.bytes())
+    }
+}
+
+impl PartialEq for Change {
+    fn eq(&self, other: &Change) -> bool {
+        (self.number, &self.row) == (other.number, &other.row)
+    }
+}
+
+impl Debug for Change {
+    fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
+        write!(f, "changes {}..{}", self.number, self.end)
+    }
 }
 
 /// Locks, so that those who come and go do not wait for the projector.
 const SHARDS: usize = 64;
 /// What is remembered of the last changes, for those who watch all of them.
-const RECENT_BYTES: usize = 4 << 20;
+const RECENT_BYTES: usize = 16 << 20;
 const RECENT_ROWS: usize = 4096;
 const RECENT_AT_ONCE: usize = 256;
 
@@ -33,6 +104,7 @@ pub struct Watchers {
     hasher: DefaultHashBuilder,
     /// Operations that somebody watches.
     watched: AtomicUsize,
+    lists_watched: AtomicBool,
     recent: Mutex<Recent>,
     /// The number behind the last change.
     head: watch::Sender<u64>,
@@ -50,6 +122,7 @@ impl Default for Watchers {
             shards: std::array::from_fn(|_| Mutex::default()),
             hasher: DefaultHashBuilder::default(),
             watched: AtomicUsize::new(0),
+            lists_watched: AtomicBool::new(false),
             recent: Mutex::default(),
             head: watch::Sender::new(0),
         }
@@ -59,22 +132,17 @@ impl Default for Watchers {
 impl Watchers {
     /// Wakes whoever has to know of this change.
     pub fn tell(&self, change: Change) {
-        let Ok(decoded) = change_v1::decode(&change.row) else {
-            return;
-        };
-        let mut count = 0;
-        if self.watched.load(Ordering::Relaxed) == 0 {
-            count = decoded.ids().count() as u64;
-        } else {
+        if self.watched.load(Ordering::Relaxed) > 0
+            && let Ok(decoded) = change_v1::decode(&change.row)
+        {
             for id in decoded.ids() {
-                count += 1;
                 let shard = self.shard(id);
                 if let Some(notify) = shard.get(id) {
                     notify.notify_waiters();
                 }
             }
         }
-        let head = change.number + count.max(1);
+        let head = change.end;
         self.recent().push(change);
         self.head.send_replace(head);
     }
@@ -113,6 +181,25 @@ impl Watchers {
         Some(rows.take(RECENT_AT_ONCE).cloned().collect())
     }
 
+    /// The number of the first row that is remembered.
+    pub fn oldest(&self) -> Option<u64> {
+        self.recent().rows.front().map(|row| row.number)
+    }
+
+    /// The number behind the last change that was told.
+    pub fn head(&self) -> u64 {
+        *self.head.borrow()
+    }
+
+    /// Whether somebody watches lists: only then it is noted what becomes of entries.
+    pub fn set_lists_watched(&self, is_watched: bool) {
+        self.lists_watched.store(is_watched, Ordering::Relaxed);
+    }
+
+    pub fn lists_watched(&self) -> bool {
+        self.lists_watched.load(Ordering::Relaxed)
+    }
+
     pub fn watched(&self) -> usize {
         self.watched.load(Ordering::Relaxed)
     }
@@ -133,11 +220,11 @@ impl Watchers {
 
 impl Recent {
     fn push(&mut self, change: Change) {
-        self.bytes += change.row.len();
+        self.bytes += change.bytes();
         self.rows.push_back(change);
         while self.rows.len() > RECENT_ROWS || self.bytes > RECENT_BYTES {
             match self.rows.pop_front() {
-                Some(forgotten) => self.bytes -= forgotten.row.len(),
+                Some(forgotten) => self.bytes -= forgotten.bytes(),
                 None => break,
             }
         }
@@ -180,10 +267,8 @@ mod tests {
             before: number.checked_sub(1),
             after: number,
         }];
-        Change {
-            number,
-            row: encode(&moved, ids.iter().copied()).into(),
-        }
+        let row = encode(&moved, ids.iter().copied()).into();
+        Change::new(number, row, ids.len())
     }
 
     #[test]

@@ -55,6 +55,16 @@ impl<'r> Change<'r> {
         })
     }
 
+    /// Where the ids stand in the row that it was decoded from.
+    pub fn places(&self, row: &[u8]) -> impl Iterator<Item = std::ops::Range<u32>> {
+        let mut at = (row.len() - self.ids.len()) as u32;
+        self.ids().map(move |id| {
+            let start = at + 2;
+            at = start + id.len() as u32;
+            start..at
+        })
+    }
+
     /// To where the partitions are behind it, and never back.
     pub fn advance(&self, positions: &mut Positions) {
         for moved in &self.moved {
@@ -86,6 +96,10 @@ mod tests {
         let change = decode(&row).unwrap();
         assert_eq!(change.ids().collect::<Vec<_>>(), ["a", "operation-2"]);
         assert_eq!(change.moved, moved);
+        let places = change
+            .places(&row)
+            .map(|place| &row[place.start as usize..place.end as usize]);
+        assert_eq!(places.collect::<Vec<_>>(), [&b"a"[..], b"operation-2"]);
         let mut positions = Positions::from([(0, 4), (1, 7), (3, 1)]);
         change.advance(&mut positions);
         assert_eq!(positions, Positions::from([(0, 9), (1, 7), (3, 1)]));

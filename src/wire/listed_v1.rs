@@ -85,6 +85,30 @@ impl Listed<'_> {
         (self.result != UNKNOWN).then_some(self.result == result(Some(wanted)))
     }
 
+    /// `None` if it is not known here.
+    pub fn rollbacks(&self) -> Option<Option<RollbackResult>> {
+        use RollbackResult::{Completed, Failed};
+        let results = [
+            None,
+            Some(Completed),
+            Some(Failed),
+            Some(RollbackResult::None),
+        ];
+        results.get(usize::from(self.result)).copied()
+    }
+
+    /// `None` if they are not known here.
+    pub fn clusters(&self) -> Option<Vec<&[u8]>> {
+        let (mut rest, mut clusters) = (self.clusters, Vec::new());
+        while let Some((length, after)) = rest.split_first_chunk::<2>() {
+            // Lengths of more than there is stand for clusters that did not fit.
+            let (id, after) = after.split_at_checked(u16::from_be_bytes(*length).into())?;
+            clusters.push(id);
+            rest = after;
+        }
+        Some(clusters)
+    }
+
     pub fn has_uri(&self, prefix: &str) -> Option<bool> {
         let prefix = prefix.as_bytes();
         if self.is_cut && prefix.len() > self.uri.len() && prefix.starts_with(self.uri) {
@@ -133,6 +157,8 @@ mod tests {
         assert_eq!(row.has_uri("/v1/slices/2"), Some(false));
         assert_eq!(row.has_cluster("cluster-2"), Some(true));
         assert_eq!(row.has_cluster("cluster"), Some(false));
+        assert_eq!(row.clusters(), Some(vec![&b"1"[..], b"cluster-2"]));
+        assert_eq!(row.rollbacks(), Some(Some(RollbackResult::Failed)));
     }
 
     #[test]
@@ -146,11 +172,14 @@ mod tests {
         assert_eq!(row.has_uri("/f"), Some(false));
         assert_eq!(row.has_uri(&long), None);
         assert_eq!(row.has_cluster("c1"), None);
+        assert_eq!(row.clusters(), None);
+        assert_eq!(row.rollbacks(), Some(None));
         assert_eq!(row.has_rollbacks(RollbackResult::None), Some(false));
         let apart = encode(Method::Post, "/", None);
         let apart = decode(&apart).unwrap();
         assert_eq!(apart.has_rollbacks(RollbackResult::None), None);
         assert_eq!(apart.has_cluster("c1"), None);
+        assert_eq!((apart.rollbacks(), apart.clusters()), (None, None));
         for old in [&[][..], &[2, 0, 0, 0, 0], &[1, 0, 0, 0, 7]] {
             assert!(decode(old).is_none());
         }

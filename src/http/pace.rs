@@ -1,0 +1,169 @@
+//! How much processor time event streams may take, all of them together: little while the
+//! projector has much to do, about half of the machine otherwise. Work is done in short
+//! turns, first come, first served; a little of it is always free, so that what changes
+//! now and then is told at once.
+
+use crate::query::progress::Progress;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The shares of the machine, in thousandths.
+const SHARE_BESIDE_PROJECTOR: f64 = 0.05;
+const SHARE_ALONE: f64 = 0.5;
+/// The projector counts as fully busy from this share of its time on.
+const BUSY: f64 = 0.5;
+/// What may be taken at once after a time of rest.
+const BURST: f64 = 0.020;
+/// What a turn is taken to need until it is over.
+const TURN: f64 = 0.000_020;
+/// What sending costs beside, in the kernel.
+const SECONDS_A_BYTE: f64 = 1e-9;
+/// How often who waits looks whether the share has become another.
+const LOOK: Duration = Duration::from_millis(20);
+
+pub struct Pace {
+    progress: Arc<Progress>,
+    cores: f64,
+    /// First come, first served.
+    gate: tokio::sync::Mutex<()>,
+    account: Mutex<Account>,
+}
+
+/// The right to work now. What it took is counted when it is dropped.
+pub struct Turn<'p> {
+    pace: &'p Pace,
+    began: Instant,
+    bytes: usize,
+}
+
+impl Pace {
+    pub fn new(progress: Arc<Progress>) -> Pace {
+        Pace {
+            progress,
+            cores: std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64),
+            gate: tokio::sync::Mutex::default(),
+            account: Mutex::new(Account::new(Instant::now())),
+        }
+    }
+
+    pub async fn turn(&self) -> Turn<'_> {
+        // One waits for its time, all others for it: that costs nothing.
+        let gate = self.gate.lock().await;
+        let turn = self.turn_before_others().await;
+        drop(gate);
+        turn
+    }
+
+    /// For what all others wait for.
+    pub async fn turn_before_others(&self) -> Turn<'_> {
+        loop {
+            let share = share(self.cores, self.progress.effort());
+            let wait = self.account().take(Instant::now(), share);
+            match wait {
+                None => break,
+                Some(wait) => tokio::time::sleep(wait.min(LOOK)).await,
+            }
+        }
+        Turn {
+            pace: self,
+            began: Instant::now(),
+            bytes: 0,
+        }
+    }
+
+    fn account(&self) -> MutexGuard<'_, Account> {
+        self.account
+            .lock()
+            .expect("nothing panics while it holds the account")
+    }
+}
+
+impl Turn<'_> {
+    pub fn sends(&mut self, bytes: usize) {
+        self.bytes = bytes;
+    }
+
+    pub fn is_long(&self) -> bool {
+        self.began.elapsed() > Duration::from_millis(1)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let took = self.began.elapsed().as_secs_f64() + self.bytes as f64 * SECONDS_A_BYTE;
+        self.pace.account().taken += took - TURN;
+    }
+}
+
+/// Processor seconds a second, by how much of its time the projector works.
+fn share(cores: f64, effort: f64) -> f64 {
+    let rest = (1.0 - effort / BUSY).max(0.0);
+    cores * (SHARE_BESIDE_PROJECTOR + (SHARE_ALONE - SHARE_BESIDE_PROJECTOR) * rest)
+}
+
+/// In seconds of processor time since the start.
+struct Account {
+    granted: f64,
+    taken: f64,
+    at: Instant,
+}
+
+impl Account {
+    fn new(now: Instant) -> Account {
+        Account {
+            granted: 0.0,
+            taken: 0.0,
+            at: now,
+        }
+    }
+
+    /// Takes what a turn needs, or says how long to wait before that.
+    fn take(&mut self, now: Instant, share: f64) -> Option<Duration> {
+        self.granted += now.saturating_duration_since(self.at).as_secs_f64() * share;
+        self.at = now;
+        // What was not used is there for a while only.
+        self.taken = self.taken.max(self.granted - BURST);
+        let missing = self.taken - self.granted;
+        if missing > 0.0 {
+            return Some(Duration::from_secs_f64(missing / share));
+        }
+        self.taken += TURN;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_together_take_no_more_than_their_share() {
+        for (effort, expected) in [(1.0, 0.1), (0.5, 0.1), (0.25, 0.55), (0.0, 1.0)] {
+            let share = share(2.0, effort);
+            let began = Instant::now();
+            let (mut now, mut account) = (began, Account::new(began));
+            // Two seconds of work, as fast as it may be done.
+            for _ in 0..2000 {
+                while let Some(wait) = account.take(now, share) {
+                    now += wait.max(Duration::from_nanos(1));
+                }
+                account.taken += 0.001 - TURN;
+            }
+            let took = (now - began).as_secs_f64();
+            let wanted = 2.0 / expected;
+            assert!((took - wanted).abs() < wanted * 0.02, "{effort}: {took} s");
+        }
+    }
+
+    #[test]
+    fn what_comes_now_and_then_is_done_at_once() {
+        let mut now = Instant::now();
+        let mut account = Account::new(now);
+        for _ in 0..100 {
+            now += Duration::from_millis(50);
+            assert_eq!(account.take(now, share(2.0, 1.0)), None);
+            account.taken += 0.004;
+        }
+    }
+}

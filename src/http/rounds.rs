@@ -1,0 +1,34 @@
+//! Holds the rounds of those who watch lists: a task for all of them, from the first
+//! stream to the last.
+
+use super::App;
+use super::sse::REST;
+use crate::query::rounds::Held;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// What a round takes counts as work of the streams.
+pub async fn hold_rounds(app: Arc<App>) {
+    let mut head = app.progress.watchers.watch_all();
+    loop {
+        // Marked as seen before it is looked at.
+        head.borrow_and_update();
+        let began = Instant::now();
+        loop {
+            let _turn = app.pace.turn_before_others().await;
+            match app.rounds.hold(|row| app.told.forget(row)) {
+                Held::InPart => {}
+                Held::ToTheEnd => break,
+                Held::ForNobody => return,
+            }
+        }
+        tokio::select! {
+            // It is never closed: the sender is the ledger's own.
+            _ = head.changed() => {}
+            () = app.stopped() => return,
+            // To end when there is nobody left.
+            () = tokio::time::sleep(app.config.streams.keep_alive) => {}
+        }
+        tokio::time::sleep_until(began + REST).await;
+    }
+}

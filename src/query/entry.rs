@@ -1,0 +1,61 @@
+//! What lists show an operation by, in memory: enough to judge most filters without
+//! reading the operation. The same that stands in the entry by status.
+
+use super::filter::Filter;
+use crate::domain::Operation;
+use crate::domain::effects::Listed;
+use crate::wire::listed_v1;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    pub listed: Listed,
+    pub row: Box<[u8]>,
+}
+
+/// Whether the lanes of an operation are all in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lanes {
+    AtHand,
+    Apart,
+}
+
+impl Entry {
+    /// `None` for an operation without a document.
+    pub fn of(op: &Operation, lanes: Lanes) -> Option<Entry> {
+        Some(Entry {
+            listed: op.standing().listed?,
+            row: row(op, lanes)?.into(),
+        })
+    }
+}
+
+/// The value of an operation's entry by status.
+pub fn row(op: &Operation, lanes: Lanes) -> Option<Vec<u8>> {
+    let request = &op.created.get()?.value.0;
+    let traits = (lanes == Lanes::AtHand).then(|| op.traits());
+    Some(listed_v1::encode(
+        request.method,
+        &request.uri,
+        traits.as_ref(),
+    ))
+}
+
+/// What a cut did to the entry of one operation.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Moved {
+    /// Before the cut; `None` as well if it was the same.
+    pub was: Option<Entry>,
+    pub is: Option<Entry>,
+}
+
+impl Moved {
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.was.iter().chain(&self.is)
+    }
+
+    /// False only if the filter leaves it out now and did so before.
+    pub fn concerns(&self, filter: &Filter) -> bool {
+        self.entries()
+            .any(|entry| filter.judge(entry) != Some(false))
+    }
+}

@@ -1,0 +1,231 @@
+//! What one cut did to the entries of its operations, and among them those that a filter
+//! may be about: a stream that is about few of them does not look at the others. The
+//! index is made by who looks first, for everyone.
+
+use super::entry::Moved;
+use super::filter::Filter;
+use crate::domain::{RollbackResult, Status};
+use crate::wire::listed_v1;
+use hashbrown::HashMap;
+use std::sync::OnceLock;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What a cut did to the entries of its operations, in the order of their ids.
+pub struct Noted {
+    moved: Vec<Moved>,
+    index: OnceLock<Index>,
+}
+
+impl Noted {
+    pub fn new(moved: Vec<Moved>) -> Noted {
+        Noted {
+            moved,
+            index: OnceLock::new(),
+        }
+    }
+
+    /// About, with what finds them.
+    pub fn bytes(&self) -> usize {
+        let entries = self.moved.iter().flat_map(Moved::entries);
+        let rows: usize = entries.map(|entry| entry.row.len()).sum();
+        rows + self.moved.len() * (size_of::<Moved>() + 64)
+    }
+
+    /// What is true of any of them; `None` if that of some is not known.
+    pub fn keys(&self) -> Option<impl ExactSizeIterator<Item = Key>> {
+        let index = self.index();
+        index
+            .unsure
+            .is_empty()
+            .then(|| index.places.keys().copied())
+    }
+
+    fn index(&self) -> &Index {
+        self.index.get_or_init(|| Index::of(&self.moved))
+    }
+
+    /// The first from `from` on that the filter may be about.
+    pub fn next(&self, filter: &Filter, mut from: usize) -> Option<usize> {
+        let index = self.index();
+        loop {
+            let place = index.next(filter, from)?;
+            if self.moved.get(place)?.concerns(filter) {
+                return Some(place);
+            }
+            from = place + 1;
+        }
+    }
+}
+
+#[derive(Default)]
+struct Index {
+    /// By what an entry says, the places of the operations whose entry says so.
+    places: HashMap<Key, Vec<u32>>,
+    /// Operations whose clusters or rollbacks only they themselves can tell.
+    unsure: Vec<u32>,
+}
+
+/// What an operation can be found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Key {
+    Status(Status),
+    /// By its digest: two that share one are told apart by the entry.
+    Cluster(u64),
+    Rollbacks(RollbackResult),
+}
+
+impl Key {
+    /// One of these, or that it is unsure, is true of every operation that the filter may
+    /// be about. None: the filter looks at all of them.
+    pub fn of(filter: &Filter) -> Vec<Key> {
+        if let Some(id) = &filter.cluster_id {
+            vec![Key::Cluster(xxh3_64(id.as_bytes()))]
+        } else if let Some(result) = filter.rollback_result {
+            vec![Key::Rollbacks(result)]
+        } else {
+            filter.statuses.iter().map(|s| Key::Status(*s)).collect()
+        }
+    }
+}
+
+impl Index {
+    fn of(moved: &[Moved]) -> Index {
+        let mut index = Index::default();
+        for (place, moved) in moved.iter().enumerate() {
+            index.add(place as u32, moved);
+        }
+        index
+    }
+
+    fn add(&mut self, place: u32, moved: &Moved) {
+        for entry in moved.entries() {
+            self.put(Key::Status(entry.listed.status), place);
+            let Some(listed) = listed_v1::decode(&entry.row) else {
+                push(&mut self.unsure, place);
+                continue;
+            };
+            match listed.rollbacks() {
+                Some(Some(result)) => self.put(Key::Rollbacks(result), place),
+                Some(None) => {}
+                None => push(&mut self.unsure, place),
+            }
+            match listed.clusters() {
+                Some(clusters) => {
+                    for id in clusters {
+                        self.put(Key::Cluster(xxh3_64(id)), place);
+                    }
+                }
+                None => push(&mut self.unsure, place),
+            }
+        }
+    }
+
+    fn put(&mut self, key: Key, place: u32) {
+        push(self.places.entry(key).or_default(), place);
+    }
+
+    /// The first place from `from` on where there may be one.
+    fn next(&self, filter: &Filter, from: usize) -> Option<usize> {
+        let keys = Key::of(filter);
+        if keys.is_empty() {
+            return Some(from);
+        }
+        let first = |places: &Vec<u32>| {
+            let behind = places.partition_point(|place| (*place as usize) < from);
+            places.get(behind).map(|place| *place as usize)
+        };
+        let found = keys.iter().filter_map(|key| self.places.get(key));
+        found.chain([&self.unsure]).filter_map(first).min()
+    }
+}
+
+/// Places come in their order, some of them twice.
+fn push(places: &mut Vec<u32>, place: u32) {
+    if places.last() != Some(&place) {
+        places.push(place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::Entry;
+    use super::*;
+    use crate::domain::effects::Listed;
+    use crate::domain::{Method, Timestamp, Traits};
+
+    fn entry(n: usize) -> Entry {
+        let many: Vec<String> = (0..300).map(|n| format!("c-{n}")).collect();
+        let clusters = match n % 5 {
+            0 => vec![],
+            1 => vec!["a"],
+            2 => vec!["a", "b"],
+            3 => vec!["b"],
+            _ => many.iter().map(String::as_str).collect(),
+        };
+        let rollbacks = [
+            None,
+            Some(RollbackResult::Failed),
+            Some(RollbackResult::None),
+        ][n % 3];
+        let traits = Traits {
+            clusters,
+            rollbacks,
+        };
+        let traits = (!n.is_multiple_of(7)).then_some(&traits);
+        let uri = ["/v1/x", "/v2/y"][n % 2];
+        Entry {
+            listed: Listed {
+                occurred_time: Timestamp::from_millis(n as i64 * 1000),
+                status: Status::ALL[n % Status::ALL.len()],
+            },
+            row: listed_v1::encode(Method::Put, uri, traits).into(),
+        }
+    }
+
+    #[test]
+    fn what_it_finds_is_all_that_a_filter_may_be_about_and_nothing_else() {
+        let moved: Vec<Moved> = (0..200)
+            .map(|n| Moved {
+                was: (n % 4 == 0).then(|| entry(n * 3 + 1)),
+                is: (n % 11 != 0).then(|| entry(n)),
+            })
+            .collect();
+        let noted = Noted::new(moved.clone());
+        let some = Filter::default;
+        let filters = [
+            some(),
+            Filter {
+                cluster_id: Some("a".into()),
+                ..some()
+            },
+            Filter {
+                cluster_id: Some("none".into()),
+                ..some()
+            },
+            Filter {
+                rollback_result: Some(RollbackResult::Failed),
+                method: Some(Method::Put),
+                ..some()
+            },
+            Filter {
+                statuses: vec![Status::Executing, Status::Failed],
+                uri_prefix: Some("/v1".into()),
+                ..some()
+            },
+            Filter {
+                occurred_from: Some(Timestamp::from_millis(100_000)),
+                ..some()
+            },
+        ];
+        for filter in filters {
+            let mut found = Vec::new();
+            while let Some(place) = noted.next(&filter, found.last().map_or(0, |last| last + 1)) {
+                found.push(place);
+            }
+            let concerned = moved.iter().enumerate();
+            let concerned = concerned.filter(|(_, moved)| moved.concerns(&filter));
+            let expected: Vec<usize> = concerned.map(|(place, _)| place).collect();
+            assert_eq!(found, expected, "{filter:?}");
+        }
+    }
+}

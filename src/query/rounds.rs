@@ -1,0 +1,394 @@
+//! What changed is looked at once for all who watch lists. They sit here by their filters;
+//! a round takes the rows of changes that are new, asks for each filter whether a row may
+//! concern it, and calls those that it does. All others sleep on, and have seen the row
+//! all the same: whoever wakes up goes on from the first row that concerns it.
+
+use super::filter::Filter;
+use super::index::Key;
+use super::watch::{Change, Watchers};
+use crate::wire::change_v1;
+use crate::wire::position::Positions;
+use hashbrown::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+pub struct Rounds {
+    watchers: Arc<Watchers>,
+    state: Mutex<State>,
+    asked: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    /// Changes before this were looked at for all who sit here.
+    seen: Point,
+    tables: HashMap<Arc<Filter>, Table>,
+    /// Filters by what is true of each operation that they may be about.
+    by_key: HashMap<Key, Vec<Arc<Filter>>>,
+    /// Those that look at all.
+    without_key: Vec<Arc<Filter>>,
+    /// Who came last.
+    last: u64,
+    is_running: bool,
+}
+
+/// Those with the same filter, by number.
+type Table = HashMap<u64, Arc<Place>>;
+
+/// An ordinal among the changes, and positions that hold what comes before it, or less.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Point {
+    pub next: u64,
+    pub positions: Positions,
+}
+
+const NOTHING: u64 = u64::MAX;
+
+struct Place {
+    /// The first change that may concern whoever sits here.
+    due: AtomicU64,
+    call: Notify,
+}
+
+/// Where one who watches a list sits, until it is dropped.
+pub struct Seat {
+    rounds: Arc<Rounds>,
+    filter: Arc<Filter>,
+    number: u64,
+    place: Arc<Place>,
+}
+
+/// Rows looked at in one go.
+const ROWS: usize = 16;
+
+/// How far a round came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    ToTheEnd,
+    InPart,
+    /// Nobody sits here any more: there are no rounds until somebody does.
+    ForNobody,
+}
+
+/// Whether somebody has to hold rounds from now on, until there is nobody left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Running {
+    Already,
+    ToBeStarted,
+}
+
+impl Rounds {
+    pub fn new(watchers: Arc<Watchers>) -> Rounds {
+        Rounds {
+            watchers,
+            state: Mutex::default(),
+            asked: AtomicU64::new(0),
+        }
+    }
+
+    /// `now` is where the changes end, or before it: who is first here begins there.
+    pub fn sit(self: &Arc<Rounds>, filter: Arc<Filter>, now: Point) -> (Seat, Running) {
+        let mut state = self.state();
+        let running = match state.is_running {
+            true => Running::Already,
+            false => {
+                state.seen = now;
+                state.is_running = true;
+                self.watchers.set_lists_watched(true);
+                Running::ToBeStarted
+            }
+        };
+        state.last += 1;
+        let number = state.last;
+        let place = Arc::new(Place {
+            due: AtomicU64::new(NOTHING),
+            call: Notify::new(),
+        });
+        state.add(&filter, number, place.clone());
+        let seat = Seat {
+            rounds: self.clone(),
+            filter,
+            number,
+            place,
+        };
+        (seat, running)
+    }
+
+    /// Looks at what is new, some rows at most. `forget` is called with each, before those
+    /// that it concerns are called, or with nothing where rows were missed.
+    pub fn hold(&self, forget: impl Fn(Option<&Change>)) -> Held {
+        let mut state = self.state();
+        if state.tables.is_empty() {
+            state.is_running = false;
+            self.watchers.set_lists_watched(false);
+            return Held::ForNobody;
+        }
+        let head = self.watchers.head();
+        if state.seen.next < head {
+            match self.watchers.recent_from(state.seen.next) {
+                Some(rows) => {
+                    let rows = rows.iter().filter(|row| row.end > state.seen.next);
+                    let rows: Vec<_> = rows.take(ROWS).collect();
+                    for row in rows {
+                        forget(Some(row));
+                        self.look(&mut state, row);
+                    }
+                }
+                None => {
+                    forget(None);
+                    self.miss(&mut state, head);
+                }
+            }
+        }
+        match state.seen.next < head {
+            true => Held::InPart,
+            false => Held::ToTheEnd,
+        }
+    }
+
+    fn look(&self, state: &mut State, row: &Change) {
+        match row.keys() {
+            Some(keys) if keys.len() < state.tables.len() => {
+                let by_key = keys.filter_map(|key| state.by_key.get(&key));
+                let filters = by_key.chain([&state.without_key]).flatten();
+                self.ask(row, filters.map(|filter| (filter, &state.tables[filter])));
+            }
+            Some(_) | None => self.ask(row, state.tables.iter()),
+        }
+        state.seen.next = row.end;
+        if let Ok(change) = change_v1::decode(&row.row) {
+            change.advance(&mut state.seen.positions);
+        }
+    }
+
+    fn ask<'s>(&self, row: &Change, tables: impl Iterator<Item = (&'s Arc<Filter>, &'s Table)>) {
+        let mut asked = 0;
+        for (filter, table) in tables {
+            asked += 1;
+            if row.next(filter, row.number).is_some() {
+                table.values().for_each(|place| place.call(row.number));
+            }
+        }
+        self.asked.fetch_add(asked, Ordering::Relaxed);
+    }
+
+    /// What is not remembered any more may concern everyone.
+    fn miss(&self, state: &mut State, head: u64) {
+        let places = state.tables.values().flat_map(|table| table.values());
+        places.for_each(|place| place.call(state.seen.next));
+        let oldest = self.watchers.oldest().unwrap_or(head);
+        state.seen.next = oldest.max(state.seen.next + 1);
+    }
+
+    /// How often a filter was asked about a row, since the start.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("nothing panics while it holds the rounds")
+    }
+}
+
+impl State {
+    fn add(&mut self, filter: &Arc<Filter>, number: u64, place: Arc<Place>) {
+        let table = self.tables.entry(filter.clone()).or_default();
+        if table.is_empty() {
+            let keys = Key::of(filter);
+            if keys.is_empty() {
+                self.without_key.push(filter.clone());
+            }
+            for key in keys {
+                self.by_key.entry(key).or_default().push(filter.clone());
+            }
+        }
+        table.insert(number, place);
+    }
+
+    fn remove(&mut self, filter: &Arc<Filter>, number: u64) {
+        let Some(table) = self.tables.get_mut(filter) else {
+            return;
+        };
+        table.remove(&number);
+        if !table.is_empty() {
+            return;
+        }
+        self.tables.remove(filter);
+        self.without_key.retain(|other| other != filter);
+        for key in Key::of(filter) {
+            if let Some(filters) = self.by_key.get_mut(&key) {
+                filters.retain(|other| other != filter);
+                if filters.is_empty() {
+                    self.by_key.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+impl Place {
+    fn call(&self, from: u64) {
+        if self.due.fetch_min(from, Ordering::Relaxed) == NOTHING {
+            // Kept for one who does not wait at this moment.
+            self.call.notify_one();
+        }
+    }
+}
+
+/// What one who sits there has to do.
+#[derive(Debug, PartialEq)]
+pub enum Task {
+    /// Look at the changes from this one on, up to that ordinal.
+    Look { from: u64, until: u64 },
+    /// Nothing before this point concerns it.
+    Nothing(Point),
+}
+
+impl Seat {
+    /// What is from this change on may concern it.
+    pub fn begin_at(&self, next: u64) {
+        let state = self.rounds.state();
+        if next < state.seen.next {
+            self.place.due.fetch_min(next, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes what is due by now.
+    pub fn take(&self) -> Task {
+        let state = self.rounds.state();
+        match self.place.due.swap(NOTHING, Ordering::Relaxed) {
+            NOTHING => Task::Nothing(state.seen.clone()),
+            from => Task::Look {
+                from,
+                until: state.seen.next,
+            },
+        }
+    }
+
+    /// Returns when there may be something to do.
+    pub async fn called(&self) {
+        self.place.call.notified().await;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.rounds.state().remove(&self.filter, self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Status, Timestamp, effects::Listed};
+    use crate::query::entry::{Entry, Moved};
+    use crate::wire::change_v1::{self, encode};
+
+    fn filter(cluster: &str) -> Arc<Filter> {
+        Arc::new(Filter {
+            cluster_id: Some(cluster.to_owned()),
+            ..Filter::default()
+        })
+    }
+
+    /// A cut that leaves one operation in a cluster.
+    fn row(number: u64, cluster: Option<&str>) -> Change {
+        let moved = [change_v1::Moved {
+            partition: 0,
+            before: number.checked_sub(1),
+            after: number,
+        }];
+        let row = encode(&moved, ["op"].into_iter()).into();
+        let mut row = Change::new(number, row, 1);
+        if let Some(cluster) = cluster {
+            row.note(vec![Moved {
+                was: None,
+                is: Some(entry(cluster)),
+            }]);
+        }
+        row
+    }
+
+    fn entry(cluster: &str) -> Entry {
+        let traits = crate::domain::Traits {
+            clusters: vec![cluster],
+            rollbacks: None,
+        };
+        let listed = Listed {
+            occurred_time: Timestamp::from_millis(0),
+            status: Status::Executing,
+        };
+        let method = crate::domain::Method::Put;
+        let row = crate::wire::listed_v1::encode(method, "/x", Some(&traits));
+        let row = row.into();
+        Entry { listed, row }
+    }
+
+    fn is_called(seat: &Seat) -> bool {
+        use futures_util::FutureExt;
+        seat.called().now_or_never().is_some()
+    }
+
+    #[test]
+    fn only_those_are_called_that_a_row_may_concern_and_all_have_seen_it() {
+        let watchers = Arc::new(Watchers::default());
+        let rounds = Arc::new(Rounds::new(watchers.clone()));
+        let (a, running) = rounds.sit(filter("a"), Point::default());
+        assert_eq!(running, Running::ToBeStarted);
+        assert!(watchers.lists_watched());
+        let (b, running) = rounds.sit(filter("b"), Point::default());
+        assert_eq!(running, Running::Already);
+        for (number, cluster) in ["b", "c", "a"].into_iter().enumerate() {
+            watchers.tell(row(number as u64, Some(cluster)));
+        }
+        assert_eq!(rounds.hold(|_| ()), Held::ToTheEnd);
+        assert!(is_called(&a) && is_called(&b));
+        let looks = [a.take(), b.take()];
+        let expected = [2, 0].map(|from| Task::Look { from, until: 3 });
+        assert_eq!(looks, expected);
+        let end = Point {
+            next: 3,
+            positions: Positions::from([(0, 2)]),
+        };
+        assert_eq!(b.take(), Task::Nothing(end));
+        // What it is not known of concerns everyone.
+        watchers.tell(row(3, None));
+        assert_eq!(rounds.hold(|_| ()), Held::ToTheEnd);
+        let look = Task::Look { from: 3, until: 4 };
+        assert_eq!(
+            [a.take(), b.take()],
+            [look, Task::Look { from: 3, until: 4 }]
+        );
+        drop((a, b));
+        assert_eq!(rounds.hold(|_| ()), Held::ForNobody);
+        assert!(!watchers.lists_watched());
+    }
+
+    #[test]
+    fn what_was_forgotten_before_it_was_seen_may_concern_everyone() {
+        let watchers = Arc::new(Watchers::default());
+        let rounds = Arc::new(Rounds::new(watchers.clone()));
+        let (seat, _) = rounds.sit(filter("a"), Point::default());
+        for number in 0..10_000 {
+            watchers.tell(row(number, Some("b")));
+        }
+        while rounds.hold(|_| ()) == Held::InPart {}
+        let until = 10_000;
+        assert_eq!(seat.take(), Task::Look { from: 0, until });
+    }
+
+    #[test]
+    fn one_that_begins_before_what_was_seen_looks_by_itself() {
+        let watchers = Arc::new(Watchers::default());
+        let rounds = Arc::new(Rounds::new(watchers.clone()));
+        let (_first, _) = rounds.sit(filter("a"), Point::default());
+        (0..5).for_each(|number| watchers.tell(row(number, Some("b"))));
+        rounds.hold(|_| ());
+        let (late, _) = rounds.sit(filter("a"), Point::default());
+        late.begin_at(2);
+        assert_eq!(late.take(), Task::Look { from: 2, until: 5 });
+    }
+}

@@ -1,0 +1,51 @@
+//! What HTTP works with, on a log and a store in memory: for tests that decide themselves
+//! when the projector does something.
+
+use opledger::config::Config;
+use opledger::event_log::{self, Identity};
+use opledger::http::App;
+use opledger::projector::step::Rules;
+use opledger::projector::{Projection, meta};
+use opledger::query::progress::Progress;
+use opledger::store::memory::Memory;
+use opledger::webhook;
+use opledger::wire::position::LogId;
+use opledger::wire::time::TimeStyle;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub const LOG: LogId = LogId(*b"simulate");
+
+pub fn open(store: &Memory, window: u64) -> Projection {
+    let log = Identity {
+        id: LOG,
+        name: "simulated".into(),
+    };
+    let mut projection = Projection::open(store, &log, 10_000, Rules::NONE).unwrap();
+    projection.keep_changes(window);
+    projection
+}
+
+pub fn app(store: &Arc<Memory>, log: &event_log::memory::Memory) -> Arc<App> {
+    let mut config = Config::default();
+    // What is not there yet is asked for again.
+    config.server.default_wait = Duration::ZERO;
+    let hour = Duration::from_secs(3600);
+    config.streams.keep_alive = hour;
+    config.streams.max = 100;
+    config.server.max_streams = 8;
+    config.store.document_cache = 0;
+    config.lists.points = 8;
+    config.lists.share = Duration::ZERO;
+    (config.lists.idle, config.lists.max_age) = (hour, hour);
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    App::new(
+        store.clone(),
+        Arc::new(log.clone()),
+        Arc::new(Progress::new(meta::held(&**store).unwrap())),
+        webhook::Handle::idle(store.clone(), None),
+        TimeStyle::default(),
+        recorder.handle(),
+        config,
+    )
+}
