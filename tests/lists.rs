@@ -596,6 +596,30 @@ fn cursors_are_checked() {
     assert_eq!(first.json()["operation_ids"], json!(["later"]));
 }
 
+/// The point that lists share may be older than what the client waits for.
+#[test]
+fn a_list_that_waits_sees_what_came_before_it_began_to_wait() {
+    let server = Server::with(&[("LISTS__SHARE", "60s")]);
+    let path = "/v1/operations?limit=5";
+    let before = server.get(path);
+    let token = server.publish(&[created("op", 1, "/x")]);
+    let by_token = [("ledger-position", &*token)];
+    assert_eq!(server.get_with("/v1/operations/op", &by_token).status, 200);
+    let started = Instant::now();
+    for headers in [
+        vec![
+            ("if-none-match", before.header("etag")),
+            ("prefer", "wait=50"),
+        ],
+        vec![("prefer", "wait=50")],
+    ] {
+        let news = server.get_with(path, &headers);
+        assert_eq!(news.status, 200);
+        assert_eq!(news.json()["operation_ids"], json!(["op"]));
+    }
+    assert!(started.elapsed() < Duration::from_secs(40), "it waited");
+}
+
 #[test]
 fn lists_are_conditional_and_wait() {
     let server = Server::start();

@@ -57,12 +57,12 @@ pub async fn operations(
     let mut reading = reading::begin(app, headers, asked.token.clone()).await?;
     asked.waits = reading.deadline.is_some() && !wants_a_change(headers);
     let mut head = app.progress.watchers.watch_all();
-    let mut is_first_look = true;
     loop {
         // Marked as seen before it is looked at: no change slips in between.
         head.borrow_and_update();
-        let found = look(app, &asked, is_first_look).await?;
-        is_first_look = false;
+        // The point that others use may lack what was seen just now: who waits would wait for
+        // what has come already.
+        let found = look(app, &asked, reading.deadline.is_none()).await?;
         let is_news = match wants_a_change(headers) {
             true => !matches_etag(headers, &found.etag),
             false => !found.is_empty,
