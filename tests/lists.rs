@@ -441,7 +441,7 @@ impl Drop for Stop<'_> {
 #[test]
 fn a_sweep_lists_what_was_there_at_its_start_once_whatever_is_written() {
     let (operations, sweeps) = if support::soak() {
-        (20_000, 100)
+        (4_000, 100)
     } else {
         (2_000, 8)
     };

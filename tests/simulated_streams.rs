@@ -38,7 +38,9 @@ fn every_seed_tells_every_final_state() {
         return run(seed);
     }
     let seeds = if support::soak() { 2_000 } else { 30 };
-    for seed in 0..seeds {
+    // Those that once failed come with them: in 727 a write that was reported failed had
+    // happened, and was tried again while somebody watched a list.
+    for seed in (0..seeds).chain([727]) {
         let outcome = std::panic::catch_unwind(|| run(seed));
         if let Err(panic) = outcome {
             eprintln!("seed {seed} failed; run it alone with OPLEDGER_SEED={seed}");

@@ -229,8 +229,11 @@ impl Projection {
 
     /// Works out what the records change. Nothing moves yet.
     pub fn prepare(&self, db: &dyn Db, cut: &Cut) -> store::Result<Prepared> {
+        // Behind a failed write the store may hold what the records change: how entries
+        // were before it is not known then, and the change concerns everyone.
+        let is_known = self.statuses.is_some();
         let mut tally = Tally {
-            moved: self.notes_entries.then(Vec::new),
+            moved: (self.notes_entries && is_known).then(Vec::new),
             ..Tally::default()
         };
         let mut batch = self.spare.take();
