@@ -6,6 +6,7 @@ pub mod broker;
 pub mod events;
 pub mod generate;
 pub mod in_process;
+pub mod listed;
 pub mod notified;
 pub mod raw;
 pub mod receiver;
