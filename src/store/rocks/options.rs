@@ -4,8 +4,8 @@
 use super::{Memory, error};
 use crate::store::{Family, Result, keys};
 use rocksdb::{
-    BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, Options, SliceTransform,
-    UniversalCompactOptions, WriteBufferManager,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, Options,
+    SliceTransform, UniversalCompactOptions, WriteBufferManager,
 };
 
 pub fn of_database(memory: Memory) -> Result<Options> {
@@ -46,19 +46,18 @@ pub fn of_family(family: Family, cache: &Cache) -> Options {
             // Read by point: small blocks, and filters to skip files.
             table.set_block_size(8 << 10);
             table.set_bloom_filter(10.0, false);
-            // Most operations have ended, and their rows rest in the last level.
-            options.set_bottommost_compression_type(DBCompressionType::Zstd);
+            find_by_pieces(&mut table);
+            compress_at_once(&mut options);
             merge_by_size(&mut options, 12, Stale::Many);
         }
         Family::History => {
-            // Written once, read rarely, the largest: blocks that compress well, at once,
-            // since most of what is written is merged only once more.
+            // Written once, read rarely, the largest: blocks that compress well.
             table.set_block_size(256 << 10);
-            options.set_compression_type(DBCompressionType::Zstd);
-            options.set_compression_options(ZSTD_WINDOW, 1, 0, 0);
+            compress_at_once(&mut options);
             // A read looks at those files only that have a row of the operation.
             table.set_bloom_filter(10.0, false);
             table.set_whole_key_filtering(false);
+            find_by_pieces(&mut table);
             let in_domain = |key: &[u8]| keys::operation_prefix(key).is_some();
             let prefix = |key| keys::operation_prefix(key).unwrap_or(key);
             options.set_prefix_extractor(SliceTransform::create(
@@ -71,7 +70,7 @@ pub fn of_family(family: Family, cache: &Cache) -> Options {
         Family::ByTime | Family::ByStatus => {
             table.set_block_size(16 << 10);
             // Keys that differ little from the one before: half the size.
-            options.set_bottommost_compression_type(DBCompressionType::Zstd);
+            compress_at_once(&mut options);
             merge_by_size(&mut options, 8, Stale::Many);
         }
         Family::Log => {
@@ -93,6 +92,22 @@ pub fn of_family(family: Family, cache: &Cache) -> Options {
     }
     options.set_block_based_table_factory(&table);
     options
+}
+
+/// Indexes and filters are read by pieces of 4 KiB. As a whole they are a megabyte a file,
+/// and those of ten million operations more than the cache keeps for them: each lookup that
+/// missed one read all of it.
+fn find_by_pieces(table: &mut BlockBasedOptions) {
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_pin_top_level_index_and_filter(true);
+}
+
+/// By zstd from the first: what is written is merged so rarely that much of a store lies where
+/// it was flushed to.
+fn compress_at_once(options: &mut Options) {
+    options.set_compression_type(DBCompressionType::Zstd);
+    options.set_compression_options(ZSTD_WINDOW, 1, 0, 0);
 }
 
 /// RocksDB's own default.
