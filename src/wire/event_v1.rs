@@ -165,8 +165,22 @@ pub(super) fn event_type(text: Option<Text>) -> Result<Type, Fault> {
 /// What nearly every source is, and a URI reference whatever the order: letters, digits,
 /// slashes and the marks that mean nothing in a URI.
 fn is_plain_path(source: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'.' | b'_' | b'~');
-    source.bytes().all(plain)
+    source.bytes().all(|b| b == b'/' || is_unreserved(b))
+}
+
+/// Characters that stand for themselves anywhere in a URI (RFC 3986, 2.3).
+fn is_unreserved(byte: u8) -> bool {
+    const TABLE: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 128 {
+            let b = byte as u8;
+            table[byte] = b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+            byte += 1;
+        }
+        table
+    };
+    TABLE[usize::from(byte)]
 }
 
 /// `application/json`, in any case and with parameters such as a charset.
@@ -183,8 +197,7 @@ pub fn operation_id_fault(id: &str) -> Option<Rule> {
     if id.is_empty() || id.len() > 256 {
         return Some(Rule::Range);
     }
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
-    (!id.bytes().all(allowed) || matches!(id, "log" | "." | "..")).then_some(Rule::Value)
+    (!id.bytes().all(is_unreserved) || matches!(id, "log" | "." | "..")).then_some(Rule::Value)
 }
 
 fn subject(id: Text<'_>) -> Result<Text<'_>, Fault> {

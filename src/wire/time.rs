@@ -16,27 +16,9 @@ pub enum TimeFault {
 /// second of 60 is the next second.
 pub fn parse_rfc3339(text: &str) -> Result<Timestamp, TimeFault> {
     let b = text.as_bytes();
-    let (civil, mut at) = date_and_time(b).ok_or(TimeFault::Unreadable)?;
-    let mut nanos = 0;
-    if b.get(at) == Some(&b'.') {
-        let digits = b[at + 1..]
-            .iter()
-            .take_while(|d| d.is_ascii_digit())
-            .count();
-        if digits == 0 {
-            return Err(TimeFault::Unreadable);
-        }
-        for place in 0..9 {
-            let digit = if place < digits {
-                b[at + 1 + place] - b'0'
-            } else {
-                0
-            };
-            nanos = nanos * 10 + u32::from(digit);
-        }
-        at += 1 + digits;
-    }
-    let offset = offset(&b[at..]).ok_or(TimeFault::Unreadable)?;
+    let (civil, rest) = date_and_time(b).ok_or(TimeFault::Unreadable)?;
+    let (nanos, rest) = fraction(rest).ok_or(TimeFault::Unreadable)?;
+    let offset = offset(rest).ok_or(TimeFault::Unreadable)?;
     let secs = civil.to_secs().ok_or(TimeFault::Unreadable)? - offset;
     let timestamp = Timestamp { secs, nanos };
     if (Timestamp::MIN..=Timestamp::MAX).contains(&timestamp) {
@@ -46,28 +28,48 @@ pub fn parse_rfc3339(text: &str) -> Result<Timestamp, TimeFault> {
     }
 }
 
-fn number(b: &[u8], range: std::ops::Range<usize>) -> Option<u32> {
-    b.get(range)?.iter().try_fold(0, |n, d| {
-        d.is_ascii_digit().then(|| n * 10 + u32::from(d - b'0'))
-    })
-}
-
-/// `YYYY-MM-DDThh:mm:ss`, and where it ends.
-fn date_and_time(b: &[u8]) -> Option<(Civil, usize)> {
-    let separators = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
-    if separators.iter().any(|(at, c)| b.get(*at) != Some(c)) || !matches!(b.get(10)?, b'T' | b't')
-    {
+/// `YYYY-MM-DDThh:mm:ss`, and what follows. Every byte is looked at before any is used,
+/// without a branch between them.
+fn date_and_time(b: &[u8]) -> Option<(Civil, &[u8])> {
+    const SHAPE: &[u8; 19] = b"0000-00-00t00:00:00";
+    let (b, rest) = b.split_first_chunk::<19>()?;
+    let fits = |at: usize| match SHAPE[at] {
+        b'0' => b[at].is_ascii_digit(),
+        b't' => b[at] | 0x20 == b't',
+        mark => b[at] == mark,
+    };
+    if !(0..SHAPE.len()).fold(true, |all, at| all & fits(at)) {
         return None;
     }
+    let two = |at: usize| 10 * u32::from(b[at] - b'0') + u32::from(b[at + 1] - b'0');
     let civil = Civil {
-        year: i64::from(number(b, 0..4)?),
-        month: number(b, 5..7)?,
-        day: number(b, 8..10)?,
-        hour: number(b, 11..13)?,
-        minute: number(b, 14..16)?,
-        second: number(b, 17..19)?,
+        year: i64::from(100 * two(0) + two(2)),
+        month: two(5),
+        day: two(8),
+        hour: two(11),
+        minute: two(14),
+        second: two(17),
     };
-    Some((civil, 19))
+    Some((civil, rest))
+}
+
+/// Nanoseconds, if there is a fraction of a second, and what follows.
+fn fraction(b: &[u8]) -> Option<(u32, &[u8])> {
+    let Some((b'.', b)) = b.split_first() else {
+        return Some((0, b));
+    };
+    let (mut nanos, mut unit, mut digits) = (0, 100_000_000, 0);
+    while let Some(digit @ b'0'..=b'9') = b.get(digits) {
+        nanos += unit * u32::from(digit - b'0');
+        unit /= 10;
+        digits += 1;
+    }
+    (digits > 0).then_some((nanos, &b[digits..]))
+}
+
+fn two_digits(b: &[u8], at: usize) -> Option<u32> {
+    let digit = |at: usize| char::from(*b.get(at)?).to_digit(10);
+    Some(10 * digit(at)? + digit(at + 1)?)
 }
 
 /// Seconds east of UTC, from what remains of the text.
@@ -81,7 +83,7 @@ fn offset(b: &[u8]) -> Option<i64> {
     if b.len() != 6 || b[3] != b':' {
         return None;
     }
-    let (hours, minutes) = (number(b, 1..3)?, number(b, 4..6)?);
+    let (hours, minutes) = (two_digits(b, 1)?, two_digits(b, 4)?);
     (hours < 24 && minutes < 60).then(|| sign * i64::from(hours * 3600 + minutes * 60))
 }
 

@@ -8,6 +8,7 @@ use super::{RawData, RawEvent, RawNotification, RawRequest, RawResponse};
 use crate::domain::Text;
 use std::borrow::Cow;
 use std::ops::Range;
+use wide::u8x16;
 
 pub fn envelope(json: &[u8]) -> Option<RawEvent<'_>> {
     whole(json)
@@ -25,7 +26,8 @@ pub fn envelopes<'a>(
         loop {
             scanner.space();
             let start = scanner.at;
-            let event = scanner.object()?;
+            let mut event = RawEvent::default();
+            scanner.object(&mut event)?;
             if !is_wanted(event, start..scanner.at) {
                 return None;
             }
@@ -45,7 +47,8 @@ pub fn data(json: &[u8]) -> Option<RawData<'_>> {
 
 fn whole<'a, T: Fields<'a>>(json: &'a [u8]) -> Option<T> {
     let mut scanner = Scanner::new(json)?;
-    let fields = scanner.object()?;
+    let mut fields = T::default();
+    scanner.object(&mut fields)?;
     scanner.end()?;
     Some(fields)
 }
@@ -57,82 +60,76 @@ trait Fields<'a>: Default {
 }
 
 impl<'a> Fields<'a> for RawEvent<'a> {
+    #[inline]
     fn take(&mut self, name: &str, scanner: &mut Scanner<'a>) -> Option<()> {
-        match name {
-            "specversion" => once(&mut self.specversion, scanner.string()),
-            "id" => once(&mut self.id, scanner.string()),
-            "source" => once(&mut self.source, scanner.string()),
-            "type" => once(&mut self.kind, scanner.string()),
-            "subject" => once(&mut self.subject, scanner.string()),
-            "time" => once(&mut self.time, scanner.string()),
-            "datacontenttype" => once(&mut self.datacontenttype, scanner.string()),
+        let text = match name {
+            "specversion" => &mut self.specversion,
+            "id" => &mut self.id,
+            "source" => &mut self.source,
+            "type" => &mut self.kind,
+            "subject" => &mut self.subject,
+            "time" => &mut self.time,
+            "datacontenttype" => &mut self.datacontenttype,
             "data" => {
-                if std::mem::replace(&mut self.seen_data, true) {
-                    return None;
-                }
-                self.data = scanner.object()?;
-                Some(())
+                let again = std::mem::replace(&mut self.seen_data, true);
+                return (!again).then(|| scanner.object(&mut self.data))?;
             }
-            _ => scanner.pass_over(),
-        }
+            _ => return scanner.pass_over(),
+        };
+        scanner.text_into(text)
     }
 }
 
 impl<'a> Fields<'a> for RawData<'a> {
+    #[inline]
     fn take(&mut self, name: &str, scanner: &mut Scanner<'a>) -> Option<()> {
-        match name {
-            "request" => once(&mut self.request, scanner.object()),
-            "notification" => once(&mut self.notification, scanner.object()),
-            "sub_status" => once(&mut self.sub_status, scanner.string()),
-            "cluster_id" => once(&mut self.cluster_id, scanner.string()),
-            "request_id" => once(&mut self.request_id, scanner.string()),
-            "response" => once(&mut self.response, scanner.object()),
-            "reason" => once(&mut self.reason, scanner.string()),
-            _ => scanner.pass_over(),
-        }
+        let text = match name {
+            "request" => return scanner.object_into(&mut self.request),
+            "notification" => return scanner.object_into(&mut self.notification),
+            "response" => return scanner.object_into(&mut self.response),
+            "sub_status" => &mut self.sub_status,
+            "cluster_id" => &mut self.cluster_id,
+            "request_id" => &mut self.request_id,
+            "reason" => &mut self.reason,
+            _ => return scanner.pass_over(),
+        };
+        scanner.text_into(text)
     }
 }
 
 impl<'a> Fields<'a> for RawRequest<'a> {
+    #[inline]
     fn take(&mut self, name: &str, scanner: &mut Scanner<'a>) -> Option<()> {
-        match name {
-            "uri" => once(&mut self.uri, scanner.string()),
-            "method" => once(&mut self.method, scanner.string()),
-            "body" => once(&mut self.body, scanner.string()),
-            _ => scanner.pass_over(),
-        }
+        let text = match name {
+            "uri" => &mut self.uri,
+            "method" => &mut self.method,
+            "body" => &mut self.body,
+            _ => return scanner.pass_over(),
+        };
+        scanner.text_into(text)
     }
 }
 
 impl<'a> Fields<'a> for RawResponse<'a> {
+    #[inline]
     fn take(&mut self, name: &str, scanner: &mut Scanner<'a>) -> Option<()> {
         match name {
-            "status_code" => once(&mut self.status_code, scanner.integer()),
-            "body" => once(&mut self.body, scanner.string()),
+            "status_code" => scanner.integer_into(&mut self.status_code),
+            "body" => scanner.text_into(&mut self.body),
             _ => scanner.pass_over(),
         }
     }
 }
 
 impl<'a> Fields<'a> for RawNotification<'a> {
+    #[inline]
     fn take(&mut self, name: &str, scanner: &mut Scanner<'a>) -> Option<()> {
         match name {
-            "address" => once(&mut self.address, scanner.string()),
-            "port" => once(&mut self.port, scanner.integer()),
+            "address" => scanner.text_into(&mut self.address),
+            "port" => scanner.integer_into(&mut self.port),
             _ => scanner.pass_over(),
         }
     }
-}
-
-/// Fills a field that is still empty. A second mention of a member is left to the
-/// careful way, which names it.
-#[inline]
-fn once<T>(field: &mut Option<T>, value: Option<T>) -> Option<()> {
-    if field.is_some() {
-        return None;
-    }
-    *field = value;
-    field.is_some().then_some(())
 }
 
 /// Values in values that are passed over; deeper ones are for the careful way, which
@@ -143,6 +140,7 @@ const DEPTH: usize = 16;
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
+    ends: Ends,
     /// Where texts are unescaped.
     room: Vec<u8>,
 }
@@ -150,8 +148,12 @@ struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     fn new(json: &'a [u8]) -> Option<Scanner<'a>> {
         let text = simdutf8::basic::from_utf8(json).ok()?;
-        let room = Vec::new();
-        Some(Scanner { text, at: 0, room })
+        Some(Scanner {
+            text,
+            at: 0,
+            ends: Ends::of(json, 0),
+            room: Vec::new(),
+        })
     }
 
     /// Nothing but space is left.
@@ -175,6 +177,9 @@ impl<'a> Scanner<'a> {
     /// This byte, after any space.
     #[inline]
     fn expect(&mut self, byte: u8) -> Option<()> {
+        if self.accept(byte) {
+            return Some(());
+        }
         self.space();
         self.accept(byte).then_some(())
     }
@@ -186,12 +191,19 @@ impl<'a> Scanner<'a> {
         is_there
     }
 
-    fn object<T: Fields<'a>>(&mut self) -> Option<T> {
-        let mut fields = T::default();
-        self.members(|name, scanner| fields.take(name, scanner))?;
-        Some(fields)
+    fn object<T: Fields<'a>>(&mut self, fields: &mut T) -> Option<()> {
+        self.members(|name, scanner| fields.take(name, scanner))
     }
 
+    /// A member that is mentioned a second time is left to the careful way, which names it.
+    fn object_into<T: Fields<'a>>(&mut self, field: &mut Option<T>) -> Option<()> {
+        if field.is_some() {
+            return None;
+        }
+        self.object(field.insert(T::default()))
+    }
+
+    #[inline]
     fn members(
         &mut self,
         mut take: impl FnMut(&'a str, &mut Scanner<'a>) -> Option<()>,
@@ -202,39 +214,48 @@ impl<'a> Scanner<'a> {
             return Some(());
         }
         loop {
-            let Cow::Borrowed(name) = self.string()? else {
-                return None;
-            };
+            self.expect(b'"')?;
+            let name = self.plain()?;
             self.expect(b':')?;
             take(name, self)?;
-            self.space();
             if !self.accept(b',') {
-                return self.expect(b'}');
+                self.space();
+                if !self.accept(b',') {
+                    return self.accept(b'}').then_some(());
+                }
             }
         }
     }
 
-    fn string(&mut self) -> Option<Text<'a>> {
-        self.expect(b'"')?;
-        let text = self.plain();
-        if self.accept(b'"') {
-            return Some(Cow::Borrowed(text));
-        }
-        // What is no plain character is an escape here, or not allowed.
-        self.at -= text.len();
-        Some(Cow::Owned(self.unescaped()?))
-    }
-
-    /// As many characters as stand for themselves.
+    /// As with `object_into`.
     #[inline]
-    fn plain(&mut self) -> &'a str {
-        let start = self.at;
-        self.at += plain(&self.text.as_bytes()[start..]);
-        &self.text[start..self.at]
+    fn text_into(&mut self, field: &mut Option<Text<'a>>) -> Option<()> {
+        if field.is_some() {
+            return None;
+        }
+        self.expect(b'"')?;
+        *field = Some(match self.plain() {
+            Some(text) => Cow::Borrowed(text),
+            None => Cow::Owned(self.unescaped()?),
+        });
+        Some(())
     }
 
-    /// A text with escapes, to its end. JSON inside of JSON has one every few bytes: eight
-    /// bytes are taken at once, of which those from the first on that is none of the text's
+    /// A text without escapes, to its end; otherwise it stays where it is.
+    #[inline]
+    fn plain(&mut self) -> Option<&'a str> {
+        let (bytes, start) = (self.text.as_bytes(), self.at);
+        let end = self.ends.from(bytes, start);
+        if bytes.get(end) != Some(&b'"') {
+            return None;
+        }
+        self.at = end + 1;
+        // Safety: it begins behind an ASCII character and ends before one.
+        Some(unsafe { self.text.get_unchecked(start..end) })
+    }
+
+    /// A text with escapes, to its end. JSON inside of JSON has one every few bytes: so
+    /// many are taken at once, of which those from the first on that is none of the text's
     /// are written over.
     fn unescaped(&mut self) -> Option<String> {
         let bytes = self.text.as_bytes();
@@ -246,24 +267,15 @@ impl<'a> Scanner<'a> {
         let mut len = 0;
         let mut at = self.at;
         loop {
-            let word: [u8; WORD] = match bytes.get(at..at + WORD) {
-                Some(word) => word.try_into().expect("it is as long"),
-                // NULs behind the last bytes are none of a text's.
-                None => {
-                    let mut word = [0; WORD];
-                    let rest = &bytes[at..];
-                    word[..rest.len()].copy_from_slice(rest);
-                    word
-                }
-            };
-            room[len..len + WORD].copy_from_slice(&word);
-            let Some(end) = first_end(word) else {
-                at += WORD;
-                len += WORD;
-                continue;
-            };
-            at += end;
-            len += end;
+            let end = self.ends.from(bytes, at);
+            let count = end - at;
+            match bytes[at..].first_chunk::<WORD>() {
+                // Most stretches are short: a word is copied quicker than so many bytes.
+                Some(word) if count <= WORD => room[len..len + WORD].copy_from_slice(word),
+                _ => room[len..len + count].copy_from_slice(&bytes[at..end]),
+            }
+            len += count;
+            at = end;
             match bytes.get(at)? {
                 b'"' => break,
                 b'\\' => {}
@@ -291,6 +303,15 @@ impl<'a> Scanner<'a> {
         debug_assert!(std::str::from_utf8(&whole).is_ok());
         // Safety: stretches of a text that end before an ASCII character, and characters.
         Some(unsafe { String::from_utf8_unchecked(whole) })
+    }
+
+    #[inline]
+    fn integer_into(&mut self, field: &mut Option<i64>) -> Option<()> {
+        if field.is_some() {
+            return None;
+        }
+        *field = self.integer();
+        field.is_some().then_some(())
     }
 
     fn integer(&mut self) -> Option<i64> {
@@ -334,7 +355,13 @@ impl<'a> Scanner<'a> {
         let below = depth.checked_sub(1)?;
         self.space();
         match self.byte()? {
-            b'"' => self.string().map(drop),
+            b'"' => {
+                self.at += 1;
+                if self.plain().is_none() {
+                    self.unescaped()?;
+                }
+                Some(())
+            }
             b'{' => self.members(|_, scanner| scanner.skip(below)),
             b'[' => {
                 self.at += 1;
@@ -365,7 +392,7 @@ impl<'a> Scanner<'a> {
 }
 
 /// Bytes of a text that are looked at together.
-const WORD: usize = 8;
+const WORD: usize = 16;
 
 /// What a letter behind a backslash stands for; 0 if it is none, or begins more.
 const ESCAPES: [u8; 256] = {
@@ -385,43 +412,64 @@ fn hexadecimal(digits: &[u8]) -> Option<u32> {
     })
 }
 
-/// How many bytes stand for themselves inside a JSON string: up to a quote, a
-/// backslash or a control character.
-#[inline]
-fn plain(bytes: &[u8]) -> usize {
-    let ends = |byte: u8| byte == b'"' || byte == b'\\' || byte < 0x20;
-    let mut at = 0;
-    // Most texts are short. Long ones go by 32 bytes at a time, without a branch inside:
-    // compilers make vector instructions of it.
-    while let Some(word) = bytes.get(at..at + 8) {
-        if let Some(end) = first_end(word.try_into().expect("eight of them")) {
-            return at + end;
+/// Where a text may end, in the 64 bytes that are being read: a bit for each byte that does
+/// not stand for itself inside a JSON string (a quote, a backslash, a control character).
+/// Several texts lie in one block, and most in no more than two.
+struct Ends {
+    block: usize,
+    bits: u64,
+}
+
+const BLOCK: usize = 64;
+
+impl Ends {
+    fn of(bytes: &[u8], block: usize) -> Ends {
+        let start = block * BLOCK;
+        let bits = match bytes.get(start..start + BLOCK) {
+            Some(whole) => ends(whole.try_into().expect("it is as long")),
+            None => {
+                // NULs behind the last bytes are ends.
+                let mut whole = [0; BLOCK];
+                let rest = bytes.get(start..).unwrap_or_default();
+                whole[..rest.len()].copy_from_slice(rest);
+                ends(&whole)
+            }
+        };
+        Ends { block, bits }
+    }
+
+    /// The first at or behind `at`; at most the end of all bytes.
+    #[inline]
+    fn from(&mut self, bytes: &[u8], at: usize) -> usize {
+        let block = at / BLOCK;
+        if block != self.block {
+            *self = Ends::of(bytes, block);
         }
-        at += 8;
-        if at % 64 == 0 {
-            while let Some(chunk) = bytes.get(at..at + 32)
-                && !chunk.iter().fold(false, |any, byte| any | ends(*byte))
-            {
-                at += 32;
+        let left = self.bits >> (at % BLOCK);
+        if left != 0 {
+            return at + left.trailing_zeros() as usize;
+        }
+        loop {
+            *self = Ends::of(bytes, self.block + 1);
+            if self.bits != 0 {
+                return self.block * BLOCK + self.bits.trailing_zeros() as usize;
             }
         }
     }
-    let rest = bytes[at..].iter().position(|byte| ends(*byte));
-    rest.map_or(bytes.len(), |rest| at + rest)
 }
 
-/// The first of eight bytes that does not stand for itself, all looked at as one word:
-/// a byte's highest bit is set where the byte is one of those. Bytes behind the first
-/// may be marked wrongly, by a carry.
 #[inline]
-fn first_end(word: [u8; 8]) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGH: u64 = ONES << 7;
-    let word = u64::from_le_bytes(word);
-    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word;
-    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    let ends = (is(b'"') | is(b'\\') | below(word, 0x20)) & HIGH;
-    (ends != 0).then(|| ends.trailing_zeros() as usize / 8)
+fn ends(bytes: &[u8; BLOCK]) -> u64 {
+    let (quote, backslash) = (u8x16::splat(b'"'), u8x16::splat(b'\\'));
+    let control = u8x16::splat(0x1f);
+    let mut bits = 0;
+    for (place, lane) in bytes.as_chunks::<16>().0.iter().enumerate() {
+        let lane = u8x16::from(*lane);
+        let is_end =
+            lane.simd_eq(quote) | lane.simd_eq(backslash) | lane.min(control).simd_eq(lane);
+        bits |= u64::from(is_end.to_bitmask()) << (16 * place);
+    }
+    bits
 }
 
 #[cfg(test)]
@@ -433,13 +481,19 @@ mod tests {
         #[test]
         fn a_text_ends_where_a_byte_by_byte_search_says(
             bytes in prop::collection::vec(prop_oneof![
-                20 => 0x20u8..=0xff,
+                80 => 0x20u8..=0xff,
                 1 => prop::sample::select(b"\"\\\x00\x1f\x01".to_vec()),
-            ], 0..100),
+            ], 0..300),
+            starts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
         ) {
-            let ends = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
-            let expected = bytes.iter().position(ends).unwrap_or(bytes.len());
-            prop_assert_eq!(plain(&bytes), expected);
+            let is_end = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+            let mut ends = Ends::of(&bytes, 0);
+            for start in starts {
+                let start = start.index(bytes.len() + 1);
+                let length = bytes[start..].iter().position(is_end);
+                let expected = length.map_or(bytes.len(), |length| start + length);
+                prop_assert_eq!(ends.from(&bytes, start), expected);
+            }
         }
     }
 
