@@ -17,12 +17,12 @@ use crate::dead_letter::Forwarder;
 use crate::domain::Timestamp;
 use crate::event_log::embedded::{self, Embedded};
 use crate::event_log::kafka::{self, BadOptions, Kafka, NewTopics};
-use crate::event_log::{EventLog, Limits, Logged, ReadError};
+use crate::event_log::{EventLog, Limits, ReadError};
 use crate::http::{self, front::Front};
 use crate::metrics::ProjectorMetrics;
 use crate::projector::run::{Projector, Settings, Took, Watch};
 use crate::projector::step::Rules;
-use crate::projector::{Tally, control, meta};
+use crate::projector::{Cut, Tally, control, meta};
 use crate::query::progress::Progress;
 use crate::store::rocks::{Memory, Rocks};
 use crate::store::{self, Family};
@@ -212,7 +212,7 @@ impl Watch for Watched {
         self.metrics.anomalies(counts);
     }
 
-    fn applied(&mut self, cut: &[Logged], tally: &Tally, took: Took) {
+    fn applied(&mut self, cut: &Cut, tally: &Tally, took: Took) {
         self.notifications.tell_due(&tally.due);
         self.metrics.applied(cut, tally, took);
     }

@@ -1,8 +1,8 @@
 //! What is measured, by name. Base units, no label that grows with operations.
 
-use crate::event_log::{Logged, kafka};
-use crate::projector::Tally;
+use crate::event_log::kafka;
 use crate::projector::run::{Took, Watch};
+use crate::projector::{Cut, Tally};
 use crate::store;
 use crate::webhook;
 use crate::wire::fault::Rule;
@@ -193,8 +193,9 @@ impl Watch for ProjectorMetrics {
         }
     }
 
-    fn applied(&mut self, cut: &[Logged], tally: &Tally, took: Took) {
-        if cut.is_empty() {
+    fn applied(&mut self, cut: &Cut, tally: &Tally, took: Took) {
+        let records = cut.records().len();
+        if records == 0 {
             return;
         }
         counter!("opledger_events_applied_total").increment(tally.applied);
@@ -207,12 +208,11 @@ impl Watch for ProjectorMetrics {
         counter!("opledger_terminal_revised_total").increment(tally.terminal_revised);
         counter!("opledger_clock_ahead_total").increment(tally.clock_ahead);
         counter!("opledger_snapshots_refolded_total").increment(tally.refolded);
-        histogram!("opledger_cut_records").record(cut.len() as f64);
-        let bytes: usize = cut.iter().map(|logged| logged.record.size()).sum();
-        histogram!("opledger_cut_bytes").record(bytes as f64);
+        histogram!("opledger_cut_records").record(records as f64);
+        histogram!("opledger_cut_bytes").record(cut.bytes() as f64);
         histogram!("opledger_cut_apply_seconds").record(took.apply.as_secs_f64());
         histogram!("opledger_log_read_seconds").record(took.read.as_secs_f64());
-        if let Some(oldest) = cut.iter().map(|logged| logged.record.arrived).min() {
+        if let Some(oldest) = cut.oldest() {
             let now = SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default();

@@ -39,9 +39,9 @@ fn folded(events: &[Value]) -> Memory {
             value: Some(event.to_string().into()),
         },
     });
-    let cut = Cut::decode(records.collect(), Default::default(), &Rules::NONE);
+    let mut cut = Cut::decode(records.collect(), Default::default(), &Rules::NONE);
     let mut projection = Projection::open(&db, &log, 1 << 20, Rules::NONE).unwrap();
-    projection.apply(&db, &cut).unwrap();
+    projection.apply(&db, &mut cut).unwrap();
     db
 }
 

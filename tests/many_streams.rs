@@ -5,11 +5,9 @@ mod support;
 
 use axum::body::Body;
 use axum::http::Request;
-use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use opledger::domain::Timestamp;
 use opledger::event_log::memory::Memory as Log;
 use opledger::event_log::{EventLog, Limits, Reader};
 use opledger::http::{App, router};
@@ -17,11 +15,10 @@ use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
 use opledger::store::memory::Memory;
 use opledger::wire::position::Positions;
-use opledger::wire::record_v1::{Headers, Record};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use support::in_process::{self, LOG, open};
+use support::in_process::{self, LOG, open, record};
 
 struct Ledger {
     log: Log,
@@ -54,14 +51,7 @@ impl Ledger {
     /// One cut of all these.
     fn apply(&mut self, events: &[Value]) {
         for event in events {
-            let record = Record {
-                arrived: Timestamp::from_millis(0),
-                claimed: false,
-                key: None,
-                headers: Headers::default(),
-                value: Some(Bytes::from(event.to_string())),
-            };
-            self.log.append(0, record);
+            self.log.append(0, record(event));
         }
         let limits = Limits {
             records: events.len(),
@@ -71,10 +61,10 @@ impl Ledger {
         let mut records = Vec::new();
         self.reader.read(&limits, &mut records).unwrap();
         assert_eq!(records.len(), events.len());
-        let cut = Cut::decode(records, Default::default(), &Rules::NONE);
+        let mut cut = Cut::decode(records, Default::default(), &Rules::NONE);
         let watchers = &self.app.progress.watchers;
         self.projection.note_entries(watchers.lists_watched());
-        let tally = self.projection.apply(&*self.store, &cut).unwrap();
+        let tally = self.projection.apply(&*self.store, &mut cut).unwrap();
         self.publish_position();
         self.app.progress.watchers.tell(tally.change.unwrap());
     }

@@ -5,7 +5,7 @@ mod support;
 use bytes::Bytes;
 use opledger::domain::Timestamp;
 use opledger::event_log::memory::Memory as MemoryLog;
-use opledger::event_log::{EventLog, Identity, Limits, Logged};
+use opledger::event_log::{EventLog, Identity, Limits};
 use opledger::projector::halt::OpenError;
 use opledger::projector::run::{Projector, Settings, Took, Watch};
 use opledger::projector::step::Rules;
@@ -31,7 +31,7 @@ struct Silent;
 
 impl Watch for Silent {
     fn anomalies(&mut self, _: &BTreeMap<&'static str, i64>) {}
-    fn applied(&mut self, _: &[Logged], _: &Tally, _: Took) {}
+    fn applied(&mut self, _: &Cut, _: &Tally, _: Took) {}
     fn failed(&mut self, _: &store::Error) {}
 }
 
@@ -212,8 +212,8 @@ fn a_hundred_thousand_random_records_stop_nothing() {
         if cut.is_empty() {
             break;
         }
-        let cut = Cut::decode(cut, Default::default(), &Rules::NONE);
-        projection.apply(&db, &cut).unwrap();
+        let mut cut = Cut::decode(cut, Default::default(), &Rules::NONE);
+        projection.apply(&db, &mut cut).unwrap();
     }
     assert_eq!(projection.positions()[&0], last.offset);
     assert!(
@@ -320,8 +320,8 @@ fn notifications_of_the_format_before_get_names_of_their_own() {
         patience: Duration::ZERO,
     };
     reader.read(&limits, &mut records).unwrap();
-    let cut = Cut::decode(records, Default::default(), &Rules::NONE);
-    projection.apply(&db, &cut).unwrap();
+    let mut cut = Cut::decode(records, Default::default(), &Rules::NONE);
+    projection.apply(&db, &mut cut).unwrap();
     let outbox = |db: &Memory| -> Vec<_> {
         let rows = db.dump().into_iter();
         rows.filter(|(family, _, _)| *family == Family::Outbox)

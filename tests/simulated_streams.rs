@@ -10,24 +10,21 @@ mod support;
 
 use axum::body::Body;
 use axum::http::{Request, Response};
-use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use opledger::domain::Timestamp;
 use opledger::event_log::{self, EventLog, Limits, Reader};
 use opledger::http::{App, router};
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
 use opledger::store::memory::{Fault, Memory};
 use opledger::wire::position::{Positions, Token};
-use opledger::wire::record_v1::{Headers, Record};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::generate::{self, Rng};
-use support::in_process::{LOG, app, open};
+use support::in_process::{LOG, app, open, record};
 use support::reference;
 
 const PARTITIONS: u32 = 3;
@@ -131,15 +128,8 @@ impl Simulation {
             let Some((id, event)) = workload.pop() else {
                 return;
             };
-            let record = Record {
-                arrived: Timestamp::from_millis(0),
-                claimed: false,
-                key: None,
-                headers: Headers::default(),
-                value: Some(Bytes::from(event.to_string())),
-            };
-            self.log
-                .append(self.rng.below(PARTITIONS as usize) as u32, record);
+            let partition = self.rng.below(PARTITIONS as usize) as u32;
+            self.log.append(partition, record(&event));
             self.events.entry(id).or_default().push(event);
         }
     }
@@ -156,7 +146,7 @@ impl Simulation {
         if records.is_empty() {
             return false;
         }
-        let cut = Cut::decode(records, Default::default(), &Rules::NONE);
+        let mut cut = Cut::decode(records, Default::default(), &Rules::NONE);
         loop {
             *self.fault.lock().unwrap() = Some(match self.rng.below(20) {
                 0 => Fault::Refuse,
@@ -167,7 +157,7 @@ impl Simulation {
             });
             let watchers = &self.app.progress.watchers;
             self.projection.note_entries(watchers.lists_watched());
-            match self.projection.apply(&*self.store, &cut) {
+            match self.projection.apply(&*self.store, &mut cut) {
                 Ok(tally) => {
                     let progress = &self.app.progress;
                     progress.publish(self.projection.held(), self.projection.next());

@@ -402,10 +402,10 @@ impl<L: SimulatedLog> Simulation<L> {
         if cut.is_empty() {
             return;
         }
-        let cut = Cut::decode(cut, Default::default(), &Rules::NONE);
+        let mut cut = Cut::decode(cut, Default::default(), &Rules::NONE);
         loop {
             self.faults.lock().unwrap().arm(&mut self.rng);
-            let result = self.projection.apply(&*self.store, &cut);
+            let result = self.projection.apply(&*self.store, &mut cut);
             self.faults.lock().unwrap().disarm();
             match result {
                 Ok(_) => return,
@@ -487,7 +487,7 @@ impl<L: SimulatedLog> Simulation<L> {
             projection
                 .apply(
                     &quiet,
-                    &Cut::decode(all.to_vec(), Default::default(), &Rules::NONE),
+                    &mut Cut::decode(all.to_vec(), Default::default(), &Rules::NONE),
                 )
                 .expect("no faults");
         }

@@ -60,6 +60,7 @@ pub fn all() {
     large.iter_mut().for_each(|event| texts.put_into(event));
     decode("decode an event with a body of 10 KB", &logged(large));
     history(&records);
+    cut("decode an event and put it in its place in a cut", &records);
     // Of each operation one event or two lie in a cut, or nearly all of them.
     fold("fold an event as it comes, without the store", &records);
     let blocks = (0..OPERATIONS).step_by(100);
@@ -129,6 +130,15 @@ fn history(records: &[Logged]) {
     });
 }
 
+/// Its row of the history included, and giving all of it up again.
+fn cut(name: &str, records: &[Logged]) {
+    let mut copies = vec![records.to_vec(), records.to_vec()];
+    count(name, records.len(), || {
+        let records = copies.pop().expect("one for each time");
+        black_box(Cut::decode(records, BTreeMap::new(), &Rules::NONE));
+    });
+}
+
 /// In cuts, of which the last three count: operations that are there already are in
 /// memory. Several times, since each has seeds of its own for its hashes.
 fn fold(name: &str, records: &[Logged]) {
@@ -139,18 +149,18 @@ fn fold(name: &str, records: &[Logged]) {
         cuts.map(|cut| Cut::decode(cut, BTreeMap::new(), &Rules::NONE))
     };
     let mut projections: Vec<_> = (0..TIMES).map(|_| Forgetful::open()).collect();
-    let cuts: Vec<Cut> = cuts().collect();
-    let (first, last) = cuts.split_at(3);
-    let mut apply = |cuts: &[Cut]| {
+    let mut cuts: Vec<Cut> = cuts().collect();
+    let (first, last) = cuts.split_at_mut(3);
+    let mut apply = |cuts: &mut [Cut]| {
         for (db, projection) in &mut projections {
-            for cut in cuts {
+            for cut in &mut *cuts {
                 black_box(projection.apply(db, cut)).expect("it is in memory");
             }
         }
     };
     apply(first);
     opledger_counted(&mut || apply(last));
-    let units: usize = last.iter().map(|cut| cut.records().len()).sum();
+    let units: usize = cuts[3..].iter().map(|cut| cut.records().len()).sum();
     println!("{name}\t{}", TIMES * units);
 }
 
@@ -209,8 +219,8 @@ fn projection(db: &dyn Db) -> Projection {
 /// What came of all of it.
 fn folded(records: Vec<Logged>) -> store::Memory {
     let db = store::Memory::default();
-    let cut = Cut::decode(records, BTreeMap::new(), &Rules::NONE);
-    let applied = projection(&db).apply(&db, &cut);
+    let mut cut = Cut::decode(records, BTreeMap::new(), &Rules::NONE);
+    let applied = projection(&db).apply(&db, &mut cut);
     applied.expect("it is in memory");
     db
 }

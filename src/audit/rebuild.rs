@@ -66,8 +66,8 @@ pub fn fold_all(
             records.retain(|logged| Some(&logged.at.offset) < ends.get(&logged.at.partition));
         }
         reader.confirm().wait()?;
-        let cut = Cut::decode(records, reader.next(), &rules);
-        let tally = projection.apply(db, &cut)?;
+        let mut cut = Cut::decode(records, reader.next(), &rules);
+        let tally = projection.apply(db, &mut cut)?;
         told(cut.records().len(), &tally);
     }
     Ok(())

@@ -91,7 +91,7 @@ impl<'a> Operation<'a> {
     /// the only thing that a caller must know event by event.
     pub fn absorb(&mut self, event: Event<'a>) -> bool {
         let key = event.key;
-        self.stretch(key.clone(), key.clone());
+        self.stretch(&key, &key);
         let mut revised = false;
         match event.kind {
             Kind::Created {
@@ -142,7 +142,7 @@ impl<'a> Operation<'a> {
     /// The least upper bound of both. `absorb` of an event is `join` with the
     /// state of that event alone.
     pub fn join(&mut self, other: Operation<'a>) {
-        if let Some((first, last)) = other.span {
+        if let Some((first, last)) = &other.span {
             self.stretch(first, last);
         }
         self.created.join(other.created);
@@ -157,15 +157,15 @@ impl<'a> Operation<'a> {
         }
     }
 
-    fn stretch(&mut self, first: OrderKey<'a>, last: OrderKey<'a>) {
+    fn stretch(&mut self, first: &OrderKey<'a>, last: &OrderKey<'a>) {
         match &mut self.span {
-            None => self.span = Some((first, last)),
+            None => self.span = Some((first.clone(), last.clone())),
             Some((held_first, held_last)) => {
-                if first < *held_first {
-                    *held_first = first;
+                if first < held_first {
+                    *held_first = first.clone();
                 }
-                if last > *held_last {
-                    *held_last = last;
+                if last > held_last {
+                    *held_last = last.clone();
                 }
             }
         }

@@ -5,9 +5,10 @@
 use super::cut::Cut;
 use super::step::Rules;
 use crate::event_log::{Confirmation, Limits, ReadError, Reader};
+use crate::store::Batch;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,14 +18,15 @@ const WAITING: usize = 1;
 /// What was read at once.
 pub struct Stretch {
     pub cut: Cut,
-    /// Of the log that the reader was opened on, all of it?
-    pub confirmation: Confirmation,
+    /// Of the log that the reader was opened on, all of it? Taken away once answered.
+    pub confirmation: Option<Confirmation>,
     /// How long it took to get the records, the wait for the first included.
     pub took: Duration,
 }
 
 pub struct Intake {
     stretches: Receiver<Result<Stretch, ReadError>>,
+    spent: Sender<Cut>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -32,13 +34,15 @@ pub struct Intake {
 impl Intake {
     pub fn start(reader: Box<dyn Reader>, limits: Limits, rules: Rules) -> std::io::Result<Intake> {
         let (sender, stretches) = sync_channel(WAITING);
+        let (spent, given_back) = channel();
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
         let thread = std::thread::Builder::new()
             .name("intake".into())
-            .spawn(move || read_all(reader, &limits, &rules, &told, &sender))?;
+            .spawn(move || read_all(reader, &limits, &rules, &told, (&sender, &given_back)))?;
         Ok(Intake {
             stretches,
+            spent,
             stop,
             thread: Some(thread),
         })
@@ -54,6 +58,15 @@ impl Intake {
                 Err(ReadError::Unavailable("the reader has ended".into()))
             }
         }
+    }
+}
+
+impl Intake {
+    /// Of a cut that is applied. Its memory is used again, and what is freed of it is freed
+    /// by the thread that allocated it, which is cheaper and has more time.
+    pub fn give_back(&self, cut: Cut) {
+        // A reader that has ended needs nothing.
+        let _ = self.spent.send(cut);
     }
 }
 
@@ -75,10 +88,14 @@ fn read_all(
     limits: &Limits,
     rules: &Rules,
     stop: &AtomicBool,
-    stretches: &SyncSender<Result<Stretch, ReadError>>,
+    (stretches, given_back): (&SyncSender<Result<Stretch, ReadError>>, &Receiver<Cut>),
 ) {
     let mut told = reader.next();
+    let mut spare = Batch::default();
     while !stop.load(Ordering::Relaxed) {
+        for spent in given_back.try_iter() {
+            spare = spent.spend();
+        }
         let mut records = Vec::new();
         let started = Instant::now();
         if let Err(error) = reader.read(limits, &mut records) {
@@ -92,9 +109,9 @@ fn read_all(
         }
         told.clone_from(&next);
         let stretch = Stretch {
-            confirmation: reader.confirm(),
+            confirmation: Some(reader.confirm()),
             took: started.elapsed(),
-            cut: Cut::decode(records, next, rules),
+            cut: Cut::decode_with(records, next, rules, std::mem::take(&mut spare)),
         };
         if stretches.send(Ok(stretch)).is_err() {
             return;

@@ -2,9 +2,10 @@
 //! the position behind it are written together, and writing it again changes
 //! nothing.
 //!
-//! `step` judges one record, `cut` folds many into one batch, `run` is the thread
-//! that does so live, behind `intake`, which reads and decodes ahead of it. `control`
-//! does the same for the control log, which has what only the ledger knows.
+//! `step` judges one record, `cut` gathers many by operation, `projection` folds them
+//! into the store. `run` is the thread that does so live, behind `intake`, which reads
+//! and makes cuts ahead of it. `control` does the same for the control log, which has
+//! what only the ledger knows.
 
 mod changes;
 pub mod control;
@@ -13,9 +14,11 @@ pub mod halt;
 mod intake;
 pub mod meta;
 mod operation;
+pub mod projection;
 pub mod run;
 pub mod step;
 mod watchdog;
 
-pub use cut::{Cut, Projection, Tally};
+pub use cut::Cut;
 pub use halt::Halt;
+pub use projection::{Projection, Tally};

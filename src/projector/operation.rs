@@ -5,7 +5,7 @@
 //! that the cut touches are read and written: its next event costs the same
 //! whether it has a hundred lanes or fifty thousand.
 
-use super::cut::Tally;
+use super::projection::Tally;
 use crate::domain::effects::{Due, Listed};
 use crate::domain::{Anomaly, Event, Kind, Lane, LaneId, Lanes, Operation, Standing};
 use crate::query::entry::{self, Entry, Moved};

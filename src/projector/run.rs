@@ -1,13 +1,14 @@
 //! The projector's thread: takes a cut, applies it until that works, publishes
 //! the position, and so on until it is told to stop or finds a reason to halt.
 
-use super::cut::{Cut, Projection, Tally, count_anomalies};
+use super::cut::Cut;
 use super::halt::{Halt, OpenError};
 use super::intake::{Intake, Stretch};
 use super::meta;
+use super::projection::{Projection, Tally, count_anomalies};
 use super::step::Rules;
 use super::watchdog::Watchdog;
-use crate::event_log::{Confirmation, EventLog, Limits, Logged};
+use crate::event_log::{EventLog, Limits};
 use crate::query::progress::{Doing, Progress};
 use crate::store::{self, Db};
 use std::collections::BTreeMap;
@@ -42,7 +43,7 @@ pub struct Took {
 /// What the projector tells the metrics. The wiring carries it out.
 pub trait Watch: Send {
     fn anomalies(&mut self, counts: &BTreeMap<&'static str, i64>);
-    fn applied(&mut self, cut: &[Logged], tally: &Tally, took: Took);
+    fn applied(&mut self, cut: &Cut, tally: &Tally, took: Took);
     fn failed(&mut self, error: &store::Error);
 }
 
@@ -205,19 +206,20 @@ impl Worker {
             let waiting = Instant::now();
             let stretch = intake.next(limits.patience)?;
             let waited = waiting.elapsed();
-            let Some(stretch) = stretch else {
+            let Some(mut stretch) = stretch else {
                 self.progress.note_effort(Duration::ZERO, waited);
                 continue;
             };
             *backoff = self.backoff();
             let working = Instant::now();
             projection.note_entries(self.progress.watchers.lists_watched());
-            if let Some(tally) = self.apply(projection, stretch)? {
+            if let Some(tally) = self.apply(projection, &mut stretch)? {
                 self.publish(projection, &watchdog);
                 if let Some(change) = tally.change {
                     self.progress.watchers.tell(change);
                 }
             }
+            intake.give_back(stretch.cut);
             self.progress.note_effort(working.elapsed(), waited);
         }
         Ok(())
@@ -254,13 +256,12 @@ impl Worker {
     fn apply(
         &mut self,
         projection: &mut Projection,
-        stretch: Stretch,
+        stretch: &mut Stretch,
     ) -> Result<Option<Tally>, OpenError> {
         let started = Instant::now();
-        let mut confirmation = Some(stretch.confirmation);
         let mut backoff = self.backoff();
         while !self.stopping() {
-            match self.try_apply(projection, &stretch.cut, &mut confirmation) {
+            match self.try_apply(projection, stretch) {
                 Ok(tally) => {
                     self.progress.set_doing(Doing::Running);
                     self.progress.set_counts(projection.statuses());
@@ -268,7 +269,7 @@ impl Worker {
                         read: stretch.took,
                         apply: started.elapsed(),
                     };
-                    self.watch.applied(stretch.cut.records(), &tally, took);
+                    self.watch.applied(&stretch.cut, &tally, took);
                     return Ok(Some(tally));
                 }
                 Err(OpenError::Store(error)) => self.wait_for_store(error, &mut backoff)?,
@@ -283,14 +284,14 @@ impl Worker {
     fn try_apply(
         &self,
         projection: &mut Projection,
-        cut: &Cut,
-        confirmation: &mut Option<Confirmation>,
+        stretch: &mut Stretch,
     ) -> Result<Tally, OpenError> {
+        let cut = &mut stretch.cut;
         let prepared = projection.prepare(&*self.db, cut)?;
-        if let Some(confirmation) = confirmation.take() {
+        if let Some(confirmation) = stretch.confirmation.take() {
             confirmation.wait()?;
         }
-        Ok(projection.commit(&*self.db, prepared)?)
+        Ok(projection.commit(&*self.db, cut, prepared)?)
     }
 
     /// Waits, and opens the store again: RocksDB takes no write after a failed one.

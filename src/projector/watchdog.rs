@@ -1,9 +1,9 @@
 //! Compares the log every few seconds with what was applied of it, so that one
 //! that was replaced or cut off is found even while nothing is read from it.
 
-use super::cut::Projection;
 use super::halt::{Halt, OpenError};
 use super::meta::{self, Anchors, Next};
+use super::projection::Projection;
 use crate::event_log::{EventLog, Identity};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;

@@ -148,8 +148,10 @@ pub fn by_status(status: Status, occurred: Timestamp, operation_id: &str) -> Vec
         Status::Failed => 4,
         Status::Canceled => 5,
     };
-    let mut key = vec![status];
-    key.append(&mut by_time(occurred, operation_id));
+    let mut key = Vec::with_capacity(13 + operation_id.len());
+    key.push(status);
+    time(occurred, &mut key);
+    key.extend_from_slice(operation_id.as_bytes());
     key
 }
 

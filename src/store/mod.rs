@@ -131,6 +131,13 @@ struct Row {
     value: Option<Range<usize>>,
 }
 
+/// How much was in a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Length {
+    bytes: usize,
+    rows: usize,
+}
+
 impl Batch {
     pub fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
         let key = self.keep(key);
@@ -151,6 +158,54 @@ impl Batch {
         let value = Some(start..self.arena.len());
         self.rows.push(Row { family, key, value });
         &self.arena[start..]
+    }
+
+    /// All rows of another, behind its own.
+    pub fn extend(&mut self, other: &Batch) {
+        for (family, key, value) in other.rows() {
+            match value {
+                Some(value) => self.put(family, key, value),
+                None => self.delete(family, key),
+            }
+        }
+    }
+
+    /// To come back to.
+    pub fn length(&self) -> Length {
+        Length {
+            bytes: self.arena.len(),
+            rows: self.rows.len(),
+        }
+    }
+
+    /// Forgets what was added since.
+    pub fn truncate(&mut self, length: Length) {
+        self.arena.truncate(length.bytes);
+        self.rows.truncate(length.rows);
+    }
+
+    /// Puts the rows of these families behind all others, in the order of what their keys
+    /// begin with: a row finds its place in memory quickly if it is next to the one before.
+    pub fn sort(&mut self, families: &[Family]) {
+        let rows = self
+            .rows
+            .extract_if(.., |row| families.contains(&row.family));
+        let mut rows: Vec<Option<Row>> = rows.map(Some).collect();
+        let number_of = |row: &Row| {
+            let mut first = [0; 16];
+            let key = &self.arena[row.key.clone()];
+            let len = key.len().min(first.len());
+            first[..len].copy_from_slice(&key[..len]);
+            u128::from_be_bytes(first)
+        };
+        let keys = rows.iter().flatten().zip(0u32..);
+        let keys = keys.map(|(row, place)| (row.family, number_of(row), place));
+        // What is said of one key twice keeps its order, by the place.
+        let mut keys: Vec<_> = keys.collect();
+        keys.sort_unstable();
+        let sorted = keys.into_iter();
+        self.rows
+            .extend(sorted.filter_map(|(_, _, place)| rows[place as usize].take()));
     }
 
     /// Empty again, with the memory that it has.

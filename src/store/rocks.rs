@@ -365,14 +365,15 @@ impl View for Snapshot<'_> {
 mod tests {
     use super::*;
 
+    const MEMORY: Memory = Memory {
+        block_cache: 1 << 20,
+        write_buffers: 1 << 20,
+    };
+
     #[test]
     fn a_held_point_stays_as_it_was_until_the_database_is_reopened() {
         let folder = tempfile::tempdir().unwrap();
-        let memory = Memory {
-            block_cache: 1 << 20,
-            write_buffers: 1 << 20,
-        };
-        let db = Rocks::open(folder.path(), Family::EMBEDDED_LOG, memory).unwrap();
+        let db = Rocks::open(folder.path(), Family::EMBEDDED_LOG, MEMORY).unwrap();
         let put = |value: &[u8]| {
             let mut batch = Batch::default();
             batch.put(Family::Log, b"key", value);
@@ -392,11 +393,7 @@ mod tests {
     #[test]
     fn a_database_that_could_not_be_closed_can_be_scanned_again() {
         let folder = tempfile::tempdir().unwrap();
-        let memory = Memory {
-            block_cache: 1 << 20,
-            write_buffers: 1 << 20,
-        };
-        let open = Open::at(folder.path(), Family::EMBEDDED_LOG, memory, Access::Write);
+        let open = Open::at(folder.path(), Family::EMBEDDED_LOG, MEMORY, Access::Write);
         let open = Arc::new(open.unwrap());
         let family = open.family(Family::Log);
         open.db.put_cf(family, b"key", b"value").unwrap();
@@ -416,15 +413,12 @@ mod tests {
         let scanned = view.scan(Family::Log, &[]..&[0xFF], Direction::Forward, &mut visit);
         assert_eq!(scanned, Ok(()));
     }
+
     /// Files are skipped by a filter over operations, and only where one is asked for.
     #[test]
     fn rows_are_found_in_whichever_files_they_lie() {
         let folder = tempfile::tempdir().unwrap();
-        let memory = Memory {
-            block_cache: 1 << 20,
-            write_buffers: 1 << 20,
-        };
-        let db = Rocks::open(folder.path(), Family::LEDGER, memory).unwrap();
+        let db = Rocks::open(folder.path(), Family::LEDGER, MEMORY).unwrap();
         let row = |id: &str, n: u8| [&keys::of_operation(id).start[..], &[n]].concat();
         let ids = ["a", "ab", "b", "c"];
         for n in 0..6 {

@@ -2,6 +2,7 @@
 //! a version byte, the moves as postcard, then each id behind its length (two bytes).
 //! The same row is stored, kept in memory for a while, and told to those who watch.
 
+use super::packed;
 use super::snapshot_v1::Unreadable;
 use crate::wire::position::Positions;
 
@@ -17,8 +18,7 @@ pub struct Moved {
 }
 
 pub fn encode<'i>(moved: &[Moved], ids: impl Iterator<Item = &'i str>) -> Vec<u8> {
-    let mut row =
-        postcard::to_extend(moved, vec![VERSION]).expect("memory takes whatever postcard writes");
+    let mut row = packed::append(moved, vec![VERSION]);
     for id in ids {
         let length = u16::try_from(id.len()).expect("an operation id has 256 bytes at most");
         row.extend_from_slice(&length.to_be_bytes());

@@ -13,6 +13,7 @@ pub mod fault;
 pub mod json;
 pub mod listed_v1;
 pub mod notification_v1;
+mod packed;
 pub mod position;
 pub mod record_v1;
 pub mod snapshot_v1;

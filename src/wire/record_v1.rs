@@ -4,6 +4,7 @@
 //! Version 3 is a chunk of the history: several records with their positions.
 
 use super::cloudevent::{CONTENT_TYPE, STRUCTURED};
+use super::packed;
 use super::position::Position;
 use super::snapshot_v1::Unreadable;
 use crate::domain::Timestamp;
@@ -46,7 +47,7 @@ impl Headers {
     /// The first header of that name with a value, names compared without case.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.iter()
-            .find(|(n, v)| v.is_some() && n.eq_ignore_ascii_case(name))
+            .find(|(n, v)| v.is_some() && (*n == name || n.eq_ignore_ascii_case(name)))
             .and_then(|(_, value)| value)
     }
 
@@ -126,7 +127,7 @@ impl<'a> RecordV1<'a> {
 }
 
 pub fn encode(record: &Record) -> Vec<u8> {
-    extend(&RecordV1::of(record), vec![version(record)])
+    packed::append(&RecordV1::of(record), vec![version(record)])
 }
 
 pub fn decode(row: &Bytes) -> Result<Record, Unreadable> {
@@ -145,38 +146,28 @@ pub fn append_history<'r>(
         && let Some((_, record)) = events.next()
     {
         row.push(version(record));
-        return extend(&RecordV1::of_event(record), row);
+        return packed::append(&RecordV1::of_event(record), row);
     }
     row.push(CHUNK);
-    row = extend(&count, row);
+    row = packed::append(&count, row);
     for (at, record) in events {
         let place = (record.claimed, at.partition, at.offset);
         row = match &record.value {
             // As postcard writes it, and nearly every event.
             Some(value) if record.headers.are_of_an_event() => {
                 row.push(u8::from(record.claimed));
-                varint(at.partition.into(), &mut row);
-                varint(at.offset, &mut row);
-                let millis = record.arrived.as_millis();
-                varint(((millis << 1) ^ (millis >> 63)) as u64, &mut row);
+                packed::varint(at.partition.into(), &mut row);
+                packed::varint(at.offset, &mut row);
+                packed::zigzag(record.arrived.as_millis(), &mut row);
                 // No key, no headers, and a value.
                 row.extend_from_slice(&[0, 0, 1]);
-                varint(value.len() as u64, &mut row);
-                row.extend_from_slice(value);
+                packed::bytes(value, &mut row);
                 row
             }
-            _ => extend(&(place, RecordV1::of_event(record)), row),
+            _ => packed::append(&(place, RecordV1::of_event(record)), row),
         };
     }
     row
-}
-
-fn varint(mut number: u64, row: &mut Vec<u8>) {
-    while number >= 0x80 {
-        row.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    row.push(number as u8);
 }
 
 /// `at` is the position in the row's key.
@@ -218,8 +209,8 @@ pub fn append_block<'a>(
 ) -> Vec<u8> {
     let count = records.len() as u64;
     row.push(ARRIVAL_BY_LOG);
-    records.fold(extend(&count, row), |row, record| {
-        extend(&RecordV1::of(record), row)
+    records.fold(packed::append(&count, row), |row, record| {
+        packed::append(&RecordV1::of(record), row)
     })
 }
 
@@ -247,17 +238,13 @@ pub fn block_len(row: &[u8]) -> Result<u64, Unreadable> {
 /// A dead letter: why, and the record whole.
 pub fn encode_dead_letter(reason: &str, detail: &str, record: &Record) -> Vec<u8> {
     let row = vec![version(record)];
-    extend(&(reason, detail, RecordV1::of(record)), row)
+    packed::append(&(reason, detail, RecordV1::of(record)), row)
 }
 
 pub fn decode_dead_letter(row: &Bytes) -> Result<(&str, &str, Record), Unreadable> {
     let (claimed, rest) = body(row)?;
     let ((reason, detail, stored), _) = take::<(&str, &str, RecordV1)>(rest)?;
     Ok((reason, detail, stored.own(claimed, row)))
-}
-
-fn extend<T: Serialize>(value: &T, row: Vec<u8>) -> Vec<u8> {
-    postcard::to_extend(value, row).expect("memory takes whatever postcard writes")
 }
 
 fn take<'a, T: Deserialize<'a>>(input: &'a [u8]) -> Result<(T, &'a [u8]), Unreadable> {

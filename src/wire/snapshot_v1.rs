@@ -1,9 +1,10 @@
 //! Stored state, version 1: a version byte, then postcard. Strings borrow from
 //! the row when read. Never edit: a new shape is a new version beside this one.
 
+use super::packed;
 use crate::domain::{
-    Creation, Earliest, Ending, Lane, LaneId, Latest, Method, Notification, Operation, OrderKey,
-    Outcome, Register, Request, Response, Text, Timestamp,
+    Creation, Earliest, Ending, Lane, LaneId, Lanes, Latest, Method, Notification, Operation,
+    OrderKey, Outcome, Register, Request, Response, Text, Timestamp,
 };
 use std::borrow::Cow;
 
@@ -52,31 +53,36 @@ type StateV1<'a> = (
 );
 
 /// Appends the row of an operation. With `apart`, the lanes are left out of it.
-pub fn append(op: &Operation, apart: Option<Apart>, row: Vec<u8>) -> Vec<u8> {
-    let lanes = |lanes| {
-        if apart.is_some() {
-            Vec::new()
-        } else {
-            lanes_out(lanes)
-        }
-    };
-    let state: StateV1 = (
-        register_out(op.created.get(), creation_out),
-        op.begun,
-        register_out(op.sub_status.get(), |text| text.as_deref()),
-        register_out(op.ending.get(), ending_out),
-        op.span
-            .as_ref()
-            .map(|(first, last)| (key_out(first), key_out(last))),
-        lanes(&op.clusters),
-        lanes(&op.rollbacks),
-        apart.map(|apart| (apart.waiting, apart.replaced)),
-    );
-    versioned(&state, row)
+///
+/// Written by hand what postcard writes of a `StateV1`: a quarter of all work on an event
+/// in catching up was to take the state to pieces for it.
+pub fn append(op: &Operation, apart: Option<Apart>, mut row: Vec<u8>) -> Vec<u8> {
+    let none = Lanes::new();
+    let lanes = |lanes| if apart.is_some() { &none } else { lanes };
+    row.push(VERSION);
+    put_register(op.created.get(), &mut row, put_creation);
+    row.push(op.begun.into());
+    put_register(op.sub_status.get(), &mut row, |text, row| {
+        packed::option(text.as_deref(), row, packed::text);
+    });
+    put_register(op.ending.get(), &mut row, put_ending);
+    packed::option(op.span.as_ref(), &mut row, |(first, last), row| {
+        put_key(first, row);
+        put_key(last, row);
+    });
+    put_lanes(lanes(&op.clusters), &mut row);
+    put_lanes(lanes(&op.rollbacks), &mut row);
+    packed::option(apart, &mut row, |apart, row| {
+        packed::varint(apart.waiting, row);
+        row.push(apart.replaced.into());
+    });
+    row
 }
 
 pub fn encode_lane(lane: &Lane) -> Vec<u8> {
-    versioned(&lane_out(lane), Vec::new())
+    let mut row = vec![VERSION];
+    put_lane(lane, &mut row);
+    row
 }
 
 pub fn decode(row: &[u8]) -> Result<(Operation<'_>, Option<Apart>), Unreadable> {
@@ -99,11 +105,6 @@ pub fn decode_lane(row: &[u8]) -> Result<Lane<'_>, Unreadable> {
     lane_in(body(row)?)
 }
 
-fn versioned<T: serde::Serialize>(value: &T, mut row: Vec<u8>) -> Vec<u8> {
-    row.push(VERSION);
-    postcard::to_extend(value, row).expect("memory takes whatever postcard writes")
-}
-
 fn body<'a, T: serde::Deserialize<'a>>(row: &'a [u8]) -> Result<T, Unreadable> {
     match row.split_first() {
         Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|_| Unreadable::Damaged),
@@ -112,8 +113,11 @@ fn body<'a, T: serde::Deserialize<'a>>(row: &'a [u8]) -> Result<T, Unreadable> {
     }
 }
 
-fn key_out<'a>(key: &'a OrderKey) -> KeyV1<'a> {
-    (key.time.secs, key.time.nanos, &key.source, &key.id)
+fn put_key(key: &OrderKey, row: &mut Vec<u8>) {
+    packed::zigzag(key.time.secs, row);
+    packed::varint(key.time.nanos.into(), row);
+    packed::text(&key.source, row);
+    packed::text(&key.id, row);
 }
 
 fn key_in<'a>((secs, nanos, source, id): KeyV1<'a>) -> OrderKey<'a> {
@@ -124,11 +128,16 @@ fn key_in<'a>((secs, nanos, source, id): KeyV1<'a>) -> OrderKey<'a> {
     }
 }
 
-fn register_out<'a, V, W>(
-    held: Option<&'a Register<V>>,
-    value: impl Fn(&'a V) -> W,
-) -> RegisterV1<'a, W> {
-    held.map(|held| (key_out(&held.key), value(&held.value), held.contested))
+fn put_register<V>(
+    held: Option<&Register<V>>,
+    row: &mut Vec<u8>,
+    put_value: impl FnOnce(&V, &mut Vec<u8>),
+) {
+    packed::option(held, row, |held, row| {
+        put_key(&held.key, row);
+        put_value(&held.value, row);
+        row.push(held.contested.into());
+    });
 }
 
 fn register_in<'a, V, W>(
@@ -145,14 +154,15 @@ fn register_in<'a, V, W>(
     .transpose()
 }
 
-fn request_out<'a>(request: &'a Request) -> RequestV1<'a> {
-    let method = match request.method {
+fn put_request(request: &Request, row: &mut Vec<u8>) {
+    packed::text(&request.uri, row);
+    row.push(match request.method {
         Method::Post => 0,
         Method::Put => 1,
         Method::Delete => 2,
         Method::Patch => 3,
-    };
-    (&request.uri, method, &request.body)
+    });
+    packed::text(&request.body, row);
 }
 
 fn request_in<'a>((uri, method, body): RequestV1<'a>) -> Result<Request<'a>, Unreadable> {
@@ -165,8 +175,11 @@ fn request_in<'a>((uri, method, body): RequestV1<'a>) -> Result<Request<'a>, Unr
     })
 }
 
-fn response_out<'a>(response: &'a Response) -> ResponseV1<'a> {
-    (response.status_code, response.body.as_deref())
+fn put_response(response: &Response, row: &mut Vec<u8>) {
+    packed::option(response.status_code, row, |code, row| {
+        packed::varint(code.into(), row);
+    });
+    packed::option(response.body.as_deref(), row, packed::text);
 }
 
 fn response_in<'a>((status_code, body): ResponseV1<'a>) -> Result<Response<'a>, Unreadable> {
@@ -176,9 +189,12 @@ fn response_in<'a>((status_code, body): ResponseV1<'a>) -> Result<Response<'a>, 
     })
 }
 
-fn creation_out<'a>((request, notification): &'a Creation) -> CreationV1<'a> {
-    let notification = notification.as_ref().map(|to| (&*to.address, to.port));
-    (request_out(request), notification)
+fn put_creation((request, notification): &Creation, row: &mut Vec<u8>) {
+    put_request(request, row);
+    packed::option(notification.as_ref(), row, |to, row| {
+        packed::text(&to.address, row);
+        packed::varint(to.port.into(), row);
+    });
 }
 
 fn creation_in<'a>((request, to): CreationV1<'a>) -> Result<Creation<'a>, Unreadable> {
@@ -189,13 +205,17 @@ fn creation_in<'a>((request, to): CreationV1<'a>) -> Result<Creation<'a>, Unread
     Ok((request_in(request)?, notification))
 }
 
-fn ending_out<'a>(ending: &'a Ending) -> EndingV1<'a> {
-    let outcome = |outcome: &'a Outcome| Some((outcome.status_code, &*outcome.body));
-    match ending {
-        Ending::Completed(o) => (0, outcome(o)),
-        Ending::Failed(o) => (1, outcome(o)),
+fn put_ending(ending: &Ending, row: &mut Vec<u8>) {
+    let (status, outcome) = match ending {
+        Ending::Completed(outcome) => (0, Some(outcome)),
+        Ending::Failed(outcome) => (1, Some(outcome)),
         Ending::Canceled => (2, None),
-    }
+    };
+    row.push(status);
+    packed::option(outcome, row, |outcome, row| {
+        packed::varint(outcome.status_code.into(), row);
+        packed::text(&outcome.body, row);
+    });
 }
 
 fn ending_in<'a>((status, outcome): EndingV1<'a>) -> Result<Ending<'a>, Unreadable> {
@@ -211,11 +231,9 @@ fn ending_in<'a>((status, outcome): EndingV1<'a>) -> Result<Ending<'a>, Unreadab
     }
 }
 
-fn lane_out<'a>(lane: &'a Lane) -> LaneV1<'a> {
-    (
-        register_out(lane.request.get(), request_out),
-        register_out(lane.response.get(), response_out),
-    )
+fn put_lane(lane: &Lane, row: &mut Vec<u8>) {
+    put_register(lane.request.get(), row, put_request);
+    put_register(lane.response.get(), row, put_response);
 }
 
 fn lane_in<'a>((request, response): LaneV1<'a>) -> Result<Lane<'a>, Unreadable> {
@@ -225,14 +243,16 @@ fn lane_in<'a>((request, response): LaneV1<'a>) -> Result<Lane<'a>, Unreadable> 
     })
 }
 
-fn lanes_out<'a>(lanes: &'a crate::domain::Lanes) -> LanesV1<'a> {
-    lanes
-        .iter()
-        .map(|(id, lane)| ((&*id.cluster_id, &*id.request_id), lane_out(lane)))
-        .collect()
+fn put_lanes(lanes: &Lanes, row: &mut Vec<u8>) {
+    packed::varint(lanes.len() as u64, row);
+    for (id, lane) in lanes {
+        packed::text(&id.cluster_id, row);
+        packed::text(&id.request_id, row);
+        put_lane(lane, row);
+    }
 }
 
-fn lanes_in<'a>(lanes: LanesV1<'a>) -> Result<crate::domain::Lanes<'a>, Unreadable> {
+fn lanes_in<'a>(lanes: LanesV1<'a>) -> Result<Lanes<'a>, Unreadable> {
     lanes
         .into_iter()
         .map(|((cluster_id, request_id), lane)| {
@@ -243,4 +263,111 @@ fn lanes_in<'a>(lanes: LanesV1<'a>) -> Result<crate::domain::Lanes<'a>, Unreadab
             Ok((id, lane_in(lane)?))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key() -> impl Strategy<Value = OrderKey<'static>> {
+        (any::<i64>(), any::<u32>(), ".{0,3}", ".{0,200}").prop_map(|(secs, nanos, source, id)| {
+            OrderKey {
+                time: Timestamp { secs, nanos },
+                source: source.into(),
+                id: id.into(),
+            }
+        })
+    }
+
+    fn held<V: std::fmt::Debug>(
+        value: impl Strategy<Value = V>,
+    ) -> impl Strategy<Value = Option<Register<'static, V>>> {
+        let parts = (key(), value, any::<bool>());
+        prop::option::of(parts.prop_map(|(key, value, contested)| Register {
+            key,
+            value,
+            contested,
+        }))
+    }
+
+    fn request() -> impl Strategy<Value = Request<'static>> {
+        let method = prop::sample::select(&Method::ALL);
+        (".{0,9}", method, ".{0,200}").prop_map(|(uri, method, body)| Request {
+            uri: uri.into(),
+            method,
+            body: body.into(),
+        })
+    }
+
+    fn lanes() -> impl Strategy<Value = Lanes<'static>> {
+        let response = (any::<Option<u16>>(), prop::option::of(".{0,9}"));
+        let response = response.prop_map(|(status_code, body)| Response {
+            status_code,
+            body: body.map(Into::into),
+        });
+        let lane = (held(request()), held(response)).prop_map(|(request, response)| Lane {
+            request: Earliest::restore(request),
+            response: Latest::restore(response),
+        });
+        let id = (".{0,3}", ".{0,3}").prop_map(|(cluster_id, request_id)| LaneId {
+            cluster_id: cluster_id.into(),
+            request_id: request_id.into(),
+        });
+        prop::collection::btree_map(id, lane, 0..4)
+    }
+
+    fn operation() -> impl Strategy<Value = Operation<'static>> {
+        let to = (".{0,9}", any::<u16>()).prop_map(|(address, port)| Notification {
+            address: address.into(),
+            port,
+        });
+        let outcome = (any::<u16>(), ".{0,9}").prop_map(|(status_code, body)| Outcome {
+            status_code,
+            body: body.into(),
+        });
+        let ending = prop_oneof![
+            outcome.clone().prop_map(Ending::Completed),
+            outcome.prop_map(Ending::Failed),
+            Just(Ending::Canceled),
+        ];
+        let sub_status = prop::option::of(".{0,9}".prop_map(Cow::from));
+        let registers = (
+            held((request(), prop::option::of(to))),
+            held(sub_status),
+            held(ending),
+        );
+        let span = prop::option::of((key(), key()));
+        (registers, any::<bool>(), span, lanes(), lanes()).prop_map(
+            |((created, sub_status, ending), begun, span, clusters, rollbacks)| Operation {
+                created: Earliest::restore(created),
+                begun,
+                sub_status: Latest::restore(sub_status),
+                ending: Earliest::restore(ending),
+                span,
+                clusters,
+                rollbacks,
+            },
+        )
+    }
+
+    proptest! {
+        /// Byte for byte what postcard makes of the types, which reading goes by.
+        #[test]
+        fn a_row_is_what_postcard_writes(
+            op in operation(),
+            apart in prop::option::of((any::<u64>(), any::<bool>())),
+        ) {
+            let apart = apart.map(|(waiting, replaced)| Apart { waiting, replaced });
+            let row = append(&op, apart, Vec::new());
+            let stored: StateV1 = body(&row).unwrap();
+            let expected = postcard::to_extend(&stored, vec![VERSION]).unwrap();
+            prop_assert_eq!(&row, &expected);
+            let (read, apart_read) = decode(&row).unwrap();
+            prop_assert_eq!(apart_read, apart);
+            if apart.is_none() {
+                prop_assert_eq!(read, op);
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! when the projector does something.
 
 use opledger::config::Config;
+use opledger::domain::Timestamp;
 use opledger::event_log::{self, Identity};
 use opledger::http::App;
 use opledger::projector::step::Rules;
@@ -10,11 +11,24 @@ use opledger::query::progress::Progress;
 use opledger::store::memory::Memory;
 use opledger::webhook;
 use opledger::wire::position::LogId;
+use opledger::wire::record_v1::{Headers, Record};
 use opledger::wire::time::TimeStyle;
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub const LOG: LogId = LogId(*b"simulate");
+
+/// An event as a producer that sets nothing else sends it.
+pub fn record(event: &Value) -> Record {
+    Record {
+        arrived: Timestamp::from_millis(0),
+        claimed: false,
+        key: None,
+        headers: Headers::default(),
+        value: Some(event.to_string().into()),
+    }
+}
 
 pub fn open(store: &Memory, window: u64) -> Projection {
     let log = Identity {

@@ -6,7 +6,7 @@ use crate::event_log::Logged;
 use crate::wire::cloudevent;
 use crate::wire::position::Position;
 use crate::wire::record_v1::{Headers, Record};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rdkafka::bindings as rdk;
 use rdkafka::types::RDKafkaMessage;
 use std::borrow::Cow;
@@ -17,17 +17,27 @@ use std::ptr;
 /// All are messages without an error that librdkafka has handed out and that are
 /// not yet destroyed.
 pub unsafe fn take(messages: &[*mut RDKafkaMessage], into: &mut Vec<Logged>) {
-    let bytes = messages.iter().map(|message| unsafe {
+    let parts = |message: &*mut RDKafkaMessage| unsafe {
         let message = &**message;
-        message.len + message.key_len
-    });
-    let mut arena = BytesMut::with_capacity(bytes.sum());
+        let key = borrow(message.key, message.key_len);
+        [key, borrow(message.payload, message.len)]
+    };
+    let all = || messages.iter().flat_map(parts).flatten();
+    let mut arena = Vec::with_capacity(all().map(<[u8]>::len).sum());
+    all().for_each(|part| arena.extend_from_slice(part));
+    let mut rest = Bytes::from(arena);
     for message in messages {
-        into.push(unsafe { logged(*message, &mut arena) });
+        let mut own = |part: Option<&[u8]>| Some(rest.split_to(part?.len()));
+        let [key, value] = parts(message).map(&mut own);
+        into.push(unsafe { logged(*message, key, value) });
     }
 }
 
-unsafe fn logged(message: *mut RDKafkaMessage, arena: &mut BytesMut) -> Logged {
+unsafe fn borrow<'m>(bytes: *const c_void, len: usize) -> Option<&'m [u8]> {
+    (!bytes.is_null()).then(|| unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), len) })
+}
+
+unsafe fn logged(message: *mut RDKafkaMessage, key: Option<Bytes>, value: Option<Bytes>) -> Logged {
     let fields = unsafe { &*message };
     let mut kind = rdk::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
     let millis = unsafe { rdk::rd_kafka_message_timestamp(message, &mut kind) };
@@ -38,20 +48,11 @@ unsafe fn logged(message: *mut RDKafkaMessage, arena: &mut BytesMut) -> Logged {
     let record = Record {
         arrived: Timestamp::from_millis(millis.max(0)),
         claimed: kind != rdk::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME,
-        key: unsafe { copy(fields.key, fields.key_len, arena) },
+        key,
         headers: unsafe { headers(message) },
-        value: unsafe { copy(fields.payload, fields.len, arena) },
+        value,
     };
     Logged { at, record }
-}
-
-unsafe fn copy(bytes: *const c_void, len: usize, arena: &mut BytesMut) -> Option<Bytes> {
-    if bytes.is_null() {
-        return None;
-    }
-    let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), len) };
-    arena.extend_from_slice(bytes);
-    Some(arena.split().freeze())
 }
 
 unsafe fn headers(message: *const RDKafkaMessage) -> Headers {
@@ -69,7 +70,7 @@ unsafe fn headers(message: *const RDKafkaMessage) -> Headers {
         if found != rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
             return None;
         }
-        let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
+        let name = unsafe { CStr::from_ptr(name) };
         let value = (!value.is_null())
             .then(|| unsafe { std::slice::from_raw_parts(value.cast::<u8>(), len) });
         Some((known(name), value.map(shared)))
@@ -78,7 +79,7 @@ unsafe fn headers(message: *const RDKafkaMessage) -> Headers {
 }
 
 /// Names that every record has need no memory of their own.
-fn known(name: Cow<str>) -> Cow<'static, str> {
+fn known(name: &CStr) -> Cow<'static, str> {
     const KNOWN: [&str; 7] = [
         cloudevent::CONTENT_TYPE,
         "ce_specversion",
@@ -88,9 +89,10 @@ fn known(name: Cow<str>) -> Cow<'static, str> {
         "ce_subject",
         "ce_time",
     ];
-    match KNOWN.into_iter().find(|known| *known == name) {
+    let bytes = name.to_bytes();
+    match KNOWN.into_iter().find(|known| known.as_bytes() == bytes) {
         Some(known) => known.into(),
-        None => name.into_owned().into(),
+        None => name.to_string_lossy().into_owned().into(),
     }
 }
 

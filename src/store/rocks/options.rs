@@ -47,13 +47,16 @@ pub fn of_family(family: Family, cache: &Cache) -> Options {
             table.set_block_size(8 << 10);
             table.set_bloom_filter(10.0, false);
             find_by_pieces(&mut table);
-            compress_at_once(&mut options);
+            // Most operations of a cut are new, and looked for here first.
+            options.set_memtable_whole_key_filtering(true);
+            options.set_memtable_prefix_bloom_ratio(0.02);
+            compress_merged(&mut options);
             merge_by_size(&mut options, 12, Stale::Many);
         }
         Family::History => {
             // Written once, read rarely, the largest: blocks that compress well.
             table.set_block_size(256 << 10);
-            compress_at_once(&mut options);
+            compress_merged(&mut options);
             // A read looks at those files only that have a row of the operation.
             table.set_bloom_filter(10.0, false);
             table.set_whole_key_filtering(false);
@@ -70,7 +73,7 @@ pub fn of_family(family: Family, cache: &Cache) -> Options {
         Family::ByTime | Family::ByStatus => {
             table.set_block_size(16 << 10);
             // Keys that differ little from the one before: half the size.
-            compress_at_once(&mut options);
+            compress_merged(&mut options);
             merge_by_size(&mut options, 8, Stale::Many);
         }
         Family::Log => {
@@ -103,12 +106,20 @@ fn find_by_pieces(table: &mut BlockBasedOptions) {
     table.set_pin_top_level_index_and_filter(true);
 }
 
-/// By zstd from the first: what is written is merged so rarely that much of a store lies where
-/// it was flushed to.
-fn compress_at_once(options: &mut Options) {
-    options.set_compression_type(DBCompressionType::Zstd);
-    options.set_compression_options(ZSTD_WINDOW, 1, 0, 0);
+/// By zstd once it is merged. What is flushed is merged soon, and nearly all of a large
+/// store has been.
+fn compress_merged(options: &mut Options) {
+    options.set_compression_per_level(&FLUSHED_AND_MERGED);
+    options.set_bottommost_compression_type(DBCompressionType::Zstd);
+    // Only there: lz4 takes the level as well, and is slower than zstd with one.
+    options.set_bottommost_compression_options(ZSTD_WINDOW, 1, 0, 0, true);
 }
+
+const FLUSHED_AND_MERGED: [DBCompressionType; 7] = {
+    let mut levels = [DBCompressionType::Zstd; 7];
+    levels[0] = DBCompressionType::Lz4;
+    levels
+};
 
 /// RocksDB's own default.
 const ZSTD_WINDOW: i32 = -14;

@@ -1,0 +1,387 @@
+//! Folds a cut of the log into the store. Synchronous and without threads, so that the
+//! live projector, the rebuild and the simulation run the same code.
+
+use super::changes::{Changes, Pending};
+use super::cut::{Cut, Part};
+use super::halt::OpenError;
+use super::meta::{self, Anchors, Next};
+use super::operation::fold;
+use super::step::Rules;
+use crate::domain::effects::Listed;
+use crate::domain::{Anomalies, Anomaly, Status};
+use crate::event_log::{Identity, Logged};
+use crate::query::entry::Moved;
+use crate::query::progress::StatusCounts;
+use crate::query::watch::Change;
+use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
+use crate::wire::anchor::{Anchor, Mark};
+use crate::wire::fault::Fault;
+use crate::wire::position::{Positions, Token};
+use crate::wire::record_v1;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// What a cut amounted to, for the metrics.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Tally {
+    pub applied: u64,
+    /// By reason.
+    pub dead_letters: BTreeMap<&'static str, u64>,
+    /// Operations with each anomaly, more or fewer than before.
+    pub anomalies: BTreeMap<&'static str, i64>,
+    /// Documents of each status, more or fewer than before.
+    pub statuses: StatusCounts,
+    /// An ending that arrived later changed a served ending.
+    pub terminal_revised: u64,
+    /// Events whose time is further ahead of their arrival than is allowed.
+    pub clock_ahead: u64,
+    /// Damaged snapshots made good from the history.
+    pub refolded: u64,
+    /// Which operations changed, for those who watch.
+    pub change: Option<Change>,
+    /// What became of the entries of these, where that is to be noted.
+    pub moved: Option<Vec<Moved>>,
+    /// Operations with a notification that is new or another one.
+    pub due: Vec<Box<str>>,
+}
+
+impl Tally {
+    pub fn moved(&mut self, before: Anomalies, after: Anomalies) {
+        for anomaly in Anomaly::ALL {
+            let change = i64::from(after.contains(anomaly)) - i64::from(before.contains(anomaly));
+            *self.anomalies.entry(anomaly.as_str()).or_default() += change;
+        }
+    }
+
+    pub fn listed(&mut self, before: Option<Listed>, after: Option<Listed>) {
+        for (listed, change) in [(before, -1), (after, 1)] {
+            if let Some(listed) = listed {
+                self.statuses[listed.status as usize] += change;
+            }
+        }
+    }
+}
+
+/// New snapshots by operation id.
+type Snapshots = Vec<(Box<str>, Arc<[u8]>)>;
+
+/// Snapshots of operations that were touched lately, as stored, by operation id.
+type Hot = quick_cache::unsync::Cache<Box<str>, Arc<[u8]>, ByBytes>;
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl quick_cache::Weighter<Box<str>, Arc<[u8]>> for ByBytes {
+    fn weight(&self, id: &Box<str>, row: &Arc<[u8]>) -> u64 {
+        // What the cache itself needs for an entry is about 80 bytes.
+        (id.len() + row.len() + 80) as u64
+    }
+}
+
+fn hot(bytes: u64) -> Hot {
+    // Half of it for what was touched once: an operation is touched by a few cuts that
+    // follow each other and then no more, and would be pushed out before its next by
+    // those that were touched often, once.
+    let options = quick_cache::OptionsBuilder::new()
+        .estimated_items_capacity((bytes / 2048) as usize)
+        .weight_capacity(bytes)
+        .hot_allocation(0.5)
+        .build()
+        .expect("all that it needs is set");
+    Hot::with_options(options, ByBytes, Default::default(), Default::default())
+}
+
+/// The one writer of a store: where it is in the log, and what it has at hand.
+/// Memory moves only after a write has returned.
+pub struct Projection {
+    log: Identity,
+    anchors: Anchors,
+    next: Next,
+    hot: Hot,
+    rules: Rules,
+    changes: Changes,
+    notes_entries: bool,
+    /// Documents by status; `None` after a failed write, of which nobody knows whether it
+    /// happened.
+    statuses: Option<StatusCounts>,
+}
+
+impl Projection {
+    /// Takes up where the store is. `hot_bytes` bounds the snapshots kept in memory.
+    pub fn open(
+        db: &dyn Db,
+        log: &Identity,
+        hot_bytes: u64,
+        rules: Rules,
+    ) -> Result<Projection, OpenError> {
+        let anchors = meta::open(db, log)?;
+        Ok(Projection {
+            next: meta::next(db, &anchors)?,
+            anchors,
+            log: log.clone(),
+            hot: hot(hot_bytes),
+            rules,
+            changes: Changes::open(db)?,
+            notes_entries: false,
+            statuses: Some(count_statuses(db)?),
+        })
+    }
+
+    pub fn log(&self) -> &Identity {
+        &self.log
+    }
+
+    /// Documents by status.
+    pub fn statuses(&self) -> StatusCounts {
+        self.statuses.unwrap_or_default()
+    }
+
+    pub fn anchors(&self) -> &Anchors {
+        &self.anchors
+    }
+
+    /// Where the log is to be read on.
+    pub fn next(&self) -> &Next {
+        &self.next
+    }
+
+    /// Of partitions that the store has not met before.
+    pub fn begin(&mut self, new: Next) {
+        self.next.extend(new);
+    }
+
+    /// How many changes of operations streams may resume behind.
+    pub fn keep_changes(&mut self, window: u64) {
+        self.changes.set_window(window);
+    }
+
+    /// Whether the changes of the next cuts say what became of the entries of lists.
+    pub fn note_entries(&mut self, notes: bool) {
+        self.notes_entries = notes;
+    }
+
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    pub fn positions(&self) -> Positions {
+        meta::positions(&self.anchors)
+    }
+
+    pub fn held(&self) -> Token {
+        Token {
+            log: self.log.id,
+            positions: self.positions(),
+        }
+    }
+
+    /// Writes all that the records change, with the positions behind them. After
+    /// an error nothing has moved here; doing it again is harmless even if the
+    /// write did happen.
+    pub fn apply(&mut self, db: &dyn Db, cut: &mut Cut) -> store::Result<Tally> {
+        let prepared = self.prepare(db, cut)?;
+        self.commit(db, cut, prepared)
+    }
+
+    /// Works out what the records change, and puts it into the cut's batch. Nothing moves
+    /// yet.
+    pub fn prepare(&self, db: &dyn Db, cut: &mut Cut) -> store::Result<Prepared> {
+        // Behind a failed write the store may hold what the records change: how entries
+        // were before it is not known then, and the change concerns everyone.
+        let is_known = self.statuses.is_some();
+        let mut tally = Tally {
+            applied: cut.applied(),
+            clock_ahead: cut.clock_ahead(),
+            moved: (self.notes_entries && is_known).then(Vec::new),
+            ..Tally::default()
+        };
+        let (anchors, next) = self.advance(cut);
+        let mut aside = Batch::default();
+        for (logged, fault) in cut.dead_letters() {
+            self.put_aside(logged, fault, &mut aside, &mut tally);
+        }
+        let (parts, batch) = cut.parts();
+        batch.extend(&aside);
+        let snapshots = self.fold_parts(db, &parts, batch, &mut tally)?;
+        batch.sort(&[Family::ByTime, Family::ByStatus]);
+        for (&partition, anchor) in &anchors {
+            if self.anchors.get(&partition) != Some(anchor) {
+                meta::put_anchor(batch, partition, *anchor);
+            }
+        }
+        for (&partition, &offset) in &next {
+            // Right behind its last record it follows from that.
+            let behind = anchors.get(&partition).map(|anchor| anchor.offset + 1);
+            if self.next.get(&partition) != Some(&offset) && behind != Some(offset) {
+                meta::put_next(batch, partition, offset);
+            }
+        }
+        let mut statuses = match self.statuses {
+            Some(statuses) => statuses,
+            None => count_statuses(db)?,
+        };
+        if tally.statuses != StatusCounts::default() {
+            let changes = statuses.iter_mut().zip(&tally.statuses);
+            changes.for_each(|(count, change)| *count += change);
+            meta::put_statuses(batch, &statuses);
+        }
+        let ids = snapshots.iter().map(|(id, _)| &**id);
+        let changed = (&self.anchors, &anchors);
+        let change = self.changes.put(db, changed, ids, batch)?;
+        Ok(Prepared {
+            next,
+            anchors,
+            snapshots,
+            statuses,
+            change,
+            tally,
+        })
+    }
+
+    /// Writes the cut's batch, as it was prepared.
+    pub fn commit(&mut self, db: &dyn Db, cut: &Cut, prepared: Prepared) -> store::Result<Tally> {
+        if let Err(error) = db.write(&cut.batch, Durability::Buffered) {
+            // It may have happened. A snapshot from before it and lanes from after it
+            // would not add up, so nothing from before is kept at hand.
+            self.hot.clear();
+            self.statuses = None;
+            return Err(error);
+        }
+        self.anchors = prepared.anchors;
+        self.statuses = Some(prepared.statuses);
+        self.next = prepared.next;
+        let mut tally = prepared.tally;
+        tally.change = self.changes.written(prepared.change);
+        if let (Some(change), Some(moved)) = (&mut tally.change, tally.moved.take()) {
+            change.note(moved);
+        }
+        for (id, row) in prepared.snapshots {
+            self.hot.insert(id, row);
+        }
+        Ok(tally)
+    }
+
+    /// The last record of each partition behind the cut, and where to go on.
+    fn advance(&self, cut: &Cut) -> (Anchors, Next) {
+        let (mut anchors, mut next) = (self.anchors.clone(), self.next.clone());
+        for (partition, first, last) in cut.spans() {
+            let anchor = Anchor {
+                offset: last.at.offset,
+                mark: Some(Mark::of(&last.record)),
+            };
+            let before = anchors.insert(partition, anchor);
+            assert!(
+                before.is_none_or(|before| before.offset < first),
+                "a reader goes on behind what it delivered: {partition}:{first} after {before:?}"
+            );
+            next.insert(partition, anchor.offset + 1);
+        }
+        for (&partition, &offset) in cut.next() {
+            let held = next.entry(partition).or_insert(offset);
+            *held = offset.max(*held);
+        }
+        (anchors, next)
+    }
+
+    fn put_aside(&self, logged: &Logged, fault: &Fault, batch: &mut Batch, tally: &mut Tally) {
+        let reason = fault.rule.reason();
+        *tally.dead_letters.entry(reason).or_default() += 1;
+        let row = record_v1::encode_dead_letter(reason, &fault.to_string(), &logged.record);
+        let key = keys::position(logged.at);
+        batch.put(Family::DeadLetter, &key, &row);
+        if self.rules.forward_dead_letters {
+            batch.put(Family::DeadLetterDue, &key, &[]);
+        }
+    }
+
+    fn fold_parts(
+        &self,
+        db: &dyn Db,
+        parts: &[Part],
+        batch: &mut Batch,
+        tally: &mut Tally,
+    ) -> store::Result<Snapshots> {
+        let mut cold: Vec<&[u8]> = Vec::new();
+        let hot: Vec<Option<Arc<[u8]>>> = parts
+            .iter()
+            .map(|part| {
+                let hot = self.hot.get(part.id).cloned();
+                if hot.is_none() {
+                    cold.push(part.key);
+                }
+                hot
+            })
+            .collect();
+        let mut fetched = db.multi_get(Family::State, &cold)?.into_iter();
+        parts
+            .iter()
+            .zip(hot)
+            .map(|(part, hot)| {
+                let cold;
+                let row = match &hot {
+                    Some(row) => Some(&**row),
+                    None => {
+                        cold = fetched.next().expect("one row for each cold key");
+                        cold.as_deref()
+                    }
+                };
+                let row = fold(db, part.id, part.key, row, part.events(), batch, tally)?;
+                Ok((part.id.into(), row))
+            })
+            .collect()
+    }
+}
+
+/// What a cut changes, beside its batch.
+pub struct Prepared {
+    next: Next,
+    anchors: Anchors,
+    snapshots: Snapshots,
+    statuses: StatusCounts,
+    change: Pending,
+    tally: Tally,
+}
+
+/// How many operations have each anomaly, counted from the store.
+pub fn count_anomalies(db: &dyn Db) -> store::Result<BTreeMap<&'static str, i64>> {
+    let mut tally = Tally::default();
+    store::view(db, |view| {
+        view.scan(
+            Family::Anomaly,
+            keys::ALL,
+            Direction::Forward,
+            &mut |_, row| {
+                let held = Anomalies(row.first().copied().unwrap_or(0));
+                tally.moved(Anomalies::default(), held);
+                ControlFlow::Continue(())
+            },
+        )
+    })?;
+    Ok(tally.anomalies)
+}
+
+/// How many documents have each status: as it was written with the last batch that
+/// changed it, or counted, in a store that is older than that.
+fn count_statuses(db: &dyn Db) -> store::Result<StatusCounts> {
+    if let Some(statuses) = meta::statuses(db)? {
+        return Ok(statuses);
+    }
+    let mut counts = StatusCounts::default();
+    store::view(db, |view| {
+        for status in Status::ALL {
+            let first = keys::of_status(status);
+            view.scan(
+                Family::ByStatus,
+                &[first][..]..&[first + 1][..],
+                Direction::Forward,
+                &mut |_, _| {
+                    counts[status as usize] += 1;
+                    ControlFlow::Continue(())
+                },
+            )?;
+        }
+        Ok(())
+    })?;
+    Ok(counts)
+}
