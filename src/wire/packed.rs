@@ -59,3 +59,62 @@ pub fn option<T>(value: Option<T>, row: &mut Vec<u8>, put: impl FnOnce(T, &mut V
         put(value, row);
     }
 }
+
+/// Reads the same pieces; `None` for what is none. Texts borrow from the row.
+pub struct Rest<'r>(pub &'r [u8]);
+
+impl<'r> Rest<'r> {
+    pub fn byte(&mut self) -> Option<u8> {
+        let (byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*byte)
+    }
+
+    pub fn flag(&mut self) -> Option<bool> {
+        match self.byte()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+
+    pub fn varint(&mut self) -> Option<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7F);
+            if bits << shift >> shift != bits {
+                return None;
+            }
+            number |= bits << shift;
+            if byte < 0x80 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    pub fn zigzag(&mut self) -> Option<i64> {
+        let number = self.varint()?;
+        Some((number >> 1) as i64 ^ -((number & 1) as i64))
+    }
+
+    pub fn text(&mut self) -> Option<&'r str> {
+        let length = usize::try_from(self.varint()?).ok()?;
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        // Texts are short, and for short ones that is several times as quick.
+        match text.is_ascii() {
+            // Safety: ASCII is UTF-8.
+            true => Some(unsafe { std::str::from_utf8_unchecked(text) }),
+            false => std::str::from_utf8(text).ok(),
+        }
+    }
+
+    pub fn option<T>(&mut self, take: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+        match self.flag()? {
+            true => Some(Some(take(self)?)),
+            false => Some(None),
+        }
+    }
+}
