@@ -91,11 +91,10 @@ fn read_all(
     (stretches, given_back): (&SyncSender<Result<Stretch, ReadError>>, &Receiver<Cut>),
 ) {
     let mut told = reader.next();
-    let mut spare = Batch::default();
+    // As many as there are cuts at a time: growing one anew copies all of it.
+    let mut spares: Vec<Batch> = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        for spent in given_back.try_iter() {
-            spare = spent.spend();
-        }
+        spares.extend(given_back.try_iter().map(Cut::spend));
         let mut records = Vec::new();
         let started = Instant::now();
         if let Err(error) = reader.read(limits, &mut records) {
@@ -105,13 +104,15 @@ fn read_all(
         }
         let next = reader.next();
         if records.is_empty() && next == told {
+            // Nothing is going on.
+            spares.clear();
             continue;
         }
         told.clone_from(&next);
         let stretch = Stretch {
             confirmation: Some(reader.confirm()),
             took: started.elapsed(),
-            cut: Cut::decode_with(records, next, rules, std::mem::take(&mut spare)),
+            cut: Cut::decode_with(records, next, rules, spares.pop().unwrap_or_default()),
         };
         if stretches.send(Ok(stretch)).is_err() {
             return;
