@@ -36,7 +36,7 @@ struct Read {
 
 self_cell::self_cell!(
     /// What was read, and what it amounts to. The events borrow from it.
-    struct Content {
+    pub(super) struct Content {
         owner: Read,
         #[covariant]
         dependent: Sorted,
@@ -107,7 +107,14 @@ impl Cut {
         };
         let content = Content::new(read, |read| Sorted::of(&read.records, rules));
         batch.clear();
-        put_history(&content, &mut batch);
+        let records = &content.borrow_owner().records;
+        let mut arrived = Vec::new();
+        for part in content.parts() {
+            let logged = part.places.iter().map(|place| &records[*place as usize]);
+            arrived.clear();
+            arrived.extend(part.events().zip(logged));
+            put_history(part.id, &mut arrived, &mut batch);
+        }
         Cut {
             content,
             history: batch.length(),
@@ -155,18 +162,11 @@ impl Cut {
         spans.map(|(partition, (first, last))| (*partition, *first, &read.records[*last]))
     }
 
-    /// With everything that the projection may still add forgotten.
-    pub(super) fn parts(&mut self) -> (Vec<Part<'_>>, &mut Batch) {
+    /// What it amounts to, and the batch to write, with everything forgotten that was put
+    /// behind the history before.
+    pub(super) fn open(&mut self) -> (&Content, &mut Batch) {
         self.batch.truncate(self.history);
-        (parts(&self.content).collect(), &mut self.batch)
-    }
-
-    pub(super) fn dead_letters(&self) -> impl Iterator<Item = (&Logged, &Fault)> {
-        let steps = self.records().iter().zip(&self.sorted().steps);
-        steps.filter_map(|(logged, step)| match step {
-            Step::Apply(_) => None,
-            Step::DeadLetter(fault) => Some((logged, fault)),
-        })
+        (&self.content, &mut self.batch)
     }
 
     fn sorted(&self) -> &Sorted<'_> {
@@ -174,14 +174,25 @@ impl Cut {
     }
 }
 
-fn parts(content: &Content) -> impl Iterator<Item = Part<'_>> {
-    let sorted = content.borrow_dependent();
-    sorted.groups.iter().map(|group| Part {
-        id: keys::operation_of(&group.key).expect("an operation's id is a text"),
-        key: &group.key,
-        steps: &sorted.steps,
-        places: &sorted.order[group.places.clone()],
-    })
+impl Content {
+    pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        let sorted = self.borrow_dependent();
+        sorted.groups.iter().map(|group| Part {
+            id: keys::operation_of(&group.key).expect("an operation's id is a text"),
+            key: &group.key,
+            steps: &sorted.steps,
+            places: &sorted.order[group.places.clone()],
+        })
+    }
+
+    pub fn dead_letters(&self) -> impl Iterator<Item = (&Logged, &Fault)> {
+        let records = self.borrow_owner().records.iter();
+        let steps = records.zip(&self.borrow_dependent().steps);
+        steps.filter_map(|(logged, step)| match step {
+            Step::Apply(_) => None,
+            Step::DeadLetter(fault) => Some((logged, fault)),
+        })
+    }
 }
 
 fn spans(records: &[Logged]) -> BTreeMap<u32, (u64, usize)> {
@@ -252,7 +263,8 @@ impl<'c> Sorted<'c> {
 /// Sorts the groups by their keys, and deals out the events to them.
 fn deal(groups: &mut Vec<Group>, of: &[(u32, u32)]) -> Vec<u32> {
     // By the first bytes of their keys as a number, which says most.
-    let numbers = groups.iter().map(|group| number_of(&group.key));
+    let number_of = |group: &Group| u64::from_be_bytes(keys::head(&group.key));
+    let numbers = groups.iter().map(number_of);
     let mut sorted: Vec<(u64, u32)> = numbers.zip(0..).collect();
     sorted.sort_unstable_by(|(a, a_place), (b, b_place)| {
         let key = |place: &u32| &groups[*place as usize].key;
@@ -280,14 +292,6 @@ fn deal(groups: &mut Vec<Group>, of: &[(u32, u32)]) -> Vec<u32> {
     order
 }
 
-/// The first eight bytes, in the order of the bytes.
-fn number_of(key: &[u8]) -> u64 {
-    let mut first = [0; 8];
-    let len = key.len().min(8);
-    first[..len].copy_from_slice(&key[..len]);
-    u64::from_be_bytes(first)
-}
-
 /// Only where the arrival is the log's own and not the producer's claim.
 fn is_clock_ahead(record: &Record, event: &Event, rules: &Rules) -> bool {
     let allowed = rules.clock_ahead;
@@ -297,41 +301,32 @@ fn is_clock_ahead(record: &Record, event: &Event, rules: &Rules) -> bool {
 /// Bytes of records that one row of the history holds, unless one record has more.
 const CHUNK_BYTES: usize = 16 << 10;
 
+type Arrived<'c> = (&'c Event<'c>, &'c Logged);
+
 /// Events of one operation, put in the order of their keys: one row for as many as fit,
 /// named by the first. Most of a row's cost does not depend on its size.
-fn put_history(content: &Content, batch: &mut Batch) {
-    let records = &content.borrow_owner().records;
-    let mut arrived = Vec::new();
-    for part in parts(content) {
-        arrived.clear();
-        arrived.extend(
-            part.places
-                .iter()
-                .zip(part.events())
-                .map(|(place, event)| (event, &records[*place as usize])),
-        );
-        let order = |(a, a_at): &(&Event, &Logged), (b, b_at): &(&Event, &Logged)| {
-            a.key.cmp(&b.key).then_with(|| a_at.at.cmp(&b_at.at))
+fn put_history(id: &str, events: &mut [Arrived], batch: &mut Batch) {
+    let order = |(a, a_at): &Arrived, (b, b_at): &Arrived| {
+        a.key.cmp(&b.key).then_with(|| a_at.at.cmp(&b_at.at))
+    };
+    // Most arrive in their order.
+    if !events.is_sorted_by(|a, b| order(a, b).is_le()) {
+        events.sort_by(order);
+    }
+    let mut rest = &*events;
+    while let [(first, logged), ..] = rest {
+        let mut bytes = 0;
+        let fits = |(_, logged): &&Arrived| {
+            bytes += logged.record.size();
+            bytes <= CHUNK_BYTES
         };
-        // Most arrive in their order.
-        if !arrived.is_sorted_by(|a, b| order(a, b).is_le()) {
-            arrived.sort_by(order);
-        }
-        let mut rest = &*arrived;
-        while let [(first, logged), ..] = rest {
-            let mut bytes = 0;
-            let fits = |(_, logged): &&(&Event, &Logged)| {
-                bytes += logged.record.size();
-                bytes <= CHUNK_BYTES
-            };
-            let count = rest.iter().take_while(fits).count().max(1);
-            let (chunk, after) = rest.split_at(count);
-            let key = keys::history(part.id, &first.key, logged.at);
-            let chunk = chunk.iter().map(|(_, l)| (l.at, &l.record));
-            batch.put_with(Family::History, &key, |row| {
-                record_v1::append_history(chunk, row)
-            });
-            rest = after;
-        }
+        let count = rest.iter().take_while(fits).count().max(1);
+        let (chunk, after) = rest.split_at(count);
+        let key = keys::history(id, &first.key, logged.at);
+        let chunk = chunk.iter().map(|(_, l)| (l.at, &l.record));
+        batch.put_with(Family::History, &key, |row| {
+            record_v1::append_history(chunk, row)
+        });
+        rest = after;
     }
 }

@@ -59,9 +59,7 @@ impl Intake {
             }
         }
     }
-}
 
-impl Intake {
     /// Of a cut that is applied. Its memory is used again, and what is freed of it is freed
     /// by the thread that allocated it, which is cheaper and has more time.
     pub fn give_back(&self, cut: Cut) {

@@ -197,12 +197,11 @@ impl Projection {
             ..Tally::default()
         };
         let (anchors, next) = self.advance(cut);
-        let mut aside = Batch::default();
-        for (logged, fault) in cut.dead_letters() {
-            self.put_aside(logged, fault, &mut aside, &mut tally);
+        let (content, batch) = cut.open();
+        for (logged, fault) in content.dead_letters() {
+            self.put_aside(logged, fault, batch, &mut tally);
         }
-        let (parts, batch) = cut.parts();
-        batch.extend(&aside);
+        let parts: Vec<Part> = content.parts().collect();
         let snapshots = self.fold_parts(db, &parts, batch, &mut tally)?;
         batch.sort(&[Family::ByTime, Family::ByStatus]);
         for (&partition, anchor) in &anchors {

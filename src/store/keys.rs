@@ -253,6 +253,15 @@ fn take_text(key: &[u8]) -> Option<(String, &[u8])> {
     }
 }
 
+/// What a key begins with, NULs behind its end: as a big-endian number it sorts as the keys
+/// do, as far as it goes.
+pub fn head<const N: usize>(key: &[u8]) -> [u8; N] {
+    let mut head = [0; N];
+    let len = key.len().min(N);
+    head[..len].copy_from_slice(&key[..len]);
+    head
+}
+
 /// The first key after all that start with `prefix`; empty if there is none.
 pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();

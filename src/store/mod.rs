@@ -160,16 +160,6 @@ impl Batch {
         &self.arena[start..]
     }
 
-    /// All rows of another, behind its own.
-    pub fn extend(&mut self, other: &Batch) {
-        for (family, key, value) in other.rows() {
-            match value {
-                Some(value) => self.put(family, key, value),
-                None => self.delete(family, key),
-            }
-        }
-    }
-
     /// To come back to.
     pub fn length(&self) -> Length {
         Length {
@@ -191,13 +181,7 @@ impl Batch {
             .rows
             .extract_if(.., |row| families.contains(&row.family));
         let mut rows: Vec<Option<Row>> = rows.map(Some).collect();
-        let number_of = |row: &Row| {
-            let mut first = [0; 16];
-            let key = &self.arena[row.key.clone()];
-            let len = key.len().min(first.len());
-            first[..len].copy_from_slice(&key[..len]);
-            u128::from_be_bytes(first)
-        };
+        let number_of = |row: &Row| u128::from_be_bytes(keys::head(&self.arena[row.key.clone()]));
         let keys = rows.iter().flatten().zip(0u32..);
         let keys = keys.map(|(row, place)| (row.family, number_of(row), place));
         // What is said of one key twice keeps its order, by the place.

@@ -2,6 +2,7 @@
 //! of it (from the control log), and how far the tries have come. Postcard behind a
 //! version byte.
 
+use super::packed;
 use super::snapshot_v1::Unreadable;
 use crate::domain::effects::Due;
 use crate::domain::{Notification, OrderKey, Timestamp};
@@ -130,7 +131,7 @@ pub fn decode_tries(row: &[u8]) -> Result<Tries, Unreadable> {
 }
 
 fn extend<T: Serialize>(value: &T) -> Vec<u8> {
-    postcard::to_extend(value, vec![V1]).expect("memory takes whatever postcard writes")
+    packed::append(value, vec![V1])
 }
 
 fn take<'a, T: Deserialize<'a>>(row: &'a [u8]) -> Result<T, Unreadable> {

@@ -254,9 +254,8 @@ impl<'a> Scanner<'a> {
         Some(unsafe { self.text.get_unchecked(start..end) })
     }
 
-    /// A text with escapes, to its end. JSON inside of JSON has one every few bytes: so
-    /// many are taken at once, of which those from the first on that is none of the text's
-    /// are written over.
+    /// A text with escapes, to its end. JSON inside of JSON has one every few bytes:
+    /// a stretch between two is copied as a word, of which what is too much is written over.
     fn unescaped(&mut self) -> Option<String> {
         let bytes = self.text.as_bytes();
         // No escape is shorter than what it stands for. More than a word, so that the last
@@ -391,7 +390,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Bytes of a text that are looked at together.
+/// Bytes of a text that are copied together.
 const WORD: usize = 16;
 
 /// What a letter behind a backslash stands for; 0 if it is none, or begins more.
