@@ -11,7 +11,7 @@ use opledger::projector::run::{Projector, Settings, Took, Watch};
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Halt, Projection, Tally, meta};
 use opledger::query::progress::{Doing, Progress};
-use opledger::query::{Page, dead_letters, document};
+use opledger::query::{Page, dead_letters, document, state};
 use opledger::store::memory::{Fault, Memory};
 use opledger::store::{self, Batch, Db, Durability, Family, keys};
 use opledger::wire::position::{LogId, Position, Token};
@@ -23,7 +23,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::events::{broken, created};
-use support::generate::{self, Rng};
+use support::generate::Rng;
 
 const LOG: LogId = LogId(*b"testing0");
 
@@ -462,39 +462,51 @@ fn a_log_that_is_shorter_than_the_store_halts_and_reads_go_on() {
 #[test]
 fn a_damaged_snapshot_is_made_good_from_the_history() {
     let log = MemoryLog::new(LOG, 1);
-    let mut rng = Rng::new(9);
-    let mut events = generate::operation(&mut rng, "op", 12);
-    events.push(created("op"));
-    for event in &events {
+    let mut completed = created("ended");
+    completed["id"] = json!("completed");
+    completed["type"] = json!("opledger.operation.completed.v1");
+    completed["data"] = json!({"response": {"status_code": 200}});
+    for event in [created("open"), created("ended"), completed] {
         log.append(0, record(None, Some(&event.to_string())));
     }
     let db = Arc::new(Memory::default());
     start(db.clone(), &log).caught_up(&log);
     let times = TimeStyle::default();
-    let whole = document::read(&*db, "op", &times).unwrap().unwrap();
-    let state = db
-        .get(Family::State, &keys::operation("op"))
-        .unwrap()
-        .unwrap();
-    let mut batch = Batch::default();
-    batch.put(
-        Family::State,
-        &keys::operation("op"),
-        &state[..state.len() / 2],
-    );
-    db.write(&batch, Durability::Synced).unwrap();
+    let read = |id| document::read(&*db, id, &times).unwrap().unwrap();
+    let snapshot = |id| store::view(&*db, |view| state::snapshot(view, id)).unwrap();
+    let ids = ["open", "ended"];
+    let whole = ids.map(|id| (read(id), snapshot(id)));
+    let held = |family| {
+        let rows = db.dump().into_iter();
+        rows.filter(move |(f, ..)| *f == family)
+    };
     assert_eq!(
-        document::read(&*db, "op", &times).unwrap().unwrap(),
-        whole,
-        "when read"
+        held(Family::Settled).count(),
+        1,
+        "that of the one that has ended"
     );
-    log.append(0, record(None, Some(&created("op").to_string())));
-    start(db.clone(), &log).caught_up(&log);
-    let mended = db
-        .get(Family::State, &keys::operation("op"))
-        .unwrap()
-        .unwrap();
-    assert_eq!(mended, state, "when written");
+    // What says where a snapshot stands is damaged as well as the snapshot.
+    for family in [Family::Settled, Family::State] {
+        let mut batch = Batch::default();
+        for (_, key, row) in held(family) {
+            batch.put(family, &key, &row[..row.len() / 2]);
+        }
+        db.write(&batch, Durability::Synced).unwrap();
+        assert_eq!(
+            ids.map(read),
+            whole.clone().map(|(document, _)| document),
+            "when read"
+        );
+        for id in ids {
+            log.append(0, record(None, Some(&created(id).to_string())));
+        }
+        start(db.clone(), &log).caught_up(&log);
+        assert_eq!(
+            ids.map(|id| (read(id), snapshot(id))),
+            whole,
+            "when written"
+        );
+    }
 }
 
 #[test]

@@ -54,6 +54,11 @@ impl Changes {
         })
     }
 
+    /// Of the next change.
+    pub fn number(&self) -> u64 {
+        self.next
+    }
+
     /// How many changes are kept at least.
     pub fn set_window(&mut self, window: u64) {
         self.window = window;

@@ -9,6 +9,7 @@ use crate::event_log::Logged;
 use crate::store::{Batch, Family, Length, keys};
 use crate::wire::fault::Fault;
 use crate::wire::record_v1::{self, Record};
+use crate::wire::unnamed_v1;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -108,12 +109,12 @@ impl Cut {
         let content = Content::new(read, |read| Sorted::of(&read.records, rules));
         batch.clear();
         let records = &content.borrow_owner().records;
-        let mut arrived = Vec::new();
+        let (mut arrived, mut row) = (Vec::new(), Vec::new());
         for part in content.parts() {
             let logged = part.places.iter().map(|place| &records[*place as usize]);
             arrived.clear();
             arrived.extend(part.events().zip(logged));
-            put_history(part.id, &mut arrived, &mut batch);
+            put_history(part.id, &mut arrived, &mut row, &mut batch);
         }
         Cut {
             content,
@@ -304,8 +305,9 @@ const CHUNK_BYTES: usize = 16 << 10;
 type Arrived<'c> = (&'c Event<'c>, &'c Logged);
 
 /// Events of one operation, put in the order of their keys: one row for as many as fit,
-/// named by the first. Most of a row's cost does not depend on its size.
-fn put_history(id: &str, events: &mut [Arrived], batch: &mut Batch) {
+/// named by the first. Most of a row's cost does not depend on its size. `row` is memory
+/// to put one together in.
+fn put_history(id: &str, events: &mut [Arrived], row: &mut Vec<u8>, batch: &mut Batch) {
     let order = |(a, a_at): &Arrived, (b, b_at): &Arrived| {
         a.key.cmp(&b.key).then_with(|| a_at.at.cmp(&b_at.at))
     };
@@ -324,8 +326,10 @@ fn put_history(id: &str, events: &mut [Arrived], batch: &mut Batch) {
         let (chunk, after) = rest.split_at(count);
         let key = keys::history(id, &first.key, logged.at);
         let chunk = chunk.iter().map(|(_, l)| (l.at, &l.record));
-        batch.put_with(Family::History, &key, |row| {
-            record_v1::append_history(chunk, row)
+        row.clear();
+        *row = record_v1::append_history(chunk, std::mem::take(row));
+        batch.put_with(Family::History, &key, |out| {
+            unnamed_v1::append(id, row, out)
         });
         rest = after;
     }

@@ -81,6 +81,42 @@ impl Drop for Intake {
     }
 }
 
+/// Where so many come that most of an operation's events would have a cut of their own, cuts
+/// are made less often: several events of an operation cost little more than one.
+#[derive(Default)]
+struct Gathering {
+    /// When the last read was over.
+    read: Option<Instant>,
+    /// Cuts one after the other that were made of many records a second, and not full.
+    in_a_row: u32,
+}
+
+/// Records a second from which on cuts are gathered.
+const MANY: f64 = 20_000.0;
+/// Not before so many in a row: whoever catches up has few that are not full.
+const SURE: u32 = 5;
+/// Between two cuts then.
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl Gathering {
+    fn wait(&self) {
+        if let Some(read) = self.read.filter(|_| self.in_a_row >= SURE) {
+            std::thread::sleep(PAUSE.saturating_sub(read.elapsed()));
+        }
+    }
+
+    fn note(&mut self, records: usize, is_full: bool) {
+        let now = Instant::now();
+        let since = self.read.replace(now).map(|read| now - read);
+        let is_many = since.is_some_and(|since| records as f64 > MANY * since.as_secs_f64());
+        self.in_a_row = if is_many && !is_full {
+            self.in_a_row + 1
+        } else {
+            0
+        };
+    }
+}
+
 fn read_all(
     mut reader: Box<dyn Reader>,
     limits: &Limits,
@@ -91,7 +127,9 @@ fn read_all(
     let mut told = reader.next();
     // As many as there are cuts at a time: growing one anew copies all of it.
     let mut spares: Vec<Batch> = Vec::new();
+    let mut gathering = Gathering::default();
     while !stop.load(Ordering::Relaxed) {
+        gathering.wait();
         spares.extend(given_back.try_iter().map(Cut::spend));
         let mut records = Vec::new();
         let started = Instant::now();
@@ -101,16 +139,25 @@ fn read_all(
             return;
         }
         let next = reader.next();
+        let took = started.elapsed();
         if records.is_empty() && next == told {
+            gathering = Gathering::default();
             // Nothing is going on.
             spares.clear();
             continue;
         }
         told.clone_from(&next);
+        let confirmation = Some(reader.confirm());
+        let cut = Cut::decode_with(records, next, rules, spares.pop().unwrap_or_default());
+        let count = cut.records().len();
+        gathering.note(
+            count,
+            count >= limits.records || cut.bytes() >= limits.bytes,
+        );
         let stretch = Stretch {
-            confirmation: Some(reader.confirm()),
-            took: started.elapsed(),
-            cut: Cut::decode_with(records, next, rules, spares.pop().unwrap_or_default()),
+            confirmation,
+            took,
+            cut,
         };
         if stretches.send(Ok(stretch)).is_err() {
             return;

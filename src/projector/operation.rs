@@ -13,8 +13,10 @@ use crate::query::operation::{events, history_records};
 use crate::store::keys::{self, LaneKind};
 use crate::store::{self, Batch, Db, Error, Family};
 use crate::wire::notification_v1::{Key, encode_due};
+use crate::wire::place_v1::{self, Place};
 use crate::wire::record_v1::Record;
 use crate::wire::snapshot_v1::{self, Apart, Unreadable};
+use crate::wire::unnamed_v1;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -22,22 +24,30 @@ use std::sync::Arc;
 /// kilobytes at most where bodies are small, and rewritten as a whole.
 const LANES_INLINE: usize = 32;
 
-/// Folds `arrived` into the operation whose snapshot is `row`, under `key`, and adds to
-/// the batch all that follows, the new snapshot included. Returns that snapshot.
+/// A snapshot, and where the store has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Held<R> {
+    pub place: Place,
+    pub snapshot: R,
+}
+
+/// Folds `arrived` into the operation of which `held` is known, under `key`, and adds to
+/// the batch all that follows, the new snapshot included. Returns that snapshot. `change`
+/// is the number of the change that the batch makes.
 pub fn fold<'e>(
     db: &dyn Db,
-    operation_id: &str,
-    key: &[u8],
-    row: Option<&[u8]>,
+    (operation_id, key): (&str, &[u8]),
+    held: Option<Held<&[u8]>>,
     arrived: impl Iterator<Item = &'e Event<'e>> + Clone,
+    change: u64,
     batch: &mut Batch,
     tally: &mut Tally,
-) -> store::Result<Arc<[u8]>> {
+) -> store::Result<Held<Arc<[u8]>>> {
     // What the state may borrow from stands before it.
     let (records, lane_rows): (Vec<Record>, Vec<Option<Vec<u8>>>);
     let mut op = Operation::default();
     let mut apart = None;
-    match row.map(snapshot_v1::decode) {
+    match held.map(|held| snapshot_v1::decode(held.snapshot)) {
         None => {}
         Some(Ok((stored, lanes_apart))) => {
             op = stored;
@@ -102,18 +112,35 @@ pub fn fold<'e>(
         put_lanes(operation_id, &op, batch);
     }
     let after = standing(&op, apart);
-    if before.listed != after.listed {
-        move_in_time(operation_id, before.listed, after.listed, batch);
+    let has_ended = after.listed.is_some_and(|listed| listed.status.has_ended());
+    let snapshot = |row| snapshot_v1::append(&op, apart, row);
+    let new = put_snapshot(
+        (operation_id, key),
+        held,
+        has_ended.then_some(change),
+        snapshot,
+        batch,
+    );
+    let was_settled = held.and_then(|held| held.place.settled());
+    let settled = new.place.settled();
+    let is_placed = was_settled != settled;
+    let time = |listed: Listed| listed.occurred_time;
+    if is_placed || before.listed.map(time) != after.listed.map(time) {
+        let key = |listed: Listed| keys::by_time(listed.occurred_time, operation_id);
+        let moved = (before.listed.map(key), after.listed.map(key));
+        move_entry(Family::ByTime, moved, settled, b"", batch);
     }
     let is_elsewhere = before.listed != after.listed;
-    let row_after =
-        (row_before.is_some() || is_elsewhere).then(|| entry::row(&op, at_hand_of(apart)));
+    let row_after = (row_before.is_some() || is_elsewhere || is_placed)
+        .then(|| entry::row(&op, at_hand_of(apart)));
     let is_other = row_before.is_some() && row_before != row_after;
     if let Some(row_after) = &row_after
-        && (is_elsewhere || is_other)
+        && (is_elsewhere || is_other || is_placed)
     {
-        let row = (before.listed, after.listed, row_after.as_deref());
-        move_in_status(operation_id, row, batch);
+        let key = |l: Listed| keys::by_status(l.status, l.occurred_time, operation_id);
+        let moved = (before.listed.map(key), after.listed.map(key));
+        let row = row_after.as_deref().unwrap_or_default();
+        move_entry(Family::ByStatus, moved, settled, row, batch);
     }
     if let Some(moved) = &mut tally.moved {
         let entry = |listed: Option<Listed>, row: Option<Option<Vec<u8>>>| {
@@ -128,10 +155,50 @@ pub fn fold<'e>(
         });
     }
     put_effects(operation_id, key, &before, &after, batch, tally);
-    let row = batch.put_with(Family::State, key, |row| {
-        snapshot_v1::append(&op, apart, row)
-    });
-    Ok(row.into())
+    Ok(new)
+}
+
+/// Puts the snapshot where it belongs. That of an operation that has ended goes beside those
+/// that end with it, once: what is written there is never written again, rows of one change
+/// lie behind those of all before, and so files of them need not be merged.
+fn put_snapshot(
+    (operation_id, key): (&str, &[u8]),
+    held: Option<Held<&[u8]>>,
+    settles: Option<u64>,
+    append: impl FnOnce(Vec<u8>) -> Vec<u8>,
+    batch: &mut Batch,
+) -> Held<Arc<[u8]>> {
+    let place = held.map_or(Place::Open, |held| held.place);
+    match (place, settles) {
+        (Place::Open, None) => Held {
+            place,
+            snapshot: batch.put_with(Family::State, key, append).into(),
+        },
+        (Place::Open, Some(change)) => {
+            batch.put_with(Family::State, key, |row| place_v1::append(change, row));
+            let snapshot: Arc<[u8]> = append(Vec::with_capacity(1024)).into();
+            batch.put_with(Family::Settled, &keys::settled(change, key), |row| {
+                unnamed_v1::append(operation_id, &snapshot, row)
+            });
+            let place = Place::Settled(change);
+            Held { place, snapshot }
+        }
+        (Place::Settled(change) | Place::Revised(change), _) => {
+            let before = held.map_or(&[][..], |held| held.snapshot);
+            let snapshot: Arc<[u8]> = append(Vec::with_capacity(before.len())).into();
+            // A repeat, mostly: it says nothing new.
+            if *snapshot == *before {
+                return Held { place, snapshot };
+            }
+            batch.put_with(Family::State, key, |row| {
+                let mut row = place_v1::append(change, row);
+                row.extend_from_slice(&snapshot);
+                row
+            });
+            let place = Place::Revised(change);
+            Held { place, snapshot }
+        }
+    }
 }
 
 fn lanes<'o, 'a>(op: &'o mut Operation<'a>, kind: LaneKind) -> &'o mut Lanes<'a> {
@@ -249,36 +316,26 @@ fn put_effects(
     }
 }
 
-fn move_in_time(
-    operation_id: &str,
-    before: Option<Listed>,
-    after: Option<Listed>,
+/// The entry of an operation in one of the lists, from one key to the other, with the
+/// change that has settled the operation in front of the row.
+fn move_entry(
+    family: Family,
+    (before, after): (Option<Vec<u8>>, Option<Vec<u8>>),
+    settled: Option<u64>,
+    row: &[u8],
     batch: &mut Batch,
 ) {
-    let key = |listed: Listed| keys::by_time(listed.occurred_time, operation_id);
-    let (before, after) = (before.map(key), after.map(key));
-    if before == after {
-        return;
-    }
-    if let Some(key) = before {
-        batch.delete(Family::ByTime, &key);
+    if let Some(key) = before.filter(|key| after.as_ref() != Some(key)) {
+        batch.delete(family, &key);
     }
     if let Some(key) = after {
-        batch.put(Family::ByTime, &key, b"");
-    }
-}
-
-fn move_in_status(
-    operation_id: &str,
-    (before, after, row): (Option<Listed>, Option<Listed>, Option<&[u8]>),
-    batch: &mut Batch,
-) {
-    let key = |listed: Listed| keys::by_status(listed.status, listed.occurred_time, operation_id);
-    let (before, after) = (before.map(key), after.map(key));
-    if let Some(key) = before.filter(|key| after.as_ref() != Some(key)) {
-        batch.delete(Family::ByStatus, &key);
-    }
-    if let Some((key, row)) = after.zip(row) {
-        batch.put(Family::ByStatus, &key, row);
+        batch.put_with(family, &key, |value| {
+            let mut value = match settled {
+                Some(change) => place_v1::append(change, value),
+                None => value,
+            };
+            value.extend_from_slice(row);
+            value
+        });
     }
 }

@@ -5,17 +5,19 @@ use super::changes::{Changes, Pending};
 use super::cut::{Cut, Part};
 use super::halt::OpenError;
 use super::meta::{self, Anchors, Next};
-use super::operation::fold;
+use super::operation::{Held, fold};
 use super::step::Rules;
 use crate::domain::effects::Listed;
 use crate::domain::{Anomalies, Anomaly, Status};
 use crate::event_log::{Identity, Logged};
 use crate::query::entry::Moved;
 use crate::query::progress::StatusCounts;
+use crate::query::state;
 use crate::query::watch::Change;
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::fault::Fault;
+use crate::wire::place_v1::Place;
 use crate::wire::position::{Positions, Token};
 use crate::wire::record_v1;
 use std::collections::BTreeMap;
@@ -64,18 +66,18 @@ impl Tally {
 }
 
 /// New snapshots by operation id.
-type Snapshots = Vec<(Box<str>, Arc<[u8]>)>;
+type Snapshots = Vec<(Box<str>, Held<Arc<[u8]>>)>;
 
-/// Snapshots of operations that were touched lately, as stored, by operation id.
-type Hot = quick_cache::unsync::Cache<Box<str>, Arc<[u8]>, ByBytes>;
+/// Operations that were touched lately, by id.
+type Hot = quick_cache::unsync::Cache<Box<str>, Held<Arc<[u8]>>, ByBytes>;
 
 #[derive(Clone)]
 struct ByBytes;
 
-impl quick_cache::Weighter<Box<str>, Arc<[u8]>> for ByBytes {
-    fn weight(&self, id: &Box<str>, row: &Arc<[u8]>) -> u64 {
-        // What the cache itself needs for an entry is about 80 bytes.
-        (id.len() + row.len() + 80) as u64
+impl quick_cache::Weighter<Box<str>, Held<Arc<[u8]>>> for ByBytes {
+    fn weight(&self, id: &Box<str>, held: &Held<Arc<[u8]>>) -> u64 {
+        // What the cache itself needs for an entry is about 100 bytes.
+        (id.len() + held.snapshot.len() + 100) as u64
     }
 }
 
@@ -255,8 +257,8 @@ impl Projection {
         if let (Some(change), Some(moved)) = (&mut tally.change, tally.moved.take()) {
             change.note(moved);
         }
-        for (id, row) in prepared.snapshots {
-            self.hot.insert(id, row);
+        for (id, held) in prepared.snapshots {
+            self.hot.insert(id, held);
         }
         Ok(tally)
     }
@@ -302,7 +304,7 @@ impl Projection {
         tally: &mut Tally,
     ) -> store::Result<Snapshots> {
         let mut cold: Vec<&[u8]> = Vec::new();
-        let hot: Vec<Option<Arc<[u8]>>> = parts
+        let hot: Vec<Option<Held<Arc<[u8]>>>> = parts
             .iter()
             .map(|part| {
                 let hot = self.hot.get(part.id).cloned();
@@ -312,21 +314,30 @@ impl Projection {
                 hot
             })
             .collect();
-        let mut fetched = db.multi_get(Family::State, &cold)?.into_iter();
+        let mut fetched = state::held(db, &cold)?.into_iter();
+        let change = self.changes.number();
         parts
             .iter()
             .zip(hot)
             .map(|(part, hot)| {
                 let cold;
-                let row = match &hot {
-                    Some(row) => Some(&**row),
+                let held = match &hot {
+                    Some(hot) => Some(Held {
+                        place: hot.place,
+                        snapshot: &*hot.snapshot,
+                    }),
                     None => {
-                        cold = fetched.next().expect("one row for each cold key");
-                        cold.as_deref()
+                        cold = fetched.next().expect("one for each cold key");
+                        cold.as_ref()
+                            .map(|(place, snapshot): &(Place, Vec<u8>)| Held {
+                                place: *place,
+                                snapshot: &**snapshot,
+                            })
                     }
                 };
-                let row = fold(db, part.id, part.key, row, part.events(), batch, tally)?;
-                Ok((part.id.into(), row))
+                let part_of = (part.id, part.key);
+                let held = fold(db, part_of, held, part.events(), change, batch, tally)?;
+                Ok((part.id.into(), held))
             })
             .collect()
     }

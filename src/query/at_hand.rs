@@ -5,6 +5,7 @@
 use super::document::bytes;
 use super::operation::with_operation;
 use super::progress::Applied;
+use super::state;
 use crate::store::{self, Cached, Db, Family, Result, keys};
 use crate::wire::document::Bodies;
 use crate::wire::snapshot_v1;
@@ -47,7 +48,8 @@ pub struct Documents {
 }
 
 struct Kept {
-    /// The document follows from it alone.
+    /// Under the operation's key. The document follows from it alone, or from what it
+    /// names, which never changes.
     row: Vec<u8>,
     document: Document,
     /// The newest version of the store that is known to have this row.
@@ -83,7 +85,8 @@ impl Documents {
         {
             return Ok(Quick::Found(kept.document.clone()));
         }
-        let row = match db.get_cached(Family::State, &keys::operation(operation_id))? {
+        let key = keys::operation(operation_id);
+        let row = match db.get_cached(Family::State, &key)? {
             Cached::Unknown => return Ok(Quick::NeedsDisk),
             Cached::Known(None) => return Ok(Quick::Missing),
             Cached::Known(Some(row)) => row,
@@ -92,7 +95,10 @@ impl Documents {
             kept.seen.fetch_max(applied.version, Ordering::Relaxed);
             return Ok(Quick::Found(kept.document.clone()));
         }
-        let document = match snapshot_v1::decode(&row) {
+        let Cached::Known(snapshot) = state::follow_cached(db, &key, &row)? else {
+            return Ok(Quick::NeedsDisk);
+        };
+        let document = match snapshot_v1::decode(&snapshot.unwrap_or_default()) {
             Ok((op, None)) => bytes(operation_id, &op, Bodies::Shown, &self.times),
             // Lanes kept apart, or damage: both need a view.
             Ok((_, Some(_))) | Err(_) => return Ok(Quick::NeedsDisk),
@@ -115,14 +121,16 @@ impl Documents {
         operation_id: &str,
     ) -> Result<Option<Document>> {
         store::view(db, |view| {
-            let Some(row) = view.get(Family::State, &keys::operation(operation_id))? else {
+            let key = keys::operation(operation_id);
+            let Some(row) = view.get(Family::State, &key)? else {
                 return Ok(None);
             };
-            let document = with_operation(view, operation_id, &row, |op| {
+            let snapshot = state::follow(view, &key, row.clone())?;
+            let document = with_operation(view, operation_id, &snapshot, |op| {
                 bytes(operation_id, op, Bodies::Shown, &self.times)
             })?;
             let document = document.map(Document::new);
-            if let (Some(document), Ok((_, None))) = (&document, snapshot_v1::decode(&row)) {
+            if let (Some(document), Ok((_, None))) = (&document, snapshot_v1::decode(&snapshot)) {
                 self.keep(operation_id, applied, row, document);
             }
             Ok(document)

@@ -2,8 +2,9 @@
 
 use super::filter::Filter;
 use super::operation::with_operation;
+use super::state;
 use crate::domain::{Document, Operation, document};
-use crate::store::{self, Cached, Db, Family, Result, keys};
+use crate::store::{self, Cached, Db, Result};
 use crate::wire::document::{Bodies, render};
 use crate::wire::snapshot_v1;
 use crate::wire::time::TimeStyle;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 
 pub fn read(db: &dyn Db, operation_id: &str, times: &TimeStyle) -> Result<Option<Vec<u8>>> {
     store::view(db, |view| {
-        let Some(row) = view.get(Family::State, &keys::operation(operation_id))? else {
+        let Some(row) = state::snapshot(view, operation_id)? else {
             return Ok(None);
         };
         with_operation(view, operation_id, &row, |op| {
@@ -55,7 +56,7 @@ pub fn current_cached(
     filter: &Filter,
     times: &TimeStyle,
 ) -> Result<Option<Current>> {
-    let row = match db.get_cached(Family::State, &keys::operation(operation_id))? {
+    let row = match state::snapshot_cached(db, operation_id)? {
         Cached::Unknown => return Ok(None),
         Cached::Known(None) => return Ok(Some(Current::Gone)),
         Cached::Known(Some(row)) => row,
@@ -73,7 +74,7 @@ pub fn current(
     times: &TimeStyle,
 ) -> Result<Current> {
     store::view(db, |view| {
-        let Some(row) = view.get(Family::State, &keys::operation(operation_id))? else {
+        let Some(row) = state::snapshot(view, operation_id)? else {
             return Ok(Current::Gone);
         };
         with_operation(view, operation_id, &row, |op| {

@@ -3,7 +3,8 @@
 
 use super::document::{bytes, bytes_into};
 use super::operation::with_operation;
-use super::select::{Bounds, Query, select};
+use super::select::{Bounds, Found, Query, select};
+use super::state;
 use super::{Emit, PAGE_BYTES};
 use crate::store::{self, Db, Family, Result, View, keys};
 use crate::wire::document::{Bodies, text};
@@ -89,7 +90,7 @@ pub fn stream(view: &dyn View, shown: Shown, emit: &mut Emit) -> Result<()> {
             work: usize::MAX,
         };
         let selected = select(view, shown.query, after.as_deref(), bounds)?;
-        let mut left = &selected.keys[..];
+        let mut left = &selected.found[..];
         while !left.is_empty() {
             let added = list.add(left)?;
             left = &left[added..];
@@ -127,7 +128,7 @@ pub fn page(
     let selected = select(view, shown.query, after, bounds)?;
     let mut list = List::new(view, shown);
     let mut next = selected.next;
-    for chunk in selected.keys.chunks(CHUNK) {
+    for chunk in selected.found.chunks(CHUNK) {
         if list.out.len() >= PAGE_BYTES {
             // It is held as a whole, since its link goes out before it.
             next = list.last.take();
@@ -145,7 +146,7 @@ pub fn is_empty(view: &dyn View, query: &Query) -> Result<bool> {
         limit: 1,
         work: usize::MAX,
     };
-    Ok(select(view, query, None, bounds)?.keys.is_empty())
+    Ok(select(view, query, None, bounds)?.found.is_empty())
 }
 
 struct List<'l> {
@@ -174,14 +175,11 @@ impl<'l> List<'l> {
     }
 
     /// Adds these, or as many of the first as memory allows; says how many.
-    fn add(&mut self, keys: &[Vec<u8>]) -> Result<usize> {
-        let mut keys = keys;
+    fn add(&mut self, found: &[Found]) -> Result<usize> {
+        let mut found = found;
         match self.shown.format {
             Format::List => {
-                for key in keys {
-                    let Some(id) = keys::operation_of_by_time(key) else {
-                        continue;
-                    };
+                for id in found.iter().filter_map(Found::id) {
                     if !self.shown.defects.contains(id) {
                         self.comma();
                         text(id, &mut self.out);
@@ -189,30 +187,31 @@ impl<'l> List<'l> {
                 }
             }
             Format::DetailList => {
-                if !self.add_documents(keys)? {
-                    keys = &keys[..CHUNK];
-                    self.add_documents(keys)?;
+                if !self.add_documents(found)? {
+                    found = &found[..CHUNK];
+                    self.add_documents(found)?;
                 }
             }
         }
-        self.last = keys.last().cloned().or(self.last.take());
-        Ok(keys.len())
+        let last = found.last().map(|last| last.key.clone());
+        self.last = last.or(self.last.take());
+        Ok(found.len())
     }
 
     /// They are read in the order of their rows, and shown in that of the keys. Nothing is
     /// added, and `false` returned, if that would take too much memory.
-    fn add_documents(&mut self, keys: &[Vec<u8>]) -> Result<bool> {
-        let mut by_row: Vec<Place> = keys
+    fn add_documents(&mut self, found: &[Found]) -> Result<bool> {
+        let mut by_row: Vec<Row> = found
             .iter()
             .enumerate()
-            .filter_map(|(place, key)| {
-                let id = keys::operation_of_by_time(key)?;
-                Some((keys::shard(id), id, place))
+            .filter_map(|(place, found)| {
+                let id = found.id()?;
+                Some((found.settled, keys::shard(id), id, place))
             })
             .collect();
         by_row.sort_unstable();
         let (view, shown) = (self.view, self.shown);
-        let is_spread = keys.len() > CHUNK;
+        let is_spread = found.len() > CHUNK;
         let rendered = match is_spread {
             false => [render(view, shown, &by_row)?, Rendered::default()],
             true => {
@@ -228,7 +227,7 @@ impl<'l> List<'l> {
         if is_spread && rendered.iter().any(|one| one.is_too_much) {
             return Ok(false);
         }
-        let mut documents = vec![&[][..]; keys.len()];
+        let mut documents = vec![&[][..]; found.len()];
         for one in &rendered {
             for (place, range) in &one.ranges {
                 documents[*place] = &one.bytes[range.clone()];
@@ -255,8 +254,8 @@ impl<'l> List<'l> {
     }
 }
 
-/// Shard and operation, as rows are ordered, and where it is shown.
-type Place<'k> = (u16, &'k str, usize);
+/// What settled it, shard and operation, as rows are ordered, and where it is shown.
+type Row<'k> = (Option<u64>, u16, &'k str, usize);
 
 #[derive(Default)]
 struct Rendered {
@@ -266,16 +265,17 @@ struct Rendered {
     is_too_much: bool,
 }
 
-fn render(view: &dyn View, shown: Shown, by_row: &[Place]) -> Result<Rendered> {
+fn render(view: &dyn View, shown: Shown, by_row: &[Row]) -> Result<Rendered> {
     let mut rendered = Rendered::default();
     for chunk in by_row.chunks(CHUNK) {
         if rendered.bytes.len() > SPREAD_BYTES {
             rendered.is_too_much = true;
             break;
         }
-        let ids: Vec<&str> = chunk.iter().map(|(_, id, _)| *id).collect();
-        each(view, &ids, shown.defects, |at, op| {
-            let (_, id, place) = chunk[at];
+        let rows = chunk.iter().map(|(settled, _, id, _)| (*id, *settled));
+        let rows: Vec<_> = rows.collect();
+        each(view, &rows, shown.defects, |at, op| {
+            let (_, _, id, place) = chunk[at];
             let start = rendered.bytes.len();
             let out = &mut rendered.bytes;
             bytes_into(id, op, Bodies::LeftOut, shown.times, out)?;
@@ -291,15 +291,13 @@ fn render(view: &dyn View, shown: Shown, by_row: &[Place]) -> Result<Rendered> {
 /// defect: it must not turn the list into an error.
 fn each(
     view: &dyn View,
-    ids: &[&str],
+    rows: &[(&str, Option<u64>)],
     defects: &Defects,
     mut show: impl FnMut(usize, &crate::domain::Operation) -> Option<()>,
 ) -> Result<()> {
-    let rows: Vec<_> = ids.iter().map(|id| keys::operation(id)).collect();
-    let rows: Vec<&[u8]> = rows.iter().map(|row| &**row).collect();
-    let rows = view.multi_get(Family::State, &rows)?;
-    for (at, (id, row)) in ids.iter().zip(rows).enumerate() {
-        match with_operation(view, id, &row.unwrap_or_default(), |op| show(at, op)) {
+    let snapshots = state::snapshots(view, rows)?;
+    for (at, ((id, _), snapshot)) in rows.iter().zip(snapshots).enumerate() {
+        match with_operation(view, id, &snapshot.unwrap_or_default(), |op| show(at, op)) {
             Ok(Some(())) => {}
             Ok(None) | Err(store::Error::Corrupt(_)) => defects.add(id),
             Err(error) => return Err(error),
@@ -330,18 +328,21 @@ pub fn documents(
         let after = Some(after).filter(|after| !after.is_empty());
         let selected = select(view, query, after, bounds)?;
         let (mut documents, mut bytes_held) = (Vec::new(), 0);
-        for keys in selected.keys.chunks(DOCUMENTS) {
-            let ids = keys.iter();
-            let ids: Vec<&str> = ids.filter_map(|k| keys::operation_of_by_time(k)).collect();
-            each(view, &ids, defects, |at, op| {
-                let document = bytes(ids[at], op, Bodies::Shown, times)?;
+        for found in selected.found.chunks(DOCUMENTS) {
+            let rows = found.iter();
+            let rows: Vec<_> = rows
+                .filter_map(|one| Some((one.id()?, one.settled)))
+                .collect();
+            each(view, &rows, defects, |at, op| {
+                let (id, _) = rows[at];
+                let document = bytes(id, op, Bodies::Shown, times)?;
                 bytes_held += document.len();
-                documents.push((ids[at].to_owned(), document));
+                documents.push((id.to_owned(), document));
                 Some(())
             })?;
-            let last = keys.last();
-            if bytes_held >= enough && last != selected.keys.last() {
-                let next = last.cloned();
+            let last = found.last();
+            if bytes_held >= enough && last != selected.found.last() {
+                let next = last.map(|last| last.key.clone());
                 return Ok(Documents { documents, next });
             }
         }

@@ -16,6 +16,7 @@ pub mod progress;
 pub mod records;
 pub mod rounds;
 pub mod select;
+pub mod state;
 pub mod sweeps;
 pub mod told;
 pub mod watch;

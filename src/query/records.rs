@@ -6,6 +6,7 @@ use crate::store::keys;
 use crate::store::{Direction, Error, Family, Result, View};
 use crate::wire::cloudevent;
 use crate::wire::record_v1::{self, Record};
+use crate::wire::unnamed_v1;
 use bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -82,7 +83,8 @@ impl Merge<'_, '_> {
             return Ok(ControlFlow::Break(()));
         }
         let (_, at) = keys::split_history(key).ok_or_else(|| self.damaged())?;
-        let row = Bytes::copy_from_slice(row);
+        let row = unnamed_v1::restore(self.operation_id, row).ok_or_else(|| self.damaged())?;
+        let row = Bytes::from(row.into_owned());
         let records = record_v1::decode_history(&row, at).map_err(|_| self.damaged())?;
         let mut records = records.into_iter();
         // The first is the one that the row is named by.

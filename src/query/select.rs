@@ -4,8 +4,10 @@
 
 use super::filter::Filter;
 use super::operation::with_operation;
+use super::state;
 use crate::domain::{Status, document};
 use crate::store::{Direction, Error, Family, Result, View, keys};
+use crate::wire::place_v1;
 use std::ops::ControlFlow;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,10 +35,26 @@ pub struct Bounds {
 /// Reading an operation costs as much as looking at this many entries.
 const READ: usize = 50;
 
-/// Keys as those of `by_time`, in order.
+/// An operation of a list.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Found {
+    /// As those of `by_time`.
+    pub key: Vec<u8>,
+    /// The change that names its row in `settled`.
+    pub settled: Option<u64>,
+}
+
+impl Found {
+    /// `None` for a key that is none of ours.
+    pub fn id(&self) -> Option<&str> {
+        keys::operation_of_by_time(&self.key)
+    }
+}
+
 #[derive(Debug, Default, PartialEq)]
 pub struct Selected {
-    pub keys: Vec<Vec<u8>>,
+    /// In the order of the list.
+    pub found: Vec<Found>,
     /// Behind what the next page begins, if there may be more.
     pub next: Option<Vec<u8>>,
 }
@@ -77,7 +95,7 @@ struct Selection<'s> {
     /// Where there can be something that is still wanted.
     start: Vec<u8>,
     end: Vec<u8>,
-    found: Vec<Vec<u8>>,
+    found: Vec<Found>,
     /// The first entry behind which not all was looked at.
     frontier: Option<Vec<u8>>,
 }
@@ -133,6 +151,7 @@ impl<'s> Selection<'s> {
             direction,
             &mut |key, row| {
                 let by_time = &key[prefix.len()..];
+                let (settled, row) = place_v1::of_entry(row);
                 work += 1;
                 let matches = match judge(filter, status, row) {
                     Some(matches) => Ok(matches),
@@ -143,7 +162,8 @@ impl<'s> Selection<'s> {
                 };
                 match matches {
                     Ok(true) => {
-                        found.push(by_time.to_vec());
+                        let key = by_time.to_vec();
+                        found.push(Found { key, settled });
                         count += 1;
                     }
                     Ok(false) => {}
@@ -167,7 +187,7 @@ impl<'s> Selection<'s> {
         if self.found.len() > bounds.limit {
             self.sort();
             self.found.truncate(bounds.limit + 1);
-            let last = self.found[bounds.limit].clone();
+            let last = self.found[bounds.limit].key.clone();
             self.narrow(last);
         }
         Ok(())
@@ -196,20 +216,20 @@ impl<'s> Selection<'s> {
         self.sort();
         if let Some(frontier) = &self.frontier {
             let order = self.query.order;
-            self.found.retain(|key| match order {
-                Order::Newest => key >= frontier,
-                Order::Oldest => key <= frontier,
+            self.found.retain(|found| match order {
+                Order::Newest => found.key >= *frontier,
+                Order::Oldest => found.key <= *frontier,
             });
         }
         let next = match self.found.len() > self.bounds.limit {
             true => {
                 self.found.truncate(self.bounds.limit);
-                self.found.last().cloned()
+                self.found.last().map(|found| found.key.clone())
             }
             false => self.frontier,
         };
         Selected {
-            keys: self.found,
+            found: self.found,
             next,
         }
     }
@@ -242,8 +262,8 @@ fn ask(view: &dyn View, filter: &Filter, by_time: &[u8]) -> Result<bool> {
     let Some(id) = keys::operation_of_by_time(by_time) else {
         return Ok(false);
     };
-    let row = view.get(Family::State, &keys::operation(id))?;
-    let shown = with_operation(view, id, &row.unwrap_or_default(), |op| {
+    let snapshot = state::snapshot(view, id)?;
+    let shown = with_operation(view, id, &snapshot.unwrap_or_default(), |op| {
         document(id, op).is_some_and(|document| filter.matches(&document))
     });
     match shown {

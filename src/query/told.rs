@@ -5,9 +5,10 @@ use super::document::{self, Current};
 use super::entry::{Entry, Lanes};
 use super::filter::Filter;
 use super::operation::with_operation;
+use super::state;
 use super::watch::{Change, Watchers};
 use crate::domain::{Operation, document as document_of};
-use crate::store::{self, Cached, Db, Family, keys};
+use crate::store::{self, Cached, Db};
 use crate::wire::document::Bodies;
 use crate::wire::snapshot_v1;
 use crate::wire::time::TimeStyle;
@@ -117,7 +118,7 @@ impl Told {
         }
         let head = self.watchers.head();
         self.reads.fetch_add(1, Ordering::Relaxed);
-        let row = match db.get_cached(Family::State, &keys::operation(operation_id))? {
+        let row = match state::snapshot_cached(db, operation_id)? {
             Cached::Unknown => return Ok(None),
             Cached::Known(None) => return Ok(self.keep(operation_id, head, State::Gone, filter)),
             Cached::Known(Some(row)) => row,
@@ -137,7 +138,7 @@ impl Told {
     pub fn read(&self, db: &dyn Db, operation_id: &str, filter: &Filter) -> store::Result<Current> {
         let head = self.watchers.head();
         store::view(db, |view| {
-            let Some(row) = view.get(Family::State, &keys::operation(operation_id))? else {
+            let Some(row) = state::snapshot(view, operation_id)? else {
                 return Ok(Current::Gone);
             };
             with_operation(view, operation_id, &row, |op| {

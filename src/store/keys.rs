@@ -2,11 +2,12 @@
 //!
 //! | family | key | value |
 //! |---|---|---|
-//! | `state` | shard, operation | `snapshot_v1` |
+//! | `state` | shard, operation | `place_v1`, `snapshot_v1` |
+//! | `settled` | number of the change, shard, operation | `snapshot_v1` |
 //! | `lane` | shard, operation, NUL, kind, cluster, request | `snapshot_v1` lane |
 //! | `history` | shard, operation, NUL, time, source, id, position | `record_v1` |
-//! | `by_time` | time, operation | nothing |
-//! | `by_status` | status, time, operation | `listed_v1`; nothing in an old store |
+//! | `by_time` | time, operation | `place_v1` of a settled operation |
+//! | `by_status` | status, time, operation | `place_v1` of a settled one, `listed_v1`; nothing in an old store |
 //! | `outbox` | shard, operation, NUL, its key | the ending's order key, address, port |
 //! | `outcome` | the same | what became of it, by the control log |
 //! | `tries` | the same | that it is held, or how its tries went |
@@ -47,6 +48,12 @@ pub fn operation(operation_id: &str) -> Vec<u8> {
     key.extend_from_slice(&shard(operation_id).to_be_bytes());
     key.extend_from_slice(operation_id.as_bytes());
     key
+}
+
+/// `settled`. Of the operations that one change has settled each has a row of its own, and
+/// rows of a later change lie behind all of them. `operation` is its key in `state`.
+pub fn settled(change: u64, operation: &[u8]) -> Vec<u8> {
+    [&change.to_be_bytes(), operation].concat()
 }
 
 /// The operation id in a key that `operation` made.

@@ -131,9 +131,14 @@ impl Open {
         access: Access,
     ) -> Result<Open> {
         let cache = Cache::new_lru_cache(memory.block_cache as usize);
-        let descriptors = families.iter().map(|family| {
-            ColumnFamilyDescriptor::new(family.name(), options::of_family(*family, &cache))
-        });
+        let descriptor = |family: &Family| {
+            let options = options::of_family(*family, &cache)?;
+            Ok(ColumnFamilyDescriptor::new(family.name(), options))
+        };
+        let descriptors = families
+            .iter()
+            .map(descriptor)
+            .collect::<Result<Vec<_>>>()?;
         let options = options::of_database(memory)?;
         let db = match access {
             Access::Write => DB::open_cf_descriptors(&options, path, descriptors),

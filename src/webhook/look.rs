@@ -6,6 +6,7 @@ use super::queue::{Target, WINDOW, WINDOW_ALL, WINDOW_SMALL};
 use crate::query::document::bytes;
 use crate::query::notifications::{Failing, State, entry, was_due_before};
 use crate::query::operation::with_operation;
+use crate::query::state;
 use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, View, keys};
 use crate::wire::document::Bodies;
 use crate::wire::notification_v1::{Key, Tries, decode_due, encode_tries};
@@ -48,10 +49,10 @@ pub fn look(
         let Judged::Pending(failing) = judge(view, &row, &due, ends, &mut batch)? else {
             return Ok(Look::Nothing);
         };
-        let Some(state) = view.get(Family::State, &keys::operation(operation_id))? else {
+        let Some(snapshot) = state::snapshot(view, operation_id)? else {
             return Ok(Look::Nothing);
         };
-        let found = with_operation(view, operation_id, &state, |op| {
+        let found = with_operation(view, operation_id, &snapshot, |op| {
             let standing = op.standing();
             let due = standing.due.as_ref()?;
             (Key::of(operation_id, &due.ending) == key).then_some(())?;

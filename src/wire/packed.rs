@@ -99,10 +99,15 @@ impl<'r> Rest<'r> {
         Some((number >> 1) as i64 ^ -((number & 1) as i64))
     }
 
-    pub fn text(&mut self) -> Option<&'r str> {
+    pub fn bytes(&mut self) -> Option<&'r [u8]> {
         let length = usize::try_from(self.varint()?).ok()?;
-        let (text, rest) = self.0.split_at_checked(length)?;
+        let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
+        Some(bytes)
+    }
+
+    pub fn text(&mut self) -> Option<&'r str> {
+        let text = self.bytes()?;
         // Texts are short, and for short ones that is several times as quick.
         match text.is_ascii() {
             // Safety: ASCII is UTF-8.

@@ -2,24 +2,61 @@
 
 use bytes::Bytes;
 use opledger::store::{Family, keys};
-use opledger::wire::{cloudevent, record_v1};
+use opledger::wire::place_v1::{self, Place};
+use opledger::wire::{cloudevent, record_v1, unnamed_v1};
+use std::collections::BTreeMap;
 
 pub type Row = (Family, Vec<u8>, Vec<u8>);
 
 /// How records are gathered into rows of the history depends on the cuts, and on
 /// nothing else: each as if it had a row of its own.
+///
+/// Which cut settled an operation, and whether it has changed since, follows from the cuts
+/// as well: each snapshot as if it stood under its own key.
 pub fn one_by_one(rows: Vec<Row>) -> Vec<Row> {
+    let settled = rows
+        .iter()
+        .filter(|(family, ..)| *family == Family::Settled);
+    let settled: BTreeMap<Vec<u8>, Vec<u8>> = settled
+        .map(|(_, key, value)| (key.clone(), value.clone()))
+        .collect();
     let mut all = Vec::new();
     for (family, key, value) in rows {
-        // What one cut changed is told cut by cut.
-        if family == Family::Change {
-            continue;
-        }
-        if family != Family::History {
-            all.push((family, key, value));
-            continue;
+        match family {
+            Family::History => {}
+            // What one cut changed is told cut by cut.
+            Family::Change | Family::Settled => continue,
+            Family::State => {
+                let (place, snapshot) = place_v1::of_state(&value);
+                let snapshot = match place {
+                    Place::Settled(change) => {
+                        let row = &settled[&keys::settled(change, &key)];
+                        let id = keys::operation_of(&key).expect("a key of ours");
+                        unnamed_v1::restore(id, row)
+                            .expect("a row of ours")
+                            .into_owned()
+                    }
+                    Place::Open | Place::Revised(_) => snapshot.to_vec(),
+                };
+                all.push((family, key, snapshot));
+                continue;
+            }
+            Family::ByTime | Family::ByStatus => {
+                let (_, row) = place_v1::of_entry(&value);
+                all.push((family, key, row.to_vec()));
+                continue;
+            }
+            _ => {
+                all.push((family, key, value));
+                continue;
+            }
         }
         let (_, at) = keys::split_history(&key).expect("a key of ours");
+        let prefix = keys::operation_prefix(&key).expect("a key of ours");
+        let id = keys::operation_of(&prefix[..prefix.len() - 1]).expect("a key of ours");
+        let value = unnamed_v1::restore(id, &value)
+            .expect("a row of ours")
+            .into_owned();
         let records = record_v1::decode_history(&Bytes::from(value), at).expect("a row of ours");
         for (at, record) in records {
             let event = cloudevent::decode(&record).expect("an event");

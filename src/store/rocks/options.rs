@@ -5,14 +5,12 @@ use super::{Memory, error};
 use crate::store::{Family, Result, keys};
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, Options,
-    SliceTransform, UniversalCompactOptions, WriteBufferManager,
+    SliceTransform, UniversalCompactOptions, UniversalCompactionStopStyle, WriteBufferManager,
 };
 
 pub fn of_database(memory: Memory) -> Result<Options> {
     // Without preallocation a small disk is not full before it is written to.
-    let mut options =
-        Options::get_options_from_string(&mut Options::default(), "allow_fallocate=false")
-            .map_err(error)?;
+    let mut options = with("allow_fallocate=false")?;
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_manifest_preallocation_size(0);
@@ -22,7 +20,7 @@ pub fn of_database(memory: Memory) -> Result<Options> {
         false,
     ));
     // Small families would otherwise keep old write-ahead logs alive for long.
-    options.set_max_total_wal_size(memory.write_buffers);
+    options.set_max_total_wal_size(2 * memory.write_buffers);
     // For each file that is merged, and runs of like size are many; the kernel reads
     // ahead by itself as well.
     options.set_compaction_readahead_size(256 << 10);
@@ -32,7 +30,12 @@ pub fn of_database(memory: Memory) -> Result<Options> {
     Ok(options)
 }
 
-pub fn of_family(family: Family, cache: &Cache) -> Options {
+/// What the binding has no function for.
+fn with(settings: &str) -> Result<Options> {
+    Options::get_options_from_string(&mut Options::default(), settings).map_err(error)
+}
+
+pub fn of_family(family: Family, cache: &Cache) -> Result<Options> {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
     // Indexes and filters count against the cache's bound too.
@@ -51,7 +54,18 @@ pub fn of_family(family: Family, cache: &Cache) -> Options {
             options.set_memtable_whole_key_filtering(true);
             options.set_memtable_prefix_bloom_ratio(0.02);
             compress_merged(&mut options);
-            merge_by_size(&mut options, 12, Stale::Many);
+            merge_by_size(&mut options, 4);
+        }
+        Family::Settled => {
+            // Each batch's rows lie behind all before: a file is moved from level to level
+            // as it is and never merged, if it is compressed the same in all of them. No
+            // filters: whoever asks for a row knows that it is there.
+            table.set_block_size(8 << 10);
+            // Files that lie at the bottom would be written again to forget in which order
+            // their rows came: not for a hundred years.
+            options = with("bottommost_file_compaction_delay=4294967295")?;
+            options.set_compression_type(DBCompressionType::Zstd);
+            options.set_compression_options(ZSTD_WINDOW, 1, 0, 0);
         }
         Family::History => {
             // Written once, read rarely, the largest: blocks that compress well.
@@ -68,13 +82,13 @@ pub fn of_family(family: Family, cache: &Cache) -> Options {
                 prefix,
                 Some(in_domain),
             ));
-            merge_by_size(&mut options, 32, Stale::None);
+            merge_by_size(&mut options, 16);
         }
         Family::ByTime | Family::ByStatus => {
             table.set_block_size(16 << 10);
             // Keys that differ little from the one before: half the size.
             compress_merged(&mut options);
-            merge_by_size(&mut options, 8, Stale::Many);
+            merge_by_size(&mut options, 8);
         }
         Family::Log => {
             // Rows are large and never change: compaction need not move them.
@@ -94,7 +108,7 @@ pub fn of_family(family: Family, cache: &Cache) -> Options {
         | Family::Meta => table.set_block_size(16 << 10),
     }
     options.set_block_based_table_factory(&table);
-    options
+    Ok(options)
 }
 
 /// Indexes and filters are read by pieces of 4 KiB. As a whole they are a megabyte a file,
@@ -124,24 +138,23 @@ const FLUSHED_AND_MERGED: [DBCompressionType; 7] = {
 /// RocksDB's own default.
 const ZSTD_WINDOW: i32 = -14;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stale {
-    /// Rows are never replaced or deleted: merging frees nothing.
-    None,
-    Many,
-}
-
-/// Runs of like size are merged once there are so many of them, instead of level by level:
-/// with a hash in front of the key every file overlaps every other, and a level would be
-/// rewritten whole for each file that comes.
-fn merge_by_size(options: &mut Options, runs: i32, stale: Stale) {
+/// Runs are merged `width` at a time, once so many of like size follow each other, instead
+/// of level by level: with a hash in front of the key every file overlaps every other, and
+/// a level would be rewritten whole for each file that comes. Of `n` runs that were flushed
+/// each row is written about `log(n) / log(width)` times more, and there are a few times
+/// `width` runs to look into.
+fn merge_by_size(options: &mut Options, width: i32) {
+    let mut universal = UniversalCompactOptions::default();
+    universal.set_stop_style(UniversalCompactionStopStyle::Similar);
+    // Up to three times as large as its neighbour.
+    universal.set_size_ratio(200);
+    universal.set_min_merge_width(width);
+    universal.set_max_size_amplification_percent(i32::MAX);
+    options.set_universal_compaction_options(&universal);
     options.set_compaction_style(DBCompactionStyle::Universal);
-    options.set_level_zero_file_num_compaction_trigger(runs);
-    options.set_level_zero_slowdown_writes_trigger(2 * runs + 8);
-    options.set_level_zero_stop_writes_trigger(4 * runs + 8);
-    if stale == Stale::None {
-        let mut universal = UniversalCompactOptions::default();
-        universal.set_max_size_amplification_percent(i32::MAX);
-        options.set_universal_compaction_options(&universal);
-    }
+    // What was merged gets a level of its own, and with it a better compression.
+    options.set_num_levels(4 * width);
+    options.set_level_zero_file_num_compaction_trigger(2 * width);
+    options.set_level_zero_slowdown_writes_trigger(4 * width + 8);
+    options.set_level_zero_stop_writes_trigger(8 * width + 8);
 }
