@@ -20,7 +20,6 @@ use opledger::projector::{Cut, Projection};
 use opledger::query::{Page, document, history};
 use opledger::store::memory::{Fault, Memory};
 use opledger::store::{Db, Family, keys};
-use opledger::wire::place_v1;
 use opledger::wire::position::{LogId, Position, Positions};
 use opledger::wire::record_v1::{Headers, Record};
 use opledger::wire::time::TimeStyle;
@@ -31,7 +30,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::generate::{self, Rng};
 use support::reference;
-use support::rows::one_by_one;
+use support::rows::{check_places, one_by_one};
 
 #[test]
 fn every_seed_gives_what_a_plain_fold_gives() {
@@ -562,23 +561,7 @@ fn check_indexes(store: &Memory, operations: &BTreeMap<String, Vec<Value>>) {
     let documents = documents.count();
     assert_eq!(count(Family::ByTime), documents, "listed by time once");
     assert_eq!(count(Family::ByStatus), documents, "listed by status once");
-    // An entry names the place where the snapshot is, of what is settled.
-    let states = rows.iter().filter(|(family, ..)| *family == Family::State);
-    let settled: BTreeMap<&str, Option<u64>> = states
-        .map(|(_, key, row)| {
-            let id = keys::operation_of(key).expect("a key");
-            (id, place_v1::of_state(row).0.settled())
-        })
-        .collect();
-    for (family, key, row) in &rows {
-        let by_time = match family {
-            Family::ByTime => &key[..],
-            Family::ByStatus => &key[1..],
-            _ => continue,
-        };
-        let id = keys::operation_of_by_time(by_time).expect("a key");
-        assert_eq!(place_v1::of_entry(row).0, settled[id], "{family:?} of {id}");
-    }
+    check_places(&rows);
     let expected: BTreeSet<(&str, Vec<&str>)> = operations
         .iter()
         .map(|(id, events)| (&**id, reference::anomalies(events)))

@@ -16,10 +16,10 @@ use opledger::http::{App, router};
 use opledger::metrics;
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
-use opledger::query::document;
 use opledger::query::progress::Progress;
+use opledger::query::{document, state};
 use opledger::store::{Batch, Db, Durability, Family, Held, Result, Space, View};
-use opledger::store::{keys, memory as store};
+use opledger::store::{memory as store, view};
 use opledger::webhook;
 use opledger::wire::cloudevent::{self, STRUCTURED};
 use opledger::wire::document::Bodies as Shown;
@@ -237,7 +237,7 @@ fn ids() -> Vec<String> {
 
 fn render(db: &store::Memory) {
     let ids = ids();
-    let row = |id: &String| db.get(Family::State, &keys::operation(id)).ok().flatten();
+    let row = |id: &String| view(db, |view| state::snapshot(view, id)).ok().flatten();
     let rows: Vec<_> = ids
         .iter()
         .map(|id| row(id).expect("it was folded"))

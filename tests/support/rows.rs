@@ -66,3 +66,23 @@ pub fn one_by_one(rows: Vec<Row>) -> Vec<Row> {
     }
     all
 }
+
+/// The entries of what is settled name the place where its snapshot is, and no others do.
+pub fn check_places(rows: &[Row]) {
+    let states = rows.iter().filter(|(family, ..)| *family == Family::State);
+    let settled: BTreeMap<&str, Option<u64>> = states
+        .map(|(_, key, row)| {
+            let id = keys::operation_of(key).expect("a key of ours");
+            (id, place_v1::of_state(row).0.settled())
+        })
+        .collect();
+    for (family, key, row) in rows {
+        let by_time = match family {
+            Family::ByTime => &key[..],
+            Family::ByStatus => &key[1..],
+            _ => continue,
+        };
+        let id = keys::operation_of_by_time(by_time).expect("a key of ours");
+        assert_eq!(place_v1::of_entry(row).0, settled[id], "{family:?} of {id}");
+    }
+}
