@@ -11,7 +11,7 @@ use opledger::projector::run::{Projector, Settings, Took, Watch};
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Halt, Projection, Tally, meta};
 use opledger::query::progress::{Doing, Progress};
-use opledger::query::{Page, dead_letters, document, state};
+use opledger::query::{Page, dead_letters, document, history, state};
 use opledger::store::memory::{Fault, Memory};
 use opledger::store::{self, Batch, Db, Durability, Family, keys};
 use opledger::wire::position::{LogId, Position, Token};
@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::events::{broken, created};
 use support::generate::Rng;
+use support::rows::{check_places, one_by_one};
 
 const LOG: LogId = LogId(*b"testing0");
 
@@ -459,6 +460,54 @@ fn a_log_that_is_shorter_than_the_store_halts_and_reads_go_on() {
     assert!(format!("{doing:?}").contains("partition 1"), "{doing:?}");
 }
 
+/// As format 3 had it: every snapshot under its own key, every record as it came.
+#[test]
+fn a_store_from_before_operations_settled_goes_on() {
+    let log = MemoryLog::new(LOG, 1);
+    let mut completed = created("operation-1");
+    completed["id"] = json!("completed");
+    completed["type"] = json!("opledger.operation.completed.v1");
+    completed["data"] = json!({"response": {"status_code": 200}});
+    for event in [created("operation-1"), completed.clone()] {
+        log.append(0, record(None, Some(&event.to_string())));
+    }
+    let new = Arc::new(Memory::default());
+    start(new.clone(), &log).caught_up(&log);
+    let old = Arc::new(Memory::default());
+    let mut batch = Batch::default();
+    for (family, key, row) in one_by_one(new.dump()) {
+        batch.put(family, &key, &row);
+    }
+    batch.put(Family::Meta, b"format", &[3]);
+    old.write(&batch, Durability::Synced).unwrap();
+    let times = TimeStyle::default();
+    let read = |db: &Memory| document::read(db, "operation-1", &times).unwrap().unwrap();
+    assert_eq!(read(&old), read(&new));
+    // One that changes what is shown, to both.
+    completed["id"] = json!("again");
+    completed["time"] = json!("2024-05-06T07:08:08Z");
+    completed["data"] = json!({"response": {"status_code": 201}});
+    log.append(0, record(None, Some(&completed.to_string())));
+    for db in [&old, &new] {
+        start(db.clone(), &log).caught_up(&log);
+    }
+    assert_eq!(read(&old), read(&new));
+    let history = |db: &Memory| {
+        let mut body = Vec::new();
+        let emit = &mut |piece: &[u8]| {
+            body.extend_from_slice(piece);
+            ControlFlow::Continue(())
+        };
+        history::stream(db, "operation-1", &Page::default(), emit).unwrap();
+        body
+    };
+    assert_eq!(history(&old), history(&new));
+    let rows = old.dump();
+    check_places(&rows);
+    let settled = rows.iter().filter(|(f, ..)| *f == Family::Settled);
+    assert_eq!(settled.count(), 1, "it has settled");
+}
+
 #[test]
 fn a_damaged_snapshot_is_made_good_from_the_history() {
     let log = MemoryLog::new(LOG, 1);
@@ -486,7 +535,7 @@ fn a_damaged_snapshot_is_made_good_from_the_history() {
         "that of the one that has ended"
     );
     // What says where a snapshot stands is damaged as well as the snapshot.
-    for family in [Family::Settled, Family::State] {
+    for family in [Family::State, Family::Settled, Family::State] {
         let mut batch = Batch::default();
         for (_, key, row) in held(family) {
             batch.put(family, &key, &row[..row.len() / 2]);

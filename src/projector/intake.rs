@@ -85,35 +85,43 @@ impl Drop for Intake {
 /// are made less often: several events of an operation cost little more than one.
 #[derive(Default)]
 struct Gathering {
-    /// When the last read was over.
-    read: Option<Instant>,
-    /// Cuts one after the other that were made of many records a second, and not full.
-    in_a_row: u32,
+    /// Since when it is counted, and how many came.
+    counted: Option<(Instant, usize)>,
+    /// The last cut was made.
+    made: Option<Instant>,
+    gathers: bool,
 }
 
 /// Records a second from which on cuts are gathered.
 const MANY: f64 = 20_000.0;
-/// Not before so many in a row: whoever catches up has few that are not full.
-const SURE: u32 = 5;
-/// Between two cuts then.
+/// Judged over so long, so that a burst is none.
+const SPAN: Duration = Duration::from_millis(100);
+/// Between two cuts.
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Gathering {
-    fn wait(&self) {
-        if let Some(read) = self.read.filter(|_| self.in_a_row >= SURE) {
-            std::thread::sleep(PAUSE.saturating_sub(read.elapsed()));
-        }
+    /// What is left of the pause.
+    fn pause(&self, now: Instant) -> Duration {
+        let made = self.made.filter(|_| self.gathers);
+        made.map_or(Duration::ZERO, |made| PAUSE.saturating_sub(now - made))
     }
 
-    fn note(&mut self, records: usize, is_full: bool) {
-        let now = Instant::now();
-        let since = self.read.replace(now).map(|read| now - read);
-        let is_many = since.is_some_and(|since| records as f64 > MANY * since.as_secs_f64());
-        self.in_a_row = if is_many && !is_full {
-            self.in_a_row + 1
-        } else {
-            0
-        };
+    fn note(&mut self, now: Instant, records: usize, is_full: bool) {
+        // Whoever catches up has enough in each.
+        if is_full {
+            *self = Gathering::default();
+            return;
+        }
+        self.made = Some(now);
+        let (since, before) = self.counted.unwrap_or((now, 0));
+        let span = now - since;
+        // Those of the first cut came before.
+        let records = if span.is_zero() { 0 } else { before + records };
+        self.counted = Some((since, records));
+        if span >= SPAN {
+            self.gathers = records as f64 > MANY * span.as_secs_f64();
+            self.counted = Some((now, 0));
+        }
     }
 }
 
@@ -129,7 +137,7 @@ fn read_all(
     let mut spares: Vec<Batch> = Vec::new();
     let mut gathering = Gathering::default();
     while !stop.load(Ordering::Relaxed) {
-        gathering.wait();
+        std::thread::sleep(gathering.pause(Instant::now()));
         spares.extend(given_back.try_iter().map(Cut::spend));
         let mut records = Vec::new();
         let started = Instant::now();
@@ -150,10 +158,8 @@ fn read_all(
         let confirmation = Some(reader.confirm());
         let cut = Cut::decode_with(records, next, rules, spares.pop().unwrap_or_default());
         let count = cut.records().len();
-        gathering.note(
-            count,
-            count >= limits.records || cut.bytes() >= limits.bytes,
-        );
+        let is_full = count >= limits.records || cut.bytes() >= limits.bytes;
+        gathering.note(Instant::now(), count, is_full);
         let stretch = Stretch {
             confirmation,
             took,
@@ -162,5 +168,38 @@ fn read_all(
         if stretches.send(Ok(stretch)).is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pause behind each cut of so many records, `apart` milliseconds from each other.
+    fn pauses(cuts: &[(usize, bool)], apart: u64) -> Vec<u128> {
+        let (begun, mut gathering) = (Instant::now(), Gathering::default());
+        let cuts = cuts.iter().zip(1..);
+        let pause = |((records, is_full), n): (&(usize, bool), u32)| {
+            let now = begun + n * Duration::from_millis(apart);
+            gathering.note(now, *records, *is_full);
+            gathering.pause(now).as_millis()
+        };
+        cuts.map(pause).collect()
+    }
+
+    #[test]
+    fn cuts_are_gathered_only_while_many_come_for_long() {
+        // 30,000 a second, then 10,000, in cuts of 10 ms.
+        let many = [[(300, false); 11], [(100, false); 11]].concat();
+        let found = pauses(&many, 10);
+        assert_eq!(found[..10], [0; 10], "a burst");
+        assert_eq!(found[10..20], [50; 10]);
+        assert_eq!(found[20..], [0; 2]);
+        // Full ones need no gathering, and end it.
+        assert_eq!(pauses(&[(20_000, true); 30], 10), [0; 30]);
+        let ended = [&[(300, false); 12][..], &[(20_000, true)], &[(300, false)]].concat();
+        assert_eq!(pauses(&ended, 10)[11..], [50, 0, 0]);
+        // Few at a time however quickly they follow: 2 in each ms.
+        assert_eq!(pauses(&[(2, false); 300], 1), [0; 300]);
     }
 }

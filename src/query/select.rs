@@ -157,7 +157,7 @@ impl<'s> Selection<'s> {
                     Some(matches) => Ok(matches),
                     None => {
                         work += READ;
-                        ask(view, filter, by_time)
+                        ask(view, filter, by_time, settled)
                     }
                 };
                 match matches {
@@ -258,11 +258,11 @@ fn judge(filter: &Filter, status: Option<Status>, row: &[u8]) -> Option<bool> {
 }
 
 /// One that cannot be read matches nothing; lists tell of it when they show it.
-fn ask(view: &dyn View, filter: &Filter, by_time: &[u8]) -> Result<bool> {
+fn ask(view: &dyn View, filter: &Filter, by_time: &[u8], settled: Option<u64>) -> Result<bool> {
     let Some(id) = keys::operation_of_by_time(by_time) else {
         return Ok(false);
     };
-    let snapshot = state::snapshot(view, id)?;
+    let snapshot = state::snapshots(view, &[(id, settled)])?.pop().flatten();
     let shown = with_operation(view, id, &snapshot.unwrap_or_default(), |op| {
         document(id, op).is_some_and(|document| filter.matches(&document))
     });

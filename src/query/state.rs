@@ -17,8 +17,7 @@ pub fn snapshot(view: &dyn View, operation_id: &str) -> Result<Option<Vec<u8>>> 
 /// The same of an operation whose row under its own key is this.
 pub fn follow(view: &dyn View, key: &[u8], row: Vec<u8>) -> Result<Vec<u8>> {
     Ok(match of_state(&row) {
-        (Place::Open, _) => row,
-        (Place::Revised(_), snapshot) => snapshot.to_vec(),
+        (Place::Open | Place::Revised(_), snapshot) => snapshot.to_vec(),
         (Place::Settled(change), _) => {
             let row = view.get(Family::Settled, &keys::settled(change, key))?;
             whole(key, row.as_deref())
@@ -41,27 +40,21 @@ pub fn follow_cached(db: &dyn Db, key: &[u8], row: &[u8]) -> Result<Cached> {
 
 /// Of these operations, each with what its entry in a list says of its place.
 pub fn snapshots(view: &dyn View, rows: &[(&str, Option<u64>)]) -> Result<Vec<Option<Vec<u8>>>> {
-    let mut snapshots = vec![None; rows.len()];
-    for family in [Family::Settled, Family::State] {
-        let (mut places, mut keys) = (Vec::new(), Vec::new());
-        for (place, (id, settled)) in rows.iter().enumerate() {
-            let key = keys::operation(id);
-            match (family, settled) {
-                (Family::Settled, Some(change)) => keys.push(keys::settled(*change, &key)),
-                (Family::State, None) => keys.push(key),
-                _ => continue,
-            }
-            places.push(place);
-        }
-        let found = match family {
-            Family::Settled => settled(view, &keys)?,
-            _ => open(view, &keys)?,
-        };
-        for (place, snapshot) in places.into_iter().zip(found) {
-            snapshots[place] = snapshot;
+    let (mut open_keys, mut settled_keys) = (Vec::new(), Vec::new());
+    for (id, change) in rows {
+        let key = keys::operation(id);
+        match change {
+            Some(change) => settled_keys.push(keys::settled(*change, &key)),
+            None => open_keys.push(key),
         }
     }
-    Ok(snapshots)
+    let mut open = open(view, &open_keys)?.into_iter();
+    let mut settled = settled(view, &settled_keys)?.into_iter();
+    let snapshots = rows.iter().map(|(_, change)| match change {
+        Some(_) => settled.next().flatten(),
+        None => open.next().flatten(),
+    });
+    Ok(snapshots.collect())
 }
 
 /// Snapshots, or where they stand, by the keys of operations.
@@ -75,6 +68,8 @@ fn open(view: &dyn View, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
 
 /// Of so many it is tried whether they lie side by side.
 const MANY: usize = 64;
+/// So much of others is read in any case before it is given up.
+const FEW_BYTES: usize = 64 << 10;
 
 /// Snapshots by the keys of `settled`. Those that a list shows one after the other have
 /// mostly settled one after the other too: they are read so, for as long as few others
@@ -88,7 +83,7 @@ fn settled(view: &dyn View, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
         && keys.is_sorted()
     {
         let end = [last, &[0][..]].concat();
-        let mut between = 0;
+        let (mut wanted_bytes, mut other_bytes) = (0, 0);
         view.scan(
             Family::Settled,
             first..&end,
@@ -102,10 +97,11 @@ fn settled(view: &dyn View, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
                 }
                 if keys.get(found.len()).is_some_and(|wanted| wanted == key) {
                     found.push(whole(key, row));
+                    wanted_bytes += row.len();
                 } else {
-                    between += 1;
+                    other_bytes += row.len();
                 }
-                match between > 4 * (found.len() + MANY) {
+                match other_bytes > 4 * wanted_bytes + FEW_BYTES {
                     true => ControlFlow::Break(()),
                     false => ControlFlow::Continue(()),
                 }
@@ -146,8 +142,7 @@ pub fn held(db: &dyn Db, keys: &[&[u8]]) -> Result<Vec<Option<(Place, Vec<u8>)>>
     let held = rows.into_iter().zip(keys).map(|(row, key)| {
         let row = row?;
         Some(match of_state(&row) {
-            (Place::Open, _) => (Place::Open, row),
-            (place @ Place::Revised(_), snapshot) => (place, snapshot.to_vec()),
+            (place @ (Place::Open | Place::Revised(_)), snapshot) => (place, snapshot.to_vec()),
             (place @ Place::Settled(_), _) => {
                 let row = settled.next().expect("one for each that is settled");
                 (place, whole(key, row.as_deref()))

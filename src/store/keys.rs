@@ -3,9 +3,9 @@
 //! | family | key | value |
 //! |---|---|---|
 //! | `state` | shard, operation | `place_v1`, `snapshot_v1` |
-//! | `settled` | number of the change, shard, operation | `snapshot_v1` |
+//! | `settled` | number of the change, shard, operation | `unnamed_v1` of `snapshot_v1` |
 //! | `lane` | shard, operation, NUL, kind, cluster, request | `snapshot_v1` lane |
-//! | `history` | shard, operation, NUL, time, source, id, position | `record_v1` |
+//! | `history` | shard, operation, NUL, time, source, id, position | `unnamed_v1` of `record_v1` |
 //! | `by_time` | time, operation | `place_v1` of a settled operation |
 //! | `by_status` | status, time, operation | `place_v1` of a settled one, `listed_v1`; nothing in an old store |
 //! | `outbox` | shard, operation, NUL, its key | the ending's order key, address, port |

@@ -1,17 +1,17 @@
 //! Where the snapshot of an operation stands. The row under the operation's own key is
 //!
 //! - `snapshot_v1` alone, while the operation goes on;
-//! - a place: 2, and the number of the change that settled it, which names its row
+//! - a place: a mark, and the number of the change that settled it, which names its row
 //!   in `settled`;
 //! - a place with `snapshot_v1` behind it, once a settled operation has changed again:
 //!   what stands in `settled` is out of date then.
 //!
 //! The entries of lists begin with the place as well while it is where to look. Nothing
-//! else there begins with 2. Never edit: a new shape is a new version beside this one.
+//! else there begins with its mark. Never edit: a new shape is a new version beside this one.
 
 use super::packed::{self, Rest};
 
-const PLACE: u8 = 2;
+const PLACE: u8 = 0x41;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {

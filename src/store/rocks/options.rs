@@ -66,6 +66,7 @@ pub fn of_family(family: Family, cache: &Cache) -> Result<Options> {
             options = with("bottommost_file_compaction_delay=4294967295")?;
             options.set_compression_type(DBCompressionType::Zstd);
             options.set_compression_options(ZSTD_WINDOW, 1, 0, 0);
+            options.set_ttl(0);
         }
         Family::History => {
             // Written once, read rarely, the largest: blocks that compress well.
@@ -155,6 +156,10 @@ fn merge_by_size(options: &mut Options, width: i32) {
     // What was merged gets a level of its own, and with it a better compression.
     options.set_num_levels(4 * width);
     options.set_level_zero_file_num_compaction_trigger(2 * width);
-    options.set_level_zero_slowdown_writes_trigger(4 * width + 8);
-    options.set_level_zero_stop_writes_trigger(8 * width + 8);
+    // One merge runs at a time: a long one of the history lets the others wait.
+    options.set_level_zero_slowdown_writes_trigger(2 * width + 64);
+    options.set_level_zero_stop_writes_trigger(4 * width + 128);
+    // It would merge everything of an age of thirty days.
+    options.set_periodic_compaction_seconds(0);
+    options.set_ttl(0);
 }
