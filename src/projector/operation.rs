@@ -10,6 +10,7 @@ use crate::domain::effects::{Due, Listed};
 use crate::domain::{Anomaly, Event, Kind, Lane, LaneId, Lanes, Operation, Standing};
 use crate::query::entry::{self, Entry, Moved};
 use crate::query::operation::{events, history_records};
+use crate::query::state::Held;
 use crate::store::keys::{self, LaneKind};
 use crate::store::{self, Batch, Db, Error, Family};
 use crate::wire::notification_v1::{Key, encode_due};
@@ -23,13 +24,6 @@ use std::sync::Arc;
 /// More lanes than this are kept apart. A row of this many is a few tens of
 /// kilobytes at most where bodies are small, and rewritten as a whole.
 const LANES_INLINE: usize = 32;
-
-/// A snapshot, and where the store has it.
-#[derive(Debug, Clone, Copy)]
-pub struct Held<R> {
-    pub place: Place,
-    pub snapshot: R,
-}
 
 /// Folds `arrived` into the operation of which `held` is known, under `key`, and adds to
 /// the batch all that follows, the new snapshot included. Returns that snapshot. `change`

@@ -5,19 +5,18 @@ use super::changes::{Changes, Pending};
 use super::cut::{Cut, Part};
 use super::halt::OpenError;
 use super::meta::{self, Anchors, Next};
-use super::operation::{Held, fold};
+use super::operation::fold;
 use super::step::Rules;
 use crate::domain::effects::Listed;
 use crate::domain::{Anomalies, Anomaly, Status};
 use crate::event_log::{Identity, Logged};
 use crate::query::entry::Moved;
 use crate::query::progress::StatusCounts;
-use crate::query::state;
+use crate::query::state::{self, Held};
 use crate::query::watch::Change;
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::fault::Fault;
-use crate::wire::place_v1::Place;
 use crate::wire::position::{Positions, Token};
 use crate::wire::record_v1;
 use std::collections::BTreeMap;
@@ -322,17 +321,10 @@ impl Projection {
             .map(|(part, hot)| {
                 let cold;
                 let held = match &hot {
-                    Some(hot) => Some(Held {
-                        place: hot.place,
-                        snapshot: &*hot.snapshot,
-                    }),
+                    Some(hot) => Some(hot.borrow()),
                     None => {
                         cold = fetched.next().expect("one for each cold key");
-                        cold.as_ref()
-                            .map(|(place, snapshot): &(Place, Vec<u8>)| Held {
-                                place: *place,
-                                snapshot: &**snapshot,
-                            })
+                        cold.as_ref().map(Held::borrow)
                     }
                 };
                 let part_of = (part.id, part.key);

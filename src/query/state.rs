@@ -4,7 +4,7 @@
 use crate::store::{Cached, Db, Direction, Family, Result, View, keys};
 use crate::wire::place_v1::{Place, of_state};
 use crate::wire::unnamed_v1;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 
 /// The snapshot; empty if it is not where it should be, which is read as damage. `None` if
 /// nothing was ever heard of the operation.
@@ -124,8 +124,24 @@ pub fn snapshot_cached(db: &dyn Db, operation_id: &str) -> Result<Cached> {
     }
 }
 
-/// Of the operations with these keys, where each snapshot is, and the snapshot.
-pub fn held(db: &dyn Db, keys: &[&[u8]]) -> Result<Vec<Option<(Place, Vec<u8>)>>> {
+/// A snapshot, and where the store has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Held<R> {
+    pub place: Place,
+    pub snapshot: R,
+}
+
+impl<R: Deref<Target = [u8]>> Held<R> {
+    pub fn borrow(&self) -> Held<&[u8]> {
+        Held {
+            place: self.place,
+            snapshot: &self.snapshot,
+        }
+    }
+}
+
+/// Of the operations with these keys.
+pub fn held(db: &dyn Db, keys: &[&[u8]]) -> Result<Vec<Option<Held<Vec<u8>>>>> {
     let rows = db.multi_get(Family::State, keys)?;
     let settled = keys.iter().zip(&rows);
     let settled = settled.filter_map(|(key, row)| match of_state(row.as_ref()?) {
@@ -141,13 +157,15 @@ pub fn held(db: &dyn Db, keys: &[&[u8]]) -> Result<Vec<Option<(Place, Vec<u8>)>>
     .into_iter();
     let held = rows.into_iter().zip(keys).map(|(row, key)| {
         let row = row?;
-        Some(match of_state(&row) {
-            (place @ (Place::Open | Place::Revised(_)), snapshot) => (place, snapshot.to_vec()),
-            (place @ Place::Settled(_), _) => {
+        let (place, snapshot) = of_state(&row);
+        let snapshot = match place {
+            Place::Open | Place::Revised(_) => snapshot.to_vec(),
+            Place::Settled(_) => {
                 let row = settled.next().expect("one for each that is settled");
-                (place, whole(key, row.as_deref()))
+                whole(key, row.as_deref())
             }
-        })
+        };
+        Some(Held { place, snapshot })
     });
     Ok(held.collect())
 }
