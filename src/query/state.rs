@@ -158,7 +158,9 @@ pub fn held(db: &dyn Db, keys: &[&[u8]]) -> Result<Vec<Option<Held<Vec<u8>>>>> {
     let held = rows.into_iter().zip(keys).map(|(row, key)| {
         let row = row?;
         let (place, snapshot) = of_state(&row);
+        let is_all = snapshot.len() == row.len();
         let snapshot = match place {
+            Place::Open if is_all => row,
             Place::Open | Place::Revised(_) => snapshot.to_vec(),
             Place::Settled(_) => {
                 let row = settled.next().expect("one for each that is settled");
