@@ -73,7 +73,7 @@ const FEW_BYTES: usize = 64 << 10;
 
 /// Snapshots by the keys of `settled`. Those that a list shows one after the other have
 /// mostly settled one after the other too: they are read so, for as long as few others
-/// lie between, which is several times as quick as looking each up.
+/// lie between, which costs less than looking each up.
 fn settled(view: &dyn View, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
     // Behind the number of the change.
     let whole = |key: &[u8], row: &[u8]| Some(whole(&key[8..], Some(row)));

@@ -8,6 +8,12 @@ pub fn created(id: &str) -> Value {
         "data": {"request": {"uri": "/x", "method": "PUT"}}})
 }
 
+pub fn completed(id: &str) -> Value {
+    json!({"specversion": "1.0", "id": "e2", "source": "/w", "subject": id,
+        "type": "opledger.operation.completed.v1", "time": "2024-05-06T07:08:09Z",
+        "data": {"response": {"status_code": 200}}})
+}
+
 /// With the reason for which each is put aside.
 pub fn broken() -> [(&'static str, Value); 3] {
     let mut unknown = created("x");
