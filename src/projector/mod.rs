@@ -14,6 +14,8 @@ pub mod halt;
 mod intake;
 pub mod meta;
 mod operation;
+mod pace;
+mod priority;
 pub mod projection;
 pub mod run;
 pub mod step;

@@ -5,6 +5,7 @@ use super::cut::Cut;
 use super::halt::{Halt, OpenError};
 use super::intake::{Intake, Stretch};
 use super::meta;
+use super::priority::give_way;
 use super::projection::{Projection, Tally, count_anomalies};
 use super::step::Rules;
 use super::watchdog::Watchdog;
@@ -261,7 +262,13 @@ impl Worker {
         let started = Instant::now();
         let mut backoff = self.backoff();
         while !self.stopping() {
-            match self.try_apply(projection, stretch) {
+            let db = &*self.db;
+            let applied = if stretch.many {
+                give_way(|| try_apply(db, projection, stretch))
+            } else {
+                try_apply(db, projection, stretch)
+            };
+            match applied {
                 Ok(tally) => {
                     self.progress.set_doing(Doing::Running);
                     self.progress.set_counts(projection.statuses());
@@ -277,21 +284,6 @@ impl Worker {
             }
         }
         Ok(None)
-    }
-
-    /// Folds while the log is asked whether it still is the same, and writes only
-    /// after it has said so.
-    fn try_apply(
-        &self,
-        projection: &mut Projection,
-        stretch: &mut Stretch,
-    ) -> Result<Tally, OpenError> {
-        let cut = &mut stretch.cut;
-        let prepared = projection.prepare(&*self.db, cut)?;
-        if let Some(confirmation) = stretch.confirmation.take() {
-            confirmation.wait()?;
-        }
-        Ok(projection.commit(&*self.db, cut, prepared)?)
     }
 
     /// Waits, and opens the store again: RocksDB takes no write after a failed one.
@@ -332,4 +324,19 @@ impl Worker {
     fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+}
+
+/// Folds while the log is asked whether it still is the same, and writes only
+/// after it has said so.
+fn try_apply(
+    db: &dyn Db,
+    projection: &mut Projection,
+    stretch: &mut Stretch,
+) -> Result<Tally, OpenError> {
+    let cut = &mut stretch.cut;
+    let prepared = projection.prepare(db, cut)?;
+    if let Some(confirmation) = stretch.confirmation.take() {
+        confirmation.wait()?;
+    }
+    Ok(projection.commit(db, cut, prepared)?)
 }

@@ -1,0 +1,40 @@
+//! Where both cores are short, what answers goes before what projects.
+
+use std::panic::resume_unwind;
+
+/// Does the work at the lowest priority: it gets what threads that answer leave of the cores,
+/// and hardly more. By a thread of its own, since none may raise its priority again.
+pub fn give_way<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let (mut work, mut done) = (Some(work), None);
+    std::thread::scope(|scope| {
+        let lowered = || {
+            lower();
+            done = work.take().map(|work| work());
+        };
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        let thread = std::thread::Builder::new().name(name);
+        if let Ok(thread) = thread.spawn_scoped(scope, lowered)
+            && let Err(panic) = thread.join()
+        {
+            resume_unwind(panic);
+        }
+    });
+    // Where there is no thread to be had, by this one.
+    done.or_else(|| work.map(|work| work()))
+        .expect("it is done by one of two")
+}
+
+#[cfg(target_os = "linux")]
+fn lower() {
+    /// The lowest there is.
+    const NICE: i32 = 19;
+    let itself = rustix::thread::gettid();
+    // Anybody may ask for less.
+    if let Err(error) = rustix::process::setpriority_process(Some(itself), NICE) {
+        tracing::debug!(%error, "projecting keeps its priority");
+    }
+}
+
+/// Elsewhere the priority is that of the whole process.
+#[cfg(not(target_os = "linux"))]
+fn lower() {}
