@@ -241,6 +241,19 @@ def wait_for(server):
             time.sleep(0.05)
 
 
+def rungs(setting):
+    """What stands between the bare consumer and the ledger, part by part."""
+    for bodies, what in (("small", "small bodies"), ("large", "bodies of 10 KB")):
+        topic = setting.topic(bodies)
+        table = Table(
+            f"rungs-{bodies}",
+            f"From a bare consumer to a ledger, each row with one part more: {topic.events:,} events, {what}",
+            main="events/s", limit="dropped in batches",
+        )
+        add_rows(table, setting.rungs(topic))
+        yield table
+
+
 def ingest(setting):
     """Events over HTTP in batches of 100, durable when answered."""
     events = setting.plan.ingest_events
@@ -302,6 +315,7 @@ def without_turn(name):
 PARTS = {
     "contenders": side_by_side,
     "bodies": with_large_bodies,
+    "rungs": rungs,
     "ingest": ingest,
     "latency": latency,
     "ledger": ledger,

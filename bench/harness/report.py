@@ -9,7 +9,7 @@ from statistics import median
 from . import plot
 
 ORDER = [
-    "catch-up", "get", "bodies", "ingest-kafka", "ingest-embedded", "latency-kafka", "latency-embedded", "memory", "wide",
+    "catch-up", "get", "bodies", "rungs-small", "rungs-large", "ingest-kafka", "ingest-embedded", "latency-kafka", "latency-embedded", "memory", "wide",
     "scale-targets", "scale-catch-up", "scale-memory", "scale-disk", "scale-restart", "scale-get", "scale-list", "scale-wide",
 ]
 

@@ -42,13 +42,14 @@ class Setting:
         if not self.options.no_build:
             say("building")
             path = os.environ["PATH"] + os.pathsep + str(Path.home() / ".cargo/bin")
-            command = ["cargo", "build", "--release", "--locked", "--quiet", "--bin", "opledger", "--example", "load"]
+            command = ["cargo", "build", "--release", "--locked", "--quiet", "--bin", "opledger", "--example", "load", "--example", "rungs"]
             built = subprocess.run(command, cwd=ROOT, env=os.environ | {"CARGO_TARGET_DIR": str(target), "PATH": path})
             if built.returncode != 0:
                 raise Failed("cargo build failed")
         self.opledger = self.options.binary or target / "release/opledger"
         self.load_program = target / "release/examples/load"
-        for program in (self.opledger, self.load_program):
+        self.rungs_program = target / "release/examples/rungs"
+        for program in (self.opledger, self.load_program, self.rungs_program):
             if not program.is_file():
                 raise Failed(f"{program} is not there")
 
@@ -63,6 +64,13 @@ class Setting:
         found = self.folder / "load.json"
         command = [self.load_program, "--binary", self.opledger, "--folder", self.folder, "--json", found]
         run([*command, *arguments], cwd=self.folder)
+        return json.loads(found.read_text())
+
+    def rungs(self, topic):
+        """A topic read by ever more parts of the ledger."""
+        found = self.folder / "rungs.json"
+        command = [self.rungs_program, "--kafka", self.broker.bootstrap, "--topic", topic.name, "--turns", self.plan.rounds]
+        run([*command, "--folder", self.folder, "--json", found], cwd=self.folder)
         return json.loads(found.read_text())
 
     def topic(self, bodies):

@@ -199,6 +199,15 @@ impl Topic {
 
     /// Takes so many records in batches and drops them: the fastest that librdkafka is.
     pub fn drop_in_batches(&self, records: usize) -> anyhow::Result<First> {
+        let mut first = None;
+        self.drop_telling(records, &mut |taken| {
+            first.get_or_insert_with(|| First::now(taken));
+        })?;
+        first.context("no records to take")
+    }
+
+    /// The same, telling after each batch how many it has had.
+    pub fn drop_telling(&self, records: usize, tell: &mut dyn FnMut(usize)) -> anyhow::Result<()> {
         const AT_ONCE: usize = 5000;
         let consumer = self.consumer()?;
         let name = CString::new(self.name.as_str())?;
@@ -214,7 +223,6 @@ impl Topic {
             self.assign(&consumer, Offset::Beginning)?;
             let mut messages = Vec::with_capacity(AT_ONCE);
             let mut taken = 0;
-            let mut first = None;
             while taken < records {
                 // It waits for as many as it is asked for: never for more than will
                 // come, and at first for one, which tells that it is connected.
@@ -225,16 +233,17 @@ impl Topic {
                 ensure!(came >= 0, "the queue failed");
                 messages.set_len(came as usize);
                 taken += messages.len();
-                if taken > 0 {
-                    first.get_or_insert_with(|| First::now(taken));
-                }
+                let came = !messages.is_empty();
                 for message in messages.drain(..) {
                     rdk::rd_kafka_message_destroy(message);
                 }
+                if came {
+                    tell(taken);
+                }
             }
             rdk::rd_kafka_queue_destroy(queue);
-            first.context("no records to take")
         }
+        Ok(())
     }
 
     /// Calls `seen` with every record that comes from now on, until that says stop.

@@ -1,0 +1,258 @@
+//! What stands between a bare consumer and a ledger, part by part: the same topic is read by
+//! the ledger's own code, on each rung with one part more, so that what a part costs, and
+//! what would be left without it, is measured and not guessed.
+//!
+//!     cargo run --release --example rungs -- --kafka 127.0.0.1:9092 --topic events
+
+mod forgetful;
+#[allow(dead_code)]
+#[path = "../load/report.rs"]
+mod report;
+#[allow(dead_code)]
+#[path = "../load/topic.rs"]
+mod topic;
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use forgetful::Forgetful;
+use opledger::app::{self, Topics};
+use opledger::config::Config;
+use opledger::event_log::kafka::Kafka;
+use opledger::event_log::{EventLog, Limits, Reader};
+use opledger::projector::cut::Cut;
+use opledger::projector::projection::Tally;
+use opledger::projector::run::{Projector, Settings, Took, Watch};
+use opledger::query::progress::Progress;
+use opledger::store::rocks::Rocks;
+use opledger::store::{self, Batch, Db, Family};
+use opledger::wire::position::Positions;
+use report::{Report, per_second};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+use topic::Topic;
+
+/// As in the program that is measured.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Read a topic by ever more parts of the ledger, and tell what each costs
+#[derive(Parser)]
+#[command(name = "rungs")]
+struct Args {
+    /// Brokers
+    #[arg(long, value_name = "BOOTSTRAP")]
+    kafka: String,
+    /// A topic that `load fill` has filled
+    #[arg(long, value_name = "NAME")]
+    topic: String,
+    /// Turns, each of all rungs
+    #[arg(long, default_value_t = 3)]
+    turns: usize,
+    /// Where to keep the store meanwhile [default: the temporary folder]
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+    /// Also write the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let topic = Topic::existing(&args.kafka, &args.topic)?;
+    // Once for nothing, too: the broker has it all at hand after that.
+    let (events, bytes) = topic.count()?;
+    let mut report = Report::new(
+        "rungs",
+        vec![
+            ("events", json!(events)),
+            ("bytes an event", json!(bytes as f64 / events as f64)),
+            ("partitions", json!(topic.partitions)),
+        ],
+    );
+    for turn in 1..=args.turns {
+        let mut row = |what: &str, spent: Spent| {
+            let figures = vec![
+                ("events/s", per_second(events - spent.before, spent.took)),
+                (
+                    "CPU µs/event",
+                    json!(spent.cpu * 1e6 / (events - spent.before) as f64),
+                ),
+            ];
+            report.row(format!("{what}, turn {turn}"), figures);
+        };
+        let mut meter = Meter::default();
+        topic.drop_telling(events, &mut |taken| meter.note(taken))?;
+        row("dropped in batches", meter.spent()?);
+        row("taken out by the reader", read(&args, events, |_, _| ())?);
+        let config = config(&args);
+        let rules = app::rules(&config);
+        let mut spare = Batch::default();
+        let decode = |records, next| {
+            let spent = std::mem::take(&mut spare);
+            spare = Cut::decode_with(records, next, &rules, spent).spend();
+        };
+        row(
+            "and decoded, grouped, history encoded",
+            read(&args, events, decode)?,
+        );
+        row(
+            "and folded, kept nowhere",
+            project(&args, events, Arc::new(Forgetful::default()))?,
+        );
+        let folder = match &args.folder {
+            Some(folder) => tempfile::tempdir_in(folder)?,
+            None => tempfile::tempdir()?,
+        };
+        let path = folder.path().join("store");
+        let store = Rocks::open(&path, Family::LEDGER, app::memory(&config))?;
+        row(
+            "and written to the store",
+            project(&args, events, Arc::new(store))?,
+        );
+    }
+    print!("{}", report.markdown());
+    if let Some(file) = &args.json {
+        let text = report::json(&[report]);
+        std::fs::write(file, text).with_context(|| file.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn config(args: &Args) -> Config {
+    let mut config = Config::default();
+    config.kafka.bootstrap.clone_from(&args.kafka);
+    config.kafka.topic.clone_from(&args.topic);
+    config
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        records: config.projector.cut_records,
+        bytes: config.projector.cut_bytes as usize,
+        patience: Duration::from_millis(100),
+    }
+}
+
+/// From the first records on: what comes before is connecting.
+struct Spent {
+    /// So many were there with the first ones.
+    before: usize,
+    took: Duration,
+    /// Seconds of this process, all its threads.
+    cpu: f64,
+}
+
+#[derive(Default)]
+struct Meter {
+    first: Option<(usize, Instant, f64)>,
+    last: Option<(Instant, f64)>,
+}
+
+impl Meter {
+    /// So many are done now.
+    fn note(&mut self, done: usize) {
+        let now = (Instant::now(), cpu());
+        self.first.get_or_insert((done, now.0, now.1));
+        self.last = Some(now);
+    }
+
+    fn spent(self) -> anyhow::Result<Spent> {
+        let (before, began, cpu_before) = self.first.context("no records to take")?;
+        let (ended, cpu) = self.last.context("no records to take")?;
+        Ok(Spent {
+            before,
+            took: ended - began,
+            cpu: cpu - cpu_before,
+        })
+    }
+}
+
+/// Seconds of processor time that this process has had.
+fn cpu() -> f64 {
+    let of = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    of.tv_sec as f64 + of.tv_nsec as f64 / 1e9
+}
+
+type Next = BTreeMap<u32, u64>;
+
+/// As the intake does, without a projector behind it.
+fn read(
+    args: &Args,
+    events: usize,
+    mut take: impl FnMut(Vec<opledger::event_log::Logged>, Next),
+) -> anyhow::Result<Spent> {
+    let config = config(args);
+    let log = Kafka::open(app::kafka(&config, Topics::Leave))?;
+    let id = log.identify()?.id;
+    let mut reader: Box<dyn Reader> = log.reader(id, &Positions::new())?;
+    let limits = limits(&config);
+    let (mut meter, mut done, started) = (Meter::default(), 0, Instant::now());
+    while done < events {
+        ensure!(
+            started.elapsed() < PATIENCE || done > 0,
+            "nothing came for half a minute"
+        );
+        let mut records = Vec::new();
+        reader.read(&limits, &mut records)?;
+        done += records.len();
+        let came = !records.is_empty();
+        take(records, reader.next());
+        if came {
+            meter.note(done);
+        }
+    }
+    meter.spent()
+}
+
+/// The projector, threads and all, on this store.
+fn project(args: &Args, events: usize, db: Arc<dyn Db>) -> anyhow::Result<Spent> {
+    let config = config(args);
+    let log = Arc::new(Kafka::open(app::kafka(&config, Topics::Leave))?);
+    let (applied, told) = channel();
+    let settings = Settings {
+        limits: limits(&config),
+        hot_bytes: config.projector.hot_cache,
+        retry_max: config.projector.retry_max,
+        rules: app::rules(&config),
+        change_window: config.streams.window,
+        check_every: Some(config.kafka.check_interval),
+    };
+    let progress = Arc::new(Progress::new(None));
+    let projector = Projector::start(
+        db,
+        log,
+        progress.clone(),
+        Box::new(Counts(applied)),
+        settings,
+    )?;
+    let (mut meter, mut done) = (Meter::default(), 0);
+    while done < events {
+        let more = told.recv_timeout(PATIENCE);
+        done += more.with_context(|| format!("the projector: {:?}", progress.doing()))?;
+        meter.note(done);
+    }
+    drop(projector);
+    meter.spent()
+}
+
+/// Tells how many records each cut has.
+struct Counts(Sender<usize>);
+
+impl Watch for Counts {
+    fn anomalies(&mut self, _: &BTreeMap<&'static str, i64>) {}
+
+    fn applied(&mut self, cut: &Cut, _: &Tally, _: Took) {
+        // Nobody listens once all are there.
+        let _ = self.0.send(cut.records().len());
+    }
+
+    fn failed(&mut self, error: &store::Error) {
+        eprintln!("rungs: {error}");
+    }
+}
