@@ -130,7 +130,8 @@ impl Open {
         memory: Memory,
         access: Access,
     ) -> Result<Open> {
-        let cache = Cache::new_lru_cache(memory.block_cache as usize);
+        // In few shards: the least recently used one has 64, each too small for a whole filter.
+        let cache = Cache::new_hyper_clock_cache(memory.block_cache as usize, 0);
         let descriptor = |family: &Family| {
             let options = options::of_family(*family, &cache)?;
             Ok(ColumnFamilyDescriptor::new(family.name(), options))

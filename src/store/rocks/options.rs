@@ -46,10 +46,12 @@ pub fn of_family(family: Family, cache: &Cache) -> Result<Options> {
     options.set_compression_type(DBCompressionType::Lz4);
     match family {
         Family::State => {
-            // Read by point: small blocks, and filters to skip files.
+            // Read by point: small blocks, and filters to skip files. Each cut asks all of
+            // them whether its operations are new, so that they are in the cache anyway: as
+            // a whole, they are found once for a cut and not once for a key.
             table.set_block_size(8 << 10);
             table.set_bloom_filter(10.0, false);
-            find_by_pieces(&mut table);
+            index_by_pieces(&mut table);
             // Most operations of a cut are new, and looked for here first.
             options.set_memtable_whole_key_filtering(true);
             options.set_memtable_prefix_bloom_ratio(0.02);
@@ -75,7 +77,8 @@ pub fn of_family(family: Family, cache: &Cache) -> Result<Options> {
             // A read looks at those files only that have a row of the operation.
             table.set_bloom_filter(10.0, false);
             table.set_whole_key_filtering(false);
-            find_by_pieces(&mut table);
+            index_by_pieces(&mut table);
+            table.set_partition_filters(true);
             let in_domain = |key: &[u8]| keys::operation_prefix(key).is_some();
             let prefix = |key| keys::operation_prefix(key).unwrap_or(key);
             options.set_prefix_extractor(SliceTransform::create(
@@ -112,12 +115,11 @@ pub fn of_family(family: Family, cache: &Cache) -> Result<Options> {
     Ok(options)
 }
 
-/// Indexes and filters are read by pieces of 4 KiB. As a whole they are a megabyte a file,
-/// and those of ten million operations more than the cache keeps for them: each lookup that
-/// missed one read all of it.
-fn find_by_pieces(table: &mut BlockBasedOptions) {
+/// Indexes are read by pieces of 4 KiB. As a whole they are a megabyte a file, and those of ten
+/// million operations more than the cache keeps for them: each lookup that missed one read
+/// all of it.
+fn index_by_pieces(table: &mut BlockBasedOptions) {
     table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
-    table.set_partition_filters(true);
     table.set_pin_top_level_index_and_filter(true);
 }
 
