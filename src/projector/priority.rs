@@ -38,3 +38,31 @@ fn lower() {
 /// Elsewhere the priority is that of the whole process.
 #[cfg(not(target_os = "linux"))]
 fn lower() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    fn nice() -> i32 {
+        rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap()
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn only_the_work_has_the_low_priority() {
+        let before = nice();
+        let (mut seen, borrowed) = (Vec::new(), 7);
+        let returned = give_way(|| {
+            seen.push(nice());
+            borrowed + 1
+        });
+        assert_eq!((returned, seen, nice()), (8, vec![19], before));
+    }
+
+    #[test]
+    #[should_panic(expected = "out of the work")]
+    fn a_panic_comes_through() {
+        give_way(|| panic!("out of the work"));
+    }
+}
