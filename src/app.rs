@@ -254,6 +254,21 @@ pub fn rules(config: &Config) -> Rules {
     }
 }
 
+pub fn projector(config: &Config) -> Settings {
+    Settings {
+        limits: Limits {
+            records: config.projector.cut_records,
+            bytes: config.projector.cut_bytes as usize,
+            patience: PATIENCE,
+        },
+        hot_bytes: config.projector.hot_cache,
+        retry_max: config.projector.retry_max,
+        rules: rules(config),
+        change_window: config.streams.window,
+        check_every: uses_kafka(config).then_some(config.kafka.check_interval),
+    }
+}
+
 type Notifying = (Option<Webhooks>, Arc<webhook::Handle>);
 
 fn start_webhooks(
@@ -322,18 +337,7 @@ impl Ledger {
         };
         let log = Log::open(&config, Some(&folder), topics)?;
         let progress = Arc::new(Progress::new(held));
-        let settings = Settings {
-            limits: Limits {
-                records: config.projector.cut_records,
-                bytes: config.projector.cut_bytes as usize,
-                patience: PATIENCE,
-            },
-            hot_bytes: config.projector.hot_cache,
-            retry_max: config.projector.retry_max,
-            rules: rules(&config),
-            change_window: config.streams.window,
-            check_every: uses_kafka(&config).then_some(config.kafka.check_interval),
-        };
+        let settings = self::projector(&config);
         let (webhooks, notifications) = start_webhooks(&config, &folder, &store, &log, &progress)?;
         let watched = Watched {
             metrics: ProjectorMetrics,

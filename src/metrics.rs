@@ -9,7 +9,6 @@ use crate::wire::fault::Rule;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 const SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 7.5, 10.0,
@@ -212,12 +211,8 @@ impl Watch for ProjectorMetrics {
         histogram!("opledger_cut_bytes").record(cut.bytes() as f64);
         histogram!("opledger_cut_apply_seconds").record(took.apply.as_secs_f64());
         histogram!("opledger_log_read_seconds").record(took.read.as_secs_f64());
-        if let Some(oldest) = cut.oldest() {
-            let now = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default();
-            let visible = now.as_secs_f64() - oldest.as_millis() as f64 / 1000.0;
-            histogram!("opledger_event_visible_seconds").record(visible.max(0.0));
+        if let Some(age) = cut.age() {
+            histogram!("opledger_event_visible_seconds").record(age.as_secs_f64());
         }
     }
 

@@ -61,16 +61,16 @@ class Setting:
 
     def load(self, *arguments):
         """Runs the load program; what it found."""
-        found = self.folder / "load.json"
-        command = [self.load_program, "--binary", self.opledger, "--folder", self.folder, "--json", found]
-        run([*command, *arguments], cwd=self.folder)
-        return json.loads(found.read_text())
+        return self._found([self.load_program, "--binary", self.opledger], arguments)
 
     def rungs(self, topic):
         """A topic read by ever more parts of the ledger."""
-        found = self.folder / "rungs.json"
-        command = [self.rungs_program, "--kafka", self.broker.bootstrap, "--topic", topic.name, "--turns", self.plan.rounds]
-        run([*command, "--folder", self.folder, "--json", found], cwd=self.folder)
+        options = ["--kafka", self.broker.bootstrap, "--topic", topic.name, "--turns", self.plan.rounds]
+        return self._found([self.rungs_program], options)
+
+    def _found(self, program, arguments):
+        found = self.folder / "found.json"
+        run([*program, "--folder", self.folder, "--json", found, *arguments], cwd=self.folder)
         return json.loads(found.read_text())
 
     def topic(self, bodies):

@@ -233,11 +233,10 @@ impl Topic {
                 ensure!(came >= 0, "the queue failed");
                 messages.set_len(came as usize);
                 taken += messages.len();
-                let came = !messages.is_empty();
                 for message in messages.drain(..) {
                     rdk::rd_kafka_message_destroy(message);
                 }
-                if came {
+                if taken > 0 {
                     tell(taken);
                 }
             }

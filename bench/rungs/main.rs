@@ -4,6 +4,8 @@
 //!
 //!     cargo run --release --example rungs -- --kafka 127.0.0.1:9092 --topic events
 
+#[path = "../../src/allocator.rs"]
+mod allocator;
 mod forgetful;
 #[allow(dead_code)]
 #[path = "../load/report.rs"]
@@ -18,10 +20,10 @@ use forgetful::Forgetful;
 use opledger::app::{self, Topics};
 use opledger::config::Config;
 use opledger::event_log::kafka::Kafka;
-use opledger::event_log::{EventLog, Limits, Reader};
+use opledger::event_log::{EventLog, Reader};
 use opledger::projector::cut::Cut;
 use opledger::projector::projection::Tally;
-use opledger::projector::run::{Projector, Settings, Took, Watch};
+use opledger::projector::run::{Projector, Took, Watch};
 use opledger::query::progress::Progress;
 use opledger::store::rocks::Rocks;
 use opledger::store::{self, Batch, Db, Family};
@@ -34,10 +36,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 use topic::Topic;
-
-/// As in the program that is measured.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -131,14 +129,6 @@ fn config(args: &Args) -> Config {
     config
 }
 
-fn limits(config: &Config) -> Limits {
-    Limits {
-        records: config.projector.cut_records,
-        bytes: config.projector.cut_bytes as usize,
-        patience: Duration::from_millis(100),
-    }
-}
-
 /// From the first records on: what comes before is connecting.
 struct Spent {
     /// So many were there with the first ones.
@@ -191,7 +181,7 @@ fn read(
     let log = Kafka::open(app::kafka(&config, Topics::Leave))?;
     let id = log.identify()?.id;
     let mut reader: Box<dyn Reader> = log.reader(id, &Positions::new())?;
-    let limits = limits(&config);
+    let limits = app::projector(&config).limits;
     let (mut meter, mut done, started) = (Meter::default(), 0, Instant::now());
     while done < events {
         ensure!(
@@ -215,14 +205,7 @@ fn project(args: &Args, events: usize, db: Arc<dyn Db>) -> anyhow::Result<Spent>
     let config = config(args);
     let log = Arc::new(Kafka::open(app::kafka(&config, Topics::Leave))?);
     let (applied, told) = channel();
-    let settings = Settings {
-        limits: limits(&config),
-        hot_bytes: config.projector.hot_cache,
-        retry_max: config.projector.retry_max,
-        rules: app::rules(&config),
-        change_window: config.streams.window,
-        check_every: Some(config.kafka.check_interval),
-    };
+    let settings = app::projector(&config);
     let progress = Arc::new(Progress::new(None));
     let projector = Projector::start(
         db,

@@ -14,7 +14,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// It may hold no record, where the reader only got past what is none.
 pub struct Cut {
@@ -144,6 +144,16 @@ impl Cut {
     /// When the first of them arrived.
     pub fn oldest(&self) -> Option<Timestamp> {
         self.content.borrow_owner().oldest
+    }
+
+    /// How long ago that was, by our clock; zero if it was later.
+    pub fn age(&self) -> Option<Duration> {
+        let arrived = self.oldest()?.as_millis().try_into().unwrap_or(0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Some(
+            now.unwrap_or_default()
+                .saturating_sub(Duration::from_millis(arrived)),
+        )
     }
 
     /// How many records are events.

@@ -5,7 +5,7 @@
 use super::cut::Cut;
 use super::meta::Next;
 use super::pace::Pace;
-use super::priority::give_way;
+use super::priority;
 use super::step::Rules;
 use crate::event_log::{Confirmation, Limits, ReadError, Reader};
 use crate::store::Batch;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// One being folded, one decoded, one being read: three in all.
 const WAITING: usize = 1;
@@ -25,8 +25,8 @@ pub struct Stretch {
     pub confirmation: Option<Confirmation>,
     /// How long it took to get the records, the wait for the first included.
     pub took: Duration,
-    /// While so many came that cuts are many: then projecting gives way.
-    pub many: bool,
+    /// Came while many came: it is projected at a low priority.
+    pub gives_way: bool,
 }
 
 pub struct Intake {
@@ -100,13 +100,9 @@ fn read_all(
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(pace.pause(Instant::now()));
         spares.extend(given_back.try_iter().map(Cut::spend));
-        let mut read = || read_one(&mut *reader, &told, limits, rules, &mut spares);
-        let read = if pace.gives_way() {
-            give_way(read)
-        } else {
-            read()
-        };
-        let mut stretch = match read {
+        let gives_way = pace.gives_way();
+        let read = || read_one(&mut *reader, &told, limits, rules, &mut spares);
+        let mut stretch = match priority::work(gives_way, read) {
             Ok(Some(stretch)) => stretch,
             Ok(None) => {
                 pace = Pace::default();
@@ -121,9 +117,14 @@ fn read_all(
         };
         let cut = &stretch.cut;
         told.clone_from(cut.next());
-        stretch.many = pace.gives_way();
+        stretch.gives_way = gives_way;
         let is_full = cut.records().len() >= limits.records || cut.bytes() >= limits.bytes;
-        pace.note(Instant::now(), cut.records().len(), is_full, age(cut));
+        pace.note(
+            Instant::now(),
+            cut.records().len(),
+            is_full,
+            cut.age().unwrap_or_default(),
+        );
         if stretches.send(Ok(stretch)).is_err() {
             return;
         }
@@ -152,14 +153,6 @@ fn read_one(
         cut,
         confirmation,
         took,
-        many: false,
+        gives_way: false,
     }))
-}
-
-/// How long ago the oldest record came; nothing if clocks differ by more than that.
-fn age(cut: &Cut) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let arrived = cut.oldest().map_or(0, |oldest| oldest.as_millis());
-    let arrived = Duration::from_millis(arrived.try_into().unwrap_or(0));
-    now.unwrap_or_default().saturating_sub(arrived)
 }

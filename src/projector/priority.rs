@@ -2,9 +2,12 @@
 
 use std::panic::resume_unwind;
 
-/// Does the work at the lowest priority: it gets what threads that answer leave of the cores,
+/// Does the work, and if it gives way, at the lowest priority: it gets what threads that answer leave of the cores,
 /// and hardly more. By a thread of its own, since none may raise its priority again.
-pub fn give_way<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub fn work<T: Send>(gives_way: bool, work: impl FnOnce() -> T + Send) -> T {
+    if !gives_way {
+        return work();
+    }
     let (mut work, mut done) = (Some(work), None);
     std::thread::scope(|scope| {
         let lowered = || {
@@ -53,16 +56,19 @@ mod tests {
     fn only_the_work_has_the_low_priority() {
         let before = nice();
         let (mut seen, borrowed) = (Vec::new(), 7);
-        let returned = give_way(|| {
-            seen.push(nice());
-            borrowed + 1
-        });
-        assert_eq!((returned, seen, nice()), (8, vec![19], before));
+        for gives_way in [true, false] {
+            let returned = work(gives_way, || {
+                seen.push(nice());
+                borrowed + 1
+            });
+            assert_eq!((returned, nice()), (8, before));
+        }
+        assert_eq!(seen, [19, before]);
     }
 
     #[test]
     #[should_panic(expected = "out of the work")]
     fn a_panic_comes_through() {
-        give_way(|| panic!("out of the work"));
+        work(true, || panic!("out of the work"));
     }
 }

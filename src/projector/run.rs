@@ -5,7 +5,7 @@ use super::cut::Cut;
 use super::halt::{Halt, OpenError};
 use super::intake::{Intake, Stretch};
 use super::meta;
-use super::priority::give_way;
+use super::priority;
 use super::projection::{Projection, Tally, count_anomalies};
 use super::step::Rules;
 use super::watchdog::Watchdog;
@@ -263,12 +263,8 @@ impl Worker {
         let mut backoff = self.backoff();
         while !self.stopping() {
             let db = &*self.db;
-            let applied = if stretch.many {
-                give_way(|| try_apply(db, projection, stretch))
-            } else {
-                try_apply(db, projection, stretch)
-            };
-            match applied {
+            let gives_way = stretch.gives_way;
+            match priority::work(gives_way, || try_apply(db, projection, stretch)) {
                 Ok(tally) => {
                     self.progress.set_doing(Doing::Running);
                     self.progress.set_counts(projection.statuses());
