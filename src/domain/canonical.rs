@@ -4,9 +4,10 @@
 use super::event::{Ending, Notification, Outcome, Request, Response, Text};
 
 /// A register's value. Its canonical text must tell any two different values
-/// apart: the join is only a join if ties have one winner.
+/// apart: the join is only a join if ties have one winner. `None` if a body in it is
+/// only named.
 pub trait Value: PartialEq {
-    fn canonical(&self, out: &mut String);
+    fn canonical(&self, out: &mut String) -> Option<()>;
 }
 
 /// Members must be written in RFC 8785 order (by name, all of ours are ASCII).
@@ -29,23 +30,24 @@ fn string(text: &str, out: &mut String) {
 }
 
 impl Value for Request<'_> {
-    fn canonical(&self, out: &mut String) {
+    fn canonical(&self, out: &mut String) -> Option<()> {
         out.push_str("{\"body\":");
-        string(&self.body, out);
+        string(self.body.known()?, out);
         out.push_str(",\"method\":");
         string(self.method.as_str(), out);
         out.push_str(",\"uri\":");
         string(&self.uri, out);
         out.push('}');
+        Some(())
     }
 }
 
 impl Value for Response<'_> {
-    fn canonical(&self, out: &mut String) {
+    fn canonical(&self, out: &mut String) -> Option<()> {
         out.push('{');
         if let Some(body) = &self.body {
             out.push_str("\"body\":");
-            string(body, out);
+            string(body.known()?, out);
         }
         if let Some(code) = self.status_code {
             if self.body.is_some() {
@@ -54,11 +56,12 @@ impl Value for Response<'_> {
             out.push_str(&format!("\"status_code\":{code}"));
         }
         out.push('}');
+        Some(())
     }
 }
 
 impl Value for Ending<'_> {
-    fn canonical(&self, out: &mut String) {
+    fn canonical(&self, out: &mut String) -> Option<()> {
         let (outcome, status): (Option<&Outcome>, _) = match self {
             Ending::Completed(outcome) => (Some(outcome), "completed"),
             Ending::Failed(outcome) => (Some(outcome), "failed"),
@@ -67,31 +70,34 @@ impl Value for Ending<'_> {
         out.push('{');
         if let Some(Outcome { status_code, body }) = outcome {
             out.push_str("\"response\":{\"body\":");
-            string(body, out);
+            string(body.known()?, out);
             out.push_str(&format!(",\"status_code\":{status_code}}},"));
         }
         out.push_str(&format!("\"status\":\"{status}\"}}"));
+        Some(())
     }
 }
 
 impl Value for Option<Text<'_>> {
-    fn canonical(&self, out: &mut String) {
+    fn canonical(&self, out: &mut String) -> Option<()> {
         match self {
             Some(text) => string(text, out),
             None => out.push_str("null"),
         }
+        Some(())
     }
 }
 
 /// What a creation leaves behind. The request decides a tie; where even the
 /// requests are equal the notification does, so that one of them wins.
 impl Value for (Request<'_>, Option<Notification<'_>>) {
-    fn canonical(&self, out: &mut String) {
-        self.0.canonical(out);
+    fn canonical(&self, out: &mut String) -> Option<()> {
+        self.0.canonical(out)?;
         if let Some(Notification { address, port }) = &self.1 {
             out.push_str("{\"address\":");
             string(address, out);
             out.push_str(&format!(",\"port\":{port}}}"));
         }
+        Some(())
     }
 }

@@ -1,6 +1,7 @@
 //! One event, decoded and checked. Its strings may borrow from the record that
 //! brought it, so that folding a record copies nothing.
 
+use super::body::Body;
 use super::time::Timestamp;
 use std::borrow::Cow;
 
@@ -92,21 +93,21 @@ impl Method {
 pub struct Request<'a> {
     pub uri: Text<'a>,
     pub method: Method,
-    pub body: Text<'a>,
+    pub body: Body<'a>,
 }
 
 /// A cluster's answer. Here `""` and nothing are different bodies.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Response<'a> {
     pub status_code: Option<u16>,
-    pub body: Option<Text<'a>>,
+    pub body: Option<Body<'a>>,
 }
 
 /// The operation's own answer, always with both fields.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome<'a> {
     pub status_code: u16,
-    pub body: Text<'a>,
+    pub body: Body<'a>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -142,7 +143,29 @@ impl Event<'_> {
     }
 }
 
-impl Kind<'_> {
+impl<'a> Kind<'a> {
+    pub fn bodies(&self) -> impl Iterator<Item = &Body<'a>> {
+        let (request, response) = match self {
+            Kind::Created { request, .. } | Kind::RequestSent { request, .. } => {
+                (Some(&request.body), None)
+            }
+            Kind::ResponseReceived { response, .. }
+            | Kind::RollbackResponseReceived { response, .. } => (None, response.body.as_ref()),
+            Kind::RollbackAttempted {
+                request, response, ..
+            } => {
+                let response = response.as_ref();
+                let response = response.and_then(|response| response.body.as_ref());
+                (Some(&request.body), response)
+            }
+            Kind::Ended(Ending::Completed(outcome) | Ending::Failed(outcome)) => {
+                (None, Some(&outcome.body))
+            }
+            Kind::Started | Kind::Progressed { .. } | Kind::Ended(Ending::Canceled) => (None, None),
+        };
+        request.into_iter().chain(response)
+    }
+
     fn share(&self) -> Kind<'_> {
         match self {
             Kind::Created {
@@ -203,7 +226,7 @@ impl Request<'_> {
         Request {
             uri: share(&self.uri),
             method: self.method,
-            body: share(&self.body),
+            body: self.body.share(),
         }
     }
 }
@@ -212,7 +235,7 @@ impl Response<'_> {
     fn share(&self) -> Response<'_> {
         Response {
             status_code: self.status_code,
-            body: self.body.as_ref().map(share),
+            body: self.body.as_ref().map(Body::share),
         }
     }
 }
@@ -221,7 +244,7 @@ impl Outcome<'_> {
     fn share(&self) -> Outcome<'_> {
         Outcome {
             status_code: self.status_code,
-            body: share(&self.body),
+            body: self.body.share(),
         }
     }
 }

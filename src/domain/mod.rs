@@ -5,6 +5,7 @@
 //! join-semilattice, so a document is a function of the *set* of its events.
 
 pub mod anomaly;
+pub mod body;
 mod canonical;
 pub mod document;
 pub mod effects;
@@ -14,11 +15,12 @@ mod register;
 pub mod time;
 
 pub use anomaly::{Anomalies, Anomaly};
+pub use body::Body;
 pub use document::{Document, Entry, RollbackResult, Rollbacks, document};
 pub use effects::{Standing, Traits};
 pub use event::{
     Ending, Event, Kind, LaneId, Method, Notification, OrderKey, Outcome, Request, Response, Text,
 };
-pub use operation::{Creation, Lane, Lanes, Operation, Status};
+pub use operation::{Absorbed, Creation, Lane, Lanes, Operation, Status};
 pub use register::{Earliest, Latest, Register};
 pub use time::Timestamp;

@@ -6,8 +6,9 @@
 //! contradictions are anomalies, never a reason to stop.
 
 use super::anomaly::{Anomalies, Anomaly};
+use super::body::Body;
 use super::event::{Ending, Event, Kind, LaneId, Notification, OrderKey, Request, Response, Text};
-use super::register::{Earliest, Latest};
+use super::register::{Earliest, Joined, Latest};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,6 +74,17 @@ pub type Lanes<'a> = BTreeMap<LaneId<'a>, Lane<'a>>;
 /// The request and where to tell the end.
 pub type Creation<'a> = (Request<'a>, Option<Notification<'a>>);
 
+/// What a caller must know of an event that was added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absorbed {
+    Plainly,
+    /// It changed which ending counts where one already did.
+    Revised,
+    /// It shares its order key with another one and differs, and the text of a body that is
+    /// only named decides which of them counts. To be added again once the text is known.
+    Undecided,
+}
+
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Operation<'a> {
     pub created: Earliest<'a, Creation<'a>>,
@@ -87,32 +99,30 @@ pub struct Operation<'a> {
 }
 
 impl<'a> Operation<'a> {
-    /// Adds one event. True if it changed which ending counts where one already did:
-    /// the only thing that a caller must know event by event.
-    pub fn absorb(&mut self, event: Event<'a>) -> bool {
+    /// Adds one event.
+    pub fn absorb(&mut self, event: Event<'a>) -> Absorbed {
         let key = event.key;
         self.stretch(&key, &key);
-        let mut revised = false;
-        match event.kind {
+        let ended = self.ending.get().is_some();
+        let joined = match event.kind {
             Kind::Created {
                 request,
                 notification,
-            } => {
-                self.created.offer(key, (request, notification));
+            } => self.created.offer(key, (request, notification)),
+            Kind::Started => {
+                self.begun = true;
+                Joined::Kept
             }
-            Kind::Started => self.begun = true,
-            Kind::Progressed { sub_status } => {
-                self.sub_status.offer(key, sub_status);
-            }
+            Kind::Progressed { sub_status } => self.sub_status.offer(key, sub_status),
             Kind::RequestSent { lane, request } => {
                 self.begun = true;
                 let lane = self.clusters.entry(lane).or_default();
-                lane.request.offer(key, request);
+                lane.request.offer(key, request)
             }
             Kind::ResponseReceived { lane, response } => {
                 self.begun = true;
                 let lane = self.clusters.entry(lane).or_default();
-                lane.response.offer(key, response);
+                lane.response.offer(key, response)
             }
             Kind::RollbackAttempted {
                 lane,
@@ -121,26 +131,62 @@ impl<'a> Operation<'a> {
             } => {
                 self.begun = true;
                 let lane = self.rollbacks.entry(lane).or_default();
-                if let Some(response) = response {
-                    lane.response.offer(key.clone(), response);
+                let response = match response {
+                    Some(response) => lane.response.offer(key.clone(), response),
+                    None => Joined::Kept,
+                };
+                let request = lane.request.offer(key, request);
+                if response == Joined::Undecided {
+                    response
+                } else {
+                    request
                 }
-                lane.request.offer(key, request);
             }
             Kind::RollbackResponseReceived { lane, response } => {
                 self.begun = true;
                 let lane = self.rollbacks.entry(lane).or_default();
-                lane.response.offer(key, response);
+                lane.response.offer(key, response)
             }
             Kind::Ended(ending) => {
-                let ended = self.ending.get().is_some();
-                revised = self.ending.offer(key, ending) && ended;
+                let joined = self.ending.offer(key, ending);
+                if joined == Joined::Replaced && ended {
+                    return Absorbed::Revised;
+                }
+                joined
             }
+        };
+        match joined {
+            Joined::Undecided => Absorbed::Undecided,
+            Joined::Kept | Joined::Replaced => Absorbed::Plainly,
         }
-        revised
     }
 
-    /// The least upper bound of both. `absorb` of an event is `join` with the
-    /// state of that event alone.
+    /// Every body, with the order key of the event that brought it.
+    pub fn bodies_mut(&mut self) -> impl Iterator<Item = (&OrderKey<'a>, &mut Body<'a>)> {
+        let created = self.created.parts_mut();
+        let created = created.map(|(key, (request, _))| (key, &mut request.body));
+        let ending = self.ending.parts_mut();
+        let ending = ending.and_then(|(key, ending)| match ending {
+            Ending::Completed(outcome) | Ending::Failed(outcome) => Some((key, &mut outcome.body)),
+            Ending::Canceled => None,
+        });
+        let lanes = self
+            .clusters
+            .values_mut()
+            .chain(self.rollbacks.values_mut());
+        let lanes = lanes.flat_map(|lane| {
+            let request = lane.request.parts_mut();
+            let request = request.map(|(key, request)| (key, &mut request.body));
+            let response = lane.response.parts_mut();
+            let response =
+                response.and_then(|(key, response)| Some((key, response.body.as_mut()?)));
+            request.into_iter().chain(response)
+        });
+        created.into_iter().chain(ending).chain(lanes)
+    }
+
+    /// The least upper bound of both, whose bodies are all known. `absorb` of an event is
+    /// `join` with the state of that event alone.
     pub fn join(&mut self, other: Operation<'a>) {
         if let Some((first, last)) = &other.span {
             self.stretch(first, last);

@@ -14,35 +14,50 @@ pub struct Register<'a, V> {
     pub contested: bool,
 }
 
+/// What came of an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joined {
+    /// What is held is what was held.
+    Kept,
+    Replaced,
+    /// Of two values under one order key the text decides, and one has a body that is only
+    /// named. It is held that they differ; the offer has to be made again with the text.
+    Undecided,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 struct Keeping<'a, V>(Option<Register<'a, V>>);
 
 impl<'a, V: Value> Keeping<'a, V> {
     /// Keeps the better of the two by order key, then by canonical text.
-    /// True if what is held changed.
-    fn join(&mut self, preferred: Ordering, offered: Register<'a, V>) -> bool {
+    fn join(&mut self, preferred: Ordering, offered: Register<'a, V>) -> Joined {
         let Some(held) = &mut self.0 else {
             self.0 = Some(offered);
-            return true;
+            return Joined::Replaced;
         };
         let differs = held.value != offered.value;
         let contested = held.contested | offered.contested | differs;
-        let order = offered.key.cmp(&held.key).then_with(|| {
-            if !differs {
-                return Ordering::Equal;
-            }
-            let (mut a, mut b) = (String::new(), String::new());
-            offered.value.canonical(&mut a);
-            held.value.canonical(&mut b);
-            a.cmp(&b)
-        });
-        let changed = order == preferred;
-        if changed {
+        let order = match offered.key.cmp(&held.key) {
+            Ordering::Equal if differs => by_text(&offered.value, &held.value),
+            order => Some(order),
+        };
+        if order == Some(preferred) {
             *held = offered;
         }
         held.contested = contested;
-        changed
+        match order {
+            Some(order) if order == preferred => Joined::Replaced,
+            Some(_) => Joined::Kept,
+            None => Joined::Undecided,
+        }
     }
+}
+
+fn by_text(a: &impl Value, b: &impl Value) -> Option<Ordering> {
+    let (mut a_text, mut b_text) = (String::new(), String::new());
+    a.canonical(&mut a_text)?;
+    b.canonical(&mut b_text)?;
+    Some(a_text.cmp(&b_text))
 }
 
 macro_rules! register {
@@ -63,8 +78,7 @@ macro_rules! register {
                 $name(Keeping(held))
             }
 
-            /// True if what is held changed.
-            pub fn offer(&mut self, key: OrderKey<'a>, value: V) -> bool {
+            pub fn offer(&mut self, key: OrderKey<'a>, value: V) -> Joined {
                 self.0.join(
                     $preferred,
                     Register {
@@ -75,11 +89,17 @@ macro_rules! register {
                 )
             }
 
-            pub fn join(&mut self, other: Self) -> bool {
+            pub fn join(&mut self, other: Self) -> Joined {
                 match other.0.0 {
                     Some(offered) => self.0.join($preferred, offered),
-                    None => false,
+                    None => Joined::Kept,
                 }
+            }
+
+            /// The order key, and the value, which is to stay the same.
+            pub(super) fn parts_mut(&mut self) -> Option<(&OrderKey<'a>, &mut V)> {
+                let held = self.0.0.as_mut()?;
+                Some((&held.key, &mut held.value))
             }
 
             pub fn get(&self) -> Option<&Register<'a, V>> {

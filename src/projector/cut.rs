@@ -4,7 +4,7 @@
 
 use super::meta::Next;
 use super::step::{Rules, Step, step};
-use crate::domain::{Event, Timestamp};
+use crate::domain::{Body, Event, Timestamp};
 use crate::event_log::Logged;
 use crate::store::{Batch, Family, Length, keys};
 use crate::wire::fault::Fault;
@@ -315,8 +315,9 @@ const CHUNK_BYTES: usize = 16 << 10;
 type Arrived<'c> = (&'c Event<'c>, &'c Logged);
 
 /// Events of one operation, put in the order of their keys: one row for as many as fit,
-/// named by the first. Most of a row's cost does not depend on its size. `row` is memory
-/// to put one together in.
+/// named by the first. Most of a row's cost does not depend on its size. One with a large
+/// body has a row of its own, where that body is found by the event's order key. `row` is
+/// memory to put one together in.
 fn put_history(id: &str, events: &mut [Arrived], row: &mut Vec<u8>, batch: &mut Batch) {
     let order = |(a, a_at): &Arrived, (b, b_at): &Arrived| {
         a.key.cmp(&b.key).then_with(|| a_at.at.cmp(&b_at.at))
@@ -328,9 +329,9 @@ fn put_history(id: &str, events: &mut [Arrived], row: &mut Vec<u8>, batch: &mut 
     let mut rest = &*events;
     while let [(first, logged), ..] = rest {
         let mut bytes = 0;
-        let fits = |(_, logged): &&Arrived| {
+        let fits = |(event, logged): &&Arrived| {
             bytes += logged.record.size();
-            bytes <= CHUNK_BYTES
+            bytes <= CHUNK_BYTES && !event.kind.bodies().any(Body::is_large)
         };
         let count = rest.iter().take_while(fits).count().max(1);
         let (chunk, after) = rest.split_at(count);

@@ -7,7 +7,10 @@
 
 use super::projection::Tally;
 use crate::domain::effects::{Due, Listed};
-use crate::domain::{Anomaly, Event, Kind, Lane, LaneId, Lanes, Operation, Standing};
+use crate::domain::{
+    Absorbed, Anomaly, Event, Kind, Lane, LaneId, Lanes, Operation, OrderKey, Standing,
+};
+use crate::query::bodies;
 use crate::query::entry::{self, Entry, Moved};
 use crate::query::operation::{events, history_records};
 use crate::query::state::Held;
@@ -89,9 +92,19 @@ pub fn fold<'e>(
     let waiting_before = waiting(&op);
     for event in arrived {
         let served = op.created.get().is_some();
-        if op.absorb(event.share()) && served {
+        let absorbed = match op.absorb(event.share()) {
+            Absorbed::Undecided => {
+                look_up_rivals(db, operation_id, &mut op, &event.key)?;
+                op.absorb(event.share())
+            }
+            other => other,
+        };
+        if absorbed == Absorbed::Revised && served {
             tally.terminal_revised += 1;
         }
+    }
+    for (_, body) in op.bodies_mut() {
+        body.name();
     }
     if let Some(apart) = &mut apart {
         apart.waiting = apart.waiting + waiting(&op) - waiting_before;
@@ -200,6 +213,18 @@ fn lanes<'o, 'a>(op: &'o mut Operation<'a>, kind: LaneKind) -> &'o mut Lanes<'a>
         LaneKind::Cluster => &mut op.clusters,
         LaneKind::Rollback => &mut op.rollbacks,
     }
+}
+
+/// Of bodies that came under this key: one of the operation's other events has the same.
+fn look_up_rivals(
+    db: &dyn Db,
+    operation_id: &str,
+    op: &mut Operation,
+    key: &OrderKey,
+) -> store::Result<()> {
+    store::view(db, |view| {
+        bodies::look_up(view, operation_id, op, |other| other == key)
+    })
 }
 
 /// The lanes that these events go to.

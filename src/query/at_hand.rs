@@ -3,7 +3,7 @@
 //! after that the row is compared, and only a new one is decoded and rendered.
 
 use super::document::bytes;
-use super::operation::with_operation;
+use super::operation::{at_hand, with_operation};
 use super::progress::Applied;
 use super::state;
 use crate::store::{self, Cached, Db, Family, Result, keys};
@@ -98,12 +98,11 @@ impl Documents {
         let Cached::Known(snapshot) = state::follow_cached(db, &key, &row)? else {
             return Ok(Quick::NeedsDisk);
         };
-        let document = match snapshot_v1::decode(&snapshot.unwrap_or_default()) {
-            Ok((op, None)) => bytes(operation_id, &op, Bodies::Shown, &self.times),
-            // Lanes kept apart, or damage: both need a view.
-            Ok((_, Some(_))) | Err(_) => return Ok(Quick::NeedsDisk),
+        let snapshot = snapshot.unwrap_or_default();
+        let Some(op) = at_hand(&snapshot) else {
+            return Ok(Quick::NeedsDisk);
         };
-        Ok(match document {
+        Ok(match bytes(operation_id, &op, Bodies::Shown, &self.times) {
             None => Quick::Missing,
             Some(document) => {
                 let document = Document::new(document);
@@ -126,10 +125,11 @@ impl Documents {
                 return Ok(None);
             };
             let snapshot = state::follow(view, &key, row.clone())?;
-            let document = with_operation(view, operation_id, &snapshot, |op| {
+            let document = with_operation(view, operation_id, &snapshot, Bodies::Shown, |op| {
                 bytes(operation_id, op, Bodies::Shown, &self.times)
             })?;
             let document = document.map(Document::new);
+            // Without lanes of its own rows: they change while this row stays.
             if let (Some(document), Ok((_, None))) = (&document, snapshot_v1::decode(&snapshot)) {
                 self.keep(operation_id, applied, row, document);
             }

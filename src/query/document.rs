@@ -1,12 +1,11 @@
 //! The operation document as bytes.
 
 use super::filter::Filter;
-use super::operation::with_operation;
+use super::operation::{at_hand, with_operation};
 use super::state;
 use crate::domain::{Document, Operation, document};
 use crate::store::{self, Cached, Db, Result};
 use crate::wire::document::{Bodies, render};
-use crate::wire::snapshot_v1;
 use crate::wire::time::TimeStyle;
 use bytes::Bytes;
 
@@ -15,7 +14,7 @@ pub fn read(db: &dyn Db, operation_id: &str, times: &TimeStyle) -> Result<Option
         let Some(row) = state::snapshot(view, operation_id)? else {
             return Ok(None);
         };
-        with_operation(view, operation_id, &row, |op| {
+        with_operation(view, operation_id, &row, Bodies::Shown, |op| {
             bytes(operation_id, op, Bodies::Shown, times)
         })
     })
@@ -61,10 +60,7 @@ pub fn current_cached(
         Cached::Known(None) => return Ok(Some(Current::Gone)),
         Cached::Known(Some(row)) => row,
     };
-    Ok(match snapshot_v1::decode(&row) {
-        Ok((op, None)) => Some(Current::of(operation_id, &op, filter, times)),
-        Ok((_, Some(_))) | Err(_) => None,
-    })
+    Ok(at_hand(&row).map(|op| Current::of(operation_id, &op, filter, times)))
 }
 
 pub fn current(
@@ -77,7 +73,7 @@ pub fn current(
         let Some(row) = state::snapshot(view, operation_id)? else {
             return Ok(Current::Gone);
         };
-        with_operation(view, operation_id, &row, |op| {
+        with_operation(view, operation_id, &row, Bodies::Shown, |op| {
             Current::of(operation_id, op, filter, times)
         })
     })

@@ -274,7 +274,7 @@ fn render(view: &dyn View, shown: Shown, by_row: &[Row]) -> Result<Rendered> {
         }
         let rows = chunk.iter().map(|(settled, _, id, _)| (*id, *settled));
         let rows: Vec<_> = rows.collect();
-        each(view, &rows, shown.defects, |at, op| {
+        each(view, &rows, Bodies::LeftOut, shown.defects, |at, op| {
             let (_, _, id, place) = chunk[at];
             let start = rendered.bytes.len();
             let out = &mut rendered.bytes;
@@ -292,12 +292,14 @@ fn render(view: &dyn View, shown: Shown, by_row: &[Row]) -> Result<Rendered> {
 fn each(
     view: &dyn View,
     rows: &[(&str, Option<u64>)],
+    bodies: Bodies,
     defects: &Defects,
     mut show: impl FnMut(usize, &crate::domain::Operation) -> Option<()>,
 ) -> Result<()> {
     let snapshots = state::snapshots(view, rows)?;
     for (at, ((id, _), snapshot)) in rows.iter().zip(snapshots).enumerate() {
-        match with_operation(view, id, &snapshot.unwrap_or_default(), |op| show(at, op)) {
+        let snapshot = snapshot.unwrap_or_default();
+        match with_operation(view, id, &snapshot, bodies, |op| show(at, op)) {
             Ok(Some(())) => {}
             Ok(None) | Err(store::Error::Corrupt(_)) => defects.add(id),
             Err(error) => return Err(error),
@@ -333,7 +335,7 @@ pub fn documents(
             let rows: Vec<_> = rows
                 .filter_map(|one| Some((one.id()?, one.settled)))
                 .collect();
-            each(view, &rows, defects, |at, op| {
+            each(view, &rows, Bodies::Shown, defects, |at, op| {
                 let (id, _) = rows[at];
                 let document = bytes(id, op, Bodies::Shown, times)?;
                 bytes_held += document.len();

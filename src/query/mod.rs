@@ -2,6 +2,7 @@
 //! store, none through the projector.
 
 pub mod at_hand;
+pub mod bodies;
 pub mod changes;
 pub mod dead_letters;
 pub mod document;

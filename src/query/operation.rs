@@ -1,33 +1,51 @@
-//! One operation's whole state out of a view: the snapshot, the lanes kept apart,
-//! and, where a row cannot be read, the same state folded again from the history.
+//! One operation's whole state out of a view: the snapshot, the lanes kept apart, large
+//! bodies, and, where a row cannot be read, the same state folded again from the history.
 
-use super::records;
+use super::{bodies, records};
 use crate::domain::{Event, Lanes, Operation};
 use crate::store::keys::{self, LaneKind};
 use crate::store::{Direction, Error, Family, Result, View};
 use crate::wire::cloudevent;
+use crate::wire::document::Bodies;
 use crate::wire::record_v1::Record;
 use crate::wire::snapshot_v1::{self, Unreadable};
 use std::ops::ControlFlow;
 
-/// Runs `show` on the operation whose snapshot is `row`.
+/// The operation whose snapshot is `row`, if that is all of it: no lanes kept apart, no
+/// bodies that are elsewhere, no damage.
+pub fn at_hand(row: &[u8]) -> Option<Operation<'_>> {
+    let (mut op, None) = snapshot_v1::decode(row).ok()? else {
+        return None;
+    };
+    let is_all = op.bodies_mut().all(|(_, body)| body.known().is_some());
+    is_all.then_some(op)
+}
+
+/// Runs `show` on the operation whose snapshot is `row`, with its bodies if they are to be
+/// shown.
 pub fn with_operation<T>(
     view: &dyn View,
     operation_id: &str,
     row: &[u8],
+    bodies: Bodies,
     show: impl FnOnce(&Operation) -> T,
 ) -> Result<T> {
-    match snapshot_v1::decode(row) {
-        Ok((op, None)) => Ok(show(&op)),
+    let rows;
+    let mut op = match snapshot_v1::decode(row) {
+        Ok((op, None)) => op,
         Ok((mut op, Some(_))) => {
-            let rows = lane_rows(view, operation_id)?;
+            rows = lane_rows(view, operation_id)?;
             match add_lanes(&rows, operation_id, &mut op) {
-                Ok(()) => Ok(show(&op)),
-                Err(unreadable) => refolded(view, operation_id, unreadable, show),
+                Ok(()) => op,
+                Err(unreadable) => return refolded(view, operation_id, unreadable, show),
             }
         }
-        Err(unreadable) => refolded(view, operation_id, unreadable, show),
+        Err(unreadable) => return refolded(view, operation_id, unreadable, show),
+    };
+    if bodies == Bodies::Shown {
+        bodies::look_up(view, operation_id, &mut op, |_| true)?;
     }
+    Ok(show(&op))
 }
 
 type Rows = Vec<(Vec<u8>, Vec<u8>)>;

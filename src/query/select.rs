@@ -7,6 +7,7 @@ use super::operation::with_operation;
 use super::state;
 use crate::domain::{Status, document};
 use crate::store::{Direction, Error, Family, Result, View, keys};
+use crate::wire::document::Bodies;
 use crate::wire::place_v1;
 use std::ops::ControlFlow;
 
@@ -263,7 +264,8 @@ fn ask(view: &dyn View, filter: &Filter, by_time: &[u8], settled: Option<u64>) -
         return Ok(false);
     };
     let snapshot = state::snapshots(view, &[(id, settled)])?.pop().flatten();
-    let shown = with_operation(view, id, &snapshot.unwrap_or_default(), |op| {
+    let snapshot = snapshot.unwrap_or_default();
+    let shown = with_operation(view, id, &snapshot, Bodies::LeftOut, |op| {
         document(id, op).is_some_and(|document| filter.matches(&document))
     });
     match shown {

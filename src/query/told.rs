@@ -4,13 +4,12 @@
 use super::document::{self, Current};
 use super::entry::{Entry, Lanes};
 use super::filter::Filter;
-use super::operation::with_operation;
+use super::operation::{at_hand, with_operation};
 use super::state;
 use super::watch::{Change, Watchers};
 use crate::domain::{Operation, document as document_of};
 use crate::store::{self, Cached, Db};
 use crate::wire::document::Bodies;
-use crate::wire::snapshot_v1;
 use crate::wire::time::TimeStyle;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -123,16 +122,7 @@ impl Told {
             Cached::Known(None) => return Ok(self.keep(operation_id, head, State::Gone, filter)),
             Cached::Known(Some(row)) => row,
         };
-        Ok(match snapshot_v1::decode(&row) {
-            Ok((op, None)) => {
-                let state = State::of(operation_id, &op, Lanes::AtHand, &self.times);
-                match self.keep(operation_id, head, state, filter) {
-                    Some(current) => Some(current),
-                    None => Some(Current::of(operation_id, &op, filter, &self.times)),
-                }
-            }
-            Ok((_, Some(_))) | Err(_) => None,
-        })
+        Ok(at_hand(&row).map(|op| self.show(operation_id, head, &op, filter)))
     }
 
     pub fn read(&self, db: &dyn Db, operation_id: &str, filter: &Filter) -> store::Result<Current> {
@@ -141,14 +131,16 @@ impl Told {
             let Some(row) = state::snapshot(view, operation_id)? else {
                 return Ok(Current::Gone);
             };
-            with_operation(view, operation_id, &row, |op| {
-                let state = State::of(operation_id, op, Lanes::AtHand, &self.times);
-                match self.keep(operation_id, head, state, filter) {
-                    Some(current) => current,
-                    None => Current::of(operation_id, op, filter, &self.times),
-                }
+            with_operation(view, operation_id, &row, Bodies::Shown, |op| {
+                self.show(operation_id, head, op, filter)
             })
         })
+    }
+
+    fn show(&self, operation_id: &str, head: u64, op: &Operation, filter: &Filter) -> Current {
+        let state = State::of(operation_id, op, Lanes::AtHand, &self.times);
+        let current = self.keep(operation_id, head, state, filter);
+        current.unwrap_or_else(|| Current::of(operation_id, op, filter, &self.times))
     }
 
     fn keep(

@@ -78,11 +78,12 @@ pub fn operation_prefix(key: &[u8]) -> Option<&[u8]> {
     Some(&key[..2 + end + 1])
 }
 
-/// Whether `of_operation` made this range.
+/// Whether all keys in this range are of one operation, and begin as its start does.
 pub fn is_of_one_operation(range: &Range<&[u8]>) -> bool {
-    let prefix = operation_prefix(range.start);
-    let stem = prefix.and_then(|prefix| prefix.split_last());
-    stem.is_some_and(|(_, stem)| range.end.split_last() == Some((&1, stem)))
+    operation_prefix(range.start).is_some_and(|prefix| {
+        let all = prefix.split_last().map(|(_, stem)| (&1, stem));
+        range.end.starts_with(prefix) || range.end.split_last() == all
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,6 +119,22 @@ pub fn lane_of(key: &[u8], operation_id: &str) -> Option<(LaneKind, LaneId<'stat
 }
 
 pub fn history(operation_id: &str, key: &OrderKey, at: Position) -> Vec<u8> {
+    let mut row = event(operation_id, key);
+    position_into(at, &mut row);
+    row
+}
+
+/// All rows of `history` that are named by a record of this event.
+pub fn history_of_event(operation_id: &str, key: &OrderKey) -> Range<Vec<u8>> {
+    let start = event(operation_id, key);
+    let mut end = start.clone();
+    // Behind every position.
+    end.extend_from_slice(&[0xFF; 13]);
+    start..end
+}
+
+/// What the keys of an event's records in `history` begin with.
+fn event(operation_id: &str, key: &OrderKey) -> Vec<u8> {
     let capacity = operation_id.len() + key.source.len() + key.id.len() + 32;
     let mut row = Vec::with_capacity(capacity);
     row.extend_from_slice(&shard(operation_id).to_be_bytes());
@@ -126,7 +143,6 @@ pub fn history(operation_id: &str, key: &OrderKey, at: Position) -> Vec<u8> {
     time(key.time, &mut row);
     text(&key.source, &mut row);
     text(&key.id, &mut row);
-    position_into(at, &mut row);
     row
 }
 
@@ -311,6 +327,9 @@ mod tests {
         assert_eq!(operation_prefix(&row), Some(&range.start[..]));
         assert!(is_of_one_operation(&(&range.start..&range.end)));
         assert!(!is_of_one_operation(&ALL));
+        let event = history_of_event("op", &key((1, 0), "/w", "e"));
+        assert!(event.contains(&row));
+        assert!(is_of_one_operation(&(&event.start..&event.end)));
         let more = of_operation("oq").end;
         assert!(!is_of_one_operation(&(&range.start..&more)));
         // A shard may have NULs of its own.

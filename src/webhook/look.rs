@@ -52,7 +52,7 @@ pub fn look(
         let Some(snapshot) = state::snapshot(view, operation_id)? else {
             return Ok(Look::Nothing);
         };
-        let found = with_operation(view, operation_id, &snapshot, |op| {
+        let found = with_operation(view, operation_id, &snapshot, Bodies::Shown, |op| {
             let standing = op.standing();
             let due = standing.due.as_ref()?;
             (Key::of(operation_id, &due.ending) == key).then_some(())?;

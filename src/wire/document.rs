@@ -3,9 +3,9 @@
 //! answer's buffer; there is no tree in between.
 
 use super::time::TimeStyle;
-use crate::domain::{Document, Entry, Request, Timestamp};
+use crate::domain::{Body, Document, Entry, Request, Timestamp};
 
-/// The detail list shows documents without any body.
+/// The detail list shows documents without any body. Those that are shown must be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bodies {
     Shown,
@@ -79,12 +79,12 @@ impl Writer<'_> {
         self.text(request.method.as_str());
         if self.bodies == Bodies::Shown {
             self.raw(",\"body\":");
-            self.text(&request.body);
+            self.text(request.body.text());
         }
         self.raw("}");
     }
 
-    fn response(&mut self, status_code: Option<u16>, body: Option<&str>) {
+    fn response(&mut self, status_code: Option<u16>, body: Option<&Body>) {
         self.raw("{");
         if let Some(code) = status_code {
             self.raw("\"status_code\":");
@@ -96,7 +96,7 @@ impl Writer<'_> {
             } else {
                 "\"body\":"
             });
-            self.text(body);
+            self.text(body.text());
         }
         self.raw("}");
     }
@@ -114,7 +114,7 @@ impl Writer<'_> {
             self.request(entry.request);
             if let Some(response) = entry.response {
                 self.raw(",\"response\":");
-                self.response(response.status_code, response.body.as_deref());
+                self.response(response.status_code, response.body.as_ref());
             }
             self.raw("}");
         }

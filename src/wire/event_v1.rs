@@ -11,8 +11,8 @@ pub use quick::{data as quick_data, envelope as quick_envelope, envelopes};
 use super::fault::{Fault, Rule};
 use super::time::{TimeFault, parse_rfc3339};
 use crate::domain::{
-    Ending, Event, Kind, LaneId, Method, Notification, OrderKey, Outcome, Request, Response, Text,
-    Timestamp,
+    Body, Ending, Event, Kind, LaneId, Method, Notification, OrderKey, Outcome, Request, Response,
+    Text, Timestamp,
 };
 
 /// Members of the envelope that the fold needs, well typed but unchecked.
@@ -285,14 +285,14 @@ fn request(raw: Option<RawRequest<'_>>) -> Result<Request<'_>, Fault> {
     Ok(Request {
         uri,
         method,
-        body: raw.body.unwrap_or_default(),
+        body: raw.body.unwrap_or_default().into(),
     })
 }
 
 fn response(raw: RawResponse<'_>) -> Result<Response<'_>, Fault> {
     Ok(Response {
         status_code: raw.status_code.map(status_code).transpose()?,
-        body: raw.body,
+        body: raw.body.map(Body::from),
     })
 }
 
@@ -300,7 +300,7 @@ fn outcome(raw: Option<RawResponse<'_>>) -> Result<Outcome<'_>, Fault> {
     let raw = required(raw, "data.response")?;
     Ok(Outcome {
         status_code: status_code(required(raw.status_code, "data.response.status_code")?)?,
-        body: raw.body.unwrap_or_default(),
+        body: raw.body.unwrap_or_default().into(),
     })
 }
 

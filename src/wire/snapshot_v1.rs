@@ -1,15 +1,18 @@
-//! Stored state, version 1: a version byte, then postcard, written and read by hand:
-//! through its serializer that was half of the work on an event. Strings borrow from
-//! the row when read. Never edit: a new shape is a new version beside this one.
+//! Stored state: a version byte, then postcard, written and read by hand: through its
+//! serializer that was half of the work on an event. Strings borrow from the row when
+//! read. Version 2 has the fields of version 1, and where a body's text would be it may
+//! have the body's name. Never edit: a new shape is a new version beside this one.
 
 use super::packed::{self, Rest};
 use crate::domain::{
-    Creation, Earliest, Ending, Lane, LaneId, Lanes, Latest, Method, Notification, Operation,
+    Body, Creation, Earliest, Ending, Lane, LaneId, Lanes, Latest, Method, Notification, Operation,
     OrderKey, Outcome, Register, Request, Response, Text, Timestamp,
 };
 use std::borrow::Cow;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// No text begins with it. A digest follows.
+const NAMED: u8 = 0xFF;
 
 /// Why stored bytes are not a snapshot of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,7 +73,7 @@ pub fn decode_lane(row: &[u8]) -> Result<Lane<'_>, Unreadable> {
 
 fn body(row: &[u8]) -> Result<Rest<'_>, Unreadable> {
     match row.split_first() {
-        Some((&VERSION, rest)) => Ok(Rest(rest)),
+        Some((1 | &VERSION, rest)) => Ok(Rest(rest)),
         Some((&other, _)) if other > VERSION => Err(Unreadable::Version(other)),
         _ => Err(Unreadable::Damaged),
     }
@@ -147,6 +150,24 @@ fn take_register<'a, V>(
     })
 }
 
+fn put_body(body: &Body, row: &mut Vec<u8>) {
+    match body {
+        Body::Text(text) => packed::text(text, row),
+        Body::Named(digest) => {
+            packed::varint(1 + digest.len() as u64, row);
+            row.push(NAMED);
+            row.extend_from_slice(digest);
+        }
+    }
+}
+
+fn take_body<'a>(rest: &mut Rest<'a>) -> Option<Body<'a>> {
+    match rest.bytes()? {
+        [NAMED, digest @ ..] => Some(Body::Named(digest.try_into().ok()?)),
+        text => Some(Body::Text(packed::as_text(text)?.into())),
+    }
+}
+
 fn put_request(request: &Request, row: &mut Vec<u8>) {
     packed::text(&request.uri, row);
     row.push(match request.method {
@@ -155,14 +176,14 @@ fn put_request(request: &Request, row: &mut Vec<u8>) {
         Method::Delete => 2,
         Method::Patch => 3,
     });
-    packed::text(&request.body, row);
+    put_body(&request.body, row);
 }
 
 fn take_request<'a>(rest: &mut Rest<'a>) -> Option<Request<'a>> {
     Some(Request {
         uri: take_text(rest)?,
         method: *Method::ALL.get(usize::from(rest.byte()?))?,
-        body: take_text(rest)?,
+        body: take_body(rest)?,
     })
 }
 
@@ -170,13 +191,13 @@ fn put_response(response: &Response, row: &mut Vec<u8>) {
     packed::option(response.status_code, row, |code, row| {
         packed::varint(code.into(), row);
     });
-    packed::option(response.body.as_deref(), row, packed::text);
+    packed::option(response.body.as_ref(), row, put_body);
 }
 
 fn take_response<'a>(rest: &mut Rest<'a>) -> Option<Response<'a>> {
     Some(Response {
         status_code: rest.option(take_number)?,
-        body: rest.option(take_text)?,
+        body: rest.option(take_body)?,
     })
 }
 
@@ -208,7 +229,7 @@ fn put_ending(ending: &Ending, row: &mut Vec<u8>) {
     row.push(status);
     packed::option(outcome, row, |outcome, row| {
         packed::varint(outcome.status_code.into(), row);
-        packed::text(&outcome.body, row);
+        put_body(&outcome.body, row);
     });
 }
 
@@ -217,7 +238,7 @@ fn take_ending<'a>(rest: &mut Rest<'a>) -> Option<Ending<'a>> {
     let outcome = rest.option(|rest| {
         Some(Outcome {
             status_code: take_number(rest)?,
-            body: take_text(rest)?,
+            body: take_body(rest)?,
         })
     })?;
     match (status, outcome) {
@@ -389,5 +410,28 @@ mod tests {
                 prop_assert_eq!(read, op);
             }
         }
+
+        #[test]
+        fn a_body_comes_back_as_text_or_by_name(digest: [u8; 16], text in ".{0,200}") {
+            for body in [Body::Named(digest), text.into()] {
+                let mut row = Vec::new();
+                put_body(&body, &mut row);
+                let mut rest = Rest(&row);
+                let read = take_body(&mut rest).unwrap();
+                prop_assert_eq!(read.known(), body.known());
+                prop_assert_eq!(read.digest(), body.digest());
+                prop_assert!(rest.0.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_of_the_version_before_is_read() {
+        let op = Operation::default();
+        let mut row = append(&op, None, Vec::new());
+        row[0] = 1;
+        assert_eq!(decode(&row), Ok((op, None)));
+        row[0] = VERSION + 1;
+        assert_eq!(decode(&row), Err(Unreadable::Version(VERSION + 1)));
     }
 }

@@ -335,7 +335,12 @@ fn body(rng: &mut Rng) -> String {
     ];
     match rng.below(100) {
         0 => "0123456789abcdef".repeat(4096),
-        1..=3 => format!("{{\"number\":{}}}", rng.below(1000)),
+        // About the size from which a state has the name of a body only.
+        1..=8 => {
+            let first = *rng.pick(&["a", "b", "\0", "\u{1f600}"]);
+            first.to_owned() + &"c".repeat(4096 - rng.below(2) - first.len())
+        }
+        9..=11 => format!("{{\"number\":{}}}", rng.below(1000)),
         _ => rng.pick(&BODIES).to_string(),
     }
 }
