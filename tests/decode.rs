@@ -109,7 +109,8 @@ proptest! {
                 (Position { partition, offset }, record)
             })
             .collect();
-        let row = record_v1::append_history(records.iter().map(|(at, r)| (*at, r)), Vec::new());
+        let parts = record_v1::append_history(records.iter().map(|(at, r)| (*at, r)), Vec::new());
+        let row = [&parts.0, parts.1].concat();
         let back = record_v1::decode_history(&Bytes::from(row), records[0].0).unwrap();
         // Left out is the one header that every event has.
         let expected: Vec<_> = records

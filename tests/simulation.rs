@@ -104,9 +104,12 @@ fn wide(rng: &mut Rng, subject: &str) -> Vec<Value> {
             "type": format!("opledger.{kind}.v1"), "subject": subject,
             "time": format!("2020-01-01T00:00:{:02}Z", n % 60), "data": data})
     };
-    let request = json!({"uri": "/x", "method": "PUT"});
     let mut events = Vec::new();
     for n in 0..40 {
+        let mut request = json!({"uri": "/x", "method": "PUT"});
+        if rng.chance(10) {
+            request["body"] = format!("{n}").repeat(4096).into();
+        }
         let lane = json!({"cluster_id": format!("{}", n % 7), "request_id": format!("r{n}")});
         let with = |name: &str, value: Value| {
             let mut data = lane.clone();

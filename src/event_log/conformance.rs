@@ -13,6 +13,7 @@ pub async fn suite(log: &dyn EventLog) {
     positions_rise_and_come_in_the_order_given(log).await;
     what_was_published_is_read_from_any_position(log).await;
     a_reader_waits_for_more(log).await;
+    records_outlive_their_reader(log).await;
     single_records_are_found_again(log).await;
     headers_and_missing_values_survive(log).await;
     bounds_name_every_partition(log).await;
@@ -137,6 +138,20 @@ async fn a_reader_waits_for_more(log: &dyn EventLog) {
         "it says how far it is"
     );
     assert_eq!(reader.confirm().wait(), Ok(()), "and of which log");
+}
+
+async fn records_outlive_their_reader(log: &dyn EventLog) {
+    let value = |name: &str| format!("{name} {}", "of many bytes ".repeat(1000));
+    let at = publish(
+        log,
+        vec![record(1, &value("one")), record(2, &value("two"))],
+    )
+    .await;
+    let all = everything(log);
+    for (at, name) in at.iter().zip(["one", "two"]) {
+        let found = all.iter().find(|logged| logged.at == *at).expect("read");
+        assert_eq!(found.record.value.as_deref(), Some(value(name).as_bytes()));
+    }
 }
 
 async fn single_records_are_found_again(log: &dyn EventLog) {

@@ -338,10 +338,11 @@ fn put_history(id: &str, events: &mut [Arrived], row: &mut Vec<u8>, batch: &mut 
         let key = keys::history(id, &first.key, logged.at);
         let chunk = chunk.iter().map(|(_, l)| (l.at, &l.record));
         row.clear();
-        *row = record_v1::append_history(chunk, std::mem::take(row));
+        let (head, end) = record_v1::append_history(chunk, std::mem::take(row));
         batch.put_with(Family::History, &key, |out| {
-            unnamed_v1::append(id, row, out)
+            unnamed_v1::append(id, [&head, end], out)
         });
+        *row = head;
         rest = after;
     }
 }

@@ -185,7 +185,7 @@ fn put_snapshot(
             batch.put_with(Family::State, key, |row| place_v1::append(change, row));
             let snapshot: Arc<[u8]> = append(Vec::with_capacity(1024)).into();
             batch.put_with(Family::Settled, &keys::settled(change, key), |row| {
-                unnamed_v1::append(operation_id, &snapshot, row)
+                unnamed_v1::append(operation_id, [&snapshot, &[]], row)
             });
             let place = Place::Settled(change);
             Held { place, snapshot }

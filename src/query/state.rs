@@ -202,7 +202,7 @@ mod tests {
             }
             let place = place_v1::append(n / 10, Vec::new());
             batch.put(Family::State, &key, &place);
-            let stored = unnamed_v1::append(&id(n), &row(n), Vec::new());
+            let stored = unnamed_v1::append(&id(n), [&row(n), &[]], Vec::new());
             batch.put(Family::Settled, &keys::settled(n / 10, &key), &stored);
         }
         db.write(&batch, Durability::Buffered).unwrap();

@@ -3,7 +3,9 @@
 //! quick one in `quick`, and a careful one that can say what is wrong.
 
 mod careful;
+mod ends;
 mod quick;
+mod unescape;
 
 pub use careful::{data as careful_data, envelope as careful_envelope};
 pub use quick::{data as quick_data, envelope as quick_envelope, envelopes};

@@ -92,22 +92,6 @@ impl<'a> RecordV1<'a> {
         }
     }
 
-    /// Without what follows from the event: the key, which is the operation id or
-    /// nothing, and the one header that says no more than the event does.
-    fn of_event(record: &'a Record) -> RecordV1<'a> {
-        let headers = match record.headers.are_of_an_event() {
-            true => Vec::new(),
-            false => RecordV1::of(record).headers,
-        };
-        let bytes = serde_bytes::Bytes::new;
-        RecordV1 {
-            arrived_ms: record.arrived.as_millis(),
-            key: None,
-            headers,
-            value: record.value.as_deref().map(bytes),
-        }
-    }
-
     /// A record whose bytes share the row's.
     fn own(self, claimed: bool, row: &Bytes) -> Record {
         let share = |part: &'a serde_bytes::Bytes| row.slice_ref(part);
@@ -136,37 +120,47 @@ pub fn decode(row: &Bytes) -> Result<Record, Unreadable> {
     Ok(stored.own(claimed, row))
 }
 
-/// Appends a row of the history: events of one operation, in the order of their keys.
+/// Appends a row of the history: events of one operation, in the order of their keys. Its
+/// end is returned beside it: a copy less of what may be large.
 pub fn append_history<'r>(
-    mut events: impl ExactSizeIterator<Item = (Position, &'r Record)>,
+    events: impl ExactSizeIterator<Item = (Position, &'r Record)>,
     mut row: Vec<u8>,
-) -> Vec<u8> {
-    let count = events.len() as u64;
-    if count == 1
-        && let Some((_, record)) = events.next()
-    {
-        row.push(version(record));
-        return packed::append(&RecordV1::of_event(record), row);
+) -> (Vec<u8>, &'r [u8]) {
+    let count = events.len();
+    if count != 1 {
+        row.push(CHUNK);
+        packed::varint(count as u64, &mut row);
     }
-    row.push(CHUNK);
-    row = packed::append(&count, row);
+    let mut value: &[u8] = &[];
     for (at, record) in events {
-        let place = (record.claimed, at.partition, at.offset);
-        row = match &record.value {
-            // As postcard writes it, and nearly every event.
-            Some(value) if record.headers.are_of_an_event() => {
-                row.push(u8::from(record.claimed));
-                packed::varint(at.partition.into(), &mut row);
-                packed::varint(at.offset, &mut row);
-                packed::zigzag(record.arrived.as_millis(), &mut row);
-                // No key, no headers, and a value.
-                row.extend_from_slice(&[0, 0, 1]);
-                packed::bytes(value, &mut row);
-                row
-            }
-            _ => packed::append(&(place, RecordV1::of_event(record)), row),
-        };
+        row.extend_from_slice(value);
+        if count == 1 {
+            row.push(version(record));
+        } else {
+            row.push(u8::from(record.claimed));
+            packed::varint(at.partition.into(), &mut row);
+            packed::varint(at.offset, &mut row);
+        }
+        row = append_event(record, row);
+        value = record.value.as_deref().unwrap_or_default();
     }
+    (row, value)
+}
+
+/// As postcard writes `RecordV1`, without what follows from the event: the key, which is
+/// the operation id or nothing, and the one header that says no more than the event does.
+/// Up to the value.
+fn append_event(record: &Record, mut row: Vec<u8>) -> Vec<u8> {
+    packed::zigzag(record.arrived.as_millis(), &mut row);
+    row.push(0);
+    if record.headers.are_of_an_event() {
+        row.push(0);
+    } else {
+        row = packed::append(&RecordV1::of(record).headers, row);
+    }
+    packed::option(record.value.as_ref(), &mut row, |value, row| {
+        packed::varint(value.len() as u64, row);
+    });
     row
 }
 

@@ -12,20 +12,36 @@ const MARK: u8 = 0x40;
 /// Shorter ids are not worth it, and may be anywhere.
 const LEAST: usize = 8;
 
-/// Appends the row.
-pub fn append(id: &str, row: &[u8], mut out: Vec<u8>) -> Vec<u8> {
+/// Appends the row, which is given in two parts.
+pub fn append(id: &str, [head, tail]: [&[u8]; 2], mut out: Vec<u8>) -> Vec<u8> {
     if id.len() < LEAST {
-        out.extend_from_slice(row);
+        out.extend_from_slice(head);
+        out.extend_from_slice(tail);
         return out;
     }
     out.push(MARK);
+    let finder = memmem::Finder::new(id);
     let mut from = 0;
-    for at in memmem::find_iter(row, id) {
-        packed::bytes(&row[from..at], &mut out);
+    for at in finder.find_iter(head) {
+        packed::bytes(&head[from..at], &mut out);
         from = at + id.len();
     }
-    packed::bytes(&row[from..], &mut out);
+    // One that lies in both parts stays.
+    let mut begin = &head[from..];
+    from = 0;
+    for at in finder.find_iter(tail) {
+        piece(std::mem::take(&mut begin), &tail[from..at], &mut out);
+        from = at + id.len();
+    }
+    piece(begin, &tail[from..], &mut out);
     out
+}
+
+/// In two parts as well.
+fn piece(begin: &[u8], end: &[u8], out: &mut Vec<u8>) {
+    packed::varint((begin.len() + end.len()) as u64, out);
+    out.extend_from_slice(begin);
+    out.extend_from_slice(end);
 }
 
 /// The row as it was; a row that has no mark is whole. `None` if it is damaged.
@@ -54,10 +70,12 @@ mod tests {
         fn a_row_comes_back_whatever_is_in_it(
             id in "[ab]{1,12}",
             row in prop::collection::vec(prop_oneof![Just(b'a'), Just(b'b'), any::<u8>()], 0..200),
+            head: prop::sample::Index,
         ) {
             // Rows of ours begin with a version.
             let row = [&[1][..], &row].concat();
-            let stored = append(&id, &row, vec![]);
+            let (head, tail) = row.split_at(1 + head.index(row.len()));
+            let stored = append(&id, [head, tail], vec![]);
             prop_assert_eq!(restore(&id, &stored).unwrap(), row);
         }
     }
@@ -66,7 +84,7 @@ mod tests {
     fn a_repeated_id_is_left_out() {
         let id = "0001561626000500";
         let row = format!("\u{1}{id}-1 {id}{id}");
-        let stored = append(id, row.as_bytes(), vec![]);
+        let stored = append(id, [row.as_bytes(), &[]], vec![]);
         assert_eq!(stored.len(), row.len() - 3 * id.len() + 5);
         assert_eq!(restore(id, &stored).unwrap(), row.as_bytes());
         // Rows from before are as they are; damage is noticed.

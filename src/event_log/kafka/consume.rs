@@ -1,9 +1,10 @@
 //! Reads all partitions through one queue, many messages a call. Where to begin
 //! comes from the store; the consumer group has no say.
 
+use super::Settings;
 use super::checks::Asking;
 use super::client::{self, Context, Role};
-use super::{Settings, message};
+use super::message::{self, Message};
 use crate::event_log::{Confirmation, Limits, Logged, ReadError, Reader};
 use rdkafka::bindings as rdk;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -12,6 +13,7 @@ use rdkafka::types::{RDKafkaMessage, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Messages taken at once: between two calls the bytes are counted.
@@ -22,7 +24,7 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 pub struct Consumer {
     // Fields are dropped in this order, and the queue has to go first.
     queue: Queue,
-    client: BaseConsumer<Context>,
+    client: Arc<BaseConsumer<Context>>,
     next: BTreeMap<u32, u64>,
     asking: Asking,
     asked: Instant,
@@ -77,7 +79,7 @@ impl Consumer {
         client.assign(&assigned).map_err(failed)?;
         Ok(Consumer {
             queue,
-            client,
+            client: client.into(),
             next: begin
                 .into_iter()
                 .filter_map(|(p, at)| Some((p, at?)))
@@ -99,7 +101,7 @@ impl Consumer {
         // It would wait for the whole patience for as many as are wanted.
         let most = if patience.is_zero() { most } else { 1 };
         self.buffer.clear();
-        // Safety: the buffer has room for that many; all that came are destroyed below.
+        // Safety: the buffer has room for that many; all that came are taken out below.
         unsafe {
             let came = rdk::rd_kafka_consume_batch_queue(
                 self.queue.0,
@@ -111,18 +113,12 @@ impl Consumer {
         }
         let came = self.buffer.len();
         let outcome = self.sort_out();
-        // Safety: they are messages, and what is kept of them was copied or is copied here.
-        unsafe {
-            if outcome.is_ok() {
-                let is_record = |m: &*mut RDKafkaMessage| {
-                    (**m).err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
-                };
-                let records: Vec<_> = self.buffer.iter().copied().filter(is_record).collect();
-                message::take(&records, into);
-            }
-            for message in self.buffer.drain(..) {
-                rdk::rd_kafka_message_destroy(message);
-            }
+        // Safety: they were handed out just now, and are destroyed by no one else.
+        let messages = self.buffer.drain(..);
+        let messages = messages.map(|message| unsafe { Message::new(message) });
+        match outcome {
+            Ok(()) => message::take(messages.filter(Message::is_record), &self.client, into),
+            Err(_) => messages.for_each(drop),
         }
         outcome.map(|()| came)
     }
@@ -193,11 +189,14 @@ impl Reader for Consumer {
                 .map(|l| l.record.size())
                 .sum::<usize>();
             counted = into.len();
-            let left = limits.records.saturating_sub(into.len() - begin);
+            let came = into.len() - begin;
+            let left = limits.records.saturating_sub(came);
             if left == 0 || bytes >= limits.bytes {
                 return Ok(());
             }
-            if self.take(left.min(AT_ONCE), Duration::ZERO, into)? == 0 {
+            // As many as fit if they go on as large as they were.
+            let fit = (limits.bytes - bytes).saturating_mul(came) / bytes.max(1) + 1;
+            if self.take(left.min(fit).min(AT_ONCE), Duration::ZERO, into)? == 0 {
                 return Ok(());
             }
         }

@@ -223,10 +223,9 @@ impl Inspector {
                 Some(Ok(fetched)) => {
                     let partition = fetched.partition() as u32;
                     if at.get(&partition) == Some(&(fetched.offset() as u64)) {
-                        let mut logged = Vec::new();
                         // Safety: a message without error, borrowed from the client.
-                        unsafe { message::take(&[fetched.ptr()], &mut logged) };
-                        found.extend(logged.pop().map(|logged| (partition, logged.record)));
+                        let logged = unsafe { message::copied(fetched.ptr()) };
+                        found.insert(partition, logged.record);
                     }
                     // A later one means that this one is not there.
                     open.retain(|other| *other != partition);

@@ -1,6 +1,8 @@
 //! librdkafka's messages as records. Their bytes are copied once, all messages of
-//! a call into one allocation, so that librdkafka's buffers are free at once.
+//! a call into one allocation, so that librdkafka's buffers are free at once. A large
+//! one is not copied, but kept until its record is dropped.
 
+use super::client::Context;
 use crate::domain::Timestamp;
 use crate::event_log::Logged;
 use crate::wire::cloudevent;
@@ -8,29 +10,110 @@ use crate::wire::position::Position;
 use crate::wire::record_v1::{Headers, Record};
 use bytes::Bytes;
 use rdkafka::bindings as rdk;
-use rdkafka::types::RDKafkaMessage;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::types::{RDKafkaMessage, RDKafkaRespErr};
 use std::borrow::Cow;
 use std::ffi::{CStr, c_char, c_void};
+use std::mem::ManuallyDrop;
 use std::ptr;
+use std::sync::Arc;
 
-/// # Safety
-/// All are messages without an error that librdkafka has handed out and that are
-/// not yet destroyed.
-pub unsafe fn take(messages: &[*mut RDKafkaMessage], into: &mut Vec<Logged>) {
-    let parts = |message: &*mut RDKafkaMessage| unsafe {
-        let message = &**message;
-        let key = borrow(message.key, message.key_len);
-        [key, borrow(message.payload, message.len)]
-    };
-    let all = || messages.iter().flat_map(parts).flatten();
-    let mut arena = Vec::with_capacity(all().map(<[u8]>::len).sum());
-    all().for_each(|part| arena.extend_from_slice(part));
+/// From so many bytes on a message is kept. Smaller ones would each keep a buffer alive
+/// that they are a small part of.
+const LARGE: usize = 4 << 10;
+
+/// One that librdkafka has handed out, destroyed when it is dropped.
+pub struct Message(*mut RDKafkaMessage);
+
+// Safety: librdkafka's messages belong to no thread.
+unsafe impl Send for Message {}
+
+impl Message {
+    /// # Safety
+    /// It was handed out, and is destroyed nowhere else.
+    pub unsafe fn new(message: *mut RDKafkaMessage) -> Message {
+        Message(message)
+    }
+
+    pub fn is_record(&self) -> bool {
+        self.fields().err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+    }
+
+    fn fields(&self) -> &RDKafkaMessage {
+        // Safety: it is not yet destroyed.
+        unsafe { &*self.0 }
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        unsafe { borrow(self.fields().key, self.fields().key_len) }
+    }
+
+    fn value(&self) -> Option<&[u8]> {
+        unsafe { borrow(self.fields().payload, self.fields().len) }
+    }
+
+    fn small_value(&self) -> Option<&[u8]> {
+        self.value().filter(|_| !self.is_large())
+    }
+
+    fn is_large(&self) -> bool {
+        self.fields().len >= LARGE
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        unsafe { rdk::rd_kafka_message_destroy(self.0) };
+    }
+}
+
+/// A message whose bytes are in use. librdkafka wants all of them back before its client
+/// goes, so that stays for as long.
+struct Kept {
+    message: Message,
+    _client: Arc<BaseConsumer<Context>>,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        self.message.value().unwrap_or_default()
+    }
+}
+
+/// Of messages of this client, without an error.
+pub fn take(
+    messages: impl Iterator<Item = Message>,
+    client: &Arc<BaseConsumer<Context>>,
+    into: &mut Vec<Logged>,
+) {
+    let messages: Vec<Message> = messages.collect();
+    let all = || messages.iter().flat_map(|m| [m.key(), m.small_value()]);
+    let mut arena = Vec::with_capacity(all().flatten().map(<[u8]>::len).sum());
+    for part in all().flatten() {
+        arena.extend_from_slice(part);
+    }
     let mut rest = Bytes::from(arena);
     for message in messages {
         let mut own = |part: Option<&[u8]>| Some(rest.split_to(part?.len()));
-        let [key, value] = parts(message).map(&mut own);
-        into.push(unsafe { logged(*message, key, value) });
+        let key = own(message.key());
+        let value = own(message.small_value());
+        let mut logged = unsafe { logged(message.0, key, value) };
+        if message.is_large() {
+            let _client = client.clone();
+            logged.record.value = Some(Bytes::from_owner(Kept { message, _client }));
+        }
+        into.push(logged);
     }
+}
+
+/// One that is destroyed by someone else.
+///
+/// # Safety
+/// It is a message without an error that is not yet destroyed.
+pub unsafe fn copied(message: *mut RDKafkaMessage) -> Logged {
+    let message = ManuallyDrop::new(Message(message));
+    let own = |part: Option<&[u8]>| part.map(Bytes::copy_from_slice);
+    unsafe { logged(message.0, own(message.key()), own(message.value())) }
 }
 
 unsafe fn borrow<'m>(bytes: *const c_void, len: usize) -> Option<&'m [u8]> {

@@ -4,11 +4,12 @@
 //! surrogate, a number that is not a small one) makes it give up without a reason,
 //! and the careful way decides. What it takes, the careful way reads alike.
 
+use super::ends::Ends;
+use super::unescape;
 use super::{RawData, RawEvent, RawNotification, RawRequest, RawResponse};
 use crate::domain::Text;
 use std::borrow::Cow;
 use std::ops::Range;
-use wide::u8x16;
 
 pub fn envelope(json: &[u8]) -> Option<RawEvent<'_>> {
     whole(json)
@@ -141,8 +142,6 @@ struct Scanner<'a> {
     text: &'a str,
     at: usize,
     ends: Ends,
-    /// Where texts are unescaped.
-    room: Vec<u8>,
 }
 
 impl<'a> Scanner<'a> {
@@ -152,7 +151,6 @@ impl<'a> Scanner<'a> {
             text,
             at: 0,
             ends: Ends::of(json, 0),
-            room: Vec::new(),
         })
     }
 
@@ -254,54 +252,11 @@ impl<'a> Scanner<'a> {
         Some(unsafe { self.text.get_unchecked(start..end) })
     }
 
-    /// A text with escapes, to its end. JSON inside of JSON has one every few bytes:
-    /// a stretch between two is copied as a word, of which what is too much is written over.
+    /// A text with escapes, to its end.
     fn unescaped(&mut self) -> Option<String> {
-        let bytes = self.text.as_bytes();
-        // No escape is shorter than what it stands for. More than a word, so that the last
-        // can be taken as well.
-        let room = bytes.len() - self.at + 2 * WORD;
-        self.room.resize(self.room.len().max(room), 0);
-        let room = &mut self.room[..];
-        let mut len = 0;
-        let mut at = self.at;
-        loop {
-            let end = self.ends.from(bytes, at);
-            let count = end - at;
-            match bytes[at..].first_chunk::<WORD>() {
-                // Most stretches are short: a word is copied quicker than so many bytes.
-                Some(word) if count <= WORD => room[len..len + WORD].copy_from_slice(word),
-                _ => room[len..len + count].copy_from_slice(&bytes[at..end]),
-            }
-            len += count;
-            at = end;
-            match bytes.get(at)? {
-                b'"' => break,
-                b'\\' => {}
-                _ => return None,
-            }
-            let escape = *bytes.get(at + 1)?;
-            at += 2;
-            match ESCAPES[usize::from(escape)] {
-                0 if escape == b'u' => {
-                    let digits = bytes.get(at..at + 4)?;
-                    at += 4;
-                    // Not for half a surrogate pair.
-                    let character = char::from_u32(hexadecimal(digits)?)?;
-                    len += character.encode_utf8(&mut room[len..]).len();
-                }
-                0 => return None,
-                stands_for => {
-                    room[len] = stands_for;
-                    len += 1;
-                }
-            }
-        }
-        self.at = at + 1;
-        let whole = room[..len].to_vec();
-        debug_assert!(std::str::from_utf8(&whole).is_ok());
-        // Safety: stretches of a text that end before an ASCII character, and characters.
-        Some(unsafe { String::from_utf8_unchecked(whole) })
+        let (text, end) = unescape::whole(self.text, self.at)?;
+        self.at = end;
+        Some(text)
     }
 
     #[inline]
@@ -390,111 +345,9 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Bytes of a text that are copied together.
-const WORD: usize = 16;
-
-/// What a letter behind a backslash stands for; 0 if it is none, or begins more.
-const ESCAPES: [u8; 256] = {
-    let mut table = [0; 256];
-    let pairs = *b"\"\"\\\\//b\x08f\x0cn\nr\rt\t";
-    let mut at = 0;
-    while at < pairs.len() {
-        table[pairs[at] as usize] = pairs[at + 1];
-        at += 2;
-    }
-    table
-};
-
-fn hexadecimal(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |code, digit| {
-        Some(code * 16 + char::from(*digit).to_digit(16)?)
-    })
-}
-
-/// Where a text may end, in the 64 bytes that are being read: a bit for each byte that does
-/// not stand for itself inside a JSON string (a quote, a backslash, a control character).
-/// Several texts lie in one block, and most in no more than two.
-struct Ends {
-    block: usize,
-    bits: u64,
-}
-
-const BLOCK: usize = 64;
-
-impl Ends {
-    fn of(bytes: &[u8], block: usize) -> Ends {
-        let start = block * BLOCK;
-        let bits = match bytes.get(start..start + BLOCK) {
-            Some(whole) => ends(whole.try_into().expect("it is as long")),
-            None => {
-                // NULs behind the last bytes are ends.
-                let mut whole = [0; BLOCK];
-                let rest = bytes.get(start..).unwrap_or_default();
-                whole[..rest.len()].copy_from_slice(rest);
-                ends(&whole)
-            }
-        };
-        Ends { block, bits }
-    }
-
-    /// The first at or behind `at`; at most the end of all bytes.
-    #[inline]
-    fn from(&mut self, bytes: &[u8], at: usize) -> usize {
-        let block = at / BLOCK;
-        if block != self.block {
-            *self = Ends::of(bytes, block);
-        }
-        let left = self.bits >> (at % BLOCK);
-        if left != 0 {
-            return at + left.trailing_zeros() as usize;
-        }
-        loop {
-            *self = Ends::of(bytes, self.block + 1);
-            if self.bits != 0 {
-                return self.block * BLOCK + self.bits.trailing_zeros() as usize;
-            }
-        }
-    }
-}
-
-#[inline]
-fn ends(bytes: &[u8; BLOCK]) -> u64 {
-    let (quote, backslash) = (u8x16::splat(b'"'), u8x16::splat(b'\\'));
-    let control = u8x16::splat(0x1f);
-    let mut bits = 0;
-    for (place, lane) in bytes.as_chunks::<16>().0.iter().enumerate() {
-        let lane = u8x16::from(*lane);
-        let is_end =
-            lane.simd_eq(quote) | lane.simd_eq(backslash) | lane.min(control).simd_eq(lane);
-        bits |= u64::from(is_end.to_bitmask()) << (16 * place);
-    }
-    bits
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn a_text_ends_where_a_byte_by_byte_search_says(
-            bytes in prop::collection::vec(prop_oneof![
-                80 => 0x20u8..=0xff,
-                1 => prop::sample::select(b"\"\\\x00\x1f\x01".to_vec()),
-            ], 0..300),
-            starts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
-        ) {
-            let is_end = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
-            let mut ends = Ends::of(&bytes, 0);
-            for start in starts {
-                let start = start.index(bytes.len() + 1);
-                let length = bytes[start..].iter().position(is_end);
-                let expected = length.map_or(bytes.len(), |length| start + length);
-                prop_assert_eq!(ends.from(&bytes, start), expected);
-            }
-        }
-    }
 
     #[test]
     fn what_is_unusual_is_left_to_the_careful_way() {

@@ -1,0 +1,266 @@
+//! JSON's escapes taken out of a text, 64 bytes at a time. JSON inside of JSON has one every
+//! few bytes, nearly all of them a backslash to leave out: which bytes stay is one mask, and
+//! they are moved together by words.
+
+use super::ends::{BLOCK, Marks, bits};
+use wide::u8x16;
+
+type Block = [u8; BLOCK];
+
+/// The text whose first byte is at `at`, and the place behind the quote that ends it. `None`
+/// for what is no text, or has half a surrogate pair.
+pub fn whole(json: &str, at: usize) -> Option<(String, usize)> {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("bmi2") && std::arch::is_x86_feature_detected!("avx2") {
+        // Safety: the processor can.
+        return unsafe { whole_by_words(json, at) };
+    }
+    whole_with(json, at, by_bytes)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+fn whole_by_words(json: &str, at: usize) -> Option<(String, usize)> {
+    whole_with(json, at, |block, piece, room| by_words(block, piece, room))
+}
+
+/// `copy` writes what a piece of a block stands for, and says how many bytes that is.
+#[inline(always)]
+fn whole_with(
+    json: &str,
+    at: usize,
+    copy: impl Fn(&Block, &Piece, &mut Block) -> usize,
+) -> Option<(String, usize)> {
+    let bytes = json.as_bytes();
+    let mut out = Vec::new();
+    let mut at = at;
+    loop {
+        let rest = bytes.get(at..)?;
+        let mut padded = [0; BLOCK];
+        let block = match rest.first_chunk() {
+            Some(block) => block,
+            None => {
+                padded[..rest.len()].copy_from_slice(rest);
+                &padded
+            }
+        };
+        let piece = Piece::of(block)?;
+        if out.capacity() - out.len() < BLOCK {
+            // No escape is shorter than what it stands for. Most texts are short; one that
+            // is not has mostly what is left.
+            out.reserve(match out.is_empty() {
+                true => 2 * BLOCK,
+                false => rest.len() + BLOCK,
+            });
+        }
+        let room = &mut out.spare_capacity_mut()[..BLOCK];
+        // Safety: so much room was made, any bytes may be written to it, and those that were
+        // are counted.
+        unsafe {
+            let room = &mut *(room as *mut [_] as *mut Block);
+            let length = copy(block, &piece, room);
+            for place in places(piece.letters) {
+                let before = (piece.kept & below(place)).count_ones() as usize;
+                room[before] = ESCAPES[usize::from(block[place])];
+            }
+            out.set_len(out.len() + length);
+        }
+        at += piece.length;
+        match piece.behind {
+            Behind::More => {}
+            Behind::Quote => {
+                debug_assert!(std::str::from_utf8(&out).is_ok());
+                // Safety: a text without some of its ASCII characters, and characters.
+                return Some((unsafe { String::from_utf8_unchecked(out) }, at + 1));
+            }
+            Behind::Number => {
+                let digits = bytes.get(at + 2..at + 6)?;
+                let character = char::from_u32(hexadecimal(digits)?)?;
+                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                at += 6;
+            }
+        }
+    }
+}
+
+/// What a block begins with.
+struct Piece {
+    /// In bytes. Its last escape is not cut in two.
+    length: usize,
+    /// A bit for each byte of the block that stays.
+    kept: u64,
+    /// And for each `n` that stands for a newline.
+    newlines: u64,
+    /// And for each other letter that stands for another byte.
+    letters: u64,
+    behind: Behind,
+}
+
+enum Behind {
+    More,
+    Quote,
+    /// A backslash, a `u`.
+    Number,
+}
+
+impl Piece {
+    #[inline(always)]
+    fn of(block: &Block) -> Option<Piece> {
+        let marks = Marks::of(block);
+        let starts = starts(marks.backslash);
+        let escaped = starts << 1;
+        let quotes = marks.quote & !escaped;
+        let (mut length, mut behind) = match quotes {
+            // The last may have its letter in the next block.
+            0 => (BLOCK - (starts >> (BLOCK - 1)) as usize, Behind::More),
+            _ => (quotes.trailing_zeros() as usize, Behind::Quote),
+        };
+        let newlines = escaped & bits(block, |lane| lane.simd_eq(u8x16::splat(b'n')));
+        let letters = escaped & !(marks.quote | marks.backslash | newlines) & below(length);
+        for place in places(letters) {
+            if ESCAPES[usize::from(block[place])] == 0 {
+                if block[place] != b'u' {
+                    return None;
+                }
+                (length, behind) = (place - 1, Behind::Number);
+                break;
+            }
+        }
+        let is_text = marks.control & below(length) == 0;
+        is_text.then_some(Piece {
+            length,
+            kept: !starts & below(length),
+            newlines,
+            letters: letters & below(length),
+            behind,
+        })
+    }
+}
+
+/// Of the bits that are set.
+#[inline(always)]
+fn places(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let place = bits.trailing_zeros() as usize;
+        bits &= bits.wrapping_sub(1);
+        (place < BLOCK).then_some(place)
+    })
+}
+
+/// Backslashes that begin an escape: of several in a row each second one is escaped.
+#[inline(always)]
+fn starts(backslash: u64) -> u64 {
+    if backslash & (backslash << 1) == 0 {
+        return backslash;
+    }
+    let (mut starts, mut left) = (0, backslash);
+    while left != 0 {
+        let first = left & left.wrapping_neg();
+        starts |= first;
+        left &= !(first | first << 1);
+    }
+    starts
+}
+
+/// Bits of the first bytes.
+#[inline(always)]
+fn below(length: usize) -> u64 {
+    u64::MAX.checked_shr((BLOCK - length) as u32).unwrap_or(0)
+}
+
+/// From an `n` to a newline.
+const TO_NEWLINE: u8 = b'n' ^ b'\n';
+
+fn by_bytes(block: &Block, piece: &Piece, room: &mut Block) -> usize {
+    let mut length = 0;
+    for (place, byte) in block.iter().enumerate() {
+        let is_set = |bits: u64| bits >> place & 1 == 1;
+        // Written over if it does not stay.
+        room[length] = byte ^ (TO_NEWLINE * u8::from(is_set(piece.newlines)));
+        length += usize::from(is_set(piece.kept));
+    }
+    length
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "bmi2,popcnt")]
+#[inline]
+fn by_words(block: &Block, piece: &Piece, room: &mut Block) -> usize {
+    use std::arch::x86_64::{_pdep_u64, _pext_u64};
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut length = 0;
+    for place in (0..BLOCK).step_by(8) {
+        let ones = |bits: u64| _pdep_u64(bits >> place, ONES);
+        let newlines = ones(piece.newlines).wrapping_mul(u64::from(TO_NEWLINE));
+        let kept = ones(piece.kept).wrapping_mul(0xFF);
+        let (start, end) = (block.as_ptr(), room.as_mut_ptr());
+        // Safety: so many bytes are there, and no more were written than read.
+        unsafe {
+            let word = start.add(place).cast::<u64>().read_unaligned();
+            let word = _pext_u64(word ^ newlines, kept);
+            end.add(length).cast::<u64>().write_unaligned(word);
+        }
+        length += (kept.count_ones() / 8) as usize;
+    }
+    length
+}
+
+/// What a letter behind a backslash stands for; 0 if it is none, or begins more.
+const ESCAPES: [u8; 256] = {
+    let mut table = [0; 256];
+    let pairs = *b"\"\"\\\\//b\x08f\x0cn\nr\rt\t";
+    let mut at = 0;
+    while at < pairs.len() {
+        table[pairs[at] as usize] = pairs[at + 1];
+        at += 2;
+    }
+    table
+};
+
+fn hexadecimal(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |code, digit| {
+        Some(code * 16 + char::from(*digit).to_digit(16)?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_text_is_what_serde_reads(
+            before in "[a\\\\\"é]{0,3}",
+            pieces in prop::collection::vec(prop_oneof![
+                12 => Just("\\\""), 4 => Just("\\\\"), 2 => Just("\\/"), 2 => Just("\\n"),
+                1 => Just("\\t"), 1 => Just("\\b"), 1 => Just("\\f"), 1 => Just("\\r"),
+                2 => Just("\\u00e4"), 1 => Just("\\u20AC"), 12 => Just("abc"), 4 => Just("é"),
+                4 => Just("😀"), 8 => Just("x"),
+                1 => Just("0123456789012345678901234567890123456789012345678901234567890123456789"),
+            ], 0..120),
+        ) {
+            let quoted = format!("\"{}\"", pieces.concat());
+            let expected: String = serde_json::from_str(&quoted).unwrap();
+            let json = format!("{before}{}\"{before}", pieces.concat());
+            let end = json.len() - before.len();
+            let expected = Some((expected, end));
+            prop_assert_eq!(&whole_with(&json, before.len(), by_bytes), &expected);
+            prop_assert_eq!(whole(&json, before.len()), expected);
+        }
+
+        #[test]
+        fn what_is_no_text_is_none(text in "[a\\\\\"u0\x1f\nd8é]{0,90}") {
+            let json = format!("\"{text}");
+            let mut all = serde_json::Deserializer::from_str(&json).into_iter::<String>();
+            let expected = all.next().and_then(Result::ok);
+            let expected = expected.map(|text| (text, all.byte_offset()));
+            let found = whole(&json, 1);
+            prop_assert_eq!(&found, &whole_with(&json, 1, by_bytes));
+            // Pairs of surrogates are left to others.
+            if found.is_some() || !text.contains("\\ud8") {
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
+}
