@@ -16,7 +16,7 @@ pub enum Body<'a> {
 }
 
 /// In bytes. A text of so many or more is named where it is stored with a state.
-const LARGE: usize = 4 << 10;
+pub const LARGE: usize = 4 << 10;
 
 impl Body<'_> {
     pub fn is_large(&self) -> bool {

@@ -144,22 +144,22 @@ impl Event<'_> {
 }
 
 impl<'a> Kind<'a> {
-    pub fn bodies(&self) -> impl Iterator<Item = &Body<'a>> {
+    pub fn bodies_mut(&mut self) -> impl Iterator<Item = &mut Body<'a>> {
         let (request, response) = match self {
             Kind::Created { request, .. } | Kind::RequestSent { request, .. } => {
-                (Some(&request.body), None)
+                (Some(&mut request.body), None)
             }
             Kind::ResponseReceived { response, .. }
-            | Kind::RollbackResponseReceived { response, .. } => (None, response.body.as_ref()),
+            | Kind::RollbackResponseReceived { response, .. } => (None, response.body.as_mut()),
             Kind::RollbackAttempted {
                 request, response, ..
             } => {
-                let response = response.as_ref();
-                let response = response.and_then(|response| response.body.as_ref());
-                (Some(&request.body), response)
+                let response = response.as_mut();
+                let response = response.and_then(|response| response.body.as_mut());
+                (Some(&mut request.body), response)
             }
             Kind::Ended(Ending::Completed(outcome) | Ending::Failed(outcome)) => {
-                (None, Some(&outcome.body))
+                (None, Some(&mut outcome.body))
             }
             Kind::Started | Kind::Progressed { .. } | Kind::Ended(Ending::Canceled) => (None, None),
         };

@@ -4,6 +4,7 @@
 
 use super::meta::Next;
 use super::step::{Rules, Step, step};
+use crate::domain::body::LARGE;
 use crate::domain::{Body, Event, Timestamp};
 use crate::event_log::Logged;
 use crate::store::{Batch, Family, Length, keys};
@@ -71,22 +72,19 @@ pub(super) struct Part<'c> {
     pub id: &'c str,
     /// Of its snapshot's row.
     pub key: &'c [u8],
+    records: &'c [Logged],
     steps: &'c [Step<'c>],
     places: &'c [u32],
 }
 
 impl<'c> Part<'c> {
-    /// As they arrived.
-    pub fn events(self) -> impl Iterator<Item = &'c Event<'c>> + Clone {
-        let places = self.places.iter();
-        places.filter_map(move |place| event(&self.steps[*place as usize]))
-    }
-}
-
-fn event<'s, 'c>(step: &'s Step<'c>) -> Option<&'s Event<'c>> {
-    match step {
-        Step::Apply(event) => Some(event),
-        Step::DeadLetter(_) => None,
+    /// Its events as they arrived, each with the record that brought it.
+    pub fn arrived(self) -> impl Iterator<Item = Arrived<'c>> + Clone {
+        let places = self.places.iter().map(|place| *place as usize);
+        places.filter_map(move |place| match &self.steps[place] {
+            Step::Apply(event) => Some((event, &self.records[place])),
+            Step::DeadLetter(_) => None,
+        })
     }
 }
 
@@ -108,12 +106,10 @@ impl Cut {
         };
         let content = Content::new(read, |read| Sorted::of(&read.records, rules));
         batch.clear();
-        let records = &content.borrow_owner().records;
         let (mut arrived, mut row) = (Vec::new(), Vec::new());
         for part in content.parts() {
-            let logged = part.places.iter().map(|place| &records[*place as usize]);
             arrived.clear();
-            arrived.extend(part.events().zip(logged));
+            arrived.extend(part.arrived());
             put_history(part.id, &mut arrived, &mut row, &mut batch);
         }
         Cut {
@@ -191,6 +187,7 @@ impl Content {
         sorted.groups.iter().map(|group| Part {
             id: keys::operation_of(&group.key).expect("an operation's id is a text"),
             key: &group.key,
+            records: &self.borrow_owner().records,
             steps: &sorted.steps,
             places: &sorted.order[group.places.clone()],
         })
@@ -235,8 +232,10 @@ impl<'c> Sorted<'c> {
         let mut of: Vec<(u32, u32)> = Vec::with_capacity(records.len());
         let mut clock_ahead = 0;
         let mut decode = |(place, logged): (usize, &'c Logged)| {
-            let step = step(logged, rules);
-            if let Step::Apply(event) = &step {
+            let mut step = step(logged, rules);
+            if let Step::Apply(event) = &mut step {
+                // Here, while a large text is still in the processor's cache.
+                event.kind.bodies_mut().for_each(Body::name);
                 clock_ahead += u64::from(is_clock_ahead(&logged.record, event, rules));
                 let id = event.operation_id.as_bytes();
                 let id_of = |group: &Group| &group.key[2..] == id;
@@ -312,11 +311,11 @@ fn is_clock_ahead(record: &Record, event: &Event, rules: &Rules) -> bool {
 /// Bytes of records that one row of the history holds, unless one record has more.
 const CHUNK_BYTES: usize = 16 << 10;
 
-type Arrived<'c> = (&'c Event<'c>, &'c Logged);
+pub(super) type Arrived<'c> = (&'c Event<'c>, &'c Logged);
 
 /// Events of one operation, put in the order of their keys: one row for as many as fit,
-/// named by the first. Most of a row's cost does not depend on its size. One with a large
-/// body has a row of its own, where that body is found by the event's order key. `row` is
+/// named by the first. Most of a row's cost does not depend on its size. One that may have a
+/// large body has a row of its own, where that is found by the event's order key. `row` is
 /// memory to put one together in.
 fn put_history(id: &str, events: &mut [Arrived], row: &mut Vec<u8>, batch: &mut Batch) {
     let order = |(a, a_at): &Arrived, (b, b_at): &Arrived| {
@@ -329,9 +328,10 @@ fn put_history(id: &str, events: &mut [Arrived], row: &mut Vec<u8>, batch: &mut 
     let mut rest = &*events;
     while let [(first, logged), ..] = rest {
         let mut bytes = 0;
-        let fits = |(event, logged): &&Arrived| {
-            bytes += logged.record.size();
-            bytes <= CHUNK_BYTES && !event.kind.bodies().any(Body::is_large)
+        let fits = |(_, logged): &&Arrived| {
+            let size = logged.record.size();
+            bytes += size;
+            bytes <= CHUNK_BYTES && size < LARGE
         };
         let count = rest.iter().take_while(fits).count().max(1);
         let (chunk, after) = rest.split_at(count);

@@ -5,14 +5,16 @@
 //! that the cut touches are read and written: its next event costs the same
 //! whether it has a hundred lanes or fifty thousand.
 
+use super::cut::Arrived;
 use super::projection::Tally;
+use crate::domain::body::Digest;
 use crate::domain::effects::{Due, Listed};
 use crate::domain::{
-    Absorbed, Anomaly, Event, Kind, Lane, LaneId, Lanes, Operation, OrderKey, Standing,
+    Absorbed, Anomaly, Body, Event, Kind, Lane, LaneId, Lanes, Operation, Standing,
 };
 use crate::query::bodies;
 use crate::query::entry::{self, Entry, Moved};
-use crate::query::operation::{events, history_records};
+use crate::query::operation::{self, history_records};
 use crate::query::state::Held;
 use crate::store::keys::{self, LaneKind};
 use crate::store::{self, Batch, Db, Error, Family};
@@ -35,11 +37,12 @@ pub fn fold<'e>(
     db: &dyn Db,
     (operation_id, key): (&str, &[u8]),
     held: Option<Held<&[u8]>>,
-    arrived: impl Iterator<Item = &'e Event<'e>> + Clone,
+    arrived: impl Iterator<Item = Arrived<'e>> + Clone,
     change: u64,
     batch: &mut Batch,
     tally: &mut Tally,
 ) -> store::Result<Held<Arc<[u8]>>> {
+    let events = || arrived.clone().map(|(event, _)| event);
     // What the state may borrow from stands before it.
     let (records, lane_rows): (Vec<Record>, Vec<Option<Vec<u8>>>);
     let mut op = Operation::default();
@@ -58,7 +61,7 @@ pub fn fold<'e>(
             );
             tally.refolded += 1;
             records = store::view(db, |view| history_records(view, operation_id))?;
-            for event in events(&records) {
+            for event in operation::events(&records) {
                 op.absorb(event?);
             }
         }
@@ -67,7 +70,7 @@ pub fn fold<'e>(
         }
     }
     if apart.is_some() {
-        let touched = touched(arrived.clone());
+        let touched = touched(events());
         let rows: Vec<_> = touched
             .iter()
             .map(|(kind, id)| keys::lane(operation_id, *kind, id))
@@ -84,21 +87,22 @@ pub fn fold<'e>(
     }
     let before = standing(&op, apart);
     // Most events change nothing that lists are filtered by, beside time and status.
-    let lanes_at_most = op.clusters.len() + op.rollbacks.len() + arrived.clone().count();
+    let lanes_at_most = op.clusters.len() + op.rollbacks.len() + events().count();
     let may_change = (apart.is_none() && lanes_at_most > LANES_INLINE)
-        || arrived.clone().any(|event| is_of_entry(&event.kind));
+        || events().any(|event| is_of_entry(&event.kind));
     let notes = tally.moved.is_some();
     let row_before = (may_change || notes).then(|| entry::row(&op, at_hand_of(apart)));
     let waiting_before = waiting(&op);
-    for event in arrived {
+    for event in events() {
         let served = op.created.get().is_some();
-        let absorbed = match op.absorb(event.share()) {
-            Absorbed::Undecided => {
-                look_up_rivals(db, operation_id, &mut op, &event.key)?;
-                op.absorb(event.share())
-            }
-            other => other,
-        };
+        let mut absorbed = op.absorb(event.share());
+        if absorbed == Absorbed::Undecided {
+            let texts = |digest| {
+                let mut records = arrived.clone().map(|(_, logged)| &logged.record);
+                records.find_map(|record| bodies::text_in(record, digest))
+            };
+            absorbed = absorb_by_text(db, operation_id, &mut op, event, texts)?;
+        }
         if absorbed == Absorbed::Revised && served {
             tally.terminal_revised += 1;
         }
@@ -215,16 +219,30 @@ fn lanes<'o, 'a>(op: &'o mut Operation<'a>, kind: LaneKind) -> &'o mut Lanes<'a>
     }
 }
 
-/// Of bodies that came under this key: one of the operation's other events has the same.
-fn look_up_rivals(
+/// An event that another one shares its order key with: of both the texts are looked up, in
+/// what has `arrived` or else in the history.
+fn absorb_by_text<'e>(
     db: &dyn Db,
     operation_id: &str,
-    op: &mut Operation,
-    key: &OrderKey,
-) -> store::Result<()> {
-    store::view(db, |view| {
-        bodies::look_up(view, operation_id, op, |other| other == key)
-    })
+    op: &mut Operation<'e>,
+    event: &'e Event<'e>,
+    arrived: impl Fn(Digest) -> Option<String>,
+) -> store::Result<Absorbed> {
+    let mut whole = event.share();
+    let rivals = op.bodies_mut().filter(|(key, _)| **key == event.key);
+    let rivals = rivals.map(|(_, body)| body);
+    for body in rivals.chain(whole.kind.bodies_mut()) {
+        if let Body::Named(digest) = *body {
+            let text = match arrived(digest) {
+                Some(text) => text,
+                None => store::view(db, |view| {
+                    bodies::text(view, operation_id, &event.key, digest)
+                })?,
+            };
+            *body = Body::from(text);
+        }
+    }
+    Ok(op.absorb(whole))
 }
 
 /// The lanes that these events go to.

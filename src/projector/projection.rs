@@ -328,7 +328,7 @@ impl Projection {
                     }
                 };
                 let part_of = (part.id, part.key);
-                let held = fold(db, part_of, held, part.events(), change, batch, tally)?;
+                let held = fold(db, part_of, held, part.arrived(), change, batch, tally)?;
                 Ok((part.id.into(), held))
             })
             .collect()

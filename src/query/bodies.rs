@@ -11,26 +11,19 @@ use crate::wire::unnamed_v1;
 use bytes::Bytes;
 use std::ops::ControlFlow;
 
-/// Puts the texts in the place of the names that came under a key that is `wanted`.
-pub fn look_up(
-    view: &dyn View,
-    operation_id: &str,
-    op: &mut Operation,
-    wanted: impl Fn(&OrderKey) -> bool,
-) -> Result<()> {
+/// Puts the texts in the place of all names.
+pub fn look_up(view: &dyn View, operation_id: &str, op: &mut Operation) -> Result<()> {
     for (key, body) in op.bodies_mut() {
-        if let Body::Named(digest) = body
-            && wanted(key)
-        {
+        if let Body::Named(digest) = body {
             *body = Body::from(text(view, operation_id, key, *digest)?);
         }
     }
     Ok(())
 }
 
-/// The record of an event with a large body has a row of its own, so it is found by its
-/// order key. In a store of before it may be anywhere in a row that begins earlier.
-fn text(view: &dyn View, operation_id: &str, key: &OrderKey, digest: Digest) -> Result<String> {
+/// What an event with this order key has brought. Its record has a row of its own if the
+/// body is large; in a store of before it may be anywhere in a row that begins earlier.
+pub fn text(view: &dyn View, operation_id: &str, key: &OrderKey, digest: Digest) -> Result<String> {
     let mut found = None;
     let range = keys::history_of_event(operation_id, key);
     let range = &range.start[..]..&range.end[..];
@@ -64,9 +57,9 @@ fn text_in_row(operation_id: &str, key: &[u8], row: &[u8], digest: Digest) -> Op
         .find_map(|(_, record)| text_in(record, digest))
 }
 
-fn text_in(record: &Record, digest: Digest) -> Option<String> {
-    let event = cloudevent::decode(record).ok()?;
-    let mut bodies = event.kind.bodies();
+pub fn text_in(record: &Record, digest: Digest) -> Option<String> {
+    let mut event = cloudevent::decode(record).ok()?;
+    let mut bodies = event.kind.bodies_mut();
     let body = bodies.find(|body| body.is_large() && body.digest() == digest)?;
     Some(body.text().to_owned())
 }

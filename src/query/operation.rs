@@ -43,7 +43,7 @@ pub fn with_operation<T>(
         Err(unreadable) => return refolded(view, operation_id, unreadable, show),
     };
     if bodies == Bodies::Shown {
-        bodies::look_up(view, operation_id, &mut op, |_| true)?;
+        bodies::look_up(view, operation_id, &mut op)?;
     }
     Ok(show(&op))
 }
