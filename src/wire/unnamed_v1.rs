@@ -11,8 +11,10 @@ use std::borrow::Cow;
 const MARK: u8 = 0x40;
 /// Shorter ids are not worth it, and may be anywhere.
 const LEAST: usize = 8;
+/// In an event of so many bytes a few ids are not worth the search.
+const LONG: usize = 4 << 10;
 
-/// Appends the row, which is given in two parts.
+/// Appends the row, which is given in two parts: the second is one event, or nothing.
 pub fn append(id: &str, [head, tail]: [&[u8]; 2], mut out: Vec<u8>) -> Vec<u8> {
     if id.len() < LEAST {
         out.extend_from_slice(head);
@@ -29,7 +31,8 @@ pub fn append(id: &str, [head, tail]: [&[u8]; 2], mut out: Vec<u8>) -> Vec<u8> {
     // One that lies in both parts stays.
     let mut begin = &head[from..];
     from = 0;
-    for at in finder.find_iter(tail) {
+    let searched = if tail.len() < LONG { tail } else { &[] };
+    for at in finder.find_iter(searched) {
         piece(std::mem::take(&mut begin), &tail[from..at], &mut out);
         from = at + id.len();
     }
