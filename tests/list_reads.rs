@@ -66,8 +66,8 @@ fn selected(db: &Memory, query: &Query, bounds: Bounds) -> (Vec<String>, usize) 
 fn a_streamed_list_is_what_its_pages_are_whatever_its_documents_weigh() {
     let mut events = Vec::new();
     for n in 0..6000 {
-        // The second thousand is too large for one look, and one in the first is unreadable.
-        let weight = if (1000..2000).contains(&n) { 6000 } else { 4 };
+        // Two thousand are too large for one look, and one in the first is unreadable.
+        let weight = if (1000..3000).contains(&n) { 6000 } else { 4 };
         let uri = format!("/{}", "x".repeat(weight));
         let number = n * 7919 % 6000;
         let id = format!("op-{number:04}");

@@ -11,11 +11,48 @@ use crate::wire::unnamed_v1;
 use bytes::Bytes;
 use std::ops::ControlFlow;
 
-/// Puts the texts in the place of all names.
+/// So many bytes of other events are read before the rest is looked up one by one.
+const OTHERS: usize = 256 << 10;
+
+/// Puts the texts in the place of all names. Most operations have few events: those that
+/// brought the bodies lie side by side, and are read so.
 pub fn look_up(view: &dyn View, operation_id: &str, op: &mut Operation) -> Result<()> {
-    for (key, body) in op.bodies_mut() {
-        if let Body::Named(digest) = body {
-            *body = Body::from(text(view, operation_id, key, *digest)?);
+    let named = op.bodies_mut().filter(|(_, body)| body.known().is_none());
+    let rows = named.map(|(key, body)| (keys::history_of_event(operation_id, key), key, body));
+    let mut wanted: Vec<_> = rows.collect();
+    wanted.sort_by(|(a, ..), (b, ..)| a.start.cmp(&b.start));
+    let (Some((first, ..)), Some((last, ..))) = (wanted.first(), wanted.last()) else {
+        return Ok(());
+    };
+    let (start, end) = (first.start.clone(), last.end.clone());
+    let (mut passed, mut others) = (0, 0);
+    view.scan(
+        Family::History,
+        &start..&end,
+        Direction::Forward,
+        &mut |key, row| {
+            passed += wanted[passed..].partition_point(|(rows, ..)| &rows.end[..] <= key);
+            let of_this = wanted[passed..].iter_mut();
+            let of_this = of_this.take_while(|(rows, ..)| &rows.start[..] <= key);
+            let mut is_other = true;
+            for (_, _, body) in of_this {
+                is_other = false;
+                if let Body::Named(digest) = **body
+                    && let Some(text) = text_in_row(operation_id, key, row, digest)
+                {
+                    **body = Body::from(text);
+                }
+            }
+            others += if is_other { row.len() } else { 0 };
+            match others > OTHERS {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        },
+    )?;
+    for (_, key, body) in wanted {
+        if body.known().is_none() {
+            *body = Body::from(text(view, operation_id, key, body.digest())?);
         }
     }
     Ok(())

@@ -55,12 +55,11 @@ impl Defects {
 /// Operations looked up at once.
 const CHUNK: usize = 256;
 /// Operations of a stream that are looked up before any of them is sent. Those that
-/// follow each other by time are spread over all shards; of so many there are several in
-/// each shard, side by side.
-const SPREAD: usize = 4096;
-/// Beyond so many bytes of documents, by each of two threads, they are taken by chunks
-/// instead.
-const SPREAD_BYTES: usize = 2 << 20;
+/// follow each other by time have mostly settled one after the other, but not all: the more
+/// there are, the more of the others have neighbours that are wanted as well.
+const SPREAD: usize = 16_384;
+/// Beyond so many bytes of documents, by each of two threads, fewer are looked up.
+const SPREAD_BYTES: usize = 4 << 20;
 /// Documents with their bodies looked up at once.
 const DOCUMENTS: usize = 16;
 /// What is handed to the client at once.
@@ -80,10 +79,10 @@ pub type Next = Option<Vec<u8>>;
 
 /// All that match.
 pub fn stream(view: &dyn View, shown: Shown, emit: &mut Emit) -> Result<()> {
-    let mut list = List::new(view, shown);
+    let mut list = List::new(view, shown, Some(emit));
     let mut after: Next = None;
     // The first are sent at once.
-    let mut limit = CHUNK;
+    let (mut limit, mut most) = (CHUNK, SPREAD);
     loop {
         let bounds = Bounds {
             limit,
@@ -92,20 +91,17 @@ pub fn stream(view: &dyn View, shown: Shown, emit: &mut Emit) -> Result<()> {
         let selected = select(view, shown.query, after.as_deref(), bounds)?;
         let mut left = &selected.found[..];
         while !left.is_empty() {
-            let added = list.add(left)?;
-            left = &left[added..];
-            limit = if left.is_empty() {
-                SPREAD.min(2 * limit)
-            } else {
-                CHUNK
-            };
-            if list.out.len() >= PIECE || !left.is_empty() {
-                for piece in list.out.chunks(PIECE) {
-                    if emit(piece).is_break() {
-                        return Ok(());
-                    }
+            let (now, later) = left.split_at(limit.min(left.len()));
+            match list.add(now)? {
+                Added::All => {
+                    left = later;
+                    limit = most.min(2 * limit);
                 }
-                list.out.clear();
+                Added::TooMuch => {
+                    limit = CHUNK.max(limit / 2);
+                    most = limit;
+                }
+                Added::Gone => return Ok(()),
             }
         }
         match selected.next {
@@ -114,7 +110,8 @@ pub fn stream(view: &dyn View, shown: Shown, emit: &mut Emit) -> Result<()> {
         }
     }
     list.end();
-    let _ = emit(&list.out);
+    // Whether the client has gone makes no difference any more.
+    let _ = list.hand_over(1);
     Ok(())
 }
 
@@ -126,7 +123,7 @@ pub fn page(
     bounds: Bounds,
 ) -> Result<(Vec<u8>, Next)> {
     let selected = select(view, shown.query, after, bounds)?;
-    let mut list = List::new(view, shown);
+    let mut list = List::new(view, shown, None);
     let mut next = selected.next;
     for chunk in selected.found.chunks(CHUNK) {
         if list.out.len() >= PAGE_BYTES {
@@ -149,17 +146,27 @@ pub fn is_empty(view: &dyn View, query: &Query) -> Result<bool> {
     Ok(select(view, query, None, bounds)?.found.is_empty())
 }
 
-struct List<'l> {
+struct List<'l, 'e> {
     view: &'l dyn View,
     shown: Shown<'l>,
+    /// Where pieces go; without it all is kept.
+    emit: Option<&'l mut Emit<'e>>,
     out: Vec<u8>,
     is_first: bool,
     /// The key of the last entry.
     last: Next,
 }
 
-impl<'l> List<'l> {
-    fn new(view: &'l dyn View, shown: Shown<'l>) -> List<'l> {
+enum Added {
+    All,
+    /// Nothing was added: it would take too much memory.
+    TooMuch,
+    /// The client has gone.
+    Gone,
+}
+
+impl<'l, 'e> List<'l, 'e> {
+    fn new(view: &'l dyn View, shown: Shown<'l>, emit: Option<&'l mut Emit<'e>>) -> List<'l, 'e> {
         let mut out = Vec::with_capacity(PIECE / 4);
         out.extend_from_slice(match shown.format {
             Format::List => b"{\"operation_ids\":[",
@@ -168,39 +175,43 @@ impl<'l> List<'l> {
         List {
             view,
             shown,
+            emit,
             out,
             is_first: true,
             last: None,
         }
     }
 
-    /// Adds these, or as many of the first as memory allows; says how many.
-    fn add(&mut self, found: &[Found]) -> Result<usize> {
-        let mut found = found;
-        match self.shown.format {
-            Format::List => {
-                for id in found.iter().filter_map(Found::id) {
-                    if !self.shown.defects.contains(id) {
-                        self.comma();
-                        text(id, &mut self.out);
-                    }
-                }
-            }
-            Format::DetailList => {
-                if !self.add_documents(found)? {
-                    found = &found[..CHUNK];
-                    self.add_documents(found)?;
-                }
-            }
-        }
+    fn add(&mut self, found: &[Found]) -> Result<Added> {
+        let flow = match self.shown.format {
+            Format::List => self.add_ids(found),
+            Format::DetailList => match self.add_documents(found)? {
+                Some(flow) => flow,
+                None => return Ok(Added::TooMuch),
+            },
+        };
         let last = found.last().map(|last| last.key.clone());
         self.last = last.or(self.last.take());
-        Ok(found.len())
+        Ok(match flow {
+            ControlFlow::Continue(()) => Added::All,
+            ControlFlow::Break(()) => Added::Gone,
+        })
     }
 
-    /// They are read in the order of their rows, and shown in that of the keys. Nothing is
-    /// added, and `false` returned, if that would take too much memory.
-    fn add_documents(&mut self, found: &[Found]) -> Result<bool> {
+    fn add_ids(&mut self, found: &[Found]) -> ControlFlow<()> {
+        for id in found.iter().filter_map(Found::id) {
+            if !self.shown.defects.contains(id) {
+                self.comma();
+                text(id, &mut self.out);
+                self.hand_over(PIECE)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// They are read in the order of their rows, and shown in that of the keys. `None` if
+    /// that would take too much memory; of one chunk it is always done.
+    fn add_documents(&mut self, found: &[Found]) -> Result<Option<ControlFlow<()>>> {
         let mut by_row: Vec<Row> = found
             .iter()
             .enumerate()
@@ -225,7 +236,7 @@ impl<'l> List<'l> {
             }
         };
         if is_spread && rendered.iter().any(|one| one.is_too_much) {
-            return Ok(false);
+            return Ok(None);
         }
         let mut documents = vec![&[][..]; found.len()];
         for one in &rendered {
@@ -239,8 +250,24 @@ impl<'l> List<'l> {
         {
             self.comma();
             self.out.extend_from_slice(document);
+            if self.hand_over(PIECE).is_break() {
+                return Ok(Some(ControlFlow::Break(())));
+            }
         }
-        Ok(true)
+        Ok(Some(ControlFlow::Continue(())))
+    }
+
+    /// Hands over what is there, for as long as it is at least so much.
+    fn hand_over(&mut self, least: usize) -> ControlFlow<()> {
+        let Some(emit) = &mut self.emit else {
+            return ControlFlow::Continue(());
+        };
+        while self.out.len() >= least {
+            let piece = self.out.len().min(PIECE);
+            emit(&self.out[..piece])?;
+            self.out.drain(..piece);
+        }
+        ControlFlow::Continue(())
     }
 
     fn comma(&mut self) {
