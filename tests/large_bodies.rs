@@ -141,6 +141,21 @@ fn a_large_body_stands_once_while_the_operation_goes_on_and_when_it_has_ended() 
 }
 
 #[test]
+fn bodies_are_found_however_much_lies_between_them() {
+    let mut ledger = Ledger::new();
+    let mut events = vec![created("1", &large("CREATED"))];
+    for n in 0..300 {
+        let data = json!({"sub_status": format!("{n} {}", "s".repeat(2000))});
+        events.push(event(&format!("2-{n:03}"), "operation.progressed", data));
+    }
+    events.push(completed(&large("COMPLETED")));
+    for cut in events.chunks(70) {
+        ledger.apply(cut);
+    }
+    assert_eq!(ledger.document(), reference::document(&events));
+}
+
+#[test]
 fn of_one_order_key_the_texts_decide_in_any_order_and_any_cuts() {
     let bodies = ["small", &large("A"), &large("B"), &large("A"), "", "\0"];
     let creations: Vec<Value> = bodies.iter().map(|body| created("1", body)).collect();

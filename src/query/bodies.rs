@@ -11,8 +11,9 @@ use crate::wire::unnamed_v1;
 use bytes::Bytes;
 use std::ops::ControlFlow;
 
-/// So many bytes of other events are read before the rest is looked up one by one.
-const OTHERS: usize = 256 << 10;
+/// So many bytes of other events are read in any case before the rest is looked up one by
+/// one.
+const FEW_BYTES: usize = 256 << 10;
 
 /// Puts the texts in the place of all names. Most operations have few events: those that
 /// brought the bodies lie side by side, and are read so.
@@ -25,7 +26,7 @@ pub fn look_up(view: &dyn View, operation_id: &str, op: &mut Operation) -> Resul
         return Ok(());
     };
     let (start, end) = (first.start.clone(), last.end.clone());
-    let (mut passed, mut others) = (0, 0);
+    let (mut passed, mut wanted_bytes, mut other_bytes) = (0, 0, 0);
     view.scan(
         Family::History,
         &start..&end,
@@ -34,17 +35,19 @@ pub fn look_up(view: &dyn View, operation_id: &str, op: &mut Operation) -> Resul
             passed += wanted[passed..].partition_point(|(rows, ..)| &rows.end[..] <= key);
             let of_this = wanted[passed..].iter_mut();
             let of_this = of_this.take_while(|(rows, ..)| &rows.start[..] <= key);
-            let mut is_other = true;
+            let mut of_this = of_this.peekable();
+            match of_this.peek() {
+                Some(_) => wanted_bytes += row.len(),
+                None => other_bytes += row.len(),
+            }
             for (_, _, body) in of_this {
-                is_other = false;
                 if let Body::Named(digest) = **body
                     && let Some(text) = text_in_row(operation_id, key, row, digest)
                 {
                     **body = Body::from(text);
                 }
             }
-            others += if is_other { row.len() } else { 0 };
-            match others > OTHERS {
+            match other_bytes > 4 * wanted_bytes + FEW_BYTES {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             }

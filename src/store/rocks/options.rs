@@ -101,8 +101,14 @@ pub fn of_family(family: Family, cache: &Cache) -> Result<Options> {
             // They come compressed.
             options.set_blob_compression_type(DBCompressionType::None);
         }
-        Family::Lane
-        | Family::Outbox
+        Family::Lane => {
+            table.set_block_size(16 << 10);
+            // Half of what is looked up is a lane's first event.
+            table.set_bloom_filter(10.0, false);
+            options.set_memtable_whole_key_filtering(true);
+            options.set_memtable_prefix_bloom_ratio(0.02);
+        }
+        Family::Outbox
         | Family::Outcome
         | Family::Tries
         | Family::DeadLetter
