@@ -3,15 +3,24 @@
 //! they are moved together by words.
 
 use super::ends::{BLOCK, Marks, bits};
+#[cfg(target_arch = "x86_64")]
+use std::arch::is_x86_feature_detected;
+use std::mem::MaybeUninit;
 use wide::u8x16;
 
 type Block = [u8; BLOCK];
+/// Where what a block stands for is written.
+type Room = [MaybeUninit<u8>; BLOCK];
 
 /// The text whose first byte is at `at`, and the place behind the quote that ends it. `None`
 /// for what is no text, or has half a surrogate pair.
 pub fn whole(json: &str, at: usize) -> Option<(String, usize)> {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("bmi2") && std::arch::is_x86_feature_detected!("avx2") {
+    if is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("popcnt")
+    {
         // Safety: the processor can.
         return unsafe { whole_by_words(json, at) };
     }
@@ -29,7 +38,7 @@ fn whole_by_words(json: &str, at: usize) -> Option<(String, usize)> {
 fn whole_with(
     json: &str,
     at: usize,
-    copy: impl Fn(&Block, &Piece, &mut Block) -> usize,
+    copy: impl Fn(&Block, &Piece, &mut Room) -> usize,
 ) -> Option<(String, usize)> {
     let bytes = json.as_bytes();
     let mut out = Vec::new();
@@ -53,18 +62,15 @@ fn whole_with(
                 false => rest.len() + BLOCK,
             });
         }
-        let room = &mut out.spare_capacity_mut()[..BLOCK];
-        // Safety: so much room was made, any bytes may be written to it, and those that were
-        // are counted.
-        unsafe {
-            let room = &mut *(room as *mut [_] as *mut Block);
-            let length = copy(block, &piece, room);
-            for place in places(piece.letters) {
-                let before = (piece.kept & below(place)).count_ones() as usize;
-                room[before] = ESCAPES[usize::from(block[place])];
-            }
-            out.set_len(out.len() + length);
+        let room = out.spare_capacity_mut().first_chunk_mut();
+        let room = room.expect("there is room for a block");
+        let length = copy(block, &piece, room);
+        for place in places(piece.letters) {
+            let before = (piece.kept & below(place)).count_ones() as usize;
+            room[before].write(ESCAPES[usize::from(block[place])]);
         }
+        // Safety: so many were written.
+        unsafe { out.set_len(out.len() + length) };
         at += piece.length;
         match piece.behind {
             Behind::More => {}
@@ -171,12 +177,12 @@ fn below(length: usize) -> u64 {
 /// From an `n` to a newline.
 const TO_NEWLINE: u8 = b'n' ^ b'\n';
 
-fn by_bytes(block: &Block, piece: &Piece, room: &mut Block) -> usize {
+fn by_bytes(block: &Block, piece: &Piece, room: &mut Room) -> usize {
     let mut length = 0;
     for (place, byte) in block.iter().enumerate() {
         let is_set = |bits: u64| bits >> place & 1 == 1;
         // Written over if it does not stay.
-        room[length] = byte ^ (TO_NEWLINE * u8::from(is_set(piece.newlines)));
+        room[length].write(byte ^ (TO_NEWLINE * u8::from(is_set(piece.newlines))));
         length += usize::from(is_set(piece.kept));
     }
     length
@@ -185,7 +191,7 @@ fn by_bytes(block: &Block, piece: &Piece, room: &mut Block) -> usize {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "bmi2,popcnt")]
 #[inline]
-fn by_words(block: &Block, piece: &Piece, room: &mut Block) -> usize {
+fn by_words(block: &Block, piece: &Piece, room: &mut Room) -> usize {
     use std::arch::x86_64::{_pdep_u64, _pext_u64};
     const ONES: u64 = 0x0101_0101_0101_0101;
     let mut length = 0;
