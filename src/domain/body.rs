@@ -64,12 +64,6 @@ impl Body<'_> {
     }
 }
 
-impl Default for Body<'_> {
-    fn default() -> Self {
-        Body::Text(Cow::Borrowed(""))
-    }
-}
-
 impl PartialEq for Body<'_> {
     fn eq(&self, other: &Body) -> bool {
         match (self, other) {

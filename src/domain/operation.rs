@@ -135,12 +135,7 @@ impl<'a> Operation<'a> {
                     Some(response) => lane.response.offer(key.clone(), response),
                     None => Joined::Kept,
                 };
-                let request = lane.request.offer(key, request);
-                if response == Joined::Undecided {
-                    response
-                } else {
-                    request
-                }
+                response.max(lane.request.offer(key, request))
             }
             Kind::RollbackResponseReceived { lane, response } => {
                 self.begun = true;

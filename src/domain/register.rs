@@ -14,8 +14,8 @@ pub struct Register<'a, V> {
     pub contested: bool,
 }
 
-/// What came of an offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What came of an offer; of several the last in this order has to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Joined {
     /// What is held is what was held.
     Kept,

@@ -129,7 +129,7 @@ impl Documents {
                 bytes(operation_id, op, Bodies::Shown, &self.times)
             })?;
             let document = document.map(Document::new);
-            // Without lanes of its own rows: they change while this row stays.
+            // Lanes in rows of their own change while this row stays.
             if let (Some(document), Ok((_, None))) = (&document, snapshot_v1::decode(&snapshot)) {
                 self.keep(operation_id, applied, row, document);
             }

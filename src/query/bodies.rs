@@ -6,9 +6,7 @@ use crate::domain::{Body, Operation, OrderKey};
 use crate::store::keys;
 use crate::store::{Direction, Error, Family, Result, View};
 use crate::wire::cloudevent;
-use crate::wire::record_v1::{self, Record};
-use crate::wire::unnamed_v1;
-use bytes::Bytes;
+use crate::wire::record_v1::Record;
 use std::ops::ControlFlow;
 
 /// So many bytes of other events are read in any case before the rest is looked up one by
@@ -89,9 +87,7 @@ pub fn text(view: &dyn View, operation_id: &str, key: &OrderKey, digest: Digest)
 }
 
 fn text_in_row(operation_id: &str, key: &[u8], row: &[u8], digest: Digest) -> Option<String> {
-    let (_, at) = keys::split_history(key)?;
-    let row = Bytes::from(unnamed_v1::restore(operation_id, row)?.into_owned());
-    let records = record_v1::decode_history(&row, at).ok()?;
+    let records = records::of_row(operation_id, key, row)?;
     records
         .iter()
         .find_map(|(_, record)| text_in(record, digest))

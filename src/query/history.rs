@@ -27,11 +27,7 @@ pub fn stream(
             return Ok(None);
         }
         // Behind every record of the event that ended the last page.
-        let begin = page.after.as_ref().map(|after| {
-            let mut begin = after.clone();
-            begin.extend_from_slice(&[0xFF; 13]);
-            begin
-        });
+        let begin = page.after.as_deref().map(keys::behind_event);
         let mut events = Events {
             page,
             emit,

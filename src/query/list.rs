@@ -98,7 +98,7 @@ pub fn stream(view: &dyn View, shown: Shown, emit: &mut Emit) -> Result<()> {
                     limit = most.min(2 * limit);
                 }
                 Added::TooMuch => {
-                    limit = CHUNK.max(limit / 2);
+                    limit = CHUNK.max(now.len() / 2);
                     most = limit;
                 }
                 Added::Gone => return Ok(()),

@@ -5,6 +5,7 @@
 use crate::store::keys;
 use crate::store::{Direction, Error, Family, Result, View};
 use crate::wire::cloudevent;
+use crate::wire::position::Position;
 use crate::wire::record_v1::{self, Record};
 use crate::wire::unnamed_v1;
 use bytes::Bytes;
@@ -71,6 +72,13 @@ pub fn scan(view: &dyn View, operation_id: &str, visit: &mut Visit) -> Result<()
     Ok(())
 }
 
+/// What one row of the history holds; `None` if it is damaged.
+pub fn of_row(operation_id: &str, key: &[u8], row: &[u8]) -> Option<Vec<(Position, Record)>> {
+    let (_, at) = keys::split_history(key)?;
+    let row = Bytes::from(unnamed_v1::restore(operation_id, row)?.into_owned());
+    record_v1::decode_history(&row, at).ok()
+}
+
 struct Merge<'m, 'v> {
     operation_id: &'m str,
     waiting: BinaryHeap<Reverse<Waiting>>,
@@ -82,10 +90,7 @@ impl Merge<'_, '_> {
         if self.show_before(Some(key))?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        let (_, at) = keys::split_history(key).ok_or_else(|| self.damaged())?;
-        let row = unnamed_v1::restore(self.operation_id, row).ok_or_else(|| self.damaged())?;
-        let row = Bytes::from(row.into_owned());
-        let records = record_v1::decode_history(&row, at).map_err(|_| self.damaged())?;
+        let records = of_row(self.operation_id, key, row).ok_or_else(|| self.damaged())?;
         let mut records = records.into_iter();
         // The first is the one that the row is named by.
         let (_, first) = records.next().ok_or_else(|| self.damaged())?;

@@ -127,10 +127,13 @@ pub fn history(operation_id: &str, key: &OrderKey, at: Position) -> Vec<u8> {
 /// All rows of `history` that are named by a record of this event.
 pub fn history_of_event(operation_id: &str, key: &OrderKey) -> Range<Vec<u8>> {
     let start = event(operation_id, key);
-    let mut end = start.clone();
-    // Behind every position.
-    end.extend_from_slice(&[0xFF; 13]);
+    let end = behind_event(&start);
     start..end
+}
+
+/// Behind all rows of `history` whose keys are this and a position.
+pub fn behind_event(event: &[u8]) -> Vec<u8> {
+    [event, &[0xFF; 13]].concat()
 }
 
 /// What the keys of an event's records in `history` begin with.
