@@ -3,16 +3,18 @@
 //! - `inspect` asks the cluster about the topic: which one it is (its id), what its
 //!   partitions hold, how it is set up.
 //! - `checks` does so all the time, on a thread, for everyone at once.
+//! - `fetcher` fetches, and knows when what it fetched is certain to be of the topic.
 //! - `consume` reads, `produce` appends, `message` turns messages into records.
 //! - `client` makes clients of the configuration, `stats` tells how they fare.
 //!
 //! librdkafka follows a topic that is deleted and made again without a word, so
 //! nothing that was read is written, and nothing that was produced acknowledged,
-//! before the topic's id was compared once more.
+//! before the topic's id was compared once more, or it is certain without.
 
 mod checks;
 mod client;
 mod consume;
+mod fetcher;
 mod inspect;
 mod message;
 mod produce;
@@ -27,10 +29,11 @@ use super::{
 use crate::wire::position::{LogId, Position, Positions};
 use crate::wire::record_v1::Record;
 use checks::Checks;
+use fetcher::{Ends, Fetcher};
 use inspect::Inspector;
 use produce::Publisher;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 #[derive(Debug, Clone)]
@@ -84,6 +87,8 @@ pub struct Kafka {
     inspector: Arc<Inspector>,
     checks: Checks,
     publisher: Publisher,
+    /// Of the reader that was opened last, and of which log.
+    reading: Mutex<Option<(LogId, Weak<Fetcher>)>>,
 }
 
 impl Kafka {
@@ -104,6 +109,7 @@ impl Kafka {
             inspector,
             checks,
             publisher,
+            reading: Mutex::default(),
         })
     }
 
@@ -121,14 +127,30 @@ impl Kafka {
             Some(log) => log,
             None => return Err(PublishError::Rejected("it was not reached yet".into())),
         };
+        let ends = self.fetcher(log).map(Ends::of);
         let positions = self.publisher.publish(records).await?;
         // It may have become another topic meanwhile, and the records be in that one.
+        if let Some(ends) = ends
+            && ends.grew_by(&positions).await
+        {
+            return Ok(Published { log, positions });
+        }
         let confirmed = self.checks.ask(log, None).await;
         let unconfirmed = || ReadError::Unavailable("it was closed".into());
         match confirmed.unwrap_or_else(|_| Err(unconfirmed())) {
             Ok(()) => Ok(Published { log, positions }),
             Err(error) => Err(PublishError::Unknown(error.to_string())),
         }
+    }
+
+    /// Whoever fetches from this log, if somebody does.
+    fn fetcher(&self, log: LogId) -> Option<Arc<Fetcher>> {
+        let reading = self
+            .reading
+            .lock()
+            .expect("nothing panics while it is held");
+        let (_, fetcher) = reading.as_ref().filter(|(of, _)| *of == log)?;
+        fetcher.upgrade()
     }
 }
 
@@ -156,6 +178,11 @@ impl EventLog for Kafka {
             (partition, behind.or(first))
         });
         let consumer = consume::Consumer::open(&self.settings, next.collect(), asking)?;
+        let reading = (log, Arc::downgrade(consumer.fetcher()));
+        *self
+            .reading
+            .lock()
+            .expect("nothing panics while it is held") = Some(reading);
         Ok(Box::new(consumer))
     }
 

@@ -5,11 +5,15 @@
 use crate::support::broker::{Broker, Raw};
 use crate::support::events::created;
 use crate::support::server::{BATCH, Server};
-use serde_json::json;
+use rdkafka::Message as _;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Each in a batch of its own, so that a log can be cut between any two.
@@ -129,6 +133,85 @@ fn a_topic_made_anew_halts_in_each_of_four_ways_and_rebuild_is_a_way_out() {
         assert!(is_there(&server, new.last().unwrap()), "{what}");
         assert!(!is_there(&server, "old-4"), "{what}");
     }
+}
+
+/// While many publish one by one, the topic is made anew and at once filled as far as the one
+/// before reached, so that offsets tell nothing.
+#[test]
+fn what_went_to_a_topic_made_anew_is_not_acknowledged() {
+    let broker = Broker::shared();
+    for round in 0..3 {
+        let topic = broker.topic(1, &[]);
+        let folder = tempfile::tempdir().unwrap();
+        let server = ledger(folder.path(), &broker, &topic);
+        let acknowledged = Mutex::new(BTreeSet::new());
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for publisher in 0..4 {
+                let (server, acknowledged, stop) = (&server, &acknowledged, &stop);
+                scope.spawn(move || {
+                    for n in (0..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                        let id = format!("published-{publisher}-{n}");
+                        let answer = server.post(BATCH, json!([created(&id)]).to_string());
+                        match answer.status {
+                            202 => drop(acknowledged.lock().unwrap().insert(id)),
+                            503 => std::thread::sleep(Duration::from_millis(5)),
+                            other => panic!("{other}"),
+                        }
+                    }
+                });
+            }
+            let taken = || acknowledged.lock().unwrap().len();
+            server.eventually("publishing", |_| taken() > 200);
+            broker.delete(&topic);
+            broker.create(&topic, 1, &[]);
+            let fill = ids("filled", 2 * taken());
+            let fill = fill.iter().map(|id| Raw::value(created(id).to_string()));
+            broker.send(&topic, &fill.collect::<Vec<_>>());
+            server.eventually("halted", |server| {
+                reasons(server).contains("belongs to the log")
+            });
+            stop.store(true, Ordering::Relaxed);
+        });
+        let acknowledged = acknowledged.into_inner().unwrap();
+        for message in broker.read(&topic) {
+            let event: Value = serde_json::from_slice(message.payload().unwrap()).unwrap();
+            let id = event["subject"].as_str().unwrap();
+            assert!(!acknowledged.contains(id), "round {round}: {id}");
+            assert!(!is_there(&server, id), "round {round}: {id} is not applied");
+        }
+    }
+}
+
+#[test]
+fn a_steady_stream_is_known_by_its_fetches_and_not_asked_about() {
+    let broker = Broker::shared();
+    let topic = broker.topic(3, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let server = ledger(folder.path(), &broker, &topic);
+    let requests = || {
+        let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+        let name = "opledger_kafka_requests_total{client=\"inspector\"} ";
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0, |count| count.parse::<usize>().unwrap())
+    };
+    // Told every five seconds; what was asked before is not counted.
+    server.eventually("told", |_| requests() > 0);
+    let (before, mut published) = (requests(), 0);
+    while requests() == before {
+        for _ in 0..20 {
+            let id = format!("steady-{published}");
+            let token = server.publish(&[created(&id)]);
+            assert!(server.document(&id, &token).is_some());
+            published += 1;
+        }
+    }
+    let asked = requests() - before;
+    // Each publish and each cut by itself would be two each.
+    assert!(
+        asked * 2 < published,
+        "{asked} requests, {published} published"
+    );
 }
 
 /// Keeps the first batches of a partition's only segment.

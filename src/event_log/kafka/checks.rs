@@ -1,8 +1,9 @@
-//! Asks the cluster all the time which topic it is, for everyone at once: whoever
-//! has read or produced something waits for an answer that was asked for after it.
-//! A thousand who wait share one request.
+//! Asks the cluster which topic it is, for everyone at once: whoever has read or produced
+//! something, and is not certain by what is fetched, waits for an answer that was asked for
+//! after it. A thousand who wait share one request.
 
 use super::BadOptions;
+use super::fetcher::Heard;
 use super::inspect::{Inspector, Topic};
 use crate::event_log::{Confirmation, ReadError};
 use crate::wire::position::LogId;
@@ -22,6 +23,8 @@ type Answer = Result<(), ReadError>;
 struct Question {
     log: LogId,
     partitions: Option<usize>,
+    /// Who may rely on the answer until something else was heard, and how much was.
+    behind: Option<(Arc<Heard>, u64)>,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -60,7 +63,7 @@ impl Checks {
 
     /// Whether it is still this log, with so many partitions, from now on.
     pub fn ask(&self, log: LogId, partitions: Option<usize>) -> oneshot::Receiver<Answer> {
-        self.shared.ask(log, partitions)
+        self.shared.ask(log, partitions, None)
     }
 
     /// For somebody who asks the same again and again.
@@ -92,17 +95,25 @@ pub struct Asking {
 }
 
 impl Asking {
-    pub fn ask(&self) -> Confirmation {
-        Confirmation::coming(self.shared.ask(self.log, Some(self.partitions)))
+    /// `behind` is told if the answer is yes.
+    pub fn ask(&self, behind: Option<(Arc<Heard>, u64)>) -> Confirmation {
+        let answer = self.shared.ask(self.log, Some(self.partitions), behind);
+        Confirmation::coming(answer)
     }
 }
 
 impl Shared {
-    fn ask(&self, log: LogId, partitions: Option<usize>) -> oneshot::Receiver<Answer> {
+    fn ask(
+        &self,
+        log: LogId,
+        partitions: Option<usize>,
+        behind: Option<(Arc<Heard>, u64)>,
+    ) -> oneshot::Receiver<Answer> {
         let (answer, coming) = oneshot::channel();
         self.lock().questions.push(Question {
             log,
             partitions,
+            behind,
             answer,
         });
         self.changed.notify_one();
@@ -127,6 +138,9 @@ impl Shared {
             let topic = inspector.look_at_topic();
             for question in questions {
                 let answer = judge(&topic, &question);
+                if let (Ok(()), Some((heard, answers))) = (&answer, &question.behind) {
+                    heard.confirm(*answers);
+                }
                 // Somebody who has gone needs none.
                 let _ = question.answer.send(answer);
             }

@@ -3,6 +3,7 @@
 
 use super::{BadOptions, Settings, stats};
 use rdkafka::ClientConfig;
+use rdkafka::bindings as rdk;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
@@ -278,3 +279,27 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {}
+
+/// Of a log line, as librdkafka numbers them.
+pub fn level(number: i32) -> RDKafkaLogLevel {
+    match number {
+        0 => RDKafkaLogLevel::Emerg,
+        1 => RDKafkaLogLevel::Alert,
+        2 => RDKafkaLogLevel::Critical,
+        3 => RDKafkaLogLevel::Error,
+        4 => RDKafkaLogLevel::Warning,
+        5 => RDKafkaLogLevel::Notice,
+        6 => RDKafkaLogLevel::Info,
+        _ => RDKafkaLogLevel::Debug,
+    }
+}
+
+/// Something that librdkafka tells; what is read from it lives as long.
+pub struct Event(pub *mut rdk::rd_kafka_event_t);
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // Safety: it is ours, and destroyed once.
+        unsafe { rdk::rd_kafka_event_destroy(self.0) };
+    }
+}

@@ -3,16 +3,12 @@
 
 use super::Settings;
 use super::checks::Asking;
-use super::client::{self, Context, Role};
+use super::fetcher::{Certainty, Fetcher};
 use super::message::{self, Message};
 use crate::event_log::{Confirmation, Limits, Logged, ReadError, Reader};
-use rdkafka::bindings as rdk;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::{RDKafkaMessage, RDKafkaRespErr};
-use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,9 +18,7 @@ const AT_ONCE: usize = 1000;
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
 pub struct Consumer {
-    // Fields are dropped in this order, and the queue has to go first.
-    queue: Queue,
-    client: Arc<BaseConsumer<Context>>,
+    fetcher: Arc<Fetcher>,
     next: BTreeMap<u32, u64>,
     asking: Asking,
     asked: Instant,
@@ -34,15 +28,6 @@ pub struct Consumer {
 // Safety: the buffer holds messages only during a call.
 unsafe impl Send for Consumer {}
 
-struct Queue(*mut rdk::rd_kafka_queue_t);
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        // Safety: it is ours, and destroyed once.
-        unsafe { rdk::rd_kafka_queue_destroy(self.0) };
-    }
-}
-
 impl Consumer {
     /// `begin` names every partition and the offset to begin at, if it is known.
     pub fn open(
@@ -50,44 +35,20 @@ impl Consumer {
         begin: BTreeMap<u32, Option<u64>>,
         asking: Asking,
     ) -> Result<Consumer, ReadError> {
-        let role = Role::Consumer;
-        let client: BaseConsumer<Context> = client::config(settings, role)
-            .create_with_context(Context::new(role))
-            .map_err(failed)?;
-        let name = CString::new(settings.topic.as_str());
-        let name = name.map_err(|_| unavailable("no topic has a NUL in its name"))?;
-        let rk = client.client().native_ptr();
-        // Safety: the client lives; each partition's queue is given back at once.
-        let queue = unsafe {
-            let queue = Queue(rdk::rd_kafka_queue_new(rk));
-            for partition in begin.keys() {
-                let own = rdk::rd_kafka_queue_get_partition(rk, name.as_ptr(), *partition as i32);
-                if own.is_null() {
-                    return Err(unavailable("a partition has no queue"));
-                }
-                rdk::rd_kafka_queue_forward(own, queue.0);
-                rdk::rd_kafka_queue_destroy(own);
-            }
-            queue
-        };
-        let mut assigned = TopicPartitionList::with_capacity(begin.len());
-        for (&partition, offset) in &begin {
-            let offset = offset.map_or(Offset::Beginning, |at| Offset::Offset(at as i64));
-            let added = assigned.add_partition_offset(&settings.topic, partition as i32, offset);
-            added.map_err(failed)?;
-        }
-        client.assign(&assigned).map_err(failed)?;
         Ok(Consumer {
-            queue,
-            client: client.into(),
+            fetcher: Arc::new(Fetcher::open(settings, &begin)?),
             next: begin
                 .into_iter()
                 .filter_map(|(p, at)| Some((p, at?)))
                 .collect(),
             asking,
             asked: Instant::now(),
-            buffer: Vec::with_capacity(AT_ONCE),
+            buffer: Vec::new(),
         })
+    }
+
+    pub fn fetcher(&self) -> &Arc<Fetcher> {
+        &self.fetcher
     }
 
     /// Up to `most` messages, waiting for the first. What is no record moves `next`
@@ -100,24 +61,14 @@ impl Consumer {
     ) -> Result<usize, ReadError> {
         // It would wait for the whole patience for as many as are wanted.
         let most = if patience.is_zero() { most } else { 1 };
-        self.buffer.clear();
-        // Safety: the buffer has room for that many; all that came are taken out below.
-        unsafe {
-            let came = rdk::rd_kafka_consume_batch_queue(
-                self.queue.0,
-                patience.as_millis() as i32,
-                self.buffer.as_mut_ptr(),
-                most,
-            );
-            self.buffer.set_len(came.max(0) as usize);
-        }
+        self.fetcher.take(patience, &mut self.buffer, most);
         let came = self.buffer.len();
         let outcome = self.sort_out();
         // Safety: they were handed out just now, and are destroyed by no one else.
         let messages = self.buffer.drain(..);
         let messages = messages.map(|message| unsafe { Message::new(message) });
         match outcome {
-            Ok(()) => message::take(messages.filter(Message::is_record), &self.client, into),
+            Ok(()) => message::take(messages.filter(Message::is_record), &self.fetcher, into),
             Err(_) => messages.for_each(drop),
         }
         outcome.map(|()| came)
@@ -152,34 +103,17 @@ impl Consumer {
         }
         Ok(())
     }
-
-    /// Logs, statistics and errors that concern no partition.
-    fn serve(&self) -> Result<(), ReadError> {
-        match self.client.poll(Duration::ZERO) {
-            Some(Err(error)) => match error.rdkafka_error_code() {
-                Some(
-                    code @ (RDKafkaErrorCode::Fatal
-                    | RDKafkaErrorCode::TopicAuthorizationFailed
-                    | RDKafkaErrorCode::UnknownTopicOrPartition
-                    | RDKafkaErrorCode::UnknownPartition),
-                ) => Err(unavailable(&code.to_string())),
-                Some(_) | None => Ok(()),
-            },
-            // Every partition has been sent elsewhere.
-            Some(Ok(_)) | None => Ok(()),
-        }
-    }
 }
 
 impl Reader for Consumer {
     fn read(&mut self, limits: &Limits, into: &mut Vec<Logged>) -> Result<(), ReadError> {
-        self.serve()?;
+        self.fetcher.serve(Duration::ZERO)?;
         let begin = into.len();
         let (mut bytes, mut counted) = (0, begin);
         if self.take(1, limits.patience, into)? == 0 {
             if self.asked.elapsed() >= ASK_EVERY {
                 self.asked = Instant::now();
-                self.asking.ask().wait()?;
+                self.asking.ask(None).wait()?;
             }
             return Ok(());
         }
@@ -203,8 +137,13 @@ impl Reader for Consumer {
     }
 
     fn confirm(&mut self) -> Confirmation {
+        let behind = match self.fetcher.certainty() {
+            Certainty::Certain => return Confirmation::given(),
+            Certainty::Behind(answers) => Some((self.fetcher.heard().clone(), answers)),
+            Certainty::Open => None,
+        };
         self.asked = Instant::now();
-        self.asking.ask()
+        self.asking.ask(behind)
     }
 
     fn next(&self) -> BTreeMap<u32, u64> {
@@ -212,19 +151,6 @@ impl Reader for Consumer {
     }
 }
 
-impl Drop for Consumer {
-    fn drop(&mut self) {
-        // Closing would wait for messages that nobody takes any more.
-        if let Err(error) = self.client.unassign() {
-            tracing::debug!(%error, "while closing a consumer");
-        }
-    }
-}
-
 fn unavailable(why: &str) -> ReadError {
     ReadError::Unavailable(why.to_owned())
-}
-
-fn failed(error: KafkaError) -> ReadError {
-    ReadError::Unavailable(error.to_string())
 }

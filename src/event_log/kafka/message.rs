@@ -2,7 +2,7 @@
 //! a call into one allocation, so that librdkafka's buffers are free at once. A large
 //! one is not copied, but kept until its record is dropped.
 
-use super::client::Context;
+use super::fetcher::Fetcher;
 use crate::domain::Timestamp;
 use crate::event_log::Logged;
 use crate::wire::cloudevent;
@@ -10,7 +10,6 @@ use crate::wire::position::Position;
 use crate::wire::record_v1::{Headers, Record};
 use bytes::Bytes;
 use rdkafka::bindings as rdk;
-use rdkafka::consumer::BaseConsumer;
 use rdkafka::types::{RDKafkaMessage, RDKafkaRespErr};
 use std::borrow::Cow;
 use std::ffi::{CStr, c_char, c_void};
@@ -71,7 +70,7 @@ impl Drop for Message {
 /// goes, so that stays for as long.
 struct Kept {
     message: Message,
-    _client: Arc<BaseConsumer<Context>>,
+    _client: Arc<Fetcher>,
 }
 
 impl AsRef<[u8]> for Kept {
@@ -83,7 +82,7 @@ impl AsRef<[u8]> for Kept {
 /// Of messages of this client, without an error.
 pub fn take(
     messages: impl Iterator<Item = Message>,
-    client: &Arc<BaseConsumer<Context>>,
+    client: &Arc<Fetcher>,
     into: &mut Vec<Logged>,
 ) {
     let messages: Vec<Message> = messages.collect();

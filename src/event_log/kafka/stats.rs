@@ -22,6 +22,10 @@ pub fn describe() {
         "Records produced, by client"
     );
     describe_counter!(
+        "opledger_kafka_requests_total",
+        "Requests sent to brokers, by client"
+    );
+    describe_counter!(
         "opledger_kafka_request_errors_total",
         "Requests that failed or could not be sent, by client"
     );
@@ -50,6 +54,7 @@ pub fn record(client: &'static str, before: &mut Totals, stats: &Statistics) {
     };
     count("opledger_kafka_received_bytes_total", stats.rx_bytes);
     count("opledger_kafka_sent_bytes_total", stats.tx_bytes);
+    count("opledger_kafka_requests_total", stats.tx);
     count("opledger_kafka_received_records_total", stats.rxmsgs);
     count("opledger_kafka_sent_records_total", stats.txmsgs);
     let errors = |broker: &rdkafka::statistics::Broker| broker.txerrs + broker.rxerrs;

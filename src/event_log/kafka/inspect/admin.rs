@@ -1,6 +1,7 @@
 //! The admin calls that the binding does not have: which topic it is, and what its
 //! partitions hold.
 
+use super::super::client::Event;
 use super::{Inspector, PATIENCE, PATIENCE_WITH_ONE, Topic, unavailable};
 use crate::event_log::ReadError;
 use crate::wire::position::LogId;
@@ -132,7 +133,7 @@ impl Inspector {
             *mut rdk::rd_kafka_AdminOptions_t,
             *mut rdk::rd_kafka_queue_t,
         ),
-    ) -> Result<Answer, ReadError> {
+    ) -> Result<Event, ReadError> {
         let client = self.client.client().native_ptr();
         let patience = match broker {
             Some(_) => PATIENCE_WITH_ONE,
@@ -155,7 +156,7 @@ impl Inspector {
             if event.is_null() {
                 return Err(unavailable("the cluster does not answer"));
             }
-            let answer = Answer(event);
+            let answer = Event(event);
             match rdk::rd_kafka_event_error(event) {
                 rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(answer),
                 _ => {
@@ -175,16 +176,6 @@ impl Inspector {
         if id >= 0 && !seen.brokers.contains(&id) {
             seen.brokers.push(id);
         }
-    }
-}
-
-/// The event that an answer came in; what is read from it lives as long.
-struct Answer(*mut rdk::rd_kafka_event_t);
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        // Safety: it is ours, and destroyed once.
-        unsafe { rdk::rd_kafka_event_destroy(self.0) };
     }
 }
 

@@ -1,0 +1,400 @@
+//! The client that records are fetched by, and how certain it is which topic they are of.
+//!
+//! Since Kafka 3.1 records are asked for by the topic's id, and librdkafka takes the id of a
+//! name from answers about metadata alone. So as long as none has come since the topic was
+//! confirmed, all that is fetched is of it, and nobody has to be asked about each cut.
+//! Publishers use it as well: where a partition that is fetched grows over the offset that
+//! they were given, their records are in it.
+
+use super::Settings;
+use super::client::{self, Context, Event, Role};
+use crate::event_log::ReadError;
+use crate::wire::position::Position;
+use rdkafka::bindings as rdk;
+use rdkafka::client::{Client, ClientContext as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::types::{RDKafkaMessage, RDKafkaRespErr, RDKafkaType};
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Behind an answer about metadata, so long each cut is confirmed by itself: a broker that
+/// lags behind the one that answered may still confirm what is no longer so.
+const SETTLES_WITHIN: Duration = Duration::from_millis(250);
+/// A partition that grew while a publish took longer than this may have been made anew and
+/// filled as far meanwhile.
+const GROWS_WITHIN: Duration = Duration::from_millis(100);
+/// For the fetch that has what was published; beyond, the cluster is asked instead.
+const PATIENCE: Duration = Duration::from_millis(5);
+
+const FETCH: i16 = 1;
+const METADATA: i16 = 3;
+/// The first version of a fetch that names topics by their ids.
+const BY_ID: i16 = 13;
+
+pub struct Fetcher {
+    // Fields are dropped in this order: queues before their client, and last what the
+    // client's threads write to.
+    records: Queue,
+    events: Queue,
+    client: Client<Context>,
+    topic: CString,
+    partitions: usize,
+    heard: Arc<Heard>,
+}
+
+/// What the client's threads tell.
+pub struct Heard {
+    /// Answers about metadata, one more than have come.
+    answers: AtomicU64,
+    /// When the last one came, in milliseconds from `begun`.
+    at: AtomicU64,
+    begun: Instant,
+    /// So many answers had come when the topic was confirmed.
+    confirmed: AtomicU64,
+    /// Records were asked for by the topic's name, as older brokers want it.
+    by_name: AtomicBool,
+    /// More is asked for, so what came before has been sorted in.
+    asks_for_more: Notify,
+}
+
+/// How certain it is that what was fetched until now is of the topic that was confirmed.
+pub enum Certainty {
+    Certain,
+    /// It is again, once it is confirmed behind so many answers.
+    Behind(u64),
+    /// What is confirmed now says nothing of later.
+    Open,
+}
+
+impl Heard {
+    fn new() -> Heard {
+        Heard {
+            answers: AtomicU64::new(1),
+            at: AtomicU64::new(0),
+            begun: Instant::now(),
+            confirmed: AtomicU64::new(0),
+            by_name: AtomicBool::new(false),
+            asks_for_more: Notify::new(),
+        }
+    }
+
+    fn certainty(&self) -> Certainty {
+        let answers = self.answers.load(Ordering::SeqCst);
+        let at = Duration::from_millis(self.at.load(Ordering::SeqCst));
+        if self.by_name.load(Ordering::SeqCst) {
+            Certainty::Open
+        } else if self.confirmed.load(Ordering::SeqCst) == answers {
+            Certainty::Certain
+        } else if self.begun.elapsed() < at + SETTLES_WITHIN {
+            Certainty::Open
+        } else {
+            Certainty::Behind(answers)
+        }
+    }
+
+    /// By an answer to a question that was asked when so many answers had come.
+    pub fn confirm(&self, answers: u64) {
+        self.confirmed.fetch_max(answers, Ordering::SeqCst);
+    }
+}
+
+pub struct Queue(*mut rdk::rd_kafka_queue_t);
+
+// Safety: librdkafka's queues belong to no thread.
+unsafe impl Send for Queue {}
+unsafe impl Sync for Queue {}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // Safety: it is ours, and destroyed once.
+        unsafe { rdk::rd_kafka_queue_destroy(self.0) };
+    }
+}
+
+impl Fetcher {
+    /// `begin` names every partition and the offset to begin at, if it is known.
+    pub fn open(
+        settings: &Settings,
+        begin: &BTreeMap<u32, Option<u64>>,
+    ) -> Result<Fetcher, ReadError> {
+        let role = Role::Consumer;
+        let config = client::config(settings, role);
+        let native = config.create_native_config().map_err(failed)?;
+        let topic = CString::new(settings.topic.as_str());
+        let topic = topic.map_err(|_| unavailable("no topic has a NUL in its name"))?;
+        let heard = Arc::new(Heard::new());
+        let told = Arc::as_ptr(&heard).cast_mut().cast::<c_void>();
+        let wanted = rdk::RD_KAFKA_EVENT_STATS | rdk::RD_KAFKA_EVENT_ERROR;
+        // Safety: the configuration lives, and `heard` lives longer than the client.
+        unsafe {
+            rdk::rd_kafka_conf_set_events(native.ptr(), wanted);
+            rdk::rd_kafka_conf_interceptor_add_on_new(native.ptr(), NAME, Some(on_new), told);
+        }
+        let kind = RDKafkaType::RD_KAFKA_CONSUMER;
+        let client = Client::new(&config, native, kind, Context::new(role)).map_err(failed)?;
+        let rk = client.native_ptr();
+        // Safety: the client lives; each partition's queue is given back at once.
+        let (records, events) = unsafe {
+            rdk::rd_kafka_poll_set_consumer(rk);
+            let events = Queue(rdk::rd_kafka_queue_get_consumer(rk));
+            let records = Queue(rdk::rd_kafka_queue_new(rk));
+            for partition in begin.keys() {
+                let own = rdk::rd_kafka_queue_get_partition(rk, topic.as_ptr(), *partition as i32);
+                if own.is_null() {
+                    return Err(unavailable("a partition has no queue"));
+                }
+                rdk::rd_kafka_queue_forward(own, records.0);
+                rdk::rd_kafka_queue_destroy(own);
+            }
+            (records, events)
+        };
+        let mut assigned = TopicPartitionList::with_capacity(begin.len());
+        for (&partition, offset) in begin {
+            let offset = offset.map_or(Offset::Beginning, |at| Offset::Offset(at as i64));
+            let added = assigned.add_partition_offset(&settings.topic, partition as i32, offset);
+            added.map_err(failed)?;
+        }
+        // Safety: the list lives until it was copied.
+        match unsafe { rdk::rd_kafka_assign(rk, assigned.ptr()) } {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+            error => return Err(unavailable(&RDKafkaErrorCode::from(error).to_string())),
+        }
+        Ok(Fetcher {
+            records,
+            events,
+            client,
+            topic,
+            partitions: begin.len(),
+            heard,
+        })
+    }
+
+    /// Takes messages out until the buffer is full or, behind the first, none is there.
+    pub fn take(&self, patience: Duration, buffer: &mut Vec<*mut RDKafkaMessage>, most: usize) {
+        buffer.clear();
+        buffer.reserve(most);
+        // Safety: the buffer has room for that many.
+        unsafe {
+            let came = rdk::rd_kafka_consume_batch_queue(
+                self.records.0,
+                patience.as_millis() as i32,
+                buffer.as_mut_ptr(),
+                most,
+            );
+            buffer.set_len(came.max(0) as usize);
+        }
+    }
+
+    /// Logs, statistics and errors that concern no partition: one of them, if one is there.
+    pub fn serve(&self, patience: Duration) -> Result<(), ReadError> {
+        // Safety: an event is ours, and what is read of it lives as long.
+        unsafe {
+            let event = rdk::rd_kafka_queue_poll(self.events.0, patience.as_millis() as i32);
+            if event.is_null() {
+                return Ok(());
+            }
+            let event = Event(event);
+            let context = self.client.context();
+            match rdk::rd_kafka_event_type(event.0) {
+                rdk::RD_KAFKA_EVENT_LOG => {
+                    let (mut facility, mut message, mut level) = (ptr::null(), ptr::null(), 0);
+                    rdk::rd_kafka_event_log(event.0, &mut facility, &mut message, &mut level);
+                    let text = |at| CStr::from_ptr(at).to_string_lossy();
+                    context.log(client::level(level), text(facility).trim(), &text(message));
+                }
+                rdk::RD_KAFKA_EVENT_STATS => {
+                    let text = CStr::from_ptr(rdk::rd_kafka_event_stats(event.0));
+                    context.stats_raw(text.to_bytes());
+                }
+                rdk::RD_KAFKA_EVENT_ERROR => {
+                    let code = RDKafkaErrorCode::from(rdk::rd_kafka_event_error(event.0));
+                    let reason = CStr::from_ptr(rdk::rd_kafka_event_error_string(event.0));
+                    context.error(KafkaError::Global(code), &reason.to_string_lossy());
+                    if let RDKafkaErrorCode::Fatal
+                    | RDKafkaErrorCode::TopicAuthorizationFailed
+                    | RDKafkaErrorCode::UnknownTopicOrPartition
+                    | RDKafkaErrorCode::UnknownPartition = code
+                    {
+                        return Err(unavailable(&code.to_string()));
+                    }
+                }
+                // Offsets of the group, which nobody waits for.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Asked behind what was taken out: an answer that came later changed nothing of it.
+    pub fn certainty(&self) -> Certainty {
+        self.heard.certainty()
+    }
+
+    pub fn heard(&self) -> &Arc<Heard> {
+        &self.heard
+    }
+
+    /// Where the partition ended when it was fetched from last; below 0 before.
+    fn end(&self, partition: u32) -> i64 {
+        let (mut first, mut end) = (0, -1);
+        // Safety: the client and the name live. It fails for a partition that is not
+        // known, and changes nothing then.
+        unsafe {
+            rdk::rd_kafka_get_watermark_offsets(
+                self.client.native_ptr(),
+                self.topic.as_ptr(),
+                partition as i32,
+                &mut first,
+                &mut end,
+            );
+        }
+        end
+    }
+}
+
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        let rk = self.client.native_ptr();
+        // Closing would wait for messages that nobody takes any more.
+        unsafe {
+            rdk::rd_kafka_assign(rk, ptr::null());
+            let error = rdk::rd_kafka_consumer_close_queue(rk, self.events.0);
+            let closing = error.is_null();
+            rdk::rd_kafka_error_destroy(error);
+            // What it logs meanwhile would go to standard error by itself.
+            while closing && rdk::rd_kafka_consumer_closed(rk) == 0 {
+                let _ = self.serve(Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+fn unavailable(why: &str) -> ReadError {
+    ReadError::Unavailable(why.to_owned())
+}
+
+fn failed(error: KafkaError) -> ReadError {
+    ReadError::Unavailable(error.to_string())
+}
+
+/// How far the partitions reached when somebody began to publish.
+pub struct Ends {
+    fetcher: Arc<Fetcher>,
+    ends: Vec<i64>,
+    begun: Instant,
+}
+
+impl Ends {
+    pub fn of(fetcher: Arc<Fetcher>) -> Ends {
+        Ends {
+            ends: (0..fetcher.partitions as u32)
+                .map(|partition| fetcher.end(partition))
+                .collect(),
+            fetcher,
+            begun: Instant::now(),
+        }
+    }
+
+    /// Did they grow by these records, which were acknowledged just now?
+    pub async fn grew_by(&self, records: &[Position]) -> bool {
+        let mut last = BTreeMap::new();
+        for at in records {
+            let before = self.ends.get(at.partition as usize);
+            // What was there before is another topic's, or nothing is known of it.
+            if before.is_none_or(|end| *end < 0 || at.offset < *end as u64) {
+                return false;
+            }
+            let last = last.entry(at.partition).or_insert(at.offset);
+            *last = at.offset.max(*last);
+        }
+        if self.begun.elapsed() > GROWS_WITHIN {
+            return false;
+        }
+        let grown = async {
+            loop {
+                let more = self.fetcher.heard.asks_for_more.notified();
+                if last
+                    .iter()
+                    .all(|(at, last)| self.fetcher.end(*at) > *last as i64)
+                {
+                    return;
+                }
+                more.await;
+            }
+        };
+        let grown = tokio::time::timeout(PATIENCE, grown).await.is_ok();
+        grown && matches!(self.fetcher.certainty(), Certainty::Certain)
+    }
+}
+
+const NAME: *const c_char = c"opledger".as_ptr();
+const DONE: rdk::rd_kafka_resp_err_t = rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+
+unsafe extern "C" fn on_new(
+    rk: *mut rdk::rd_kafka_t,
+    _: *const rdk::rd_kafka_conf_t,
+    heard: *mut c_void,
+    _: *mut c_char,
+    _: usize,
+) -> rdk::rd_kafka_resp_err_t {
+    // Before the client has threads.
+    unsafe {
+        rdk::rd_kafka_interceptor_add_on_request_sent(rk, NAME, Some(on_request), heard);
+        rdk::rd_kafka_interceptor_add_on_response_received(rk, NAME, Some(on_response), heard);
+    }
+    DONE
+}
+
+/// Behind a fetch's answer, which is sorted in by the same thread before it asks for more.
+unsafe extern "C" fn on_request(
+    _: *mut rdk::rd_kafka_t,
+    _: c_int,
+    _: *const c_char,
+    _: i32,
+    kind: i16,
+    version: i16,
+    _: i32,
+    _: usize,
+    heard: *mut c_void,
+) -> rdk::rd_kafka_resp_err_t {
+    // Safety: it lives longer than the client.
+    let heard = unsafe { &*heard.cast::<Heard>() };
+    if kind == FETCH {
+        if version < BY_ID {
+            heard.by_name.store(true, Ordering::SeqCst);
+        }
+        heard.asks_for_more.notify_waiters();
+    }
+    DONE
+}
+
+/// Before the answer is looked at.
+#[allow(clippy::too_many_arguments)]
+unsafe extern "C" fn on_response(
+    _: *mut rdk::rd_kafka_t,
+    _: c_int,
+    _: *const c_char,
+    _: i32,
+    kind: i16,
+    _: i16,
+    _: i32,
+    _: usize,
+    _: i64,
+    _: rdk::rd_kafka_resp_err_t,
+    heard: *mut c_void,
+) -> rdk::rd_kafka_resp_err_t {
+    // Safety: it lives longer than the client.
+    let heard = unsafe { &*heard.cast::<Heard>() };
+    if kind == METADATA {
+        let at = heard.begun.elapsed().as_millis() as u64;
+        heard.at.store(at, Ordering::SeqCst);
+        heard.answers.fetch_add(1, Ordering::SeqCst);
+    }
+    DONE
+}
