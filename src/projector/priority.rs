@@ -3,7 +3,7 @@
 use std::panic::resume_unwind;
 
 /// Does the work, and if it gives way, at the lowest priority: it gets what threads that
-/// answer leave of the cores, and hardly more. By a thread of its own, since none may raise its priority again.
+/// answer leave of the cores. By a thread of its own, since none may raise its priority again.
 pub fn work<T: Send>(gives_way: bool, work: impl FnOnce() -> T + Send) -> T {
     if !gives_way {
         return work();
@@ -27,13 +27,16 @@ pub fn work<T: Send>(gives_way: bool, work: impl FnOnce() -> T + Send) -> T {
         .expect("it is done by one of two")
 }
 
+/// To the policy for what runs when nothing else does. The lowest priority of the usual policy is
+/// not enough: whoever has been given a core there keeps it for some milliseconds while others
+/// wake up, and a core that is busy at a low priority is not taken for a free one.
 #[cfg(target_os = "linux")]
 fn lower() {
-    /// The lowest there is.
-    const NICE: i32 = 19;
-    let itself = rustix::thread::gettid();
-    // Anybody may ask for less.
-    if let Err(error) = rustix::process::setpriority_process(Some(itself), NICE) {
+    const ITSELF: libc::pid_t = 0;
+    let none = libc::sched_param { sched_priority: 0 };
+    // Safety: the parameters live during the call. Anybody may ask for less.
+    if unsafe { libc::sched_setscheduler(ITSELF, libc::SCHED_IDLE, &none) } != 0 {
+        let error = std::io::Error::last_os_error();
         tracing::debug!(%error, "projecting keeps its priority");
     }
 }
@@ -47,23 +50,23 @@ mod tests {
     use super::*;
 
     #[cfg(target_os = "linux")]
-    fn nice() -> i32 {
-        rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap()
+    fn policy() -> i32 {
+        unsafe { libc::sched_getscheduler(0) }
     }
 
     #[test]
     #[cfg(target_os = "linux")]
     fn only_the_work_has_the_low_priority() {
-        let before = nice();
+        let before = policy();
         let (mut seen, borrowed) = (Vec::new(), 7);
         for gives_way in [true, false] {
             let returned = work(gives_way, || {
-                seen.push(nice());
+                seen.push(policy());
                 borrowed + 1
             });
-            assert_eq!((returned, nice()), (8, before));
+            assert_eq!((returned, policy()), (8, before));
         }
-        assert_eq!(seen, [19, before]);
+        assert_eq!(seen, [libc::SCHED_IDLE, before]);
     }
 
     #[test]
