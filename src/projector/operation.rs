@@ -23,7 +23,6 @@ use crate::wire::place_v1::{self, Place};
 use crate::wire::record_v1::Record;
 use crate::wire::snapshot_v1::{self, Apart, Unreadable};
 use crate::wire::unnamed_v1;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// More lanes than this are kept apart. A row of this many is a few tens of
@@ -71,10 +70,9 @@ pub fn fold<'e>(
     }
     if apart.is_some() {
         let touched = touched(events());
-        let rows: Vec<_> = touched
-            .iter()
-            .map(|(kind, id)| keys::lane(operation_id, *kind, id))
-            .collect();
+        let all = keys::of_operation(operation_id).start;
+        let rows = touched.iter().map(|(kind, id)| keys::lane(&all, *kind, id));
+        let rows: Vec<_> = rows.collect();
         let rows: Vec<&[u8]> = rows.iter().map(|row| &**row).collect();
         lane_rows = db.multi_get(Family::Lane, &rows)?;
         for ((kind, id), row) in touched.into_iter().zip(&lane_rows) {
@@ -247,7 +245,7 @@ fn absorb_by_text<'e>(
 
 /// The lanes that these events go to.
 fn touched<'e>(arrived: impl Iterator<Item = &'e Event<'e>>) -> Vec<(LaneKind, LaneId<'e>)> {
-    let touched: BTreeSet<_> = arrived
+    let mut touched: Vec<_> = arrived
         .filter_map(|event| match &event.kind {
             Kind::RequestSent { lane, .. } | Kind::ResponseReceived { lane, .. } => {
                 Some((LaneKind::Cluster, lane.clone()))
@@ -258,7 +256,9 @@ fn touched<'e>(arrived: impl Iterator<Item = &'e Event<'e>>) -> Vec<(LaneKind, L
             Kind::Created { .. } | Kind::Started | Kind::Progressed { .. } | Kind::Ended(_) => None,
         })
         .collect();
-    touched.into_iter().collect()
+    touched.sort_unstable();
+    touched.dedup();
+    touched
 }
 
 fn at_hand<'o, 'a>(op: &'o Operation<'a>) -> impl Iterator<Item = &'o Lane<'a>> {
@@ -288,13 +288,14 @@ fn standing<'a>(op: &Operation<'a>, apart: Option<Apart>) -> Standing<'a> {
 }
 
 fn put_lanes(operation_id: &str, op: &Operation, batch: &mut Batch) {
+    let all = keys::of_operation(operation_id).start;
     for (kind, lanes) in [
         (LaneKind::Cluster, &op.clusters),
         (LaneKind::Rollback, &op.rollbacks),
     ] {
         for (id, lane) in lanes {
-            let row = snapshot_v1::encode_lane(lane);
-            batch.put(Family::Lane, &keys::lane(operation_id, kind, id), &row);
+            let row = |row| snapshot_v1::append_lane(lane, row);
+            batch.put_with(Family::Lane, &keys::lane(&all, kind, id), row);
         }
     }
 }

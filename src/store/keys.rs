@@ -92,8 +92,11 @@ pub enum LaneKind {
     Rollback = 2,
 }
 
-pub fn lane(operation_id: &str, kind: LaneKind, id: &LaneId) -> Vec<u8> {
-    let mut key = of_operation(operation_id).start;
+/// `operation` is what all rows of the operation begin with: the start of `of_operation`.
+pub fn lane(operation: &[u8], kind: LaneKind, id: &LaneId) -> Vec<u8> {
+    let texts = id.cluster_id.len() + id.request_id.len();
+    let mut key = Vec::with_capacity(operation.len() + texts + 3);
+    key.extend_from_slice(operation);
     key.push(kind as u8);
     text(&id.cluster_id, &mut key);
     text(&id.request_id, &mut key);
@@ -363,7 +366,7 @@ mod tests {
         #[test]
         fn lanes_come_back(cluster in ".{0,4}", request in "[\\x00\\x01x]{0,4}") {
             let id = LaneId { cluster_id: cluster.into(), request_id: request.into() };
-            let row = lane("op-1", LaneKind::Rollback, &id);
+            let row = lane(&of_operation("op-1").start, LaneKind::Rollback, &id);
             prop_assert_eq!(lane_of(&row, "op-1"), Some((LaneKind::Rollback, id)));
         }
     }
@@ -395,7 +398,7 @@ mod tests {
         let (a, ab) = (
             of_operation("a"),
             lane(
-                "ab",
+                &of_operation("ab").start,
                 LaneKind::Cluster,
                 &LaneId {
                     cluster_id: "1".into(),

@@ -57,8 +57,8 @@ pub fn append(op: &Operation, apart: Option<Apart>, mut row: Vec<u8>) -> Vec<u8>
     row
 }
 
-pub fn encode_lane(lane: &Lane) -> Vec<u8> {
-    let mut row = vec![VERSION];
+pub fn append_lane(lane: &Lane, mut row: Vec<u8>) -> Vec<u8> {
+    row.push(VERSION);
     put_lane(lane, &mut row);
     row
 }
