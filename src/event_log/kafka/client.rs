@@ -43,6 +43,10 @@ const RESERVED: &[(&str, &str)] = &[
     ),
     ("isolation.level", "only committed records are read"),
     ("enable.partition.eof", "it tells how far the reader is"),
+    (
+        "topic.metadata.refresh.interval.ms",
+        "so often it is made certain which topic is fetched",
+    ),
     ("group.instance.id", "the group is for lag tools only"),
     ("enable.idempotence", "it is always on"),
     ("acks", "it is always all"),

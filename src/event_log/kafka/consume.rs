@@ -151,6 +151,13 @@ impl Reader for Consumer {
     }
 }
 
+impl Drop for Consumer {
+    /// Others may keep the client: it fetches for nobody.
+    fn drop(&mut self) {
+        self.fetcher.unassign();
+    }
+}
+
 fn unavailable(why: &str) -> ReadError {
     ReadError::Unavailable(why.to_owned())
 }

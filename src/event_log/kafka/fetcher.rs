@@ -18,8 +18,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -31,6 +31,10 @@ const SETTLES_WITHIN: Duration = Duration::from_millis(250);
 const GROWS_WITHIN: Duration = Duration::from_millis(100);
 /// For the fetch that has what was published; beyond, the cluster is asked instead.
 const PATIENCE: Duration = Duration::from_millis(5);
+/// Once it took longer, fetching pauses: so long nobody waits for it.
+const PAUSES_FOR: Duration = Duration::from_millis(20);
+/// Of more partitions the ends are not looked up for each publish.
+const PARTITIONS: usize = 64;
 
 const FETCH: i16 = 1;
 const METADATA: i16 = 3;
@@ -50,12 +54,14 @@ pub struct Fetcher {
 
 /// What the client's threads tell.
 pub struct Heard {
-    /// Answers about metadata, one more than have come.
+    /// Rises with each answer about metadata, and before it is looked at.
     answers: AtomicU64,
-    /// When the last one came, in milliseconds from `begun`.
+    /// When the last one came, and until when no publisher waits for a fetch: in milliseconds
+    /// from `begun`.
     at: AtomicU64,
+    pauses_until: AtomicU64,
     begun: Instant,
-    /// So many answers had come when the topic was confirmed.
+    /// Where `answers` stood when the topic was confirmed.
     confirmed: AtomicU64,
     /// Records were asked for by the topic's name, as older brokers want it.
     by_name: AtomicBool,
@@ -66,7 +72,7 @@ pub struct Heard {
 /// How certain it is that what was fetched until now is of the topic that was confirmed.
 pub enum Certainty {
     Certain,
-    /// It is again, once it is confirmed behind so many answers.
+    /// It is again, once it is confirmed while `answers` stands here.
     Behind(u64),
     /// What is confirmed now says nothing of later.
     Open,
@@ -77,11 +83,21 @@ impl Heard {
         Heard {
             answers: AtomicU64::new(1),
             at: AtomicU64::new(0),
+            pauses_until: AtomicU64::new(0),
             begun: Instant::now(),
             confirmed: AtomicU64::new(0),
             by_name: AtomicBool::new(false),
             asks_for_more: Notify::new(),
         }
+    }
+
+    /// In milliseconds.
+    fn now(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
+    }
+
+    fn is_certain(&self) -> bool {
+        matches!(self.certainty(), Certainty::Certain)
     }
 
     fn certainty(&self) -> Certainty {
@@ -98,13 +114,13 @@ impl Heard {
         }
     }
 
-    /// By an answer to a question that was asked when so many answers had come.
+    /// By an answer to a question that was asked when `answers` stood there.
     pub fn confirm(&self, answers: u64) {
         self.confirmed.fetch_max(answers, Ordering::SeqCst);
     }
 }
 
-pub struct Queue(*mut rdk::rd_kafka_queue_t);
+struct Queue(*mut rdk::rd_kafka_queue_t);
 
 // Safety: librdkafka's queues belong to no thread.
 unsafe impl Send for Queue {}
@@ -139,40 +155,53 @@ impl Fetcher {
         let kind = RDKafkaType::RD_KAFKA_CONSUMER;
         let client = Client::new(&config, native, kind, Context::new(role)).map_err(failed)?;
         let rk = client.native_ptr();
-        // Safety: the client lives; each partition's queue is given back at once.
+        // Safety: the client lives.
         let (records, events) = unsafe {
             rdk::rd_kafka_poll_set_consumer(rk);
             let events = Queue(rdk::rd_kafka_queue_get_consumer(rk));
-            let records = Queue(rdk::rd_kafka_queue_new(rk));
-            for partition in begin.keys() {
-                let own = rdk::rd_kafka_queue_get_partition(rk, topic.as_ptr(), *partition as i32);
-                if own.is_null() {
-                    return Err(unavailable("a partition has no queue"));
-                }
-                rdk::rd_kafka_queue_forward(own, records.0);
-                rdk::rd_kafka_queue_destroy(own);
-            }
-            (records, events)
+            (Queue(rdk::rd_kafka_queue_new(rk)), events)
         };
-        let mut assigned = TopicPartitionList::with_capacity(begin.len());
-        for (&partition, offset) in begin {
-            let offset = offset.map_or(Offset::Beginning, |at| Offset::Offset(at as i64));
-            let added = assigned.add_partition_offset(&settings.topic, partition as i32, offset);
-            added.map_err(failed)?;
-        }
-        // Safety: the list lives until it was copied.
-        match unsafe { rdk::rd_kafka_assign(rk, assigned.ptr()) } {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
-            error => return Err(unavailable(&RDKafkaErrorCode::from(error).to_string())),
-        }
-        Ok(Fetcher {
+        let fetcher = Fetcher {
             records,
             events,
             client,
             topic,
             partitions: begin.len(),
             heard,
-        })
+        };
+        fetcher.assign(&settings.topic, begin)?;
+        Ok(fetcher)
+    }
+
+    fn assign(&self, topic: &str, begin: &BTreeMap<u32, Option<u64>>) -> Result<(), ReadError> {
+        let rk = self.client.native_ptr();
+        let mut assigned = TopicPartitionList::with_capacity(begin.len());
+        for (&partition, offset) in begin {
+            let number = partition as i32;
+            // Safety: the client lives; the partition's queue is given back at once.
+            unsafe {
+                let own = rdk::rd_kafka_queue_get_partition(rk, self.topic.as_ptr(), number);
+                if own.is_null() {
+                    return Err(unavailable("a partition has no queue"));
+                }
+                rdk::rd_kafka_queue_forward(own, self.records.0);
+                rdk::rd_kafka_queue_destroy(own);
+            }
+            let offset = offset.map_or(Offset::Beginning, |at| Offset::Offset(at as i64));
+            let added = assigned.add_partition_offset(topic, number, offset);
+            added.map_err(failed)?;
+        }
+        // Safety: the list lives until it was copied.
+        match unsafe { rdk::rd_kafka_assign(rk, assigned.ptr()) } {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+            error => Err(unavailable(&RDKafkaErrorCode::from(error).to_string())),
+        }
+    }
+
+    /// Fetches no more.
+    pub fn unassign(&self) {
+        // Safety: the client lives.
+        unsafe { rdk::rd_kafka_assign(self.client.native_ptr(), ptr::null()) };
     }
 
     /// Takes messages out until the buffer is full or, behind the first, none is there.
@@ -205,8 +234,9 @@ impl Fetcher {
                 rdk::RD_KAFKA_EVENT_LOG => {
                     let (mut facility, mut message, mut level) = (ptr::null(), ptr::null(), 0);
                     rdk::rd_kafka_event_log(event.0, &mut facility, &mut message, &mut level);
-                    let text = |at| CStr::from_ptr(at).to_string_lossy();
-                    context.log(client::level(level), text(facility).trim(), &text(message));
+                    let [facility, message] =
+                        [facility, message].map(|at| CStr::from_ptr(at).to_string_lossy());
+                    context.log(client::level(level), facility.trim(), message.trim());
                 }
                 rdk::RD_KAFKA_EVENT_STATS => {
                     let text = CStr::from_ptr(rdk::rd_kafka_event_stats(event.0));
@@ -215,7 +245,7 @@ impl Fetcher {
                 rdk::RD_KAFKA_EVENT_ERROR => {
                     let code = RDKafkaErrorCode::from(rdk::rd_kafka_event_error(event.0));
                     let reason = CStr::from_ptr(rdk::rd_kafka_event_error_string(event.0));
-                    context.error(KafkaError::Global(code), &reason.to_string_lossy());
+                    context.error(KafkaError::Global(code), reason.to_string_lossy().trim());
                     if let RDKafkaErrorCode::Fatal
                     | RDKafkaErrorCode::TopicAuthorizationFailed
                     | RDKafkaErrorCode::UnknownTopicOrPartition
@@ -224,7 +254,7 @@ impl Fetcher {
                         return Err(unavailable(&code.to_string()));
                     }
                 }
-                // Offsets of the group, which nobody waits for.
+                // Nothing else is asked for.
                 _ => {}
             }
         }
@@ -243,8 +273,8 @@ impl Fetcher {
     /// Where the partition ended when it was fetched from last; below 0 before.
     fn end(&self, partition: u32) -> i64 {
         let (mut first, mut end) = (0, -1);
-        // Safety: the client and the name live. It fails for a partition that is not
-        // known, and changes nothing then.
+        // Safety: the client and the name live. Of a partition that is not known nothing
+        // is written.
         unsafe {
             rdk::rd_kafka_get_watermark_offsets(
                 self.client.native_ptr(),
@@ -262,8 +292,8 @@ impl Drop for Fetcher {
     fn drop(&mut self) {
         let rk = self.client.native_ptr();
         // Closing would wait for messages that nobody takes any more.
+        self.unassign();
         unsafe {
-            rdk::rd_kafka_assign(rk, ptr::null());
             let error = rdk::rd_kafka_consumer_close_queue(rk, self.events.0);
             let closing = error.is_null();
             rdk::rd_kafka_error_destroy(error);
@@ -285,24 +315,29 @@ fn failed(error: KafkaError) -> ReadError {
 
 /// How far the partitions reached when somebody began to publish.
 pub struct Ends {
-    fetcher: Arc<Fetcher>,
-    ends: Vec<i64>,
+    /// A publish that waits for long does not keep it.
+    fetcher: Weak<Fetcher>,
     begun: Instant,
+    ends: Vec<i64>,
 }
 
 impl Ends {
-    pub fn of(fetcher: Arc<Fetcher>) -> Ends {
-        Ends {
-            ends: (0..fetcher.partitions as u32)
-                .map(|partition| fetcher.end(partition))
-                .collect(),
-            fetcher,
+    /// `None` where it is no use to know them.
+    pub fn of(fetcher: Arc<Fetcher>) -> Option<Ends> {
+        let is_used = fetcher.heard.is_certain() && fetcher.partitions <= PARTITIONS;
+        let all = 0..fetcher.partitions as u32;
+        is_used.then(|| Ends {
+            fetcher: Arc::downgrade(&fetcher),
             begun: Instant::now(),
-        }
+            ends: all.map(|partition| fetcher.end(partition)).collect(),
+        })
     }
 
     /// Did they grow by these records, which were acknowledged just now?
     pub async fn grew_by(&self, records: &[Position]) -> bool {
+        let Some(heard) = self.fetcher.upgrade().map(|f| f.heard.clone()) else {
+            return false;
+        };
         let mut last = BTreeMap::new();
         for at in records {
             let before = self.ends.get(at.partition as usize);
@@ -313,23 +348,33 @@ impl Ends {
             let last = last.entry(at.partition).or_insert(at.offset);
             *last = at.offset.max(*last);
         }
-        if self.begun.elapsed() > GROWS_WITHIN {
+        let pauses = heard.now() < heard.pauses_until.load(Ordering::Relaxed);
+        if self.begun.elapsed() > GROWS_WITHIN || pauses || !heard.is_certain() {
             return false;
         }
+        let are_behind = || {
+            let fetcher = self.fetcher.upgrade()?;
+            let mut last = last.iter();
+            Some(last.all(|(partition, last)| fetcher.end(*partition) > *last as i64))
+        };
         let grown = async {
             loop {
-                let more = self.fetcher.heard.asks_for_more.notified();
-                if last
-                    .iter()
-                    .all(|(at, last)| self.fetcher.end(*at) > *last as i64)
-                {
-                    return;
+                let more = heard.asks_for_more.notified();
+                match are_behind() {
+                    Some(false) => more.await,
+                    known => return known.is_some(),
                 }
-                more.await;
             }
         };
-        let grown = tokio::time::timeout(PATIENCE, grown).await.is_ok();
-        grown && matches!(self.fetcher.certainty(), Certainty::Certain)
+        match tokio::time::timeout(PATIENCE, grown).await {
+            // Behind the look: what was heard meanwhile may have changed what was looked at.
+            Ok(grown) => grown && heard.is_certain(),
+            Err(_) => {
+                let until = heard.now() + PAUSES_FOR.as_millis() as u64;
+                heard.pauses_until.store(until, Ordering::Relaxed);
+                false
+            }
+        }
     }
 }
 
@@ -375,7 +420,6 @@ unsafe extern "C" fn on_request(
 }
 
 /// Before the answer is looked at.
-#[allow(clippy::too_many_arguments)]
 unsafe extern "C" fn on_response(
     _: *mut rdk::rd_kafka_t,
     _: c_int,
@@ -392,8 +436,7 @@ unsafe extern "C" fn on_response(
     // Safety: it lives longer than the client.
     let heard = unsafe { &*heard.cast::<Heard>() };
     if kind == METADATA {
-        let at = heard.begun.elapsed().as_millis() as u64;
-        heard.at.store(at, Ordering::SeqCst);
+        heard.at.fetch_max(heard.now(), Ordering::SeqCst);
         heard.answers.fetch_add(1, Ordering::SeqCst);
     }
     DONE
