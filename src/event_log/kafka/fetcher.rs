@@ -18,7 +18,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI16, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -63,8 +63,9 @@ pub struct Heard {
     begun: Instant,
     /// Where `answers` stood when the topic was confirmed.
     confirmed: AtomicU64,
-    /// Records were asked for by the topic's name, as older brokers want it.
-    by_name: AtomicBool,
+    /// The lowest version of a fetch so far; 0 before the first. Older brokers want the topic's
+    /// name.
+    version: AtomicI16,
     /// More is asked for, so what came before has been sorted in.
     asks_for_more: Notify,
 }
@@ -86,7 +87,7 @@ impl Heard {
             pauses_until: AtomicU64::new(0),
             begun: Instant::now(),
             confirmed: AtomicU64::new(0),
-            by_name: AtomicBool::new(false),
+            version: AtomicI16::new(0),
             asks_for_more: Notify::new(),
         }
     }
@@ -103,7 +104,7 @@ impl Heard {
     fn certainty(&self) -> Certainty {
         let answers = self.answers.load(Ordering::SeqCst);
         let at = Duration::from_millis(self.at.load(Ordering::SeqCst));
-        if self.by_name.load(Ordering::SeqCst) {
+        if self.version.load(Ordering::SeqCst) < BY_ID {
             Certainty::Open
         } else if self.confirmed.load(Ordering::SeqCst) == answers {
             Certainty::Certain
@@ -204,7 +205,7 @@ impl Fetcher {
         unsafe { rdk::rd_kafka_assign(self.client.native_ptr(), ptr::null()) };
     }
 
-    /// Takes messages out until the buffer is full or, behind the first, none is there.
+    /// Takes out up to `most` messages, and waits for that many while the patience lasts.
     pub fn take(&self, patience: Duration, buffer: &mut Vec<*mut RDKafkaMessage>, most: usize) {
         buffer.clear();
         buffer.reserve(most);
@@ -388,12 +389,17 @@ unsafe extern "C" fn on_new(
     _: *mut c_char,
     _: usize,
 ) -> rdk::rd_kafka_resp_err_t {
-    // Before the client has threads.
+    // Before the client has threads. Unless fetches are heard of, nothing is ever certain; and
+    // they are only if answers are as well.
     unsafe {
-        rdk::rd_kafka_interceptor_add_on_request_sent(rk, NAME, Some(on_request), heard);
-        rdk::rd_kafka_interceptor_add_on_response_received(rk, NAME, Some(on_response), heard);
+        match rdk::rd_kafka_interceptor_add_on_response_received(rk, NAME, Some(on_response), heard)
+        {
+            DONE => {
+                rdk::rd_kafka_interceptor_add_on_request_sent(rk, NAME, Some(on_request), heard)
+            }
+            error => error,
+        }
     }
-    DONE
 }
 
 /// Behind a fetch's answer, which is sorted in by the same thread before it asks for more.
@@ -411,9 +417,10 @@ unsafe extern "C" fn on_request(
     // Safety: it lives longer than the client.
     let heard = unsafe { &*heard.cast::<Heard>() };
     if kind == FETCH {
-        if version < BY_ID {
-            heard.by_name.store(true, Ordering::SeqCst);
-        }
+        let lowest = |before| (before == 0 || version < before).then_some(version);
+        let _ = heard
+            .version
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, lowest);
         heard.asks_for_more.notify_waiters();
     }
     DONE
