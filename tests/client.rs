@@ -114,7 +114,7 @@ fn many_publishes_share_requests_and_one_bad_event_fails_alone() {
         }
         assert_eq!(positions.len(), 1999, "each once");
     });
-    let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+    let metrics = server.metrics();
     let line = metrics.lines().find(|line| {
         line.starts_with("opledger_http_requests_total")
             && line.contains("/v1/events")

@@ -114,7 +114,7 @@ fn check_all(server: &Server, acknowledged: &[usize]) {
 }
 
 fn metric(server: &Server, name: &str) -> Option<f64> {
-    let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+    let metrics = server.metrics();
     let line = metrics
         .lines()
         .find(|line| line.starts_with(name))?

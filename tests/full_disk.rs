@@ -88,7 +88,7 @@ fn reads_go_on(server: &Server) {
 }
 
 fn failures(server: &Server) -> u64 {
-    let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+    let metrics = server.metrics();
     let lines = metrics.lines();
     lines
         .filter(|line| line.starts_with("opledger_store_failures_total{"))

@@ -314,7 +314,7 @@ fn operators_see_what_is_going_on() {
     let version = server.get("/version").json();
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
     server.eventually("counted", |server| {
-        let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+        let metrics = server.metrics();
         metrics.contains("opledger_events_applied_total")
             && metrics.contains("opledger_http_requests_total")
     });

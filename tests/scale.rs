@@ -36,7 +36,7 @@ fn publish(server: &Server, events: impl Iterator<Item = Value>) {
 
 fn caught_up(server: &Server) {
     server.eventually("caught up", |server| {
-        let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+        let metrics = server.metrics();
         metrics.contains("opledger_projector_lag_records 0\n")
     });
 }

@@ -282,7 +282,7 @@ fn dead_letters_keep_their_schema() {
     log_with_poison(folder.path());
     let server = Server::on(folder.path(), &[]);
     server.eventually("all are put aside", |server| {
-        let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+        let metrics = server.metrics();
         metrics.contains("opledger_projector_lag_records 0\n")
     });
     let whole = server.get("/v1/dead-letters").json();

@@ -209,7 +209,7 @@ fn counts_and_moments_agree_with_what_was_published() {
         assert!(newer.iter().all(|moment| moment["at"].as_u64() > Some(at)));
         server.get("/projector?since=x").refused(400, "010001");
         server.get("/projector?sinc=1").refused(400, "010001");
-        let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+        let metrics = server.metrics();
         assert!(metrics.contains("opledger_operations{status=\"completed\"}"));
     }
 }

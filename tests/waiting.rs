@@ -32,7 +32,7 @@ fn while_it_waits(
         let client = server.client();
         let waiting = scope.spawn(move || client.get(path, headers));
         server.eventually("it waits", |server| {
-            let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+            let metrics = server.metrics();
             metrics.contains("opledger_watched_operations 1\n")
         });
         change();
@@ -117,7 +117,7 @@ fn a_ledger_that_stops_lets_nobody_wait() {
         let waiting =
             scope.spawn(move || client.get("/v1/operations/never", &[("prefer", "wait=60")]));
         server.eventually("it waits", |server| {
-            let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+            let metrics = server.metrics();
             metrics.contains("opledger_watched_operations 1\n")
         });
         let started = Instant::now();

@@ -117,7 +117,7 @@ fn whatever_a_receiver_does_it_is_told_in_the_end() {
         );
     }
     assert_eq!(elsewhere.connections(), 0, "a redirect is not followed");
-    let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+    let metrics = server.metrics();
     for (outcome, count) in [
         ("refused", 24),
         ("timed_out", 8),
@@ -237,7 +237,7 @@ fn a_rebuild_and_a_restart_send_nothing_again() {
         delivered(&server, step.split(' ').next().unwrap());
         deaf.eventually("tried on", |calls| calls.len() > before + 2);
         server.eventually("everything was looked at", |server| {
-            let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+            let metrics = server.metrics();
             metrics.contains("opledger_notifications{state=\"pending\"} 1\n")
         });
         for n in 0..50 {

@@ -190,7 +190,7 @@ fn a_steady_stream_is_known_by_its_fetches_and_not_asked_about() {
     let folder = tempfile::tempdir().unwrap();
     let server = ledger(folder.path(), &broker, &topic);
     let requests = || {
-        let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+        let metrics = server.metrics();
         let name = "opledger_kafka_requests_total{client=\"inspector\"} ";
         let line = metrics.lines().find_map(|line| line.strip_prefix(name));
         line.map_or(0, |count| count.parse::<usize>().unwrap())
@@ -351,7 +351,7 @@ fn retention_of_what_was_read_and_is_no_record_is_nothing_to_stop_for() {
             .as_ref()
             .unwrap()
             .eventually("read to the end", |server| {
-                let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+                let metrics = server.metrics();
                 metrics.contains("opledger_applied_offset{partition=\"0\"} 5\n")
             });
         if !live {

@@ -320,7 +320,7 @@ fn poison_of_each_kind_is_in_topic_and_store_and_the_rest_applied() {
 
 /// (pending, refused) dead letters.
 fn unsent(server: &Server) -> (u64, u64) {
-    let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+    let metrics = server.metrics();
     let of = |state: &str| {
         let name = format!("opledger_dead_letters_unsent{{state=\"{state}\"}} ");
         let found = metrics.lines().find_map(|line| line.strip_prefix(&name));

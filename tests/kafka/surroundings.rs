@@ -25,7 +25,7 @@ fn an_aborted_transaction_is_never_seen_and_lag_still_reaches_zero() {
     );
     // Behind the last record there is the transaction's mark.
     server.eventually("no lag", |server| {
-        let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+        let metrics = server.metrics();
         let holds = |line: &str| metrics.lines().any(|found| found == line);
         holds("opledger_projector_lag_records 0")
             && holds("opledger_log_end_offset{partition=\"0\"} 5")
@@ -50,7 +50,7 @@ fn arrival_is_the_brokers_or_a_claim_and_says_which() {
             claimed,
             "{history}"
         );
-        let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+        let metrics = server.metrics();
         let told = format!("opledger_clock_ahead_total {}", u8::from(!claimed));
         assert!(metrics.contains(&told), "{kind}: {told}");
     }

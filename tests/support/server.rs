@@ -151,6 +151,11 @@ impl Server {
         self.client.post("/v1/events", headers, body)
     }
 
+    /// As Prometheus gets them.
+    pub fn metrics(&self) -> String {
+        String::from_utf8(self.get("/metrics").body).unwrap()
+    }
+
     /// Publishes events and returns the token of them all.
     #[track_caller]
     pub fn publish(&self, events: &[Value]) -> String {

@@ -3,7 +3,7 @@
 //! after it. A thousand who wait share one request.
 
 use super::BadOptions;
-use super::fetcher::Heard;
+use super::fetcher::Behind;
 use super::inspect::{Inspector, Topic};
 use crate::event_log::{Confirmation, ReadError};
 use crate::wire::position::LogId;
@@ -23,8 +23,8 @@ type Answer = Result<(), ReadError>;
 struct Question {
     log: LogId,
     partitions: Option<usize>,
-    /// Who may rely on the answer until something else was heard, and how much was.
-    behind: Option<(Arc<Heard>, u64)>,
+    /// Who may rely on the answer until something else is heard.
+    behind: Option<Behind>,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -96,7 +96,7 @@ pub struct Asking {
 
 impl Asking {
     /// `behind` is told if the answer is yes.
-    pub fn ask(&self, behind: Option<(Arc<Heard>, u64)>) -> Confirmation {
+    pub fn ask(&self, behind: Option<Behind>) -> Confirmation {
         let answer = self.shared.ask(self.log, Some(self.partitions), behind);
         Confirmation::coming(answer)
     }
@@ -107,7 +107,7 @@ impl Shared {
         &self,
         log: LogId,
         partitions: Option<usize>,
-        behind: Option<(Arc<Heard>, u64)>,
+        behind: Option<Behind>,
     ) -> oneshot::Receiver<Answer> {
         let (answer, coming) = oneshot::channel();
         self.lock().questions.push(Question {
@@ -138,8 +138,8 @@ impl Shared {
             let topic = inspector.look_at_topic();
             for question in questions {
                 let answer = judge(&topic, &question);
-                if let (Ok(()), Some((heard, answers))) = (&answer, &question.behind) {
-                    heard.confirm(*answers);
+                if let (Ok(()), Some(behind)) = (&answer, &question.behind) {
+                    behind.confirm();
                 }
                 // Somebody who has gone needs none.
                 let _ = question.answer.send(answer);

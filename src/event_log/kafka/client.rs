@@ -2,6 +2,7 @@
 //! they may not because a promise rests on it.
 
 use super::{BadOptions, Settings, stats};
+use crate::event_log::ReadError;
 use rdkafka::ClientConfig;
 use rdkafka::bindings as rdk;
 use rdkafka::client::ClientContext;
@@ -306,4 +307,12 @@ impl Drop for Event {
         // Safety: it is ours, and destroyed once.
         unsafe { rdk::rd_kafka_event_destroy(self.0) };
     }
+}
+
+pub fn unavailable(why: &str) -> ReadError {
+    ReadError::Unavailable(why.to_owned())
+}
+
+pub fn failed(error: KafkaError) -> ReadError {
+    ReadError::Unavailable(error.to_string())
 }

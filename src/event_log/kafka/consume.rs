@@ -3,6 +3,7 @@
 
 use super::Settings;
 use super::checks::Asking;
+use super::client::unavailable;
 use super::fetcher::{Certainty, Fetcher};
 use super::message::{self, Message};
 use crate::event_log::{Confirmation, Limits, Logged, ReadError, Reader};
@@ -139,7 +140,7 @@ impl Reader for Consumer {
     fn confirm(&mut self) -> Confirmation {
         let behind = match self.fetcher.certainty() {
             Certainty::Certain => return Confirmation::given(),
-            Certainty::Behind(answers) => Some((self.fetcher.heard().clone(), answers)),
+            Certainty::Behind(behind) => Some(behind),
             Certainty::Open => None,
         };
         self.asked = Instant::now();
@@ -156,8 +157,4 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         self.fetcher.unassign();
     }
-}
-
-fn unavailable(why: &str) -> ReadError {
-    ReadError::Unavailable(why.to_owned())
 }

@@ -7,7 +7,7 @@
 //! they were given, their records are in it.
 
 use super::Settings;
-use super::client::{self, Context, Event, Role};
+use super::client::{self, Context, Event, Role, failed, unavailable};
 use crate::event_log::ReadError;
 use crate::wire::position::Position;
 use rdkafka::bindings as rdk;
@@ -53,7 +53,7 @@ pub struct Fetcher {
 }
 
 /// What the client's threads tell.
-pub struct Heard {
+struct Heard {
     /// Rises with each answer about metadata, and before it is looked at.
     answers: AtomicU64,
     /// When the last one came, and until when no publisher waits for a fetch: in milliseconds
@@ -73,10 +73,25 @@ pub struct Heard {
 /// How certain it is that what was fetched until now is of the topic that was confirmed.
 pub enum Certainty {
     Certain,
-    /// It is again, once it is confirmed while `answers` stands here.
-    Behind(u64),
+    /// It is again, once this is told that the topic was confirmed.
+    Behind(Behind),
     /// What is confirmed now says nothing of later.
     Open,
+}
+
+/// The answers that had come when somebody asked which topic it is.
+pub struct Behind {
+    heard: Arc<Heard>,
+    answers: u64,
+}
+
+impl Behind {
+    /// By an answer to that question.
+    pub fn confirm(&self) {
+        self.heard
+            .confirmed
+            .fetch_max(self.answers, Ordering::SeqCst);
+    }
 }
 
 impl Heard {
@@ -97,11 +112,11 @@ impl Heard {
         self.begun.elapsed().as_millis() as u64
     }
 
-    fn is_certain(&self) -> bool {
+    fn is_certain(self: &Arc<Heard>) -> bool {
         matches!(self.certainty(), Certainty::Certain)
     }
 
-    fn certainty(&self) -> Certainty {
+    fn certainty(self: &Arc<Heard>) -> Certainty {
         let answers = self.answers.load(Ordering::SeqCst);
         let at = Duration::from_millis(self.at.load(Ordering::SeqCst));
         if self.version.load(Ordering::SeqCst) < BY_ID {
@@ -111,13 +126,28 @@ impl Heard {
         } else if self.begun.elapsed() < at + SETTLES_WITHIN {
             Certainty::Open
         } else {
-            Certainty::Behind(answers)
+            let heard = self.clone();
+            Certainty::Behind(Behind { heard, answers })
         }
     }
 
-    /// By an answer to a question that was asked when `answers` stood there.
-    pub fn confirm(&self, answers: u64) {
-        self.confirmed.fetch_max(answers, Ordering::SeqCst);
+    /// Behind a fetch's answer, which is sorted in by the same thread before it asks for more.
+    fn note_request(&self, kind: i16, version: i16) {
+        if kind == FETCH {
+            let lowest = |before| (before == 0 || version < before).then_some(version);
+            let _ = self
+                .version
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, lowest);
+            self.asks_for_more.notify_waiters();
+        }
+    }
+
+    /// Before the answer is looked at.
+    fn note_answer(&self, kind: i16) {
+        if kind == METADATA {
+            self.at.fetch_max(self.now(), Ordering::SeqCst);
+            self.answers.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -267,10 +297,6 @@ impl Fetcher {
         self.heard.certainty()
     }
 
-    pub fn heard(&self) -> &Arc<Heard> {
-        &self.heard
-    }
-
     /// Where the partition ended when it was fetched from last; below 0 before.
     fn end(&self, partition: u32) -> i64 {
         let (mut first, mut end) = (0, -1);
@@ -306,18 +332,11 @@ impl Drop for Fetcher {
     }
 }
 
-fn unavailable(why: &str) -> ReadError {
-    ReadError::Unavailable(why.to_owned())
-}
-
-fn failed(error: KafkaError) -> ReadError {
-    ReadError::Unavailable(error.to_string())
-}
-
 /// How far the partitions reached when somebody began to publish.
 pub struct Ends {
     /// A publish that waits for long does not keep it.
     fetcher: Weak<Fetcher>,
+    heard: Arc<Heard>,
     begun: Instant,
     ends: Vec<i64>,
 }
@@ -329,6 +348,7 @@ impl Ends {
         let all = 0..fetcher.partitions as u32;
         is_used.then(|| Ends {
             fetcher: Arc::downgrade(&fetcher),
+            heard: fetcher.heard.clone(),
             begun: Instant::now(),
             ends: all.map(|partition| fetcher.end(partition)).collect(),
         })
@@ -336,9 +356,7 @@ impl Ends {
 
     /// Did they grow by these records, which were acknowledged just now?
     pub async fn grew_by(&self, records: &[Position]) -> bool {
-        let Some(heard) = self.fetcher.upgrade().map(|f| f.heard.clone()) else {
-            return false;
-        };
+        let heard = &self.heard;
         let mut last = BTreeMap::new();
         for at in records {
             let before = self.ends.get(at.partition as usize);
@@ -402,7 +420,6 @@ unsafe extern "C" fn on_new(
     }
 }
 
-/// Behind a fetch's answer, which is sorted in by the same thread before it asks for more.
 unsafe extern "C" fn on_request(
     _: *mut rdk::rd_kafka_t,
     _: c_int,
@@ -415,18 +432,10 @@ unsafe extern "C" fn on_request(
     heard: *mut c_void,
 ) -> rdk::rd_kafka_resp_err_t {
     // Safety: it lives longer than the client.
-    let heard = unsafe { &*heard.cast::<Heard>() };
-    if kind == FETCH {
-        let lowest = |before| (before == 0 || version < before).then_some(version);
-        let _ = heard
-            .version
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, lowest);
-        heard.asks_for_more.notify_waiters();
-    }
+    unsafe { &*heard.cast::<Heard>() }.note_request(kind, version);
     DONE
 }
 
-/// Before the answer is looked at.
 unsafe extern "C" fn on_response(
     _: *mut rdk::rd_kafka_t,
     _: c_int,
@@ -441,10 +450,6 @@ unsafe extern "C" fn on_response(
     heard: *mut c_void,
 ) -> rdk::rd_kafka_resp_err_t {
     // Safety: it lives longer than the client.
-    let heard = unsafe { &*heard.cast::<Heard>() };
-    if kind == METADATA {
-        heard.at.fetch_max(heard.now(), Ordering::SeqCst);
-        heard.answers.fetch_add(1, Ordering::SeqCst);
-    }
+    unsafe { &*heard.cast::<Heard>() }.note_answer(kind);
     DONE
 }

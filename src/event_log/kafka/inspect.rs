@@ -3,7 +3,7 @@
 
 mod admin;
 
-use super::client::{self, Context, Role};
+use super::client::{self, Context, Role, failed, unavailable};
 use super::{BadOptions, NewTopics, Settings, message};
 use crate::event_log::{Bounds, Identity, ReadError};
 use crate::wire::position::{LogId, Positions};
@@ -464,12 +464,4 @@ fn options() -> AdminOptions {
     AdminOptions::new()
         .request_timeout(Some(PATIENCE))
         .operation_timeout(Some(PATIENCE))
-}
-
-fn unavailable(why: &str) -> ReadError {
-    ReadError::Unavailable(why.to_owned())
-}
-
-fn failed(error: KafkaError) -> ReadError {
-    ReadError::Unavailable(error.to_string())
 }

@@ -1,8 +1,8 @@
 //! The admin calls that the binding does not have: which topic it is, and what its
 //! partitions hold.
 
-use super::super::client::Event;
-use super::{Inspector, PATIENCE, PATIENCE_WITH_ONE, Topic, unavailable};
+use super::super::client::{Event, unavailable};
+use super::{Inspector, PATIENCE, PATIENCE_WITH_ONE, Topic};
 use crate::event_log::ReadError;
 use crate::wire::position::LogId;
 use rdkafka::TopicPartitionList;
