@@ -16,8 +16,9 @@ use std::ops::ControlFlow;
 /// rows of notifications are named by operation and ending, there is the family `change`,
 /// and entries by status have a row; without one the operation is read; since 4 a snapshot
 /// may stand in the family `settled`, and rows of the history leave out the operation; since 5
-/// a snapshot may have the name of a body, whose text is in the history.
-pub const FORMAT: u8 = 5;
+/// a snapshot may have the name of a body, whose text is in the history; since 6 long rows of
+/// the history are compressed until they are merged.
+pub const FORMAT: u8 = 6;
 /// The rules of the fold. A store of other rules is rebuilt, not converted.
 pub const FOLD: u32 = 1;
 

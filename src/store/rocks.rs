@@ -7,6 +7,7 @@
 //! through one atomic pointer to the open database, never through a lock.
 
 mod options;
+mod packed;
 
 use super::{
     Batch, Cached, Db, Direction, Durability, Error, Family, Held, Result, Space, View, Visit, keys,
@@ -16,6 +17,7 @@ use rocksdb::{
     Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, ReadOptions, ReadTier,
     SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
+use std::borrow::Cow;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -197,17 +199,19 @@ fn error(error: rocksdb::Error) -> Error {
 impl Db for Rocks {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let open = self.get_open()?;
-        open.db.get_cf(open.family(family), key).map_err(error)
+        owned(family, open.db.get_pinned_cf(open.family(family), key))
     }
 
     fn get_cached(&self, family: Family, key: &[u8]) -> Result<Cached> {
         let open = self.get_open()?;
         let mut options = ReadOptions::default();
         options.set_read_tier(ReadTier::BlockCache);
-        match open.db.get_cf_opt(open.family(family), key, &options) {
-            Ok(found) => Ok(Cached::Known(found)),
+        match open
+            .db
+            .get_pinned_cf_opt(open.family(family), key, &options)
+        {
             Err(e) if e.kind() == rocksdb::ErrorKind::Incomplete => Ok(Cached::Unknown),
-            Err(e) => Err(error(e)),
+            found => owned(family, found).map(Cached::Known),
         }
     }
 
@@ -216,7 +220,7 @@ impl Db for Rocks {
         let found = open
             .db
             .batched_multi_get_cf(open.family(family), keys, false);
-        found.into_iter().map(owned).collect()
+        found.into_iter().map(|row| owned(family, row)).collect()
     }
 
     fn write(&self, batch: &Batch, durability: Durability) -> Result<()> {
@@ -229,10 +233,12 @@ impl Db for Rocks {
         // A little more than the rows themselves, for the head of each.
         let bytes = batch.bytes() + 16 * batch.len();
         let mut rows = WriteBatch::with_capacity_bytes(bytes);
+        let mut room = Vec::new();
         for (family, key, value) in batch.rows() {
+            let handle = open.family(family);
             match value {
-                Some(value) => rows.put_cf(open.family(family), key, value),
-                None => rows.delete_cf(open.family(family), key),
+                Some(value) => rows.put_cf(handle, key, packed::pack(family, value, &mut room)?),
+                None => rows.delete_cf(handle, key),
             }
         }
         let mut options = WriteOptions::default();
@@ -295,12 +301,12 @@ impl Db for Rocks {
 }
 
 fn owned<T: AsRef<[u8]>>(
+    family: Family,
     found: std::result::Result<Option<T>, rocksdb::Error>,
 ) -> Result<Option<Vec<u8>>> {
-    match found {
-        Ok(row) => Ok(row.map(|row| row.as_ref().to_vec())),
-        Err(e) => Err(error(e)),
-    }
+    let found = found.map_err(error)?;
+    let row = found.map(|row| packed::unpack(family, row.as_ref()).map(Cow::into_owned));
+    row.transpose()
 }
 
 impl Held for Point {
@@ -318,19 +324,21 @@ struct Snapshot<'d> {
 
 impl View for Snapshot<'_> {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let found = self.snapshot.get_cf(self.open.family(family), key);
-        found.map_err(error)
+        owned(
+            family,
+            self.snapshot.get_pinned_cf(self.open.family(family), key),
+        )
     }
 
     fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
         let mut options = ReadOptions::default();
         options.set_snapshot(self.snapshot);
-        let family = self.open.family(family);
+        let handle = self.open.family(family);
         let found = self
             .open
             .db
-            .batched_multi_get_cf_opt(family, keys, false, &options);
-        found.into_iter().map(owned).collect()
+            .batched_multi_get_cf_opt(handle, keys, false, &options);
+        found.into_iter().map(|row| owned(family, row)).collect()
     }
 
     fn scan(
@@ -345,8 +353,8 @@ impl View for Snapshot<'_> {
         options.set_iterate_upper_bound(range.end);
         // Otherwise files without the prefix of where it starts would be skipped.
         options.set_total_order_seek(!keys::is_of_one_operation(&range));
-        let family = self.open.family(family);
-        let mut rows: DBRawIterator = self.snapshot.raw_iterator_cf_opt(family, options);
+        let handle = self.open.family(family);
+        let mut rows: DBRawIterator = self.snapshot.raw_iterator_cf_opt(handle, options);
         match direction {
             Direction::Forward => rows.seek_to_first(),
             Direction::Backward => rows.seek_to_last(),
@@ -355,7 +363,7 @@ impl View for Snapshot<'_> {
             if self.open.closing.load(Ordering::Relaxed) {
                 return Err(Error::Closed("it is being reopened".into()));
             }
-            if let ControlFlow::Break(()) = visit(key, value) {
+            if let ControlFlow::Break(()) = visit(key, &packed::unpack(family, value)?) {
                 return Ok(());
             }
             match direction {
@@ -371,7 +379,7 @@ impl View for Snapshot<'_> {
 mod tests {
     use super::*;
 
-    const MEMORY: Memory = Memory {
+    pub const MEMORY: Memory = Memory {
         block_cache: 1 << 20,
         write_buffers: 1 << 20,
     };

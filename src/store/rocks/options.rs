@@ -1,7 +1,7 @@
 //! How each family is kept: compression, blocks, filters, when files are merged. What the
 //! choices brought is told in docs/performance.md.
 
-use super::{Memory, error};
+use super::{Memory, error, packed};
 use crate::store::{Family, Result, keys};
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, Options,
@@ -74,6 +74,7 @@ pub fn of_family(family: Family, cache: &Cache) -> Result<Options> {
             // Written once, read rarely, the largest: blocks that compress well.
             table.set_block_size(256 << 10);
             compress_merged(&mut options);
+            packed::until_merged(&mut options);
             // A read looks at those files only that have a row of the operation.
             table.set_bloom_filter(10.0, false);
             table.set_whole_key_filtering(false);

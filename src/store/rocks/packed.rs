@@ -1,0 +1,235 @@
+//! Long rows of the history, compressed one by one until files are merged: so the batch, the
+//! write-ahead log, the memtable and the first file have a fraction of the bytes, and nobody
+//! compresses more than before. A merge puts them back, since many rows together compress
+//! better. Nothing of it shows outside of the adapter.
+
+use super::Family;
+use super::{Error, Result};
+use rocksdb::compaction_filter::CompactionFilter;
+use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
+use rocksdb::{CompactionDecision, Options};
+use std::borrow::Cow;
+use std::ffi::CStr;
+use std::slice;
+
+/// In front of a row that is packed, then the length of the row as four bytes. A row that
+/// begins with it by itself is packed whatever its length.
+const MARK: u8 = 0x41;
+const HEAD: usize = 1 + 4;
+/// Shorter rows gain less than it costs to begin.
+const LEAST: usize = 1 << 10;
+/// No row is longer: a damaged length shall not ask for more memory.
+const LONGEST: usize = 1 << 30;
+
+fn is_kept_so(family: Family) -> bool {
+    family == Family::History
+}
+
+/// As it is to be written, in `room` if that is not the row itself.
+pub fn pack<'r>(family: Family, row: &'r [u8], room: &'r mut Vec<u8>) -> Result<&'r [u8]> {
+    let is_marked = row.first() == Some(&MARK);
+    if !is_kept_so(family) || !(is_marked || (LEAST..=LONGEST).contains(&row.len())) {
+        return Ok(row);
+    }
+    let failed = |error| {
+        Error::Io(format!(
+            "a row of {} bytes, compressing: {error}",
+            row.len()
+        ))
+    };
+    let bound = lz4::block::compress_bound(row.len()).map_err(failed)?;
+    if room.len() < HEAD + bound {
+        room.resize(HEAD + bound, 0);
+    }
+    room[0] = MARK;
+    room[1..HEAD].copy_from_slice(&(row.len() as u32).to_be_bytes());
+    let body = &mut room[HEAD..];
+    let packed = lz4::block::compress_to_buffer(row, None, false, body).map_err(failed)?;
+    if HEAD + packed >= row.len() && !is_marked {
+        return Ok(row);
+    }
+    Ok(&room[..HEAD + packed])
+}
+
+/// As it was put.
+pub fn unpack(family: Family, stored: &[u8]) -> Result<Cow<'_, [u8]>> {
+    match stored {
+        [MARK, packed @ ..] if is_kept_so(family) => match restore(packed) {
+            Some(row) => Ok(row.into()),
+            None => Err(Error::Corrupt("a row that was compressed".into())),
+        },
+        _ => Ok(stored.into()),
+    }
+}
+
+fn restore(packed: &[u8]) -> Option<Vec<u8>> {
+    let (len, body) = packed.split_first_chunk()?;
+    let len = u32::from_be_bytes(*len) as usize;
+    if len > LONGEST {
+        return None;
+    }
+    let row = lz4::block::decompress(body, Some(len as i32)).ok()?;
+    (row.len() == len).then_some(row)
+}
+
+/// Has what is merged put back.
+pub fn until_merged(options: &mut Options) {
+    options.set_compaction_filter_factory(Merges);
+}
+
+struct Merges;
+
+impl CompactionFilterFactory for Merges {
+    type Filter = Merge;
+
+    fn create(&mut self, _: CompactionFilterContext) -> Merge {
+        Merge(Vec::new())
+    }
+
+    fn name(&self) -> &CStr {
+        c"opledger.unpack"
+    }
+}
+
+/// One merge, with the row that it was handed last.
+struct Merge(Vec<u8>);
+
+impl CompactionFilter for Merge {
+    fn filter(&mut self, _level: u32, _key: &[u8], stored: &[u8]) -> CompactionDecision {
+        let [MARK, packed @ ..] = stored else {
+            return CompactionDecision::Keep;
+        };
+        match restore(packed) {
+            // One that begins with the mark by itself stays as it is.
+            Some(row) if row.first() != Some(&MARK) => {
+                self.0 = row;
+                // Safety: RocksDB copies it before it asks for the next row, or lets go of
+                // this merge. The binding has no shorter lifetime.
+                let row = unsafe { slice::from_raw_parts(self.0.as_ptr(), self.0.len()) };
+                CompactionDecision::Change(row)
+            }
+            // A damaged one is told to whoever reads it.
+            _ => CompactionDecision::Keep,
+        }
+    }
+
+    fn name(&self) -> &CStr {
+        c"opledger.unpack"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Rocks;
+    use super::super::tests::MEMORY;
+    use super::*;
+    use crate::store::{self, Batch, Db, Direction, Durability, Held};
+    use std::ops::ControlFlow;
+
+    const FAMILY: Family = Family::History;
+
+    /// By their keys. What begins with a hash of zeros is of one operation or another.
+    fn rows() -> Vec<(Vec<u8>, Vec<u8>)> {
+        let long = b"a body repeats the words that it has. ".repeat(100);
+        let mut noise = vec![0; 5000];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        noise[0] = 1;
+        let marked = [&[MARK][..], &long].concat();
+        let rows = [
+            Vec::new(),
+            b"short".to_vec(),
+            long,
+            noise,
+            vec![MARK],
+            marked,
+        ];
+        let rows = rows.into_iter().zip(0..);
+        rows.map(|(row, n)| (vec![0, 0, b'o', 0, n], row)).collect()
+    }
+
+    fn assert_reads(db: &Rocks, held: &dyn Held, rows: &[(Vec<u8>, Vec<u8>)]) {
+        let keys: Vec<&[u8]> = rows.iter().map(|(key, _)| &**key).collect();
+        let all: Vec<_> = rows.iter().map(|(_, row)| Some(row.clone())).collect();
+        let one = |key: &&[u8]| db.get(FAMILY, key).unwrap();
+        assert_eq!(keys.iter().map(one).collect::<Vec<_>>(), all);
+        assert_eq!(db.multi_get(FAMILY, &keys).unwrap(), all);
+        let cached = db.get_cached(FAMILY, keys[2]).unwrap();
+        assert_eq!(cached, store::Cached::Known(all[2].clone()));
+        let (scanned, gotten, one) = store::view_held(held, |view| {
+            let mut scanned = Vec::new();
+            let range = &[0][..]..&[1][..];
+            view.scan(FAMILY, range, Direction::Forward, &mut |key, row| {
+                scanned.push((key.to_vec(), row.to_vec()));
+                ControlFlow::Continue(())
+            })?;
+            Ok((
+                scanned,
+                view.multi_get(FAMILY, &keys)?,
+                view.get(FAMILY, keys[2])?,
+            ))
+        })
+        .unwrap();
+        assert_eq!(scanned, rows);
+        assert_eq!(gotten, all);
+        assert_eq!(one, all[2]);
+    }
+
+    #[test]
+    fn a_long_row_is_small_until_it_is_merged_and_reads_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Rocks::open(folder.path(), Family::LEDGER, MEMORY).unwrap();
+        let rows = rows();
+        let mut batch = Batch::default();
+        for (key, row) in &rows {
+            batch.put(FAMILY, key, row);
+        }
+        db.write(&batch, Durability::Buffered).unwrap();
+        let open = db.get_open().unwrap();
+        let stored = || {
+            let family = open.family(FAMILY);
+            let stored = |(key, _): &(Vec<u8>, _)| open.db.get_cf(family, key).unwrap().unwrap();
+            rows.iter().map(stored).collect::<Vec<_>>()
+        };
+        let plain: Vec<_> = rows.iter().map(|(_, row)| row.clone()).collect();
+        let held = db.hold().unwrap();
+        let written = stored();
+        assert!(
+            written[2].len() < plain[2].len() / 10,
+            "{}",
+            written[2].len()
+        );
+        assert_eq!(written[3], plain[3], "noise gets no smaller");
+        assert_reads(&db, &*held, &rows);
+        db.flush().unwrap();
+        assert_eq!(stored(), written);
+        assert_reads(&db, &*held, &rows);
+        open.db
+            .compact_range_cf::<&[u8], &[u8]>(open.family(FAMILY), None, None);
+        let merged = stored();
+        assert_eq!(merged[..4], plain[..4]);
+        // What begins as a packed row does could not be told from one.
+        assert_eq!(merged[4..], written[4..]);
+        assert_reads(&db, &*held, &rows);
+    }
+
+    #[test]
+    fn a_damaged_row_is_told() {
+        let row = b"all the same, all the same, ".repeat(100);
+        let mut room = Vec::new();
+        let packed = pack(FAMILY, &row, &mut room).unwrap().to_vec();
+        assert_eq!(unpack(FAMILY, &packed).unwrap(), row);
+        let longer = [&[MARK, 0xff], &packed[2..]].concat();
+        for damaged in [&packed[..packed.len() - 1], &packed[..3], &longer] {
+            let error = unpack(FAMILY, damaged).unwrap_err();
+            assert!(matches!(error, Error::Corrupt(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn other_families_are_left_alone() {
+        let row = [&[MARK][..], &b"again and ".repeat(200)].concat();
+        let mut room = Vec::new();
+        assert_eq!(pack(Family::State, &row, &mut room).unwrap(), row);
+        assert_eq!(unpack(Family::State, &row).unwrap(), row);
+    }
+}
