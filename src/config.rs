@@ -309,7 +309,7 @@ impl Default for Config {
                 max_lag: 100_000,
             },
             store: Store {
-                block_cache: 96 * MIB,
+                block_cache: 48 * MIB,
                 write_buffers: 64 * MIB,
                 document_cache: 16 * MIB,
             },
