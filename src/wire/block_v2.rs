@@ -3,17 +3,16 @@
 //! It is compressed before it reaches the database, so that the write-ahead log, its
 //! checksum, the memtable and the file have a quarter of the bytes.
 
+use super::compressed::{self, Compressed};
 use super::record_v1::{self, Record};
 use super::snapshot_v1::Unreadable;
 use bytes::Bytes;
 
 const COMPRESSED: u8 = 4;
-/// The version, the count, the length.
-const HEAD: usize = 1 + 8 + 4;
+/// The version and the count.
+const HEAD: usize = 1 + 8;
 /// Less is not worth it.
 const WORTH_IT: usize = 512;
-/// No block is larger: a damaged length shall not ask for more memory.
-const LARGEST: usize = 1 << 30;
 
 /// Writes blocks, with the memory of the one before.
 #[derive(Default)]
@@ -46,35 +45,20 @@ impl Encoder {
 
 /// False if it is not worth it.
 fn compress(count: u64, plain: &[u8], row: &mut Vec<u8>) -> bool {
-    if !(WORTH_IT..=LARGEST).contains(&plain.len()) {
+    if plain.len() < WORTH_IT {
         return false;
     }
-    let Ok(bound) = lz4::block::compress_bound(plain.len()) else {
-        return false;
-    };
+    let start = row.len();
     row.push(COMPRESSED);
     row.extend_from_slice(&count.to_be_bytes());
-    row.extend_from_slice(&(plain.len() as u32).to_be_bytes());
-    let start = row.len();
-    row.resize(start + bound, 0);
-    match lz4::block::compress_to_buffer(plain, None, false, &mut row[start..]) {
-        Ok(len) if HEAD + len < plain.len() => {
-            row.truncate(start + len);
-            true
-        }
-        Ok(_) | Err(_) => false,
-    }
+    compressed::append(plain, row) && row.len() - start < plain.len()
 }
 
 pub fn decode(row: &Bytes) -> Result<Vec<Record>, Unreadable> {
-    let Some((count, plain_len, packed)) = split(row)? else {
+    let Some((count, compressed)) = split(row)? else {
         return record_v1::decode_block(row);
     };
-    let mut plain = vec![0; plain_len];
-    let len = lz4::block::decompress_to_buffer(packed, Some(plain_len as i32), &mut plain);
-    if len.ok() != Some(plain_len) {
-        return Err(Unreadable::Damaged);
-    }
+    let plain = compressed.restore().ok_or(Unreadable::Damaged)?;
     let records = record_v1::decode_block(&plain.into())?;
     match records.len() as u64 == count {
         true => Ok(records),
@@ -90,20 +74,12 @@ pub fn len(row: &[u8]) -> Result<u64, Unreadable> {
     }
 }
 
-/// How many records, how many bytes they are, and these in LZ4.
-type Packed<'a> = (u64, usize, &'a [u8]);
-
-/// `None` for a block of version 1.
-fn split(row: &[u8]) -> Result<Option<Packed<'_>>, Unreadable> {
+/// How many records, and these; `None` for a block of version 1.
+fn split(row: &[u8]) -> Result<Option<(u64, Compressed<'_>)>, Unreadable> {
     match row.split_first_chunk::<HEAD>() {
-        Some((&[COMPRESSED, ref numbers @ ..], packed)) => {
-            let (count, plain_len) = numbers.split_at(8);
-            let count = u64::from_be_bytes(count.try_into().expect("eight bytes"));
-            let plain_len = u32::from_be_bytes(plain_len.try_into().expect("four bytes"));
-            match plain_len as usize {
-                plain_len @ ..=LARGEST => Ok(Some((count, plain_len, packed))),
-                _ => Err(Unreadable::Damaged),
-            }
+        Some((&[COMPRESSED, ref count @ ..], rest)) => {
+            let compressed = Compressed::of(rest).ok_or(Unreadable::Damaged)?;
+            Ok(Some((u64::from_be_bytes(*count), compressed)))
         }
         _ if row.first() == Some(&COMPRESSED) => Err(Unreadable::Damaged),
         _ => Ok(None),

@@ -5,6 +5,7 @@ pub mod anchor;
 pub mod block_v2;
 pub mod change_v1;
 pub mod cloudevent;
+pub mod compressed;
 pub mod control_v1;
 pub mod document;
 pub mod error_sheet;

@@ -3,8 +3,8 @@
 //! compresses more than before. A merge puts them back, since many rows together compress
 //! better. Nothing of it shows outside of the adapter.
 
-use super::Family;
-use super::{Error, Result};
+use super::{Error, Family, Result};
+use crate::wire::compressed::{self, Compressed};
 use rocksdb::compaction_filter::CompactionFilter;
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
 use rocksdb::{CompactionDecision, Options};
@@ -12,14 +12,11 @@ use std::borrow::Cow;
 use std::ffi::CStr;
 use std::slice;
 
-/// In front of a row that is packed, then the length of the row as four bytes. A row that
-/// begins with it by itself is packed whatever its length.
+/// In front of a row that is packed. A row that begins with it by itself is packed whatever its
+/// length.
 const MARK: u8 = 0x41;
-const HEAD: usize = 1 + 4;
 /// Shorter rows gain less than it costs to begin.
 const LEAST: usize = 1 << 10;
-/// No row is longer: a damaged length shall not ask for more memory.
-const LONGEST: usize = 1 << 30;
 
 fn is_kept_so(family: Family) -> bool {
     family == Family::History
@@ -28,27 +25,17 @@ fn is_kept_so(family: Family) -> bool {
 /// As it is to be written, in `room` if that is not the row itself.
 pub fn pack<'r>(family: Family, row: &'r [u8], room: &'r mut Vec<u8>) -> Result<&'r [u8]> {
     let is_marked = row.first() == Some(&MARK);
-    if !is_kept_so(family) || !(is_marked || (LEAST..=LONGEST).contains(&row.len())) {
+    if !is_kept_so(family) || !(is_marked || row.len() >= LEAST) {
         return Ok(row);
     }
-    let failed = |error| {
-        Error::Io(format!(
-            "a row of {} bytes, compressing: {error}",
-            row.len()
-        ))
-    };
-    let bound = lz4::block::compress_bound(row.len()).map_err(failed)?;
-    if room.len() < HEAD + bound {
-        room.resize(HEAD + bound, 0);
+    room.clear();
+    room.push(MARK);
+    let is_packed = compressed::append(row, room);
+    match is_packed && (is_marked || room.len() < row.len()) {
+        true => Ok(room),
+        false if is_marked => Err(Error::Io(format!("a row of {} bytes", row.len()))),
+        false => Ok(row),
     }
-    room[0] = MARK;
-    room[1..HEAD].copy_from_slice(&(row.len() as u32).to_be_bytes());
-    let body = &mut room[HEAD..];
-    let packed = lz4::block::compress_to_buffer(row, None, false, body).map_err(failed)?;
-    if HEAD + packed >= row.len() && !is_marked {
-        return Ok(row);
-    }
-    Ok(&room[..HEAD + packed])
 }
 
 /// As it was put.
@@ -63,19 +50,15 @@ pub fn unpack(family: Family, stored: &[u8]) -> Result<Cow<'_, [u8]>> {
 }
 
 fn restore(packed: &[u8]) -> Option<Vec<u8>> {
-    let (len, body) = packed.split_first_chunk()?;
-    let len = u32::from_be_bytes(*len) as usize;
-    if len > LONGEST {
-        return None;
-    }
-    let row = lz4::block::decompress(body, Some(len as i32)).ok()?;
-    (row.len() == len).then_some(row)
+    Compressed::of(packed)?.restore()
 }
 
 /// Has what is merged put back.
 pub fn until_merged(options: &mut Options) {
     options.set_compaction_filter_factory(Merges);
 }
+
+const NAME: &CStr = c"opledger.unpack";
 
 struct Merges;
 
@@ -87,7 +70,7 @@ impl CompactionFilterFactory for Merges {
     }
 
     fn name(&self) -> &CStr {
-        c"opledger.unpack"
+        NAME
     }
 }
 
@@ -114,7 +97,7 @@ impl CompactionFilter for Merge {
     }
 
     fn name(&self) -> &CStr {
-        c"opledger.unpack"
+        NAME
     }
 }
 
@@ -128,7 +111,7 @@ mod tests {
 
     const FAMILY: Family = Family::History;
 
-    /// By their keys. What begins with a hash of zeros is of one operation or another.
+    /// With keys of one operation's history.
     fn rows() -> Vec<(Vec<u8>, Vec<u8>)> {
         let long = b"a body repeats the words that it has. ".repeat(100);
         let mut noise = vec![0; 5000];
