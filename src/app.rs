@@ -31,7 +31,6 @@ use crate::wire::time::TimeStyle;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
@@ -84,7 +83,7 @@ impl Log {
             Some(folder) if topics == Topics::MakeBeside && !folder.has_log() => {
                 Err(folder.no_log())?
             }
-            Some(folder) => Log::Embedded(Arc::new(open_embedded(config, &folder.log())?)),
+            Some(folder) => Log::Embedded(Arc::new(open_embedded(config, folder, topics)?)),
             None => Log::Kafka(Arc::new(Kafka::open(kafka(config, topics))?)),
         })
     }
@@ -228,8 +227,14 @@ pub const LOG_MEMORY: Memory = Memory {
     write_buffers: 32 << 20,
 };
 
-fn open_embedded(config: &Config, path: &Path) -> store::Result<Embedded> {
-    let db = Rocks::open(path, Family::EMBEDDED_LOG, LOG_MEMORY)?;
+/// Half of what a file of its write-ahead log becomes.
+const LOG_AHEAD: u64 = 16 << 20;
+
+fn open_embedded(config: &Config, folder: &DataFolder, topics: Topics) -> store::Result<Embedded> {
+    let db = Rocks::open(&folder.log(), Family::EMBEDDED_LOG, LOG_MEMORY)?;
+    if topics != Topics::Leave {
+        db.write_files_ahead(LOG_AHEAD)?;
+    }
     let settings = embedded::Settings {
         partitions: config.log.partitions,
         max_waiting: config.log.max_waiting,

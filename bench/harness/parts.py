@@ -49,7 +49,8 @@ def side_by_side(setting):
         bare_consumers(setting, topic, caught_up)
         for contender in chosen(setting, contenders.ALL):
             visit(contender(setting, topic), caught_up, reads)
-        static_servers(setting, topic, reads)
+        if not setting.options.contender:
+            nginx(setting, topic, reads)
     yield caught_up
     yield reads
 
@@ -97,7 +98,14 @@ def visit(contender, caught_up, reads):
         if figures.pop("all"):
             figures["documents right"] = compare(contender)
             if reads:
+                # Beside the ledger the limit is measured before and behind it: what else the
+                # machine does falls on both.
+                is_ledger = isinstance(contender, contenders.Opledger)
+                if is_ledger:
+                    constant(setting, topic, reads)
                 reads.add(contender.name, hammer(setting, contender))
+                if is_ledger:
+                    constant(setting, topic, reads)
         caught_up.add(contender.name, figures)
 
 
@@ -172,32 +180,38 @@ class Static:
         self.pids = [self.process.pid]
 
 
-def static_servers(setting, topic, table):
-    if setting.options.contender:
+def constant(setting, topic, table):
+    command = [setting.load_program, "static-server", static_document(setting, topic)]
+    serve_static(setting, table, CONSTANT, command)
+
+
+def nginx(setting, topic, table):
+    if not setting.nginx:
+        say("no nginx here: left out")
         return
+    folder, port = static_document(setting, topic).parent, free_port()
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port))
+    command = [setting.nginx, "-e", folder / "nginx.log", "-c", folder / "nginx.conf"]
+    serve_static(setting, table, "nginx, the same bytes from a file", command, f"127.0.0.1:{port}")
+
+
+def static_document(setting, topic):
+    """Of the documents that the others serve, one of middle size, as a file."""
     folder = setting.folder / "static"
     folder.mkdir(exist_ok=True)
-    # Of the documents that the others serve, one of middle size.
     documents = [json.dumps(d, separators=(",", ":"), ensure_ascii=False) for d in topic.documents.values() if d]
     documents.sort(key=len)
     (folder / "document").write_text(documents[len(documents) // 2])
-    commands = {CONSTANT: ([setting.load_program, "static-server", folder / "document"], None)}
-    if setting.nginx:
-        port = free_port()
-        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port))
-        commands["nginx, the same bytes from a file"] = (
-            [setting.nginx, "-e", folder / "nginx.log", "-c", folder / "nginx.conf"],
-            f"127.0.0.1:{port}",
-        )
-    else:
-        say("no nginx here: left out")
-    for name, (command, address) in commands.items():
-        server = Static(command, setting.folder / "static.log", address)
-        try:
-            wait_for(server)
-            table.add(name, hammer(setting, server))
-        finally:
-            server.process.end()
+    return folder / "document"
+
+
+def serve_static(setting, table, name, command, address=None):
+    server = Static(command, setting.folder / "static.log", address)
+    try:
+        wait_for(server)
+        table.add(name, hammer(setting, server))
+    finally:
+        server.process.end()
 
 
 NGINX = """\

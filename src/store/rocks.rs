@@ -8,6 +8,7 @@
 
 mod options;
 mod packed;
+mod wal;
 
 use super::{
     Batch, Cached, Db, Direction, Durability, Error, Family, Held, Result, Space, View, Visit, keys,
@@ -142,7 +143,8 @@ impl Open {
             .iter()
             .map(descriptor)
             .collect::<Result<Vec<_>>>()?;
-        let options = options::of_database(memory)?;
+        let mut options = options::of_database(memory)?;
+        wal::use_files_again(&mut options, families);
         let db = match access {
             Access::Write => DB::open_cf_descriptors(&options, path, descriptors),
             Access::Read => DB::open_cf_descriptors_read_only(&options, path, descriptors, false),
