@@ -133,7 +133,7 @@ fn each_acknowledgement_follows_its_sync() {
             "-y",
             "-qq",
             "-s",
-            "80",
+            "200",
             "-e",
             "trace=fdatasync,fsync,write,writev,sendto,sendmsg",
             "-o",
