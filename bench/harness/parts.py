@@ -4,9 +4,11 @@ import json
 import re
 import socket
 import time
+from functools import partial
+from statistics import mean
 
 from . import contenders
-from .report import Table
+from .report import AROUND, Table
 from .tools import Failed, Process, cpu, free_port, say
 
 MIB = 1 << 20
@@ -98,15 +100,20 @@ def visit(contender, caught_up, reads):
         if figures.pop("all"):
             figures["documents right"] = compare(contender)
             if reads:
-                # Beside the ledger the limit is measured before and behind it: what else the
-                # machine does falls on both.
-                is_ledger = isinstance(contender, contenders.Opledger)
-                if is_ledger:
-                    constant(setting, topic, reads)
-                reads.add(contender.name, hammer(setting, contender))
-                if is_ledger:
-                    constant(setting, topic, reads)
+                reads.add(contender.name, beside_a_constant(contender, reads))
         caught_up.add(contender.name, figures)
+
+
+def beside_a_constant(contender, reads):
+    """Reads of a ledger with the limit before and behind it, so that what else the machine
+    does falls on both; of others as they are."""
+    read = partial(hammer, contender.setting, contender)
+    if not isinstance(contender, contenders.Opledger):
+        return read()
+    limit = partial(constant, contender.setting, contender.topic, reads)
+    before, figures, behind = limit(), read(), limit()
+    around = mean(run["GET/s"] for run in (before, behind))
+    return figures | {AROUND: figures["GET/s"] / around}
 
 
 def catch_up(contender):
@@ -182,7 +189,7 @@ class Static:
 
 def constant(setting, topic, table):
     command = [setting.load_program, "static-server", static_document(setting, topic)]
-    serve_static(setting, table, CONSTANT, command)
+    return serve_static(setting, table, CONSTANT, command)
 
 
 def nginx(setting, topic, table):
@@ -209,9 +216,11 @@ def serve_static(setting, table, name, command, address=None):
     server = Static(command, setting.folder / "static.log", address)
     try:
         wait_for(server)
-        table.add(name, hammer(setting, server))
+        figures = hammer(setting, server)
     finally:
         server.process.end()
+    table.add(name, figures)
+    return figures
 
 
 NGINX = """\

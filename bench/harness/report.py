@@ -14,6 +14,10 @@ ORDER = [
 ]
 
 
+# A figure of runs that were measured with the limit around each: a run is divided by its own.
+AROUND = "of the limit around it"
+
+
 class Table:
     """Rows of runs. `main` is the figure that counts, `limit` the row that it is compared
     with, `rival` the row whose figure is divided by each other one's. Figures of several
@@ -46,6 +50,8 @@ def summed_up(table):
             if other in rows and own:
                 compared = main(rows[other], table)
                 row[key] = own / compared if other == table.limit else compared / own
+        if AROUND in row["figures"]:
+            row["of the limit"] = row["figures"][AROUND]["median"]
     return rows
 
 
