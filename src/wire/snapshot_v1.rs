@@ -271,15 +271,16 @@ fn put_lanes(lanes: &Lanes, row: &mut Vec<u8>) {
 }
 
 fn take_lanes<'a>(rest: &mut Rest<'a>) -> Option<Lanes<'a>> {
-    let count = rest.varint()?;
-    let lane = |_| {
+    let mut lanes = Lanes::new();
+    // One by one: collected, they are moved four times on their way into the map, and are large.
+    for _ in 0..rest.varint()? {
         let id = LaneId {
             cluster_id: take_text(rest)?,
             request_id: take_text(rest)?,
         };
-        Some((id, take_lane(rest)?))
-    };
-    (0..count).map(lane).collect()
+        lanes.insert(id, take_lane(rest)?);
+    }
+    Some(lanes)
 }
 
 #[cfg(test)]
