@@ -71,6 +71,13 @@ mod tests {
         Rocks::open(folder, Family::EMBEDDED_LOG, MEMORY).unwrap()
     }
 
+    fn written_ahead() -> (tempfile::TempDir, Rocks) {
+        let folder = tempfile::tempdir().unwrap();
+        let db = open(folder.path());
+        db.write_files_ahead(AHEAD).unwrap();
+        (folder, db)
+    }
+
     /// No two are alike in any stretch of sixteen bytes.
     fn value(n: u64) -> Vec<u8> {
         let mut value = vec![0; 20_000];
@@ -141,9 +148,7 @@ mod tests {
 
     #[test]
     fn the_file_in_use_is_long_before_it_is_written_to() {
-        let folder = tempfile::tempdir().unwrap();
-        let db = open(folder.path());
-        db.write_files_ahead(AHEAD).unwrap();
+        let (folder, db) = written_ahead();
         let lengths = || -> Vec<u64> {
             let files = files(folder.path());
             files.iter().map(|f| f.metadata().unwrap().len()).collect()
@@ -156,9 +161,7 @@ mod tests {
 
     #[test]
     fn what_is_synced_is_there_after_a_sudden_end_whatever_the_file_held_before() {
-        let folder = tempfile::tempdir().unwrap();
-        let db = open(folder.path());
-        db.write_files_ahead(AHEAD).unwrap();
+        let (folder, db) = written_ahead();
         for n in 0..400 {
             write(&db, n);
             if n % 13 == 0 {
@@ -173,9 +176,7 @@ mod tests {
 
     #[test]
     fn a_torn_write_is_the_end_and_nothing_older_comes_behind_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let db = open(folder.path());
-        db.write_files_ahead(AHEAD).unwrap();
+        let (folder, db) = written_ahead();
         for n in 0..100 {
             write(&db, n);
         }
