@@ -30,8 +30,9 @@ help: ## list the targets
 run: build ## build, start a ledger with demo stories, stay until Ctrl-C
 	@scripts/run '$(DATA)' '$(LISTEN)'
 
-test: setup-tests ## run all tests
+test: setup-tests ## run all tests, and check that they ran the program that is installed
 	cargo test --release --locked
+	@scripts/check-program
 
 soak: setup-tests ## run the same tests with long counts (hours)
 	SOAK=1 cargo test --release --locked

@@ -224,3 +224,45 @@ fn nothing_is_left_behind() {
     }
     fail_if_any(complaints);
 }
+
+/// Cargo turns a feature on for all that is built together, so what the tests depend on could
+/// change the program that they test, which would not be the one that `make build` installs.
+#[test]
+fn what_the_tests_depend_on_turns_nothing_on_in_the_program() {
+    let resolved = |edges: &str| -> Vec<String> {
+        let cargo = std::process::Command::new(env!("CARGO"))
+            .args([
+                "tree",
+                "--locked",
+                "--offline",
+                "--prefix",
+                "none",
+                "--no-dedupe",
+            ])
+            .args(["--format", "{p} {f}", "--edges", edges])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8(cargo.stdout).unwrap();
+        assert!(
+            cargo.status.success(),
+            "{}",
+            String::from_utf8_lossy(&cargo.stderr)
+        );
+        text.lines().map(str::to_owned).collect()
+    };
+    let tested = resolved("normal,build,dev");
+    let mut installed = resolved("normal,build");
+    installed.sort();
+    installed.dedup();
+    let others = installed.iter().filter(|package| !tested.contains(package));
+    let complaints = others.map(|package| {
+        let name = package.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        let with_tests = tested.iter().find(|other| other.starts_with(&name));
+        format!(
+            "Cargo.toml: name the features among [dependencies] that the tests turn on:\n  {package}\n  {}",
+            with_tests.map_or("", |other| other)
+        )
+    });
+    fail_if_any(complaints.collect());
+}
