@@ -2,6 +2,8 @@
 
 mod support;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use opledger::domain::Timestamp;
 use opledger::wire::cloudevent::decode;
@@ -9,6 +11,7 @@ use opledger::wire::event_v1::{careful_envelope, check, quick_envelope};
 use opledger::wire::position::Position;
 use opledger::wire::record_v1::{self, Headers, Record};
 use proptest::prelude::*;
+use serde_json::Value;
 use support::generate::{self, Rng};
 
 fn record(value: Option<Vec<u8>>, headers: Vec<(String, Option<Vec<u8>>)>) -> Record {
@@ -43,8 +46,28 @@ fn header() -> impl Strategy<Value = (String, Option<Vec<u8>>)> {
 /// A valid event with a few bytes changed, cut or doubled.
 fn mutated(seed: u64) -> Vec<u8> {
     let mut rng = Rng::new(seed);
-    let event = generate::operation(&mut rng, "op", 1).remove(0);
-    let mut text = generate::spelled_differently(&mut rng, &event).into_bytes();
+    let mut event = generate::operation(&mut rng, "op", 1).remove(0);
+    if rng.chance(20) {
+        // Sometimes beside `data`, which is refused.
+        let data = event.get("data").unwrap_or(&Value::Null).to_string();
+        event["data_base64"] = STANDARD.encode(data).into();
+        if rng.chance(80) {
+            event.as_object_mut().unwrap().remove("data");
+        }
+    }
+    let mut text = generate::spelled_differently(&mut rng, &event);
+    if rng.chance(30) {
+        // A member that nobody knows, or one that is there already.
+        let more = [
+            "\"x\":1e400",
+            "\"x\":[{\"y\":1,\"y\":2}]",
+            "\"id\":\"1\"",
+            "\"\\u0078\":0,\"x\":0",
+        ];
+        let at = text.find('{').unwrap() + 1;
+        text.insert_str(at, &format!("{},", rng.pick(&more)));
+    }
+    let mut text = text.into_bytes();
     for _ in 0..rng.below(4) {
         let at = rng.below(text.len());
         match rng.below(4) {

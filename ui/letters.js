@@ -43,7 +43,7 @@ const shownBytes = (value) => (value === null ? '(nothing)' : typeof value === '
 function line(letter) {
   return h('tr', {},
     h('td', { class: 'mono' }, letter.position),
-    h('td', { class: 'c-time' }, timeOfDay(eventTime(letter.arrived))),
+    h('td', { class: 'c-time' }, letter.arrived ? timeOfDay(eventTime(letter.arrived)) : 'unknown'),
     h('td', {}, h('span', { class: 'reason' }, letter.reason), h('div', { class: 'detail' }, visible(letter.detail))),
     h('td', {}, lazily(summary(letter), () => record(letter))));
 }

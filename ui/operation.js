@@ -252,6 +252,11 @@ export function lazily(title, make) {
   return details;
 }
 
+function arrival(event) {
+  if (Number.isNaN(event.arrived)) return 'unknown';
+  return `${timeOfDay(event.arrived, 3)} UTC, ${duration(Math.abs(event.arrived - event.time))} ${event.arrived < event.time ? 'before its time' : 'later'}${event.claimed ? ' (the producer says)' : ''}`;
+}
+
 function historyTable(model) {
   const zero = (model.created ?? model.events[0]).time;
   const flagged = new Set(model.anomalies.map((anomaly) => anomaly.event));
@@ -259,7 +264,7 @@ function historyTable(model) {
     h('td', { class: 'n', role: 'cell' }, String(event.index + 1)),
     h('td', { class: 'since', role: 'cell', title: `${timeOfDay(event.time, 3)} UTC` }, elapsed(event.time - zero)),
     h('td', { role: 'cell' }, lazily([flagged.has(event) && h('span', { class: 'warn-sign', title: 'anomaly' }, '\u26a0 '), sentence(event)], () => h('div', {},
-        h('dl', { class: 'facts small' }, pair('Time', `${timeOfDay(event.time, 3)} UTC`), pair('Arrived', `${timeOfDay(event.arrived, 3)} UTC, ${duration(Math.abs(event.arrived - event.time))} ${event.arrived < event.time ? 'before its time' : 'later'}${event.claimed ? ' (the producer says)' : ''}`), pair('Position', event.position), pair('Source', visible(event.raw.source)), pair('Id', visible(event.raw.id))),
+        h('dl', { class: 'facts small' }, pair('Time', `${timeOfDay(event.time, 3)} UTC`), pair('Arrived', arrival(event)), pair('Position', event.position), pair('Source', visible(event.raw.source)), pair('Id', visible(event.raw.id))),
         body(JSON.stringify(event.raw, null, 2))))));
   return h('table', { class: 'history', role: 'table' }, h('caption', { class: 'unseen' }, 'Events in the order that decides'), h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, ['#', 'Time', 'Event'].map((name) => h('th', { scope: 'col', role: 'columnheader' }, name)))), h('tbody', { role: 'rowgroup' }, model.events.map(line)));
 }

@@ -38,7 +38,7 @@ export function story(entries) {
 function read(entry, index) {
   const { event } = entry;
   const kind = TYPE.exec(event.type ?? '')?.[1] ?? String(event.type);
-  const data = event.data ?? {};
+  const data = event.data ?? decoded(event.data_base64) ?? {};
   return {
     index,
     kind,
@@ -49,6 +49,16 @@ function read(entry, index) {
     position: entry.position,
     claimed: entry.arrived_by === 'producer',
   };
+}
+
+/** What a producer that holds its data as bytes sends in their place. */
+function decoded(base64) {
+  if (typeof base64 !== 'string') return undefined;
+  try {
+    return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))));
+  } catch {
+    return undefined;
+  }
 }
 
 function place(event, operation, lanes) {

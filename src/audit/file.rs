@@ -1,7 +1,6 @@
 //! A file of events (JSON Lines) as a log of one partition; the offset is the
 //! line's number, counted from 0. Blank lines are no records.
 
-use crate::domain::Timestamp;
 use crate::event_log::{Limits, Logged, ReadError, Reader};
 use crate::wire::position::Position;
 use crate::wire::record_v1::{Headers, Record};
@@ -42,7 +41,7 @@ impl<R: BufRead + Send> Reader for Lines<R> {
             into.push(Logged {
                 at,
                 record: Record {
-                    arrived: Timestamp::from_millis(0),
+                    arrived: Record::NO_ARRIVAL,
                     claimed: false,
                     key: None,
                     headers: Headers::default(),

@@ -37,10 +37,10 @@ pub struct Args {
 struct Entry<'a> {
     #[serde(borrow)]
     position: Cow<'a, str>,
-    #[serde(borrow)]
+    /// Empty if the log does not know it.
+    #[serde(borrow, default)]
     arrived: Cow<'a, str>,
-    /// As a worker wrote it: a map, since a struct would refuse a member that
-    /// stands there twice. The last one counts.
+    /// As a worker wrote it.
     #[serde(borrow)]
     event: HashMap<String, &'a RawValue>,
 }
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn attributes_are_read_as_they_came() {
         let text = r#"{"position":"0:1","arrived":"2026-11-23T10:00:00.123Z",
-            "event":{"id":"a","id":"b\u00e9","time":null,"data":{"x":[1]}}}"#;
+            "event":{"id":"b\u00e9","time":null,"data":{"x":[1]}}}"#;
         let entry: Entry = serde_json::from_str(text).unwrap();
         assert_eq!(entry.attribute("id"), "bé");
         assert_eq!(entry.attribute("time"), "");

@@ -34,7 +34,7 @@ impl Timestamp {
         nanos: 999_999_999,
     };
 
-    pub fn from_millis(millis: i64) -> Timestamp {
+    pub const fn from_millis(millis: i64) -> Timestamp {
         Timestamp {
             secs: millis.div_euclid(1000),
             nanos: (millis.rem_euclid(1000) * 1_000_000) as u32,

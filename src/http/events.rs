@@ -6,9 +6,10 @@ use super::params::Params;
 use super::{App, LEDGER_POSITION, body, stream};
 use crate::domain::Timestamp;
 use crate::event_log::{NewRecord, PublishError, Published};
-use crate::wire::cloudevent::{self, is_media_type};
+use crate::wire::cloudevent;
 use crate::wire::fault::{Fault, Rule};
-use crate::wire::json::describe;
+use crate::wire::json::not_json;
+use crate::wire::media_type::{is_media_type, is_utf8};
 use crate::wire::position::{Positions, Token};
 use crate::wire::record_v1::{Headers, Record};
 use axum::body::Body;
@@ -93,10 +94,18 @@ enum Form {
 
 impl Form {
     fn of(headers: &HeaderMap) -> Result<Form, Refusal> {
-        let content_type = match headers.get(CONTENT_TYPE) {
+        let mut content_types = headers.get_all(CONTENT_TYPE).iter();
+        let content_type = match content_types.next() {
             Some(value) => value.to_str().map_err(|_| Refusal::MediaType)?,
             None => "",
         };
+        if content_types.next().is_some() {
+            let what = "given more than once.";
+            return Err(Fault::new(Rule::Format, cloudevent::CONTENT_TYPE, what).into());
+        }
+        if !is_utf8(content_type) {
+            return Err(Refusal::MediaType);
+        }
         if is_media_type(content_type, cloudevent::STRUCTURED) {
             Ok(Form::One)
         } else if is_media_type(content_type, cloudevent::BATCH) {
@@ -104,40 +113,24 @@ impl Form {
         } else if headers.contains_key("ce-specversion")
             && (content_type.is_empty() || is_media_type(content_type, "application/json"))
         {
-            Ok(Form::Binary(attributes(headers)?))
+            Ok(Form::Binary(attributes(headers)))
         } else {
             Err(Refusal::MediaType)
         }
     }
 }
 
-/// `ce-` headers, with what the HTTP binding percent-encodes decoded.
-fn attributes(headers: &HeaderMap) -> Result<Headers, Fault> {
-    let mut attributes = Vec::new();
-    for (name, value) in headers {
-        let Some(attribute) = name.as_str().strip_prefix("ce-") else {
-            continue;
+/// The headers that have a meaning in binary mode, as a record has them.
+fn attributes(headers: &HeaderMap) -> Headers {
+    let named = headers.iter().filter_map(|(name, value)| {
+        let name = match name.as_str().strip_prefix("ce-") {
+            Some(attribute) => format!("{}{attribute}", cloudevent::PREFIX).into(),
+            None if name == CONTENT_TYPE => cloudevent::CONTENT_TYPE.into(),
+            None => return None,
         };
-        let value = percent_encoding::percent_decode(value.as_bytes()).decode_utf8();
-        let value = value.map_err(|_| Fault::new(Rule::Format, attribute, "must be UTF-8."))?;
-        if attributes
-            .iter()
-            .any(|(name, _): &(String, _)| *name == attribute)
-        {
-            return Err(Fault::new(Rule::Format, attribute, "given more than once."));
-        }
-        attributes.push((attribute.to_owned(), value.into_owned()));
-    }
-    let mut record: Vec<_> = attributes
-        .into_iter()
-        .map(|(name, value)| {
-            let name = format!("{}{name}", cloudevent::PREFIX);
-            (name.into(), Some(Bytes::from(value)))
-        })
-        .collect();
-    let json = Bytes::from_static(b"application/json");
-    record.push((cloudevent::CONTENT_TYPE.into(), Some(json)));
-    Ok(Headers(record))
+        Some((name, Some(Bytes::copy_from_slice(value.as_bytes()))))
+    });
+    Headers(named.collect())
 }
 
 struct Rules {
@@ -184,7 +177,7 @@ impl Rules {
         let events: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| {
             let what = match error.classify() {
                 serde_json::error::Category::Data => "must be a JSON array of events.".into(),
-                _ => describe(&error),
+                _ => not_json(error.is_eof(), error.line(), error.column()),
             };
             Fault::new(Rule::Format, "", what)
         })?;
@@ -202,7 +195,7 @@ impl Rules {
 
     fn check_one(&self, headers: Headers, value: Bytes) -> Result<NewRecord, Fault> {
         let record = Record {
-            arrived: Timestamp::MIN,
+            arrived: Record::NO_ARRIVAL,
             claimed: false,
             key: None,
             headers,
@@ -212,11 +205,11 @@ impl Rules {
             let what = format!("an event is at most {} bytes.", self.max_size);
             return Err(Fault::new(Rule::Size, "", what));
         }
-        let event = match (&record.value, cloudevent::mode(&record.headers)) {
-            (None, cloudevent::Mode::Structured) => {
+        let event = match cloudevent::decode(&record) {
+            Err(fault) if fault.rule == Rule::Tombstone => {
                 return Err(Fault::new(Rule::Format, "", "an event is required."));
             }
-            _ => cloudevent::decode(&record)?,
+            decoded => decoded?,
         };
         if event.key.time > self.latest {
             let what = "further ahead of the ledger's clock than is allowed.";

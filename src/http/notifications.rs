@@ -10,10 +10,10 @@ use super::{App, body, reading, stream};
 use crate::event_log::PublishError;
 use crate::projector::control::{self, ControlLog, RecordError};
 use crate::query::notifications::{self, State as Stage, Wanted};
-use crate::wire::cloudevent::is_media_type;
 use crate::wire::control_v1::{Control, Notified, Said};
 use crate::wire::event_v1::operation_id_fault;
 use crate::wire::fault::{Fault, Rule};
+use crate::wire::media_type::{is_media_type, is_utf8};
 use crate::wire::notification_v1::Key;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -194,7 +194,8 @@ async fn said(app: &App, uri: &Uri, headers: &HeaderMap, body: Body) -> Result<S
     let media_type = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
-    if !media_type.is_some_and(|value| is_media_type(value, "application/json")) {
+    let is_json = |value| is_media_type(value, "application/json") && is_utf8(value);
+    if !media_type.is_some_and(is_json) {
         return Err(Refusal::NotJson);
     }
     let received = body::receive(app, body).await?;

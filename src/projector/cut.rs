@@ -30,7 +30,7 @@ struct Read {
     records: Vec<Logged>,
     next: Next,
     bytes: usize,
-    /// When the first of them arrived.
+    /// When the first of them arrived, as far as that is known.
     oldest: Option<Timestamp>,
     /// By partition, the first offset and the place of the last record.
     spans: BTreeMap<u32, (u64, usize)>,
@@ -99,7 +99,7 @@ impl Cut {
     pub fn decode_with(records: Vec<Logged>, next: Next, rules: &Rules, mut batch: Batch) -> Cut {
         let read = Read {
             bytes: records.iter().map(|logged| logged.record.size()).sum(),
-            oldest: records.iter().map(|logged| logged.record.arrived).min(),
+            oldest: records.iter().filter_map(|l| l.record.arrival()).min(),
             spans: spans(&records),
             records,
             next,
@@ -305,7 +305,8 @@ fn deal(groups: &mut Vec<Group>, of: &[(u32, u32)]) -> Vec<u32> {
 /// Only where the arrival is the log's own and not the producer's claim.
 fn is_clock_ahead(record: &Record, event: &Event, rules: &Rules) -> bool {
     let allowed = rules.clock_ahead;
-    !record.claimed && allowed != Duration::MAX && event.key.time > record.arrived.plus(allowed)
+    let is_after = |arrival: Timestamp| event.key.time > arrival.plus(allowed);
+    !record.claimed && allowed != Duration::MAX && record.arrival().is_some_and(is_after)
 }
 
 /// Bytes of records that one row of the history holds, unless one record has more.

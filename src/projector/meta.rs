@@ -20,7 +20,7 @@ use std::ops::ControlFlow;
 /// the history are compressed until they are merged.
 pub const FORMAT: u8 = 6;
 /// The rules of the fold. A store of other rules is rebuilt, not converted.
-pub const FOLD: u32 = 1;
+pub const FOLD: u32 = 2;
 
 /// The last record of each partition.
 pub type Anchors = BTreeMap<u32, Anchor>;

@@ -95,19 +95,21 @@ fn as_json(at: Position, reason: &str, detail: &str, record: &Record) -> Value {
             Some(one) => *one = Value::Array(vec![one.take(), value]),
         }
     }
-    let mut arrived = Vec::new();
-    write_rfc3339_millis(record.arrived, &mut arrived);
     let mut letter = json!({
         "position": at.to_string(),
-        "arrived": String::from_utf8_lossy(&arrived),
         "reason": reason,
         "detail": detail,
         "key": record.key.as_deref().map(bytes),
         "headers": headers,
         "value_base64": record.value.as_deref().map(|value| STANDARD.encode(value)),
     });
-    if record.claimed {
-        letter["arrived_by"] = json!("producer");
+    if let Some(arrival) = record.arrival() {
+        let mut arrived = Vec::new();
+        write_rfc3339_millis(arrival, &mut arrived);
+        letter["arrived"] = json!(String::from_utf8_lossy(&arrived));
+        if record.claimed {
+            letter["arrived_by"] = json!("producer");
+        }
     }
     letter
 }

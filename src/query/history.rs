@@ -5,7 +5,6 @@
 use super::{Emit, Page, records};
 use crate::store::{self, Db, Family, Result, keys};
 use crate::wire::cloudevent;
-use crate::wire::json::Json;
 use crate::wire::position::Position;
 use crate::wire::record_v1::Record;
 use crate::wire::time::write_rfc3339_millis;
@@ -82,7 +81,7 @@ impl Events<'_, '_> {
             self.shared = shared.to_vec();
             self.alike.clear();
         }
-        let mut content = Content::new(record);
+        let mut content = Content::new(record)?;
         if self
             .alike
             .iter_mut()
@@ -91,8 +90,8 @@ impl Events<'_, '_> {
             return Ok(ControlFlow::Continue(()));
         }
         self.bytes += content.raw.len();
+        self.show(at, record, &content.raw);
         self.alike.push(content);
-        self.show(at, record);
         if self.out.len() < 64 << 10 {
             return Ok(ControlFlow::Continue(()));
         }
@@ -101,38 +100,42 @@ impl Events<'_, '_> {
         Ok(flow)
     }
 
-    fn show(&mut self, at: Position, record: &Record) {
+    fn show(&mut self, at: Position, record: &Record, event: &[u8]) {
         if self.shown > 0 {
             self.out.push(b',');
         }
         self.shown += 1;
         self.out
-            .extend_from_slice(format!("{{\"position\":\"{at}\",\"arrived\":\"").as_bytes());
-        write_rfc3339_millis(record.arrived, &mut self.out);
-        if record.claimed {
-            self.out.extend_from_slice(b"\",\"arrived_by\":\"producer");
+            .extend_from_slice(format!("{{\"position\":\"{at}\"").as_bytes());
+        if let Some(arrived) = record.arrival() {
+            self.out.extend_from_slice(b",\"arrived\":\"");
+            write_rfc3339_millis(arrived, &mut self.out);
+            if record.claimed {
+                self.out.extend_from_slice(b"\",\"arrived_by\":\"producer");
+            }
+            self.out.push(b'"');
         }
-        self.out.extend_from_slice(b"\",\"event\":");
-        cloudevent::write_as_json(record, &mut self.out);
+        self.out.extend_from_slice(b",\"event\":");
+        self.out.extend_from_slice(event);
         self.out.push(b'}');
     }
 }
 
-/// What makes two records of one order key the same event: subject, type and
-/// the value of `data`. Spelling and extension attributes do not count.
+/// What makes two records of one order key the same event: type and the value of `data`.
 struct Content {
     raw: Vec<u8>,
     canonical: Option<String>,
 }
 
 impl Content {
-    fn new(record: &Record) -> Content {
+    fn new(record: &Record) -> Result<Content> {
         let mut raw = Vec::new();
-        cloudevent::write_as_json(record, &mut raw);
-        Content {
+        cloudevent::write_as_json(record, &mut raw)
+            .map_err(|_| store::Error::Corrupt("a record of the history".into()))?;
+        Ok(Content {
             raw,
             canonical: None,
-        }
+        })
     }
 
     fn is_same(&mut self, other: &mut Content) -> bool {
@@ -142,20 +145,8 @@ impl Content {
     fn canonical(&mut self) -> &str {
         let raw = &self.raw;
         self.canonical.get_or_insert_with(|| {
-            let mut out = String::new();
-            match Json::parse(raw) {
-                Ok(Json::Object(members)) => {
-                    for wanted in ["type", "data"] {
-                        let mut found = members.iter().rev().filter(|(name, _)| name == wanted);
-                        // A missing member is the same as null.
-                        let value = found.next().map_or(&Json::Null, |(_, value)| value);
-                        value.canonical(&mut out);
-                    }
-                }
-                // Beyond what the careful reader takes: compared as it is spelt.
-                Ok(_) | Err(_) => out.push_str(&String::from_utf8_lossy(raw)),
-            }
-            out
+            let content = cloudevent::canonical_content(raw);
+            content.unwrap_or_else(|| String::from_utf8_lossy(raw).into_owned())
         })
     }
 }

@@ -2,12 +2,15 @@
 //! whole event is the value) and binary (attributes in headers, the value is
 //! `data`). Reading is total: any bytes give an event or a fault.
 
-use super::document::text;
+use super::attributes::Attributes;
 use super::event_v1::{self, RawEvent};
 use super::fault::{Fault, Rule};
+use super::json::{Json, LEVELS};
+use super::media_type::{is_media_type, is_utf8};
 use super::record_v1::{Headers, Record};
-use crate::domain::{Event, Text};
-use std::borrow::Cow;
+use crate::domain::Event;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::ops::Range;
 
 pub const STRUCTURED: &str = "application/cloudevents+json";
@@ -24,38 +27,49 @@ pub enum Mode {
 
 /// A record without either sign counts as structured if its value is an event,
 /// which reading it will tell.
-pub fn mode(headers: &Headers) -> Mode {
-    let content_type = headers.get(CONTENT_TYPE).unwrap_or_default();
-    if content_type == STRUCTURED.as_bytes()
-        || is_media_type(&String::from_utf8_lossy(content_type), STRUCTURED)
-    {
-        Mode::Structured
-    } else if headers.get("ce_specversion").is_some() {
-        Mode::Binary
-    } else {
-        Mode::Structured
+pub fn mode(headers: &Headers) -> Result<Mode, Fault> {
+    let mut content_types = headers.all(CONTENT_TYPE);
+    let content_type = content_types.next().flatten().unwrap_or_default();
+    if content_types.next().is_some() {
+        let what = "given more than once.";
+        return Err(Fault::new(Rule::Format, CONTENT_TYPE, what));
     }
-}
-
-/// Compares a content type without its parameters.
-pub fn is_media_type(content_type: &str, wanted: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or("").trim();
-    essence.eq_ignore_ascii_case(wanted)
+    if content_type == STRUCTURED.as_bytes() {
+        return Ok(Mode::Structured);
+    }
+    let content_type = String::from_utf8_lossy(content_type);
+    if !is_utf8(&content_type) {
+        let what = "an event is in UTF-8.";
+        return Err(Fault::new(Rule::Value, CONTENT_TYPE, what));
+    }
+    let is_structured = is_media_type(&content_type, STRUCTURED);
+    if !is_structured && headers.all("ce_specversion").any(|value| value.is_some()) {
+        return Ok(Mode::Binary);
+    }
+    Ok(Mode::Structured)
 }
 
 /// What a record says, or why it cannot be read as an event of these types.
 pub fn decode(record: &Record) -> Result<Event<'_>, Fault> {
-    let event = match (mode(&record.headers), &record.value) {
+    let mut raw = match (mode(&record.headers)?, &record.value) {
         (Mode::Structured, None) => {
             let what = "a record without a value (tombstone) is no event.";
             return Err(Fault::new(Rule::Tombstone, "", what));
         }
-        (Mode::Structured, Some(value)) => decode_structured(value)?,
-        (Mode::Binary, value) => decode_binary(&record.headers, value.as_deref())?,
+        (Mode::Structured, Some(value)) => structured(value)?,
+        (Mode::Binary, value) => binary(&record.headers, value.as_deref())?,
     };
-    match &record.key {
-        Some(key) if key[..] != *event.operation_id.as_bytes() => {
-            let what = "the record's key is not the event's subject.";
+    let partition_key = raw.partition_key.take();
+    let event = event_v1::check(raw)?;
+    let is_its_key = |key: &[u8]| {
+        key == event.operation_id.as_bytes()
+            || partition_key.is_some_and(|other| key == other.as_bytes())
+            // As JSON's serialisers write it.
+            || serde_json::from_slice(key).is_ok_and(|text: String| text == event.operation_id)
+    };
+    match record.key.as_deref() {
+        Some(key) if !key.is_empty() && !is_its_key(key) => {
+            let what = "the record's key is neither the event's subject nor its partitionkey.";
             Err(Fault::new(Rule::KeyMismatch, "key", what))
         }
         _ => Ok(event),
@@ -64,9 +78,13 @@ pub fn decode(record: &Record) -> Result<Event<'_>, Fault> {
 
 /// One event as JSON.
 pub fn decode_structured(json: &[u8]) -> Result<Event<'_>, Fault> {
+    event_v1::check(structured(json)?)
+}
+
+fn structured(json: &[u8]) -> Result<RawEvent<'_>, Fault> {
     match event_v1::quick_envelope(json) {
-        Some(raw) => event_v1::check(raw),
-        None => event_v1::check(event_v1::careful_envelope(json)?),
+        Some(raw) => Ok(raw),
+        None => event_v1::careful_envelope(json),
     }
 }
 
@@ -82,57 +100,43 @@ pub fn read_batch<'j>(
     })
 }
 
-fn decode_binary<'a>(headers: &'a Headers, value: Option<&'a [u8]>) -> Result<Event<'a>, Fault> {
-    let attribute = |name: &str| -> Result<Option<Text<'a>>, Fault> {
-        let Some(value) = headers.get(&format!("{PREFIX}{name}")) else {
-            return Ok(None);
-        };
-        let text = std::str::from_utf8(value)
-            .map_err(|_| Fault::new(Rule::Format, name, "must be UTF-8."))?;
-        Ok(Some(Cow::Borrowed(text)))
-    };
-    let content_type = headers.get(CONTENT_TYPE).map(String::from_utf8_lossy);
-    let kind = attribute("type")?;
-    let data = match value.filter(|value| !value.is_empty()) {
+fn binary<'a>(headers: &'a Headers, value: Option<&'a [u8]>) -> Result<RawEvent<'a>, Fault> {
+    let mut attributes = Attributes::read(headers)?;
+    let kind = attributes.take("type");
+    let value = value.filter(|value| !value.is_empty());
+    let data = match value {
         None => Default::default(),
         Some(value) => match event_v1::quick_data(value) {
             Some(raw) => raw,
             None => event_v1::careful_data(value, event_v1::event_type(kind.clone())?)?,
         },
     };
-    event_v1::check(RawEvent {
-        specversion: attribute("specversion")?,
-        id: attribute("id")?,
-        source: attribute("source")?,
+    Ok(RawEvent {
+        specversion: attributes.take("specversion"),
+        id: attributes.take("id"),
+        source: attributes.take("source"),
         kind,
-        subject: attribute("subject")?,
-        time: attribute("time")?,
-        datacontenttype: content_type,
+        subject: attributes.take("subject"),
+        time: attributes.take("time"),
+        datacontenttype: attributes.take("datacontenttype"),
+        partition_key: attributes.take("partitionkey"),
         data,
-        ..RawEvent::default()
+        has_data: value.is_some(),
+        data_base64: None,
     })
 }
 
-/// The event as received, as JSON: a structured one byte for byte, a binary one
-/// put together from its headers and its data.
-pub fn write_as_json(record: &Record, out: &mut Vec<u8>) {
+/// The event of a record that was read as one, as JSON that is read as the same event: a
+/// structured one byte for byte, a binary one put together from its headers and its data.
+pub fn write_as_json(record: &Record, out: &mut Vec<u8>) -> Result<(), Fault> {
     let value = record.value.as_deref().unwrap_or_default();
-    if mode(&record.headers) == Mode::Structured {
+    if mode(&record.headers)? == Mode::Structured {
         out.extend_from_slice(value);
-        return;
+        return Ok(());
     }
+    let attributes = Attributes::read(&record.headers)?;
     out.push(b'{');
-    for (name, value) in record.headers.iter() {
-        let name = match name.strip_prefix(PREFIX) {
-            Some(attribute) => attribute,
-            None if name == CONTENT_TYPE => "datacontenttype",
-            None => continue,
-        };
-        text(name, out);
-        out.push(b':');
-        text(&String::from_utf8_lossy(value.unwrap_or_default()), out);
-        out.push(b',');
-    }
+    attributes.write_members(out);
     if value.is_empty() {
         out.pop();
     } else {
@@ -140,4 +144,30 @@ pub fn write_as_json(record: &Record, out: &mut Vec<u8>) {
         out.extend_from_slice(value);
     }
     out.push(b'}');
+    Ok(())
+}
+
+/// Of two events of one operation and one order key: the same text if and only if they are
+/// the same event. Spelling and extension attributes do not count. `None` for what cannot be
+/// read as an event.
+pub fn canonical_content(json: &[u8]) -> Option<String> {
+    let Json::Object(members) = Json::parse(json).ok()? else {
+        return None;
+    };
+    // A missing member is the same as null.
+    let member = |wanted: &str| {
+        let found = members.iter().find(|(name, _)| name == wanted);
+        found.map_or(&Json::Null, |(_, value)| value)
+    };
+    let mut out = String::new();
+    member("type").canonical(&mut out);
+    match (member("data"), member("data_base64")) {
+        (Json::Null, Json::Text(text)) => {
+            let data = STANDARD.decode(&**text).ok()?;
+            let data = Json::parse_within(&data, LEVELS - 1).ok()?;
+            data.canonical(&mut out);
+        }
+        (data, _) => data.canonical(&mut out),
+    }
+    Some(out)
 }

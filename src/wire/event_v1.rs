@@ -11,6 +11,7 @@ pub use careful::{data as careful_data, envelope as careful_envelope};
 pub use quick::{data as quick_data, envelope as quick_envelope, envelopes};
 
 use super::fault::{Fault, Rule};
+use super::media_type::{is_media_type, is_utf8};
 use super::time::{TimeFault, parse_rfc3339};
 use crate::domain::{
     Body, Ending, Event, Kind, LaneId, Method, Notification, OrderKey, Outcome, Request, Response,
@@ -27,9 +28,13 @@ pub struct RawEvent<'a> {
     pub subject: Option<Text<'a>>,
     pub time: Option<Text<'a>>,
     pub datacontenttype: Option<Text<'a>>,
+    /// The value of the extension `partitionkey`: the fold ignores it, a record's key may be it.
+    pub partition_key: Option<Text<'a>>,
     pub data: RawData<'a>,
-    /// `data` was mentioned: only the quick way asks, to notice a second mention.
-    pub seen_data: bool,
+    /// `data` is there.
+    pub has_data: bool,
+    /// `data` in another form, not yet read.
+    pub data_base64: Option<Text<'a>>,
 }
 
 /// Members of `data`, of whatever event type.
@@ -143,17 +148,25 @@ pub fn check(raw: RawEvent<'_>) -> Result<Event<'_>, Fault> {
             "must be a URI reference.",
         ));
     }
-    let kind = event_type(raw.kind)?;
+    let event_type = event_type(raw.kind)?;
     let operation_id = subject(required(raw.subject, "subject")?)?;
     let time = time(&required(raw.time, "time")?)?;
     if raw.datacontenttype.is_some_and(|t| !is_json(&t)) {
         let what = "must be application/json where it is given.";
         return Err(Fault::new(Rule::Value, "datacontenttype", what));
     }
+    let data = match raw.data_base64 {
+        None => raw.data,
+        Some(_) if raw.has_data => {
+            let what = "not together with data.";
+            return Err(Fault::new(Rule::Format, "data_base64", what));
+        }
+        Some(text) => careful::data_base64(&text, event_type)?,
+    };
     Ok(Event {
         operation_id,
         key: OrderKey { time, source, id },
-        kind: self::kind(kind, raw.data)?,
+        kind: kind(event_type, data)?,
     })
 }
 
@@ -185,13 +198,10 @@ fn is_unreserved(byte: u8) -> bool {
     TABLE[usize::from(byte)]
 }
 
-/// `application/json`, in any case and with parameters such as a charset.
+/// `application/json`, in any case and with parameters, but in no charset other than UTF-8.
 fn is_json(content_type: &str) -> bool {
-    if content_type == "application/json" {
-        return true;
-    }
-    let essence = content_type.split(';').next().unwrap_or("").trim();
-    essence.eq_ignore_ascii_case("application/json")
+    content_type == "application/json"
+        || is_media_type(content_type, "application/json") && is_utf8(content_type)
 }
 
 /// An operation id as the subject of an event, or in a path.

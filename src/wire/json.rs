@@ -1,38 +1,66 @@
-//! JSON read strictly, as a tree: duplicate members stay visible, lone
-//! surrogates and more than 127 levels are errors. Only used where the quick
-//! way (`event_v1`) gave up, and to compare what was received by value.
+//! JSON read strictly, as a tree. A member that is given twice, half a surrogate pair and
+//! more than [`LEVELS`] levels are errors. Numbers stay as they are spelt, so that none is too
+//! large or too exact. Used where the quick way (`event_v1`) gave up, and to compare what was
+//! received by value.
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use std::fmt;
+use super::number;
+use hifijson::num::LexWrite;
+use hifijson::str::LexAlloc;
+use hifijson::token::Lex;
+use hifijson::{Error, Expect, SliceLexer};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
 
-#[derive(Debug, Clone)]
-pub enum Json {
+/// Objects and arrays in each other, the outermost counted.
+pub const LEVELS: usize = 127;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Json<'a> {
     Null,
     Bool(bool),
-    Integer(i64),
-    /// Any other number. Integers beyond 64 bits are here too.
-    Float(f64),
-    Text(String),
-    Array(Vec<Json>),
-    /// In the order of the text, duplicates included.
-    Object(Vec<(String, Json)>),
+    /// As it is spelt, see [`number`].
+    Number(&'a str),
+    Text(Cow<'a, str>),
+    Array(Vec<Json<'a>>),
+    /// In the order of the text. No name is there twice.
+    Object(Vec<(Cow<'a, str>, Json<'a>)>),
 }
 
-impl Json {
-    /// Text that says where the input stops being JSON, never what stood there.
-    pub fn parse(input: &[u8]) -> Result<Json, String> {
-        serde_json::from_slice(input).map_err(|e| describe(&e))
+/// Why it cannot be read, and in which member: a path, or nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    pub path: String,
+    /// Never quotes the input.
+    pub what: String,
+}
+
+impl<'a> Json<'a> {
+    pub fn parse(input: &'a [u8]) -> Result<Json<'a>, Unreadable> {
+        Json::parse_within(input, LEVELS)
     }
 
-    /// A canonical text: equal if and only if the values are equal. Of duplicate
-    /// members the last counts; numbers are compared as doubles, as RFC 8785 does.
+    /// The same where it will lie inside of something else.
+    pub fn parse_within(input: &'a [u8], levels: usize) -> Result<Json<'a>, Unreadable> {
+        let mut lexer = SliceLexer::new(input);
+        let read = lexer.exactly_one(Lex::ws_peek, |next, lexer| value(next, lexer, levels));
+        read.map_err(|wrong| match wrong {
+            Wrong::Json(_) => Unreadable {
+                path: String::new(),
+                what: describe(input, input.len() - lexer.as_slice().len()),
+            },
+            Wrong::Twice(path, what) => Unreadable {
+                path,
+                what: what.into(),
+            },
+        })
+    }
+
+    /// A canonical text: equal if and only if the values are equal.
     pub fn canonical(&self, out: &mut String) {
         match self {
             Json::Null => out.push_str("null"),
             Json::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
-            Json::Integer(i) => out.push_str(&format!("{:?}", *i as f64)),
-            // Adding zero turns the negative zero into the other one.
-            Json::Float(f) => out.push_str(&format!("{:?}", f + 0.0)),
+            Json::Number(text) => number::write_canonical(text, out),
             Json::Text(text) => out.push_str(&format!("{text:?}")),
             Json::Array(items) => {
                 out.push('[');
@@ -43,7 +71,7 @@ impl Json {
                 out.push(']');
             }
             Json::Object(members) => {
-                let members: std::collections::BTreeMap<&str, &Json> = members
+                let members: BTreeMap<&str, &Json> = members
                     .iter()
                     .map(|(name, value)| (&**name, value))
                     .collect();
@@ -59,105 +87,207 @@ impl Json {
     }
 }
 
-/// serde_json's own messages may quote values; this tells place and kind only.
-pub fn describe(error: &serde_json::Error) -> String {
-    let kind = match error.classify() {
-        serde_json::error::Category::Eof => "JSON that ends early",
-        serde_json::error::Category::Io
-        | serde_json::error::Category::Syntax
-        | serde_json::error::Category::Data => "not valid JSON",
-    };
-    format!("{kind}, line {} column {}.", error.line(), error.column())
+enum Wrong {
+    /// Where, the lexer knows.
+    Json(Error),
+    /// A path, and what is there twice: itself, or something in it.
+    Twice(String, &'static str),
 }
 
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
-        struct Tree;
-        impl<'de> Visitor<'de> for Tree {
-            type Value = Json;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("JSON")
-            }
-            fn visit_unit<E>(self) -> Result<Json, E> {
-                Ok(Json::Null)
-            }
-            fn visit_bool<E>(self, b: bool) -> Result<Json, E> {
-                Ok(Json::Bool(b))
-            }
-            fn visit_i64<E>(self, i: i64) -> Result<Json, E> {
-                Ok(Json::Integer(i))
-            }
-            fn visit_u64<E>(self, u: u64) -> Result<Json, E> {
-                Ok(i64::try_from(u).map_or(Json::Float(u as f64), Json::Integer))
-            }
-            fn visit_f64<E>(self, f: f64) -> Result<Json, E> {
-                Ok(Json::Float(f))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Json, E> {
-                Ok(Json::Text(text.into()))
-            }
-            fn visit_string<E>(self, text: String) -> Result<Json, E> {
-                Ok(Json::Text(text))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = seq.next_element()? {
-                    items.push(item);
-                }
-                Ok(Json::Array(items))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Json::Object(members))
-            }
-        }
-        deserializer.deserialize_any(Tree)
+impl From<Error> for Wrong {
+    fn from(error: Error) -> Wrong {
+        Wrong::Json(error)
     }
 }
 
-/// Any JSON, read as strictly as [`Json`] but not kept.
-pub struct Skip;
+impl From<Expect> for Wrong {
+    fn from(expected: Expect) -> Wrong {
+        Wrong::Json(expected.into())
+    }
+}
 
-impl<'de> Deserialize<'de> for Skip {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Skip, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Skip;
+impl From<hifijson::str::Error> for Wrong {
+    fn from(error: hifijson::str::Error) -> Wrong {
+        Wrong::Json(error.into())
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("JSON")
-            }
-            fn visit_unit<E>(self) -> Result<Skip, E> {
-                Ok(Skip)
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<Skip, E> {
-                Ok(Skip)
-            }
-            fn visit_i64<E>(self, _: i64) -> Result<Skip, E> {
-                Ok(Skip)
-            }
-            fn visit_u64<E>(self, _: u64) -> Result<Skip, E> {
-                Ok(Skip)
-            }
-            fn visit_f64<E>(self, _: f64) -> Result<Skip, E> {
-                Ok(Skip)
-            }
-            fn visit_str<E>(self, _: &str) -> Result<Skip, E> {
-                Ok(Skip)
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Skip, A::Error> {
-                while seq.next_element::<Skip>()?.is_some() {}
-                Ok(Skip)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Skip, A::Error> {
-                while map.next_entry::<Skip, Skip>()?.is_some() {}
-                Ok(Skip)
-            }
+fn value<'a>(next: u8, lexer: &mut SliceLexer<'a>, levels: usize) -> Result<Json<'a>, Wrong> {
+    let below = || levels.checked_sub(1).ok_or(Error::Depth);
+    Ok(match next {
+        b'[' => {
+            let below = below()?;
+            let mut items = Vec::new();
+            lexer.discarded().seq(b']', Lex::ws_peek, |next, lexer| {
+                let item = value(next, lexer, below);
+                items.push(item.map_err(|wrong| wrong.below(&format!("[{}]", items.len())))?);
+                Ok::<_, Wrong>(())
+            })?;
+            Json::Array(items)
         }
-        deserializer.deserialize_any(Any)
+        b'{' => {
+            let below = below()?;
+            let mut members = Vec::new();
+            lexer.discarded().seq(b'}', Lex::ws_peek, |next, lexer| {
+                lexer.expect(|_| Some(next), b'"').ok_or(Expect::String)?;
+                let name = lexer.str_string()?;
+                lexer.expect(Lex::ws_peek, b':').ok_or(Expect::Colon)?;
+                let next = lexer.ws_peek().ok_or(Expect::Value)?;
+                let member = value(next, lexer, below);
+                let member = member.map_err(|wrong| wrong.below(shown(&name)))?;
+                members.push((name, member));
+                Ok::<_, Wrong>(())
+            })?;
+            if let Some(name) = twice(&members) {
+                return Err(match shown(name) {
+                    "" => Wrong::Twice(String::new(), "has a member more than once."),
+                    name => Wrong::Twice(name.to_owned(), "given more than once."),
+                });
+            }
+            Json::Object(members)
+        }
+        b'"' => Json::Text(lexer.discarded().str_string()?),
+        b'-' | b'0'..=b'9' => {
+            let number = lexer.num_string().validated().map_err(Error::Num)?;
+            Json::Number(number.0)
+        }
+        _ => match lexer.null_or_bool().ok_or(Expect::Value)? {
+            None => Json::Null,
+            Some(bool) => Json::Bool(bool),
+        },
+    })
+}
+
+impl Wrong {
+    /// The same, seen from the member or item that it is in.
+    fn below(self, outer: &str) -> Wrong {
+        match self {
+            Wrong::Twice(inner, what) => {
+                let needs_point = !(outer.is_empty() || inner.is_empty() || inner.starts_with('['));
+                let point = if needs_point { "." } else { "" };
+                Wrong::Twice(format!("{outer}{point}{inner}"), what)
+            }
+            Wrong::Json(error) => Wrong::Json(error),
+        }
+    }
+}
+
+/// A name that occurs twice.
+fn twice<'n>(members: &'n [(Cow<str>, Json)]) -> Option<&'n str> {
+    let names = || members.iter().map(|(name, _)| &**name);
+    if members.len() <= 16 {
+        let is_again = |(place, name): (usize, &'n str)| names().take(place).any(|n| n == name);
+        return names()
+            .enumerate()
+            .find(|(place, name)| is_again((*place, name)))
+            .map(|(_, name)| name);
+    }
+    let mut seen = HashSet::with_capacity(members.len());
+    names().find(|name| !seen.insert(*name))
+}
+
+/// A name as it stands in a message: only one that looks like a name. Others may be anything.
+fn shown(name: &str) -> &str {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    match (1..=64).contains(&name.len()) && name.bytes().all(is_plain) {
+        true => name,
+        false => "",
+    }
+}
+
+/// Where `input` stops being JSON, never what stands there.
+fn describe(input: &[u8], at: usize) -> String {
+    let before = &input[..at];
+    let line = 1 + memchr::memchr_iter(b'\n', before).count();
+    let column = 1 + at - memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1);
+    not_json(at == input.len(), line, column)
+}
+
+/// Lines and columns count from 1.
+pub fn not_json(ends_early: bool, line: usize, column: usize) -> String {
+    let kind = match ends_early {
+        true => "JSON that ends early",
+        false => "not valid JSON",
+    };
+    format!("{kind}, line {line} column {column}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(json: &str) -> String {
+        let Unreadable { path, what } = Json::parse(json.as_bytes()).unwrap_err();
+        format!("{path}: {what}")
+    }
+
+    #[test]
+    fn a_member_that_is_given_twice_is_named() {
+        assert_eq!(fault(r#"{"a":1,"b":2,"a":3}"#), "a: given more than once.");
+        assert_eq!(
+            fault(r#"{"a":[0,{"b":{"c":1,"\u0063":2}}]}"#),
+            "a[1].b.c: given more than once."
+        );
+        // What may be anything is not repeated.
+        let unnamed = fault(r#"{"a":{"b c":1,"b c":2}}"#);
+        assert_eq!(unnamed, "a: has a member more than once.");
+        assert_eq!(fault(r#"{"":1,"":2}"#), ": has a member more than once.");
+        let many: Vec<String> = (0..1000).map(|n| format!("\"{n}\":0")).collect();
+        let many = many.join(",");
+        assert!(Json::parse(format!("{{{many}}}").as_bytes()).is_ok());
+        assert_eq!(
+            fault(&format!("{{{many},\"7\":0}}")),
+            "7: given more than once."
+        );
+    }
+
+    #[test]
+    fn what_is_not_json_is_said_with_its_place() {
+        for (json, what) in [
+            ("", "JSON that ends early, line 1 column 1."),
+            ("{\"a\":1,\n \"b\": x}", "not valid JSON, line 2 column 8."),
+            ("{\"a\":[1,2", "JSON that ends early, line 1 column 10."),
+            ("{} {}", "not valid JSON, line 1 column 4."),
+            ("01", "not valid JSON, line 1 column 2."),
+            ("{\"a\":1,}", "not valid JSON, line 1 column 8."),
+        ] {
+            assert_eq!(fault(json), format!(": {what}"), "{json}");
+        }
+        for json in [
+            "nul",
+            "tru",
+            "-",
+            "1.",
+            ".5",
+            "1e",
+            "+1",
+            "NaN",
+            "'a'",
+            "\"\\ud800\"",
+            "\"\\udc00\"",
+            "\"\\ud800\\ud800\"",
+            "\"\u{1}\"",
+            "\"\\x\"",
+            "[1,]",
+            "[1 2]",
+            "{\"a\"}",
+            "{a:1}",
+            "\u{feff}1",
+        ] {
+            assert!(Json::parse(json.as_bytes()).is_err(), "{json}");
+        }
+        assert!(Json::parse(b"\"\xff\"").is_err());
+        assert_eq!(
+            Json::parse(r#""\ud83d\ude00\u00e9""#.as_bytes()),
+            Ok(Json::Text("😀é".into()))
+        );
+    }
+
+    #[test]
+    fn levels_are_counted_with_the_outermost() {
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        assert!(Json::parse(nested(LEVELS).as_bytes()).is_ok());
+        assert!(Json::parse(nested(LEVELS + 1).as_bytes()).is_err());
+        assert!(Json::parse_within(nested(3).as_bytes(), 2).is_err());
     }
 }

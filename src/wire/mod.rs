@@ -2,6 +2,7 @@
 //! kept on disk. Converts to and from `domain` and decides nothing about it.
 
 pub mod anchor;
+mod attributes;
 pub mod block_v2;
 pub mod change_v1;
 pub mod cloudevent;
@@ -13,7 +14,9 @@ pub mod event_v1;
 pub mod fault;
 pub mod json;
 pub mod listed_v1;
+pub mod media_type;
 pub mod notification_v1;
+pub mod number;
 mod packed;
 pub mod place_v1;
 pub mod position;

@@ -29,6 +29,14 @@ pub struct Record {
 }
 
 impl Record {
+    /// For one whose arrival nobody knows. No log keeps an earlier one than 1970.
+    pub const NO_ARRIVAL: Timestamp = Timestamp::from_millis(-1);
+
+    /// When the log took it, if that is known.
+    pub fn arrival(&self) -> Option<Timestamp> {
+        (self.arrived.secs >= 0).then_some(self.arrived)
+    }
+
     /// What it weighs against bounds on bytes.
     pub fn size(&self) -> usize {
         let headers = self.headers.iter();
@@ -44,11 +52,11 @@ impl Record {
 pub struct Headers(pub Vec<(Cow<'static, str>, Option<Bytes>)>);
 
 impl Headers {
-    /// The first header of that name with a value, names compared without case.
-    pub fn get(&self, name: &str) -> Option<&[u8]> {
+    /// The values of all headers of that name, compared without case.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = Option<&[u8]>> {
         self.iter()
-            .find(|(n, v)| v.is_some() && (*n == name || n.eq_ignore_ascii_case(name)))
-            .and_then(|(_, value)| value)
+            .filter(move |(given, _)| given.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     }
 
     /// They say no more than that the value is one event.
@@ -147,9 +155,8 @@ pub fn append_history<'r>(
     (row, value)
 }
 
-/// As postcard writes `RecordV1`, without what follows from the event: the key, which is
-/// the operation id or nothing, and the one header that says no more than the event does.
-/// Up to the value.
+/// As postcard writes `RecordV1`, without what says no more than the event does: the key, and
+/// a header that says that it is one. Up to the value.
 fn append_event(record: &Record, mut row: Vec<u8>) -> Vec<u8> {
     packed::zigzag(record.arrived.as_millis(), &mut row);
     row.push(0);

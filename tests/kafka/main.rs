@@ -2,6 +2,7 @@
 
 mod command_line;
 mod crash;
+mod forms;
 mod identity;
 mod main_job;
 mod notifications;

@@ -128,7 +128,11 @@ unsafe fn logged(message: *mut RDKafkaMessage, key: Option<Bytes>, value: Option
         offset: fields.offset as u64,
     };
     let record = Record {
-        arrived: Timestamp::from_millis(millis.max(0)),
+        // -1 says that there is none; the producer may have said so, or sent another.
+        arrived: match millis {
+            0.. => Timestamp::from_millis(millis),
+            _ => Record::NO_ARRIVAL,
+        },
         claimed: kind != rdk::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME,
         key,
         headers: unsafe { headers(message) },

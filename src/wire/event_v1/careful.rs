@@ -4,11 +4,14 @@
 use super::{RawData, RawEvent, RawNotification, RawRequest, RawResponse, Type};
 use crate::domain::Text;
 use crate::wire::fault::{Fault, Rule};
-use crate::wire::json::Json;
+use crate::wire::json::{Json, LEVELS, Unreadable};
+use crate::wire::number;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::borrow::Cow;
 
 pub fn envelope(json: &[u8]) -> Result<RawEvent<'static>, Fault> {
-    let tree = Json::parse(json).map_err(|what| Fault::new(Rule::Format, "", what))?;
+    let tree = Json::parse(json).map_err(|unreadable| fault(unreadable, "", ""))?;
     let mut object = Object::new(tree, String::new())?;
     let mut raw = RawEvent {
         specversion: object.text("specversion")?,
@@ -18,20 +21,50 @@ pub fn envelope(json: &[u8]) -> Result<RawEvent<'static>, Fault> {
         subject: object.text("subject")?,
         time: object.text("time")?,
         datacontenttype: object.text("datacontenttype")?,
+        data_base64: object.text("data_base64")?,
+        // An extension of another type is as good as an unknown one.
+        partition_key: match object.take("partitionkey") {
+            Some(Json::Text(text)) => Some(Cow::Owned(text.into_owned())),
+            _ => None,
+        },
         ..RawEvent::default()
     };
-    if let Some(tree) = object.take("data")? {
+    if let Some(tree) = object.take("data") {
+        raw.has_data = true;
         raw.data = data_members(tree, super::event_type(raw.kind.clone())?)?;
     }
     Ok(raw)
 }
 
-/// `data` on its own, as the binary mode carries it.
+/// `data` on its own, as the binary mode carries it. It has a level less than an event, in
+/// which it is shown.
 pub fn data(json: &[u8], kind: Type) -> Result<RawData<'static>, Fault> {
-    match Json::parse(json).map_err(|what| Fault::new(Rule::Format, "data", what))? {
-        Json::Null => Ok(RawData::default()),
-        tree => data_members(tree, kind),
+    lone_data(json, kind, "data")
+}
+
+/// `data` as bytes, as the JSON format carries what is not JSON to the sender.
+pub fn data_base64(text: &str, kind: Type) -> Result<RawData<'static>, Fault> {
+    let json = STANDARD.decode(text);
+    let json = json.map_err(|_| Fault::new(Rule::Format, "data_base64", "must be base64."))?;
+    lone_data(&json, kind, "data_base64")
+}
+
+fn lone_data(json: &[u8], kind: Type, name: &str) -> Result<RawData<'static>, Fault> {
+    match Json::parse_within(json, LEVELS - 1) {
+        Err(unreadable) => Err(fault(unreadable, name, "data")),
+        Ok(Json::Null) => Ok(RawData::default()),
+        Ok(tree) => data_members(tree, kind),
     }
+}
+
+/// In the whole, which has a name, or in a member of it.
+fn fault(unreadable: Unreadable, whole: &str, parent: &str) -> Fault {
+    let field = match (parent, unreadable.path.as_str()) {
+        (_, "") => whole.to_owned(),
+        ("", path) => path.to_owned(),
+        (parent, path) => format!("{parent}.{path}"),
+    };
+    Fault::new(Rule::Format, &field, unreadable.what)
 }
 
 fn data_members(tree: Json, kind: Type) -> Result<RawData<'static>, Fault> {
@@ -80,13 +113,13 @@ fn notification(mut object: Object) -> Result<RawNotification<'static>, Fault> {
 }
 
 /// A JSON object that knows its own path.
-struct Object {
-    members: Vec<(String, Json)>,
+struct Object<'j> {
+    members: Vec<(Cow<'j, str>, Json<'j>)>,
     path: String,
 }
 
-impl Object {
-    fn new(tree: Json, path: String) -> Result<Object, Fault> {
+impl<'j> Object<'j> {
+    fn new(tree: Json<'j>, path: String) -> Result<Object<'j>, Fault> {
         match tree {
             Json::Object(members) => Ok(Object { members, path }),
             _ => Err(Fault::new(Rule::Format, &path, "must be a JSON object.")),
@@ -105,41 +138,35 @@ impl Object {
     }
 
     /// The member's value; `None` if it is missing or null.
-    fn take(&mut self, name: &str) -> Result<Option<Json>, Fault> {
-        let mut found = (0..self.members.len()).filter(|i| self.members[*i].0 == name);
-        let (first, second) = (found.next(), found.next());
-        drop(found);
-        if second.is_some() {
-            return Err(self.fault(name, "given more than once."));
-        }
-        Ok(first
-            .map(|at| self.members.swap_remove(at).1)
-            .filter(|value| !matches!(value, Json::Null)))
+    fn take(&mut self, name: &str) -> Option<Json<'j>> {
+        let at = self.members.iter().position(|(given, _)| given == name)?;
+        let value = self.members.swap_remove(at).1;
+        (value != Json::Null).then_some(value)
     }
 
     fn text(&mut self, name: &str) -> Result<Option<Text<'static>>, Fault> {
-        match self.take(name)? {
+        match self.take(name) {
             None => Ok(None),
-            Some(Json::Text(text)) => Ok(Some(Cow::Owned(text))),
+            Some(Json::Text(text)) => Ok(Some(Cow::Owned(text.into_owned()))),
             Some(_) => Err(self.fault(name, "must be a string.")),
         }
     }
 
-    fn object(&mut self, name: &str) -> Result<Option<Object>, Fault> {
+    fn object(&mut self, name: &str) -> Result<Option<Object<'j>>, Fault> {
         let path = self.path_of(name);
-        self.take(name)?
-            .map(|tree| Object::new(tree, path))
-            .transpose()
+        let tree = self.take(name);
+        tree.map(|tree| Object::new(tree, path)).transpose()
     }
 
     /// JSON knows one kind of number: 200.0 and 2e2 are integers too. One beyond
     /// 64 bits is out of every range of ours, so any such number stands for it.
     fn integer(&mut self, name: &str) -> Result<Option<i64>, Fault> {
-        match self.take(name)? {
-            None => Ok(None),
-            Some(Json::Integer(i)) => Ok(Some(i)),
-            Some(Json::Float(f)) if f.fract() == 0.0 => Ok(Some(f as i64)),
-            Some(_) => Err(self.fault(name, "must be an integer.")),
-        }
+        let integer = match self.take(name) {
+            None => return Ok(None),
+            Some(Json::Number(text)) => number::as_integer(text),
+            Some(_) => None,
+        };
+        let integer = integer.ok_or_else(|| self.fault(name, "must be an integer."))?;
+        Ok(Some(integer))
     }
 }
