@@ -8,16 +8,17 @@
 CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/opledger/target
 export CARGO_TARGET_DIR
 
-# Where `make run` keeps its data, and the address it serves.
-DATA ?= opledger-data
-LISTEN ?= 127.0.0.1:8470
+# Where `make run` keeps its data, and the address it serves. Not the program's own
+# defaults, so that the tour of the README and this do not meet.
+DATA ?= demo-data
+LISTEN ?= 127.0.0.1:8480
 
 # A Rust that was installed a moment ago is found before the next login.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-tests env build run test soak lint \
-	check-format check-clippy check-dependencies check-deploy check-counts accept-counts format \
+	check-format check-clippy check-dependencies check-deploy check-counts accept-counts format try-queries \
 	bench bench-quick bench-scale
 
 help: ## list the targets
@@ -74,6 +75,9 @@ check-counts: setup ## count the instructions of the hot paths, compare with ben
 accept-counts: setup ## count them, and record what was counted
 	@scripts/setup-counts
 	cargo run --release --locked --quiet --example count -- --accept
+
+try-queries: build setup-tests ## run the dashboard and the alerts against a broker, a ledger and a Prometheus
+	@deploy/try-queries
 
 check-deploy: ## check the Dockerfile, the compose files and deploy/
 	@scripts/check-deploy

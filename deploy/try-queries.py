@@ -34,6 +34,7 @@ MUST_BE_TRUE = {
     "OpledgerKafkaUnreachable",
     "OpledgerFails",
     "OpledgerTurnsAway",
+    "OpledgerNotificationsGivenUp",
 }
 # What has to be more than 0 at some time, and not just to be there.
 MUST_RISE = {
@@ -47,6 +48,9 @@ MUST_RISE = {
     "opledger_log_first_offset",
     "opledger_kafka_request_errors_total",
     "opledger_kafka_queue_records",
+    "opledger_event_streams",
+    "opledger_watched_operations",
+    "opledger_notification_attempts_total",
 }
 # Metrics that are on no panel, and why.
 LEFT_OUT = {}

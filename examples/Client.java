@@ -66,6 +66,10 @@ public class Client {
     }
 
     public static void main(String[] args) throws Exception {
+        if (args.length != 2) {
+            System.err.println("usage: Client URL OPERATION_ID");
+            System.exit(1);
+        }
         base = args[0];
         operation = args[1];
         var watcher = new Thread(Client::watch);

@@ -16,6 +16,10 @@ public class Worker {
     }
 
     public static void main(String[] arguments) throws Exception {
+        if (arguments.length < 2 || arguments.length > 3) {
+            System.err.println("usage: java -cp 'LIBS/*' Worker.java BOOTSTRAP OPERATION_ID [TOPIC]");
+            System.exit(1);
+        }
         var topic = arguments.length > 2 ? arguments[2] : "opledger.events";
         var serializer = new StringSerializer();
         try (var producer = new KafkaProducer<>(Map.<String, Object>of("bootstrap.servers", arguments[0]), serializer, serializer)) {

@@ -1,7 +1,11 @@
 // usage: client.mjs URL OPERATION_ID   (nothing but Node 18 or later: publish, watch, wait)
 import { randomUUID } from 'node:crypto';
 
-const [base, operation] = process.argv.slice(-2);
+const [base, operation] = process.argv.slice(2);
+if (!operation || process.argv.length > 4) {
+  console.error('usage: client.mjs URL OPERATION_ID');
+  process.exit(1);
+}
 const url = `${base}/v1/operations/${operation}`;
 
 async function publish(kind, data) {

@@ -2,6 +2,7 @@
 import json, sys, threading, urllib.error, urllib.request, uuid
 from datetime import datetime, timezone
 
+if len(sys.argv) != 3: sys.exit(__doc__)
 base, operation = sys.argv[1:]
 url = f"{base}/v1/operations/{operation}"
 

@@ -3,6 +3,10 @@ import { randomUUID } from 'node:crypto';
 import { Kafka } from 'kafkajs';
 
 const [bootstrap, operation, topic = 'opledger.events'] = process.argv.slice(2);
+if (!operation || process.argv.length > 5) {
+  console.error('usage: worker.mjs BOOTSTRAP OPERATION_ID [TOPIC]');
+  process.exit(1);
+}
 const producer = new Kafka({ brokers: bootstrap.split(',') }).producer({ idempotent: true, maxInFlightRequests: 1 });
 
 async function publish(kind, data) {

@@ -3,6 +3,7 @@ import json, sys, uuid
 from datetime import datetime, timezone
 from confluent_kafka import KafkaException, Producer
 
+if len(sys.argv) not in (3, 4): sys.exit(__doc__)
 bootstrap, operation, topic = (*sys.argv[1:], "opledger.events")[:3]
 producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True})
 

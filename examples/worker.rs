@@ -7,6 +7,10 @@ use serde_json::{Value, json};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().collect();
+    if !(3..=4).contains(&args.len()) {
+        eprintln!("usage: worker BOOTSTRAP OPERATION_ID [TOPIC]");
+        std::process::exit(1);
+    }
     let (bootstrap, operation) = (&args[1], &args[2]);
     let topic = args.get(3).map_or("opledger.events", String::as_str);
     let producer: FutureProducer = rdkafka::ClientConfig::new()

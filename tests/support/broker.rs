@@ -192,7 +192,7 @@ impl Broker {
         for setting in &settings {
             docker.args(["--env", setting]);
         }
-        check(docker.arg("apache/kafka:4.1.0").output().unwrap());
+        check(docker.arg("apache/kafka:4.3.1").output().unwrap());
         let broker = Broker {
             bootstrap,
             how: How::Container { name },
