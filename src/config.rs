@@ -45,6 +45,8 @@ pub struct Config {
     pub notifications: Notifications,
     pub telemetry: Telemetry,
     pub sources: Sources,
+    /// Names of variables that begin like ours and are not settings.
+    pub ignored: Vec<String>,
 }
 
 /// By key, where each setting came from that was given at all.
@@ -343,6 +345,7 @@ impl Default for Config {
                 format: LogFormat::Text,
             },
             sources: Sources::new(),
+            ignored: Vec::new(),
         }
     }
 }
@@ -368,9 +371,11 @@ impl Config {
         let mut given = file.map_or(Vec::new(), |path| layers::file(path, &keys));
         given.extend(layers::environment(env, &keys));
         given.extend(layers::flags(overrides));
-        let (sources, mut problems) = table.apply(given);
+        let applied = table.apply(given);
         drop(table);
-        config.sources = sources;
+        config.sources = applied.sources;
+        config.ignored = applied.ignored;
+        let mut problems = applied.problems;
 
         // A setting that could not be read, by itself or with its whole file, still has
         // its default: comparing that with others would only make noise.
@@ -414,6 +419,7 @@ impl Config {
             notifications,
             telemetry,
             sources: _,
+            ignored: _,
         } = self;
         let mut settings = vec![("data", folder(data))];
         settings.extend(rows!(Server server {

@@ -267,7 +267,36 @@ fn commands_wait_and_watch() {
     }
     assert!(seen.is_superset(&[0, 9].into()), "{seen:?}");
     let refused = command(&server, &["watch", "--from", "nonsense"]);
-    assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+}
+
+/// What they are called with stands in their first line; a language has its own words for
+/// a mistake that was not thought of.
+#[test]
+fn examples_say_how_they_are_called() {
+    let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/run");
+    let files = [
+        "client.py",
+        "client.mjs",
+        "Client.java",
+        "worker.py",
+        "worker.mjs",
+        "Worker.java",
+    ];
+    for name in files {
+        let example = format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"));
+        for arguments in [&[][..], &["http://127.0.0.1:1"], &["a", "b", "c", "d"]] {
+            let ran = Command::new(run)
+                .arg(&example)
+                .args(arguments)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&ran.stderr);
+            assert_eq!(ran.status.code(), Some(1), "{name} {arguments:?}: {said}");
+            assert!(said.starts_with("usage: "), "{name} {arguments:?}: {said}");
+            assert!(said.lines().count() == 1, "{name} {arguments:?}: {said}");
+        }
+    }
 }
 
 /// Publishes, waits for the end and watches, each by itself.

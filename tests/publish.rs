@@ -94,6 +94,118 @@ fn held(server: &Server) -> usize {
     history["events"].as_array().unwrap().len()
 }
 
+/// Publishes a file that ends badly at its last line, then once more with that line
+/// corrected, and another one as the test wants it. What was sent in all.
+fn corrected(events: usize, correct: impl Fn(&mut Vec<String>)) -> (Server, Output) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let server = Server::start();
+    let mut lines: Vec<String> = (0..events)
+        .map(|n| {
+            let event = json!({"specversion": "1.0", "id": format!("{n:04}"), "source": "/w",
+                "subject": "op", "type": "opledger.operation.progressed.v1",
+                "time": "2024-05-06T07:08:09Z", "data": {"sub_status": "x".repeat(5000)}});
+            format!("{event}\n")
+        })
+        .collect();
+    let good = std::mem::replace(&mut lines[events - 1], "nonsense\n".into());
+    std::fs::write(&path, lines.concat()).unwrap();
+    let first = publish(&server, &path, &["--batch", "1"])
+        .wait_with_output()
+        .unwrap();
+    assert_eq!(
+        first.status.code(),
+        Some(4),
+        "{}",
+        String::from_utf8_lossy(&first.stderr)
+    );
+    assert!(note(&path).exists());
+    lines[events - 1] = good;
+    correct(&mut lines);
+    std::fs::write(&path, lines.concat()).unwrap();
+    let second = publish(&server, &path, &[]).wait_with_output().unwrap();
+    (server, second)
+}
+
+#[test]
+fn a_line_that_was_corrected_is_sent_however_far_up_it_stands() {
+    let events = 80;
+    let (server, ended) = corrected(events, |_| {});
+    assert_eq!(accepted(&ended), 2, "the corrected line, and its batch");
+    assert_eq!(held(&server), events);
+    for line in [0, 2, 40, 77] {
+        // As long as it was before.
+        let (server, ended) = corrected(events, |lines| {
+            lines[line] = lines[line].replace("xxxx", "yyyy");
+        });
+        assert_eq!(accepted(&ended), events as u64, "line {line}");
+        assert_eq!(
+            held(&server),
+            events + 1,
+            "line {line} as it was, and as it is"
+        );
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(said.contains("beginning at the first line: what the last run had sent, lines 1 to 78, was changed"), "{said}");
+    }
+    let (server, ended) = corrected(events, |lines| {
+        let line = lines[0].replace("0000", "more");
+        lines.insert(1, line);
+    });
+    assert_eq!(accepted(&ended), events as u64 + 1);
+    assert_eq!(held(&server), events + 1);
+}
+
+/// One event of so many bytes, after a small one.
+fn sized(folder: &Path, size: usize) -> PathBuf {
+    let event = |id: &str, body: String| {
+        json!({"specversion": "1.0", "id": id, "source": "/w", "subject": "op",
+            "type": "opledger.operation.created.v1", "time": "2024-05-06T07:08:09Z",
+            "data": {"request": {"uri": "/x", "method": "PUT", "body": body}}})
+        .to_string()
+    };
+    let empty = event("large", String::new()).len();
+    let large = event("large", "x".repeat(size - empty));
+    assert_eq!(large.len(), size);
+    let path = folder.join("sized.jsonl");
+    std::fs::write(
+        &path,
+        format!("{}\n{large}\n", event("small", String::new())),
+    )
+    .unwrap();
+    path
+}
+
+#[test]
+fn an_event_is_sent_if_the_ledger_takes_it_whatever_its_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::with(&[("EVENTS__MAX_SIZE", "20MiB")]);
+    let max = 20 << 20;
+    for size in [(8 << 20) - 2, 8 << 20, (8 << 20) + 1, max] {
+        let file = sized(folder.path(), size);
+        let ended = publish(&server, &file, &[]).wait_with_output().unwrap();
+        assert_eq!(accepted(&ended), 2, "{size}");
+    }
+    for size in [max + 1, 40 << 20] {
+        let file = sized(folder.path(), size);
+        let ended = publish(&server, &file, &[]).wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(4), "{said}");
+        assert!(said.contains("sized.jsonl, line 2: refused: "), "{said}");
+    }
+}
+
+#[test]
+fn batches_are_divided_for_a_ledger_that_takes_small_requests() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = file(folder.path());
+    let server = Server::with(&[("SERVER__MAX_BODY", "16KiB"), ("EVENTS__MAX_SIZE", "8KiB")]);
+    let ended = publish(&server, &file, &["--batch", "200"])
+        .wait_with_output()
+        .unwrap();
+    assert_eq!(accepted(&ended), EVENTS as u64);
+    assert_eq!(held(&server), EVENTS);
+}
+
 /// As if the second ledger had the address of the first.
 fn move_note(file: &Path, first: &Server, second: &Server) {
     let noted = std::fs::read_to_string(note(file)).unwrap();

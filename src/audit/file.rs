@@ -1,21 +1,35 @@
 //! A file of events (JSON Lines) as a log of one partition; the offset is the
-//! line's number, counted from 0. Blank lines are no records.
+//! line's number, counted from 0. Blank lines are no records, and neither is a byte
+//! order mark.
 
 use crate::event_log::{Limits, Logged, ReadError, Reader};
 use crate::wire::position::Position;
 use crate::wire::record_v1::{Headers, Record};
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::io::BufRead;
+use std::io::{self, BufRead};
+
+/// What some editors write before the first line.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 pub struct Lines<R> {
     input: R,
     next: u64,
+    failed: Option<io::Error>,
 }
 
 impl<R: BufRead> Lines<R> {
     pub fn new(input: R) -> Lines<R> {
-        Lines { input, next: 0 }
+        Lines {
+            input,
+            next: 0,
+            failed: None,
+        }
+    }
+
+    /// Why the file could not be read to its end.
+    pub fn failed(self) -> Option<io::Error> {
+        self.failed
     }
 }
 
@@ -25,7 +39,14 @@ impl<R: BufRead + Send> Reader for Lines<R> {
         while into.len() < limits.records && bytes < limits.bytes {
             let mut line = Vec::new();
             let read = self.input.read_until(b'\n', &mut line);
-            let read = read.map_err(|error| ReadError::Unavailable(error.to_string()))?;
+            let read = read.map_err(|error| {
+                let why = error.to_string();
+                self.failed = Some(error);
+                ReadError::Unavailable(why)
+            })?;
+            if self.next == 0 && line.starts_with(BYTE_ORDER_MARK) {
+                line.drain(..BYTE_ORDER_MARK.len());
+            }
             if read == 0 {
                 return Ok(());
             }

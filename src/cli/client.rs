@@ -2,7 +2,7 @@
 //! into a [`Failure`]; no command looks at a status code itself.
 
 use crate::cli::failure::Failure;
-use crate::cli::output::shorten;
+use crate::cli::text::shorten;
 use crate::wire::position::Token;
 use bytes::Bytes;
 use reqwest::header::{LINK, RETRY_AFTER};
@@ -218,11 +218,17 @@ struct ErrorSheet {
     error_code: String,
     error_message: String,
     data_consistency: String,
+    /// Where `error_message` has to be one of the fixed texts.
+    detail: Option<String>,
 }
 
 impl ErrorSheet {
     fn text(&self) -> String {
-        let message = shorten(self.error_message.trim_end_matches('.'), 2_000);
+        let mut message = self.error_message.clone();
+        if let Some(detail) = &self.detail {
+            message = format!("{message} {detail}");
+        }
+        let message = shorten(message.trim_end_matches('.'), 2_000);
         let code = shorten(&self.error_code, 20);
         // Of `rolled back` nothing need be said: a refusal changes nothing.
         let consistency = match self.data_consistency.as_str() {
@@ -246,7 +252,9 @@ fn judge(
         return match status.as_u16() {
             // What stands before a ledger that is being restarted says so, too.
             408 | 429 | 502 | 503 | 504 => Failure::Unavailable { why, retry_after },
-            401 | 403 | 407 | 413 => Failure::Refused(why),
+            // What stands before a ledger may have a bound of its own.
+            413 => Failure::TooLarge(why),
+            401 | 403 | 407 => Failure::Refused(why),
             _ => Failure::Unexpected(format!("{why}: is it a ledger?")),
         };
     };
@@ -262,6 +270,7 @@ fn judge(
             why: format!("the ledger cannot do it now: {text}"),
             retry_after,
         },
+        413 => Failure::TooLarge(format!("the ledger refuses: {text}")),
         400..=499 => Failure::Refused(format!("the ledger refuses: {text}")),
         _ => Failure::Unexpected(format!("the ledger answers {status}: {text}")),
     }
@@ -279,16 +288,17 @@ pub fn position(response: &Response) -> Option<Token> {
     token.parse().ok()
 }
 
-/// Says so if the answer is one page of several: a page must not pass for all.
-pub fn note_next_page(response: &Response) {
-    let links = response.headers().get_all(LINK);
-    let has_next = links.iter().any(|link| {
-        let text = link.to_str().unwrap_or_default();
-        text.contains("rel=\"next\"") || text.contains("rel=next")
-    });
-    if has_next {
-        eprintln!("opledger: this is not all, more follow");
-    }
+/// Where the list goes on: of the address that was asked, with the query that the
+/// ledger gives.
+pub fn next_page(asked: &Url, response: &Response) -> Option<Url> {
+    let links = response.headers().get_all(LINK).iter();
+    let mut links = links.filter_map(|link| link.to_str().ok());
+    let next = links.find(|link| link.contains("rel=\"next\"") || link.contains("rel=next"))?;
+    let (target, _) = next.strip_prefix('<')?.split_once('>')?;
+    let (_, query) = target.split_once('?')?;
+    let mut url = asked.clone();
+    url.set_query(Some(query));
+    Some(url)
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -382,6 +392,7 @@ mod tests {
                 error_code: code.into(),
                 error_message: "Text.".into(),
                 data_consistency: "rolled back".into(),
+                detail: None,
             };
             let status = StatusCode::from_u16(status).unwrap();
             let failure = judge("http://h", status, Some(&sheet), None);

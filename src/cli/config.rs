@@ -3,6 +3,8 @@
 
 use crate::app;
 use crate::cli::failure::Failure;
+use crate::cli::output::{Output, note};
+use crate::cli::text::{clean, clean_lines};
 use crate::config::{Config, Overrides, variables};
 use crate::event_log::kafka::Kafka;
 use clap::{Subcommand, ValueHint};
@@ -71,6 +73,15 @@ impl KafkaFlags {
 
 impl Source {
     pub fn load(&self, flags: Overrides) -> Result<Config, Failure> {
+        let config = self.read(flags)?;
+        for name in &config.ignored {
+            note(format!("opledger: {}", ignored(name)));
+        }
+        Ok(config)
+    }
+
+    /// For a command that tells in its own way what was ignored.
+    pub fn read(&self, flags: Overrides) -> Result<Config, Failure> {
         let has_topic = flags.topic.is_some();
         let loaded = Config::load(self.config.as_deref(), variables(), flags);
         let config = loaded.map_err(|error| Failure::Configuration(error.to_string()))?;
@@ -81,16 +92,26 @@ impl Source {
     }
 }
 
+pub fn ignored(variable: &str) -> String {
+    format!(
+        "the variable {} is not a setting, and is ignored",
+        clean(variable)
+    )
+}
+
 pub fn run(args: Args) -> Result<(), Failure> {
+    let mut out = Output::new();
     match args.action {
         Action::Check(source) => {
             let config = source.load(Overrides::default())?;
             // Only librdkafka knows its options.
             let checked = Kafka::check(&app::kafka(&config, app::Topics::Leave));
             checked.map_err(app::Error::Kafka)?;
-            println!("the configuration is valid");
+            out.line("the configuration is valid")?;
         }
-        Action::Show(source) => print!("{}", source.load(Overrides::default())?.show()),
+        Action::Show(source) => {
+            out.write(clean_lines(&source.load(Overrides::default())?.show()))?;
+        }
     }
-    Ok(())
+    out.flush()
 }

@@ -1,8 +1,10 @@
 //! How a command can end badly: what is said about it, what to do, and the one
 //! place that maps it to an exit status.
 
+use crate::cli::text::clean;
 use std::error::Error;
-use std::io;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ Exit status:
     7  the data folder cannot be used: another process, another format, the disk
     8  halted: the ledger stopped applying its log, and says why
     9  the operation that was waited for failed or was canceled
+   10  the address cannot be listened on, for example because its port is taken
   130  interrupted";
 
 /// `Display` tells what was attempted and, where it is in our hands, what went
@@ -35,11 +38,15 @@ pub enum Failure {
     #[error("nobody reads the output any more")]
     OutputClosed,
 
+    /// What clap says, as a whole.
+    #[error("{0}")]
+    CommandLine(String),
+
     /// What clap cannot see by itself.
     #[error("{0}")]
     Usage(String),
 
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}", clean(&path.to_string_lossy()))]
     File { path: PathBuf, source: io::Error },
 
     #[error("{0}")]
@@ -47,6 +54,10 @@ pub enum Failure {
 
     #[error("{0}")]
     Refused(String),
+
+    /// Of a request: in parts it may be taken.
+    #[error("{0}")]
+    TooLarge(String),
 
     #[error("{file}, line {line}: {why}")]
     BadLine {
@@ -73,6 +84,12 @@ pub enum Failure {
     #[error("{0}")]
     Configuration(String),
 
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+
     #[error("{0}")]
     DataFolder(String),
 
@@ -93,9 +110,9 @@ impl Failure {
         match self {
             Failure::OutputClosed => 0,
             Failure::Unexpected(_) | Failure::Output(_) => 1,
-            Failure::Usage(_) | Failure::File { .. } => 2,
+            Failure::CommandLine(_) | Failure::Usage(_) | Failure::File { .. } => 2,
             Failure::NotFound(_) => 3,
-            Failure::Refused(_) | Failure::BadLine { .. } => 4,
+            Failure::Refused(_) | Failure::TooLarge(_) | Failure::BadLine { .. } => 4,
             Failure::Unreachable { .. }
             | Failure::Unavailable { .. }
             | Failure::BrokenOff { .. } => 5,
@@ -103,6 +120,7 @@ impl Failure {
             Failure::DataFolder(_) => 7,
             Failure::Halted(_) => 8,
             Failure::EndedBadly(_) => 9,
+            Failure::Listen { .. } => 10,
             Failure::Interrupted => 130,
         }
     }
@@ -129,12 +147,32 @@ impl Failure {
             Failure::Configuration(_) => {
                 Some("`opledger config show` tells which settings are in force".into())
             }
+            Failure::Listen { source, .. } => Some(
+                match source.kind() {
+                    ErrorKind::AddrInUse => {
+                        "another program listens there, perhaps another ledger: stop it, or \
+                         give another address with --listen or server.listen"
+                    }
+                    ErrorKind::AddrNotAvailable => {
+                        "it is no address of this machine: give another one with --listen or \
+                         server.listen"
+                    }
+                    ErrorKind::PermissionDenied => {
+                        "ports below 1024 are for privileged programs: give another one with \
+                         --listen or server.listen"
+                    }
+                    _ => "give another address with --listen or server.listen",
+                }
+                .into(),
+            ),
             Failure::Unexpected(_)
             | Failure::Output(_)
             | Failure::OutputClosed
+            | Failure::CommandLine(_)
             | Failure::File { .. }
             | Failure::NotFound(_)
             | Failure::Refused(_)
+            | Failure::TooLarge(_)
             | Failure::DataFolder(_)
             | Failure::Halted(_)
             | Failure::EndedBadly(_)
@@ -171,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_help_lists_every_exit_status() {
-        for status in [0, 1, 2, 3, 4, 5, 6, 7, 8, 130] {
+        for status in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 130] {
             let row = format!("\n{status:>5}  ");
             assert!(EXIT_STATUSES.contains(&row), "{status}");
         }
@@ -186,6 +224,19 @@ mod tests {
         assert_eq!(
             failure.report(),
             "cannot read events.jsonl: permission denied"
+        );
+        let failure = Failure::Listen {
+            address: ([127, 0, 0, 1], 8470).into(),
+            source: io::Error::from(ErrorKind::AddrInUse),
+        };
+        let report = failure.report();
+        assert!(
+            report.starts_with("cannot listen on 127.0.0.1:8470: "),
+            "{report}"
+        );
+        assert!(
+            report.contains("\n  another program listens there"),
+            "{report}"
         );
         let failure = Failure::Unavailable {
             why: "too busy".into(),

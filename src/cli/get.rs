@@ -1,11 +1,12 @@
 //! `opledger get`: one operation.
 
-use crate::cli::client::{Connection, Ledger, POSITION, PREFER};
+use crate::cli::at::At;
+use crate::cli::client::{Connection, Ledger};
 use crate::cli::failure::Failure;
-use crate::cli::operation_id;
-use crate::cli::output::{Output, clean, shorten};
+use crate::cli::output::Output;
 use crate::cli::table::Table;
-use crate::wire::position::Token;
+use crate::cli::text::{clean, shorten};
+use crate::cli::{no_operation, operation_id};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::time::Duration;
@@ -31,15 +32,10 @@ pub struct Args {
     #[arg(value_name = "ID", value_parser = operation_id)]
     id: String,
 
-    /// Answer from a state that holds at least this position of the log
-    #[arg(long, value_name = "TOKEN")]
-    position: Option<Token>,
+    #[command(flatten)]
+    at: At,
 
-    /// Wait so long for the position
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
-    wait: Option<u64>,
-
-    /// Print the document exactly as the ledger serves it, bodies included
+    /// Print the document as the ledger serves it, bodies included
     #[arg(long)]
     json: bool,
 
@@ -109,28 +105,16 @@ struct Rollbacks<'a> {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let wait = Duration::from_secs(args.wait.unwrap_or_default());
-    let ledger = Ledger::new(&args.connection, PATIENCE + wait)?;
-    let mut request = ledger.get(ledger.url(&["v1", "operations", &args.id]));
-    if let Some(position) = &args.position {
-        request = request.header(POSITION, position.to_string());
-    }
-    if let Some(seconds) = args.wait {
-        request = request.header(PREFER, format!("wait={seconds}"));
-    }
-    let mut response = ledger
-        .send(request)
-        .await
-        .map_err(|failure| match failure {
-            Failure::NotFound(_) => Failure::NotFound(format!("there is no operation {}", args.id)),
-            other => other,
-        })?;
+    let ledger = Ledger::new(&args.connection, PATIENCE + args.at.wait())?;
+    let request = ledger.get(ledger.url(&["v1", "operations", &args.id]));
+    let answer = ledger.send(args.at.apply(request)).await;
+    let mut response = answer.map_err(|failure| no_operation(failure, &args.id))?;
     let mut out = Output::new();
     if args.json {
         while let Some(piece) = ledger.piece(&mut response).await? {
-            out.write(&piece)?;
+            out.json(&piece)?;
         }
-        out.line("")?;
+        out.end_json()?;
     } else {
         let body = ledger.body(response).await?;
         let document = serde_json::from_slice(&body)

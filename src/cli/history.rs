@@ -1,10 +1,12 @@
 //! `opledger history`: every event of one operation, as it was received.
 
-use crate::cli::client::{Connection, Ledger, note_next_page};
+use crate::cli::at::At;
+use crate::cli::client::{Connection, Ledger};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
+use crate::cli::stream::List;
 use crate::cli::table::Table;
-use crate::cli::{operation_id, stream};
+use crate::cli::{no_operation, operation_id};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -25,7 +27,14 @@ pub struct Args {
     #[arg(value_name = "ID", value_parser = operation_id)]
     id: String,
 
-    /// Print the ledger's JSON as it comes, bodies included
+    /// No more than the first so many events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+
+    #[command(flatten)]
+    at: At,
+
+    /// Print the ledger's JSON, bodies included
     #[arg(long)]
     json: bool,
 
@@ -54,25 +63,27 @@ impl Entry<'_> {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let ledger = Ledger::new(&args.connection, PATIENCE)?;
-    let url = ledger.url(&["v1", "operations", &args.id, "events"]);
-    let response = ledger
-        .send(ledger.get(url))
+    let ledger = Ledger::new(&args.connection, PATIENCE + args.at.wait())?;
+    show(&ledger, &args)
         .await
-        .map_err(|failure| match failure {
-            Failure::NotFound(_) => {
-                Failure::NotFound(format!("nothing has been heard of operation {}", args.id))
-            }
-            other => other,
-        })?;
-    note_next_page(&response);
+        .map_err(|failure| no_operation(failure, &args.id))
+}
+
+async fn show(ledger: &Ledger, args: &Args) -> Result<(), Failure> {
+    let list = List {
+        ledger,
+        url: ledger.url(&["v1", "operations", &args.id, "events"]),
+        at: &args.at,
+        name: "events",
+        limit: args.limit,
+    };
     let mut out = Output::new();
     if args.json {
-        return stream::pass_through(&ledger, response, "events", &mut out).await;
+        return list.print_json(&mut out).await;
     }
     let titles = ["TIME", "TYPE", "SOURCE", "ID", "POSITION", "ARRIVED"];
     let mut table = Table::new(titles, 2, &out);
-    let outcome = stream::elements(&ledger, response, "events", |element| {
+    let read = list.read(|element| {
         let entry: Entry = serde_json::from_slice(element).map_err(|_| {
             Failure::Unexpected("the history holds an event that cannot be read".into())
         })?;
@@ -87,8 +98,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             &entry.arrived,
         ];
         table.add(row, &mut out)
-    })
-    .await;
+    });
+    let outcome = read.await;
     // What came before an answer broke off is worth seeing, too.
     table.finish(&mut out)?;
     out.flush()?;

@@ -1,10 +1,14 @@
 //! `opledger list`: which operations there are.
 
+use crate::cli::at::At;
 use crate::cli::client::{Connection, Ledger};
 use crate::cli::failure::Failure;
-use crate::cli::output::{Output, clean};
-use crate::cli::stream;
+use crate::cli::filters::Filters;
+use crate::cli::output::{Output, note};
+use crate::cli::stream::List;
 use crate::cli::table::Table;
+use crate::cli::text::clean;
+use clap::ValueEnum;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::time::Duration;
@@ -14,7 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const EXAMPLES: &str = "\
 Examples:
   opledger list
-  opledger list --detail | head -20
+  opledger list --detail --limit 20
+  opledger list --status failed --status canceled --occurred-from 2026-11-01T00:00:00Z
+  opledger list --order oldest --uri-prefix /v1/slices/ --cluster-id 1
   opledger list --detail --json | jq -r '.operations[].request.uri'";
 
 #[derive(Debug, clap::Args)]
@@ -24,12 +30,32 @@ pub struct Args {
     #[arg(long)]
     detail: bool,
 
-    /// Print the ledger's JSON as it comes
+    #[command(flatten)]
+    filters: Filters,
+
+    /// Which come first, by the time that they occurred at
+    #[arg(long, value_name = "ORDER", default_value = "newest")]
+    order: Order,
+
+    /// No more than the first so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+
+    #[command(flatten)]
+    at: At,
+
+    /// Print the ledger's JSON
     #[arg(long)]
     json: bool,
 
     #[command(flatten)]
     connection: Connection,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Order {
+    Newest,
+    Oldest,
 }
 
 /// A row of the detail list.
@@ -56,21 +82,25 @@ struct Request<'a> {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let ledger = Ledger::new(&args.connection, PATIENCE)?;
-    let response = ledger.send(ledger.get(url(&ledger, &args))).await?;
-    let mut out = Output::new();
-    let name = if args.detail {
-        "operations"
-    } else {
-        "operation_ids"
+    let ledger = Ledger::new(&args.connection, PATIENCE + args.at.wait())?;
+    let list = List {
+        ledger: &ledger,
+        url: url(&ledger, &args),
+        at: &args.at,
+        name: match args.detail {
+            true => "operations",
+            false => "operation_ids",
+        },
+        limit: args.limit,
     };
+    let mut out = Output::new();
     if args.json {
-        return stream::pass_through(&ledger, response, name, &mut out).await;
+        return list.print_json(&mut out).await;
     }
     let titles = ["ID", "STATUS", "OCCURRED", "LAST UPDATE", "METHOD", "URI"];
     let mut table = Table::new(titles, 5, &out);
     let mut is_empty = true;
-    let outcome = stream::elements(&ledger, response, name, |element| {
+    let read = list.read(|element| {
         is_empty = false;
         if args.detail {
             let op: Operation = serde_json::from_slice(element).map_err(|_| unreadable())?;
@@ -91,14 +121,14 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             let id: Cow<str> = serde_json::from_slice(element).map_err(|_| unreadable())?;
             out.line(clean(&id))
         }
-    })
-    .await;
+    });
+    let outcome = read.await;
     // What came before an answer broke off is worth seeing, too.
     table.finish(&mut out)?;
     out.flush()?;
     outcome?;
     if is_empty {
-        eprintln!("no operations");
+        note("no operations");
     }
     Ok(())
 }
@@ -110,6 +140,13 @@ fn unreadable() -> Failure {
 fn url(ledger: &Ledger, args: &Args) -> reqwest::Url {
     let mut url = ledger.url(&["v1", "operations"]);
     let format = if args.detail { "detail-list" } else { "list" };
-    url.query_pairs_mut().append_pair("format", format);
+    let mut query = url.query_pairs_mut();
+    query.append_pair("format", format);
+    query.extend_pairs(args.filters.query());
+    // The default is left out, so that the request stays one of the origin's.
+    if let Order::Oldest = args.order {
+        query.append_pair("order", "oldest");
+    }
+    drop(query);
     url
 }

@@ -2,10 +2,13 @@
 //! `config` work on this machine; all others ask a running ledger over HTTP and
 //! never touch a data folder.
 
+mod at;
 mod client;
 mod completions;
 mod config;
+mod dead_letters;
 pub mod failure;
+mod filters;
 mod get;
 mod history;
 mod list;
@@ -17,13 +20,18 @@ mod replay;
 mod serve;
 mod stream;
 mod table;
+mod text;
 #[cfg(feature = "client")]
 mod wait;
 #[cfg(feature = "client")]
 mod watch;
 
 use crate::cli::failure::{EXIT_STATUSES, Failure};
-use clap::{Parser, Subcommand};
+use crate::cli::output::{Output, note};
+use crate::wire::event_v1::{OPERATION_ID, operation_id_fault};
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 /// A ledger of long-running operations
@@ -65,6 +73,8 @@ enum Command {
     List(list::Args),
     /// Show every event of one operation
     History(history::Args),
+    /// Show the records that are not events, and why
+    DeadLetters(dead_letters::Args),
     /// Follow one operation, or all of them, as they change
     #[cfg(feature = "client")]
     Watch(watch::Args),
@@ -84,25 +94,65 @@ enum Command {
 }
 
 /// The whole program: reads the command line, runs it, tells people what went
-/// wrong and others by the exit status. Ends the process itself on --help and on
-/// a wrong command line (status 2).
+/// wrong and others by the exit status.
 pub fn main() -> ExitCode {
-    let Err(failure) = run(Cli::parse()) else {
+    let Err(failure) = parse(std::env::args_os()).and_then(run) else {
         return ExitCode::SUCCESS;
     };
-    if !matches!(failure, Failure::OutputClosed) {
-        eprintln!("opledger: {}", failure.report());
+    match &failure {
+        Failure::OutputClosed => {}
+        // It names the program itself.
+        Failure::CommandLine(text) => note(text.trim_end()),
+        _ => note(format!("opledger: {}", failure.report())),
     }
     ExitCode::from(failure.exit_status())
 }
 
-fn run(cli: Cli) -> Result<(), Failure> {
+/// Prints --help and --version itself, and is done with them.
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Failure> {
+    let command = without_empty_variables(Cli::command());
+    let parsed = command.try_get_matches_from(arguments);
+    match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => Ok(Some(cli)),
+        Err(error) if error.use_stderr() => {
+            // Without colours: what it quotes could hold any.
+            Err(Failure::CommandLine(error.render().to_string()))
+        }
+        Err(help) => {
+            let mut out = Output::new();
+            let text = help.render();
+            match out.is_terminal() {
+                true => out.write(text.ansi().to_string())?,
+                false => out.write(text.to_string())?,
+            }
+            out.flush()?;
+            Ok(None)
+        }
+    }
+}
+
+/// `docker compose` gives `""` for `${OPLEDGER_URL:-}`: it counts as not given.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| match arg.get_env().is_some_and(is_empty) {
+            true => arg.env(Resettable::Reset),
+            false => arg,
+        })
+        .mut_subcommands(without_empty_variables)
+}
+
+fn run(cli: Option<Cli>) -> Result<(), Failure> {
+    let Some(cli) = cli else {
+        return Ok(());
+    };
     match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Publish(args) => block_on(publish::run(args)),
         Command::Get(args) => block_on(get::run(args)),
         Command::List(args) => block_on(list::run(args)),
         Command::History(args) => block_on(history::run(args)),
+        Command::DeadLetters(args) => block_on(dead_letters::run(args)),
         #[cfg(feature = "client")]
         Command::Watch(args) => block_on(watch::run(args)),
         #[cfg(feature = "client")]
@@ -127,19 +177,27 @@ fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Fa
     outcome
 }
 
-/// Identifiers that no path of the interface can name never reach the ledger:
-/// they would ask for something else.
+/// What no event can have as its subject never reaches the ledger.
 fn operation_id(text: &str) -> Result<String, String> {
-    match text {
-        "" | "." | ".." => Err("no operation can have this id".into()),
-        _ => Ok(text.to_owned()),
+    match operation_id_fault(text) {
+        None => Ok(text.to_owned()),
+        Some(_) => Err(format!(
+            "no operation can have this id: it is {OPERATION_ID}"
+        )),
+    }
+}
+
+/// The one text for an operation that the ledger does not have.
+fn no_operation(failure: Failure, id: &str) -> Failure {
+    match failure {
+        Failure::NotFound(_) => Failure::NotFound(format!("there is no operation {id}")),
+        other => other,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -157,13 +215,15 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_would_ask_for_something_else_are_refused() {
-        for bad in ["", ".", ".."] {
-            assert!(
-                Cli::try_parse_from(["opledger", "get", bad]).is_err(),
-                "{bad}"
-            );
+    fn ids_that_no_operation_can_have_are_refused() {
+        let long = "x".repeat(257);
+        for bad in ["", ".", "..", "log", "a/b", "a b", "é", "a\n", &long] {
+            for command in ["get", "history", "wait", "watch"] {
+                let error = Cli::try_parse_from(["opledger", command, bad]).unwrap_err();
+                let text = error.to_string();
+                assert!(text.contains("no operation can have this id"), "{text}");
+            }
         }
-        assert!(Cli::try_parse_from(["opledger", "get", "a/b"]).is_ok());
+        assert!(Cli::try_parse_from(["opledger", "get", "a-Z.0_~"]).is_ok());
     }
 }

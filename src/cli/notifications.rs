@@ -1,14 +1,13 @@
 //! `opledger notifications`: who was told that an operation ended, who was not yet, and
 //! having it tried again.
 
-use crate::cli::client::{Connection, Ledger};
+use crate::cli::client::{Connection, Ledger, next_page};
 use crate::cli::failure::Failure;
 use crate::cli::operation_id;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, note};
 use crate::cli::table::Table;
 use clap::{Subcommand, ValueEnum};
-use reqwest::header::{CONTENT_TYPE, LINK};
-use reqwest::{Response, Url};
+use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::time::Duration;
@@ -152,7 +151,8 @@ async fn list(args: List) -> Result<(), Failure> {
         for entry in page.notifications {
             is_empty = false;
             if args.json {
-                out.line(entry.get())?;
+                out.json(entry.get().as_bytes())?;
+                out.end_json()?;
                 continue;
             }
             let entry: Entry = serde_json::from_str(entry.get()).map_err(|_| unreadable())?;
@@ -175,19 +175,9 @@ async fn list(args: List) -> Result<(), Failure> {
     table.finish(&mut out)?;
     out.flush()?;
     if is_empty {
-        eprintln!("no notifications");
+        note("no notifications");
     }
     Ok(())
-}
-
-/// Of the address that was asked, the query that the ledger gives.
-fn next_page(asked: &Url, response: &Response) -> Option<Url> {
-    let link = response.headers().get(LINK)?.to_str().ok()?;
-    let (target, _) = link.strip_prefix('<')?.split_once('>')?;
-    let (_, query) = target.split_once('?')?;
-    let mut url = asked.clone();
-    url.set_query(Some(query));
-    Some(url)
 }
 
 async fn repair(args: Repair, action: &str, done: &str) -> Result<(), Failure> {
@@ -220,8 +210,9 @@ async fn repair(args: Repair, action: &str, done: &str) -> Result<(), Failure> {
             break;
         }
     }
-    println!("{all} notifications {done}");
-    Ok(())
+    let mut out = Output::new();
+    out.line(format!("{all} notifications {done}"))?;
+    out.flush()
 }
 
 fn unreadable() -> Failure {

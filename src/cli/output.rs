@@ -1,11 +1,14 @@
-//! The standard output, and making text from elsewhere safe to show on it.
+//! The standard output, and notes on the standard error. No command prints in
+//! another way: `println!` would panic where nobody reads any more.
 
 use crate::cli::failure::Failure;
+use crate::cli::text::{JsonEscaper, clean_lines};
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 pub struct Output {
     inner: BufWriter<StdoutLock<'static>>,
     is_terminal: bool,
+    json: JsonEscaper,
 }
 
 impl Output {
@@ -15,6 +18,7 @@ impl Output {
         Output {
             inner: BufWriter::with_capacity(64 << 10, stdout),
             is_terminal,
+            json: JsonEscaper::default(),
         }
     }
 
@@ -31,60 +35,54 @@ impl Output {
         self.write("\n")
     }
 
+    /// A piece of a JSON text of somebody else: its values stay what they are.
+    pub fn json(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        let piece = self.json.feed(piece);
+        self.inner.write_all(&piece).map_err(lost)
+    }
+
+    /// Behind its last piece.
+    pub fn end_json(&mut self) -> Result<(), Failure> {
+        let rest = self.json.finish();
+        self.write(rest)?;
+        self.write("\n")
+    }
+
+    /// The same for who writes to anything.
+    pub fn json_writer(&mut self) -> impl Write + '_ {
+        JsonWriter(self)
+    }
+
     /// To be called at the end: what a drop would flush could fail unseen.
     pub fn flush(&mut self) -> Result<(), Failure> {
         self.inner.flush().map_err(lost)
     }
 }
 
-fn lost(error: io::Error) -> Failure {
+struct JsonWriter<'o>(&'o mut Output);
+
+impl Write for JsonWriter<'_> {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.0.inner.write_all(&self.0.json.feed(piece))?;
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.inner.flush()
+    }
+}
+
+pub fn lost(error: io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::OutputClosed,
         _ => Failure::Output(error),
     }
 }
 
-/// No cell is longer: column widths are 16 bits wide in the table crate, and a
-/// longer one could not be looked at anyway.
-const SHOWN_CHARS_MAX: usize = 10_000;
-
-/// Text of workers, clients or servers, for a terminal: an escape sequence in it
-/// could otherwise repaint the screen, a line end break a table.
-pub fn clean(text: &str) -> String {
-    shorten(text, SHOWN_CHARS_MAX)
-}
-
-pub fn shorten(text: &str, chars_max: usize) -> String {
-    let mut shown = String::with_capacity(text.len().min(chars_max));
-    for (i, c) in text.chars().enumerate() {
-        if i == chars_max {
-            shown.push('…');
-            break;
-        }
-        if c.is_control() || is_bidi_control(c) {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
-
-/// They reorder what stands around them on the screen.
-fn is_bidi_control(c: char) -> bool {
-    matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn controls_are_spelt_out_and_length_is_bounded() {
-        assert_eq!(clean("/v1/a\u{1b}[2J\n"), "/v1/a\\u{1b}[2J\\n");
-        assert_eq!(clean("a\u{202e}b"), "a\\u{202e}b");
-        assert_eq!(clean("größe ✓"), "größe ✓");
-        assert_eq!(shorten("abcdef", 3), "abc…");
-        assert_eq!(shorten("abc", 3), "abc");
-    }
+/// One line or several for people, on the standard error. Nobody is told where that
+/// cannot be written: there is nowhere left to tell it.
+pub fn note(text: impl AsRef<str>) {
+    let lines = clean_lines(text.as_ref()) + "\n";
+    // At once, so that the lines of several threads do not mix.
+    let _ = io::stderr().write_all(lines.as_bytes());
 }

@@ -11,7 +11,8 @@ mod target;
 use crate::cli::client::Connection;
 use crate::cli::config::{KafkaFlags, Source as Settings};
 use crate::cli::failure::Failure;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, note};
+use crate::cli::text::clean;
 use crate::wire::position::Token;
 use backon::{ExponentialBuilder, Retryable};
 use clap::ValueHint;
@@ -146,11 +147,12 @@ impl Source {
                     name: "standard input".into(),
                     offset: 0,
                     line: 0,
+                    read: blake3::Hasher::new(),
                     events_max,
                     is_live: true,
                 },
                 resume: None,
-                begin: Point::default(),
+                begin: Point::beginning(),
                 length: None,
             });
         }
@@ -162,21 +164,16 @@ impl Source {
         let metadata = file.metadata().map_err(unreadable)?;
         // A pipe or a device has no length and no place to return to.
         let length = metadata.is_file().then_some(metadata.len());
-        let resume = match length {
-            Some(length) => {
-                let file = file.try_clone().map_err(unreadable)?;
-                Some(Resume::new(&args.file, file, length, target.name()))
+        let resume = length.map(|_| Resume::new(&args.file, target.name()));
+        let (begin, read) = match &resume {
+            Some(resume) => {
+                let (begin, read) = begin(resume, &mut file, args, target).await?;
+                file.seek(SeekFrom::Start(begin.offset))
+                    .map_err(unreadable)?;
+                (begin, read)
             }
-            None => None,
+            None => (Point::beginning(), blake3::Hasher::new()),
         };
-        let begin = match &resume {
-            Some(resume) => begin(resume, args, target).await?,
-            None => Point::default(),
-        };
-        if length.is_some() {
-            file.seek(SeekFrom::Start(begin.offset))
-                .map_err(unreadable)?;
-        }
         let reader: Box<dyn Read + Send> = Box::new(file);
         Ok(Source {
             input: Input {
@@ -184,6 +181,7 @@ impl Source {
                 name: shown(&args.file),
                 offset: begin.offset,
                 line: begin.line,
+                read,
                 events_max,
                 is_live: length.is_none(),
             },
@@ -195,20 +193,26 @@ impl Source {
 }
 
 fn shown(path: &Path) -> String {
-    path.display().to_string()
+    clean(&path.to_string_lossy())
 }
 
 /// Where the last run was, if it was interrupted and the ledger still holds what the
 /// note counts as acknowledged. Another log at the same address has nothing of it, one
 /// that was brought back from a copy only a part.
-async fn begin(resume: &Resume, args: &Args, target: &Target) -> Result<Point, Failure> {
+async fn begin(
+    resume: &Resume,
+    file: &mut File,
+    args: &Args,
+    target: &Target,
+) -> Result<(Point, blake3::Hasher), Failure> {
+    let anew = (Point::beginning(), blake3::Hasher::new());
     if args.from_start {
-        return Ok(Point::default());
+        return Ok(anew);
     }
-    let why = match resume.find() {
-        Found::Nothing => return Ok(Point::default()),
+    let why = match resume.find(file) {
+        Found::Nothing => return Ok(anew),
         Found::Other(why) => why,
-        Found::Point(point) => {
+        Found::Point(point, read) => {
             let holds = || async {
                 match &point.token {
                     Some(token) => target.holds(token).await,
@@ -217,14 +221,16 @@ async fn begin(resume: &Resume, args: &Args, target: &Target) -> Result<Point, F
             };
             if retrying(args.retry_for(), holds).await? {
                 let (file, line) = (shown(&args.file), point.line);
-                eprintln!("opledger: taking up {file} behind line {line}, where the last run was");
-                return Ok(point);
+                note(format!(
+                    "opledger: taking up {file} behind line {line}, where the last run was"
+                ));
+                return Ok((point, read));
             }
-            "the ledger does not hold what it had of the last run"
+            "the ledger does not hold what it had of the last run".into()
         }
     };
-    eprintln!("opledger: beginning at the first line: {why}");
-    Ok(Point::default())
+    note(format!("opledger: beginning at the first line: {why}"));
+    Ok(anew)
 }
 
 struct Publishing<'t> {
@@ -278,6 +284,7 @@ impl Publishing<'_> {
         }
         self.accepted += batch.lines.len() as u64;
         self.point.offset = batch.end;
+        self.point.digest = batch.digest;
         self.point.line = batch.lines.last().copied().unwrap_or(self.point.line);
         self.point.token = Some(match before {
             Some(before) => merge(before, token),
@@ -303,7 +310,7 @@ impl Publishing<'_> {
             resume.save(&self.point)
         };
         if let Err(error) = kept {
-            eprintln!("opledger: {}: {error}", resume.path().display());
+            note(format!("opledger: {}: {error}", shown(resume.path())));
         }
     }
 
@@ -364,27 +371,55 @@ async fn send(
     file: &str,
 ) -> Result<(Batch, Token), Failure> {
     let batch = batch?;
-    let post = || target.post(&batch);
-    match retrying(retry_for, post).await {
-        Ok(token) => Ok((batch, token)),
-        Err(Failure::Refused(why)) => Err(at_line(&why, &batch, file)),
-        Err(failure) => Err(failure),
+    let mut token: Option<Token> = None;
+    // From the last, so that they are sent in order.
+    let mut parts = vec![batch.clone()];
+    while let Some(part) = parts.pop() {
+        let post = || target.post(&part);
+        let sent = match retrying(retry_for, post).await {
+            Ok(sent) => sent,
+            Err(failure) => match (at_line(failure, &part, file), part.halves()) {
+                // The ledger takes smaller requests than ours.
+                (Failure::TooLarge(_), Some([first, second])) => {
+                    parts.extend([second, first]);
+                    continue;
+                }
+                (failure, _) => return Err(failure),
+            },
+        };
+        token = Some(match token {
+            Some(before) if before.log == sent.log => merge(before, sent),
+            _ => sent,
+        });
     }
+    let token = token.ok_or_else(|| Failure::Unexpected("an empty batch".into()))?;
+    Ok((batch, token))
 }
 
-/// The ledger names an event by its place in the batch: `[3].data.cluster_id`.
-fn at_line(why: &str, batch: &Batch, file: &str) -> Failure {
+/// The ledger names an event by its place in the batch, `[3].data.cluster_id`, unless
+/// there is one alone.
+fn at_line(failure: Failure, batch: &Batch, file: &str) -> Failure {
+    let (Failure::Refused(why) | Failure::TooLarge(why)) = &failure else {
+        return failure;
+    };
     let index = why
         .split_once('[')
         .and_then(|(_, rest)| rest.split_once(']'));
-    let place = index.and_then(|(index, rest)| Some((index.parse::<usize>().ok()?, rest)));
-    match place.and_then(|(index, rest)| Some((*batch.lines.get(index)?, rest))) {
-        Some((line, rest)) => Failure::BadLine {
+    let named = index.and_then(|(index, rest)| {
+        let line = *batch.lines.get(index.parse::<usize>().ok()?)?;
+        Some((line, rest.trim_start_matches(['.', ':', ' '])))
+    });
+    let alone = match (&failure, &batch.lines[..]) {
+        (Failure::TooLarge(why), [line]) => Some((*line, &why[..])),
+        _ => None,
+    };
+    match named.or(alone) {
+        Some((line, why)) => Failure::BadLine {
             file: file.to_owned(),
             line,
-            why: format!("refused: {}", rest.trim_start_matches(['.', ':', ' '])),
+            why: format!("refused: {why}"),
         },
-        None => Failure::Refused(why.to_owned()),
+        None => failure,
     }
 }
 
@@ -409,27 +444,47 @@ fn progress(length: Option<u64>, begin: u64) -> ProgressBar {
 mod tests {
     use super::*;
 
+    fn batch(events: usize) -> Batch {
+        let text: String = (7..)
+            .step_by(2)
+            .take(events)
+            .map(|n| format!("{{\"n\":{n}}}\n\n"))
+            .collect();
+        let (sender, mut receiver) = mpsc::channel(1);
+        let input = Input {
+            reader: Box::new(std::io::Cursor::new(text)),
+            name: "events.jsonl".into(),
+            offset: 0,
+            line: 6,
+            read: blake3::Hasher::new(),
+            events_max: 100,
+            is_live: false,
+        };
+        input.pump(&sender);
+        receiver.try_recv().unwrap().unwrap()
+    }
+
     #[test]
     fn an_index_of_the_ledger_becomes_a_line_of_the_file() {
-        let batch = Batch {
-            body: bytes::Bytes::new(),
-            lines: vec![7, 9],
-            end: 0,
-        };
         let why = "the ledger refuses: Parameter value error. [1].data.cluster_id: required (code 010002)";
-        match at_line(why, &batch, "events.jsonl") {
+        match at_line(Failure::Refused(why.into()), &batch(2), "events.jsonl") {
             Failure::BadLine { line: 9, why, .. } => {
                 assert_eq!(why, "refused: data.cluster_id: required (code 010002)");
             }
             other => panic!("{other}"),
         }
+        for why in ["[2].id", "nothing"] {
+            let failure = at_line(Failure::Refused(why.into()), &batch(2), "f");
+            assert!(matches!(failure, Failure::Refused(_)), "{failure}");
+        }
+        let large = || Failure::TooLarge("too large".into());
         assert!(matches!(
-            at_line("[2].id", &batch, "f"),
-            Failure::Refused(_)
+            at_line(large(), &batch(2), "f"),
+            Failure::TooLarge(_)
         ));
         assert!(matches!(
-            at_line("nothing", &batch, "f"),
-            Failure::Refused(_)
+            at_line(large(), &batch(1), "f"),
+            Failure::BadLine { line: 7, .. }
         ));
     }
 

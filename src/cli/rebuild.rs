@@ -4,6 +4,8 @@ use crate::app::{self, Log, Topics};
 use crate::audit::rebuild::{self, fold_all};
 use crate::cli::config::{KafkaFlags, Source};
 use crate::cli::failure::Failure;
+use crate::cli::output::{Output, note};
+use crate::cli::text::clean;
 use crate::config::Overrides;
 use crate::data_folder::DataFolder;
 use crate::event_log::ReadError;
@@ -57,7 +59,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         .iter()
         .map(|(p, end)| end.saturating_sub(first(p)))
         .sum();
-    {
+    let applied = {
         let store = Rocks::open(&folder.new_store()?, Family::LEDGER, app::memory(&config))?;
         meta::note_beginnings(&store, &Next::new(), &bounds)?;
         let mut reader = log.reader(identity.id, &Positions::new())?;
@@ -76,18 +78,18 @@ pub fn run(args: Args) -> Result<(), Failure> {
         )?;
         bar.finish_and_clear();
         if let Err(error) = rebuild::keep_sent(&folder.store(), &store, app::memory(&config)) {
-            eprintln!(
+            note(format!(
                 "opledger: dead letters are sent again, as the old store does not tell: {error}"
-            );
+            ));
         }
         store.flush()?;
-        println!(
-            "rebuilt {} from {applied} records",
-            folder.store().display()
-        );
-    }
+        applied
+    };
     folder.swap()?;
-    Ok(())
+    let mut out = Output::new();
+    let store = folder.store().display().to_string();
+    out.line(format!("rebuilt {} from {applied} records", clean(&store)))?;
+    out.flush()
 }
 
 /// On standard error, and only on a terminal.

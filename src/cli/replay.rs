@@ -6,6 +6,8 @@ use crate::audit::rebuild::fold_all;
 use crate::audit::replay::{self, write_document, write_documents};
 use crate::cli::config::{KafkaFlags, Source};
 use crate::cli::failure::Failure;
+use crate::cli::operation_id;
+use crate::cli::output::{Output, lost, note};
 use crate::cli::rebuild::progress;
 use crate::config::{Config, Overrides};
 use crate::data_folder::DataFolder;
@@ -20,9 +22,9 @@ use crate::wire::time::parse_rfc3339;
 use clap::ValueHint;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Write};
+use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 const EXAMPLES: &str = "\
@@ -64,7 +66,7 @@ pub struct Args {
     to: Option<Edge>,
 
     /// Only the document of this operation
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = operation_id)]
     id: Option<String>,
 
     #[command(flatten)]
@@ -115,27 +117,28 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let bad = match &args.file {
         None => fold_log(&store, &config, &args)?,
         Some(path) if path.as_os_str() == "-" => {
-            fold_file(&store, &config, BufReader::new(std::io::stdin()))?
+            let name = Path::new("standard input");
+            fold_file(&store, &config, name, BufReader::new(std::io::stdin()))?
         }
         Some(path) => {
             let file = File::open(path).map_err(|source| Failure::File {
                 path: path.clone(),
                 source,
             })?;
-            fold_file(&store, &config, BufReader::new(file))?
+            fold_file(&store, &config, path, BufReader::new(file))?
         }
     };
     let times = app::times(&config);
-    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut out = Output::new();
     match &args.id {
-        None => write_documents(&store, &times, &mut out)?,
+        None => write_documents(&store, &times, &mut out.json_writer())?,
         Some(id) => {
-            if !write_document(&store, id, &times, &mut out)? {
+            if !write_document(&store, id, &times, &mut out.json_writer())? {
                 return Err(Failure::NotFound(format!("there is no operation {id}")));
             }
         }
     }
-    out.flush().map_err(replay::Error::Output)?;
+    out.flush()?;
     if bad > 0 {
         tell_bad_records(&store, args.file.is_some())?;
         return Err(Failure::Refused(format!("{bad} records are not events")));
@@ -146,19 +149,22 @@ pub fn run(args: Args) -> Result<(), Failure> {
 fn fold_file(
     store: &Rocks,
     config: &Config,
+    path: &Path,
     input: impl BufRead + Send + 'static,
 ) -> Result<u64, Failure> {
     let identity = Identity {
         id: NO_LOG,
         name: "a file".into(),
     };
-    fold(
-        store,
-        &identity,
-        &mut Lines::new(input),
-        None,
-        app::rules(config),
-    )
+    let mut lines = Lines::new(input);
+    let folded = fold(store, &identity, &mut lines, None, app::rules(config));
+    match lines.failed() {
+        None => folded,
+        Some(source) => Err(Failure::File {
+            path: path.to_owned(),
+            source,
+        }),
+    }
 }
 
 fn fold_log(store: &Rocks, config: &Config, args: &Args) -> Result<u64, Failure> {
@@ -272,7 +278,8 @@ fn tell_bad_records(store: &dyn Db, is_file: bool) -> Result<(), Failure> {
             Ok(at) if is_file => format!("line {}", at.offset + 1),
             Ok(_) | Err(_) => position.to_owned(),
         };
-        eprintln!("{place}: {}", letter["detail"].as_str().unwrap_or_default());
+        let detail = letter["detail"].as_str().unwrap_or_default();
+        note(format!("{place}: {detail}"));
     }
     Ok(())
 }
@@ -281,10 +288,7 @@ impl From<replay::Error> for Failure {
     fn from(error: replay::Error) -> Failure {
         match error {
             replay::Error::Store(error) => error.into(),
-            replay::Error::Output(error) if error.kind() == ErrorKind::BrokenPipe => {
-                Failure::OutputClosed
-            }
-            replay::Error::Output(error) => Failure::Output(error),
+            replay::Error::Output(error) => lost(error),
         }
     }
 }

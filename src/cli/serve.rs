@@ -1,8 +1,10 @@
 //! `opledger serve`: runs a ledger until it is told to stop.
 
 use crate::app::{self, Ledger};
-use crate::cli::config::{KafkaFlags, Source};
+use crate::cli::config::{KafkaFlags, Source, ignored};
 use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use crate::cli::text::clean;
 use crate::config::{Config, LogFormat, Overrides, Telemetry};
 use crate::{data_folder, metrics, store};
 use clap::ValueHint;
@@ -44,13 +46,16 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
-    let config = args.source.load(Overrides {
+    let config = args.source.read(Overrides {
         data: args.data,
         listen: args.listen,
         create_topics: args.create_topics,
         ..args.kafka.overrides()
     })?;
     start_logging(&config.telemetry)?;
+    for variable in &config.ignored {
+        tracing::warn!("{}", ignored(variable));
+    }
     allow_many_connections();
     let runtime = tokio::runtime::Runtime::new().map_err(unexpected)?;
     runtime.block_on(serve(config))
@@ -60,11 +65,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let metrics = metrics::install().map_err(unexpected)?;
     let address = config.server.listen;
     // Before the folder is opened, so that a wrong address costs nothing.
-    let listener = TcpListener::bind(address).await.map_err(|error| {
-        Failure::Configuration(format!(
-            "server.listen: cannot listen on {address}: {error}"
-        ))
-    })?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| Failure::Listen { address, source })?;
     let address = listener.local_addr().map_err(unexpected)?;
     let data = config.data.display().to_string();
     let log = match config.kafka.bootstrap.as_str() {
@@ -76,11 +79,21 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let stop = told_to_stop()?;
     let opened = tokio::task::spawn_blocking(move || Ledger::open(config)).await;
     let ledger = opened.map_err(unexpected)??;
-    // One line for people, and for scripts that wait for it.
-    println!("opledger serves http://{address} from {data}{log}");
+    announce(&format!(
+        "opledger serves http://{address} from {data}{log}"
+    ));
     ledger.serve(listener, metrics, stop).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// One line for people, and for scripts that wait for it. A ledger serves all the same
+/// where nobody can read it.
+fn announce(line: &str) {
+    let mut out = Output::new();
+    if let Err(failure) = out.line(clean(line)).and_then(|()| out.flush()) {
+        tracing::warn!("{}", failure.report());
+    }
 }
 
 fn told_to_stop() -> Result<impl Future<Output = ()>, Failure> {

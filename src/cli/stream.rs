@@ -2,13 +2,76 @@
 //! is bounded by one element, and an answer that ends early is never taken for
 //! the whole.
 
-use crate::cli::client::Ledger;
+use crate::cli::at::At;
+use crate::cli::client::{Ledger, next_page};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use reqwest::Response;
+use reqwest::{Response, Url};
 
-/// Calls `element` with the JSON text of each element.
-pub async fn elements(
+/// Which elements of which list: all of them, or the first so many.
+pub struct List<'l> {
+    pub ledger: &'l Ledger,
+    pub url: Url,
+    pub at: &'l At,
+    /// The member that holds the elements.
+    pub name: &'static str,
+    pub limit: Option<u64>,
+}
+
+/// The ledger's own bound on a page.
+const PAGE_MAX: u64 = 1000;
+
+impl List<'_> {
+    /// Calls `element` with the JSON text of each, from page to page.
+    pub async fn read(
+        self,
+        mut element: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut url = self.url;
+        let mut left = u64::MAX;
+        if let Some(limit) = self.limit {
+            let page = limit.min(PAGE_MAX).to_string();
+            url.query_pairs_mut().append_pair("limit", &page);
+            left = limit;
+        }
+        let mut next = Some(url);
+        while let Some(url) = next.filter(|_| left > 0) {
+            let request = self.at.apply(self.ledger.get(url.clone()));
+            let response = self.ledger.send(request).await?;
+            next = next_page(&url, &response);
+            elements(self.ledger, response, self.name, |text| {
+                match left.checked_sub(1) {
+                    None => Ok(()),
+                    Some(fewer) => {
+                        left = fewer;
+                        element(text)
+                    }
+                }
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Prints it as one JSON text, whose elements are as the ledger wrote them.
+    pub async fn print_json(self, out: &mut Output) -> Result<(), Failure> {
+        let mut before = format!("{{\"{}\":[", self.name);
+        self.read(|element| {
+            out.write(&before)?;
+            before = ",".into();
+            out.json(element)
+        })
+        .await?;
+        if before.len() > 1 {
+            out.write(&before)?;
+        }
+        out.line("]}")?;
+        out.flush()
+    }
+}
+
+/// Calls `element` with the JSON text of each element of one answer.
+async fn elements(
     ledger: &Ledger,
     mut response: Response,
     name: &'static str,
@@ -17,27 +80,6 @@ pub async fn elements(
     let mut splitter = Splitter::new(name);
     while let Some(piece) = ledger.piece(&mut response).await? {
         splitter.feed(&piece, &mut element)?;
-    }
-    complete(&splitter, ledger)
-}
-
-/// Prints the answer byte for byte.
-pub async fn pass_through(
-    ledger: &Ledger,
-    mut response: Response,
-    name: &'static str,
-    out: &mut Output,
-) -> Result<(), Failure> {
-    // The bytes are looked at, too: a proxy may hide from us that the ledger
-    // broke its answer off.
-    let mut splitter = Splitter::new(name);
-    while let Some(piece) = ledger.piece(&mut response).await? {
-        splitter.feed(&piece, |_| Ok(()))?;
-        out.write(&piece)?;
-        out.flush()?;
-    }
-    if out.is_terminal() {
-        out.line("")?;
     }
     complete(&splitter, ledger)
 }

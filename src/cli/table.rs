@@ -2,7 +2,8 @@
 //! a million of them need no more memory than fifty.
 
 use crate::cli::failure::Failure;
-use crate::cli::output::{Output, clean};
+use crate::cli::output::Output;
+use crate::cli::text::clean;
 use comfy_table::{ColumnConstraint, ContentArrangement, Width, presets};
 
 /// Rows laid out together. More would align better and show up later.

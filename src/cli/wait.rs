@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
 
-    /// Print the document exactly as the ledger serves it, bodies included
+    /// Print the document as the ledger serves it, bodies included
     #[arg(long)]
     json: bool,
 
@@ -51,7 +51,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     })?;
     let mut out = Output::new();
     match args.json {
-        true => out.line(&document.json)?,
+        true => {
+            out.json(document.json.as_bytes())?;
+            out.end_json()?;
+        }
         false => out.line(line(&document))?,
     }
     out.flush()?;

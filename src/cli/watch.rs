@@ -2,9 +2,13 @@
 
 use crate::cli::client::Connection;
 use crate::cli::failure::Failure;
+use crate::cli::filters::Filters;
 use crate::cli::operation_id;
-use crate::cli::output::{Output, clean, shorten};
+use crate::cli::output::{Output, note};
+use crate::cli::text::{clean, shorten};
 use crate::client::{Change, Document, Filter, Status};
+use crate::domain;
+use crate::wire::position::Token;
 use serde_json::json;
 
 const EXAMPLES: &str = "\
@@ -24,25 +28,12 @@ pub struct Args {
     #[arg(value_name = "ID", value_parser = operation_id)]
     id: Option<String>,
 
-    /// Only operations with this status; may be repeated
-    #[arg(long, value_name = "STATUS", value_parser = status, conflicts_with = "id")]
-    status: Vec<Status>,
-
-    /// Only operations with a request to this cluster
-    #[arg(long, value_name = "CLUSTER", conflicts_with = "id")]
-    cluster: Option<String>,
-
-    /// Only operations whose request has this method
-    #[arg(long, value_name = "METHOD", conflicts_with = "id")]
-    method: Option<String>,
-
-    /// Only operations whose request's URI begins so
-    #[arg(long, value_name = "PREFIX", conflicts_with = "id")]
-    uri_prefix: Option<String>,
+    #[command(flatten)]
+    filters: Filters,
 
     /// What has changed since this position, then all that comes
     #[arg(long, value_name = "TOKEN")]
-    from: Option<String>,
+    from: Option<Token>,
 
     /// Print each document as the ledger serves it, one a line
     #[arg(long)]
@@ -52,26 +43,14 @@ pub struct Args {
     connection: Connection,
 }
 
-fn status(text: &str) -> Result<Status, String> {
-    let wanted = json!(text);
-    serde_json::from_value(wanted)
-        .map_err(|_| "unexecuted, executing, completed, failed or canceled".into())
-}
-
 pub async fn run(args: Args) -> Result<(), Failure> {
     let client = args.connection.client()?;
     let mut watch = match &args.id {
         Some(id) => client.watch(id)?,
-        None => client.watch_all(&Filter {
-            statuses: args.status.clone(),
-            cluster_id: args.cluster.clone(),
-            method: args.method.clone(),
-            uri_prefix: args.uri_prefix.clone(),
-            ..Filter::default()
-        }),
+        None => client.watch_all(&filter(args.filters)),
     };
     if let Some(position) = &args.from {
-        watch = watch.from_position(position);
+        watch = watch.from_position(&position.to_string());
     }
     let mut out = Output::new();
     loop {
@@ -79,7 +58,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             change = watch.next() => change?,
             _ = tokio::signal::ctrl_c() => {
                 if let Some(position) = watch.position() {
-                    eprintln!("opledger: on with --from '{}'", clean(position));
+                    note(format!("opledger: on with --from '{}'", clean(position)));
                 }
                 return Err(Failure::Interrupted);
             }
@@ -88,11 +67,35 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             return Ok(());
         };
         match args.json {
-            true => out.line(as_json(&change))?,
+            true => {
+                out.json(as_json(&change).as_bytes())?;
+                out.end_json()?;
+            }
             false => out.line(as_line(&change))?,
         }
         // Whoever watches wants to see it now.
         out.flush()?;
+    }
+}
+
+fn filter(filters: Filters) -> Filter {
+    let status = |status| match status {
+        domain::Status::Unexecuted => Status::Unexecuted,
+        domain::Status::Executing => Status::Executing,
+        domain::Status::Completed => Status::Completed,
+        domain::Status::Failed => Status::Failed,
+        domain::Status::Canceled => Status::Canceled,
+    };
+    Filter {
+        statuses: filters.status.into_iter().map(status).collect(),
+        occurred_from: filters.occurred_from,
+        occurred_to: filters.occurred_to,
+        cluster_id: filters.cluster_id,
+        method: filters.method.map(|method| method.as_str().to_owned()),
+        uri_prefix: filters.uri_prefix,
+        rollback_result: filters
+            .rollback_result
+            .map(|result| result.as_str().to_owned()),
     }
 }
 

@@ -90,6 +90,8 @@ impl Http {
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
         let answer = request.send().await.map_err(|error| match error {
             error if error.is_connect() => Error::Unreachable(said(&error)),
+            // It would be no other a moment later.
+            error if error.is_builder() => Error::Unexpected(said(&error)),
             error => Error::Unavailable {
                 why: format!("no answer: {}", said(&error)),
                 retry_after: None,

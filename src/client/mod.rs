@@ -94,7 +94,8 @@ impl Client {
         operation_id: &str,
         limit: Option<Duration>,
     ) -> Result<Document, Error> {
-        let deadline = limit.map(|limit| Instant::now() + limit);
+        // One that no clock reaches is none.
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut known: Option<HeaderValue> = None;
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

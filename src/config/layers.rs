@@ -147,7 +147,9 @@ pub(super) fn environment(env: impl Iterator<Item = (String, String)>, keys: &Ke
     let variables: BTreeMap<_, _> = env.collect();
     let ours = variables.into_iter().filter_map(|(name, value)| {
         let rest = name.strip_prefix(PREFIX)?;
-        let foreign = NOT_SETTINGS.contains(&rest) || is_service_link(rest, &value);
+        // `docker compose` gives `""` for `${X:-}`: it counts as not given.
+        let foreign =
+            value.is_empty() || NOT_SETTINGS.contains(&rest) || is_service_link(rest, &value);
         (!foreign).then(|| variable(rest, value, keys))
     });
     ours.collect()
@@ -170,9 +172,15 @@ fn variable(rest: &str, value: String, keys: &Keys) -> Entry {
             None => (rest, ""),
         };
         let key = dotted(stem);
-        let nearest = keys.nearest_setting(&key);
+        let meant = meant(stem, keys);
+        let is_setting = meant.is_some() || rest.contains("__");
+        let nearest = meant.or_else(|| keys.nearest_setting(&key));
         let nearest = nearest.map(|key| format!("{PREFIX}{}{suffix}", shouted(key)));
-        return wrong(key, "is not a setting", instead(nearest));
+        return match is_setting {
+            true => wrong(key, "is not a setting", instead(nearest)),
+            // Somebody's own, such as the name of a container.
+            false => Entry::Ignored(format!("{PREFIX}{rest}")),
+        };
     };
     let text = match is_file.then(|| std::fs::read_to_string(&value)) {
         None => value,
@@ -215,6 +223,22 @@ fn key_of(rest: &str, keys: &Keys) -> Option<(String, bool)> {
     };
     let key = setting(stem).map(|key| key.to_string()).or_else(free)?;
     Some((key, is_file))
+}
+
+/// The setting that a variable of another name was probably meant for. What only
+/// resembles one is left to its owner.
+fn meant<'k>(stem: &str, keys: &'k Keys) -> Option<&'k str> {
+    let allowed = (stem.len() / 4).max(1);
+    let resembles = |key: &&&str| {
+        let name = shouted(key);
+        let without_section = name.rsplit("__").next();
+        without_section == Some(stem)
+            || stem.starts_with(&format!("{name}_"))
+            || strsim::osa_distance(stem, &name) <= allowed
+    };
+    let mut candidates: Vec<_> = keys.settings().iter().filter(resembles).collect();
+    candidates.sort_by_key(|key| strsim::osa_distance(stem, &shouted(key)));
+    candidates.first().map(|key| **key)
 }
 
 fn shouted(key: &str) -> String {

@@ -8,6 +8,7 @@ use super::problem::{MASK, Problem, Source, is_secret};
 use super::{Options, Sources};
 use std::fmt::Write;
 use std::mem::discriminant;
+use strsim::osa_distance;
 
 pub(super) struct Table<'c> {
     pub settings: Vec<(&'static str, Boxed<'c>)>,
@@ -19,6 +20,16 @@ pub(super) struct Table<'c> {
 pub(super) enum Entry {
     Given(Given),
     Wrong(Problem),
+    /// The name of a variable that is not a setting, and does not look like one.
+    Ignored(String),
+}
+
+/// What giving the layers' values to the settings came to.
+pub(super) struct Applied {
+    pub sources: Sources,
+    pub problems: Vec<Problem>,
+    /// Names of variables.
+    pub ignored: Vec<String>,
 }
 
 /// One value, from one place.
@@ -41,12 +52,14 @@ impl Table<'_> {
     /// Takes the layers in ascending precedence. A value that a later layer
     /// overrides must be right all the same: it is found out now, and not on the
     /// day when the variable above it is dropped.
-    pub fn apply(&mut self, layers: Vec<Entry>) -> (Sources, Vec<Problem>) {
+    pub fn apply(&mut self, layers: Vec<Entry>) -> Applied {
         let mut sources = Sources::new();
         let mut problems = Vec::new();
+        let mut ignored = Vec::new();
         for entry in layers {
             match entry {
                 Entry::Wrong(problem) => problems.push(problem),
+                Entry::Ignored(name) => ignored.push(name),
                 Entry::Given(given) => {
                     let before = sources.insert(given.key.clone(), given.source.clone());
                     problems.extend(twice(&given, before));
@@ -54,7 +67,11 @@ impl Table<'_> {
                 }
             }
         }
-        (sources, problems)
+        Applied {
+            sources,
+            problems,
+            ignored,
+        }
     }
 
     fn set(&mut self, given: &Given) -> Option<Problem> {
@@ -197,25 +214,9 @@ fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k s
     let own = &name[last(name)..];
     let (distance, found) = known
         .map(|key| {
-            let elsewhere = 1 + edits(own, &key[last(key)..]);
-            (edits(name, key).min(elsewhere), key)
+            let elsewhere = 1 + osa_distance(own, &key[last(key)..]);
+            (osa_distance(name, key).min(elsewhere), key)
         })
         .min_by_key(|(distance, _)| *distance)?;
     (distance <= 1 + own.chars().count() / 3).then_some(found)
-}
-
-/// Levenshtein's distance.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }

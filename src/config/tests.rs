@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::layers::environment;
+use crate::config::table::Applied;
 use std::fs;
 use tempfile::TempDir;
 
@@ -195,7 +196,7 @@ fn wrong_values_are_told_with_a_remedy() {
 #[test]
 fn variables_have_no_types_but_must_look_right() {
     let count = |text| problem(from_env(&[("OPLEDGER_SERVER__MAX_STREAMS", text)]));
-    for wrong in ["", "+4", "4.0", "four"] {
+    for wrong in ["+4", "4.0", "four"] {
         assert!(count(wrong).contains("is not a whole number; give a whole number from 1"));
     }
     assert!(count("99999999999999999999").contains("is out of range"));
@@ -209,7 +210,7 @@ fn all_problems_are_told_at_once() {
         ("OPLEDGER_SERVER_LISTEN", "1.1.1.1:1"),
         ("OPLEDGER_LOG__PARTITIONS", "5000"),
         ("OPLEDGER_TELEMETRY__FORMT_FILE", "/nowhere"),
-        ("OPLEDGER_WHATEVER", "1"),
+        ("OPLEDGER_WHAT__EVER", "1"),
     ];
     let flags = Overrides {
         data: Some(String::new()),
@@ -227,7 +228,7 @@ the configuration has 12 problems
   variable OPLEDGER_LOG__PARTITIONS: log.partitions = \"5000\" is out of range; give a whole number from 1 to 1024
   variable OPLEDGER_SERVER_LISTEN: server_listen is not a setting; the nearest is OPLEDGER_SERVER__LISTEN
   variable OPLEDGER_TELEMETRY__FORMT_FILE: telemetry.formt is not a setting; the nearest is OPLEDGER_TELEMETRY__FORMAT_FILE
-  variable OPLEDGER_WHATEVER: whatever is not a setting; remove it (the sample file lists all settings)
+  variable OPLEDGER_WHAT__EVER: what.ever is not a setting; remove it (the sample file lists all settings)
   flag --data: data = \"\" is empty; give the path of a folder
   flag --listen: server.listen = \"here\" is not an IP address with a port; give both, such as \"127.0.0.1:8470\" or \"[::]:8470\"";
     assert_eq!(load(toml, &env, flags).expect_err("problems"), expected);
@@ -300,7 +301,7 @@ fn what_is_not_toml_is_told_by_line_without_its_text() {
 
 #[test]
 fn a_file_that_is_not_there_is_a_problem_like_others() {
-    let env = variables(&[("OPLEDGER_DATA", "")]);
+    let env = variables(&[("OPLEDGER_LOG__PARTITIONS", "0")]);
     let error = Config::load(Some(Path::new("/nowhere.toml")), env, Overrides::default());
     let error = error.expect_err("problems");
     assert_eq!(error.problems.len(), 2);
@@ -326,13 +327,70 @@ fn variables_of_others_are_left_alone() {
         ("OPLEDGERS__X", "1"),
     ];
     assert_eq!(from_env(&links), Ok(Config::default()));
-    for typed in [
-        "OPLEDGER_PORT",
-        "OPLEDGER_EXPORT_80",
-        "OPLEDGER_SERVER__SERVICE_PORT",
-        "OPLEDGER_",
-    ] {
+    let services = ["OPLEDGER_SERVER__SERVICE_PORT", "OPLEDGER_EXPORT__PORT"];
+    for typed in services {
         assert!(problem(from_env(&[(typed, "80")])).contains("is not a setting"));
+    }
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_given() {
+    let mut config = Config::default();
+    let keys: Vec<_> = config.table().keys().settings().to_vec();
+    let mut names: Vec<_> = keys
+        .iter()
+        .map(|key| format!("OPLEDGER_{}", key.replace('.', "__").to_uppercase()))
+        .collect();
+    let files: Vec<_> = names.iter().map(|name| format!("{name}_FILE")).collect();
+    names.extend(files);
+    names.extend(
+        [
+            "OPLEDGER_CONFIG",
+            "OPLEDGER_URL",
+            "OPLEDGER_",
+            "OPLEDGER_DTAA",
+        ]
+        .map(str::to_owned),
+    );
+    names.push("OPLEDGER_KAFKA__OPTIONS__SASL__PASSWORD".into());
+    let env: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
+    assert_eq!(from_env(&env), Ok(Config::default()));
+}
+
+#[test]
+fn variables_that_are_not_settings_are_ignored_and_named() {
+    let others = [
+        "OPLEDGER_",
+        "OPLEDGER_BIN",
+        "OPLEDGER_HOST",
+        "OPLEDGER_IMAGE",
+        "OPLEDGER_KAFKA",
+        "OPLEDGER_NAME",
+        "OPLEDGER_PATH",
+        "OPLEDGER_PORT",
+        "OPLEDGER_SEED",
+        "OPLEDGER_VERSION",
+    ];
+    let config = from_env(&others.map(|name| (name, "x"))).expect("a configuration");
+    assert_eq!(config.ignored, others);
+}
+
+#[test]
+fn variables_that_look_like_a_misspelt_setting_are_problems() {
+    for (typed, meant) in [
+        ("DTAA", "DATA"),
+        ("DATA_DIR", "DATA"),
+        ("LISTEN", "SERVER__LISTEN"),
+        ("SERVER_LISTEN", "SERVER__LISTEN"),
+        ("SERVER__LISTN", "SERVER__LISTEN"),
+        ("KAFKA_BOOTSTRAP", "KAFKA__BOOTSTRAP"),
+        ("TOPIC", "KAFKA__TOPIC"),
+        ("LOG_PARTITIONS_FILE", "LOG__PARTITIONS_FILE"),
+        ("KAKFA__TOPIC", "KAFKA__TOPIC"),
+    ] {
+        let text = problem(from_env(&[(&format!("OPLEDGER_{typed}"), "x")]));
+        let nearest = format!("is not a setting; the nearest is OPLEDGER_{meant}");
+        assert!(text.ends_with(&nearest), "{typed}: {text}");
     }
 }
 
@@ -428,7 +486,9 @@ fn secrets_are_masked_and_free_form_sections_keep_any_name() {
     let keys = table.keys();
     let mut given = layers::file(&path, &keys);
     given.extend(environment(variables(&env), &keys));
-    let (sources, problems) = table.apply(given);
+    let Applied {
+        sources, problems, ..
+    } = table.apply(given);
 
     let at = path.display();
     let mut told: Vec<_> = problems.iter().map(Problem::to_string).collect();

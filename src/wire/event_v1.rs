@@ -204,6 +204,10 @@ fn is_json(content_type: &str) -> bool {
         || is_media_type(content_type, "application/json") && is_utf8(content_type)
 }
 
+/// What an operation id is, for people.
+pub const OPERATION_ID: &str =
+    "1 to 256 characters of [A-Za-z0-9-._~], and not \"log\", \".\" or \"..\"";
+
 /// An operation id as the subject of an event, or in a path.
 pub fn operation_id_fault(id: &str) -> Option<Rule> {
     if id.is_empty() || id.len() > 256 {
@@ -215,11 +219,7 @@ pub fn operation_id_fault(id: &str) -> Option<Rule> {
 fn subject(id: Text<'_>) -> Result<Text<'_>, Fault> {
     match operation_id_fault(&id) {
         None => Ok(id),
-        Some(rule) => Err(Fault::new(
-            rule,
-            "subject",
-            "1 to 256 characters of [A-Za-z0-9-._~], and not \"log\", \".\" or \"..\".",
-        )),
+        Some(rule) => Err(Fault::new(rule, "subject", format!("{OPERATION_ID}."))),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reads JSON Lines and cuts them into the bodies of requests. Runs on a thread
 //! of its own: reading a pipe may block for as long as its writer likes.
 
+use crate::audit::file::BYTE_ORDER_MARK;
 use crate::cli::failure::Failure;
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -8,20 +9,51 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use tokio::sync::mpsc;
 
-/// Bytes of a request's body, so also of a line.
-pub const BODY_MAX: usize = 8 << 20;
+/// Bytes of the body of a request with several events. One that is larger goes alone:
+/// whether the ledger takes it is for the ledger to say.
+const BODY_MAX: usize = 8 << 20;
+/// Bytes of a line: no ledger can be set up to take a larger event.
+const LINE_MAX: usize = 1 << 30;
 const READ_AHEAD: usize = 1 << 20;
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// Some lines, as the body of one request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Batch {
     /// A JSON array of the events.
     pub body: Bytes,
     /// The line that each event stands on, from 1.
     pub lines: Vec<u64>,
+    /// Where in the body each event begins.
+    starts: Vec<usize>,
     /// Where its last line ends, from the beginning of the input.
     pub end: u64,
+    /// Of the input up to there.
+    pub digest: blake3::Hash,
+}
+
+impl Batch {
+    /// The same events in two requests; nothing if it is one event.
+    pub fn halves(&self) -> Option<[Batch; 2]> {
+        let middle = self.lines.len() / 2;
+        let cut = *self.starts.get(middle).filter(|_| middle > 0)?;
+        let part = |events: &[u8], range: std::ops::Range<usize>| {
+            let first = self.starts[range.start];
+            Batch {
+                body: [b"[", events, b"]"].concat().into(),
+                lines: self.lines[range.clone()].to_vec(),
+                starts: self.starts[range].iter().map(|at| at - first + 1).collect(),
+                end: self.end,
+                digest: self.digest,
+            }
+        };
+        // Without the comma between them, and the brackets.
+        let first = part(&self.body[1..cut - 1], 0..middle);
+        let second = part(
+            &self.body[cut..self.body.len() - 1],
+            middle..self.lines.len(),
+        );
+        Some([first, second])
+    }
 }
 
 pub struct Input {
@@ -31,6 +63,8 @@ pub struct Input {
     /// What has been read before: bytes and lines.
     pub offset: u64,
     pub line: u64,
+    /// Of these bytes.
+    pub read: blake3::Hasher,
     pub events_max: usize,
     /// Somebody may still be writing: what is there is sent while we wait.
     pub is_live: bool,
@@ -45,6 +79,7 @@ impl Input {
             name: self.name,
             offset: self.offset,
             line: self.line,
+            read: self.read,
             text: Vec::new(),
         };
         let mut filling = Filling::default();
@@ -59,13 +94,13 @@ impl Input {
                 return;
             }
             match lines.read_event() {
-                Ok(Some(Line { event, number, end })) => {
-                    if !filling.has_room_for(event, self.events_max)
+                Ok(Some(line)) => {
+                    if !filling.has_room_for(line.event, self.events_max)
                         && batches.blocking_send(Ok(filling.take())).is_err()
                     {
                         return;
                     }
-                    filling.add(event, number, end);
+                    filling.add(&line);
                 }
                 Ok(None) => {
                     if !filling.is_empty() {
@@ -93,7 +128,9 @@ impl Input {
 struct Filling {
     body: Vec<u8>,
     lines: Vec<u64>,
+    starts: Vec<usize>,
     end: u64,
+    read: blake3::Hasher,
 }
 
 impl Filling {
@@ -107,24 +144,24 @@ impl Filling {
         self.is_empty() || (fits && self.lines.len() < events_max)
     }
 
-    fn add(&mut self, event: &[u8], line: u64, end: u64) {
+    fn add(&mut self, line: &Line) {
         self.body.push(if self.is_empty() { b'[' } else { b',' });
-        self.body.extend_from_slice(event);
-        self.lines.push(line);
-        self.end = end;
+        self.starts.push(self.body.len());
+        self.body.extend_from_slice(line.event);
+        self.lines.push(line.number);
+        self.end = line.end;
+        self.read.clone_from(line.read);
     }
 
     fn take(&mut self) -> Batch {
-        let Filling {
-            mut body,
-            lines,
-            end,
-        } = std::mem::take(self);
-        body.push(b']');
+        let mut filled = std::mem::take(self);
+        filled.body.push(b']');
         Batch {
-            body: body.into(),
-            lines,
-            end,
+            body: filled.body.into(),
+            lines: filled.lines,
+            starts: filled.starts,
+            end: filled.end,
+            digest: filled.read.finalize(),
         }
     }
 }
@@ -136,6 +173,8 @@ struct Line<'l> {
     number: u64,
     /// Where it ends, from the beginning of the input.
     end: u64,
+    /// The input up to there.
+    read: &'l blake3::Hasher,
 }
 
 struct Lines {
@@ -145,6 +184,8 @@ struct Lines {
     offset: u64,
     /// The current line.
     line: u64,
+    /// All up to its end.
+    read: blake3::Hasher,
     text: Vec<u8>,
 }
 
@@ -159,30 +200,26 @@ impl Lines {
         loop {
             let is_first = self.offset == 0;
             self.text.clear();
-            let mut bounded = (&mut self.reader).take(BODY_MAX as u64);
-            let read = bounded.read_until(b'\n', &mut self.text);
-            let read = read.map_err(|source| Failure::File {
-                path: PathBuf::from(&self.name),
-                source,
-            })?;
+            let read = self.read_until(BODY_MAX)?;
             if read == 0 {
                 return Ok(None);
             }
-            self.offset += read as u64;
             self.line += 1;
             if is_first && self.text.starts_with(BYTE_ORDER_MARK) {
                 self.text.drain(..BYTE_ORDER_MARK.len());
             }
-            if !self.text.trim_ascii().is_empty() {
-                break;
+            let goes_on = read == BODY_MAX && !self.text.ends_with(b"\n");
+            if goes_on && self.text.trim_ascii_start().first() == Some(&b'{') {
+                // Perhaps an event. Anything else need not be read to its end.
+                self.read_until(LINE_MAX - BODY_MAX)?;
             }
-            if read == BODY_MAX {
-                // So much white space, and the line goes on.
+            // So much white space is no blank line: it may go on for ever.
+            if goes_on || !self.text.trim_ascii().is_empty() {
                 break;
             }
         }
         let event = self.text.trim_ascii();
-        check(event, self.text.len()).map_err(|why| Failure::BadLine {
+        check(event, &self.text).map_err(|why| Failure::BadLine {
             file: self.name.clone(),
             line: self.line,
             why,
@@ -191,16 +228,36 @@ impl Lines {
             event,
             number: self.line,
             end: self.offset,
+            read: &self.read,
         }))
+    }
+
+    /// Reads on to the end of the line, or so many bytes of it.
+    fn read_until(&mut self, max: usize) -> Result<usize, Failure> {
+        let from = self.text.len();
+        let mut bounded = (&mut self.reader).take(max as u64);
+        let read = bounded.read_until(b'\n', &mut self.text);
+        let read = read.map_err(|source| Failure::File {
+            path: PathBuf::from(&self.name),
+            source,
+        })?;
+        self.read.update(&self.text[from..]);
+        self.offset += read as u64;
+        Ok(read)
     }
 }
 
 /// Whether it can be an event at all: one bad line would otherwise make the
 /// whole batch unreadable, and nobody could say which it was. Never quotes the
 /// line, as bodies may hold passwords.
-fn check(event: &[u8], line_len: usize) -> Result<(), String> {
-    if line_len + 2 > BODY_MAX {
-        return Err(format!("longer than {} MiB", BODY_MAX >> 20));
+fn check(event: &[u8], line: &[u8]) -> Result<(), String> {
+    let is_whole = line.ends_with(b"\n") || line.len() < BODY_MAX - BYTE_ORDER_MARK.len();
+    let is_too_long = line.len() >= LINE_MAX - BYTE_ORDER_MARK.len();
+    if is_too_long || !is_whole && event.first() != Some(&b'{') {
+        let len = line.len() >> 20;
+        return Err(format!(
+            "{len} MiB and more without an event: one event a line is expected"
+        ));
     }
     if event.first() == Some(&b'[') {
         return Err("not an event but the beginning of an array: \
@@ -229,6 +286,7 @@ mod tests {
             name: "events.jsonl".into(),
             offset: 0,
             line: 0,
+            read: blake3::Hasher::new(),
             events_max,
             is_live: false,
         };
@@ -293,12 +351,47 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_line_is_not_read_to_its_end() {
-        for byte in ["x", " "] {
-            let (batches, failure) = pump(byte.repeat(BODY_MAX + 10), 3);
-            assert!(batches.is_empty());
-            assert!(failure.unwrap().to_string().contains("longer than 8 MiB"));
+    fn a_large_event_goes_alone() {
+        let large = format!("{{\"a\":\"{}\"}}", "x".repeat(3 * BODY_MAX));
+        let text = format!("{{\"a\":1}}\n{large}\n{{\"a\":2}}\n{{\"a\":3}}\n");
+        let (batches, failure) = pump(text.clone(), 500);
+        assert!(failure.is_none());
+        let lines: Vec<_> = batches.iter().map(|batch| &batch.lines[..]).collect();
+        assert_eq!(lines, [&[1][..], &[2], &[3, 4]]);
+        assert_eq!(batches[1].body.len(), large.len() + 2);
+        for batch in &batches {
+            let read = &text.as_bytes()[..batch.end as usize];
+            assert_eq!(batch.digest, blake3::hash(read));
         }
+    }
+
+    #[test]
+    fn an_endless_line_that_is_no_event_is_not_read_to_its_end() {
+        for byte in ["x", " ", "\0", "[{"] {
+            let (batches, failure) = pump(byte.repeat(2 * BODY_MAX), 3);
+            assert!(batches.is_empty());
+            let why = failure.unwrap().to_string();
+            assert!(why.contains("8 MiB and more without an event"), "{why}");
+        }
+    }
+
+    #[test]
+    fn halves_hold_the_same_events() {
+        let text = "{\"a\":1}\n\n{\"b\":[2,3]}\n{}\n";
+        let (batches, _) = pump(text, 500);
+        let [first, second] = batches[0].halves().unwrap();
+        assert_eq!(
+            (&first.body[..], &first.lines[..]),
+            (&b"[{\"a\":1}]"[..], &[1][..])
+        );
+        assert_eq!(&second.body[..], b"[{\"b\":[2,3]},{}]");
+        assert_eq!(second.lines, [3, 4]);
+        let [third, fourth] = second.halves().unwrap();
+        assert_eq!(
+            (&third.body[..], &fourth.body[..]),
+            (&b"[{\"b\":[2,3]}]"[..], &b"[{}]"[..])
+        );
+        assert!(first.halves().is_none() && fourth.halves().is_none());
     }
 
     /// A pipe: what is written at once is read at once, then it is silent until the
@@ -332,6 +425,7 @@ mod tests {
             name: "standard input".into(),
             offset: 0,
             line: 0,
+            read: blake3::Hasher::new(),
             events_max: 100,
             is_live: true,
         };

@@ -2,24 +2,33 @@
 //! or mistrusting it, costs sending again and nothing else; so it is replaced
 //! atomically but not synced, and anything odd about it means starting over.
 
+use crate::cli::text::clean;
 use crate::wire::position::Token;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
-/// How much of the acknowledged part is compared. All of it would mean reading
-/// the whole file again.
-const TAIL: u64 = 64 << 10;
-
 /// How far the ledger has everything.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Point {
     pub offset: u64,
     pub line: u64,
+    /// Of everything before it: a line that was corrected there was not sent.
+    pub digest: blake3::Hash,
     /// Merged over all that was acknowledged. `None` at the beginning.
     pub token: Option<Token>,
+}
+
+impl Point {
+    pub fn beginning() -> Point {
+        Point {
+            offset: 0,
+            line: 0,
+            digest: blake3::hash(b""),
+            token: None,
+        }
+    }
 }
 
 /// The content of the note.
@@ -27,37 +36,32 @@ pub struct Point {
 #[serde(deny_unknown_fields)]
 struct Note {
     url: String,
-    file_length: u64,
     acknowledged_bytes: u64,
     acknowledged_lines: u64,
-    tail_blake3: String,
+    acknowledged_blake3: String,
     position: String,
 }
 
 pub struct Resume {
     path: PathBuf,
-    file: File,
     url: String,
-    /// Of the file, when this run began.
-    length: u64,
 }
 
 pub enum Found {
     Nothing,
-    Point(Point),
+    /// What comes before it was read and compared.
+    Point(Point, blake3::Hasher),
     /// There is a note, but it is not about this file or this ledger.
-    Other(&'static str),
+    Other(String),
 }
 
 impl Resume {
-    pub fn new(file_path: &Path, file: File, length: u64, url: String) -> Resume {
+    pub fn new(file_path: &Path, url: String) -> Resume {
         let mut path = file_path.as_os_str().to_owned();
         path.push(".opledger-resume");
         Resume {
             path: path.into(),
-            file,
             url,
-            length,
         }
     }
 
@@ -65,31 +69,40 @@ impl Resume {
         &self.path
     }
 
-    pub fn find(&self) -> Found {
+    /// Compares the note with the whole acknowledged part of the file: reading it again
+    /// is quick beside sending it again.
+    pub fn find(&self, file: &mut File) -> Found {
         let text = match fs::read(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Nothing,
-            Err(_) => return Found::Other("the note of the last run cannot be read"),
+            Err(error) => return Found::Other(format!("{}: {error}", self.shown())),
         };
+        let damaged = || Found::Other(format!("{} cannot be understood", self.shown()));
         let Ok(note) = serde_json::from_slice::<Note>(&text) else {
-            return Found::Other("the note of the last run is damaged");
+            return damaged();
         };
-        let Ok(token) = note.position.parse() else {
-            return Found::Other("the note of the last run is damaged");
+        let (Ok(token), Ok(digest)) = (
+            note.position.parse(),
+            blake3::Hash::from_hex(&note.acknowledged_blake3),
+        ) else {
+            return damaged();
         };
         if note.url != self.url {
-            return Found::Other("the last run was for another address");
+            return Found::Other(format!("the last run was for {}", clean(&note.url)));
         }
-        if self.length < note.file_length {
-            return Found::Other("the file is shorter than it was");
-        }
-        match self.tail(note.acknowledged_bytes) {
-            Ok(tail) if tail == note.tail_blake3 => Found::Point(Point {
-                offset: note.acknowledged_bytes,
-                line: note.acknowledged_lines,
-                token: Some(token),
-            }),
-            Ok(_) | Err(_) => Found::Other("the file is not what it was"),
+        let point = Point {
+            offset: note.acknowledged_bytes,
+            line: note.acknowledged_lines,
+            digest,
+            token: Some(token),
+        };
+        match read_again(file, point.offset) {
+            Ok(read) if read.finalize() == digest => Found::Point(point, read),
+            Ok(_) => Found::Other(format!(
+                "what the last run had sent, lines 1 to {}, was changed since",
+                point.line
+            )),
+            Err(why) => Found::Other(why.to_string()),
         }
     }
 
@@ -99,10 +112,9 @@ impl Resume {
         };
         let note = Note {
             url: self.url.clone(),
-            file_length: self.length,
             acknowledged_bytes: point.offset,
             acknowledged_lines: point.line,
-            tail_blake3: self.tail(point.offset)?,
+            acknowledged_blake3: point.digest.to_hex().to_string(),
             position: token.to_string(),
         };
         let text = serde_json::to_vec_pretty(&note).expect("strings and numbers always serialise");
@@ -119,13 +131,21 @@ impl Resume {
         }
     }
 
-    /// What stands just before `end`.
-    fn tail(&self, end: u64) -> io::Result<String> {
-        let from = end.saturating_sub(TAIL);
-        let mut bytes = vec![0; (end - from) as usize];
-        self.file.read_exact_at(&mut bytes, from)?;
-        Ok(blake3::hash(&bytes).to_hex().to_string())
+    fn shown(&self) -> String {
+        clean(&self.path.to_string_lossy())
     }
+}
+
+/// The first `len` bytes; the file stands behind them then.
+fn read_again(file: &mut File, len: u64) -> io::Result<blake3::Hasher> {
+    let mut read = blake3::Hasher::new();
+    file.rewind()?;
+    let found = io::copy(&mut (&mut *file).take(len), &mut read)?;
+    if found < len {
+        let why = "the file is shorter than what the last run had sent of it";
+        return Err(io::Error::other(why));
+    }
+    Ok(read)
 }
 
 #[cfg(test)]
@@ -155,60 +175,90 @@ mod tests {
         }
 
         fn resume(&self, url: &str) -> Resume {
-            let file = File::open(self.file()).unwrap();
-            let length = file.metadata().unwrap().len();
-            Resume::new(&self.file(), file, length, url.into())
+            Resume::new(&self.file(), url.into())
+        }
+
+        fn find(&self, url: &str) -> Found {
+            self.resume(url).find(&mut File::open(self.file()).unwrap())
         }
     }
 
-    fn point(offset: u64) -> Point {
+    fn point(content: &[u8], offset: usize) -> Point {
         Point {
-            offset,
+            offset: offset as u64,
             line: 3,
+            digest: blake3::hash(&content[..offset]),
             token: Some("abcd1234;0:7,2:9".parse().unwrap()),
         }
     }
 
     #[test]
     fn a_saved_point_is_found_until_it_is_removed() {
-        let scene = Scene::new(&b"x".repeat(200_000));
+        let content = b"x".repeat(200_000);
+        let scene = Scene::new(&content);
         let resume = scene.resume(URL);
-        assert!(matches!(resume.find(), Found::Nothing));
+        assert!(matches!(scene.find(URL), Found::Nothing));
         for offset in [10, 65_536, 150_000, 200_000] {
-            resume.save(&point(offset)).unwrap();
-            assert!(matches!(scene.resume(URL).find(), Found::Point(p) if p == point(offset)));
+            let saved = point(&content, offset);
+            resume.save(&saved).unwrap();
+            let mut file = File::open(scene.file()).unwrap();
+            let Found::Point(found, read) = resume.find(&mut file) else {
+                panic!("not found at {offset}");
+            };
+            assert_eq!((found, read.finalize()), (saved.clone(), saved.digest));
+            assert_eq!(file.stream_position().unwrap(), offset as u64);
         }
         // Nothing else is left lying about.
         assert_eq!(fs::read_dir(scene.folder.path()).unwrap().count(), 2);
         resume.remove().unwrap();
         resume.remove().unwrap();
-        assert!(matches!(resume.find(), Found::Nothing));
+        assert!(matches!(scene.find(URL), Found::Nothing));
     }
 
     #[test]
     fn before_the_first_acknowledgement_there_is_nothing_to_save() {
         let scene = Scene::new(b"x");
-        scene.resume(URL).save(&Point::default()).unwrap();
-        assert!(matches!(scene.resume(URL).find(), Found::Nothing));
+        scene.resume(URL).save(&Point::beginning()).unwrap();
+        assert!(matches!(scene.find(URL), Found::Nothing));
     }
 
     #[test]
-    fn a_file_that_grew_is_the_same_one() {
+    fn a_change_behind_the_point_changes_nothing() {
         let scene = Scene::new(b"one\ntwo\n");
-        scene.resume(URL).save(&point(4)).unwrap();
-        scene.write(b"one\ntwo\nthree\n");
-        assert!(matches!(scene.resume(URL).find(), Found::Point(_)));
+        scene.resume(URL).save(&point(b"one\n", 4)).unwrap();
+        for content in ["one\ntwo\nthree\n", "one\n2\n", "one\n"] {
+            scene.write(content.as_bytes());
+            assert!(matches!(scene.find(URL), Found::Point(..)), "{content:?}");
+        }
+    }
+
+    #[test]
+    fn any_byte_before_the_point_counts() {
+        let content = b"x\n".repeat(100_000);
+        let scene = Scene::new(&content);
+        scene.resume(URL).save(&point(&content, 150_000)).unwrap();
+        for at in [0, 1, 70_000, 84_464, 149_999] {
+            let mut corrected = content.clone();
+            corrected[at] ^= 1;
+            scene.write(&corrected);
+            let Found::Other(why) = scene.find(URL) else {
+                panic!("byte {at} was not missed");
+            };
+            assert!(why.contains("lines 1 to 3, was changed"), "{why}");
+        }
+        scene.write(&content);
+        assert!(matches!(scene.find(URL), Found::Point(..)));
     }
 
     #[test]
     fn anything_else_is_another_one() {
         let scene = Scene::new(b"one\ntwo\n");
         let note = scene.resume(URL).path().to_owned();
-        scene.resume(URL).save(&point(4)).unwrap();
+        scene.resume(URL).save(&point(b"one\n", 4)).unwrap();
         let saved = fs::read(&note).unwrap();
-        let is_other = |url| matches!(scene.resume(url).find(), Found::Other(_));
+        let is_other = |url| matches!(scene.find(url), Found::Other(_));
         assert!(is_other("http://127.0.0.1:1"));
-        for content in ["one\n", "two\ntwo\n", "", "one"] {
+        for content in ["two\ntwo\n", "", "one"] {
             scene.write(content.as_bytes());
             assert!(is_other(URL), "{content:?}");
         }

@@ -1,0 +1,34 @@
+//! From which state of the ledger an answer is to be: `--position` and `--wait`.
+
+use crate::cli::client::{POSITION, PREFER};
+use crate::wire::position::Token;
+use reqwest::RequestBuilder;
+use std::time::Duration;
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct At {
+    /// Answer from a state that holds at least this position of the log
+    #[arg(long, value_name = "TOKEN")]
+    position: Option<Token>,
+
+    /// Wait so long for the position
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
+    wait: Option<u64>,
+}
+
+impl At {
+    /// What the ledger was asked to wait, for the patience with it.
+    pub fn wait(&self) -> Duration {
+        Duration::from_secs(self.wait.unwrap_or_default())
+    }
+
+    pub fn apply(&self, mut request: RequestBuilder) -> RequestBuilder {
+        if let Some(position) = &self.position {
+            request = request.header(POSITION, position.to_string());
+        }
+        if let Some(seconds) = self.wait {
+            request = request.header(PREFER, format!("wait={seconds}"));
+        }
+        request
+    }
+}

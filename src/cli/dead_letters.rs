@@ -1,0 +1,102 @@
+//! `opledger dead-letters`: records of the log that are not events, and why.
+
+use crate::cli::at::At;
+use crate::cli::client::{Connection, Ledger};
+use crate::cli::failure::Failure;
+use crate::cli::output::{Output, note};
+use crate::cli::stream::List;
+use crate::cli::table::Table;
+use serde::Deserialize;
+use serde_json::Value;
+use std::borrow::Cow;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const EXAMPLES: &str = "\
+Examples:
+  opledger dead-letters
+  opledger dead-letters --limit 20
+  opledger dead-letters --json | jq -r '.dead_letters[0].value_base64' | base64 -d
+
+A record that is not an event is kept whole, with the reason. Correct what wrote
+it, and publish the event again: nothing applies a dead letter later.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// No more than the first so many, by position
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+
+    #[command(flatten)]
+    at: At,
+
+    /// Print the ledger's JSON: key, headers and value of each record as well
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// The value is never shown in the table: it may hold passwords.
+#[derive(Deserialize)]
+struct Letter<'a> {
+    #[serde(borrow)]
+    position: Cow<'a, str>,
+    #[serde(borrow)]
+    arrived: Option<Cow<'a, str>>,
+    /// Text, or where it is none an object with its base64.
+    key: Value,
+    #[serde(borrow)]
+    reason: Cow<'a, str>,
+    #[serde(borrow)]
+    detail: Option<Cow<'a, str>>,
+}
+
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let ledger = Ledger::new(&args.connection, PATIENCE + args.at.wait())?;
+    let list = List {
+        ledger: &ledger,
+        url: ledger.url(&["v1", "dead-letters"]),
+        at: &args.at,
+        name: "dead_letters",
+        limit: args.limit,
+    };
+    let mut out = Output::new();
+    if args.json {
+        return list.print_json(&mut out).await;
+    }
+    let titles = ["POSITION", "ARRIVED", "KEY", "REASON", "DETAIL"];
+    let mut table = Table::new(titles, 4, &out);
+    let mut is_empty = true;
+    let read = list.read(|element| {
+        is_empty = false;
+        let letter: Letter = serde_json::from_slice(element).map_err(|_| {
+            Failure::Unexpected("the ledger's answer about dead letters cannot be read".into())
+        })?;
+        let key = match letter.key {
+            Value::Null => String::new(),
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        let row = [
+            &*letter.position,
+            letter.arrived.as_deref().unwrap_or_default(),
+            &key,
+            &letter.reason,
+            letter.detail.as_deref().unwrap_or_default(),
+        ];
+        table.add(row, &mut out)
+    });
+    let outcome = read.await;
+    // What came before an answer broke off is worth seeing, too.
+    table.finish(&mut out)?;
+    out.flush()?;
+    outcome?;
+    if is_empty {
+        note("no dead letters");
+    }
+    Ok(())
+}
