@@ -130,8 +130,28 @@ fn what_workers_reported_never_reaches_the_terminal_raw() {
         .map(|event| format!("{event}\n"))
         .collect();
     std::fs::write(&file, lines).unwrap();
-    let replayed: Value = serde_json::from_str(&run(&["replay", file.to_str().unwrap()])).unwrap();
-    assert_eq!(replayed, server.get("/v1/operations/op").json());
+    // Its bytes are compared with others, so they are spelt out on a terminal alone.
+    let piped = opledger(&["replay", file.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert_eq!(
+        piped.stdout.trim_ascii_end(),
+        server.get("/v1/operations/op").body
+    );
+    let binary = env!("CARGO_BIN_EXE_opledger");
+    let replay = format!("{binary} replay {}", file.display());
+    let on_a_terminal = Command::new("script")
+        .args(["--quiet", "--return", "--command", &replay, "/dev/null"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(on_a_terminal.status.success());
+    let shown = String::from_utf8(on_a_terminal.stdout).unwrap();
+    // The terminal itself ends lines so.
+    let shown = shown.replace("\r\n", "\n");
+    assert!(!shown.contains(acts), "{shown:?}");
+    let shown: Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!(shown, server.get("/v1/operations/op").json());
 }
 
 #[test]

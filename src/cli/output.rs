@@ -48,7 +48,8 @@ impl Output {
         self.write("\n")
     }
 
-    /// The same for who writes to anything.
+    /// For JSON of our own whose bytes are compared with others: as it is, but on a
+    /// terminal.
     pub fn json_writer(&mut self) -> impl Write + '_ {
         JsonWriter(self)
     }
@@ -63,7 +64,10 @@ struct JsonWriter<'o>(&'o mut Output);
 
 impl Write for JsonWriter<'_> {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        self.0.inner.write_all(&self.0.json.feed(piece))?;
+        match self.0.is_terminal {
+            true => self.0.inner.write_all(&self.0.json.feed(piece))?,
+            false => self.0.inner.write_all(piece)?,
+        }
         Ok(piece.len())
     }
 

@@ -79,6 +79,42 @@ fn publish_sends_a_file_to_the_topic_and_replay_folds_it() {
 }
 
 #[test]
+fn dead_letters_are_listed_with_their_reasons() {
+    let broker = Broker::shared();
+    let topic = broker.topic(1, &[]);
+    let server = ledger(&broker, &topic);
+    let raws = (0..1500).map(|n| crate::support::broker::Raw::value(format!("no event {n}")));
+    broker.send(&topic, &raws.collect::<Vec<_>>());
+    let token = format!("{};0:1499", log_of(&server));
+    let url = format!("http://{}", server.address);
+    let list = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_opledger"));
+        command.args([
+            "dead-letters",
+            "--position",
+            &token,
+            "--wait",
+            "60",
+            "--url",
+            &url,
+        ]);
+        stdout(command.args(arguments).output().unwrap())
+    };
+    let all = list(&[]);
+    assert_eq!(all.lines().count(), 1501, "with the titles");
+    let first = all.lines().nth(1).unwrap();
+    assert!(
+        first.starts_with("0:0 ") && first.contains("malformed"),
+        "{first}"
+    );
+    assert_eq!(list(&["--limit", "1200"]).lines().count(), 1201);
+    let json: Value = serde_json::from_str(&list(&["--json", "--limit", "1200"])).unwrap();
+    let served = server.get("/v1/dead-letters").json();
+    let served = &served["dead_letters"].as_array().unwrap()[..1200];
+    assert_eq!(json["dead_letters"].as_array().unwrap(), served);
+}
+
+#[test]
 fn what_is_no_event_is_refused_with_its_line_before_it_is_sent() {
     let broker = Broker::shared();
     let topic = broker.topic(1, &[]);
