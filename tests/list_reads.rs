@@ -4,6 +4,7 @@
 mod support;
 
 use opledger::app::wall_clock;
+use opledger::domain::Status;
 use opledger::event_log::{Identity, Logged};
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
@@ -11,12 +12,14 @@ use opledger::query::filter::Filter;
 use opledger::query::list;
 use opledger::query::select::{Bounds, Order, Query, select};
 use opledger::store::memory::Memory;
-use opledger::store::{self, Batch, Db, Direction, Durability, Family, keys};
+use opledger::store::{self, Batch, Db, Direction, Durability, Family, View, Visit, keys};
 use opledger::wire::position::{LogId, Position};
 use opledger::wire::record_v1::{Headers, Record};
 use opledger::wire::time::TimeStyle;
 use serde_json::{Value, json};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use support::generate::Rng;
 use support::listed::{created, event};
 
 /// A store in memory with these events.
@@ -58,6 +61,180 @@ fn selected(db: &Memory, query: &Query, bounds: Bounds) -> (Vec<String>, usize) 
             None => return (all, pages),
         }
     }
+}
+
+/// A view that counts what is read of it.
+struct Counted<'v> {
+    view: &'v dyn View,
+    entries: AtomicUsize,
+    operations: AtomicUsize,
+}
+
+impl View for Counted<'_> {
+    fn get(&self, family: Family, key: &[u8]) -> store::Result<Option<Vec<u8>>> {
+        self.operations.fetch_add(1, Ordering::Relaxed);
+        self.view.get(family, key)
+    }
+
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> store::Result<Vec<Option<Vec<u8>>>> {
+        self.operations.fetch_add(keys.len(), Ordering::Relaxed);
+        self.view.multi_get(family, keys)
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        range: Range<&[u8]>,
+        direction: Direction,
+        visit: &mut Visit,
+    ) -> store::Result<()> {
+        self.view.scan(family, range, direction, &mut |key, row| {
+            self.entries.fetch_add(1, Ordering::Relaxed);
+            visit(key, row)
+        })
+    }
+}
+
+/// What a page may read: so many entries, or an operation in the place of fifty of them. An
+/// operation may be two reads: what has ended is kept elsewhere.
+#[track_caller]
+fn is_within(counted: &Counted, scans: usize, work: usize) {
+    let entries = counted.entries.load(Ordering::Relaxed);
+    let operations = counted.operations.load(Ordering::Relaxed);
+    assert!(
+        entries <= scans * work,
+        "{entries} entries, {scans} scans of {work}"
+    );
+    let most = 2 * scans * work.div_ceil(51);
+    assert!(
+        operations <= most,
+        "{operations} operations, {scans} scans of {work}"
+    );
+}
+
+/// An operation of a made-up store, as a list that looks at all of them one by one sees it.
+struct Plain {
+    id: String,
+    n: usize,
+    status: Status,
+    is_rare: bool,
+}
+
+/// Statuses come in stretches, so that in a list of several one runs far ahead of another.
+fn stretches(rng: &mut Rng) -> (Vec<Plain>, Vec<Value>) {
+    let (mut plain, mut events) = (Vec::new(), Vec::new());
+    let (mut status, mut left) = (Status::Executing, 0);
+    for number in 0..rng.below(120) {
+        if left == 0 {
+            (status, left) = (*rng.pick(&Status::ALL), 1 + rng.below(40));
+        }
+        left -= 1;
+        // Some have the same time.
+        let n = number / (1 + rng.below(3));
+        let id = format!("op-{:03}", (number * 37) % 128);
+        let is_rare = rng.chance(15);
+        events.push(created(&id, n, if is_rare { "/rare" } else { "/x" }));
+        let answered = json!({"response": {"status_code": 200}});
+        let (kind, data) = match status {
+            Status::Unexecuted => ("", json!({})),
+            Status::Executing => ("operation.started", json!({})),
+            Status::Completed => ("operation.completed", answered),
+            Status::Failed => ("operation.failed", answered),
+            Status::Canceled => ("operation.canceled", json!({})),
+        };
+        if !kind.is_empty() {
+            events.push(event(&id, kind, n, data));
+        }
+        plain.push(Plain {
+            id,
+            n,
+            status,
+            is_rare,
+        });
+    }
+    (plain, events)
+}
+
+/// Rows as of a store that had none yet: all but the key has to be read from the operation.
+fn without_rows(db: &Memory) {
+    let mut batch = Batch::default();
+    store::view(db, |view| {
+        view.scan(
+            Family::ByStatus,
+            keys::ALL,
+            Direction::Forward,
+            &mut |key, _| {
+                batch.put(Family::ByStatus, key, b"");
+                ControlFlow::Continue(())
+            },
+        )
+    })
+    .unwrap();
+    db.write(&batch, Durability::Buffered).unwrap();
+}
+
+#[test]
+fn lists_of_several_statuses_are_what_a_look_at_every_operation_gives() {
+    let seeds = if support::soak() { 5_000 } else { 150 };
+    let mut short = 0;
+    for seed in 0..seeds {
+        let mut rng = Rng::new(seed);
+        let (mut plain, events) = stretches(&mut rng);
+        let db = folded(&events);
+        let has_rows = rng.chance(60);
+        if !has_rows {
+            without_rows(&db);
+        }
+        plain.sort_by(|a, b| (a.n, &a.id).cmp(&(b.n, &b.id)));
+        for order in [Order::Newest, Order::Oldest] {
+            let mut statuses = Status::ALL.to_vec();
+            rng.shuffle(&mut statuses);
+            statuses.truncate(1 + rng.below(5));
+            let rare = rng.chance(50);
+            let query = Query {
+                filter: Filter {
+                    statuses: statuses.clone(),
+                    uri_prefix: rare.then(|| "/rare".into()),
+                    ..Filter::default()
+                },
+                order,
+            };
+            let meant = |one: &&Plain| statuses.contains(&one.status) && (!rare || one.is_rare);
+            let meant = plain.iter().filter(meant).map(|one| one.id.clone());
+            let mut expected: Vec<String> = meant.collect();
+            if order == Order::Newest {
+                expected.reverse();
+            }
+            let (limit, work) = (
+                1 + rng.below(9),
+                1 + rng.below(if has_rows { 40 } else { 300 }),
+            );
+            let bounds = Bounds { limit, work };
+            let (mut found, mut after) = (Vec::new(), None::<Vec<u8>>);
+            loop {
+                let page = store::view(&db, |view| {
+                    let counted = Counted {
+                        view,
+                        entries: AtomicUsize::new(0),
+                        operations: AtomicUsize::new(0),
+                    };
+                    let page = select(&counted, &query, after.as_deref(), bounds)?;
+                    is_within(&counted, statuses.len(), work);
+                    Ok(page)
+                });
+                let page = page.unwrap();
+                assert!(page.found.len() <= limit);
+                short += usize::from(page.found.len() < limit && page.next.is_some());
+                found.extend(page.found.iter().map(|one| one.id().unwrap().to_owned()));
+                match page.next {
+                    Some(next) => after = Some(next),
+                    None => break,
+                }
+            }
+            assert_eq!(found, expected, "seed {seed}, {query:?}, {bounds:?}");
+        }
+    }
+    assert!(short > seeds as usize, "pages end for their work: {short}");
 }
 
 /// A long list is looked up in another order than it is shown in, and by chunks where its

@@ -480,6 +480,51 @@ fn lists_are_conditional_and_wait() {
 }
 
 #[test]
+fn a_list_that_is_as_long_as_before_has_another_tag() {
+    let server = Server::start();
+    let started = |id: &str| event(id, "operation.started", 10, json!({}));
+    let canceled = |id: &str| event(id, "operation.canceled", 20, json!({}));
+    let ids = ["op-1", "op-2", "op-3"];
+    let mut events: Vec<Value> = ids.iter().map(|id| created(id, 1, "/x")).collect();
+    events.push(started("op-1"));
+    server.publish(&events);
+    for (path, step) in [
+        ("/v1/operations?status=executing", "op-2"),
+        ("/v1/operations?status=executing&limit=5", "op-3"),
+    ] {
+        let before = server.get(path);
+        let listed = before.json()["operation_ids"][0]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        // One takes the place of the other.
+        let token = server.publish(&[canceled(&listed), started(step)]);
+        let headers = [
+            ("ledger-position", &*token),
+            ("if-none-match", before.header("etag")),
+        ];
+        let after = server.get_with(path, &headers);
+        assert_eq!(after.status, 200, "{path}");
+        assert_eq!(after.json(), json!({"operation_ids": [step]}));
+        assert_eq!(after.body.len(), before.body.len());
+        assert_ne!(after.header("etag"), before.header("etag"), "{path}");
+    }
+    // The same operations, one of which stands otherwise.
+    let path = "/v1/operations?format=detail-list";
+    let before = server.get(path);
+    let again = json!({"request": {"uri": "/y", "method": "PUT"}});
+    let earlier = event("op-1", "operation.created", 0, again);
+    let token = server.publish(&[earlier]);
+    let headers = [
+        ("ledger-position", &*token),
+        ("if-none-match", before.header("etag")),
+    ];
+    let after = server.get_with(path, &headers);
+    assert_eq!((after.status, after.body.len()), (200, before.body.len()));
+    assert_ne!(after.body, before.body);
+}
+
+#[test]
 fn points_are_shared_and_bounded() {
     let server = Server::with(&[("LISTS__POINTS", "2"), ("LISTS__SHARE", "0s")]);
     let mut nexts = BTreeMap::new();

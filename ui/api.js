@@ -2,7 +2,7 @@
 
 export class Refused extends Error {
   constructor(status, sheet) {
-    super(sheet?.error_message ?? `the ledger answered ${status}`);
+    super(sheet ? [sheet.error_message, sheet.detail].filter(Boolean).join(' ') : `the ledger answered ${status}`);
     this.status = status;
     this.code = sheet?.error_code;
   }

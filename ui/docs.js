@@ -10,19 +10,18 @@ function show(api) {
   const routes = Object.entries(api.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, route]) => ({ path, method: method.toUpperCase(), ...route })));
   const parts = api.tags.map((tag) => ({ ...tag, routes: routes.filter((route) => route.tags[0] === tag.name) }));
   replace(main,
-    h('nav', { class: 'contents', 'aria-label': 'Contents' }, parts.map((part) => [h('h2', {}, part.name), h('ul', {}, part.routes.map((route) => h('li', {}, h('a', { href: `#${route.operationId}` }, route.summary))))]), h('h2', {}, 'schemas'), h('ul', {}, files().map((name) => h('li', {}, h('a', { href: `#schema-${name}` }, name))))),
+    h('nav', { class: 'contents', 'aria-label': 'Contents' }, parts.map((part) => [h('h2', {}, part.name), h('ul', {}, part.routes.map((route) => h('li', {}, h('a', { href: `#${route.operationId}` }, route.summary))))]), h('h2', {}, 'schemas'), h('ul', {}, names().map((name) => h('li', {}, h('a', { href: `#schema-${name}` }, name))))),
     h('div', { class: 'text' },
       h('h1', {}, `Interface, version ${api.info.version}`),
       h('p', { class: 'prose' }, words(api.info.description)),
       h('p', { class: 'note' }, 'For machines: ', h('a', { href: '/openapi.json' }, 'openapi.json'), ', OpenAPI ', api.openapi, '.'),
       parts.map((part) => h('section', { 'aria-label': part.name }, h('h2', { class: 'part' }, part.description), part.routes.map(routeView))),
-      h('section', {}, h('h2', { class: 'part' }, 'Schemas'), files().map(schemaView))));
+      h('section', {}, h('h2', { class: 'part' }, 'Schemas'), names().map(schemaView))));
   const wanted = decodeURIComponent(location.hash.slice(1));
   if (wanted) document.getElementById(wanted)?.scrollIntoView();
 }
 
-/** Schemas that stand for themselves; their parts are named file.part. */
-const files = () => Object.keys(schemas).filter((name) => !name.includes('.')).sort();
+const names = () => Object.keys(schemas).sort();
 
 /** `code` in backquotes. */
 const words = (text) => text.split('`').map((part, i) => (i % 2 ? h('code', {}, part) : part));
@@ -51,31 +50,27 @@ function contents(content) {
 function kind(schema) {
   if (schema.$ref) {
     const name = schema.$ref.split('/').pop();
-    return h('a', { href: `#schema-${name.split('.')[0]}` }, name.replace(/^.*\./, ''));
+    return h('a', { href: `#schema-${name}` }, name);
   }
-  if (schema.const !== undefined) return JSON.stringify(schema.const);
+  if (schema.allOf) return [schema.allOf.map(kind), schema.nullable ? ' | null' : ''];
   if (schema.enum) return schema.enum.map(String).join(' | ');
   if (schema.type === 'array') return ['[', schema.items ? kind(schema.items) : '', ']'];
-  const several = schema.anyOf ?? schema.oneOf;
-  if (several) return several.map((one, i) => [i > 0 && ' | ', kind(one)]);
-  const type = Array.isArray(schema.type) ? schema.type.join(' | ') : schema.type ?? 'any';
+  if (schema.oneOf) return schema.oneOf.map((one, i) => [i > 0 && ' | ', kind(one)]);
+  const type = `${schema.type ?? 'any'}${schema.nullable && schema.type ? ' | null' : ''}`;
   const range = schema.minimum !== undefined && schema.maximum !== undefined && schema.maximum < 1e9 ? ` ${schema.minimum}\u2013${schema.maximum}` : '';
   const length = schema.maxLength !== undefined ? `, at most ${schema.maxLength}` : '';
   return `${type}${range}${length}${schema.format ? ` (${schema.format})` : ''}`;
 }
 
 function schemaView(name) {
-  const parts = Object.keys(schemas).filter((part) => part === name || part.startsWith(`${name}.`));
-  const shapes = parts.filter((part) => schemas[part].properties);
-  return h('article', { class: 'route', id: `schema-${name}` }, h('h3', {}, name), schemas[name].description && h('p', { class: 'prose' }, words(schemas[name].description)),
-    (shapes.length ? shapes : [name]).slice(0, 40).map((part) => shape(part, schemas[part])),
-    h('details', {}, h('summary', {}, 'As JSON Schema'), h('pre', { tabindex: '0' }, JSON.stringify(Object.fromEntries(parts.map((part) => [part, schemas[part]])), null, 2))));
+  const schema = schemas[name];
+  return h('article', { class: 'route', id: `schema-${name}` }, h('h3', {}, name), schema.description && h('p', { class: 'prose' }, words(schema.description)), shape(name, schema));
 }
 
 function shape(name, schema) {
   if (!schema.properties) return h('p', { class: 'mono' }, kind(schema));
   const required = new Set(schema.required);
-  return h('table', { class: 'parameters' }, h('caption', {}, name.replace(/^.*\./, '')), h('tbody', {}, Object.entries(schema.properties).map(([member, inner]) => h('tr', {}, h('th', { scope: 'row', class: 'mono' }, member, required.has(member) && h('span', { class: 'faint' }, ' *')), h('td', { class: 'mono' }, kind(inner)), h('td', {}, inner.description && words(inner.description))))));
+  return h('table', { class: 'parameters' }, h('caption', { class: 'unseen' }, `Members of ${name}`), h('tbody', {}, Object.entries(schema.properties).map(([member, inner]) => h('tr', {}, h('th', { scope: 'row', class: 'mono' }, member, required.has(member) && h('span', { class: 'faint' }, ' *')), h('td', { class: 'mono' }, kind(inner)), h('td', {}, inner.description && words(inner.description))))));
 }
 
 try {

@@ -21,6 +21,8 @@ pub struct Http {
 struct ErrorSheet {
     error_code: String,
     error_message: String,
+    /// Where the message is the fixed text of the code.
+    detail: Option<String>,
 }
 
 impl Http {
@@ -151,7 +153,10 @@ async fn refusal(answer: Response) -> Error {
             _ => Error::Unexpected(why),
         };
     };
-    let why = sheet.error_message;
+    let why = match sheet.detail {
+        Some(detail) => format!("{} {detail}", sheet.error_message),
+        None => sheet.error_message,
+    };
     match status.as_u16() {
         404 => Error::NotFound(why),
         410 => Error::Gone(why),

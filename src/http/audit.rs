@@ -75,6 +75,10 @@ pub async fn dead_letters(State(app): State<Arc<App>>, uri: Uri, headers: Header
     let answer = async {
         let params = Params::parse(&app, &uri, PAGED)?;
         let page = page(&params)?;
+        let after = page.after.as_deref();
+        if after.is_some_and(|after| keys::position_of(after).is_none()) {
+            return Err(BAD_CURSOR);
+        }
         let reading = reading::begin(&app, &headers, reading::token(&headers, &params)?).await?;
         let response = match page.limit {
             Some(_) => {
@@ -98,7 +102,10 @@ pub async fn dead_letters(State(app): State<Arc<App>>, uri: Uri, headers: Header
 
 pub(super) fn finish(app: &App, answer: Result<Response, Refusal>) -> Response {
     answer.unwrap_or_else(|refusal| {
-        reading::stamp_now(app, refusal.into_response_with(super::error::Detail::Told))
+        reading::stamp_now(
+            app,
+            refusal.into_response_with(super::error::Detail::InMessage),
+        )
     })
 }
 

@@ -3,7 +3,7 @@
 
 use crate::event_log::PublishError;
 use crate::store;
-use crate::wire::error_sheet::{Code, Consistency, render};
+use crate::wire::error_sheet::{Code, Consistency, render, render_fixed};
 use crate::wire::fault::{Fault, Rule};
 use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -26,7 +26,8 @@ pub enum Refusal {
         name: &'static str,
         what: &'static str,
     },
-    UnknownParameter,
+    /// A query parameter that does not exist here.
+    UnknownParameter(String),
     /// A value of the list's `format` that does not exist.
     Format,
     /// The token is of another log.
@@ -76,11 +77,12 @@ impl From<PublishError> for Refusal {
     }
 }
 
-/// How much an answer says. The origin's two resources use the fixed texts alone.
+/// Where an answer says what is wrong. The messages of the origin's two resources are the
+/// fixed texts alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
-    Told,
-    FixedText,
+    InMessage,
+    Apart,
 }
 
 struct Answer {
@@ -148,10 +150,10 @@ impl Refusal {
                 Code::ParameterFormat,
                 format!("{name}: {what}"),
             ),
-            Refusal::UnknownParameter => Answer::new(
+            Refusal::UnknownParameter(name) => Answer::new(
                 S::BAD_REQUEST,
                 Code::ParameterFormat,
-                "unknown query parameter.",
+                format!("{name}: unknown query parameter."),
             ),
             Refusal::Format => Answer::new(
                 S::BAD_REQUEST,
@@ -213,8 +215,11 @@ impl Refusal {
 
     pub fn into_response_with(self, detail: Detail) -> Response {
         let answer = self.answer();
-        let text = answer.detail.as_deref().filter(|_| detail == Detail::Told);
-        let body = render(answer.code, text, answer.consistency);
+        let text = answer.detail.as_deref();
+        let body = match detail {
+            Detail::InMessage => render(answer.code, text, answer.consistency),
+            Detail::Apart => render_fixed(answer.code, text, answer.consistency),
+        };
         let mut response = (answer.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -262,7 +267,7 @@ fn store_answer(error: &store::Error) -> Answer {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        self.into_response_with(Detail::Told)
+        self.into_response_with(Detail::InMessage)
     }
 }
 

@@ -2,12 +2,12 @@
 //! that is at hand, by a plain GET. Everything else, and whatever it is in doubt
 //! about, goes on to the routes, which answer the same.
 
-use super::{App, REQUEST_ID, operations, reading, request_id, router, sse};
+use super::{App, REQUEST_ID, accept, operations, reading, request_id, router};
 use crate::query::at_hand::Quick;
 use crate::wire::event_v1::operation_id_fault;
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response};
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -63,7 +63,7 @@ impl Front {
             return None;
         }
         let asked = request.headers();
-        if SPECIAL.iter().any(|name| asked.contains_key(name)) || sse::is_wanted(asked) {
+        if SPECIAL.iter().any(|name| asked.contains_key(name)) || accept::wants_stream(asked) {
             return None;
         }
         let app = &*self.app;
@@ -77,9 +77,10 @@ impl Front {
         let body = http_body_util::Either::Left(Full::new(document.bytes));
         let mut response = Response::new(body);
         let headers = response.headers_mut();
-        headers.reserve(4);
+        headers.reserve(5);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ETAG, operations::etag_value(document.etag));
+        headers.insert(VARY, accept::VARIES);
         headers.insert(REQUEST_ID, id);
         reading::stamp(&applied, headers);
         METERS.requests.increment(1);

@@ -20,6 +20,7 @@ use axum::http::header::ETAG;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use std::cell::Cell;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -280,17 +281,24 @@ impl Cursor {
 
     /// How a client goes on.
     fn gone(&self, order: Order) -> Refusal {
+        let mut how = String::from(
+            "cursor: its point in time is no longer kept. Without it the list begins anew",
+        );
         let time = keys::time_of_by_time(&self.after).unwrap_or(Timestamp::MAX);
         let (name, time) = match order {
             Order::Newest => ("occurred_to", time.plus(Duration::from_nanos(1))),
             Order::Oldest => ("occurred_from", time),
         };
-        let mut text = Vec::new();
-        write_rfc3339_nanos(time, &mut text);
-        let text = String::from_utf8_lossy(&text);
-        Refusal::SweepGone(format!(
-            "cursor: its point in time is no longer kept. Without it the list begins anew; \
-             with {name}={text} it goes on from here, as things are now."
-        ))
+        // Behind the last moment of the calendar nothing can be left out.
+        if time <= Timestamp::MAX {
+            let mut text = Vec::new();
+            write_rfc3339_nanos(time, &mut text);
+            let text = String::from_utf8_lossy(&text);
+            let _ = write!(
+                how,
+                "; with {name}={text} it goes on from here, as things are now"
+            );
+        }
+        Refusal::SweepGone(how + ".")
     }
 }

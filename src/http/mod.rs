@@ -1,6 +1,7 @@
 //! The HTTP interface. Handlers check what was asked, wait for the position that
 //! was asked for, and hand over to `query` or the event log.
 
+mod accept;
 pub mod admin;
 mod audit;
 mod body;
@@ -42,6 +43,7 @@ use crate::wire::time::TimeStyle;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::routing::{get, post};
 use error::Refusal;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -136,13 +138,17 @@ impl App {
 }
 
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
+    let streamed = Router::new()
         .route("/v1/operations", get(operations::list))
         .route("/v1/operations/{operation_id}", get(operations::get))
+        .route_layer(map_response(accept::vary));
+    let reads = streamed
         .route("/v1/operations/{operation_id}/events", get(audit::history))
-        .route("/v1/events", post(events::publish))
         .route("/v1/dead-letters", get(audit::dead_letters))
         .route("/v1/notifications", get(notifications::list))
+        .route_layer(from_fn_with_state(app.clone(), reading::tell_preference));
+    reads
+        .route("/v1/events", post(events::publish))
         .route("/v1/notifications/retry", post(notifications::retry_all))
         .route(
             "/v1/notifications/release",
@@ -168,7 +174,7 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(|| async { Refusal::NoSuchRoute })
         .method_not_allowed_fallback(|| async { Refusal::MethodNotAllowed })
         .with_state(app)
-        .layer(axum::middleware::from_fn(admin::measure))
+        .layer(from_fn(admin::measure))
         .layer(CatchPanicLayer::custom(|_| {
             axum::response::IntoResponse::into_response(Refusal::Panicked)
         }))

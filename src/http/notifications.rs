@@ -45,6 +45,9 @@ pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> 
             state: params.get("state").map(stage).transpose()?,
             operation_id: params.get("operation_id").map(str::to_owned),
         };
+        if let Some(rule) = wanted.operation_id.as_deref().and_then(operation_id_fault) {
+            return Err(Fault::new(rule, "operation_id", "no operation is named so.").into());
+        }
         if page
             .after
             .as_ref()

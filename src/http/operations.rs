@@ -5,7 +5,7 @@ use super::error::{self, Detail, Refusal};
 use super::filters::FILTERS;
 use super::params::Params;
 use super::reading::Reading;
-use super::{App, listing, reading, sse, stream, waiting, watch, watch_all};
+use super::{App, accept, listing, reading, stream, waiting, watch, watch_all};
 use crate::query::at_hand::{Document, Quick};
 use crate::wire::event_v1::operation_id_fault;
 use axum::extract::rejection::PathRejection;
@@ -28,7 +28,7 @@ pub async fn get(
     headers: HeaderMap,
 ) -> Response {
     let answer = match path {
-        Ok(Path(id)) if sse::is_wanted(&headers) => {
+        Ok(Path(id)) if accept::wants_stream(&headers) => {
             watch::operation(&app, id, &uri, &headers).await
         }
         Ok(Path(operation_id)) => get_document(&app, operation_id, &uri, &headers).await,
@@ -56,7 +56,7 @@ async fn get_document(
         found = wait_for_news(app, &operation_id, headers, &mut reading, deadline).await?;
     }
     let Some(found) = found else {
-        return Ok(reading.stamp(Refusal::NotFound.into_response_with(Detail::FixedText)));
+        return Ok(reading.stamp(Refusal::NotFound.into_response_with(Detail::Apart)));
     };
     let mut response = if matches_etag(headers, &found.etag) {
         StatusCode::NOT_MODIFIED.into_response()
@@ -123,7 +123,7 @@ pub fn etag_value(etag: Bytes) -> HeaderValue {
 }
 
 pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
-    if sse::is_wanted(&headers) {
+    if accept::wants_stream(&headers) {
         // The origin has no streams: what they answer is ours to say.
         let answer = watch_all::operations(&app, &uri, &headers).await;
         return refuse_as_the_origin(&app, &headers, &uri, answer);
@@ -132,7 +132,7 @@ pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> 
     error::of_the_list(refuse_as_the_origin(&app, &headers, &uri, answer))
 }
 
-/// The origin's fixed texts, unless the request used an extension of ours.
+/// With the origin's fixed texts, unless the request used an extension of ours.
 fn refuse_as_the_origin(
     app: &App,
     headers: &HeaderMap,
@@ -141,12 +141,12 @@ fn refuse_as_the_origin(
 ) -> Response {
     answer.unwrap_or_else(|refusal| {
         let asked = headers.contains_key(super::LEDGER_POSITION)
-            || sse::is_wanted(headers)
+            || accept::wants_stream(headers)
             || uri.query().is_some_and(has_extension);
         let detail = if asked {
-            Detail::Told
+            Detail::InMessage
         } else {
-            Detail::FixedText
+            Detail::Apart
         };
         reading::stamp_now(app, refusal.into_response_with(detail))
     })

@@ -15,11 +15,16 @@ pub const BAD_CURSOR: Refusal = Refusal::Parameter {
 };
 
 pub fn limit(params: &Params) -> Result<Option<usize>, Refusal> {
-    match params.get("limit").map(str::parse::<u64>) {
-        None => Ok(None),
-        Some(Ok(limit @ 1..=1000)) => Ok(Some(limit as usize)),
-        Some(Ok(_)) => Err(Fault::new(Rule::Range, "limit", "1 to 1000.").into()),
-        Some(Err(_)) => Err(Fault::new(Rule::Format, "limit", "must be a number.").into()),
+    let Some(text) = params.get("limit") else {
+        return Ok(None);
+    };
+    // The library would take a plus sign.
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Fault::new(Rule::Format, "limit", "must be a number.").into());
+    }
+    match text.parse() {
+        Ok(limit @ 1..=1000) => Ok(Some(limit)),
+        _ => Err(Fault::new(Rule::Range, "limit", "1 to 1000.").into()),
     }
 }
 

@@ -115,7 +115,7 @@ pub(super) const SINCE: &[&str] = &["since"];
 pub async fn projector(State(app): State<Arc<App>>, uri: Uri) -> Response {
     let answer = state(&app, &uri);
     answer.unwrap_or_else(|refusal| {
-        reading::stamp_now(&app, refusal.into_response_with(Detail::Told))
+        reading::stamp_now(&app, refusal.into_response_with(Detail::InMessage))
     })
 }
 

@@ -7,10 +7,14 @@ use super::sse::LAST_EVENT_ID;
 use super::{App, LEDGER_POSITION};
 use crate::query::progress::{Applied, WaitError};
 use crate::wire::position::Token;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
 use axum::response::Response;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// A read that may go ahead.
 pub struct Reading {
@@ -21,43 +25,54 @@ pub struct Reading {
     pub deadline: Option<Instant>,
 }
 
-/// The token of the request, from the header or, where headers cannot be set,
-/// from the query.
+/// All that the request wants to see: what its headers name and, where headers cannot be
+/// set, its query.
 pub fn token(headers: &HeaderMap, params: &Params) -> Result<Option<Token>, Refusal> {
-    let unreadable = |_| Refusal::Parameter {
-        name: "Ledger-Position",
-        what: "must be <log>;<partition>:<offset>,…",
-    };
-    let header = headers
-        .get(LEDGER_POSITION)
-        .map(|value| value.to_str().unwrap_or("?"));
-    let read = |text: Option<&str>| {
-        text.map(|text| text.parse().map_err(unreadable))
-            .transpose()
-    };
-    // Both are read: what is wrong is told, also where the other one counts.
-    let (header, query) = (read(header)?, read(params.get("position"))?);
-    Ok(header.or(query))
+    let mut wanted = query_position(params)?;
+    for line in headers.get_all(LEDGER_POSITION) {
+        let token = parse("Ledger-Position", line.to_str().unwrap_or("?"))?;
+        wanted = Some(both(wanted, token)?);
+    }
+    Ok(wanted)
+}
+
+/// What the query names.
+pub fn query_position(params: &Params) -> Result<Option<Token>, Refusal> {
+    let text = params.get("position");
+    text.map(|text| parse("position", text)).transpose()
+}
+
+fn parse(name: &'static str, text: &str) -> Result<Token, Refusal> {
+    let what = "must be <log>;<partition>:<offset>,…";
+    text.parse().map_err(|_| Refusal::Parameter { name, what })
+}
+
+/// A state that holds what each names. Two logs have none.
+pub fn both(one: Option<Token>, other: Token) -> Result<Token, Refusal> {
+    match one {
+        None => Ok(other),
+        Some(one) => one.join(&other).ok_or(Refusal::OtherLog),
+    }
 }
 
 /// The position behind which a stream is to go on; an empty one is none.
 pub fn last_event_id(headers: &HeaderMap) -> Result<Option<Token>, Refusal> {
-    let unreadable = Refusal::Parameter {
+    let unreadable = |what| Refusal::Parameter {
         name: "Last-Event-ID",
-        what: "must be an id of this stream.",
+        what,
     };
-    let text = headers.get(LAST_EVENT_ID);
-    match text.map(|value| value.to_str().unwrap_or("?")) {
-        None | Some("") => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| unreadable),
+    let mut lines = headers.get_all(LAST_EVENT_ID).iter();
+    let first = lines.next();
+    if lines.next().is_some() {
+        return Err(unreadable("given more than once."));
     }
-}
-
-/// The same where headers cannot be set.
-pub fn query_position(params: &Params) -> Result<Option<Token>, Refusal> {
-    match params.get("position") {
-        None => Ok(None),
-        Some(_) => token(&HeaderMap::new(), params),
+    match first.map(|value| value.to_str().unwrap_or("?")) {
+        None | Some("") => Ok(None),
+        Some(text) => {
+            let position = text.parse();
+            let position = position.map_err(|_| unreadable("must be an id of this stream."))?;
+            Ok(Some(position))
+        }
     }
 }
 
@@ -69,9 +84,9 @@ pub async fn begin(
     token: Option<Token>,
 ) -> Result<Reading, Refusal> {
     let server = &app.config.server;
-    let preferred = preferred_wait(headers);
-    let wait = preferred.unwrap_or(server.default_wait);
-    let deadline = Instant::now() + wait.min(server.max_wait);
+    let preferred = preferred_wait(app, headers);
+    let wait = preferred.unwrap_or(server.default_wait.min(server.max_wait));
+    let deadline = Instant::now() + wait;
     if let Some(token) = token {
         app.progress
             .wait_for(&token, deadline)
@@ -120,9 +135,26 @@ pub fn stamp(applied: &Applied, headers: &mut HeaderMap) {
     headers.insert(LEDGER_POSITION, value);
 }
 
-/// `Prefer: wait=10`; what cannot be read is no preference (RFC 7240).
-fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
-    headers
+/// Says how long a request that preferred to wait was let wait at most (RFC 7240).
+pub async fn tell_preference(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let preferred = preferred_wait(&app, request.headers());
+    let mut response = next.run(request).await;
+    if let Some(wait) = preferred {
+        let applied = HeaderValue::try_from(format!("wait={}", wait.as_secs()));
+        let applied = applied.expect("a number is a header value");
+        response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+    }
+    response
+}
+
+/// `Prefer: wait=10`, cut to what the setting allows; what cannot be read is no preference
+/// (RFC 7240).
+fn preferred_wait(app: &App, headers: &HeaderMap) -> Option<Duration> {
+    let preferred = headers
         .get_all("prefer")
         .iter()
         .filter_map(|value| value.to_str().ok())
@@ -130,5 +162,6 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
         .filter_map(|preference| preference.trim().split_once('='))
         .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
         .and_then(|(_, seconds)| seconds.trim().trim_matches('"').parse().ok())
-        .map(Duration::from_secs)
+        .map(Duration::from_secs);
+    preferred.map(|wait| wait.min(app.config.server.max_wait))
 }

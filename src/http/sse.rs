@@ -6,8 +6,8 @@ use super::stream;
 use crate::query::document::{self, Current};
 use crate::query::select::Query;
 use axum::body::{Body, Bytes};
-use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use std::future::Future;
 use std::sync::Arc;
@@ -21,15 +21,6 @@ pub const PIECE: usize = 32 << 10;
 /// A stream looks for changes no more often than this: what happens in between is seen
 /// together.
 pub const REST: Duration = Duration::from_millis(10);
-
-pub fn is_wanted(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(ACCEPT).iter();
-    accepted
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|range| range.split(';').next())
-        .any(|range| range.trim().eq_ignore_ascii_case("text/event-stream"))
-}
 
 /// A share of the streams that there may be at once.
 pub fn admit(app: &App) -> Result<OwnedSemaphorePermit, Refusal> {
@@ -46,9 +37,10 @@ impl Blocks {
     }
 
     /// What every stream begins with: how soon to connect again after it broke off. The
-    /// head of the answer goes out with it.
+    /// head of the answer goes out with it. It is a line of the first event: a block without
+    /// data is an empty event to some libraries.
     pub fn opening() -> Blocks {
-        Blocks(b"retry: 1000\n\n".to_vec())
+        Blocks(b"retry: 1000\n".to_vec())
     }
 
     /// `data` is JSON, which has no line ends. `id` is where to resume behind it.
@@ -61,14 +53,17 @@ impl Blocks {
         self.0.push(b'\n');
     }
 
-    /// No event, only where to resume.
+    /// Where to resume, and nothing else.
     pub fn position(&mut self, id: &str) {
-        self.line("id", id.as_bytes());
-        self.0.push(b'\n');
+        let mut data = b"{\"position\":".to_vec();
+        crate::wire::document::text(id, &mut data);
+        data.push(b'}');
+        self.event("position", Some(id), &data);
     }
 
+    /// A comment, as a line of the next event.
     pub fn keep_alive(&mut self) {
-        self.0.extend_from_slice(b": keep-alive\n\n");
+        self.0.extend_from_slice(b": keep-alive\n");
     }
 
     pub fn len(&self) -> usize {
@@ -91,7 +86,7 @@ impl Blocks {
     }
 }
 
-/// The data of `left` and `removed`.
+/// The data of `left`, `removed` and `waiting`.
 pub fn named(operation_id: &str) -> Vec<u8> {
     let mut data = b"{\"operation_id\":".to_vec();
     crate::wire::document::text(operation_id, &mut data);

@@ -27,9 +27,9 @@ pub async fn operation(
 ) -> Result<Response, Refusal> {
     let params = Params::parse(app, uri, &["position"])?;
     let last = reading::last_event_id(headers)?;
-    let token = match &last {
-        Some(last) => Some(last.clone()),
-        None => reading::token(headers, &params)?,
+    let token = match (reading::token(headers, &params)?, &last) {
+        (token, Some(last)) => Some(reading::both(token, last.clone())?),
+        (token, None) => token,
     };
     let reading = reading::begin(app, headers, token).await?;
     if operation_id_fault(&operation_id).is_some() {
@@ -42,6 +42,7 @@ pub async fn operation(
         operation_id,
         query: Arc::default(),
         shown: None,
+        is_waiting_told: false,
         is_over: false,
         rest_until: Instant::now(),
         _permit: permit,
@@ -89,6 +90,8 @@ struct Watch {
     query: Arc<Query>,
     /// Digest of the document that the client has.
     shown: Option<u128>,
+    /// The client knows that there is no document yet.
+    is_waiting_told: bool,
     is_over: bool,
     rest_until: Instant,
     _permit: OwnedSemaphorePermit,
@@ -135,6 +138,10 @@ impl Source for Watch {
                 Current::Gone if self.shown.is_some() => {
                     blocks.event("removed", id, &sse::named(&self.operation_id));
                     self.is_over = true;
+                }
+                Current::Gone | Current::NoDocument if !self.is_waiting_told => {
+                    blocks.event("waiting", id, &sse::named(&self.operation_id));
+                    self.is_waiting_told = true;
                 }
                 Current::Gone | Current::NoDocument | Current::LeftOut => {}
             }

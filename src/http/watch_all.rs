@@ -52,9 +52,9 @@ pub async fn operations(
         Some(last) => Some(last),
         None => reading::query_position(&params)?,
     };
-    let token = match &resumed {
-        Some(resumed) => Some(resumed.clone()),
-        None => reading::token(headers, &params)?,
+    let token = match (reading::token(headers, &params)?, &resumed) {
+        (token, Some(resumed)) => Some(reading::both(token, resumed.clone())?),
+        (token, None) => token,
     };
     let mut reading = reading::begin(app, headers, token).await?;
     let permit = sse::admit(app)?;

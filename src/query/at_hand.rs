@@ -221,6 +221,76 @@ mod tests {
         assert_eq!(get(&documents, &db, 8).as_ptr(), read.bytes.as_ptr());
     }
 
+    /// Each value changed by itself and each member left out by itself.
+    fn variants(value: &serde_json::Value) -> Vec<serde_json::Value> {
+        use serde_json::Value;
+        let mut all = Vec::new();
+        match value {
+            Value::Object(members) => {
+                for (name, inner) in members {
+                    let mut fewer = members.clone();
+                    fewer.remove(name);
+                    all.push(Value::Object(fewer));
+                    for inner in variants(inner) {
+                        let mut other = members.clone();
+                        other.insert(name.clone(), inner);
+                        all.push(Value::Object(other));
+                    }
+                }
+            }
+            Value::Array(elements) => {
+                for (at, inner) in elements.iter().enumerate() {
+                    for inner in variants(inner) {
+                        let mut other = elements.clone();
+                        other[at] = inner;
+                        all.push(Value::Array(other));
+                    }
+                }
+            }
+            // As long as before.
+            Value::String(text) => {
+                let shifted = text.bytes().map(|byte| char::from(byte ^ 1));
+                all.push(Value::String(shifted.collect()));
+            }
+            other => all.push((other.as_u64().unwrap() + 1).into()),
+        }
+        all
+    }
+
+    #[test]
+    fn the_tag_follows_from_every_field_of_a_document() {
+        let events = include_str!("../../tests/scenarios/03-one-fails-rollback-ok.events.jsonl");
+        let mut op = Operation::default();
+        for line in events.lines() {
+            op.absorb(decode_structured(line.as_bytes()).unwrap());
+        }
+        op.absorb(decode_structured(events.lines().next().unwrap().as_bytes()).unwrap());
+        let document = bytes("op", &op, Bodies::Shown, &TimeStyle::default()).unwrap();
+        let mut document: serde_json::Value = serde_json::from_slice(&document).unwrap();
+        // Only while an operation executes.
+        document["sub_status"] = "half".into();
+        let all = variants(&document);
+        let names = [
+            "status",
+            "response",
+            "rollbacks",
+            "target_clusters",
+            "request",
+        ];
+        assert!(
+            names.iter().all(|name| document.get(name).is_some()),
+            "{document}"
+        );
+        assert!(all.len() > 40, "{}", all.len());
+        let tag = |value: &serde_json::Value| Document::new(value.to_string().into()).etag;
+        let mut tags = std::collections::BTreeMap::from([(tag(&document), &document)]);
+        for variant in &all {
+            if let Some(same) = tags.insert(tag(variant), variant) {
+                panic!("one tag for {same} and {variant}");
+            }
+        }
+    }
+
     #[test]
     fn without_room_nothing_is_kept() {
         let (db, documents) = (Memory::default(), Documents::new(TimeStyle::default(), 0));

@@ -57,21 +57,36 @@ struct Sheet<'a> {
     error_code: &'a str,
     error_message: &'a str,
     data_consistency: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
 }
 
 /// The body. `detail` says what is wrong and where; it follows the fixed text.
 pub fn render(code: Code, detail: Option<&str>, consistency: Consistency) -> Vec<u8> {
-    let message = match detail {
-        Some(detail) => format!("{} {detail}", code.message()),
-        None => code.message().to_owned(),
-    };
+    match detail {
+        Some(detail) => {
+            let message = format!("{} {detail}", code.message());
+            write(code, &message, consistency, None)
+        }
+        None => write(code, code.message(), consistency, None),
+    }
+}
+
+/// The same for clients that compare the message: it is the fixed text alone, and
+/// `detail` a member of its own, the last.
+pub fn render_fixed(code: Code, detail: Option<&str>, consistency: Consistency) -> Vec<u8> {
+    write(code, code.message(), consistency, detail)
+}
+
+fn write(code: Code, message: &str, consistency: Consistency, detail: Option<&str>) -> Vec<u8> {
     serde_json::to_vec(&Sheet {
         error_code: code.as_str(),
-        error_message: &message,
+        error_message: message,
         data_consistency: match consistency {
             Consistency::RolledBack => "rolled back",
             Consistency::Unknown => "unknown",
         },
+        detail,
     })
     .expect("strings always serialise")
 }

@@ -86,6 +86,17 @@ pub struct Token {
 #[error("a position is <log>;<partition>:<offset>,…")]
 pub struct BadToken;
 
+impl Token {
+    /// Holds what both name; `None` if they are of two logs.
+    pub fn join(mut self, other: &Token) -> Option<Token> {
+        for (partition, offset) in &other.positions {
+            let held = self.positions.entry(*partition).or_insert(*offset);
+            *held = (*held).max(*offset);
+        }
+        (self.log == other.log).then_some(self)
+    }
+}
+
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{};", self.log)?;
@@ -100,10 +111,18 @@ impl fmt::Display for Token {
 impl FromStr for Token {
     type Err = BadToken;
 
+    /// Also of several tokens of one log, as those that stand between make one line of
+    /// several lines of a header: `<log>;3:1042, <log>;5:7`.
     fn from_str(text: &str) -> Result<Token, BadToken> {
         let (log, rest) = text.split_once(';').ok_or(BadToken)?;
         let mut positions = Positions::new();
         for part in rest.split(',').filter(|_| !rest.is_empty()) {
+            let again = part.trim().strip_prefix(log.trim());
+            let part = match again.and_then(|part| part.strip_prefix(';')) {
+                Some("") => continue,
+                Some(part) => part,
+                None => part,
+            };
             let at: Position = part.trim().parse()?;
             let held = positions.entry(at.partition).or_insert(at.offset);
             *held = (*held).max(at.offset);
@@ -124,6 +143,13 @@ mod tests {
         for good in ["abcd1234;", "abcd1234;3:1042", "abcd1234;3:1042,5:7"] {
             assert_eq!(good.parse::<Token>().unwrap().to_string(), good);
         }
+        for (joined, all) in [
+            ("abcd1234;3:1042, abcd1234;5:7", "abcd1234;3:1042,5:7"),
+            ("abcd1234;3:9,5:7,abcd1234;3:1", "abcd1234;3:9,5:7"),
+            ("abcd1234;3:9, abcd1234;", "abcd1234;3:9"),
+        ] {
+            assert_eq!(joined.parse::<Token>().unwrap().to_string(), all);
+        }
         for bad in [
             "",
             "abcd1234",
@@ -132,6 +158,8 @@ mod tests {
             "abcd1234;1",
             "abcd1234;1:+2",
             "abcd1234;1:2,",
+            "abcd1234;,abcd1234;1:2",
+            "abcd1234;1:2, zzzz1234;1:2",
             "abcd1234;-1:2",
             "abcd1234;1:99999999999999999999",
         ] {

@@ -106,9 +106,14 @@ impl Default for TimeStyle {
 }
 
 impl TimeStyle {
-    /// `YYYYMMDD hhmmss`, cut to the second.
+    /// `YYYYMMDD hhmmss`, cut to the second. An offset leads out of the calendar within a
+    /// day of its ends: then it is the first or the last second that can be written.
     pub fn write(&self, time: Timestamp, out: &mut Vec<u8>) {
-        let c = time.civil(self.offset);
+        let local = Timestamp {
+            secs: time.secs + i64::from(self.offset),
+            ..time
+        };
+        let c = local.clamp(Timestamp::MIN, Timestamp::MAX).civil(0);
         digits(c.year as u32, 4, out);
         digits(c.month, 2, out);
         digits(c.day, 2, out);
@@ -128,8 +133,10 @@ fn digits(mut n: u32, width: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// `2026-11-23T10:00:00.123Z`: arrival times, cut to the millisecond.
+/// `2026-11-23T10:00:00.123Z`: arrival times, cut to the millisecond. A producer may claim
+/// any: beyond the years 0001 to 9999 it is the first or the last that can be written.
 pub fn write_rfc3339_millis(time: Timestamp, out: &mut Vec<u8>) {
+    let time = time.clamp(Timestamp::MIN, Timestamp::MAX);
     let c = time.civil(0);
     write!(
         out,
@@ -150,6 +157,7 @@ pub fn write_rfc3339_nanos(time: Timestamp, out: &mut Vec<u8>) {
     write_rfc3339_millis(time, out);
     // In the place of the milliseconds.
     out.truncate(out.len() - 4);
+    let time = time.clamp(Timestamp::MIN, Timestamp::MAX);
     write!(out, "{:09}Z", time.nanos).expect("writing to memory cannot fail");
 }
 
@@ -193,6 +201,59 @@ mod tests {
         }
         for far in ["0000-12-31T23:59:59Z", "9999-12-31T23:59:59-01:00"] {
             assert_eq!(parse_rfc3339(far), Err(TimeFault::OutOfRange), "{far}");
+        }
+    }
+
+    #[test]
+    fn no_offset_leads_out_of_the_calendar() {
+        let written = |time, offset: i32| {
+            let style = TimeStyle {
+                offset,
+                ..TimeStyle::default()
+            };
+            let mut text = Vec::new();
+            style.write(time, &mut text);
+            String::from_utf8(text).unwrap()
+        };
+        let (first, last) = (Timestamp::MIN, Timestamp::MAX);
+        for offset in [-86_340, -5 * 3600, -1, 0, 1, 9 * 3600, 86_340] {
+            let (early, late) = (written(first, offset), written(last, offset));
+            match offset {
+                0.. => assert_eq!(late, "99991231 235959"),
+                _ => assert!(late.starts_with("99991231 ") || late.starts_with("99991230 ")),
+            }
+            match offset {
+                1.. => assert!(early.starts_with("00010101 ") || early.starts_with("00010102 ")),
+                _ => assert_eq!(early, "00010101 000000"),
+            }
+        }
+        let noon = |secs| Timestamp { secs, nanos: 0 };
+        assert_eq!(written(noon(last.secs - 32_400), 32_400), "99991231 235959");
+        assert_eq!(written(noon(last.secs - 32_401), 32_400), "99991231 235958");
+        assert_eq!(
+            written(noon(first.secs + 18_001), -18_000),
+            "00010101 000001"
+        );
+    }
+
+    #[test]
+    fn a_claimed_time_beyond_the_calendar_is_written_as_its_end() {
+        let written = |time| {
+            let mut texts = (Vec::new(), Vec::new());
+            write_rfc3339_millis(time, &mut texts.0);
+            write_rfc3339_nanos(time, &mut texts.1);
+            let text = |text| String::from_utf8(text).unwrap();
+            (text(texts.0), text(texts.1))
+        };
+        for far in [i64::MAX, 253_402_300_800_000] {
+            let (millis, nanos) = written(Timestamp::from_millis(far));
+            assert_eq!(millis, "9999-12-31T23:59:59.999Z");
+            assert_eq!(nanos, "9999-12-31T23:59:59.999999999Z");
+        }
+        for early in [i64::MIN, -62_135_596_800_001] {
+            let (millis, nanos) = written(Timestamp::from_millis(early));
+            assert_eq!(millis, "0001-01-01T00:00:00.000Z");
+            assert_eq!(nanos, "0001-01-01T00:00:00.000000000Z");
         }
     }
 

@@ -34,6 +34,8 @@ pub struct Stream {
     /// As an EventSource remembers it.
     pub last_id: String,
     pub keep_alives: usize,
+    /// Events that say that there is no document yet.
+    pub waits: usize,
 }
 
 impl Stream {
@@ -42,9 +44,10 @@ impl Stream {
             .enable_all()
             .build()
             .unwrap();
-        let mut request = reqwest::Client::new()
-            .get(format!("http://{address}{path}"))
-            .header("accept", "text/event-stream");
+        let mut request = reqwest::Client::new().get(format!("http://{address}{path}"));
+        if !headers.iter().any(|(name, _)| *name == "accept") {
+            request = request.header("accept", "text/event-stream");
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -55,6 +58,7 @@ impl Stream {
             buffer: Vec::new(),
             last_id: String::new(),
             keep_alives: 0,
+            waits: 0,
         }
     }
 
@@ -66,13 +70,22 @@ impl Stream {
         self.response.headers()[name].to_str().unwrap()
     }
 
-    /// The next block; `None` if the stream has ended or broke off.
+    /// The next line with its end; `None` if the stream has ended or broke off.
+    pub fn line(&mut self) -> Option<String> {
+        self.until(b"\n")
+    }
+
+    /// The same of a block.
     pub fn block(&mut self) -> Option<String> {
+        self.until(b"\n\n")
+    }
+
+    fn until(&mut self, mark: &[u8]) -> Option<String> {
         loop {
-            let end = self.buffer.windows(2).position(|two| two == b"\n\n");
-            if let Some(end) = end {
-                let block = self.buffer.drain(..end + 2).collect();
-                return Some(String::from_utf8(block).unwrap());
+            let mut places = self.buffer.windows(mark.len());
+            if let Some(end) = places.position(|found| found == mark) {
+                let found = self.buffer.drain(..end + mark.len()).collect();
+                return Some(String::from_utf8(found).unwrap());
             }
             let chunk = self.runtime.block_on(async {
                 let chunk = tokio::time::timeout(Duration::from_secs(60), self.response.chunk());
@@ -85,7 +98,7 @@ impl Stream {
         }
     }
 
-    /// The next event, by way of what is none.
+    /// The next event, by way of those that tell nothing of an operation.
     pub fn next(&mut self) -> Option<Event> {
         loop {
             let block = self.block()?;
@@ -103,6 +116,17 @@ impl Stream {
             if !data.is_empty() {
                 let data = serde_json::from_str(&data).unwrap();
                 assert!(keeps_its_schema(&kind, &data), "{kind}: {data}");
+                match &*kind {
+                    "position" => {
+                        assert_eq!(data["position"], self.last_id);
+                        continue;
+                    }
+                    "waiting" => {
+                        self.waits += 1;
+                        continue;
+                    }
+                    _ => {}
+                }
                 return Some(Event {
                     kind,
                     id: self.last_id.clone(),

@@ -1,5 +1,5 @@
-//! Examples out of a story of `demo/`: its events, and the answers that follow from
-//! them by the fold itself.
+//! Examples out of a sample operation of `demo/`: its events, and the answers that follow
+//! from them by the fold itself.
 
 use crate::domain::Operation;
 use crate::query::document::bytes;
@@ -44,13 +44,14 @@ fn history() -> String {
 /// By the name of a schema, as JSON with its members in the order of the ledger.
 pub fn of(schema: &str) -> Option<String> {
     Some(match schema {
-        "event" => story().next().expect("a story has events").to_owned(),
-        "events" => format!("[{}]", story().collect::<Vec<_>>().join(",")),
-        "operation-document" => document(Bodies::Shown),
-        "operation-list" => format!("{{\"operations\":[{}]}}", document(Bodies::LeftOut)),
-        "history" => history(),
-        "accepted" => r#"{"accepted":2,"positions":["3:1042","5:7"]}"#.to_owned(),
-        "dead-letters" => r#"{"dead_letters":[{"position":"3:1043","arrived":"2019-06-27T08:30:02.000Z","reason":"key_mismatch","detail":"key: must be the subject.","key":"another","headers":{},"value_base64":"e30="}]}"#.to_owned(),
+        "Event" => story().next().expect("a story has events").to_owned(),
+        "Events" => format!("[{}]", story().collect::<Vec<_>>().join(",")),
+        "EventData" => r#"{"sub_status":"step 2 of 3"}"#.to_owned(),
+        "OperationDocument" => document(Bodies::Shown),
+        "OperationList" => format!("{{\"operations\":[{}]}}", document(Bodies::LeftOut)),
+        "History" => history(),
+        "Accepted" => r#"{"accepted":2,"positions":["3:1042","5:7"]}"#.to_owned(),
+        "DeadLetters" => r#"{"dead_letters":[{"position":"3:1043","arrived":"2019-06-27T08:30:02.000Z","reason":"key_mismatch","detail":"key: must be the subject.","key":"another","headers":{},"value_base64":"e30="}]}"#.to_owned(),
         _ => return None,
     })
 }
@@ -62,7 +63,7 @@ mod tests {
 
     #[test]
     fn the_story_is_worth_showing() {
-        let events = of("events").unwrap();
+        let events = of("Events").unwrap();
         let events: Vec<Value> = serde_json::from_str(&events).unwrap();
         assert!(events.len() > 5, "{}", events.len());
         let document: Value = serde_json::from_str(&document(Bodies::Shown)).unwrap();

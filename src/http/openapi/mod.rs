@@ -1,7 +1,7 @@
-//! The interface as OpenAPI 3.1, made from the table of routes (`routes`), the
-//! schemas of `schemas/` and the stories of `demo/`. The table takes the names of query
-//! parameters from the handlers, which refuse all others; a test holds its routes
-//! against the router's.
+//! The interface as OpenAPI 3.0, which generators of clients read best, made from the
+//! table of routes (`routes`), plain schemas (`schemas`) and the sample operations of
+//! `demo/`. The table takes the names of query parameters from the handlers, which refuse
+//! all others; a test holds its routes against the router.
 
 mod examples;
 mod parameters;
@@ -49,30 +49,31 @@ fn document() -> Value {
         path[route.method] = operation(route);
     }
     json!({
-        "openapi": "3.1.0",
+        "openapi": "3.0.3",
         "info": {
             "title": "opledger",
             "version": env!("CARGO_PKG_VERSION"),
-            "summary": "An event-sourced operation ledger: lifecycle events in, one exact document per operation out.",
             "description": ABOUT,
-            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "servers": [{"url": "/"}],
+        "security": [],
         "tags": [
             {"name": "operations", "description": "One document for each operation, and the lists of them."},
             {"name": "events", "description": "What workers publish."},
             {"name": "audit", "description": "What was received, as it came."},
-            {"name": "notifications", "description": "Receivers that are told how operations ended."},
-            {"name": "operators", "description": "Is it alive, can it be relied on, how does it fare."},
+            {"name": "notifications", "description": "Webhook deliveries: receivers are notified when operations end."},
+            {"name": "operators", "description": "Health, metrics and version."},
         ],
         "paths": paths,
         "components": {"schemas": schemas::components()},
     })
 }
 
-const ABOUT: &str = "Every answer of 400 and above has the error sheet, whatever its cause. An \
-    unknown query parameter is refused (400). `Ledger-Position` names a state of the ledger: an \
-    answer carries the one that it was read from, a request that sends it back is answered from \
+const ABOUT: &str = "An event-sourced operation ledger: lifecycle events in, one exact document \
+    for each operation out. Every response of 400 and above has an `Error`, whatever its cause. An \
+    unknown query parameter is refused (400). `Ledger-Position` names a state of the ledger: a \
+    response carries the one that it was read from, a request that sends it back is answered from \
     a state that holds at least as much.";
 
 fn operation(route: &Route) -> Value {
@@ -82,11 +83,11 @@ fn operation(route: &Route) -> Value {
     let headers = route.headers.iter();
     parameters.extend(headers.map(|name| parameter(name, "header")));
     let mut answers = Map::new();
-    for answer in route.answers {
-        answers.insert(answer.status.to_string(), response(answer));
-    }
     for (status, about) in ALWAYS.iter().chain(route.refusals) {
         answers.insert(status.to_string(), refusal(*status, about));
+    }
+    for answer in route.answers {
+        answers.insert(answer.status.to_string(), response(answer));
     }
     let mut operation = json!({
         "operationId": route.id,
@@ -114,7 +115,7 @@ fn path_parameter(name: &str) -> Value {
         "in": "path",
         "required": true,
         "description": "The operation's identifier.",
-        "schema": {"type": "string", "format": "operation-id", "minLength": 1, "maxLength": 256},
+        "schema": schemas::reference("OperationId"),
         "example": examples::OPERATION,
     })
 }
@@ -150,6 +151,11 @@ const ALWAYS: &[(u16, &str)] = &[
         500,
         "A fault of the ledger's own, or its store cannot be read.",
     ),
+    (
+        503,
+        "Not now: the ledger is starting or stopping, its store is being reopened, or there \
+         are too many connections.",
+    ),
 ];
 
 fn refusal(status: u16, about: &str) -> Value {
@@ -160,7 +166,7 @@ fn refusal(status: u16, about: &str) -> Value {
     json!({
         "description": about,
         "headers": headers,
-        "content": {"application/json": {"schema": schemas::reference("error")}},
+        "content": {"application/json": {"schema": schemas::reference("Error")}},
     })
 }
 
@@ -171,8 +177,17 @@ fn header(name: &str) -> Value {
             json!({"type": "string", "pattern": "^[0-9a-z]{8};([0-9]+:[0-9]+(,[0-9]+:[0-9]+)*)?$"}),
         ),
         "etag" => (
-            "The hash of the bytes.",
-            json!({"type": "string", "pattern": "^\"[0-9a-f]{32}\"$"}),
+            "Names this answer, for `If-None-Match`.",
+            json!({"type": "string", "pattern": "^(W/)?\"[0-9a-f]+\"$"}),
+        ),
+        "vary" => (
+            "`Accept`: the answer depends on it.",
+            json!({"type": "string"}),
+        ),
+        "preference-applied" => (
+            "`wait=S`, where the request preferred to wait: how many seconds it was let wait at \
+             most.",
+            json!({"type": "string", "pattern": "^wait=[0-9]+$"}),
         ),
         "link" => (
             "`<…>; rel=\"next\"` while there is a further page.",

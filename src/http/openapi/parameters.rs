@@ -1,6 +1,7 @@
 //! What each query parameter and header of a request means: one of a name, whatever
 //! the route.
 
+use super::schemas;
 use serde_json::{Value, json};
 
 struct Param {
@@ -54,43 +55,70 @@ fn known(name: &str) -> Option<Param> {
         ),
         "status" => (
             "Only operations with this status, or one of these.",
-            choice(&["unexecuted", "executing", "completed", "failed", "canceled"]),
+            schemas::reference("OperationStatus"),
         ),
-        "occurred_from" => ("Only operations accepted then or later.", time()),
+        "occurred_from" => (
+            "Only operations accepted then or later. The + of an offset is written `%2B`.",
+            time(),
+        ),
         "occurred_to" => ("Only operations accepted before then.", time()),
-        "cluster_id" => ("Only operations with a request to this cluster.", text()),
+        "cluster_id" => (
+            "Only operations with a request to this cluster, or a rollback of one.",
+            json!({"type": "string", "minLength": 1, "maxLength": 256}),
+        ),
         "method" => (
             "Only operations whose request has this method.",
-            choice(&["POST", "PUT", "DELETE", "PATCH"]),
+            schemas::reference("Method"),
         ),
-        "uri_prefix" => ("Only operations whose request's URI begins so.", text()),
+        "uri_prefix" => (
+            "Only operations whose request's URI begins so.",
+            json!({"type": "string", "minLength": 1, "maxLength": 8192}),
+        ),
         "rollback_result" => (
             "Only operations with this result of a rollback.",
-            choice(&["completed", "failed", "none"]),
+            schemas::reference("RollbackResult"),
         ),
         "state" => (
-            "Only notifications that are so.",
+            "Only notifications in this state.",
             choice(&["pending", "held", "failed", "delivered"]),
         ),
-        "operation_id" => ("Only those of this operation.", text()),
+        "operation_id" => (
+            "Only those of this operation.",
+            schemas::reference("OperationId"),
+        ),
         "order" => ("By the time of acceptance.", choice(&["newest", "oldest"])),
         "since" => (
             "Only moments after this time, in milliseconds since 1970.",
-            json!({"type": "integer", "minimum": 0, "maximum": (1u64 << 53) - 1}),
+            json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": (1u64 << 53) - 1}),
         ),
         "Ledger-Position" => ("A state that the answer has to hold at least.", token()),
         "Prefer" => (
-            "`wait=S`: how many seconds to wait for what is not there yet.",
-            json!({"type": "string", "examples": ["wait=5"]}),
+            "`wait=S`: how many seconds to wait for what is not there yet; `Preference-Applied` \
+             says how many it may be.",
+            json!({"type": "string", "example": "wait=5"}),
         ),
         "If-None-Match" => (
-            "The ETag of what is known; answered with 304 if it is the same.",
+            "The ETag of what is known; answered with 304 if it is the same. With `Prefer: wait=S` \
+             a change is waited for.",
             text(),
         ),
         "Last-Event-ID" => (
-            "Of a stream: the `id` of the last event that was received; it goes on behind that.",
+            "Of a stream: the `id` of the last event that was received; it goes on after that.",
             token(),
         ),
+        "ce-specversion" => (
+            "Binary mode: the attribute `specversion`.",
+            json!({"type": "string", "enum": ["1.0"]}),
+        ),
+        "ce-id" => ("Binary mode: the attribute `id`.", text()),
+        "ce-source" => ("Binary mode: the attribute `source`.", text()),
+        "ce-type" => ("Binary mode: the attribute `type`.", text()),
+        "ce-subject" => (
+            "Binary mode: the attribute `subject`, the operation's identifier.",
+            text(),
+        ),
+        // Generators put nothing but text into headers.
+        "ce-time" => ("Binary mode: the attribute `time`, in RFC 3339.", text()),
         _ => return None,
     };
     Some(Param {

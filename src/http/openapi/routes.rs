@@ -39,76 +39,123 @@ const fn content(media: &'static str, schema: &'static str) -> Content {
 
 const JSON: &str = "application/json";
 const POSITION: &str = "ledger-position";
+const WAITED: &str = "preference-applied";
 
 const GONE: (u16, &str) = (
     410,
     "A position of another log, or a cursor that is no longer kept.",
 );
 const BUSY: (u16, &str) = (429, "Too much at once.");
-const NOT_NOW: (u16, &str) = (
-    503,
-    "The ledger is stopping, or its store is being reopened.",
-);
 const NOT_REACHED: (u16, &str) = (504, "The position was not reached in time.");
-const NOTHING: (u16, &str) = (404, "There is none.");
+const NOTHING: (u16, &str) = (404, "Not found.");
 
 static GET_OPERATION: Route = Route {
     method: "get",
     path: "/v1/operations/{operation_id}",
     id: "getOperation",
     tag: "operations",
-    summary: "One operation",
+    summary: "Get an operation",
     about: "The document of the operation. 404 until its creation has arrived; with \
         `Prefer: wait=S` it is waited for. With `If-None-Match` as well, a change is waited for. \
         With `Accept: text/event-stream` its states follow each other, as server-sent events \
-        (`document`, `removed`, `reset`), until it has ended; `Last-Event-ID` goes on where a \
-        stream broke off.",
+        (`document`, `waiting` while there is no document, `removed`, `reset`), until it has \
+        ended; `Last-Event-ID` goes on where a stream broke off. A request that accepts both \
+        alike gets the form that it names first.",
     query: &[operations::ONE],
-    headers: &["Ledger-Position", "Prefer", "If-None-Match"],
+    headers: &[
+        "Ledger-Position",
+        "Prefer",
+        "If-None-Match",
+        "Last-Event-ID",
+    ],
     body: None,
     answers: &[
         Answer {
             status: 200,
-            about: "The document.",
-            headers: &[POSITION, "etag"],
+            about: "The document, or the stream.",
+            headers: &[POSITION, "etag", "vary", WAITED],
             content: &[
-                content(JSON, "operation-document"),
+                content(JSON, "OperationDocument"),
                 content("text/event-stream", "text"),
             ],
         },
         Answer {
+            status: 204,
+            about: "Of a stream with `Last-Event-ID`: the operation has ended, and the client has \
+                its last state.",
+            headers: &[POSITION, "vary", WAITED],
+            content: &[],
+        },
+        Answer {
             status: 304,
-            about: "It is what is known.",
-            headers: &[POSITION, "etag"],
+            about: "Not modified.",
+            headers: &[POSITION, "etag", "vary", WAITED],
             content: &[],
         },
     ],
-    refusals: &[NOTHING, GONE, BUSY, NOT_NOW, NOT_REACHED],
+    refusals: &[NO_DOCUMENT, GONE, BUSY, NOT_REACHED],
 };
+
+/// The body is the original interface's, which speaks of consistency there, too.
+const NO_DOCUMENT: (u16, &str) = (
+    404,
+    "Not found: the operation has no document. `data_consistency` is `rolled back` as in \
+     every refusal of a read: it says that the request changed nothing, not that anything was \
+     undone.",
+);
 
 static LIST_OPERATIONS: Route = Route {
     method: "get",
     path: "/v1/operations",
     id: "listOperations",
     tag: "operations",
-    summary: "The operations",
-    about: "Every operation that has a document, the newest first. With \
-        `Accept: text/event-stream` the states of all of them, as server-sent events \
-        (`document`, `left`, `removed`, `reset`); `Last-Event-ID` goes on where a stream broke \
-        off, and begins behind the `Ledger-Position` of a list.",
+    summary: "List operations",
+    about: "Every operation that has a document, the newest first. With `Prefer: wait=S` an \
+        empty list waits for the first operation; with `If-None-Match` as well, a change is \
+        waited for. With `Accept: text/event-stream` the states of all operations that match, as \
+        server-sent events (`document`, `left`, `removed`, `reset`, and `position` where nothing \
+        else says how far the stream is); `Last-Event-ID` goes on where a stream broke off, or \
+        after the `Ledger-Position` of a list. A request that accepts both alike gets the form \
+        that it names first. A stream takes neither `format` nor `order`, `limit` and `cursor`.",
     query: &[&["format"], listing::EXTENSIONS, filters::FILTERS],
-    headers: &["Ledger-Position", "Prefer"],
+    headers: &[
+        "Ledger-Position",
+        "Prefer",
+        "If-None-Match",
+        "Last-Event-ID",
+    ],
     body: None,
-    answers: &[Answer {
-        status: 200,
-        about: "Identifiers, or documents without their bodies.",
-        headers: &[POSITION, "link"],
-        content: &[
-            content(JSON, "operation-list"),
-            content("text/event-stream", "text"),
-        ],
-    }],
-    refusals: &[GONE, BUSY, NOT_REACHED],
+    answers: &[
+        Answer {
+            status: 200,
+            about: "Identifiers, or documents without their bodies; or the stream.",
+            headers: &[POSITION, "link", "etag", "vary", WAITED],
+            content: &[
+                content(JSON, "OperationList"),
+                content("text/event-stream", "text"),
+            ],
+        },
+        Answer {
+            status: 304,
+            about: "Not modified.",
+            headers: &[POSITION, "link", "etag", "vary", WAITED],
+            content: &[],
+        },
+    ],
+    refusals: &[
+        GONE,
+        BUSY,
+        (
+            500,
+            "A fault of the ledger's own, or its store cannot be read; and what is 503 elsewhere, \
+             as in the original interface: then the code is 000001.",
+        ),
+        (
+            503,
+            "Not now: of a stream, or there are too many connections. A list says 500.",
+        ),
+        NOT_REACHED,
+    ],
 };
 
 static HISTORY: Route = Route {
@@ -116,7 +163,7 @@ static HISTORY: Route = Route {
     path: "/v1/operations/{operation_id}/events",
     id: "getHistory",
     tag: "audit",
-    summary: "The history of an operation",
+    summary: "Get the history of an operation",
     about: "Every event as it was received, in the order that decides: time, source, id. There \
         is one for an operation whose creation has not arrived, too.",
     query: &[audit::PAGED],
@@ -125,11 +172,15 @@ static HISTORY: Route = Route {
     answers: &[Answer {
         status: 200,
         about: "The history, or a page of it.",
-        headers: &[POSITION, "link"],
-        content: &[content(JSON, "history")],
+        headers: &[POSITION, "link", WAITED],
+        content: &[content(JSON, "History")],
     }],
-    refusals: &[NOTHING, GONE, BUSY, NOT_NOW, NOT_REACHED],
+    refusals: &[NOTHING, GONE, BUSY, NOT_REACHED],
 };
+
+/// Media types may be written in any case. Written so, openapi-python-client leaves the batch
+/// out and can publish: where one of several bodies is an array, its code raises a TypeError.
+const BATCH: &str = "application/cloudevents-batch+JSON";
 
 static PUBLISH: Route = Route {
     method: "post",
@@ -137,20 +188,31 @@ static PUBLISH: Route = Route {
     id: "publishEvents",
     tag: "events",
     summary: "Publish events",
-    about: "One CloudEvent, or a batch; in CloudEvents' binary mode as well (content type \
-        application/json, attributes in `ce-` headers). All of a request is checked before any \
-        of it is stored. Sending the same again is harmless.",
+    about: "One CloudEvent (`application/cloudevents+json`), a batch \
+        (`application/cloudevents-batch+json`), or one in CloudEvents' binary mode: the content \
+        type is `application/json`, the body is the event's `data`, and the attributes are in \
+        `ce-` headers, percent-encoded where they are not printable ASCII; `ce-id`, `ce-source`, \
+        `ce-type`, `ce-subject`, `ce-time` and `ce-specversion` are required then. All of a \
+        request is checked before any of it is stored. Sending the same again is harmless.",
     query: &[],
-    headers: &[],
+    headers: &[
+        "ce-specversion",
+        "ce-id",
+        "ce-source",
+        "ce-type",
+        "ce-subject",
+        "ce-time",
+    ],
     body: Some(&[
-        content("application/cloudevents+json", "event"),
-        content("application/cloudevents-batch+json", "events"),
+        content("application/cloudevents+json", "Event"),
+        content(BATCH, "Events"),
+        content(JSON, "EventData"),
     ]),
     answers: &[Answer {
         status: 202,
         about: "All of them are durable.",
         headers: &[POSITION],
-        content: &[content(JSON, "accepted")],
+        content: &[content(JSON, "Accepted")],
     }],
     refusals: &[
         (408, "The body did not arrive in time."),
@@ -159,9 +221,10 @@ static PUBLISH: Route = Route {
         BUSY,
         (
             503,
-            "The log takes nothing, or did not confirm: part may be stored.",
+            "The event log does not accept writes, or did not confirm: then `data_consistency` is \
+             `unknown`, and sending the same again is harmless.",
         ),
-        (504, "The log did not answer in time."),
+        (504, "The event log did not answer in time."),
     ],
 };
 
@@ -170,18 +233,18 @@ static DEAD_LETTERS: Route = Route {
     path: "/v1/dead-letters",
     id: "listDeadLetters",
     tag: "audit",
-    summary: "Records that are no events",
-    about: "Whole, with the reason, by position.",
+    summary: "List dead letters",
+    about: "Records of the log that are not events, whole, with the reason, by position.",
     query: &[audit::PAGED],
     headers: &["Ledger-Position", "Prefer"],
     body: None,
     answers: &[Answer {
         status: 200,
         about: "All of them, or a page.",
-        headers: &[POSITION, "link"],
-        content: &[content(JSON, "dead-letters")],
+        headers: &[POSITION, "link", WAITED],
+        content: &[content(JSON, "DeadLetters")],
     }],
-    refusals: &[GONE, BUSY, NOT_NOW, NOT_REACHED],
+    refusals: &[GONE, BUSY, NOT_REACHED],
 };
 
 static NOTIFICATIONS: Route = Route {
@@ -189,7 +252,7 @@ static NOTIFICATIONS: Route = Route {
     path: "/v1/notifications",
     id: "listNotifications",
     tag: "notifications",
-    summary: "Who is told how operations ended",
+    summary: "List webhook deliveries",
     about: "Those that are due first, then those that were delivered. A page may be short, even \
         empty, with a next link.",
     query: &[notifications::LIST],
@@ -198,10 +261,10 @@ static NOTIFICATIONS: Route = Route {
     answers: &[Answer {
         status: 200,
         about: "All of them, or a page.",
-        headers: &[POSITION, "link"],
-        content: &[content(JSON, "notifications")],
+        headers: &[POSITION, "link", WAITED],
+        content: &[content(JSON, "Notifications")],
     }],
-    refusals: &[GONE, BUSY, NOT_NOW, NOT_REACHED],
+    refusals: &[GONE, BUSY, NOT_REACHED],
 };
 
 /// Something that an operator wants done about notifications.
@@ -226,12 +289,12 @@ const fn said(
     }
 }
 
-const REASONS: &[Content] = &[content(JSON, "reasons")];
+const REASONS: &[Content] = &[content(JSON, "Reasons")];
 const NOTED: &[Answer] = &[Answer {
     status: 202,
-    about: "It is recorded.",
+    about: "Recorded.",
     headers: &[],
-    content: &[content(JSON, "noted")],
+    content: &[content(JSON, "Recorded")],
 }];
 const ALL_OF_THEM: &[(u16, &str)] = &[TOO_LATE, TOO_LARGE, NO_JSON, BUSY, NONE_SENT, NO_ANSWER];
 const ONE_OF_THEM: &[(u16, &str)] = &[
@@ -242,35 +305,35 @@ const TOO_LARGE: (u16, &str) = (413, "The body is too large.");
 const NO_JSON: (u16, &str) = (415, "The body must be application/json.");
 const NONE_SENT: (u16, &str) = (
     503,
-    "No notification is sent, or the control log takes nothing.",
+    "No notifications are sent, or the control log does not accept writes.",
 );
 const NO_ANSWER: (u16, &str) = (504, "The control log did not answer in time.");
 
 static RETRY: Route = said(
     "/v1/notifications/{operation_id}/retry",
     "retryNotification",
-    "Try again to tell of one operation",
+    "Retry a delivery",
     ONE_OF_THEM,
 );
 
 static RELEASE: Route = said(
     "/v1/notifications/{operation_id}/release",
     "releaseNotification",
-    "Tell of one operation that is held",
+    "Release a held delivery",
     ONE_OF_THEM,
 );
 
 static RETRY_ALL: Route = said(
     "/v1/notifications/retry",
     "retryNotifications",
-    "Try again all that were given up",
+    "Retry all deliveries that failed permanently",
     ALL_OF_THEM,
 );
 
 static RELEASE_ALL: Route = said(
     "/v1/notifications/release",
     "releaseNotifications",
-    "Tell of all that are held",
+    "Release held deliveries",
     ALL_OF_THEM,
 );
 
@@ -308,21 +371,21 @@ const fn ok(about: &'static str, content: &'static [Content]) -> Answer {
 static LIVEZ: Route = operators(
     "/livez",
     "isAlive",
-    "Is it alive",
-    &[ok("It is.", &[content(JSON, "liveness")])],
+    "Liveness",
+    &[ok("Alive.", &[content(JSON, "Liveness")])],
 );
 
 static READYZ: Route = operators(
     "/readyz",
     "isReady",
-    "Can it be relied on",
+    "Readiness",
     &[
-        ok("It can.", &[content(JSON, "readiness")]),
+        ok("Ready.", &[content(JSON, "Readiness")]),
         Answer {
             status: 503,
-            about: "It cannot, with every reason.",
+            about: "Not ready, with every reason. An `Error` if there are too many connections.",
             headers: &[],
-            content: &[content(JSON, "readiness")],
+            content: &[content(JSON, "Readiness")],
         },
     ],
 );
@@ -330,7 +393,7 @@ static READYZ: Route = operators(
 static METRICS: Route = operators(
     "/metrics",
     "getMetrics",
-    "What is measured",
+    "Metrics",
     &[ok(
         "In the text format of Prometheus.",
         &[content("text/plain", "text")],
@@ -340,8 +403,11 @@ static METRICS: Route = operators(
 static VERSION: Route = operators(
     "/version",
     "getVersion",
-    "What it is",
-    &[ok("Its versions.", &[content(JSON, "version")])],
+    "Version",
+    &[ok(
+        "The versions of the program and its formats.",
+        &[content(JSON, "Version")],
+    )],
 );
 
 static PROJECTOR: Route = Route {
@@ -356,7 +422,7 @@ static PROJECTOR: Route = Route {
             status: 200,
             about: "Its state.",
             headers: &[POSITION],
-            content: &[content(JSON, "projector")],
+            content: &[content(JSON, "Projector")],
         }],
     )
 };
@@ -365,7 +431,7 @@ static OPENAPI: Route = operators(
     "/openapi.json",
     "getOpenApi",
     "This document",
-    &[ok("OpenAPI 3.1.", &[content(JSON, "object")])],
+    &[ok("OpenAPI 3.0.", &[content(JSON, "object")])],
 );
 
 pub static ALL: &[&Route] = &[

@@ -1,179 +1,118 @@
-//! The schemas of `schemas/` as components of one document: their `$defs` become
-//! components beside them, since tools do not agree on what a `$ref` inside an
-//! embedded schema is relative to.
+//! The schemas of the interface as plain shapes, which generators of clients can read:
+//! `components.json`, and an event for each type. What they leave open, such as which
+//! members a status brings with it, is in `schemas/`; a test holds one against the other.
 
 use serde_json::{Map, Value, json};
 
-/// The files, and the names that they have here.
-const FILES: &[(&str, &str)] = &[
+const PLAIN: &str = include_str!("components.json");
+
+/// The events: what a schema is called, its type, and whether it needs data. The schema of
+/// the data has the same name with `Data` behind it.
+const EVENTS: &[(&str, &str, bool)] = &[
+    ("OperationCreated", "opledger.operation.created.v1", true),
+    ("OperationStarted", "opledger.operation.started.v1", false),
     (
-        "operation-document",
-        include_str!("../../../schemas/operation-document.schema.json"),
-    ),
-    ("event", include_str!("../../../schemas/event.schema.json")),
-    (
-        "accepted",
-        include_str!("../../../schemas/accepted.schema.json"),
-    ),
-    (
-        "history",
-        include_str!("../../../schemas/history.schema.json"),
+        "OperationProgressed",
+        "opledger.operation.progressed.v1",
+        false,
     ),
     (
-        "dead-letters",
-        include_str!("../../../schemas/dead-letters.schema.json"),
+        "OperationCompleted",
+        "opledger.operation.completed.v1",
+        true,
+    ),
+    ("OperationFailed", "opledger.operation.failed.v1", true),
+    ("OperationCanceled", "opledger.operation.canceled.v1", false),
+    (
+        "ClusterRequestSent",
+        "opledger.cluster.request_sent.v1",
+        true,
     ),
     (
-        "notifications",
-        include_str!("../../../schemas/notifications.schema.json"),
+        "ClusterResponseReceived",
+        "opledger.cluster.response_received.v1",
+        true,
     ),
-    ("error", include_str!("../../../schemas/error.schema.json")),
+    ("RollbackAttempted", "opledger.rollback.attempted.v1", true),
+    (
+        "RollbackResponseReceived",
+        "opledger.rollback.response_received.v1",
+        true,
+    ),
 ];
 
 pub fn reference(name: &str) -> Value {
     match name {
         "text" => json!({"type": "string"}),
         "object" => json!({"type": "object"}),
-        name => json!({"$ref": format!("#/components/schemas/{name}")}),
+        name => json!({"$ref": path(name)}),
     }
+}
+
+fn path(name: &str) -> String {
+    format!("#/components/schemas/{name}")
 }
 
 pub fn components() -> Value {
-    let mut all = own();
-    for (name, text) in FILES {
-        let mut schema: Value = serde_json::from_str(text).expect("a schema is JSON");
-        let object = schema.as_object_mut().expect("a schema is an object");
-        let within = object.remove("$defs");
-        object.remove("$schema");
-        object.remove("$id");
-        relocate(&mut schema, name);
-        all.insert((*name).to_owned(), schema);
-        for (def, mut schema) in within
-            .as_ref()
-            .and_then(Value::as_object)
-            .cloned()
-            .unwrap_or_default()
-        {
-            relocate(&mut schema, name);
-            all.insert(format!("{name}.{def}"), schema);
-        }
+    let mut all: Map<String, Value> = serde_json::from_str(PLAIN).expect("it is JSON");
+    let mut types = Map::new();
+    for (name, kind, needs_data) in EVENTS {
+        all.insert((*name).to_owned(), event(name, kind, *needs_data));
+        types.insert((*kind).to_owned(), path(name).into());
     }
-    all["event"]["properties"]["time"]["format"] = json!("date-time");
-    all["event"]["properties"]["source"]["format"] = json!("uri-reference");
+    let events: Vec<Value> = EVENTS.iter().map(|(name, _, _)| reference(name)).collect();
+    all.insert(
+        "Event".into(),
+        json!({
+            "description": "A CloudEvent in its structured form: what happened to an \
+                operation. In the place of `data` there may be `data_base64`, the same JSON in \
+                base64, as some SDKs write it.",
+            "oneOf": events,
+            "discriminator": {"propertyName": "type", "mapping": types},
+        }),
+    );
     Value::Object(all)
 }
 
-/// Points what points into the file into the components.
-fn relocate(schema: &mut Value, file: &str) {
-    match schema {
-        Value::Object(members) => {
-            if let Some(Value::String(target)) = members.get_mut("$ref") {
-                if let Some(def) = target.strip_prefix("#/$defs/") {
-                    *target = format!("#/components/schemas/{file}.{def}");
-                } else if let Some(other) = target.strip_prefix("urn:opledger:schema:") {
-                    *target = format!("#/components/schemas/{other}");
-                }
-            }
-            members.values_mut().for_each(|value| relocate(value, file));
-        }
-        Value::Array(items) => items.iter_mut().for_each(|value| relocate(value, file)),
-        _ => {}
+fn event(name: &str, kind: &str, needs_data: bool) -> Value {
+    let mut required = vec!["specversion", "id", "source", "type", "subject", "time"];
+    let data = format!("{name}Data");
+    let data = match needs_data {
+        true => reference(&data),
+        false => json!({"type": "object", "nullable": true, "allOf": [reference(&data)]}),
+    };
+    if needs_data {
+        required.push("data");
     }
-}
-
-/// What has no file of its own.
-fn own() -> Map<String, Value> {
-    let document =
-        |def: &str| json!({"$ref": format!("#/components/schemas/operation-document.{def}")});
-    let texts = json!({"type": "array", "items": {"type": "string"}});
-    let count = json!({"type": "integer", "minimum": 0});
-    let offsets = json!({
-        "description": "By partition.",
+    json!({
         "type": "object",
-        "additionalProperties": count,
-    });
-    let all = json!({
-        "events": {"type": "array", "items": {"$ref": "#/components/schemas/event"}},
-        "operation-list": {"oneOf": [document("id_list"), document("detail_list")]},
-        "reasons": {
-            "description": "Kept with what was asked for.",
-            "type": "object",
-            "properties": {
-                "who": {"type": "string", "maxLength": 1024},
-                "why": {"type": "string", "maxLength": 1024},
+        "required": required,
+        "properties": {
+            "specversion": {"type": "string", "enum": ["1.0"], "default": "1.0"},
+            "id": {"type": "string", "minLength": 1, "maxLength": 256},
+            "source": {
+                "description": "A URI reference: the worker that says it.",
+                "type": "string",
+                "format": "uri-reference",
+                "minLength": 1,
+                "maxLength": 1024,
             },
-        },
-        "noted": {
-            "type": "object",
-            "required": ["accepted"],
-            "properties": {
-                "accepted": {"description": "Notifications.", "type": "integer", "minimum": 0},
-                "more": {"description": "There are more: ask again.", "const": true},
+            "type": {"type": "string", "enum": [kind], "default": kind},
+            "subject": reference("OperationId"),
+            "time": {
+                "description": "When it happened.",
+                "type": "string",
+                "format": "date-time",
             },
-        },
-        "liveness": {
-            "type": "object",
-            "required": ["status"],
-            "properties": {"status": {"const": "alive"}},
-        },
-        "readiness": {
-            "type": "object",
-            "required": ["status", "reasons", "notes"],
-            "properties": {
-                "status": {"enum": ["ready", "not ready"]},
-                "reasons": texts,
-                "notes": texts,
+            "datacontenttype": {
+                "description": "If it is there: `application/json`.",
+                "type": "string",
+                "nullable": true,
+                "pattern": r"^\s*[Aa][Pp][Pp][Ll][Ii][Cc][Aa][Tt][Ii][Oo][Nn]/[Jj][Ss][Oo][Nn]\s*(;.*)?$",
             },
+            "data": data,
         },
-        "version": {
-            "type": "object",
-            "required": ["name", "version", "log", "store_format", "fold_version"],
-            "properties": {
-                "name": {"const": "opledger"},
-                "version": {"type": "string"},
-                "log": {"type": ["string", "null"]},
-                "store_format": {},
-                "fold_version": {},
-            },
-        },
-        "projector": {
-            "type": "object",
-            "required": ["version", "log", "state", "reasons", "notes", "partitions", "time_offset", "every", "moments"],
-            "properties": {
-                "version": {"type": "string"},
-                "log": {"type": ["string", "null"]},
-                "state": {"enum": ["starting", "running", "waiting", "halted", "stopped"]},
-                "why": {"type": "string"},
-                "reasons": texts,
-                "notes": texts,
-                "operations": {
-                    "description": "By status; left out until they have been counted.",
-                    "type": "object",
-                    "additionalProperties": count,
-                },
-                "partitions": {"type": "array", "items": {
-                    "type": "object",
-                    "required": ["partition", "first", "end", "next", "lag"],
-                    "properties": {
-                        "partition": count,
-                        "first": count,
-                        "end": count,
-                        "next": count,
-                        "lag": count,
-                    },
-                }},
-                "time_offset": {"type": "integer"},
-                "every": count,
-                "moments": {"type": "array", "items": {
-                    "type": "object",
-                    "required": ["at", "end", "next"],
-                    "properties": {"at": count, "end": offsets, "next": offsets},
-                }},
-            },
-        },
-    });
-    match all {
-        Value::Object(all) => all,
-        _ => Map::new(),
-    }
+        // Extension attributes.
+        "additionalProperties": true,
+    })
 }
