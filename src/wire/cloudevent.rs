@@ -28,14 +28,14 @@ pub enum Mode {
 /// A record without either sign counts as structured if its value is an event,
 /// which reading it will tell.
 pub fn mode(headers: &Headers) -> Result<Mode, Fault> {
+    if headers.are_of_an_event() {
+        return Ok(Mode::Structured);
+    }
     let mut content_types = headers.all(CONTENT_TYPE);
     let content_type = content_types.next().flatten().unwrap_or_default();
     if content_types.next().is_some() {
         let what = "given more than once.";
         return Err(Fault::new(Rule::Format, CONTENT_TYPE, what));
-    }
-    if content_type == STRUCTURED.as_bytes() {
-        return Ok(Mode::Structured);
     }
     let content_type = String::from_utf8_lossy(content_type);
     if !is_utf8(&content_type) {
@@ -51,24 +51,16 @@ pub fn mode(headers: &Headers) -> Result<Mode, Fault> {
 
 /// What a record says, or why it cannot be read as an event of these types.
 pub fn decode(record: &Record) -> Result<Event<'_>, Fault> {
-    let mut raw = match (mode(&record.headers)?, &record.value) {
+    let event = match (mode(&record.headers)?, &record.value) {
         (Mode::Structured, None) => {
             let what = "a record without a value (tombstone) is no event.";
             return Err(Fault::new(Rule::Tombstone, "", what));
         }
-        (Mode::Structured, Some(value)) => structured(value)?,
-        (Mode::Binary, value) => binary(&record.headers, value.as_deref())?,
-    };
-    let partition_key = raw.partition_key.take();
-    let event = event_v1::check(raw)?;
-    let is_its_key = |key: &[u8]| {
-        key == event.operation_id.as_bytes()
-            || partition_key.is_some_and(|other| key == other.as_bytes())
-            // As JSON's serialisers write it.
-            || serde_json::from_slice(key).is_ok_and(|text: String| text == event.operation_id)
+        (Mode::Structured, Some(value)) => decode_structured(value)?,
+        (Mode::Binary, value) => decode_binary(&record.headers, value.as_deref())?,
     };
     match record.key.as_deref() {
-        Some(key) if !key.is_empty() && !is_its_key(key) => {
+        Some(key) if key != event.operation_id.as_bytes() && !is_other_key(key, &event, record) => {
             let what = "the record's key is neither the event's subject nor its partitionkey.";
             Err(Fault::new(Rule::KeyMismatch, "key", what))
         }
@@ -76,15 +68,35 @@ pub fn decode(record: &Record) -> Result<Event<'_>, Fault> {
     }
 }
 
-/// One event as JSON.
-pub fn decode_structured(json: &[u8]) -> Result<Event<'_>, Fault> {
-    event_v1::check(structured(json)?)
+/// Whether the key of a record is one that its event may have beside the operation id: none,
+/// the id as JSON's serialisers write it, or the extension `partitionkey`.
+fn is_other_key(key: &[u8], event: &Event, record: &Record) -> bool {
+    key.is_empty()
+        || serde_json::from_slice(key).is_ok_and(|text: String| text == event.operation_id)
+        || partition_key(record).is_some_and(|text| text.as_bytes() == key)
 }
 
-fn structured(json: &[u8]) -> Result<RawEvent<'_>, Fault> {
+/// Read apart from the rest: the fold has no use for it, and few records do.
+fn partition_key(record: &Record) -> Option<String> {
+    const NAME: &str = "partitionkey";
+    if mode(&record.headers) == Ok(Mode::Binary) {
+        let mut attributes = Attributes::read(&record.headers).ok()?;
+        return Some(attributes.take(NAME)?.into_owned());
+    }
+    let Json::Object(members) = Json::parse(record.value.as_deref()?).ok()? else {
+        return None;
+    };
+    match members.into_iter().find(|(name, _)| name == NAME)? {
+        (_, Json::Text(text)) => Some(text.into_owned()),
+        _ => None,
+    }
+}
+
+/// One event as JSON.
+pub fn decode_structured(json: &[u8]) -> Result<Event<'_>, Fault> {
     match event_v1::quick_envelope(json) {
-        Some(raw) => Ok(raw),
-        None => event_v1::careful_envelope(json),
+        Some(raw) => event_v1::check(raw),
+        None => event_v1::check(event_v1::careful_envelope(json)?),
     }
 }
 
@@ -100,7 +112,7 @@ pub fn read_batch<'j>(
     })
 }
 
-fn binary<'a>(headers: &'a Headers, value: Option<&'a [u8]>) -> Result<RawEvent<'a>, Fault> {
+fn decode_binary<'a>(headers: &'a Headers, value: Option<&'a [u8]>) -> Result<Event<'a>, Fault> {
     let mut attributes = Attributes::read(headers)?;
     let kind = attributes.take("type");
     let value = value.filter(|value| !value.is_empty());
@@ -111,7 +123,7 @@ fn binary<'a>(headers: &'a Headers, value: Option<&'a [u8]>) -> Result<RawEvent<
             None => event_v1::careful_data(value, event_v1::event_type(kind.clone())?)?,
         },
     };
-    Ok(RawEvent {
+    event_v1::check(RawEvent {
         specversion: attributes.take("specversion"),
         id: attributes.take("id"),
         source: attributes.take("source"),
@@ -119,7 +131,6 @@ fn binary<'a>(headers: &'a Headers, value: Option<&'a [u8]>) -> Result<RawEvent<
         subject: attributes.take("subject"),
         time: attributes.take("time"),
         datacontenttype: attributes.take("datacontenttype"),
-        partition_key: attributes.take("partitionkey"),
         data,
         has_data: value.is_some(),
         data_base64: None,

@@ -28,8 +28,6 @@ pub struct RawEvent<'a> {
     pub subject: Option<Text<'a>>,
     pub time: Option<Text<'a>>,
     pub datacontenttype: Option<Text<'a>>,
-    /// The value of the extension `partitionkey`: the fold ignores it, a record's key may be it.
-    pub partition_key: Option<Text<'a>>,
     pub data: RawData<'a>,
     /// `data` is there.
     pub has_data: bool,

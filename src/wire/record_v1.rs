@@ -60,7 +60,7 @@ impl Headers {
     }
 
     /// They say no more than that the value is one event.
-    fn are_of_an_event(&self) -> bool {
+    pub fn are_of_an_event(&self) -> bool {
         let [(name, Some(value))] = self.0.as_slice() else {
             return false;
         };

@@ -135,7 +135,10 @@ fn structured(rng: &mut Rng, mut event: Value) -> Parts {
             event.as_object_mut().unwrap().remove("data");
         }
     }
-    let mut text = generate::spelled_differently(rng, &event);
+    let mut text = match rng.chance(50) {
+        true => event.to_string(),
+        false => generate::spelled_differently(rng, &event),
+    };
     if rng.chance(25) {
         let more = odd_members(rng);
         text.insert_str(text.rfind('}').unwrap(), &format!(",{more}"));

@@ -22,11 +22,6 @@ pub fn envelope(json: &[u8]) -> Result<RawEvent<'static>, Fault> {
         time: object.text("time")?,
         datacontenttype: object.text("datacontenttype")?,
         data_base64: object.text("data_base64")?,
-        // An extension of another type is as good as an unknown one.
-        partition_key: match object.take("partitionkey") {
-            Some(Json::Text(text)) => Some(Cow::Owned(text.into_owned())),
-            _ => None,
-        },
         ..RawEvent::default()
     };
     if let Some(tree) = object.take("data") {

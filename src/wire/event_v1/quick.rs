@@ -76,7 +76,6 @@ impl<'a> Fields<'a> for RawEvent<'a> {
                 return (!again).then(|| scanner.object(&mut self.data))?;
             }
             "data_base64" => &mut self.data_base64,
-            "partitionkey" => &mut self.partition_key,
             _ => return scanner.pass_over(name),
         };
         scanner.text_into(text)
