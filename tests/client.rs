@@ -257,7 +257,8 @@ fn commands_wait_and_watch() {
         assert_eq!(waited.status.code(), Some(expected), "{id} {status}");
         if expected != 5 {
             let served = server.get(&format!("/v1/operations/{id}"));
-            assert_eq!(waited.stdout.trim_ascii_end(), served.body);
+            let printed: serde_json::Value = serde_json::from_slice(&waited.stdout).unwrap();
+            assert_eq!(printed, served.json());
             let watched = command(&server, &["watch", id]);
             assert!(watched.status.success(), "{watched:?}");
             let line = String::from_utf8(watched.stdout).unwrap();

@@ -139,7 +139,7 @@ fn what_workers_reported_never_reaches_the_terminal_raw() {
         server.get("/v1/operations/op").body
     );
     let binary = env!("CARGO_BIN_EXE_opledger");
-    let replay = format!("{binary} replay {}", file.display());
+    let replay = format!("{binary} replay {} 2>/dev/null", file.display());
     let on_a_terminal = Command::new("script")
         .args(["--quiet", "--return", "--command", &replay, "/dev/null"])
         .stdin(Stdio::null())
@@ -239,6 +239,18 @@ fn what_the_environment_and_a_configuration_hold_never_reaches_the_terminal_raw(
             .output()
             .unwrap(),
     );
+    for help in [
+        &["serve", "--help"][..],
+        &["config", "show", "-h"],
+        &["help", "list"],
+    ] {
+        let mut command = opledger(help);
+        command
+            .env("OPLEDGER_URL", ACTING)
+            .env("OPLEDGER_CONFIG", ACTING);
+        let printed = command.output().unwrap();
+        assert!(is_safe(&printed).contains("Usage: "), "{help:?}");
+    }
 }
 
 /// Answers every request with this, then closes.

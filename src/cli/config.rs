@@ -34,7 +34,13 @@ enum Action {
 #[derive(Debug, clap::Args)]
 pub struct Source {
     /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE", env = "OPLEDGER_CONFIG")]
+    // Help is printed as it is: what a variable holds is no part of it.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "OPLEDGER_CONFIG",
+        hide_env_values = true
+    )]
     #[arg(value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
 }

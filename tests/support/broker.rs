@@ -559,7 +559,7 @@ fn engine_runs() -> bool {
 /// Two ports in a row that nobody uses. Below those that the kernel gives to clients:
 /// one that knocks at a broker that is away would in the end be given its own target
 /// as source, connect to itself, and hold the port.
-fn free_ports() -> u16 {
+pub fn free_ports() -> u16 {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 12_000;
     static NEXT: AtomicUsize = AtomicUsize::new(0);
