@@ -132,7 +132,7 @@ impl Http {
             Error::Unavailable {
                 retry_after: Some(wish),
                 ..
-            } => pause.map(|pause| pause.max(*wish)),
+            } => pause.map(|pause| pause.max((*wish).min(self.retry_for))),
             _ => pause,
         };
         attempt.retry(pauses).when(can_help).adjust(wish).await
