@@ -224,7 +224,7 @@ async fn begin(
                 note(format!(
                     "opledger: taking up {file} behind line {line}, where the last run was"
                 ));
-                return Ok((point, read));
+                return Ok((point, *read));
             }
             "the ledger does not hold what it had of the last run".into()
         }

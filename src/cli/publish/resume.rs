@@ -50,7 +50,7 @@ pub struct Resume {
 pub enum Found {
     Nothing,
     /// What comes before it was read and compared.
-    Point(Point, blake3::Hasher),
+    Point(Point, Box<blake3::Hasher>),
     /// There is a note, but it is not about this file or this ledger.
     Other(String),
 }
@@ -97,7 +97,7 @@ impl Resume {
             token: Some(token),
         };
         match read_again(file, point.offset) {
-            Ok(read) if read.finalize() == digest => Found::Point(point, read),
+            Ok(read) if read.finalize() == digest => Found::Point(point, Box::new(read)),
             Ok(_) => Found::Other(format!(
                 "what the last run had sent, lines 1 to {}, was changed since",
                 point.line
