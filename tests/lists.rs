@@ -525,6 +525,30 @@ fn a_list_that_is_as_long_as_before_has_another_tag() {
 }
 
 #[test]
+fn a_list_whose_times_are_written_otherwise_has_another_tag() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = "/v1/operations?format=detail-list";
+    let server = Server::on(folder.path(), &[]);
+    let token = server.publish(&[created("op-1", 1, "/x")]);
+    let before = server.get_with(path, &[("ledger-position", &token)]);
+    assert!(server.terminate().success());
+    for (settings, status) in [
+        (vec![], 304),
+        (vec![("DOCUMENT__TIME_OFFSET", "+09:00")], 200),
+        (vec![("DOCUMENT__TIME_SEPARATOR", "T")], 200),
+    ] {
+        let server = Server::on(folder.path(), &settings);
+        let headers = [
+            ("ledger-position", &*token),
+            ("if-none-match", before.header("etag")),
+        ];
+        let after = server.get_with(path, &headers);
+        assert_eq!(after.status, status, "{settings:?}");
+        assert!(server.terminate().success());
+    }
+}
+
+#[test]
 fn points_are_shared_and_bounded() {
     let server = Server::with(&[("LISTS__POINTS", "2"), ("LISTS__SHARE", "0s")]);
     let mut nexts = BTreeMap::new();

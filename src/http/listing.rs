@@ -164,8 +164,15 @@ fn read(app: &App, asked: &Asked, point: &Point, view: &dyn View) -> store::Resu
     let shown = shown(app, asked);
     let Some(limit) = asked.limit else {
         return Ok(Found {
-            // Nothing that was applied, nothing that lists show, has changed.
-            etag: format!("W/\"{:016x}\"", point.version),
+            // Nothing that was applied, nothing that lists show, has changed, nor how it is
+            // shown: that is a matter of settings.
+            etag: {
+                let shown = format!("{} {:?}", point.version, app.times);
+                format!(
+                    "W/\"{:016x}\"",
+                    xxhash_rust::xxh3::xxh3_64(shown.as_bytes())
+                )
+            },
             is_empty: asked.waits && list::is_empty(view, shown.query)?,
             page: None,
             point: point.clone(),
