@@ -84,7 +84,7 @@ impl Ledger {
             text: String::new(),
         };
         // What there is at first ends with the position alone.
-        while !stream.text.contains("\n\nid: ") {
+        while !stream.text.contains("event: position\n") {
             assert!(stream.read().await, "{path}: {}", stream.text);
         }
         stream.text.clear();

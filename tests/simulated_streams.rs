@@ -383,6 +383,7 @@ impl Client {
             }
             "left" | "removed" => drop(self.held.remove(&id)),
             "reset" => self.list_again(get).await,
+            "waiting" | "position" => {}
             other => panic!("{other}"),
         }
     }
