@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::data_folder::{self, DataFolder};
 use crate::dead_letter::Forwarder;
 use crate::domain::Timestamp;
-use crate::event_log::embedded::{self, Embedded};
+use crate::event_log::embedded::{self, Ahead, Embedded, Which};
 use crate::event_log::kafka::{self, BadOptions, Kafka, NewTopics};
 use crate::event_log::{EventLog, Limits, ReadError};
 use crate::http::{self, front::Front};
@@ -41,6 +41,8 @@ pub enum Error {
     Folder(#[from] data_folder::Error),
     #[error(transparent)]
     Store(#[from] store::Error),
+    #[error(transparent)]
+    Log(#[from] embedded::OpenError),
     #[error(transparent)]
     Kafka(#[from] BadOptions),
     #[error("no thread could be started: {0}")]
@@ -185,20 +187,25 @@ fn open_control(
             folder.control().display()
         )));
     }
-    let db = Rocks::open(&folder.control(), Family::EMBEDDED_LOG, CONTROL_MEMORY)?;
     let settings = embedded::Settings {
+        which: Which::Control,
+        ahead: Ahead::Never,
         partitions: 1,
         max_waiting: config.log.max_waiting,
         publish_timeout: config.log.publish_timeout,
     };
-    let log = Embedded::open(Arc::new(db), settings, Arc::new(wall_clock))?;
-    Ok(Ok(Arc::new(log)))
+    match Embedded::at(&folder.control(), settings, Arc::new(wall_clock)) {
+        Ok(log) => Ok(Ok(Arc::new(log))),
+        // The ledger needs none: only notifications stop.
+        Err(error) => {
+            let remedy = error.remedy().unwrap_or_default();
+            tracing::error!(%error, %remedy, "the control log cannot be opened");
+            Ok(Err(format!(
+                "{error}; `opledger log check --control` says more"
+            )))
+        }
+    }
 }
-
-const CONTROL_MEMORY: Memory = Memory {
-    block_cache: 1 << 20,
-    write_buffers: 4 << 20,
-};
 
 /// Tells the metrics, and those who send notifications, what was applied.
 struct Watched {
@@ -221,26 +228,22 @@ impl Watch for Watched {
     }
 }
 
-/// The log's database needs little: it is written once and read in order.
-pub const LOG_MEMORY: Memory = Memory {
-    block_cache: 8 << 20,
-    write_buffers: 32 << 20,
-};
-
-/// Half of what a file of its write-ahead log becomes.
-const LOG_AHEAD: u64 = 16 << 20;
-
-fn open_embedded(config: &Config, folder: &DataFolder, topics: Topics) -> store::Result<Embedded> {
-    let db = Rocks::open(&folder.log(), Family::EMBEDDED_LOG, LOG_MEMORY)?;
-    if topics != Topics::Leave {
-        db.write_files_ahead(LOG_AHEAD)?;
-    }
+fn open_embedded(
+    config: &Config,
+    folder: &DataFolder,
+    topics: Topics,
+) -> Result<Embedded, embedded::OpenError> {
     let settings = embedded::Settings {
+        which: Which::Events,
+        ahead: match topics {
+            Topics::Leave => Ahead::Never,
+            Topics::Make | Topics::MakeBeside => Ahead::Beside,
+        },
         partitions: config.log.partitions,
         max_waiting: config.log.max_waiting,
         publish_timeout: config.log.publish_timeout,
     };
-    Embedded::open(Arc::new(db), settings, Arc::new(wall_clock))
+    Embedded::at(&folder.log(), settings, Arc::new(wall_clock))
 }
 
 pub fn times(config: &Config) -> TimeStyle {

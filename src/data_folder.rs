@@ -10,6 +10,7 @@
 //! store.old/  what a rebuild has just replaced
 //! ```
 
+use crate::event_log::embedded;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -93,7 +94,7 @@ impl DataFolder {
     }
 
     pub fn has_control(&self) -> bool {
-        self.control().join("CURRENT").exists()
+        embedded::is_there(&self.control())
     }
 
     pub fn store(&self) -> PathBuf {
@@ -137,9 +138,8 @@ impl DataFolder {
     }
 }
 
-/// RocksDB keeps the name of its manifest in this file.
 fn has_log(path: &Path) -> bool {
-    path.join("log").join("CURRENT").exists()
+    embedded::is_there(&path.join("log"))
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -135,7 +135,7 @@ fn each_acknowledgement_follows_its_sync() {
             "-s",
             "200",
             "-e",
-            "trace=fdatasync,fsync,write,writev,sendto,sendmsg",
+            "trace=fdatasync,fsync,pwrite64,write,writev,sendto,sendmsg",
             "-o",
         ])
         .arg(&trace)

@@ -5,38 +5,37 @@ mod support;
 
 use bytes::Bytes;
 use opledger::domain::Timestamp;
-use opledger::event_log::embedded::{Embedded, Settings};
+use opledger::event_log::embedded::disk::memory::{Call, Memory};
+use opledger::event_log::embedded::disk::{self, Disk};
+use opledger::event_log::embedded::{Ahead, Embedded, Settings, Which, Why};
 use opledger::event_log::{EventLog, Limits, NewRecord, PublishError, conformance, memory};
-use opledger::store::memory::{Fault, Memory};
-use opledger::store::rocks::{self, Rocks};
-use opledger::store::{self, Db, Family};
+use opledger::store::memory::Fault;
 use opledger::wire::position::{LogId, Positions};
 use opledger::wire::record_v1::Headers;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use support::generate::Rng;
 
 const SETTINGS: Settings = Settings {
+    which: Which::Events,
+    ahead: Ahead::Never,
     partitions: 4,
     max_waiting: 1 << 20,
     publish_timeout: Duration::from_secs(10),
 };
 
-fn embedded(db: Arc<dyn Db>, settings: Settings) -> store::Result<Embedded> {
+fn embedded(disk: Arc<dyn Disk>, settings: Settings) -> Result<Embedded, Why> {
     Embedded::open(
-        db,
+        disk,
         settings,
         Arc::new(|| Timestamp::from_millis(1_700_000_000_000)),
     )
 }
 
-fn rocks(path: &Path) -> Arc<dyn Db> {
-    let memory = rocks::Memory {
-        block_cache: 1 << 20,
-        write_buffers: 1 << 20,
-    };
-    Arc::new(Rocks::open(path, Family::EMBEDDED_LOG, memory).unwrap())
+fn folder(path: &Path) -> Arc<dyn Disk> {
+    Arc::new(disk::Os::at(path).unwrap())
 }
 
 fn record(operation: &str, value: &str) -> NewRecord {
@@ -59,15 +58,15 @@ async fn the_embedded_log_conforms_on_memory() {
 }
 
 #[tokio::test]
-async fn the_embedded_log_conforms_on_rocksdb() {
+async fn the_embedded_log_conforms_in_a_folder() {
     let folder = tempfile::tempdir().unwrap();
-    conformance::suite(&embedded(rocks(folder.path()), SETTINGS).unwrap()).await;
+    conformance::suite(&embedded(self::folder(folder.path()), SETTINGS).unwrap()).await;
 }
 
 #[tokio::test]
 async fn a_log_is_the_same_log_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let log = embedded(rocks(folder.path()), SETTINGS).unwrap();
+    let log = embedded(self::folder(folder.path()), SETTINGS).unwrap();
     let id = log.id();
     let first = log
         .publish(vec![record("a", "1"), record("a", "2")])
@@ -75,7 +74,7 @@ async fn a_log_is_the_same_log_after_a_restart() {
         .unwrap()
         .positions;
     drop(log);
-    let log = embedded(rocks(folder.path()), SETTINGS).unwrap();
+    let log = embedded(self::folder(folder.path()), SETTINGS).unwrap();
     assert_eq!(log.id(), id);
     let id = id.unwrap();
     let next = log.publish(vec![record("a", "3")]).await.unwrap().positions;
@@ -96,29 +95,33 @@ async fn a_log_is_the_same_log_after_a_restart() {
 
 #[tokio::test]
 async fn partitions_can_be_added_and_never_taken_away() {
-    let db = Arc::new(Memory::default());
+    let disk = Arc::new(Memory::default());
     let more = Settings {
         partitions: 7,
         ..SETTINGS
     };
-    drop(embedded(db.clone(), SETTINGS).unwrap());
-    let log = embedded(db.clone(), more).unwrap();
+    drop(embedded(disk.clone(), SETTINGS).unwrap());
+    let log = embedded(disk.clone(), more).unwrap();
     conformance::suite(&log).await;
     assert_eq!(log.bounds().unwrap().len(), 7);
     drop(log);
-    let refused = embedded(db, SETTINGS).err().expect("fewer partitions");
+    let refused = embedded(disk, SETTINGS).err().expect("fewer partitions");
     assert!(refused.to_string().contains("log.partitions"), "{refused}");
 }
 
 #[tokio::test]
 async fn a_failed_write_is_unknown_and_the_log_goes_on() {
-    let db = Arc::new(Memory::default());
-    let log = embedded(db.clone(), SETTINGS).unwrap();
-    for fault in [Fault::Refuse, Fault::Misreport] {
+    let disk = Arc::new(Memory::default());
+    let log = embedded(disk.clone(), SETTINGS).unwrap();
+    let faults = [Fault::Refuse, Fault::Misreport];
+    for (aimed, fault) in [Call::Write, Call::Sync]
+        .into_iter()
+        .flat_map(|call| faults.map(|fault| (call, fault)))
+    {
         let armed = Arc::new(AtomicBool::new(true));
         let once = armed.clone();
-        db.set_faults(Some(Box::new(move || {
-            if once.swap(false, Ordering::Relaxed) {
+        disk.set_faults(Some(Box::new(move |call| {
+            if call == aimed && once.swap(false, Ordering::Relaxed) {
                 fault
             } else {
                 Fault::None
@@ -140,13 +143,13 @@ async fn a_failed_write_is_unknown_and_the_log_goes_on() {
 
 #[tokio::test]
 async fn what_waits_is_bounded() {
-    let db = Arc::new(Memory::default());
+    let disk = Arc::new(Memory::default());
     // A disk that hangs for a moment.
-    db.set_faults(Some(Box::new(|| {
+    let log = Arc::new(embedded(disk.clone(), SETTINGS).unwrap());
+    disk.set_faults(Some(Box::new(|_| {
         std::thread::sleep(Duration::from_millis(300));
         Fault::None
     })));
-    let log = Arc::new(embedded(db, SETTINGS).unwrap());
     let big = "x".repeat(600 << 10);
     let publishes: Vec<_> = (0..8)
         .map(|_| {
@@ -167,4 +170,27 @@ async fn what_waits_is_bounded() {
         .map(|bounds| bounds.end)
         .sum();
     assert_eq!(ends, stored, "what was turned away is not stored");
+}
+
+#[tokio::test]
+async fn an_error_of_the_disk_names_no_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = embedded(self::folder(folder.path()), SETTINGS).unwrap();
+    // No file can be made any more: that is noticed when the next segment begins.
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    let mut rng = Rng::new(1);
+    let until = std::time::Instant::now() + Duration::from_secs(60);
+    let told = loop {
+        // Not to be compressed.
+        let noise = (0..60_000).map(|_| format!("{:016x}", rng.next()));
+        let noise: String = noise.collect();
+        match log.publish(vec![record("a", &noise)]).await {
+            Ok(_) => assert!(std::time::Instant::now() < until, "it never noticed"),
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(told.contains("No such file"), "{told}");
+    assert!(!told.contains(folder.path().to_str().unwrap()), "{told}");
+    let trouble = log.trouble().expect("it is told");
+    assert!(!trouble.contains('/'), "{trouble}");
 }

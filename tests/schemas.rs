@@ -7,22 +7,17 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use jsonschema::Validator;
-use opledger::app::{LOG_MEMORY, Log, Topics};
-use opledger::config::Config;
-use opledger::data_folder::DataFolder;
 use opledger::domain::{Operation, Timestamp};
 use opledger::query::document::bytes;
-use opledger::store::rocks::Rocks;
-use opledger::store::{Batch, Db, Durability, Family, keys};
 use opledger::wire::cloudevent::decode_structured;
 use opledger::wire::document::Bodies;
 use opledger::wire::error_sheet::{self, Code, Consistency};
 use opledger::wire::fault::Rule;
-use opledger::wire::position::Position;
-use opledger::wire::record_v1::{Headers, Record, encode_block};
+use opledger::wire::record_v1::{Headers, Record};
 use opledger::wire::time::TimeStyle;
 use serde_json::{Value, json};
 use support::generate::{self, Rng};
+use support::in_process::log_as_is;
 use support::schemas;
 use support::server::{BATCH, ONE, Server};
 
@@ -236,11 +231,6 @@ fn the_history_keeps_its_schema() {
 
 /// A log with one record of every kind that is no event, and some that are.
 fn log_with_poison(folder: &std::path::Path) {
-    let config = Config::default();
-    // Makes the log, as `serve` does.
-    let owned = DataFolder::open(folder).unwrap();
-    drop(Log::open(&config, Some(&owned), Topics::Make).unwrap());
-    drop(owned);
     let event = json!({"specversion": "1.0", "id": "e", "source": "/w", "subject": "op",
         "type": "opledger.operation.started.v1", "time": "2024-05-06T07:08:09Z"});
     let with = |name: &str, value: &str| {
@@ -275,18 +265,7 @@ fn log_with_poison(folder: &std::path::Path) {
         record(None, Some(with("id", ""))),
         record(Some(b"op"), None),
     ];
-    let db = Rocks::open(&folder.join("log"), Family::EMBEDDED_LOG, LOG_MEMORY).unwrap();
-    let at = Position {
-        partition: 0,
-        offset: 0,
-    };
-    let mut batch = Batch::default();
-    batch.put(
-        Family::Log,
-        &keys::position(at),
-        &encode_block(records.iter()),
-    );
-    db.write(&batch, Durability::Synced).unwrap();
+    log_as_is(folder, &records);
 }
 
 #[test]

@@ -12,13 +12,12 @@ mod support;
 
 use bytes::Bytes;
 use opledger::domain::Timestamp;
-use opledger::event_log::embedded::{Appender, Blocks};
-use opledger::event_log::{self, EventLog, Identity, Limits, Logged, NewRecord, Reader};
+use opledger::event_log::{self, EventLog, Identity, Limits, Logged, Reader};
 use opledger::projector::halt::OpenError;
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
 use opledger::query::{Page, document, history};
-use opledger::store::memory::{Fault, Memory};
+use opledger::store::memory::Memory;
 use opledger::store::{Db, Family, keys};
 use opledger::wire::position::{LogId, Position, Positions};
 use opledger::wire::record_v1::{Headers, Record};
@@ -31,6 +30,7 @@ use std::time::Duration;
 use support::generate::{self, Rng};
 use support::reference;
 use support::rows::{check_places, one_by_one};
+use support::simulated_log::{EmbeddedLog, FaultPlan, LARGE, SimulatedLog, check_acknowledged};
 
 #[test]
 fn every_seed_gives_what_a_plain_fold_gives() {
@@ -142,102 +142,6 @@ fn wide(rng: &mut Rng, subject: &str) -> Vec<Value> {
     events
 }
 
-/// A log under simulation. Everything that it has acknowledged must be read back.
-trait SimulatedLog {
-    /// Tries to append; acknowledged positions, or nothing is known.
-    fn publish(&mut self, rng: &mut Rng, batch: &[(String, String)]) -> Option<Vec<Position>>;
-    fn read(&mut self, limits: &Limits, into: &mut Vec<Logged>);
-    fn seek(&mut self, after: &Positions);
-    /// The process ends and starts again.
-    fn crash(&mut self, rng: &mut Rng);
-    fn everything(&self) -> Vec<Logged>;
-}
-
-fn new_record((operation_id, text): &(String, String)) -> NewRecord {
-    NewRecord {
-        operation_id: operation_id.clone(),
-        headers: Headers::default(),
-        value: Some(Bytes::from(text.clone())),
-    }
-}
-
-/// The embedded log on a database in memory.
-struct EmbeddedLog {
-    db: Arc<Memory>,
-    faults: Arc<Mutex<FaultPlan>>,
-    appender: Option<Appender>,
-    blocks: Option<Blocks>,
-}
-
-impl EmbeddedLog {
-    fn new() -> EmbeddedLog {
-        let db = Arc::new(Memory::default());
-        let faults = FaultPlan::install(&db);
-        let appender = Appender::open(db.clone(), 4).expect("no faults yet");
-        let mut log = EmbeddedLog {
-            db,
-            faults,
-            appender: Some(appender),
-            blocks: None,
-        };
-        log.seek(&Positions::new());
-        log
-    }
-
-    fn appender(&mut self) -> &mut Appender {
-        self.appender.as_mut().expect("open between crashes")
-    }
-}
-
-impl SimulatedLog for EmbeddedLog {
-    fn publish(&mut self, rng: &mut Rng, batch: &[(String, String)]) -> Option<Vec<Position>> {
-        self.faults.lock().unwrap().arm(rng);
-        let records = batch.iter().map(new_record).collect();
-        let now = Timestamp::from_millis(rng.below(1_000_000) as i64);
-        let result = self.appender().append(vec![records], now);
-        self.faults.lock().unwrap().disarm();
-        match result {
-            Ok(mut positions) => positions.pop(),
-            Err(_) if self.db.is_dead() => {
-                self.crash(rng);
-                None
-            }
-            Err(_) => {
-                self.appender().recover().expect("no faults are armed");
-                None
-            }
-        }
-    }
-
-    fn read(&mut self, limits: &Limits, into: &mut Vec<Logged>) {
-        let ends = self.appender().ends().to_vec();
-        let blocks = self.blocks.as_mut().expect("open between crashes");
-        blocks.read(&ends, limits, into).expect("readable");
-    }
-
-    fn seek(&mut self, after: &Positions) {
-        self.blocks = Some(Blocks::new(self.db.clone(), 4, after));
-    }
-
-    fn crash(&mut self, rng: &mut Rng) {
-        self.db.crash(|buffered| rng.below(buffered + 1));
-        self.appender = Some(Appender::open(self.db.clone(), 4).expect("recovers"));
-    }
-
-    fn everything(&self) -> Vec<Logged> {
-        let ends = self.appender.as_ref().expect("open").ends().to_vec();
-        let mut blocks = Blocks::new(self.db.clone(), 4, &Positions::new());
-        let mut all = Vec::new();
-        loop {
-            let before = all.len();
-            blocks.read(&ends, &LARGE, &mut all).expect("readable");
-            if all.len() == before {
-                return all;
-            }
-        }
-    }
-}
-
 /// A log whose clients choose any partition: one operation lies on several.
 struct ForeignLog {
     log: event_log::memory::Memory,
@@ -301,41 +205,6 @@ impl SimulatedLog for ForeignLog {
     }
 }
 
-const LARGE: Limits = Limits {
-    records: usize::MAX,
-    bytes: usize::MAX,
-    patience: Duration::ZERO,
-};
-
-/// What shall happen to the next write.
-#[derive(Default)]
-struct FaultPlan(Option<Fault>);
-
-impl FaultPlan {
-    fn install(db: &Memory) -> Arc<Mutex<FaultPlan>> {
-        let plan = Arc::new(Mutex::new(FaultPlan::default()));
-        let shared = plan.clone();
-        db.set_faults(Some(Box::new(move || {
-            shared.lock().unwrap().0.take().unwrap_or(Fault::None)
-        })));
-        plan
-    }
-
-    fn arm(&mut self, rng: &mut Rng) {
-        self.0 = Some(match rng.below(20) {
-            0 => Fault::Refuse,
-            1 => Fault::Misreport,
-            2 => Fault::Die { after: false },
-            3 => Fault::Die { after: true },
-            _ => Fault::None,
-        });
-    }
-
-    fn disarm(&mut self) {
-        self.0 = None;
-    }
-}
-
 struct Simulation<L> {
     rng: Rng,
     log: L,
@@ -373,6 +242,7 @@ impl<L: SimulatedLog> Simulation<L> {
             self.project();
         }
         self.check_everything(&all);
+        self.log.decays(&mut self.rng, &self.acknowledged);
     }
 
     fn publish(&mut self, workload: &mut Workload) {
@@ -461,19 +331,7 @@ impl<L: SimulatedLog> Simulation<L> {
     }
 
     fn check_everything(&self, all: &[Logged]) {
-        let held: BTreeMap<Position, Option<&[u8]>> = all
-            .iter()
-            .map(|l| (l.at, l.record.value.as_deref()))
-            .collect();
-        assert_eq!(held.len(), all.len(), "no position twice");
-        for (at, text) in &self.acknowledged {
-            let value = held.get(at).expect("an acknowledged record is in the log");
-            // The foreign log may have dropped the value: a tombstone.
-            assert!(
-                value.is_none_or(|value| value == text.as_bytes()),
-                "at its position"
-            );
-        }
+        check_acknowledged(&self.acknowledged, all);
         let operations = by_operation(all);
         for (id, events) in &operations {
             check_document(&*self.store, id, events);

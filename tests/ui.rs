@@ -3,16 +3,11 @@
 mod support;
 
 use bytes::Bytes;
-use opledger::app::{LOG_MEMORY, Log, Topics};
-use opledger::config::Config;
-use opledger::data_folder::DataFolder;
 use opledger::domain::Timestamp;
-use opledger::store::rocks::Rocks;
-use opledger::store::{Batch, Db, Durability, Family, keys};
-use opledger::wire::position::Position;
-use opledger::wire::record_v1::{Headers, Record, encode_block};
+use opledger::wire::record_v1::{Headers, Record};
 use std::path::Path;
 use std::process::Command;
+use support::in_process::log_as_is;
 use support::server::Server;
 
 /// Runs one check of the page against a ledger.
@@ -58,9 +53,6 @@ fn the_page_is_for_everyone() {
 
 /// A log that begins with records that are no events.
 fn log_with_poison(folder: &Path) {
-    let owned = DataFolder::open(folder).unwrap();
-    drop(Log::open(&Config::default(), Some(&owned), Topics::Make).unwrap());
-    drop(owned);
     let record = |key: &'static [u8], value: Option<&'static [u8]>| Record {
         arrived: Timestamp::from_millis(1_715_000_000_123),
         claimed: false,
@@ -84,15 +76,7 @@ fn log_with_poison(folder: &Path) {
         record(b"other", Some(event)),
         record(b"op", None),
     ];
-    let db = Rocks::open(&folder.join("log"), Family::EMBEDDED_LOG, LOG_MEMORY).unwrap();
-    let at = Position {
-        partition: 0,
-        offset: 0,
-    };
-    let mut batch = Batch::default();
-    let block = encode_block(records.iter());
-    batch.put(Family::Log, &keys::position(at), &block);
-    db.write(&batch, Durability::Synced).unwrap();
+    log_as_is(folder, &records);
 }
 
 const BUDGET: usize = 150_000;

@@ -1,5 +1,5 @@
-//! The command line: one file per command. `serve`, `replay`, `rebuild` and
-//! `config` work on this machine; all others ask a running ledger over HTTP and
+//! The command line: one file per command. `serve`, `replay`, `rebuild`,
+//! `log` and `config` work on this machine; all others ask a running ledger over HTTP and
 //! never touch a data folder.
 
 mod at;
@@ -12,6 +12,7 @@ mod filters;
 mod get;
 mod history;
 mod list;
+mod log;
 mod notifications;
 mod output;
 mod publish;
@@ -87,6 +88,8 @@ enum Command {
     Replay(replay::Args),
     /// Make the store anew from the log
     Rebuild(rebuild::Args),
+    /// Check or repair the log in a data folder
+    Log(log::Args),
     /// Check or show the configuration
     Config(config::Args),
     /// Print a script that makes a shell complete `opledger`
@@ -160,6 +163,7 @@ fn run(cli: Option<Cli>) -> Result<(), Failure> {
         Command::Notifications(args) => block_on(notifications::run(args)),
         Command::Replay(args) => replay::run(args),
         Command::Rebuild(args) => rebuild::run(args),
+        Command::Log(args) => log::run(args),
         Command::Config(args) => config::run(args),
         Command::Completions(args) => completions::run(args),
     }

@@ -6,6 +6,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::text::clean;
 use crate::config::{Config, LogFormat, Overrides, Telemetry};
+use crate::event_log::embedded::{OpenError, Why};
 use crate::{data_folder, metrics, store};
 use clap::ValueHint;
 use std::io::IsTerminal;
@@ -140,6 +141,7 @@ impl From<app::Error> for Failure {
         match error {
             app::Error::Folder(error) => error.into(),
             app::Error::Store(error) => error.into(),
+            app::Error::Log(error) => error.into(),
             app::Error::Kafka(error) => Failure::Configuration(error.to_string()),
             app::Error::Thread(error) => unexpected(error),
         }
@@ -149,6 +151,21 @@ impl From<app::Error> for Failure {
 impl From<data_folder::Error> for Failure {
     fn from(error: data_folder::Error) -> Failure {
         Failure::DataFolder(error.to_string())
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Failure {
+        let remedy = error.remedy().map(|remedy| format!("\n  {remedy}"));
+        let text = format!("{error}{}", remedy.unwrap_or_default());
+        match error.why {
+            Why::Setting(_) => Failure::Configuration(text),
+            Why::Damaged(_)
+            | Why::BeyondRepair(_)
+            | Why::OldForm(_)
+            | Why::Newer { .. }
+            | Why::Disk(_) => Failure::DataFolder(text),
+        }
     }
 }
 

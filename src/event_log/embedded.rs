@@ -1,47 +1,76 @@
-//! The embedded log: records in a database of their own in the data folder.
+//! The embedded log: records in segment files of their own in the data folder.
 //!
-//! One thread appends. It takes all that is waiting as one group, writes it as
-//! one synced batch (one row for each partition of the group), and only then
-//! tells the publishers and the readers. A write that failed poisons the open
-//! files: nothing is retried on them. The database is closed and opened again,
-//! the ends are read anew, and what was in flight is reported as unknown.
+//! One thread appends. It takes all that is waiting as one group, writes it as one synced frame
+//! (a block for each partition of the group), says in a file of its own that it is acknowledged,
+//! and only then tells the publishers and the readers. A write that failed poisons the segment:
+//! nothing is retried on it. What was in flight is reported as unknown, and the log goes on in
+//! the next segment, which says where the one before ended.
+//!
+//! What cannot be read although it was acknowledged stops the log with a typed error, and
+//! nothing is changed before an operator has chosen.
 
+mod acknowledged;
 mod appender;
+mod chain;
+pub mod damage;
+pub mod disk;
+mod format;
+mod offline;
 mod reader;
+mod repair;
+mod scan;
+mod spare;
+pub mod upgrade;
 
-pub use appender::Appender;
+pub use appender::{Appender, Layout, Part, Tail, WriteError};
+pub use damage::{Damage, OpenError, Which, Why};
+pub use offline::{Checked, append, check, ends, repair, total_bytes};
 pub use reader::Blocks;
+pub use spare::Ahead;
 
 use super::{
     Bounds, EventLog, Identity, Limits, NewRecord, PublishError, Published, Publishing, ReadError,
     Reader,
 };
 use crate::domain::Timestamp;
-use crate::store::{self, Db};
 use crate::wire::position::{LogId, Position, Positions};
 use crate::wire::record_v1::Record;
+use disk::Disk;
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// The most that one group commit takes, unless a single publish is larger: a
 /// block is read as a whole, so this bounds the reader's memory too.
 const GROUP_BYTES: usize = 8 << 20;
-/// Between two looks at a disk that is full or a database that failed.
+/// Between two looks at a disk that is full or failed.
 const RECOVERY_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long a loss of power may take what is known of acknowledgements, at most.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
+    pub which: Which,
+    /// Whether files are written before they are needed.
+    pub ahead: Ahead,
     /// Partitions of a new log. An existing one may get more, never fewer.
     pub partitions: u32,
     /// Bytes that may wait for the disk; beyond, publishers are told to come back.
     pub max_waiting: u64,
     /// How long a publisher waits for the disk.
     pub publish_timeout: Duration,
+}
+
+impl Settings {
+    fn layout(&self) -> Layout {
+        Layout::of(self.which, self.partitions, self.ahead)
+    }
 }
 
 pub struct Embedded {
@@ -51,14 +80,15 @@ pub struct Embedded {
 }
 
 struct Shared {
-    db: Arc<dyn Db>,
+    disk: Arc<dyn Disk>,
+    which: Which,
     id: LogId,
     max_waiting: u64,
     queue: Mutex<Queue>,
     queue_changed: Condvar,
-    /// The next offset of each partition, behind what is durable.
-    ends: Mutex<Vec<u64>>,
-    ends_moved: Condvar,
+    /// After what was acknowledged.
+    tail: Mutex<Tail>,
+    tail_moved: Condvar,
     trouble: Mutex<Option<String>>,
 }
 
@@ -75,17 +105,55 @@ struct Waiting {
     done: oneshot::Sender<Result<Vec<Position>, PublishError>>,
 }
 
+/// Whether a log lies in a folder of this machine, whole or not.
+pub fn is_there(path: &Path) -> bool {
+    let files = disk::Os::existing(path).list("");
+    // What cannot be looked at is not taken for nothing.
+    files.map_or(true, |files| upgrade::is_log(&files))
+}
+
+impl Layout {
+    fn of(which: Which, partitions: u32, ahead: Ahead) -> Layout {
+        let (least, most) = match which {
+            Which::Events => (8 << 20, 64 << 20),
+            Which::Control => (1 << 20, 16 << 20),
+        };
+        Layout {
+            which,
+            partitions,
+            least,
+            most,
+            ahead,
+        }
+    }
+}
+
 impl Embedded {
-    pub fn open(db: Arc<dyn Db>, settings: Settings, clock: Clock) -> store::Result<Embedded> {
-        let appender = Appender::open(db.clone(), settings.partitions)?;
+    /// Opens the log in a folder of this machine, or makes one there.
+    pub fn at(path: &Path, settings: Settings, clock: Clock) -> Result<Embedded, OpenError> {
+        let failed = |why| OpenError {
+            which: settings.which,
+            folder: path.to_owned(),
+            why,
+        };
+        let disk = disk::Os::at(path).map_err(|e| failed(Why::disk("its folder", &e)))?;
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let old = || upgrade::open_old(path);
+        upgrade::if_needed(&disk, settings.layout(), old).map_err(failed)?;
+        Embedded::open(disk, settings, clock).map_err(failed)
+    }
+
+    pub fn open(disk: Arc<dyn Disk>, settings: Settings, clock: Clock) -> Result<Embedded, Why> {
+        let appender = Appender::open(disk.clone(), settings.layout())?;
         let shared = Arc::new(Shared {
-            db,
+            disk,
+            which: settings.which,
             id: appender.id(),
             max_waiting: settings.max_waiting,
             queue: Mutex::default(),
             queue_changed: Condvar::new(),
-            ends: Mutex::new(appender.ends().to_vec()),
-            ends_moved: Condvar::new(),
+            tail: Mutex::new(appender.tail()),
+            tail_moved: Condvar::new(),
             trouble: Mutex::default(),
         });
         let thread = {
@@ -93,7 +161,7 @@ impl Embedded {
             std::thread::Builder::new()
                 .name("log-appender".into())
                 .spawn(move || shared.append_all(appender, clock))
-                .map_err(|e| store::Error::Io(format!("no thread for the appender: {e}")))?
+                .map_err(|e| Why::disk("no thread for the appender", &e))?
         };
         Ok(Embedded {
             shared,
@@ -107,9 +175,9 @@ impl Embedded {
     /// By partition, the first offset whose record arrived at this time or later; the
     /// end, where there is none. Reads the whole log: there is no index of arrivals.
     pub fn offsets_at(&self, time: Timestamp) -> Result<BTreeMap<u32, u64>, ReadError> {
-        let ends = self.shared.ends().clone();
+        let tail = self.shared.tail().clone();
         let mut found: BTreeMap<u32, u64> = BTreeMap::new();
-        let mut blocks = Blocks::new(self.shared.db.clone(), ends.len(), &Positions::new());
+        let mut blocks = self.shared.blocks(&Positions::new());
         let limits = Limits {
             records: 10_000,
             bytes: GROUP_BYTES,
@@ -117,9 +185,9 @@ impl Embedded {
         };
         loop {
             let mut read = Vec::new();
-            blocks.read(&ends, &limits, &mut read)?;
+            blocks.read(&tail, &limits, &mut read)?;
             if read.is_empty() {
-                let all = (0..).zip(ends);
+                let all = (0..).zip(tail.ends);
                 return Ok(all
                     .map(|(p, end)| (p, *found.get(&p).unwrap_or(&end)))
                     .collect());
@@ -178,8 +246,8 @@ impl EventLog for Embedded {
     }
 
     fn bounds(&self) -> Result<BTreeMap<u32, Bounds>, ReadError> {
-        let ends = self.shared.ends();
-        let bounds = ends.iter().map(|end| Bounds {
+        let tail = self.shared.tail();
+        let bounds = tail.ends.iter().map(|end| Bounds {
             first: 0,
             end: *end,
         });
@@ -187,28 +255,14 @@ impl EventLog for Embedded {
     }
 
     fn records_at(&self, at: &Positions) -> Result<BTreeMap<u32, Record>, ReadError> {
-        let ends = self.shared.ends().clone();
-        let one = Limits {
-            records: 1,
-            bytes: 1,
-            patience: Duration::ZERO,
+        let tail = self.shared.tail().clone();
+        let has = |(partition, offset): &(u32, u64)| {
+            let end = tail.ends.get(*partition as usize);
+            end.is_some_and(|end| offset < end)
         };
-        let mut found = BTreeMap::new();
-        for (&partition, &offset) in at {
-            let Some(end) = ends.get(partition as usize).filter(|end| **end > offset) else {
-                continue;
-            };
-            // The other partitions end before they begin.
-            let mut only = vec![0; ends.len()];
-            only[partition as usize] = *end;
-            let before = offset.checked_sub(1).map(|before| (partition, before));
-            let after = before.into_iter().collect();
-            let mut read = Vec::new();
-            Blocks::new(self.shared.db.clone(), ends.len(), &after).read(&only, &one, &mut read)?;
-            let is_it = |logged: &super::Logged| logged.at.offset == offset;
-            found.extend(read.into_iter().find(is_it).map(|l| (partition, l.record)));
-        }
-        Ok(found)
+        let there = at.iter().map(|(partition, offset)| (*partition, *offset));
+        let blocks = self.shared.blocks(&Positions::new());
+        reader::records_at(blocks, &tail, there.filter(has))
     }
 
     fn trouble(&self) -> Option<String> {
@@ -249,7 +303,18 @@ impl Shared {
 
     /// The appender's life: until the queue is closed and empty.
     fn append_all(&self, mut appender: Appender, clock: Clock) {
-        while let Some(mut group) = self.next_group() {
+        let mut settled = Instant::now();
+        while let Some(mut group) = self.next_group(appender.is_settled()) {
+            if !appender.is_settled() && (group.is_empty() || settled.elapsed() >= SETTLED_AFTER) {
+                settled = Instant::now();
+                if let Err(error) = appender.settle() {
+                    self.fail(group, &mut appender, &error);
+                    continue;
+                }
+            }
+            if group.is_empty() {
+                continue;
+            }
             if let Err(trouble) = appender.check_space(group.iter().map(|w| w.bytes).sum()) {
                 // Told to readiness first: whoever is refused can see why.
                 *self.trouble_slot() = Some(trouble.clone());
@@ -269,25 +334,39 @@ impl Shared {
                         let _ = waiting.done.send(Ok(positions));
                     }
                 }
-                Err(error) => {
-                    *self.trouble_slot() = Some(error.to_string());
-                    for waiting in group {
-                        let _ = waiting
-                            .done
-                            .send(Err(PublishError::Unknown(error.to_string())));
-                    }
-                    self.recover(&mut appender, error.to_string());
-                }
+                Err(error) => self.fail(group, &mut appender, &error),
             }
+        }
+        if let Err(error) = appender.settle() {
+            tracing::warn!(%error, log = %self.which, "what was acknowledged is not synced");
         }
     }
 
-    /// Takes what is waiting, up to a bound; waits for the first.
-    fn next_group(&self) -> Option<Vec<Waiting>> {
+    /// Nobody knows whether the group is stored.
+    fn fail(&self, group: Vec<Waiting>, appender: &mut Appender, error: &WriteError) {
+        *self.trouble_slot() = Some(error.to_string());
+        for waiting in group {
+            let unknown = PublishError::Unknown(error.to_string());
+            let _ = waiting.done.send(Err(unknown));
+        }
+        self.recover(appender, error.to_string());
+    }
+
+    /// Takes what is waiting, up to a bound; waits for the first. Empty if there is none for a
+    /// while and something else to do.
+    fn next_group(&self, is_settled: bool) -> Option<Vec<Waiting>> {
         let queue = self.queue();
+        let patience = if is_settled {
+            Duration::MAX
+        } else {
+            SETTLED_AFTER
+        };
         let idle = |queue: &mut Queue| queue.waiting.is_empty() && !queue.closed;
-        let waited = self.queue_changed.wait_while(queue, idle);
-        let mut queue = waited.expect("nothing panics while it holds the queue");
+        let waited = self.queue_changed.wait_timeout_while(queue, patience, idle);
+        let (mut queue, _) = waited.expect("nothing panics while it holds the queue");
+        if queue.waiting.is_empty() {
+            return (!queue.closed).then(Vec::new);
+        }
         let mut group: Vec<Waiting> = Vec::new();
         let mut bytes = 0;
         while let Some(next) = queue.waiting.pop_front() {
@@ -299,13 +378,14 @@ impl Shared {
             queue.bytes -= next.bytes;
             group.push(next);
         }
-        (!group.is_empty()).then_some(group)
+        Some(group)
     }
 
     /// Refuses everything until the log can be written again. Ends early when the
     /// log is closed.
     fn recover(&self, appender: &mut Appender, trouble: String) {
-        tracing::error!(%trouble, "the event log takes nothing until it can be written again");
+        let log = self.which;
+        tracing::error!(%log, %trouble, "the log takes nothing until it can be written again");
         loop {
             let (waiting, closed) = {
                 let mut queue = self.queue();
@@ -328,7 +408,7 @@ impl Shared {
         }
         self.announce(appender);
         *self.trouble_slot() = None;
-        tracing::info!("the event log can be written again");
+        tracing::info!(%log, "the log can be written again");
     }
 
     fn refuse(&self, waiting: Vec<Waiting>, trouble: &str) {
@@ -340,8 +420,8 @@ impl Shared {
     }
 
     fn announce(&self, appender: &Appender) {
-        self.ends().copy_from_slice(appender.ends());
-        self.ends_moved.notify_all();
+        *self.tail() = appender.tail();
+        self.tail_moved.notify_all();
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -350,10 +430,15 @@ impl Shared {
             .expect("nothing panics while it holds the queue")
     }
 
-    fn ends(&self) -> MutexGuard<'_, Vec<u64>> {
-        self.ends
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail
             .lock()
-            .expect("nothing panics while it holds the ends")
+            .expect("nothing panics while it holds the tail")
+    }
+
+    fn blocks(&self, after: &Positions) -> Blocks {
+        let partitions = self.tail().ends.len();
+        Blocks::new(self.disk.clone(), self.which, partitions, after)
     }
 
     fn trouble_slot(&self) -> MutexGuard<'_, Option<String>> {

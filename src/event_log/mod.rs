@@ -70,7 +70,7 @@ pub enum ReadError {
     #[error("the event log cannot be read now: {0}")]
     Unavailable(String),
     /// A record cannot be read, and never will be.
-    #[error("the event log is damaged at or behind {at}: {what}")]
+    #[error("the log is damaged at or after {at}: {what}")]
     Damaged { at: Position, what: String },
     /// It cannot be a ledger's log as it is set up: what is wrong, and the remedy.
     #[error("{0}")]

@@ -166,6 +166,17 @@ const NAME: &[u8] = b"control_name";
 const POSITION: &[u8] = b"control/position/";
 const NEXT: &[u8] = b"control/next/";
 
+/// What a repair of the control log that lost records says about an event log which ended there.
+pub fn lost(log: LogId, ends: BTreeMap<u32, u64>, now: Timestamp) -> NewRecord {
+    let lost = Control::Lost { log, ends };
+    let (headers, value) = lost.encode(&uuid::Uuid::new_v4().to_string(), now);
+    NewRecord {
+        operation_id: lost.subject(),
+        headers,
+        value: Some(value),
+    }
+}
+
 fn begun_key(log: LogId) -> Vec<u8> {
     [b"control/begun/", &log.0[..]].concat()
 }
@@ -366,6 +377,11 @@ impl Changed<'_> {
                 if self.begun(log)?.is_none() {
                     self.put_begun(log, ends, batch);
                 }
+                Ok(None)
+            }
+            // What it holds was due before it, whatever was said before.
+            Control::Lost { log, ends } => {
+                self.put_begun(log, ends, batch);
                 Ok(None)
             }
             Control::ReleasedAll { log, .. } => {

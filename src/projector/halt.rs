@@ -62,7 +62,10 @@ pub enum Halt {
          `opledger rebuild`"
     )]
     Fold { stored: u32, known: u32 },
-    #[error("the log is damaged at or behind {at}: {what}; restore it from a copy")]
+    #[error(
+        "the log is damaged at or after {at}: {what}; bring it back from a copy, or see `opledger \
+         log check`"
+    )]
     LogDamaged { at: Position, what: String },
     #[error(
         "the store knows the control log {stored}, this is {found}: bring that one back, or run \

@@ -8,7 +8,7 @@
 
 mod options;
 mod packed;
-mod wal;
+pub mod wal;
 
 use super::{
     Batch, Cached, Db, Direction, Durability, Error, Family, Held, Result, Space, View, Visit, keys,
@@ -87,7 +87,21 @@ enum Access {
 impl Rocks {
     /// Opens or makes the database in `path`.
     pub fn open(path: &Path, families: &'static [Family], memory: Memory) -> Result<Rocks> {
-        let open = Open::at(path, families, memory, Access::Write)?;
+        Rocks::with(path, families, memory, Access::Write)
+    }
+
+    /// Changes nothing in `path`.
+    pub fn open_to_read(path: &Path, families: &'static [Family], memory: Memory) -> Result<Rocks> {
+        Rocks::with(path, families, memory, Access::Read)
+    }
+
+    fn with(
+        path: &Path,
+        families: &'static [Family],
+        memory: Memory,
+        access: Access,
+    ) -> Result<Rocks> {
+        let open = Open::at(path, families, memory, access)?;
         Ok(Rocks {
             path: path.to_owned(),
             families,
@@ -143,8 +157,7 @@ impl Open {
             .iter()
             .map(descriptor)
             .collect::<Result<Vec<_>>>()?;
-        let mut options = options::of_database(memory)?;
-        wal::use_files_again(&mut options, families);
+        let options = options::of_database(memory)?;
         let db = match access {
             Access::Write => DB::open_cf_descriptors(&options, path, descriptors),
             Access::Read => DB::open_cf_descriptors_read_only(&options, path, descriptors, false),

@@ -23,6 +23,12 @@ pub enum Control {
         log: LogId,
         ends: BTreeMap<u32, u64>,
     },
+    /// Records of the control log were lost before this one. What lies before these offsets is
+    /// held, unless it is known to be delivered: nobody knows what the lost records said of it.
+    Lost {
+        log: LogId,
+        ends: BTreeMap<u32, u64>,
+    },
     /// Of a log: all that is held because of its `Begun`.
     ReleasedAll { log: LogId, said: Said },
     Notification {
@@ -72,6 +78,7 @@ pub enum Decoded {
 
 const SOURCE: &str = "/opledger/control";
 const BEGUN: &str = "opledger.control.begun.v1";
+const LOST: &str = "opledger.control.lost.v1";
 const RELEASED_ALL: &str = "opledger.notifications.released.v1";
 const DELIVERED: &str = "opledger.notification.delivered.v1";
 const FAILED: &str = "opledger.notification.failed.v1";
@@ -118,7 +125,9 @@ impl Control {
     /// Records of one subject keep their order in any log.
     pub fn subject(&self) -> String {
         match self {
-            Control::Begun { log, .. } | Control::ReleasedAll { log, .. } => log.to_string(),
+            Control::Begun { log, .. }
+            | Control::Lost { log, .. }
+            | Control::ReleasedAll { log, .. } => log.to_string(),
             Control::Notification { operation_id, .. } => operation_id.clone(),
         }
     }
@@ -127,9 +136,13 @@ impl Control {
     pub fn encode(&self, id: &str, at: Timestamp) -> (Headers, Bytes) {
         let raw = |data: Result<Box<RawValue>, _>| data.expect("memory takes any JSON");
         let (kind, data) = match self {
-            Control::Begun { ends, .. } => {
+            Control::Begun { ends, .. } | Control::Lost { ends, .. } => {
                 let ends = ends.iter().map(|(p, end)| (p.to_string(), *end)).collect();
-                (BEGUN, raw(serde_json::value::to_raw_value(&Begun { ends })))
+                let kind = match self {
+                    Control::Lost { .. } => LOST,
+                    _ => BEGUN,
+                };
+                (kind, raw(serde_json::value::to_raw_value(&Begun { ends })))
             }
             Control::ReleasedAll { said, .. } => {
                 (RELEASED_ALL, raw(serde_json::value::to_raw_value(said)))
@@ -212,7 +225,8 @@ pub fn decode(record: &Record) -> Decoded {
     }
     let data = envelope.data.as_ref().map_or("{}", |data| data.get());
     let control = match &*envelope.kind {
-        BEGUN => begun(&envelope.subject, data),
+        BEGUN => begun(&envelope.subject, data).map(|(log, ends)| Control::Begun { log, ends }),
+        LOST => begun(&envelope.subject, data).map(|(log, ends)| Control::Lost { log, ends }),
         RELEASED_ALL => released_all(&envelope.subject, data),
         DELIVERED | FAILED | RELEASED | RETRIED => notification(&envelope, data),
         other => return Decoded::Newer(other.to_owned()),
@@ -223,13 +237,11 @@ pub fn decode(record: &Record) -> Decoded {
     }
 }
 
-fn begun(subject: &str, data: &str) -> Option<Control> {
+fn begun(subject: &str, data: &str) -> Option<(LogId, BTreeMap<u32, u64>)> {
     let Begun { ends } = serde_json::from_str(data).ok()?;
     let number = |(p, end): (String, u64)| Some((p.parse().ok()?, end));
-    Some(Control::Begun {
-        log: subject.parse().ok()?,
-        ends: ends.into_iter().map(number).collect::<Option<_>>()?,
-    })
+    let ends = ends.into_iter().map(number).collect::<Option<_>>()?;
+    Some((subject.parse().ok()?, ends))
 }
 
 fn released_all(subject: &str, data: &str) -> Option<Control> {

@@ -38,7 +38,7 @@ fn number<N: FromStr>(digits: &str) -> Result<N, BadToken> {
 }
 
 /// Eight characters that identify a log, `[0-9a-z]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct LogId(pub [u8; 8]);
 
 impl LogId {

@@ -3,6 +3,7 @@
 
 use opledger::config::Config;
 use opledger::domain::Timestamp;
+use opledger::event_log::embedded::{Ahead, Appender, Layout, Which, disk};
 use opledger::event_log::{self, Identity};
 use opledger::http::App;
 use opledger::projector::step::Rules;
@@ -14,6 +15,7 @@ use opledger::wire::position::LogId;
 use opledger::wire::record_v1::{Headers, Record};
 use opledger::wire::time::TimeStyle;
 use serde_json::Value;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +30,20 @@ pub fn record(event: &Value) -> Record {
         headers: Headers::default(),
         value: Some(event.to_string().into()),
     }
+}
+
+/// Writes records as they are into the embedded log of a data folder, which is made if need be.
+pub fn log_as_is(data: &Path, records: &[Record]) {
+    let disk = disk::Os::at(&data.join("log")).unwrap();
+    let layout = Layout {
+        which: Which::Events,
+        partitions: Config::default().log.partitions,
+        least: 1 << 20,
+        most: 1 << 20,
+        ahead: Ahead::Never,
+    };
+    let mut log = Appender::open(Arc::new(disk), layout).unwrap();
+    log.append_as_is(0, records).unwrap();
 }
 
 pub fn open(store: &Memory, window: u64) -> Projection {

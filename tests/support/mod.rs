@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod broker;
+pub mod damaged;
 pub mod events;
 pub mod generate;
 pub mod in_process;
@@ -14,6 +15,7 @@ pub mod reference;
 pub mod rows;
 pub mod schemas;
 pub mod server;
+pub mod simulated_log;
 pub mod small_disk;
 pub mod sse;
 pub mod stories;

@@ -1,70 +1,207 @@
-//! What is written for a group of publishes, and how the log finds its ends
-//! again. No threads and no clock: the simulation drives it step by step.
+//! What is written for a group of publishes, and how the log finds its end again. No threads
+//! but the one that writes a file ahead, and no clock: the simulation drives it step by step.
 
+use super::acknowledged::Writer;
+use super::chain::{self, Extent, Look, acknowledged_at, new_salt};
+use super::damage::{Which, Why};
+use super::disk::{Access, Disk, DiskFile};
+use super::format::{
+    self, Acknowledged, Block, Entry, Frame, HEAD, Head, Previous, State, segment_name,
+};
+use super::spare::{Ahead, SPARE, Spare};
 use crate::domain::Timestamp;
 use crate::event_log::NewRecord;
-use crate::store::keys::{self, shard};
-use crate::store::{self, Batch, Db, Direction, Durability, Error, Family};
+use crate::store::keys::shard;
 use crate::wire::block_v2;
 use crate::wire::position::{LogId, Position};
 use crate::wire::record_v1::Record;
-use std::ops::ControlFlow;
+use std::io;
 use std::sync::Arc;
 
-/// Kept free for the databases to flush and compact: a share of the device,
-/// within these bounds.
+/// Kept free for the store to flush and compact: a share of the device, within these bounds.
 const RESERVE: std::ops::RangeInclusive<u64> = (1 << 20)..=(64 << 20);
 const RESERVE_SHARE: u64 = 20;
 
-const FORMAT: u8 = 1;
-
-/// Bytes of memory for a batch, beyond which it is not kept for the next one.
+/// Bytes of memory for a frame, beyond which it is not kept for the next one.
 const KEPT: usize = 4 << 20;
 
+pub const NEW: &str = "segment.new";
+
+/// How a log is laid out on its disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    pub which: Which,
+    /// Partitions of a new log. An existing one may get more, never fewer.
+    pub partitions: u32,
+    /// A segment has as many bytes as the log before it, within these bounds.
+    pub least: u64,
+    pub most: u64,
+    pub ahead: Ahead,
+}
+
+/// A write that failed. Whether it happened is known when the log was recovered. The text
+/// names no folder.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct WriteError(String);
+
+fn failed(name: &str, error: &io::Error) -> WriteError {
+    WriteError(format!("{name}: {error}"))
+}
+
+/// How far readers may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tail {
+    pub segment: u64,
+    /// The byte in that segment after its last acknowledged frame.
+    pub end: u64,
+    /// The next offset of each partition.
+    pub ends: Vec<u64>,
+}
+
 pub struct Appender {
-    db: Arc<dyn Db>,
+    disk: Arc<dyn Disk>,
+    layout: Layout,
     id: LogId,
-    ends: Vec<u64>,
+    /// Of the segment that is written.
+    head: Head,
+    file: Arc<dyn DiskFile>,
+    end: u64,
+    state: State,
+    /// Bytes of all segments before.
+    total: u64,
+    spare: Spare,
+    acknowledged: Writer,
+    /// What that says.
+    told: Acknowledged,
+    /// Nothing was written to the segment since its last sync.
+    is_synced: bool,
+    /// A write failed, and nothing may be written before the log is recovered.
+    is_poisoned: bool,
     blocks: block_v2::Encoder,
-    batch: Batch,
+    /// The memory of the frame before.
+    frame: Vec<u8>,
+}
+
+/// What a frame has of one partition.
+pub enum Part<'a> {
+    Records(&'a [Record]),
+    /// A block and how many records it holds.
+    Encoded(&'a [u8], u64),
 }
 
 impl Appender {
-    /// Opens the log in `db`, or makes one there.
-    pub fn open(db: Arc<dyn Db>, partitions: u32) -> store::Result<Appender> {
-        let id = match db.get(Family::Meta, b"log")? {
-            Some(row) => read_identity(&row)?,
-            None => {
-                let id = new_id();
-                let mut batch = Batch::default();
-                batch.put(Family::Meta, b"log", &[&[FORMAT][..], &id.0].concat());
-                db.write(&batch, Durability::Synced)?;
-                id
-            }
+    /// Opens the log, or makes one where there is none.
+    pub fn open(disk: Arc<dyn Disk>, layout: Layout) -> Result<Appender, Why> {
+        match chain::look(&*disk, Extent::End)? {
+            None => Appender::create(disk, layout, new_id()),
+            Some(mut look) => match look.damages.is_empty() {
+                true => Appender::go_on(disk, layout, look),
+                false => Err(Why::Damaged(Box::new(look.damages.swap_remove(0)))),
+            },
+        }
+    }
+
+    /// A new log in an empty folder.
+    pub fn create(disk: Arc<dyn Disk>, layout: Layout, id: LogId) -> Result<Appender, Why> {
+        let mut spare = Spare::new(disk.clone(), layout.ahead);
+        spare.fill_now(layout.least);
+        let head = Head {
+            log: id,
+            number: 1,
+            salt: new_salt(),
+            planned: layout.least,
+            before: State {
+                ends: vec![0; layout.partitions as usize],
+                ..State::default()
+            },
+            previous: None,
         };
-        let stored = match db.get(Family::Meta, b"partitions")? {
-            Some(row) => u32::from_be_bytes(row.try_into().map_err(|_| damaged("partitions"))?),
-            None => 0,
+        let failed = |error| Why::disk("a new log", &error);
+        let file = new_segment(&*disk, &head, &mut spare).map_err(failed)?;
+        let first = Acknowledged {
+            number: 0,
+            log: id,
+            segment: 1,
+            end: HEAD,
+            state: head.before.clone(),
         };
-        if partitions < stored {
-            return Err(Error::Setting(format!(
-                "the log has {stored} partitions and log.partitions is {partitions}: \
-                 it can get more, not fewer"
+        let acknowledged = Writer::create(&*disk, first.clone()).map_err(failed)?;
+        spare.fill(layout.least);
+        Ok(Appender {
+            disk,
+            layout,
+            id,
+            end: HEAD,
+            state: head.before.clone(),
+            head,
+            file,
+            total: 0,
+            spare,
+            acknowledged,
+            told: first,
+            is_synced: true,
+            is_poisoned: false,
+            blocks: block_v2::Encoder::default(),
+            frame: Vec::new(),
+        })
+    }
+
+    fn go_on(disk: Arc<dyn Disk>, layout: Layout, look: Look) -> Result<Appender, Why> {
+        let stored = look.state.ends.len() as u32;
+        if layout.partitions < stored {
+            return Err(Why::Setting(format!(
+                "it has {stored} partitions and log.partitions is {}: it can get more, not fewer",
+                layout.partitions
             )));
         }
-        if partitions > stored {
-            let mut batch = Batch::default();
-            batch.put(Family::Meta, b"partitions", &partitions.to_be_bytes());
-            db.write(&batch, Durability::Synced)?;
+        let name = segment_name(look.head.number);
+        let disk_failed = |error| Why::disk(&name, &error);
+        let file = disk.open(&name, Access::Write).map_err(disk_failed)?;
+        make_durable(&*file, &look).map_err(disk_failed)?;
+        // The name of a segment that was begun at the end of the last process may be in the
+        // memory of the machine alone.
+        disk.sync_folder("").map_err(disk_failed)?;
+        if let Some(doubt) = &look.known.doubt {
+            tracing::warn!(log = %layout.which, "{doubt}: it is written anew from the log");
         }
-        let mut appender = Appender {
-            db,
-            id,
-            ends: vec![0; partitions as usize],
-            blocks: block_v2::Encoder::default(),
-            batch: Batch::default(),
+        let now = acknowledged_at(&look);
+        let acknowledged = match (&look.known.newest, &look.known.doubt) {
+            (Some(newest), None) => Writer::open(&*disk, newest.number).and_then(|mut writer| {
+                writer.write(now.clone())?;
+                writer.sync()?;
+                Ok(writer)
+            }),
+            _ => Writer::create(&*disk, now.clone()),
         };
-        appender.read_ends()?;
+        let acknowledged = acknowledged.map_err(|e| Why::disk(super::acknowledged::NAME, &e))?;
+        let total = chain::total_bytes(&*disk).map_err(|e| Why::disk("its folder", &e))?;
+        let mut appender = Appender {
+            spare: Spare::new(disk.clone(), layout.ahead),
+            disk,
+            layout,
+            id: look.id,
+            end: look.end,
+            state: look.state,
+            head: look.head,
+            file,
+            total,
+            acknowledged,
+            told: now,
+            is_synced: true,
+            is_poisoned: false,
+            blocks: block_v2::Encoder::default(),
+            frame: Vec::new(),
+        };
+        if layout.partitions > stored {
+            appender.state.ends.resize(layout.partitions as usize, 0);
+        }
+        // Nothing is written behind what is no frame.
+        if look.is_torn || layout.partitions > stored {
+            let begun = appender.begin_segment();
+            begun.map_err(|error| Why::Disk(error.to_string()))?;
+        }
+        appender.spare.fill(appender.next_planned());
         Ok(appender)
     }
 
@@ -74,17 +211,25 @@ impl Appender {
 
     /// The next offset of each partition.
     pub fn ends(&self) -> &[u64] {
-        &self.ends
+        &self.state.ends
     }
 
-    /// Writes all publishes of a group, durably. After an error it is not known
-    /// whether they are stored: `recover` finds out.
+    pub fn tail(&self) -> Tail {
+        Tail {
+            segment: self.head.number,
+            end: self.end,
+            ends: self.state.ends.clone(),
+        }
+    }
+
+    /// Writes all publishes of a group, durably. After an error it is not known whether they are
+    /// stored, and nothing may be appended before `recover`.
     pub fn append(
         &mut self,
         group: Vec<Vec<NewRecord>>,
         now: Timestamp,
-    ) -> store::Result<Vec<Vec<Position>>> {
-        let mut ends = self.ends.clone();
+    ) -> Result<Vec<Vec<Position>>, WriteError> {
+        let mut ends = self.state.ends.clone();
         let mut blocks: Vec<Vec<Record>> = vec![Vec::new(); ends.len()];
         let mut place = |new: NewRecord| {
             let partition = usize::from(shard(&new.operation_id)) % ends.len();
@@ -105,43 +250,162 @@ impl Appender {
             .into_iter()
             .map(|records| records.into_iter().map(&mut place).collect())
             .collect();
-        // With the memory of the group before.
-        let mut batch = std::mem::take(&mut self.batch);
-        batch.clear();
-        for (partition, records) in blocks.iter().enumerate().filter(|(_, r)| !r.is_empty()) {
-            let first = Position {
-                partition: partition as u32,
-                offset: self.ends[partition],
-            };
-            batch.put_with(Family::Log, &keys::position(first), |row| {
-                self.blocks.append(records.iter(), row)
-            });
+        let parts = (0..)
+            .zip(&blocks)
+            .filter(|(_, records)| !records.is_empty());
+        let parts: Vec<_> = parts
+            .map(|(p, records)| (p, Part::Records(records)))
+            .collect();
+        if !parts.is_empty() {
+            self.write(&parts)?;
+            self.acknowledge()?;
         }
-        self.db.write(&batch, Durability::Synced)?;
-        if batch.bytes() <= KEPT {
-            self.batch = batch;
-        }
-        self.ends = ends;
         Ok(positions)
     }
 
-    /// Opens the database anew and proves that it can be written.
-    pub fn recover(&mut self) -> store::Result<()> {
-        self.db.reopen()?;
-        self.read_ends()?;
-        let mut batch = Batch::default();
-        batch.put(Family::Meta, b"probe", b"");
-        self.db.write(&batch, Durability::Synced)
+    /// Writes records as they are into a partition, durably: for tests of what no publisher of
+    /// ours sends.
+    pub fn append_as_is(&mut self, partition: u32, records: &[Record]) -> Result<(), WriteError> {
+        self.write(&[(partition, Part::Records(records))])?;
+        self.acknowledge()
+    }
+
+    /// Writes a frame after all others. It is durable, and counts, after `acknowledge`.
+    pub fn write(&mut self, parts: &[(u32, Part)]) -> Result<(), WriteError> {
+        self.is_poisoned = true;
+        if self.end >= self.head.planned {
+            self.begin_segment()?;
+        }
+        let mut state = self.state.clone();
+        let mut bytes = std::mem::take(&mut self.frame);
+        bytes.clear();
+        bytes.resize(Frame::head_len(parts.len()), 0);
+        let mut entries = Vec::with_capacity(parts.len());
+        for (partition, part) in parts {
+            let start = bytes.len();
+            let count = match part {
+                Part::Records(records) => {
+                    bytes = self.blocks.append(records.iter(), bytes);
+                    records.len() as u64
+                }
+                Part::Encoded(block, count) => {
+                    bytes.extend_from_slice(block);
+                    *count
+                }
+            };
+            let block = &bytes[start..];
+            let end = &mut state.ends[*partition as usize];
+            entries.push(Entry {
+                partition: *partition,
+                is_lost: false,
+                first: *end,
+                count,
+                block: Block {
+                    bytes: u32::try_from(block.len())
+                        .map_err(|_| WriteError("a block of more than 4 GiB".into()))?,
+                    checksum: format::checksum(block, self.head.salt),
+                },
+            });
+            *end += count;
+        }
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        let frame = Frame {
+            sequence: state.sequence,
+            records: state.records,
+            groups: 1,
+            length: bytes.len() as u64,
+            entries,
+        };
+        let head = frame.encode_head(self.head.salt);
+        bytes[..head.len()].copy_from_slice(&head);
+        state.sequence += 1;
+        state.records += frame.count();
+        self.is_synced = false;
+        let written = self.file.write_at(self.end, &bytes);
+        written.map_err(|error| failed(&segment_name(self.head.number), &error))?;
+        self.end += frame.length;
+        self.state = state;
+        self.is_poisoned = false;
+        if bytes.capacity() <= KEPT {
+            self.frame = bytes;
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was written, and says so beside it.
+    pub fn acknowledge(&mut self) -> Result<(), WriteError> {
+        self.is_poisoned = true;
+        self.sync_segment()?;
+        let now = self.now();
+        let told = self.acknowledged.write(now.clone());
+        told.map_err(|error| failed(super::acknowledged::NAME, &error))?;
+        self.told = now;
+        self.is_poisoned = false;
+        Ok(())
+    }
+
+    fn sync_segment(&mut self) -> Result<(), WriteError> {
+        let synced = self.file.sync();
+        synced.map_err(|error| failed(&segment_name(self.head.number), &error))?;
+        self.is_synced = true;
+        Ok(())
+    }
+
+    fn now(&self) -> Acknowledged {
+        Acknowledged {
+            number: 0,
+            log: self.id,
+            segment: self.head.number,
+            end: self.end,
+            state: self.state.clone(),
+        }
+    }
+
+    /// Whether what was acknowledged would be known after a loss of power, too.
+    pub fn is_settled(&self) -> bool {
+        self.acknowledged.is_synced()
+    }
+
+    pub fn settle(&mut self) -> Result<(), WriteError> {
+        let synced = self.acknowledged.sync();
+        self.is_poisoned |= synced.is_err();
+        synced.map_err(|error| failed(super::acknowledged::NAME, &error))
+    }
+
+    /// Goes on after an error, in a new segment. It says that the one before ended after what was
+    /// acknowledged, whatever became of the write that failed.
+    pub fn recover(&mut self) -> Result<(), WriteError> {
+        if !self.is_poisoned {
+            return Ok(());
+        }
+        // Of a segment that was begun since, nothing is acknowledged.
+        let is_new = self.head.number != self.told.segment;
+        self.end = if is_new { HEAD } else { self.told.end };
+        self.state = self.told.state.clone();
+        self.state.ends.resize(self.layout.partitions as usize, 0);
+        self.is_synced = true;
+        self.begin_segment()?;
+        // Proves that this can be written as well.
+        let name = super::acknowledged::NAME;
+        let opened = Writer::open(&*self.disk, self.acknowledged.number());
+        self.acknowledged = opened.map_err(|error| failed(name, &error))?;
+        let now = self.now();
+        let told = self.acknowledged.write(now.clone());
+        told.map_err(|error| failed(name, &error))?;
+        self.told = now;
+        self.settle()?;
+        self.is_poisoned = false;
+        Ok(())
     }
 
     /// Whether `bytes` more can be taken without running the device full.
     pub fn check_space(&self, bytes: u64) -> Result<(), String> {
-        let Some(space) = self.db.space() else {
+        let Some(space) = self.disk.space() else {
             return Ok(());
         };
         let share = space.total / RESERVE_SHARE;
         let reserve = share.clamp(*RESERVE.start(), *RESERVE.end());
-        // Once in the write-ahead log, once in the table.
+        // Once in the log, once in the store.
         if space.free >= reserve + 2 * bytes {
             return Ok(());
         }
@@ -151,55 +415,70 @@ impl Appender {
         ))
     }
 
-    fn read_ends(&mut self) -> store::Result<()> {
-        let ends = store::view(&*self.db, |view| {
-            (0..self.ends.len() as u32)
-                .map(|partition| {
-                    let mut end = Ok(0);
-                    let [from, to] = [partition, partition + 1].map(|partition| {
-                        keys::position(Position {
-                            partition,
-                            offset: 0,
-                        })
-                    });
-                    view.scan(
-                        Family::Log,
-                        &from..&to,
-                        Direction::Backward,
-                        &mut |key, row| {
-                            end = end_of_block(key, row);
-                            ControlFlow::Break(())
-                        },
-                    )?;
-                    end
-                })
-                .collect::<store::Result<Vec<u64>>>()
-        })?;
-        self.ends = ends;
+    fn next_planned(&self) -> u64 {
+        (self.total + self.end).clamp(self.layout.least, self.layout.most)
+    }
+
+    /// Ends the segment where it is, and begins the next one.
+    fn begin_segment(&mut self) -> Result<(), WriteError> {
+        if !self.is_synced {
+            self.sync_segment()?;
+        }
+        let head = Head {
+            log: self.id,
+            number: self.head.number + 1,
+            salt: new_salt(),
+            planned: self.next_planned(),
+            before: self.state.clone(),
+            previous: Some(Previous {
+                log: self.head.log,
+                end: self.end,
+            }),
+        };
+        let begun = new_segment(&*self.disk, &head, &mut self.spare);
+        self.file = begun.map_err(|error| failed(&segment_name(head.number), &error))?;
+        self.total += self.end;
+        self.end = HEAD;
+        self.head = head;
+        self.spare.fill(self.next_planned());
         Ok(())
     }
 }
 
-fn end_of_block(key: &[u8], row: &[u8]) -> store::Result<u64> {
-    let at = keys::position_of(key).ok_or_else(|| damaged("a position"))?;
-    let len = block_v2::len(row).map_err(|e| Error::Corrupt(format!("{at}: {e}")))?;
-    Ok(at.offset + len)
+/// Makes a segment of a file that was written ahead, if there is one. It is there or not.
+fn new_segment(disk: &dyn Disk, head: &Head, spare: &mut Spare) -> io::Result<Arc<dyn DiskFile>> {
+    let (file, name) = match spare.take() {
+        Some(file) => (file, SPARE),
+        None => (disk.create(NEW)?, NEW),
+    };
+    let mut bytes = format::seal(head);
+    bytes.resize(HEAD as usize, 0);
+    file.write_at(0, &bytes)?;
+    file.sync()?;
+    disk.rename(name, &segment_name(head.number))?;
+    disk.sync_folder("")?;
+    Ok(file)
 }
 
-fn read_identity(row: &[u8]) -> store::Result<LogId> {
-    match row.split_first() {
-        Some((&FORMAT, id)) => Ok(LogId(id.try_into().map_err(|_| damaged("identity"))?)),
-        Some((newer, _)) => Err(Error::Corrupt(format!(
-            "the log has format {newer}, this program knows {FORMAT}: upgrade it"
-        ))),
-        None => Err(damaged("identity")),
+/// What was written and never acknowledged may be in the memory of the machine alone, and a sync
+/// may have failed before: it is written once more. A file that was just found is synced.
+fn make_durable(file: &dyn DiskFile, look: &Look) -> io::Result<()> {
+    let newest = look.known.newest.as_ref();
+    let newest = newest.filter(|newest| newest.segment == look.head.number);
+    let mut at = newest.map_or(HEAD, |newest| newest.end.max(HEAD));
+    let mut bytes = vec![0; 1 << 20];
+    while at < look.end {
+        let len = bytes.len().min((look.end - at) as usize);
+        let read = file.read_at(at, &mut bytes[..len])?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.write_at(at, &bytes[..read])?;
+        at += read as u64;
     }
+    file.sync()
 }
 
-fn damaged(what: &str) -> Error {
-    Error::Corrupt(format!("{what} of the embedded log cannot be read"))
-}
-
-fn new_id() -> LogId {
+pub fn new_id() -> LogId {
     LogId::from_bits(uuid::Uuid::new_v4().as_u128() as u64)
 }

@@ -1,17 +1,23 @@
-//! Reads the embedded log block by block, never beyond what is durable.
+//! Reads the embedded log frame by frame, never beyond what was acknowledged. Nothing is kept of
+//! the log in memory but the place of the reader.
 
 use super::Shared;
+use super::appender::Tail;
+use super::chain::{SegmentError, open_segment};
+use super::damage::Which;
+use super::disk::Disk;
+use super::format::{self, Block, Entry, Frame, HEAD, Head, segment_name};
+use super::scan::{Found, Walk, Window, frame_at};
 use crate::event_log::{Limits, Logged, ReadError, Reader};
-use crate::store::keys;
-use crate::store::{self, Db, Direction, Family, View};
 use crate::wire::block_v2;
 use crate::wire::position::{Position, Positions};
+use crate::wire::record_v1::Record;
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::io;
 use std::sync::Arc;
 
-/// Waits for what is durable and reads it.
+/// Waits for what was acknowledged and reads it.
 pub struct BlockReader {
     shared: Arc<Shared>,
     blocks: Blocks,
@@ -19,9 +25,8 @@ pub struct BlockReader {
 
 impl BlockReader {
     pub fn new(shared: Arc<Shared>, after: &Positions) -> BlockReader {
-        let partitions = shared.ends().len();
         BlockReader {
-            blocks: Blocks::new(shared.db.clone(), partitions, after),
+            blocks: shared.blocks(after),
             shared,
         }
     }
@@ -30,15 +35,16 @@ impl BlockReader {
 impl Reader for BlockReader {
     fn read(&mut self, limits: &Limits, into: &mut Vec<Logged>) -> Result<(), ReadError> {
         let next = &self.blocks.next;
-        let caught_up = |ends: &mut Vec<u64>| ends.iter().zip(next).all(|(end, next)| end <= next);
-        let ends = self.shared.ends();
+        let is_there = |(end, next): (&u64, &u64)| end <= next;
+        let caught_up = |tail: &mut Tail| tail.ends.iter().zip(next).all(is_there);
+        let tail = self.shared.tail();
         let waited = self
             .shared
-            .ends_moved
-            .wait_timeout_while(ends, limits.patience, caught_up);
-        let (ends, _) = waited.expect("nothing panics while it holds the ends");
-        let ends = ends.clone();
-        self.blocks.read(&ends, limits, into)
+            .tail_moved
+            .wait_timeout_while(tail, limits.patience, caught_up);
+        let (tail, _) = waited.expect("nothing panics while it holds the tail");
+        let tail = tail.clone();
+        self.blocks.read(&tail, limits, into)
     }
 
     fn next(&self) -> BTreeMap<u32, u64> {
@@ -48,147 +54,312 @@ impl Reader for BlockReader {
 
 /// Where a reader is, without any waiting: the simulation drives it.
 pub struct Blocks {
-    db: Arc<dyn Db>,
+    disk: Arc<dyn Disk>,
+    which: Which,
     next: Vec<u64>,
-    /// Where the next stretch begins, so that no partition starves another.
-    turn: usize,
+    place: Option<Place>,
+}
+
+struct Place {
+    head: Head,
+    window: Window,
+    /// Where the segment ends, once there is one after it.
+    end: Option<u64>,
+    at: u64,
+    /// How far the log is at this place.
+    walk: Walk,
+}
+
+/// A frame at its place.
+struct Here {
+    at: u64,
+    segment: u64,
+    frame: Frame,
 }
 
 impl Blocks {
-    pub fn new(db: Arc<dyn Db>, partitions: usize, after: &Positions) -> Blocks {
+    pub fn new(disk: Arc<dyn Disk>, which: Which, partitions: usize, after: &Positions) -> Blocks {
         let next = |p| after.get(&(p as u32)).map_or(0, |offset| offset + 1);
         Blocks {
-            db,
+            disk,
+            which,
             next: (0..partitions).map(next).collect(),
-            turn: 0,
+            place: None,
         }
     }
 
-    /// Reads what lies before `ends`.
+    /// Reads what lies before `tail`.
     pub fn read(
         &mut self,
-        ends: &[u64],
+        tail: &Tail,
         limits: &Limits,
         into: &mut Vec<Logged>,
     ) -> Result<(), ReadError> {
-        let count = ends.len();
-        let ahead: Vec<usize> = (0..count)
-            .map(|i| (self.turn + i) % count)
-            .filter(|p| self.next[*p] < ends[*p])
-            .collect();
-        if ahead.is_empty() {
-            return Ok(());
+        let before = into.len();
+        match self.read_on(tail, limits, into) {
+            // What came before it is whole: the error comes with the next call.
+            Err(_) if into.len() > before => Ok(()),
+            read => read,
         }
-        self.turn = (ahead[0] + 1) % count;
-        let mut stretch = Stretch {
-            limits,
-            into,
-            bytes: 0,
-            damage: None,
-        };
-        let mut next = self.next.clone();
-        store::view(&*self.db, |view| {
-            for partition in &ahead {
-                if stretch.is_full() {
+    }
+
+    fn read_on(
+        &mut self,
+        tail: &Tail,
+        limits: &Limits,
+        into: &mut Vec<Logged>,
+    ) -> Result<(), ReadError> {
+        let mut bytes = 0;
+        let is_full = |count: usize, bytes| count >= limits.records || bytes >= limits.bytes;
+        while self.is_behind(tail) && !is_full(into.len(), bytes) {
+            let Some(here) = self.frame(tail)? else {
+                return Ok(());
+            };
+            let mut is_done = true;
+            for (entry, start) in here.frame.blocks() {
+                let next = self.next[entry.partition as usize];
+                if entry.end() <= next {
+                    continue;
+                }
+                if is_full(into.len(), bytes) {
+                    is_done = false;
                     break;
                 }
-                stretch.read(
-                    view,
-                    *partition as u32,
-                    &mut next[*partition],
-                    ends[*partition],
-                )?;
-            }
-            Ok(())
-        })
-        .map_err(|error| match error {
-            // A checksum that is wrong stays wrong.
-            store::Error::Corrupt(what) => ReadError::Damaged {
-                at: Position {
-                    partition: ahead[0] as u32,
-                    offset: self.next[ahead[0]],
-                },
-                what,
-            },
-            other => ReadError::Unavailable(other.to_string()),
-        })?;
-        match stretch.damage {
-            Some((at, what)) => Err(ReadError::Damaged { at, what }),
-            None => {
-                self.next = next;
-                Ok(())
-            }
-        }
-    }
-}
-
-struct Stretch<'r> {
-    limits: &'r Limits,
-    into: &'r mut Vec<Logged>,
-    bytes: usize,
-    damage: Option<(Position, String)>,
-}
-
-impl Stretch<'_> {
-    fn is_full(&self) -> bool {
-        self.damage.is_some()
-            || self.into.len() >= self.limits.records
-            || self.bytes >= self.limits.bytes
-    }
-
-    /// From `next` on, whole blocks. The first may have begun before `next`.
-    fn read(
-        &mut self,
-        view: &dyn View,
-        partition: u32,
-        next: &mut u64,
-        end: u64,
-    ) -> store::Result<()> {
-        let key = |offset| keys::position(Position { partition, offset });
-        let mut from = key(*next);
-        view.scan(
-            Family::Log,
-            &key(0)..&key(*next + 1),
-            Direction::Backward,
-            &mut |key, _| {
-                from = key.to_vec();
-                ControlFlow::Break(())
-            },
-        )?;
-        view.scan(
-            Family::Log,
-            &from..&key(end),
-            Direction::Forward,
-            &mut |key, row| {
-                self.take_block(key, row, next);
-                if self.is_full() {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
+                // What was declared lost is passed over.
+                if !entry.is_lost {
+                    let records = self.block(&here, entry, start)?;
+                    let first = entry.first;
+                    for (offset, record) in (first..).zip(records).filter(|(o, _)| *o >= next) {
+                        bytes += record.size();
+                        let at = Position {
+                            partition: entry.partition,
+                            offset,
+                        };
+                        into.push(Logged { at, record });
+                    }
                 }
-            },
-        )
+                self.next[entry.partition as usize] = entry.end();
+            }
+            if is_done {
+                self.pass(&here.frame, tail)?;
+            }
+        }
+        Ok(())
     }
 
-    fn take_block(&mut self, key: &[u8], row: &[u8], next: &mut u64) {
-        let mut at = keys::position_of(key).unwrap_or(Position {
-            partition: 0,
-            offset: *next,
-        });
-        let records = match block_v2::decode(&Bytes::copy_from_slice(row)) {
-            Ok(records) => records,
-            Err(unreadable) => {
-                self.damage = Some((at, unreadable.to_string()));
-                return;
-            }
-        };
-        for record in records {
-            if at.offset >= *next {
-                self.bytes += record.size();
-                self.into.push(Logged { at, record });
-                *next = at.offset + 1;
-            }
-            at.offset += 1;
+    /// Nothing but these records and what follows them in their partitions.
+    fn only(&mut self, at: &[(u32, u64)]) {
+        self.next.fill(u64::MAX);
+        for (partition, offset) in at {
+            self.next[*partition as usize] = *offset;
         }
     }
+
+    fn is_behind(&self, tail: &Tail) -> bool {
+        let ends = tail.ends.iter().zip(&self.next);
+        ends.into_iter().any(|(end, next)| next < end)
+    }
+
+    /// The frame at the place of the reader, in the next segment if need be; `None` at the tail.
+    fn frame(&mut self, tail: &Tail) -> Result<Option<Here>, ReadError> {
+        if self.place.is_none() {
+            self.place = Some(self.find(tail)?);
+        }
+        loop {
+            let place = self.place.as_ref().expect("it was found");
+            let segment = place.head.number;
+            let mut end = place.end;
+            if segment == tail.segment {
+                if place.at >= tail.end {
+                    return Ok(None);
+                }
+            } else if end.is_none() {
+                end = Some(self.end_of(segment, tail)?);
+            }
+            let place = self.place.as_mut().expect("it was found");
+            place.end = end;
+            let limit = match place.end {
+                Some(end) => end,
+                None => tail.end,
+            };
+            if place.at >= limit {
+                self.place = Some(self.begin(segment + 1, tail)?);
+                continue;
+            }
+            let at = place.at;
+            place.window.limit = limit;
+            let found = frame_at(&mut place.window, place.head.salt, at, limit);
+            let what = match found {
+                Ok(Found::Frame(frame)) => match place.walk.clone().advance(&frame, None) {
+                    true => return Ok(Some(Here { at, segment, frame })),
+                    false => "the frame is not the next one of this log",
+                },
+                Ok(Found::Nothing) => "there is no frame",
+                Ok(Found::Bad(what)) => what,
+                Err(error) => return Err(self.unavailable(segment, &error)),
+            };
+            return Err(self.damaged(segment, at, what, tail));
+        }
+    }
+
+    fn pass(&mut self, frame: &Frame, tail: &Tail) -> Result<(), ReadError> {
+        let place = self.place.as_mut().expect("the frame is at its place");
+        let (segment, at) = (place.head.number, place.at);
+        if !place.walk.advance(frame, None) {
+            return Err(self.damaged(segment, at, "the frame is not the next one", tail));
+        }
+        place.at += frame.length;
+        Ok(())
+    }
+
+    /// The records of a block.
+    fn block(&mut self, here: &Here, entry: Entry, start: u64) -> Result<Vec<Record>, ReadError> {
+        let at = here.at + start;
+        let place = self.place.as_mut().expect("the frame is at its place");
+        let salt = place.head.salt;
+        let Block {
+            bytes: len,
+            checksum,
+        } = entry.block;
+        let bytes = match place.window.get(at, len as usize) {
+            Ok(bytes) => Bytes::copy_from_slice(bytes),
+            Err(error) => return Err(self.unavailable(here.segment, &error)),
+        };
+        if bytes.len() != len as usize || format::checksum(&bytes, salt) != checksum {
+            let what = "the checksum of a block is wrong";
+            return Err(self.damaged_at(here.segment, at, what, entry.partition));
+        }
+        match block_v2::decode(&bytes) {
+            Ok(records) if records.len() as u64 == entry.count => Ok(records),
+            Ok(_) => {
+                let what = "a block has another number of records than its frame says";
+                Err(self.damaged_at(here.segment, at, what, entry.partition))
+            }
+            Err(unreadable) => {
+                let what = unreadable.to_string();
+                Err(self.damaged_at(here.segment, at, &what, entry.partition))
+            }
+        }
+    }
+
+    /// The last segment that begins before everything that is asked for.
+    fn find(&self, tail: &Tail) -> Result<Place, ReadError> {
+        let (mut low, mut high) = (1, tail.segment);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            let (head, _) = self.open(middle, tail)?;
+            let ends = head.before.ends.iter().zip(&self.next);
+            match ends.into_iter().all(|(end, next)| end <= next) {
+                true => low = middle,
+                false => high = middle - 1,
+            }
+        }
+        self.begin(low, tail)
+    }
+
+    fn begin(&self, segment: u64, tail: &Tail) -> Result<Place, ReadError> {
+        let (head, file) = self.open(segment, tail)?;
+        // On from the segment before.
+        if let Some(place) = &self.place
+            && place.head.number + 1 == segment
+            && !place.walk.may_be_at(&head.before)
+        {
+            let what = "it does not begin where the segment before ends";
+            return Err(self.damaged(segment, 0, what, tail));
+        }
+        Ok(Place {
+            window: Window::strict(file),
+            end: None,
+            at: HEAD,
+            walk: Walk::from(head.before.clone()),
+            head,
+        })
+    }
+
+    /// Where a segment ends that is not the last.
+    fn end_of(&self, segment: u64, tail: &Tail) -> Result<u64, ReadError> {
+        let (next, _) = self.open(segment + 1, tail)?;
+        match next.previous {
+            Some(previous) => Ok(previous.end),
+            None => Err(self.damaged(segment + 1, 0, "its head does not belong here", tail)),
+        }
+    }
+
+    fn open(
+        &self,
+        segment: u64,
+        tail: &Tail,
+    ) -> Result<(Head, Arc<dyn super::disk::DiskFile>), ReadError> {
+        open_segment(&*self.disk, segment).map_err(|error| match error {
+            SegmentError::Damaged(what) => self.damaged(segment, 0, &what, tail),
+            SegmentError::Disk(what) => ReadError::Unavailable(what),
+        })
+    }
+
+    fn unavailable(&self, segment: u64, error: &io::Error) -> ReadError {
+        ReadError::Unavailable(format!("{}: {error}", segment_name(segment)))
+    }
+
+    fn damaged(&self, segment: u64, at: u64, what: &str, tail: &Tail) -> ReadError {
+        let mut partitions = (0..).zip(self.next.iter().zip(&tail.ends));
+        let first = partitions.find(|(_, (next, end))| next < end);
+        let partition = first.map_or(0, |(partition, _)| partition);
+        self.damaged_at(segment, at, what, partition)
+    }
+
+    fn damaged_at(&self, segment: u64, at: u64, what: &str, partition: u32) -> ReadError {
+        let position = Position {
+            partition,
+            offset: self.next[partition as usize],
+        };
+        ReadError::Damaged {
+            at: position,
+            what: format!(
+                "{}, file {}, byte {at}: {what}",
+                self.which,
+                segment_name(segment)
+            ),
+        }
+    }
+}
+
+/// The records at these positions, which lie before the tail; one that was declared lost is left
+/// out. Reads each segment that holds any of them once.
+pub fn records_at(
+    mut blocks: Blocks,
+    tail: &Tail,
+    at: impl Iterator<Item = (u32, u64)>,
+) -> Result<BTreeMap<u32, Record>, ReadError> {
+    let one = Limits {
+        records: 1,
+        bytes: 1,
+        patience: std::time::Duration::ZERO,
+    };
+    let mut by_segment: BTreeMap<u64, Vec<(u32, u64)>> = BTreeMap::new();
+    for place in at {
+        blocks.only(&[place]);
+        let segment = blocks.find(tail)?.head.number;
+        by_segment.entry(segment).or_default().push(place);
+    }
+    let mut found = BTreeMap::new();
+    for wanted in by_segment.values() {
+        blocks.only(wanted);
+        blocks.place = None;
+        while blocks.is_behind(tail) {
+            let mut read = Vec::new();
+            blocks.read(tail, &one, &mut read)?;
+            for logged in read {
+                if wanted.contains(&(logged.at.partition, logged.at.offset)) {
+                    found.insert(logged.at.partition, logged.record);
+                }
+            }
+            for (partition, offset) in wanted {
+                let next = &mut blocks.next[*partition as usize];
+                if *next > *offset {
+                    *next = u64::MAX;
+                }
+            }
+        }
+    }
+    Ok(found)
 }

@@ -1,204 +1,159 @@
-//! The write-ahead log of a database whose writes are synced one by one: its files are used
-//! again, and the first of them are written before they are needed.
-//!
-//! A file that grows has a new length with each write, and a sync has to wait for the file
-//! system's journal, where it meets whatever else is being written. A file that is overwritten
-//! has none.
+//! Whether a write-ahead log of RocksDB ends because it was cut short there, or because it is
+//! damaged there. RocksDB takes both for the end, and says nothing.
 
-use super::{Open, Rocks, error};
-use crate::store::{Db, Family, Result, Space};
-use rocksdb::{Options, WriteBatch, WriteOptions};
+use crate::store::{Error, Result};
+use std::fs;
+use std::path::Path;
 
-/// One in use, one that waits until what it holds is flushed.
-const FILES: usize = 2;
-/// A disk has to have this many times as much room.
-const ROOM: u64 = 4;
+const BLOCK: usize = 32 << 10;
+/// Checksum, length, type.
+const HEAD: usize = 7;
+/// The types of records in files that are used again begin here: the number of their use comes
+/// after the type.
+const NUMBERED: std::ops::RangeInclusive<u8> = 5..=8;
 
-/// For the database of a log. Each record in a file says by its number which use it belongs to,
-/// so that a recovery ends where the last use does.
-pub fn use_files_again(options: &mut Options, families: &[Family]) {
-    if families.contains(&Family::Log) {
-        options.set_recycle_log_file_num(FILES);
+/// `Corrupt` if a file has records after a place that cannot be read.
+pub fn check(folder: &Path) -> Result<()> {
+    let failed = |error: std::io::Error| Error::Io(error.to_string());
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let number = name
+            .strip_suffix(".log")
+            .and_then(|n| n.parse::<u64>().ok());
+        let Some(number) = number else { continue };
+        let bytes = fs::read(&path).map_err(failed)?;
+        if let Some(at) = damage(&bytes, number as u32) {
+            return Err(Error::Corrupt(format!(
+                "{name}, byte {at}: a record of the write-ahead log cannot be read, and there are \
+                 others after it"
+            )));
+        }
     }
+    Ok(())
 }
 
-impl Rocks {
-    /// Writes files for the write-ahead log of so many bytes each, unless the disk is short. What
-    /// is beyond them grows, until they were all used once.
-    pub fn write_files_ahead(&self, bytes: u64) -> Result<()> {
-        let needed = ROOM * FILES as u64 * bytes;
-        let has_room = |space: Space| space.free >= needed;
-        if !self.space().is_some_and(has_room) {
-            tracing::debug!(needed, "the disk is short: no files are written ahead");
-            return Ok(());
+/// Where the first record is that cannot be read, if another one comes after it.
+fn damage(bytes: &[u8], number: u32) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        if BLOCK - at % BLOCK < HEAD {
+            at = at.next_multiple_of(BLOCK);
         }
-        let open = self.get_open()?;
-        (0..FILES).try_for_each(|_| open.fill_file(bytes))
+        match record(bytes, at, number) {
+            Some(end) => at = end,
+            None => break,
+        }
     }
+    // Within a file that is used again only the number of the use tells what belongs to it.
+    let is_numbered = bytes
+        .get(HEAD - 1)
+        .is_some_and(|kind| NUMBERED.contains(kind));
+    let may_be = |place: usize| {
+        let kind = bytes.get(place + HEAD - 1);
+        !is_numbered || kind.is_some_and(|kind| NUMBERED.contains(kind))
+    };
+    let is_record = |place: &usize| may_be(*place) && record(bytes, *place, number).is_some();
+    (at + 1..bytes.len())
+        .any(|place| is_record(&place))
+        .then_some(at)
 }
 
-impl Open {
-    /// Fills the file in use with nothing, and leaves it to be used again.
-    fn fill_file(&self, bytes: u64) -> Result<()> {
-        static PIECE: [u8; 256 << 10] = [0; 256 << 10];
-        let unsynced = WriteOptions::default();
-        for _ in 0..bytes.div_ceil(PIECE.len() as u64) {
-            let mut nothing = WriteBatch::default();
-            nothing.put_log_data(PIECE);
-            self.db.write_opt(nothing, &unsynced).map_err(error)?;
-        }
-        // A flush takes up a new file, if it has anything to flush.
-        let meta = self.family(Family::Meta);
-        self.db.put_cf(meta, b"probe", b"").map_err(error)?;
-        self.db.flush_wal(true).map_err(error)?;
-        self.db.flush_cf(meta).map_err(error)
+/// The end of the record that begins here, if its checksum is right and it is of this use of the
+/// file. A record does not cross a block.
+fn record(bytes: &[u8], at: usize, number: u32) -> Option<usize> {
+    let room = BLOCK - at % BLOCK;
+    let head = bytes.get(at..at + HEAD).filter(|_| room >= HEAD)?;
+    let kind = head[6];
+    // Zeros are what a file holds that was never written to.
+    let is_known = (1..=11).contains(&kind);
+    let extra = if NUMBERED.contains(&kind) { 4 } else { 0 };
+    let len = usize::from(u16::from_le_bytes([head[4], head[5]]));
+    let end = HEAD + extra + len;
+    if !is_known || end > room {
+        return None;
     }
+    let checked = bytes.get(at + 6..at + end)?;
+    if extra > 0 && checked[1..5] != number.to_le_bytes() {
+        return None;
+    }
+    let stored = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+    (mask(crc32c(checked)) == stored).then_some(at + end)
+}
+
+/// As RocksDB stores it.
+fn mask(checksum: u32) -> u32 {
+    checksum.rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+fn crc32c(bytes: &[u8]) -> u32 {
+    const TABLE: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut n = 0;
+        while n < 256 {
+            let mut entry = n as u32;
+            let mut bit = 0;
+            while bit < 8 {
+                let carry = entry & 1;
+                entry >>= 1;
+                if carry == 1 {
+                    entry ^= 0x82f6_3b78;
+                }
+                bit += 1;
+            }
+            table[n] = entry;
+            n += 1;
+        }
+        table
+    };
+    let step = |sum: u32, byte: &u8| TABLE[usize::from(sum as u8 ^ byte)] ^ (sum >> 8);
+    !bytes.iter().fold(!0, step)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::MEMORY;
+    use super::super::{Family, Rocks};
     use super::*;
-    use crate::store::{Batch, Durability};
-    use std::fs;
-    use std::io::ErrorKind;
-    use std::path::{Path, PathBuf};
-    use std::time::Duration;
+    use crate::store::{Batch, Db, Durability};
 
-    const AHEAD: u64 = 512 << 10;
-
-    fn open(folder: &Path) -> Rocks {
-        Rocks::open(folder, Family::EMBEDDED_LOG, MEMORY).unwrap()
+    #[test]
+    fn the_checksum_is_the_one_of_the_standard() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     }
 
-    fn written_ahead() -> (tempfile::TempDir, Rocks) {
+    #[test]
+    fn a_flipped_bit_before_other_records_is_damage_and_a_cut_is_none() {
         let folder = tempfile::tempdir().unwrap();
-        let db = open(folder.path());
-        db.write_files_ahead(AHEAD).unwrap();
-        (folder, db)
-    }
-
-    /// No two are alike in any stretch of sixteen bytes.
-    fn value(n: u64) -> Vec<u8> {
-        let mut value = vec![0; 20_000];
-        let mut hash = blake3::Hasher::new();
-        hash.update(&n.to_be_bytes())
-            .finalize_xof()
-            .fill(&mut value);
-        value
-    }
-
-    fn write(db: &Rocks, n: u64) {
-        let mut batch = Batch::default();
-        batch.put(Family::Log, &n.to_be_bytes(), &value(n));
-        db.write(&batch, Durability::Synced).unwrap();
-    }
-
-    fn count(db: &Rocks) -> u64 {
-        let mut count = 0u64;
-        while let Some(row) = db.get(Family::Log, &count.to_be_bytes()).unwrap() {
-            assert_eq!(row, value(count));
-            count += 1;
+        let db = Rocks::open(folder.path(), Family::EMBEDDED_LOG, MEMORY).unwrap();
+        for n in 0..50u64 {
+            let mut batch = Batch::default();
+            batch.put(Family::Log, &n.to_be_bytes(), &[7; 3000]);
+            db.write(&batch, Durability::Synced).unwrap();
         }
-        count
-    }
-
-    fn files(folder: &Path) -> Vec<PathBuf> {
-        let entries = fs::read_dir(folder).unwrap();
-        let paths = entries.map(|entry| entry.unwrap().path());
-        let is_wal = |path: &PathBuf| path.extension().is_some_and(|e| e == "log");
-        let mut files: Vec<PathBuf> = paths.filter(is_wal).collect();
-        files.sort();
-        files
-    }
-
-    /// What a sudden end would leave of the folder, at a moment at which nothing is done to it.
-    fn copy(db: &Rocks, folder: &Path) -> tempfile::TempDir {
-        const WORK: [&str; 4] = [
-            "rocksdb.mem-table-flush-pending",
-            "rocksdb.num-running-flushes",
-            "rocksdb.compaction-pending",
-            "rocksdb.num-running-compactions",
-        ];
-        let is_at_work = || {
-            let families = Family::EMBEDDED_LOG.iter();
-            let mut all = families.flat_map(|family| WORK.map(|name| db.property(*family, name)));
-            all.any(|count| count != Some(0))
-        };
-        loop {
-            while is_at_work() {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            let copy = tempfile::tempdir().unwrap();
-            let copied = fs::read_dir(folder).unwrap().try_for_each(|entry| {
-                let entry = entry?;
-                let to = copy.path().join(entry.file_name());
-                let is_lock = entry.file_name() == "LOCK";
-                let copied = (!is_lock).then(|| fs::copy(entry.path(), to));
-                copied.transpose().map(|_| ())
-            });
-            match copied {
-                Ok(()) => return copy,
-                // What nobody needs any more is removed a moment later.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => panic!("{error}"),
-            }
+        drop(db);
+        assert_eq!(check(folder.path()), Ok(()));
+        let files = fs::read_dir(folder.path()).unwrap();
+        let paths = files.map(|file| file.unwrap().path());
+        let is_wal = |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "log");
+        let wal = paths
+            .filter(is_wal)
+            .max_by_key(|p| p.metadata().unwrap().len());
+        let wal = wal.unwrap();
+        let whole = fs::read(&wal).unwrap();
+        assert!(whole.len() > 4 * BLOCK, "{}", whole.len());
+        for at in [0, 5, 3000, 40_000, 100_000] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(&wal, bytes).unwrap();
+            assert!(
+                matches!(check(folder.path()), Err(Error::Corrupt(_))),
+                "{at}"
+            );
         }
-    }
-
-    #[test]
-    fn the_file_in_use_is_long_before_it_is_written_to() {
-        let (folder, db) = written_ahead();
-        let lengths = || -> Vec<u64> {
-            let files = files(folder.path());
-            files.iter().map(|f| f.metadata().unwrap().len()).collect()
-        };
-        let before = lengths();
-        assert!(before.iter().all(|len| *len >= AHEAD), "{before:?}");
-        write(&db, 0);
-        assert_eq!(lengths(), before);
-    }
-
-    #[test]
-    fn what_is_synced_is_there_after_a_sudden_end_whatever_the_file_held_before() {
-        let (folder, db) = written_ahead();
-        for n in 0..400 {
-            write(&db, n);
-            if n % 13 == 0 {
-                let copy = copy(&db, folder.path());
-                assert_eq!(count(&open(copy.path())), n + 1);
-            }
+        for cut in [1, 100, 2000, 50_000] {
+            fs::write(&wal, &whole[..whole.len() - cut]).unwrap();
+            assert_eq!(check(folder.path()), Ok(()), "{cut}");
         }
-        let log = fs::read_to_string(folder.path().join("LOG")).unwrap();
-        let used_again = log.matches("reusing log").count();
-        assert!(used_again >= 4, "{used_again} files were used again");
-    }
-
-    #[test]
-    fn a_torn_write_is_the_end_and_nothing_older_comes_behind_it() {
-        let (folder, db) = written_ahead();
-        for n in 0..100 {
-            write(&db, n);
-        }
-        let copy = copy(&db, folder.path());
-        let last = &value(99)[8_000..8_016];
-        let torn = files(copy.path()).into_iter().find_map(|file| {
-            let bytes = fs::read(&file).unwrap();
-            let at = bytes.windows(16).position(|window| window == last)?;
-            Some((file, bytes, at))
-        });
-        let (file, mut bytes, at) = torn.expect("the last one is not flushed yet");
-        bytes[at] ^= 1;
-        fs::write(file, bytes).unwrap();
-        assert_eq!(count(&open(copy.path())), 99);
-    }
-
-    #[test]
-    fn a_short_disk_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let db = open(folder.path());
-        let before = files(folder.path());
-        db.write_files_ahead(u64::MAX / 100).unwrap();
-        assert_eq!(files(folder.path()), before);
     }
 }

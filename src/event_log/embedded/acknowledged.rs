@@ -1,0 +1,114 @@
+//! The file `acknowledged`: what was acknowledged, known apart from the data that may be
+//! damaged. Two slots, written in turn: one of them is always whole.
+
+use super::disk::{Access, Disk, DiskFile};
+use super::format::{self, Acknowledged, HEAD, Unreadable};
+use std::io;
+use std::sync::Arc;
+
+pub const NAME: &str = "acknowledged";
+const NEW: &str = "acknowledged.new";
+
+/// What the file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// The newest that can be read.
+    pub newest: Option<Acknowledged>,
+    /// Why more may have been acknowledged than that, if it may.
+    pub doubt: Option<String>,
+}
+
+/// Reads it; `Err(Ok(version))` of a newer program.
+pub fn read(disk: &dyn Disk) -> Result<Known, Result<u32, io::Error>> {
+    let file = match disk.open(NAME, Access::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Known {
+                newest: None,
+                doubt: Some(format!("the file {NAME} is missing")),
+            });
+        }
+        file => file.map_err(Err)?,
+    };
+    let mut bytes = vec![0; 2 * HEAD as usize];
+    let len = file.read_at(0, &mut bytes).map_err(Err)?;
+    let mut known = Known {
+        newest: None,
+        doubt: None,
+    };
+    for slot in 0..2 {
+        let start = (slot * HEAD as usize).min(len);
+        match format::unseal::<Acknowledged>(&bytes[start..len]) {
+            Ok(found) => {
+                let newer = known.newest.as_ref();
+                if newer.is_none_or(|newest| found.number > newest.number) {
+                    known.newest = Some(found);
+                }
+            }
+            Err(Unreadable::Newer(version)) => return Err(Ok(version)),
+            Err(Unreadable::Damaged) => {
+                let at = slot * HEAD as usize;
+                known.doubt = Some(format!("the file {NAME} cannot be read at byte {at}"));
+            }
+        }
+    }
+    Ok(known)
+}
+
+/// Writes it.
+pub struct Writer {
+    file: Arc<dyn DiskFile>,
+    number: u64,
+    is_synced: bool,
+}
+
+impl Writer {
+    /// In the place of what is there, if anything is. Both slots say the same.
+    pub fn create(disk: &dyn Disk, first: Acknowledged) -> io::Result<Writer> {
+        let file = disk.create(NEW)?;
+        let mut writer = Writer {
+            file,
+            number: first.number,
+            is_synced: false,
+        };
+        writer.write(first.clone())?;
+        writer.write(first)?;
+        writer.sync()?;
+        disk.rename(NEW, NAME)?;
+        disk.sync_folder("")?;
+        Ok(writer)
+    }
+
+    /// The file whose newest slot has this number.
+    pub fn open(disk: &dyn Disk, number: u64) -> io::Result<Writer> {
+        Ok(Writer {
+            file: disk.open(NAME, Access::Write)?,
+            number,
+            is_synced: false,
+        })
+    }
+
+    /// Of the newest slot.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Outlives the process; a loss of power only after `sync`. The number is its own.
+    pub fn write(&mut self, what: Acknowledged) -> io::Result<()> {
+        self.number += 1;
+        let slot = self.number % 2 * HEAD;
+        let number = self.number;
+        self.is_synced = false;
+        self.file
+            .write_at(slot, &format::seal(&Acknowledged { number, ..what }))
+    }
+
+    pub fn is_synced(&self) -> bool {
+        self.is_synced
+    }
+
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.file.sync()?;
+        self.is_synced = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,573 @@
+//! Looks at a whole log: whether its segments belong together, where it ends, and whether it
+//! has all that was acknowledged. Changes nothing.
+
+use super::acknowledged;
+use super::damage::{Damage, Why};
+use super::disk::{Access, Disk, DiskFile};
+use super::format::{
+    self, Acknowledged, HEAD, Head, Previous, State, Unreadable, segment_name, segment_number,
+};
+use super::scan::{self, BadBlock, Known, Scanned, Stretch};
+use crate::wire::position::LogId;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+/// How much is read.
+pub enum Extent<'a> {
+    /// The heads of all segments, and the frames of the last one.
+    End,
+    /// Everything. Hears of how many bytes were read.
+    All(&'a mut dyn FnMut(u64)),
+}
+
+/// A log as it lies there.
+pub struct Look {
+    pub id: LogId,
+    /// The last segment.
+    pub head: Head,
+    /// The byte after its last frame, and how far the log is there.
+    pub end: u64,
+    pub state: State,
+    /// After the end is something that was never acknowledged.
+    pub is_torn: bool,
+    pub known: acknowledged::Known,
+    pub damages: Vec<Damage>,
+    pub broken: Vec<Broken>,
+    /// Where the log ended is not known.
+    pub has_unknown_end: bool,
+}
+
+/// A segment in which something cannot be read.
+pub struct Broken {
+    pub head: Head,
+    pub stretches: Vec<Stretch>,
+    pub bad: Vec<BadBlock>,
+    /// The byte after its last frame.
+    pub end: u64,
+    /// Something of its file can be used.
+    pub has_file: bool,
+    /// Why nobody but its owner can mend it.
+    pub beyond_repair: bool,
+}
+
+pub fn total_bytes(disk: &dyn Disk) -> io::Result<u64> {
+    let files = disk.list("")?.into_iter();
+    let segments = files.filter(|file| segment_number(&file.name).is_some());
+    Ok(segments.map(|file| file.len).sum())
+}
+
+/// `None` if there is no log in the folder.
+pub fn look(disk: &dyn Disk, mut extent: Extent) -> Result<Option<Look>, Why> {
+    let listed = disk.list("").map_err(|e| Why::disk("its folder", &e))?;
+    let lengths: BTreeMap<u64, u64> = listed
+        .iter()
+        .filter_map(|file| Some((segment_number(&file.name)?, file.len)))
+        .collect();
+    let mut known = match acknowledged::read(disk) {
+        Ok(known) => known,
+        Err(Ok(found)) => return Err(newer(found)),
+        Err(Err(error)) => return Err(Why::disk(acknowledged::NAME, &error)),
+    };
+    let last = lengths.keys().next_back().copied().unwrap_or(0);
+    let last = last.max(known.newest.as_ref().map_or(0, |known| known.segment));
+    if last == 0 {
+        let has_file = listed.iter().any(|file| file.name == acknowledged::NAME);
+        return match has_file {
+            false => Ok(None),
+            true => Err(all_is_gone(&known)),
+        };
+    }
+    let mut chain = Chain {
+        disk,
+        lengths,
+        marks: Vec::new(),
+        damages: Vec::new(),
+        broken: Vec::new(),
+    };
+    chain.read_heads(last)?;
+    let id = chain.identity(&mut known)?;
+    chain.check_links(&known);
+    chain.read_frames(id, &known, &mut extent).map(Some)
+}
+
+fn newer(found: u32) -> Why {
+    Why::Newer {
+        found,
+        known: format::VERSION,
+    }
+}
+
+fn all_is_gone(known: &acknowledged::Known) -> Why {
+    Why::Damaged(Box::new(Damage {
+        file: segment_name(1),
+        at: 0,
+        what: "the file is missing".into(),
+        records: known.newest.as_ref().map(|newest| newest.state.records),
+        lost: Vec::new(),
+        after: None,
+    }))
+}
+
+struct Chain<'d> {
+    disk: &'d dyn Disk,
+    /// Of the files that there are.
+    lengths: BTreeMap<u64, u64>,
+    /// One for each segment.
+    marks: Vec<Mark>,
+    damages: Vec<Damage>,
+    broken: Vec<Broken>,
+}
+
+/// What is remembered of a head.
+struct Mark {
+    /// Why it cannot be used.
+    fault: Option<String>,
+    log: Option<LogId>,
+    previous: Option<Previous>,
+    records: u64,
+    /// Its frames have to be read, whatever the extent.
+    is_suspicious: bool,
+}
+
+impl Chain<'_> {
+    fn open(&self, number: u64) -> Result<Option<Arc<dyn DiskFile>>, Why> {
+        let name = segment_name(number);
+        match self.disk.open(&name, Access::Read) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Why::disk(&name, &error)),
+        }
+    }
+
+    /// The head of a segment, or what is wrong with it.
+    fn head(&self, number: u64) -> Result<Result<Head, String>, Why> {
+        let Some(file) = self.open(number)? else {
+            return Ok(Err("the file is missing".into()));
+        };
+        Ok(match read_head(&*file, number) {
+            Ok(head) => Ok(head),
+            Err(BadHead::Newer(found)) => return Err(newer(found)),
+            Err(BadHead::Other(what)) => Err(what),
+        })
+    }
+
+    fn read_heads(&mut self, last: u64) -> Result<(), Why> {
+        for number in 1..=last {
+            let mark = match self.head(number)? {
+                Ok(head) => Mark {
+                    fault: None,
+                    log: Some(head.log),
+                    previous: head.previous,
+                    records: head.before.records,
+                    is_suspicious: false,
+                },
+                Err(fault) => Mark {
+                    fault: Some(fault),
+                    log: None,
+                    previous: None,
+                    records: 0,
+                    is_suspicious: true,
+                },
+            };
+            self.marks.push(mark);
+        }
+        Ok(())
+    }
+
+    fn mark(&self, number: u64) -> Option<&Mark> {
+        self.marks.get(number as usize - 1)
+    }
+
+    fn mark_mut(&mut self, number: u64) -> &mut Mark {
+        &mut self.marks[number as usize - 1]
+    }
+
+    fn last(&self) -> u64 {
+        self.marks.len() as u64
+    }
+
+    /// Which log it is, by the last head that can be read, or by what was acknowledged.
+    fn identity(&mut self, known: &mut acknowledged::Known) -> Result<LogId, Why> {
+        let heads = self.marks.iter().rev().find(|mark| mark.log.is_some());
+        let told = known.newest.as_ref().map(|newest| newest.log);
+        let by_heads = heads.and_then(|mark| mark.log);
+        let before = heads.and_then(|mark| mark.previous).map(|prev| prev.log);
+        match (by_heads, told) {
+            // A repair gave it a new identity, and did not come to say so here.
+            (Some(id), Some(told)) if told != id && before == Some(told) => {
+                known.newest = None;
+                Ok(id)
+            }
+            (Some(id), Some(told)) if told != id => {
+                self.damages.push(Damage {
+                    file: acknowledged::NAME.into(),
+                    at: 0,
+                    what: format!("it is of the log {told}, and the segments are of {id}"),
+                    records: None,
+                    lost: Vec::new(),
+                    after: None,
+                });
+                *known = acknowledged::Known {
+                    newest: None,
+                    doubt: Some(format!("the file {} is of another log", acknowledged::NAME)),
+                };
+                Ok(id)
+            }
+            (Some(id), _) | (None, Some(id)) => Ok(id),
+            (None, None) => Err(Why::Damaged(Box::new(Damage {
+                file: segment_name(1),
+                at: 0,
+                what: "neither the head of a segment nor what was acknowledged can be read".into(),
+                records: None,
+                lost: Vec::new(),
+                after: None,
+            }))),
+        }
+    }
+
+    /// Whether each segment is the one that the next one says it follows.
+    fn check_links(&mut self, known: &acknowledged::Known) {
+        for number in 1..=self.last() {
+            let is_first = number == 1;
+            let mark = self.mark(number).expect("one for each");
+            if mark.fault.is_some() {
+                continue;
+            }
+            if is_first != mark.previous.is_none() {
+                let fault = "its head does not belong to this place".to_owned();
+                self.mark_mut(number).fault = Some(fault);
+                continue;
+            }
+            let (log, records) = (mark.log, mark.records);
+            let Some(next) = self.mark(number + 1).filter(|next| next.fault.is_none()) else {
+                continue;
+            };
+            let Some(previous) = next.previous else {
+                continue;
+            };
+            if log != Some(previous.log) {
+                let fault = "it is a segment of another log".to_owned();
+                self.mark_mut(number).fault = Some(fault);
+            } else if self
+                .lengths
+                .get(&number)
+                .is_none_or(|len| *len < previous.end)
+                || next.records < records
+            {
+                self.mark_mut(number).is_suspicious = true;
+            }
+        }
+        let Some(newest) = &known.newest else { return };
+        let after = (newest.segment + 1..=self.last()).find_map(|number| {
+            let mark = self.mark(number)?;
+            (mark.fault.is_none() && mark.records < newest.state.records).then_some(number)
+        });
+        if let Some(number) = after {
+            let records = self.mark(number).map_or(0, |mark| mark.records);
+            self.damages.push(Damage {
+                file: segment_name(number),
+                at: 0,
+                what: "it begins before the end of what was acknowledged".into(),
+                records: Some(newest.state.records - records),
+                lost: Vec::new(),
+                after: None,
+            });
+        }
+    }
+
+    fn read_frames(
+        mut self,
+        id: LogId,
+        known: &acknowledged::Known,
+        extent: &mut Extent,
+    ) -> Result<Look, Why> {
+        let last = self.last();
+        // Where the segment before ended, as its frames say.
+        let mut reached: Option<(u64, State)> = None;
+        let mut found: Option<(Head, Scanned)> = None;
+        for number in 1..=last {
+            let has_fault = |mark: &Mark| mark.fault.is_some() || mark.is_suspicious;
+            let wanted = matches!(extent, Extent::All(_))
+                || number == last
+                || self.mark(number).is_some_and(has_fault)
+                || self.mark(number + 1).is_some_and(has_fault);
+            if !wanted {
+                reached = None;
+                continue;
+            }
+            let ends = self.known_end(number, known)?;
+            let (head, has_file) = self.usable_head(number, id, reached.take(), &ends)?;
+            let mut ignore = |_| {};
+            let read: &mut dyn FnMut(u64) = match extent {
+                Extent::End => &mut ignore,
+                Extent::All(read) => *read,
+            };
+            let file = self.open(number)?.filter(|_| has_file);
+            let scanned = match file {
+                Some(file) => scan::scan(&file, &head, &ends, read)
+                    .map_err(|e| Why::disk(&segment_name(number), &e))?,
+                None => nothing_of(&head, &ends),
+            };
+            self.note(number, &head, &scanned, has_file, known);
+            reached = Some((scanned.end, scanned.state.clone()));
+            found = Some((head, scanned));
+        }
+        let (head, scanned) = found.expect("there is a last segment");
+        let mut has_unknown_end = false;
+        if let Some(doubt) = known.doubt.as_ref().filter(|_| scanned.is_torn) {
+            has_unknown_end = true;
+            self.damages.push(Damage {
+                file: segment_name(last),
+                at: scanned.end,
+                what: format!(
+                    "there is no whole frame, and whether it was acknowledged is not known: {doubt}"
+                ),
+                records: None,
+                lost: Vec::new(),
+                after: None,
+            });
+        }
+        let is_foreign = |damage: &Damage| damage.file == acknowledged::NAME;
+        has_unknown_end |= self.damages.iter().any(is_foreign);
+        let total = scanned.state.records;
+        for damage in &mut self.damages {
+            // So far it was how many lie before.
+            damage.after = damage.after.map(|before| total.saturating_sub(before));
+        }
+        Ok(Look {
+            id,
+            end: scanned.end,
+            state: scanned.state,
+            is_torn: scanned.is_torn,
+            head,
+            known: known.clone(),
+            damages: self.damages,
+            broken: self.broken,
+            has_unknown_end,
+        })
+    }
+
+    /// Where a segment ends, apart from what lies in it.
+    fn known_end(&self, number: u64, known: &acknowledged::Known) -> Result<Known, Why> {
+        let next = self.mark(number + 1).filter(|next| next.fault.is_none());
+        let sealed = match next {
+            Some(_) => self.head(number + 1)?.ok(),
+            None => None,
+        };
+        let newest = known.newest.as_ref();
+        let newest = newest.filter(|newest| newest.segment == number);
+        Ok(Known {
+            sealed: sealed.and_then(|head| Some((head.previous?.end, head.before))),
+            acknowledged: newest.map(|newest| (newest.end, newest.state.clone())),
+        })
+    }
+
+    /// The head of a segment, or one that it must have had, and whether its file is of use.
+    fn usable_head(
+        &mut self,
+        number: u64,
+        id: LogId,
+        reached: Option<(u64, State)>,
+        ends: &Known,
+    ) -> Result<(Head, bool), Why> {
+        let mark = self.mark(number).expect("one for each");
+        if mark.fault.is_none()
+            && let Ok(head) = self.head(number)?
+        {
+            return Ok((head, true));
+        }
+        let end = ends.sealed.as_ref().or(ends.acknowledged.as_ref());
+        let mut before = reached
+            .as_ref()
+            .map_or_else(State::default, |(_, state)| state.clone());
+        let partitions = end.map_or(0, |(_, state)| state.ends.len());
+        before.ends.resize(partitions.max(before.ends.len()), 0);
+        let is_foreign = mark.log.is_some_and(|log| log != id);
+        let salt = match self.open(number)?.filter(|_| !is_foreign) {
+            Some(file) => {
+                scan::find_salt(&file).map_err(|error| Why::disk(&segment_name(number), &error))?
+            }
+            None => None,
+        };
+        let head = Head {
+            log: id,
+            number,
+            salt: salt.unwrap_or_else(new_salt),
+            planned: end.map_or(HEAD, |(end, _)| *end),
+            before,
+            previous: (number > 1).then(|| Previous {
+                log: id,
+                end: reached.map_or(HEAD, |(end, _)| end),
+            }),
+        };
+        Ok((head, salt.is_some()))
+    }
+
+    /// Tells what cannot be read of a segment.
+    fn note(
+        &mut self,
+        number: u64,
+        head: &Head,
+        scanned: &Scanned,
+        has_file: bool,
+        known: &acknowledged::Known,
+    ) {
+        let file = segment_name(number);
+        let fault = self.mark(number).and_then(|mark| mark.fault.clone());
+        let is_whole = scanned.stretches.is_empty() && scanned.bad.is_empty();
+        if fault.is_none() && is_whole && !scanned.is_other {
+            return;
+        }
+        if let Some(what) = fault.clone().filter(|_| has_file || is_whole) {
+            // Nothing may ever have been acknowledged of the last one.
+            let is_unknown = number == self.last() && !has_file && known.doubt.is_some();
+            self.damages.push(Damage {
+                file: file.clone(),
+                at: 0,
+                what,
+                records: (!is_unknown).then_some(0),
+                lost: Vec::new(),
+                after: Some(head.before.records),
+            });
+        }
+        for stretch in &scanned.stretches {
+            let what = fault.clone().filter(|_| !has_file);
+            self.damages.push(Damage {
+                file: file.clone(),
+                at: if has_file { stretch.at } else { 0 },
+                what: what.unwrap_or_else(|| stretch.what.clone()),
+                records: Some(stretch.records.end.saturating_sub(stretch.records.start)),
+                lost: stretch.lost.clone(),
+                after: Some(stretch.records.end),
+            });
+        }
+        for block in &scanned.bad {
+            self.damages.push(Damage {
+                file: file.clone(),
+                at: block.at,
+                what: block.what.clone(),
+                records: Some(block.offsets.end - block.offsets.start),
+                lost: vec![(block.partition, block.offsets.clone())],
+                after: Some(block.records),
+            });
+        }
+        if scanned.is_other {
+            self.damages.push(Damage {
+                file,
+                at: scanned.end,
+                what: "it does not end where the log goes on".into(),
+                records: None,
+                lost: Vec::new(),
+                after: None,
+            });
+        }
+        self.broken.push(Broken {
+            head: head.clone(),
+            stretches: scanned.stretches.clone(),
+            bad: scanned.bad.clone(),
+            end: scanned.end,
+            has_file,
+            beyond_repair: scanned.is_other,
+        });
+    }
+}
+
+/// A segment of which nothing can be read.
+fn nothing_of(head: &Head, ends: &Known) -> Scanned {
+    let before = &head.before;
+    let end = ends.sealed.as_ref().or(ends.acknowledged.as_ref());
+    let Some((end, after)) = end.filter(|(end, _)| *end > HEAD) else {
+        return Scanned {
+            end: HEAD,
+            state: before.clone(),
+            stretches: Vec::new(),
+            bad: Vec::new(),
+            is_torn: false,
+            is_other: false,
+        };
+    };
+    let lost = (0..).zip(before.ends.iter().zip(&after.ends));
+    let lost = lost.filter(|(_, (before, after))| before < after);
+    let stretch = Stretch {
+        at: HEAD,
+        to: *end,
+        what: String::new(),
+        sequences: before.sequence..after.sequence,
+        records: before.records..after.records,
+        lost: lost
+            .map(|(p, (before, after))| (p, *before..*after))
+            .collect(),
+    };
+    Scanned {
+        end: *end,
+        state: after.clone(),
+        stretches: vec![stretch],
+        bad: Vec::new(),
+        is_torn: false,
+        is_other: false,
+    }
+}
+
+enum BadHead {
+    Newer(u32),
+    Other(String),
+}
+
+fn read_head(file: &dyn DiskFile, number: u64) -> Result<Head, BadHead> {
+    let other = |what: &str| Err(BadHead::Other(what.into()));
+    let mut bytes = vec![0; HEAD as usize];
+    let read = match file.read_at(0, &mut bytes) {
+        Ok(0) => return other("the file is empty"),
+        Ok(read) => read,
+        Err(error) => return other(&error.to_string()),
+    };
+    match format::unseal::<Head>(&bytes[..read]) {
+        Ok(head) if head.number == number => Ok(head),
+        Ok(head) => other(&format!("it is segment {} of a log", head.number)),
+        Err(Unreadable::Newer(found)) => Err(BadHead::Newer(found)),
+        Err(Unreadable::Damaged) => other("its head cannot be read"),
+    }
+}
+
+/// The head of a segment of a log that is whole. The text names no folder.
+pub fn open_segment(
+    disk: &dyn Disk,
+    number: u64,
+) -> Result<(Head, Arc<dyn DiskFile>), SegmentError> {
+    let name = segment_name(number);
+    let file = match disk.open(&name, Access::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(SegmentError::Damaged("the file is missing".into()));
+        }
+        Err(error) => return Err(SegmentError::Disk(format!("{name}: {error}"))),
+    };
+    match read_head(&*file, number) {
+        Ok(head) => Ok((head, file)),
+        Err(BadHead::Newer(_)) => Err(SegmentError::Damaged("a newer program wrote it".into())),
+        Err(BadHead::Other(what)) => Err(SegmentError::Damaged(what)),
+    }
+}
+
+pub enum SegmentError {
+    Damaged(String),
+    Disk(String),
+}
+
+pub fn new_salt() -> u64 {
+    // Zero is what a file holds that was never written to.
+    (uuid::Uuid::new_v4().as_u128() as u64).max(1)
+}
+
+/// What was acknowledged, where a look ended.
+pub fn acknowledged_at(look: &Look) -> Acknowledged {
+    let newest = look.known.newest.as_ref();
+    Acknowledged {
+        number: newest.map_or(0, |newest| newest.number),
+        log: look.id,
+        segment: look.head.number,
+        end: look.end,
+        state: look.state.clone(),
+    }
+}

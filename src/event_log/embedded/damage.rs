@@ -1,0 +1,167 @@
+//! What can be wrong with a log in a folder: which log, where, what is lost, and what helps.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// Which of the two logs of a data folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    Events,
+    Control,
+}
+
+impl Which {
+    /// Its folder in the data folder.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Which::Events => "log",
+            Which::Control => "control",
+        }
+    }
+
+    /// What the commands for it want beside `--data`.
+    fn flag(self) -> &'static str {
+        match self {
+            Which::Events => "",
+            Which::Control => " --control",
+        }
+    }
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Which::Events => "event log",
+            Which::Control => "control log",
+        })
+    }
+}
+
+/// A place of a log that cannot be read, although it was acknowledged or may have been.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The name of the file in the log's folder.
+    pub file: String,
+    /// Bytes from its start.
+    pub at: u64,
+    pub what: String,
+    /// How many records cannot be read because of it; `None` if nobody knows.
+    pub records: Option<u64>,
+    /// By partition, the offsets of these records, as far as they are known.
+    pub lost: Vec<(u32, Range<u64>)>,
+    /// How many records lie after it, readable or not.
+    pub after: Option<u64>,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Damage { file, at, what, .. } = self;
+        write!(f, "{file}, byte {at}: {what}")?;
+        match self.records {
+            Some(0) => write!(f, "; no record is lost by it")?,
+            Some(records) => write!(f, "; {} cannot be read", counted(records))?,
+            None => write!(
+                f,
+                "; nobody knows how many records cannot be read because of it"
+            )?,
+        }
+        const SHOWN: usize = 8;
+        let shown = self.lost.iter().take(SHOWN);
+        let shown: Vec<_> = shown
+            .map(|(partition, range)| match range.end - range.start {
+                1 => format!("{partition}:{}", range.start),
+                _ => format!("{partition}:{} to {}", range.start, range.end - 1),
+            })
+            .collect();
+        if !shown.is_empty() {
+            let more = if self.lost.len() > SHOWN { ", …" } else { "" };
+            write!(f, " ({}{more})", shown.join(", "))?;
+        }
+        match self.after {
+            Some(after) => write!(f, "; {} after it", counted(after)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn counted(records: u64) -> String {
+    match records {
+        1 => "1 record".into(),
+        many => format!("{many} records"),
+    }
+}
+
+/// Why a log cannot be opened. No text has a path in it; `folder` is for whoever may see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenError {
+    pub which: Which,
+    pub folder: PathBuf,
+    pub why: Why,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Why {
+    /// Acknowledged records cannot be read. Nothing was changed.
+    #[error("is damaged: {0}")]
+    Damaged(Box<Damage>),
+    /// No repair can tell what was lost. Nothing was changed.
+    #[error("is damaged in a way that only a copy helps against: {0}")]
+    BeyondRepair(Box<Damage>),
+    /// It is kept as a RocksDB still, and that cannot be read. Nothing was changed.
+    #[error("is in the form of an earlier version, and cannot be read: {0}")]
+    OldForm(String),
+    #[error("has format {found}, and this program knows {known}: upgrade the program")]
+    Newer { found: u32, known: u32 },
+    /// A setting does not fit the log.
+    #[error("does not fit the settings: {0}")]
+    Setting(String),
+    #[error("cannot be used: {0}")]
+    Disk(String),
+}
+
+impl Why {
+    pub fn disk(what: &str, error: &io::Error) -> Why {
+        Why::Disk(format!("{what}: {error}"))
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "the {} {}", self.which, self.why)
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl OpenError {
+    /// The ways out, for an operator.
+    pub fn remedy(&self) -> Option<String> {
+        let folder = self.folder.display();
+        let data = self.folder.parent().unwrap_or(&self.folder).display();
+        let flag = self.which.flag();
+        match &self.why {
+            Why::Damaged(_) => Some(format!(
+                "nothing was changed in {folder}. Bring the file back as it was, if you can; \
+                 `opledger log check --data {data}{flag}` lists every damaged place; \
+                 `opledger log repair --accept-loss --data {data}{flag}` keeps the damaged files \
+                 aside and goes on without the records that cannot be read"
+            )),
+            Why::OldForm(_) | Why::BeyondRepair(_) => Some(format!(
+                "nothing was changed in {folder}: bring it back from a copy{}",
+                match (self.which, &self.why) {
+                    (Which::Events, Why::OldForm(_)) =>
+                        "; if there is none, the earlier version can open it once more, and drops \
+                         what it cannot read",
+                    (Which::Events, _) => "",
+                    (Which::Control, _) =>
+                        ", or move it aside and run `opledger rebuild`, after which notifications \
+                         are held that nobody knows to be delivered",
+                }
+            )),
+            Why::Disk(_) => Some(format!("it lies in {folder}")),
+            Why::Newer { .. } | Why::Setting(_) => None,
+        }
+    }
+}

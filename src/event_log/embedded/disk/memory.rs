@@ -1,0 +1,390 @@
+//! A disk in memory that keeps the port's promises and no more. A loss of power takes what was
+//! not synced, sector by sector and name by name; a failed sync takes it although a later one
+//! succeeds, as Linux does.
+
+use super::{Access, Disk, DiskFile, Entry};
+use crate::store::Space;
+use crate::store::memory::Fault;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What a disk writes whole or not at all.
+const SECTOR: usize = 512;
+
+/// What a fault may be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    Write,
+    Sync,
+    Create,
+    Rename,
+    SyncFolder,
+    Other,
+}
+
+/// Asked before each call that changes anything.
+pub type Faults = Box<dyn FnMut(Call) -> Fault + Send>;
+
+/// Clones are the same disk.
+#[derive(Clone, Default)]
+pub struct Memory {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    files: Vec<File>,
+    names: BTreeMap<String, usize>,
+    synced_names: BTreeMap<String, usize>,
+    /// Since, in order.
+    renamings: Vec<Naming>,
+    faults: Option<Faults>,
+    dead: bool,
+    /// Files that were opened before the last crash are closed.
+    life: u64,
+}
+
+#[derive(Default, Clone)]
+struct File {
+    /// What is read.
+    content: Vec<u8>,
+    synced: Vec<u8>,
+    /// Since the last sync, in order.
+    writes: Vec<(usize, Vec<u8>)>,
+}
+
+#[derive(Clone)]
+enum Naming {
+    Put(String, usize),
+    Rename(String, String),
+    /// With all that is in it.
+    RenameFolder(String, String),
+    Remove(String),
+}
+
+impl Naming {
+    fn apply(&self, names: &mut BTreeMap<String, usize>) {
+        match self {
+            Naming::Put(name, file) => drop(names.insert(name.clone(), *file)),
+            Naming::Remove(name) => drop(names.remove(name)),
+            Naming::Rename(from, to) => {
+                if let Some(file) = names.remove(from) {
+                    names.insert(to.clone(), file);
+                }
+            }
+            Naming::RenameFolder(from, to) => {
+                let inside = format!("{from}/");
+                let moved: Vec<_> = names
+                    .extract_if(.., |name, _| name.starts_with(&inside))
+                    .collect();
+                let moved = moved.into_iter();
+                names.extend(
+                    moved.map(|(name, file)| (format!("{to}{}", &name[from.len()..]), file)),
+                );
+            }
+        }
+    }
+}
+
+fn write(content: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+    if content.len() < at + bytes.len() {
+        content.resize(at + bytes.len(), 0);
+    }
+    content[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+impl Memory {
+    pub fn set_faults(&self, faults: Option<Faults>) {
+        self.lock().faults = faults;
+    }
+
+    /// Whether the simulated process has ended.
+    pub fn is_dead(&self) -> bool {
+        self.lock().dead
+    }
+
+    /// The process ends and starts again; the machine runs on, and nothing is lost.
+    pub fn restart(&self) {
+        let mut inner = self.lock();
+        inner.dead = false;
+        inner.life += 1;
+    }
+
+    /// The machine loses its power. Of what was not synced, each sector is there if
+    /// `survives` says so, and of the names the first `keep(count)` changes.
+    pub fn lose_power(
+        &self,
+        mut survives: impl FnMut() -> bool,
+        keep: impl FnOnce(usize) -> usize,
+    ) {
+        let mut inner = self.lock();
+        for file in &mut inner.files {
+            for (at, bytes) in std::mem::take(&mut file.writes) {
+                let mut start = 0;
+                while start < bytes.len() {
+                    // Up to where the next sector of the file begins.
+                    let place = at + start;
+                    let end = bytes.len().min((place / SECTOR + 1) * SECTOR - at);
+                    if survives() {
+                        write(&mut file.synced, place, &bytes[start..end]);
+                    }
+                    start = end;
+                }
+            }
+            file.content.clone_from(&file.synced);
+        }
+        let renamings = std::mem::take(&mut inner.renamings);
+        let keep = keep(renamings.len()).min(renamings.len());
+        let mut names = std::mem::take(&mut inner.synced_names);
+        for renaming in &renamings[..keep] {
+            renaming.apply(&mut names);
+        }
+        inner.synced_names.clone_from(&names);
+        inner.names = names;
+        inner.dead = false;
+        inner.life += 1;
+    }
+
+    /// Another disk with the same files.
+    pub fn copy(&self) -> Memory {
+        let inner = self.lock();
+        let copy = Inner {
+            files: inner.files.clone(),
+            names: inner.names.clone(),
+            synced_names: inner.synced_names.clone(),
+            renamings: inner.renamings.clone(),
+            ..Inner::default()
+        };
+        Memory {
+            inner: Arc::new(Mutex::new(copy)),
+        }
+    }
+
+    /// What lies in a file.
+    pub fn content(&self, name: &str) -> Option<Vec<u8>> {
+        let inner = self.lock();
+        let file = *inner.names.get(name)?;
+        Some(inner.files[file].content.clone())
+    }
+
+    /// Behind the back of whoever uses it: the medium decays.
+    pub fn tamper(&self, name: &str, tamper: impl FnOnce(&mut Vec<u8>)) {
+        let mut inner = self.lock();
+        if let Some(&file) = inner.names.get(name) {
+            let file = &mut inner.files[file];
+            tamper(&mut file.content);
+            file.synced.clone_from(&file.content);
+            file.writes.clear();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner
+            .lock()
+            .expect("no test panics while it holds the files")
+    }
+
+    /// Carries out a change as the fault for it says.
+    fn change(&self, call: Call, change: impl FnOnce(&mut Inner)) -> io::Result<()> {
+        let mut inner = self.lock();
+        inner.alive()?;
+        let fault = inner.faults.as_mut().map_or(Fault::None, |next| next(call));
+        match fault {
+            Fault::None => {
+                change(&mut inner);
+                Ok(())
+            }
+            Fault::Refuse => Err(io::Error::other("simulated: refused")),
+            Fault::Misreport => {
+                change(&mut inner);
+                Err(io::Error::other("simulated: timed out"))
+            }
+            Fault::Die { after } => {
+                if after {
+                    change(&mut inner);
+                }
+                inner.dead = true;
+                Err(io::Error::other("simulated: the process ended"))
+            }
+        }
+    }
+
+    fn name(&self, call: Call, naming: Naming) -> io::Result<()> {
+        self.change(call, |inner| {
+            naming.apply(&mut inner.names);
+            inner.renamings.push(naming);
+        })
+    }
+
+    fn handle(&self, inner: &Inner, file: usize) -> Arc<dyn DiskFile> {
+        Arc::new(Handle {
+            disk: self.clone(),
+            file,
+            life: inner.life,
+        })
+    }
+}
+
+impl Inner {
+    fn alive(&self) -> io::Result<()> {
+        match self.dead {
+            true => Err(io::Error::other("simulated: the process is dead")),
+            false => Ok(()),
+        }
+    }
+
+    fn find(&self, name: &str) -> io::Result<usize> {
+        self.alive()?;
+        let file = self.names.get(name).copied();
+        file.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+}
+
+impl Disk for Memory {
+    fn list(&self, folder: &str) -> io::Result<Vec<Entry>> {
+        let inner = self.lock();
+        inner.alive()?;
+        let mut entries: Vec<Entry> = Vec::new();
+        for (name, file) in &inner.names {
+            let inside = match folder {
+                "" => Some(&**name),
+                folder => name.strip_prefix(folder).and_then(|n| n.strip_prefix('/')),
+            };
+            let Some(inside) = inside else { continue };
+            let (name, len, is_folder) = match inside.split_once('/') {
+                None => (inside, inner.files[*file].content.len() as u64, false),
+                Some((folder, _)) => (folder, 0, true),
+            };
+            if !entries.iter().any(|entry| entry.name == name) {
+                entries.push(Entry {
+                    name: name.to_owned(),
+                    len,
+                    is_folder,
+                });
+            }
+        }
+        Ok(entries)
+    }
+
+    fn open(&self, name: &str, _: Access) -> io::Result<Arc<dyn DiskFile>> {
+        let inner = self.lock();
+        let file = inner.find(name)?;
+        Ok(self.handle(&inner, file))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.change(Call::Create, |inner| {
+            let file = inner.files.len();
+            inner.files.push(File::default());
+            let naming = Naming::Put(name.to_owned(), file);
+            naming.apply(&mut inner.names);
+            inner.renamings.push(naming);
+        })?;
+        self.open(name, Access::Write)
+    }
+
+    /// Folders are parts of names here.
+    fn make_folder(&self, _: &str) -> io::Result<()> {
+        self.lock().alive()
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        let file = self.lock().find(from)?;
+        self.name(Call::Other, Naming::Put(to.to_owned(), file))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let inside = format!("{from}/");
+        let is_folder = self
+            .lock()
+            .names
+            .keys()
+            .any(|name| name.starts_with(&inside));
+        let (from, to) = (from.to_owned(), to.to_owned());
+        let naming = match is_folder {
+            true => Naming::RenameFolder(from, to),
+            false => Naming::Rename(from, to),
+        };
+        self.name(Call::Rename, naming)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.name(Call::Other, Naming::Remove(name.to_owned()))
+    }
+
+    fn remove_folder(&self, name: &str) -> io::Result<()> {
+        for entry in self.list(name)? {
+            self.remove(&format!("{name}/{}", entry.name))?;
+        }
+        Ok(())
+    }
+
+    fn sync_folder(&self, _: &str) -> io::Result<()> {
+        self.change(Call::SyncFolder, |inner| {
+            inner.renamings.clear();
+            inner.synced_names.clone_from(&inner.names);
+        })
+    }
+
+    fn space(&self) -> Option<Space> {
+        None
+    }
+}
+
+struct Handle {
+    disk: Memory,
+    file: usize,
+    life: u64,
+}
+
+impl Handle {
+    fn alive(&self) -> io::Result<MutexGuard<'_, Inner>> {
+        let inner = self.disk.lock();
+        inner.alive()?;
+        match inner.life == self.life {
+            true => Ok(inner),
+            false => Err(io::Error::other("simulated: opened in another life")),
+        }
+    }
+}
+
+impl DiskFile for Handle {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.alive()?.files[self.file].content.len() as u64)
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        let inner = self.alive()?;
+        let content = &inner.files[self.file].content;
+        let rest = content.get(at as usize..).unwrap_or_default();
+        let count = rest.len().min(into.len());
+        into[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        drop(self.alive()?);
+        self.disk.change(Call::Write, |inner| {
+            let file = &mut inner.files[self.file];
+            write(&mut file.content, at as usize, bytes);
+            file.writes.push((at as usize, bytes.to_vec()));
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        drop(self.alive()?);
+        let synced = self.disk.change(Call::Sync, |inner| {
+            let file = &mut inner.files[self.file];
+            for (at, bytes) in std::mem::take(&mut file.writes) {
+                write(&mut file.synced, at, &bytes);
+            }
+        });
+        let mut inner = self.disk.lock();
+        if synced.is_err() && !inner.dead {
+            // The kernel holds them for written, and tries no more.
+            inner.files[self.file].writes.clear();
+        }
+        synced
+    }
+}

@@ -1,0 +1,471 @@
+//! Reads one segment from its head to its end, and says what of it cannot be read.
+
+use super::disk::DiskFile;
+use super::format::{self, Block, Frame, HEAD, Head, SHORTEST, State};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What is read at a time.
+const READ: usize = 128 << 10;
+/// What a device that fails is asked for at a time.
+const PIECE: usize = 4 << 10;
+
+/// A file by pieces of some size. Where a device fails, bytes are read that no checksum fits.
+pub struct Window {
+    file: Arc<dyn DiskFile>,
+    start: u64,
+    bytes: Vec<u8>,
+    /// Nothing is read from here on: it may be written at this moment.
+    pub limit: u64,
+    /// Why some could not be read.
+    pub failure: Option<String>,
+    /// Whether a failure is an error.
+    strict: bool,
+}
+
+impl Window {
+    /// A read that fails is an error.
+    pub fn strict(file: Arc<dyn DiskFile>) -> Window {
+        Window {
+            file,
+            start: 0,
+            bytes: Vec::new(),
+            limit: u64::MAX,
+            failure: None,
+            strict: true,
+        }
+    }
+
+    pub fn tolerant(file: Arc<dyn DiskFile>) -> Window {
+        Window {
+            strict: false,
+            ..Window::strict(file)
+        }
+    }
+
+    /// Fewer bytes only at the end of the file, or at the limit.
+    pub fn get(&mut self, at: u64, len: usize) -> io::Result<&[u8]> {
+        let end = self.start + self.bytes.len() as u64;
+        if at < self.start || at + len as u64 > end {
+            let room = self.limit.saturating_sub(at);
+            self.fill(at, room.min(len.max(READ) as u64) as usize)?;
+        }
+        let from = (at - self.start) as usize;
+        let rest = self.bytes.get(from..).unwrap_or_default();
+        Ok(&rest[..len.min(rest.len())])
+    }
+
+    fn fill(&mut self, at: u64, len: usize) -> io::Result<()> {
+        self.start = at;
+        self.bytes.clear();
+        self.bytes.resize(len, 0);
+        match self.file.read_at(at, &mut self.bytes) {
+            Ok(read) => {
+                self.bytes.truncate(read);
+                return Ok(());
+            }
+            Err(error) if self.strict => {
+                self.bytes.clear();
+                return Err(error);
+            }
+            Err(error) => self.failure = Some(error.to_string()),
+        }
+        let room = self.file.len()?.saturating_sub(at);
+        self.bytes.truncate(room.min(len as u64) as usize);
+        for (piece, from) in self.bytes.chunks_mut(PIECE).zip((at..).step_by(PIECE)) {
+            if self.file.read_at(from, piece).is_err() {
+                piece.fill(0xEE);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is at a place where a frame may begin.
+#[derive(Debug)]
+pub enum Found {
+    Frame(Frame),
+    /// Zeros, or the end of what may be read.
+    Nothing,
+    Bad(&'static str),
+}
+
+/// What begins at `at` and ends before `limit`.
+pub fn frame_at(window: &mut Window, salt: u64, at: u64, limit: u64) -> io::Result<Found> {
+    let room = limit.saturating_sub(at);
+    let start = window.get(at, SHORTEST.min(room as usize))?;
+    let is_empty = start.iter().all(|byte| *byte == 0);
+    let Some(len) = Frame::head_len_of(start, salt, room) else {
+        return Ok(match is_empty {
+            true => Found::Nothing,
+            false => Found::Bad("there is no frame"),
+        });
+    };
+    let head = window.get(at, len)?;
+    Ok(match Frame::decode_head(head, salt) {
+        Some(frame) => Found::Frame(frame),
+        None => Found::Bad("the checksum of the head of a frame is wrong"),
+    })
+}
+
+/// The first frame from `from` on that is a later one of this segment.
+fn find_frame(
+    window: &mut Window,
+    salt: u64,
+    from: u64,
+    limit: u64,
+    after: &State,
+) -> io::Result<Option<(u64, Frame)>> {
+    let salted = salt.to_le_bytes();
+    let mut at = from.next_multiple_of(8);
+    while at + (SHORTEST as u64) <= limit {
+        let piece = window.get(at, READ.min((limit - at) as usize))?;
+        let mut places = piece.chunks_exact(8);
+        let Some(skip) = places.position(|bytes| bytes == salted) else {
+            if piece.len() < 8 {
+                return Ok(None);
+            }
+            at += (piece.len() / 8 * 8) as u64;
+            continue;
+        };
+        at += skip as u64 * 8;
+        if let Found::Frame(frame) = frame_at(window, salt, at, limit)?
+            && frame.sequence > after.sequence
+            && frame.records >= after.records
+        {
+            return Ok(Some((at, frame)));
+        }
+        at += 8;
+    }
+    Ok(None)
+}
+
+/// The salt of most frames in a file whose head cannot be read.
+pub fn find_salt(file: &Arc<dyn DiskFile>) -> io::Result<Option<u64>> {
+    let len = file.len()?;
+    let mut window = Window::tolerant(file.clone());
+    let mut salts: Vec<(u64, u64)> = Vec::new();
+    let mut at = HEAD;
+    while at + (SHORTEST as u64) <= len {
+        let start = window.get(at, 8)?;
+        let Some(salt) = start.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) else {
+            break;
+        };
+        if salt != 0
+            && let Found::Frame(frame) = frame_at(&mut window, salt, at, len)?
+        {
+            match salts.iter_mut().find(|(known, _)| *known == salt) {
+                Some((_, bytes)) => *bytes += frame.length,
+                None => salts.push((salt, frame.length)),
+            }
+            at += frame.length.max(8);
+        } else {
+            at += 8;
+        }
+    }
+    Ok(salts
+        .into_iter()
+        .max_by_key(|(_, bytes)| *bytes)
+        .map(|(salt, _)| salt))
+}
+
+/// Bytes of a segment in which there is no frame, and should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    pub at: u64,
+    pub to: u64,
+    pub what: String,
+    /// Of the first group that is lost, and of the next one that is not.
+    pub sequences: Range<u64>,
+    /// Records in all partitions before the stretch and before what comes after it.
+    pub records: Range<u64>,
+    /// By partition, the offsets that are lost.
+    pub lost: Vec<(u32, Range<u64>)>,
+}
+
+/// A block whose frame can be read and its own bytes not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadBlock {
+    /// Where its frame begins.
+    pub frame: u64,
+    /// Which of the frame's entries it is.
+    pub index: usize,
+    pub at: u64,
+    pub what: String,
+    pub partition: u32,
+    pub offsets: Range<u64>,
+    /// Records in all partitions after its frame's end.
+    pub records: u64,
+}
+
+/// What is known of the end of a segment apart from its frames.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Where the segment after says that this one ends, and how far the log is there.
+    pub sealed: Option<(u64, State)>,
+    /// What was acknowledged in this segment.
+    pub acknowledged: Option<(u64, State)>,
+}
+
+#[derive(Debug)]
+pub struct Scanned {
+    /// The byte after the last frame.
+    pub end: u64,
+    /// How far the log is there.
+    pub state: State,
+    pub stretches: Vec<Stretch>,
+    pub bad: Vec<BadBlock>,
+    /// There is something after the end that is no frame and nothing else.
+    pub is_torn: bool,
+    /// It does not end as the segment after says.
+    pub is_other: bool,
+}
+
+/// How far the log is while it is read frame by frame.
+#[derive(Debug, Clone)]
+pub struct Walk {
+    pub state: State,
+    /// The frame before declares a loss: how many records in all it stands for is known by the
+    /// next one.
+    after_loss: bool,
+}
+
+impl Walk {
+    pub fn from(state: State) -> Walk {
+        Walk {
+            state,
+            after_loss: false,
+        }
+    }
+
+    /// Adds what a frame holds. False if it is not the next one. Where offsets may be missing,
+    /// those that are go into `lost`.
+    pub fn advance(&mut self, frame: &Frame, lost: Option<&mut Vec<(u32, Range<u64>)>>) -> bool {
+        let state = &self.state;
+        let is_next =
+            frame.records == state.records || (self.after_loss && frame.records > state.records);
+        if frame.sequence != state.sequence || !is_next {
+            return false;
+        }
+        let mut ends = state.ends.clone();
+        let mut missing = Vec::new();
+        for entry in &frame.entries {
+            let Some(end) = ends.get_mut(entry.partition as usize) else {
+                return false;
+            };
+            if entry.first < *end || (entry.first > *end && lost.is_none()) {
+                return false;
+            }
+            if entry.first > *end {
+                missing.push((entry.partition, *end..entry.first));
+            }
+            *end = entry.end();
+        }
+        if let Some(lost) = lost {
+            lost.append(&mut missing);
+        }
+        self.state = State {
+            sequence: frame.sequence + frame.groups,
+            records: frame.records + frame.count(),
+            ends,
+        };
+        self.after_loss = frame.entries.iter().any(|entry| entry.is_lost);
+        true
+    }
+
+    /// Whether the segment after may begin here.
+    pub fn may_be_at(&self, known: &State) -> bool {
+        let state = &self.state;
+        state.sequence == known.sequence
+            && (self.after_loss || state.records == known.records)
+            && state
+                .ends
+                .iter()
+                .zip(&known.ends)
+                .all(|(end, known)| end == known)
+    }
+
+    /// Comes to where the log is known to be. What is missing up to there goes into `lost`; false
+    /// if nothing may be missing, and yet the two differ.
+    fn settle(&mut self, known: &State, lost: Option<&mut Vec<(u32, Range<u64>)>>) -> bool {
+        let state = &self.state;
+        let is_same =
+            state.sequence == known.sequence && (state.records == known.records || self.after_loss);
+        let may_differ = lost.is_some();
+        let is_whole = raise(&mut self.state.ends, &known.ends, lost);
+        if !may_differ && !(is_same && is_whole) {
+            return false;
+        }
+        self.state = known.clone();
+        true
+    }
+}
+
+/// Brings ends up to those that are known; true if they were. The log may have more partitions
+/// by then.
+fn raise(ends: &mut [u64], known: &[u64], lost: Option<&mut Vec<(u32, Range<u64>)>>) -> bool {
+    let mut missing = Vec::new();
+    for (partition, (end, known)) in (0..).zip(ends.iter_mut().zip(known)) {
+        if *end < *known {
+            missing.push((partition, *end..*known));
+            *end = *known;
+        }
+    }
+    let were = missing.is_empty();
+    if let Some(lost) = lost {
+        lost.append(&mut missing);
+    }
+    were
+}
+
+fn lost_of(stretches: &mut [Stretch]) -> Option<&mut Vec<(u32, Range<u64>)>> {
+    stretches.last_mut().map(|last| &mut last.lost)
+}
+
+/// Reads all of a segment. `read` hears of the bytes.
+pub fn scan(
+    file: &Arc<dyn DiskFile>,
+    head: &Head,
+    known: &Known,
+    read: &mut dyn FnMut(u64),
+) -> io::Result<Scanned> {
+    let len = file.len()?;
+    let sealed_at = known.sealed.as_ref().map(|(end, _)| *end);
+    let limit = sealed_at.unwrap_or(len).min(len);
+    let acknowledged_at = known.acknowledged.as_ref().map_or(HEAD, |(end, _)| *end);
+    let mut window = Window::tolerant(file.clone());
+    let salt = head.salt;
+    let mut at = HEAD;
+    let mut walk = Walk::from(head.before.clone());
+    let (mut stretches, mut bad) = (Vec::<Stretch>::new(), Vec::new());
+    loop {
+        let mut found = frame_at(&mut window, salt, at, limit)?;
+        if let Found::Frame(frame) = &found
+            && at >= acknowledged_at
+            && known.sealed.is_none()
+            && is_cut_short(&mut window, salt, at, frame, limit)?
+        {
+            found = Found::Bad("a frame was cut short");
+        }
+        let what = match found {
+            Found::Frame(frame) if walk.advance(&frame, lost_of(&mut stretches)) => {
+                let records = walk.state.records;
+                check_blocks(&mut window, salt, at, &frame, records, &mut bad)?;
+                at += frame.length;
+                read(frame.length);
+                continue;
+            }
+            Found::Frame(_) => "the frame is not the next one of this log",
+            Found::Nothing if at >= len && Some(at) != sealed_at => "the file ends",
+            Found::Nothing => "there are zeros",
+            Found::Bad(what) => what,
+        };
+        if Some(at) == sealed_at {
+            break;
+        }
+        let what = window.failure.clone().unwrap_or_else(|| what.to_owned());
+        let lost = |to, sequence, records| Stretch {
+            at,
+            to,
+            what,
+            sequences: walk.state.sequence..sequence,
+            records: walk.state.records..records,
+            lost: Vec::new(),
+        };
+        if let Some((to, frame)) = find_frame(&mut window, salt, at + 8, limit, &walk.state)? {
+            stretches.push(lost(to, frame.sequence, frame.records));
+            at = to;
+            (walk.state.sequence, walk.state.records) = (frame.sequence, frame.records);
+            continue;
+        }
+        let ahead = |known: &&(u64, State)| known.0 > at;
+        let told = known.sealed.as_ref().or(known.acknowledged.as_ref());
+        if let Some((to, after)) = told.filter(ahead) {
+            stretches.push(lost(*to, after.sequence, after.records));
+            at = *to;
+            (walk.state.sequence, walk.state.records) = (after.sequence, after.records);
+        }
+        break;
+    }
+    let lost = lost_of(&mut stretches);
+    let may_differ = lost.is_some();
+    let is_other = match (&known.sealed, &known.acknowledged) {
+        (Some((_, after)), _) => !walk.settle(after, lost),
+        // The log may be further than what was acknowledged, never less far.
+        (None, Some((_, after))) => !raise(&mut walk.state.ends, &after.ends, lost) && !may_differ,
+        (None, None) => false,
+    };
+    let is_torn = known.sealed.is_none() && !is_zero(&mut window, at, len)?;
+    Ok(Scanned {
+        end: at,
+        state: walk.state,
+        stretches,
+        bad,
+        is_torn,
+        is_other,
+    })
+}
+
+fn check_blocks(
+    window: &mut Window,
+    salt: u64,
+    at: u64,
+    frame: &Frame,
+    records: u64,
+    bad: &mut Vec<BadBlock>,
+) -> io::Result<()> {
+    let entries = frame.blocks().enumerate();
+    for (index, (entry, start)) in entries.filter(|(_, (entry, _))| !entry.is_lost) {
+        let Block {
+            bytes: len,
+            checksum,
+        } = entry.block;
+        let bytes = window.get(at + start, len as usize)?;
+        let is_whole = bytes.len() == len as usize;
+        if !is_whole || format::checksum(bytes, salt) != checksum {
+            let failure = window.failure.clone();
+            bad.push(BadBlock {
+                frame: at,
+                index,
+                at: at + start,
+                what: failure.unwrap_or_else(|| "the checksum of a block is wrong".into()),
+                partition: entry.partition,
+                offsets: entry.first..entry.end(),
+                records,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether a frame that was never acknowledged is the last and lacks some of its blocks.
+fn is_cut_short(
+    window: &mut Window,
+    salt: u64,
+    at: u64,
+    frame: &Frame,
+    limit: u64,
+) -> io::Result<bool> {
+    let mut bad = Vec::new();
+    check_blocks(window, salt, at, frame, 0, &mut bad)?;
+    let here = State {
+        sequence: frame.sequence,
+        ..State::default()
+    };
+    Ok(!bad.is_empty() && find_frame(window, salt, at + 8, limit, &here)?.is_none())
+}
+
+fn is_zero(window: &mut Window, mut at: u64, len: u64) -> io::Result<bool> {
+    while at < len {
+        let piece = window.get(at, READ.min((len - at) as usize))?;
+        if piece.is_empty() {
+            break;
+        }
+        if piece.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at += piece.len() as u64;
+    }
+    Ok(true)
+}

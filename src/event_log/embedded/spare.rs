@@ -1,0 +1,152 @@
+//! A file that is written ahead with zeros, to become the next segment. A file that grows has a
+//! new length with each write, and a sync of it waits for the file system's journal; one that is
+//! overwritten has none.
+
+use super::disk::{Access, Disk, DiskFile};
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+pub const SPARE: &str = "spare";
+const NEW: &str = "spare.new";
+
+/// A disk has to have this many times as much room.
+const ROOM: u64 = 4;
+const PIECE: usize = 256 << 10;
+/// Bytes between two syncs, so that no other sync waits for all of it.
+const SYNCED: u64 = 1 << 20;
+
+/// When files are written ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ahead {
+    Never,
+    /// By a thread.
+    Beside,
+    /// By whoever asks for it.
+    AtOnce,
+}
+
+pub struct Spare {
+    disk: Arc<dyn Disk>,
+    ahead: Ahead,
+    state: State,
+}
+
+enum State {
+    None,
+    Coming(JoinHandle<bool>),
+    Ready,
+}
+
+impl Spare {
+    pub fn new(disk: Arc<dyn Disk>, ahead: Ahead) -> Spare {
+        Spare {
+            disk,
+            ahead,
+            state: State::None,
+        }
+    }
+
+    /// Sees to it that there is one, unless the disk is short.
+    pub fn fill(&mut self, bytes: u64) {
+        if !matches!(self.state, State::None) {
+            return;
+        }
+        if self.ahead != Ahead::Beside {
+            return self.fill_now(bytes);
+        }
+        let disk = self.disk.clone();
+        let thread = std::thread::Builder::new().name("log-ahead".into());
+        match thread.spawn(move || fill(&*disk, bytes)) {
+            Ok(thread) => self.state = State::Coming(thread),
+            Err(error) => tracing::debug!(%error, "no thread to write a file ahead"),
+        }
+    }
+
+    pub fn fill_now(&mut self, bytes: u64) {
+        let is_wanted = self.ahead != Ahead::Never && matches!(self.state, State::None);
+        if is_wanted && fill(&*self.disk, bytes) {
+            self.state = State::Ready;
+        }
+    }
+
+    /// The file, if it is ready. Whoever takes it gives it a name.
+    pub fn take(&mut self) -> Option<Arc<dyn DiskFile>> {
+        match std::mem::replace(&mut self.state, State::None) {
+            State::None => None,
+            State::Coming(thread) if !thread.is_finished() => {
+                self.state = State::Coming(thread);
+                None
+            }
+            State::Coming(thread) => {
+                let is_ready = thread.join().unwrap_or(false);
+                is_ready.then(|| self.open()).flatten()
+            }
+            State::Ready => self.open(),
+        }
+    }
+
+    fn open(&self) -> Option<Arc<dyn DiskFile>> {
+        self.disk.open(SPARE, Access::Write).ok()
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        if let State::Coming(thread) = std::mem::replace(&mut self.state, State::None) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Whether it is there.
+fn fill(disk: &dyn Disk, bytes: u64) -> bool {
+    if is_left_over(disk, bytes) {
+        return true;
+    }
+    let needed = ROOM * bytes;
+    if disk.space().is_some_and(|space| space.free < needed) {
+        tracing::debug!(needed, "the disk is short: no file is written ahead");
+        return false;
+    }
+    match write(disk, bytes) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::debug!(%error, "no file is written ahead");
+            let _ = disk.remove(NEW);
+            false
+        }
+    }
+}
+
+/// Whether one is there from before, and as it was written.
+fn is_left_over(disk: &dyn Disk, bytes: u64) -> bool {
+    let Ok(file) = disk.open(SPARE, Access::Read) else {
+        return false;
+    };
+    let mut piece = vec![0; PIECE];
+    let mut at = 0;
+    loop {
+        match file.read_at(at, &mut piece) {
+            Ok(0) => return at >= bytes,
+            Ok(read) if piece[..read].iter().all(|byte| *byte == 0) => at += read as u64,
+            _ => return false,
+        }
+    }
+}
+
+fn write(disk: &dyn Disk, bytes: u64) -> io::Result<()> {
+    static ZEROS: [u8; PIECE] = [0; PIECE];
+    let file = disk.create(NEW)?;
+    let mut at = 0;
+    while at < bytes {
+        let len = ZEROS.len().min((bytes - at) as usize);
+        file.write_at(at, &ZEROS[..len])?;
+        at += len as u64;
+        if at.is_multiple_of(SYNCED) {
+            file.sync()?;
+        }
+    }
+    file.sync()?;
+    disk.rename(NEW, SPARE)
+}

@@ -1,0 +1,342 @@
+//! Makes segments of a log that an earlier version kept as a RocksDB, with the same identity and
+//! the same positions. The old files are kept in `rocksdb/`, until their owner removes them.
+//!
+//! ```text
+//! upgrade/    being written: an interruption leaves the old log as it is
+//! upgraded/   complete: renamed from `upgrade/`, and from then on this is the log
+//! rocksdb/    where the old files are moved to, before those of `upgraded/` take their place
+//! ```
+
+use super::acknowledged;
+use super::appender::{Appender, Layout, Part};
+use super::chain::{self, Extent};
+use super::damage::Why;
+use super::disk::{Access, Disk, DiskFile, Entry};
+use super::format::segment_number;
+use super::spare::{Ahead, SPARE};
+use crate::store::rocks::{self, Rocks};
+use crate::store::{self, Db, Direction, Family, Space, View, keys};
+use crate::wire::block_v2;
+use crate::wire::position::{LogId, Position};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+const BUILDING: &str = "upgrade";
+const BUILT: &str = "upgraded";
+/// Where the old files are kept.
+pub const KEPT: &str = "rocksdb";
+
+/// The format of a log in a RocksDB.
+const OLD_FORMAT: u8 = 1;
+/// Rows of the old log go into frames of some such length.
+const FRAME: usize = 256 << 10;
+
+/// Whether a RocksDB lies among these files.
+pub fn is_old_form(files: &[Entry]) -> bool {
+    files.iter().filter(|file| !file.is_folder).any(|file| {
+        let name = &file.name;
+        name == "CURRENT" || name.starts_with("MANIFEST-") || name.ends_with(".sst")
+    })
+}
+
+/// Whether a log lies among these files, in whatever form.
+pub fn is_log(files: &[Entry]) -> bool {
+    let is_own = |file: &Entry| {
+        segment_number(&file.name).is_some()
+            || file.name == acknowledged::NAME
+            || (file.is_folder && file.name == BUILT)
+    };
+    is_old_form(files) || files.iter().any(is_own)
+}
+
+/// For reading a log of an earlier version once.
+const OLD_MEMORY: rocks::Memory = rocks::Memory {
+    block_cache: 8 << 20,
+    write_buffers: 32 << 20,
+};
+
+/// Opens the RocksDB in a folder of this machine; nothing there is changed.
+pub fn open_old(path: &Path) -> store::Result<Arc<dyn Db>> {
+    rocks::wal::check(path)?;
+    let old = Rocks::open_to_read(path, Family::EMBEDDED_LOG, OLD_MEMORY)?;
+    Ok(Arc::new(old))
+}
+
+/// Does nothing if the log has its present form already.
+pub fn if_needed(
+    disk: &Arc<dyn Disk>,
+    layout: Layout,
+    open_old: impl FnOnce() -> store::Result<Arc<dyn Db>>,
+) -> Result<(), Why> {
+    let failed = |error| Why::disk("upgrading it", &error);
+    let files = disk.list("").map_err(failed)?;
+    if files.iter().any(|file| file.name == BUILT) {
+        return finish(&**disk).map_err(failed);
+    }
+    let has_segments = files.iter().any(|f| segment_number(&f.name).is_some());
+    if has_segments || !is_old_form(&files) {
+        return Ok(());
+    }
+    let bytes: u64 = files.iter().map(|file| file.len).sum();
+    if let Some(space) = disk.space().filter(|space| space.free < bytes) {
+        return Err(Why::Disk(format!(
+            "an earlier version wrote it, and {bytes} bytes are needed to write it anew: {} are \
+             free",
+            space.free
+        )));
+    }
+    disk.remove_folder(BUILDING)
+        .and_then(|()| disk.make_folder(BUILDING))
+        .and_then(|()| disk.sync_folder(""))
+        .map_err(failed)?;
+    let old = open_old().map_err(unreadable)?;
+    let records = build(disk, layout, &*old)?;
+    drop(old);
+    disk.rename(BUILDING, BUILT)
+        .and_then(|()| disk.sync_folder(""))
+        .and_then(|()| finish(&**disk))
+        .map_err(failed)?;
+    tracing::warn!(
+        log = %layout.which,
+        records,
+        "the log is kept in segment files from now on; the files of the earlier version are in \
+         {}/{KEPT}, and may be removed",
+        layout.which.folder()
+    );
+    Ok(())
+}
+
+pub fn unreadable(error: store::Error) -> Why {
+    Why::OldForm(reason(error))
+}
+
+/// Without advice that is for the store.
+fn reason(error: store::Error) -> String {
+    match error {
+        store::Error::Corrupt(what) | store::Error::Io(what) => what,
+        other => other.to_string(),
+    }
+}
+
+/// Moves the old files away and the new ones to their place. Whatever was moved already is not
+/// moved again.
+fn finish(disk: &dyn Disk) -> io::Result<()> {
+    disk.make_folder(KEPT)?;
+    let is_ours = |file: &Entry| {
+        file.is_folder
+            || segment_number(&file.name).is_some()
+            || [acknowledged::NAME, SPARE].contains(&&*file.name)
+    };
+    for file in disk.list("")?.iter().filter(|file| !is_ours(file)) {
+        disk.rename(&file.name, &format!("{KEPT}/{}", file.name))?;
+    }
+    disk.sync_folder(KEPT)?;
+    disk.sync_folder("")?;
+    for file in disk.list(BUILT)? {
+        disk.rename(&format!("{BUILT}/{}", file.name), &file.name)?;
+    }
+    disk.sync_folder("")?;
+    disk.remove_folder(BUILT)?;
+    disk.sync_folder("")
+}
+
+/// What an old log says of itself.
+struct About {
+    id: LogId,
+    partitions: u32,
+}
+
+fn about(old: &dyn Db) -> Result<About, Why> {
+    let unreadable = |what: &str| Why::OldForm(what.into());
+    let get = |key: &[u8]| {
+        let row = old.get(Family::Meta, key);
+        row.map_err(|error| Why::OldForm(reason(error)))
+    };
+    let id = match get(b"log")?.as_deref() {
+        Some([OLD_FORMAT, id @ ..]) => id.try_into().ok().map(LogId),
+        _ => None,
+    };
+    let id = id.ok_or_else(|| unreadable("it does not say which log it is"))?;
+    let partitions = get(b"partitions")?.and_then(|row| row.try_into().ok());
+    let partitions = partitions.map(u32::from_be_bytes);
+    let partitions =
+        partitions.ok_or_else(|| unreadable("it does not say how many partitions it has"))?;
+    Ok(About { id, partitions })
+}
+
+/// Reads all of an old log: which one it is, and the end of each partition.
+pub fn check(old: &dyn Db) -> Result<(LogId, Vec<u64>), Why> {
+    let About { id, partitions } = about(old)?;
+    let mut ends = vec![0; partitions as usize];
+    let mut outcome = Ok(());
+    let viewed = store::view(old, |view| {
+        outcome = (0..).zip(&mut ends).try_for_each(|(partition, end)| {
+            while let Some(row) = next_row(view, partition, *end)? {
+                *end += row.count;
+            }
+            Ok(())
+        });
+        Ok(())
+    });
+    viewed.map_err(|error| Why::OldForm(reason(error)))?;
+    outcome.map(|()| (id, ends))
+}
+
+/// Writes all of the old log into the folder for it, and reads it again. How many records.
+fn build(disk: &Arc<dyn Disk>, layout: Layout, old: &dyn Db) -> Result<u64, Why> {
+    let About { id, partitions } = about(old)?;
+    let layout = Layout {
+        partitions,
+        ahead: Ahead::Never,
+        ..layout
+    };
+    let inner: Arc<dyn Disk> = Arc::new(Inside(disk.clone()));
+    let mut appender = Appender::create(inner.clone(), layout, id)?;
+    let mut outcome = Ok(());
+    let viewed = store::view(old, |view| {
+        outcome = copy(view, partitions, &mut appender);
+        Ok(())
+    });
+    viewed.map_err(|error| Why::OldForm(reason(error)))?;
+    outcome?;
+    let write_failed = |error: super::WriteError| Why::Disk(error.to_string());
+    appender.acknowledge().map_err(write_failed)?;
+    appender.settle().map_err(write_failed)?;
+    let ends = appender.ends().to_vec();
+    drop(appender);
+    // It takes the place of ground truth.
+    let look = chain::look(&*inner, Extent::All(&mut |_| {}))?;
+    match look {
+        Some(look) if look.damages.is_empty() && look.state.ends == ends => Ok(look.state.records),
+        _ => Err(Why::Disk(
+            "what was written of it cannot be read again".into(),
+        )),
+    }
+}
+
+/// A row of the old log that is to be written next of its partition.
+struct Row {
+    first: u64,
+    count: u64,
+    arrived: i64,
+    block: Bytes,
+}
+
+/// By arrival, so that partitions lie beside each other as they came.
+fn copy(view: &dyn View, partitions: u32, appender: &mut Appender) -> Result<(), Why> {
+    let mut heads: BTreeMap<(i64, u32), Row> = BTreeMap::new();
+    for partition in 0..partitions {
+        if let Some(row) = next_row(view, partition, 0)? {
+            heads.insert((row.arrived, partition), row);
+        }
+    }
+    let mut gathered: Vec<(u32, Row)> = Vec::new();
+    let mut bytes = 0;
+    while let Some(((_, partition), row)) = heads.pop_first() {
+        if let Some(next) = next_row(view, partition, row.first + row.count)? {
+            heads.insert((next.arrived, partition), next);
+        }
+        bytes += row.block.len();
+        gathered.push((partition, row));
+        if bytes >= FRAME || heads.is_empty() {
+            let parts: Vec<_> = gathered
+                .iter()
+                .map(|(partition, row)| (*partition, Part::Encoded(&row.block, row.count)))
+                .collect();
+            let written = appender.write(&parts);
+            written.map_err(|error| Why::Disk(error.to_string()))?;
+            gathered.clear();
+            bytes = 0;
+        }
+    }
+    Ok(())
+}
+
+fn next_row(view: &dyn View, partition: u32, from: u64) -> Result<Option<Row>, Why> {
+    let key = |partition, offset| keys::position(Position { partition, offset });
+    let (start, end) = (key(partition, from), key(partition + 1, 0));
+    let mut found = None;
+    let scanned = view.scan(
+        Family::Log,
+        &start..&end,
+        Direction::Forward,
+        &mut |key, row| {
+            found = Some((keys::position_of(key), Bytes::copy_from_slice(row)));
+            ControlFlow::Break(())
+        },
+    );
+    scanned.map_err(|error| Why::OldForm(reason(error)))?;
+    let Some((at, block)) = found else {
+        return Ok(None);
+    };
+    let damaged = |what: &str| Why::OldForm(format!("{partition}:{from}: {what}"));
+    if at.map(|at| at.offset) != Some(from) {
+        return Err(damaged("a record is missing"));
+    }
+    let records = block_v2::decode(&block).map_err(|e| damaged(&e.to_string()))?;
+    let arrived = records.first().map(|record| record.arrived.as_millis());
+    Ok(Some(Row {
+        first: from,
+        count: records.len() as u64,
+        arrived: arrived.ok_or_else(|| damaged("a row without a record"))?,
+        block,
+    }))
+}
+
+/// The folder that is written, as a disk of its own.
+struct Inside(Arc<dyn Disk>);
+
+impl Inside {
+    fn name(name: &str) -> String {
+        match name {
+            "" => BUILDING.into(),
+            name => format!("{BUILDING}/{name}"),
+        }
+    }
+}
+
+impl Disk for Inside {
+    fn list(&self, folder: &str) -> io::Result<Vec<Entry>> {
+        self.0.list(&Inside::name(folder))
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        self.0.open(&Inside::name(name), access)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.0.create(&Inside::name(name))
+    }
+
+    fn make_folder(&self, name: &str) -> io::Result<()> {
+        self.0.make_folder(&Inside::name(name))
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.link(&Inside::name(from), &Inside::name(to))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(&Inside::name(from), &Inside::name(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(&Inside::name(name))
+    }
+
+    fn remove_folder(&self, name: &str) -> io::Result<()> {
+        self.0.remove_folder(&Inside::name(name))
+    }
+
+    fn sync_folder(&self, name: &str) -> io::Result<()> {
+        self.0.sync_folder(&Inside::name(name))
+    }
+
+    fn space(&self) -> Option<Space> {
+        self.0.space()
+    }
+}

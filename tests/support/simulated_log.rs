@@ -1,0 +1,267 @@
+//! Logs under simulation, with the faults that befall them: the embedded log on a disk in memory.
+
+use super::generate::Rng;
+use bytes::Bytes;
+use opledger::domain::Timestamp;
+use opledger::event_log::embedded::disk::memory::Memory as Disk;
+use opledger::event_log::embedded::{Ahead, Appender, Blocks, Layout, Tail, Which, Why, disk};
+use opledger::event_log::{Limits, Logged, NewRecord, ReadError};
+use opledger::store::memory::{Fault, Memory};
+use opledger::wire::position::{Position, Positions};
+use opledger::wire::record_v1::Headers;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A log under simulation. Everything that it has acknowledged must be read back.
+pub trait SimulatedLog {
+    /// Tries to append; acknowledged positions, or nothing is known.
+    fn publish(&mut self, rng: &mut Rng, batch: &[(String, String)]) -> Option<Vec<Position>>;
+    fn read(&mut self, limits: &Limits, into: &mut Vec<Logged>);
+    fn seek(&mut self, after: &Positions);
+    /// The process ends and starts again.
+    fn crash(&mut self, rng: &mut Rng);
+    fn everything(&self) -> Vec<Logged>;
+    /// Damages copies of itself.
+    fn decays(&self, _: &mut Rng, _: &[(Position, String)]) {}
+}
+
+pub fn new_record((operation_id, text): &(String, String)) -> NewRecord {
+    NewRecord {
+        operation_id: operation_id.clone(),
+        headers: Headers::default(),
+        value: Some(Bytes::from(text.clone())),
+    }
+}
+
+/// The embedded log on a disk in memory.
+pub struct EmbeddedLog {
+    disk: Disk,
+    faults: Arc<Mutex<FaultPlan>>,
+    appender: Option<Appender>,
+    blocks: Option<Blocks>,
+}
+
+/// Small, so that a run has many segments.
+const LAYOUT: Layout = Layout {
+    which: Which::Events,
+    partitions: 4,
+    least: 18 << 10,
+    most: 20 << 10,
+    ahead: Ahead::AtOnce,
+};
+
+impl EmbeddedLog {
+    pub fn new() -> EmbeddedLog {
+        let disk = Disk::default();
+        let faults = FaultPlan::install_on_disk(&disk);
+        let shared: Arc<dyn disk::Disk> = Arc::new(disk.clone());
+        let appender = Appender::open(shared, LAYOUT).expect("no faults yet");
+        let mut log = EmbeddedLog {
+            disk,
+            faults,
+            appender: Some(appender),
+            blocks: None,
+        };
+        log.seek(&Positions::new());
+        log
+    }
+
+    fn appender(&mut self) -> &mut Appender {
+        self.appender.as_mut().expect("open between crashes")
+    }
+
+    fn tail(&self) -> Tail {
+        self.appender.as_ref().expect("open").tail()
+    }
+
+    fn blocks(&self, after: &Positions) -> Blocks {
+        Blocks::new(Arc::new(self.disk.clone()), Which::Events, 4, after)
+    }
+
+    /// The machine may lose its power as well.
+    fn end_process(&mut self, rng: &mut Rng) {
+        self.appender = None;
+        if rng.chance(50) {
+            self.disk.restart();
+        } else {
+            let chance = [0, 50, 100][rng.below(3)];
+            let keep = rng.next() as usize;
+            let survives = || rng.chance(chance);
+            self.disk.lose_power(survives, |count| keep % (count + 1));
+        }
+        // It may fail again while it is opened.
+        loop {
+            self.faults.lock().unwrap().arm(rng);
+            let opened = Appender::open(Arc::new(self.disk.clone()), LAYOUT);
+            self.faults.lock().unwrap().disarm();
+            match opened {
+                Ok(_) if self.disk.is_dead() => self.disk.restart(),
+                Ok(appender) => {
+                    self.appender = Some(appender);
+                    return;
+                }
+                Err(Why::Disk(_)) => self.disk.restart(),
+                Err(other) => panic!("it recovers: {other}"),
+            }
+        }
+    }
+
+    /// One bit of one file decays: nothing may be lost of what was acknowledged without a word.
+    fn decay(&self, rng: &mut Rng, acknowledged: &[(Position, String)]) {
+        let copy = self.disk.copy();
+        let files = disk::Disk::list(&copy, "").expect("no faults are armed");
+        let files: Vec<_> = files.iter().filter(|file| file.len > 0).collect();
+        let file = *rng.pick(&files);
+        copy.tamper(&file.name, |bytes| {
+            let bit = rng.below(8 * bytes.len());
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        });
+        let appender = match Appender::open(Arc::new(copy.clone()), LAYOUT) {
+            Ok(appender) => appender,
+            Err(Why::Damaged(_)) => return,
+            Err(other) => panic!("{other}"),
+        };
+        let mut blocks = Blocks::new(Arc::new(copy), Which::Events, 4, &Positions::new());
+        let mut all = Vec::new();
+        loop {
+            let before = all.len();
+            match blocks.read(&appender.tail(), &LARGE, &mut all) {
+                Err(ReadError::Damaged { .. }) => return,
+                Err(other) => panic!("{other}"),
+                Ok(()) if all.len() > before => {}
+                Ok(()) => return check_acknowledged(acknowledged, &all),
+            }
+        }
+    }
+}
+
+impl SimulatedLog for EmbeddedLog {
+    fn publish(&mut self, rng: &mut Rng, batch: &[(String, String)]) -> Option<Vec<Position>> {
+        self.faults.lock().unwrap().arm(rng);
+        let records = batch.iter().map(new_record).collect();
+        let now = Timestamp::from_millis(rng.below(1_000_000) as i64);
+        let result = self.appender().append(vec![records], now);
+        self.faults.lock().unwrap().disarm();
+        if result.is_ok() && !self.disk.is_dead() && rng.chance(20) {
+            self.appender().settle().expect("no faults are armed");
+        }
+        match result {
+            // It may have died after the write, before anybody was answered.
+            _ if self.disk.is_dead() => {
+                self.end_process(rng);
+                None
+            }
+            Ok(mut positions) => positions.pop(),
+            Err(_) => {
+                // The first try to go on may fail, too.
+                self.faults.lock().unwrap().arm(rng);
+                let first = self.appender().recover();
+                self.faults.lock().unwrap().disarm();
+                if self.disk.is_dead() {
+                    self.end_process(rng);
+                } else if first.is_err() {
+                    self.appender().recover().expect("no faults are armed");
+                }
+                None
+            }
+        }
+    }
+
+    fn read(&mut self, limits: &Limits, into: &mut Vec<Logged>) {
+        let tail = self.tail();
+        let blocks = self.blocks.as_mut().expect("open between crashes");
+        blocks.read(&tail, limits, into).expect("readable");
+    }
+
+    fn seek(&mut self, after: &Positions) {
+        self.blocks = Some(self.blocks(after));
+    }
+
+    fn crash(&mut self, rng: &mut Rng) {
+        self.end_process(rng);
+    }
+
+    fn everything(&self) -> Vec<Logged> {
+        let mut blocks = self.blocks(&Positions::new());
+        let mut all = Vec::new();
+        let read = blocks.read(&self.tail(), &LARGE, &mut all);
+        read.expect("readable");
+        all
+    }
+
+    fn decays(&self, rng: &mut Rng, acknowledged: &[(Position, String)]) {
+        for _ in 0..10 {
+            self.decay(rng, acknowledged);
+        }
+    }
+}
+
+pub const LARGE: Limits = Limits {
+    records: usize::MAX,
+    bytes: usize::MAX,
+    patience: Duration::ZERO,
+};
+
+/// What shall happen to the next write, and, on a disk, after how many calls.
+#[derive(Default)]
+pub struct FaultPlan(Option<Fault>, usize);
+
+impl FaultPlan {
+    pub fn install(db: &Memory) -> Arc<Mutex<FaultPlan>> {
+        let plan = Arc::new(Mutex::new(FaultPlan::default()));
+        let shared = plan.clone();
+        db.set_faults(Some(Box::new(move || {
+            shared.lock().unwrap().0.take().unwrap_or(Fault::None)
+        })));
+        plan
+    }
+
+    /// The next of several calls, not always the first.
+    fn install_on_disk(disk: &Disk) -> Arc<Mutex<FaultPlan>> {
+        let plan = Arc::new(Mutex::new(FaultPlan::default()));
+        let shared = plan.clone();
+        disk.set_faults(Some(Box::new(move |_| {
+            let mut plan = shared.lock().unwrap();
+            match plan.1.checked_sub(1) {
+                Some(left) => {
+                    plan.1 = left;
+                    Fault::None
+                }
+                None => plan.0.take().unwrap_or(Fault::None),
+            }
+        })));
+        plan
+    }
+
+    pub fn arm(&mut self, rng: &mut Rng) {
+        self.1 = rng.below(8);
+        self.0 = Some(match rng.below(20) {
+            0 => Fault::Refuse,
+            1 => Fault::Misreport,
+            2 => Fault::Die { after: false },
+            3 => Fault::Die { after: true },
+            _ => Fault::None,
+        });
+    }
+
+    pub fn disarm(&mut self) {
+        self.0 = None;
+    }
+}
+
+pub fn check_acknowledged(acknowledged: &[(Position, String)], all: &[Logged]) {
+    let held: BTreeMap<Position, Option<&[u8]>> = all
+        .iter()
+        .map(|l| (l.at, l.record.value.as_deref()))
+        .collect();
+    assert_eq!(held.len(), all.len(), "no position twice");
+    for (at, text) in acknowledged {
+        let value = held.get(at).expect("an acknowledged record is in the log");
+        // The foreign log may have dropped the value: a tombstone.
+        assert!(
+            value.is_none_or(|value| value == text.as_bytes()),
+            "at its position"
+        );
+    }
+}
