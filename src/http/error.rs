@@ -132,7 +132,7 @@ impl Refusal {
                 S::UNSUPPORTED_MEDIA_TYPE,
                 Code::ParameterFormat,
                 "content-type: application/cloudevents+json, \
-                 application/cloudevents-batch+json, or application/json with ce- headers.",
+                 application/cloudevents-batch+json, or application/json with ce- headers; in UTF-8.",
             )
             .with(
                 ACCEPT,

@@ -278,12 +278,12 @@ fn data_as_bytes_is_data() {
         assert_eq!(shown.documents, plain.documents);
         assert_eq!(
             shown.histories["op-0"],
-            [line.clone()],
+            [line.as_str()],
             "kept byte for byte"
         );
         // However it is spelt, it is the same event.
         let both = fold_of([record_of_line(&as_text), record_of_line(line)]);
-        assert_eq!(both.histories["op-0"], [as_text.clone()]);
+        assert_eq!(both.histories["op-0"], [as_text.as_str()]);
     }
     // It is no unknown member: it does not stand for data that clears a sub-status.
     let progressed = |id: &str, data: &str| {
