@@ -341,7 +341,7 @@ fn a_wait_that_is_cut_says_how_long_it_may_be() {
         (wait("/v1/operations/none", "wait=600", &[]), 404),
         (wait(ONE, "wait=600", &[("ledger-position", &far)]), 504),
         (
-            wait(LIST, "wait=600", &[accept, ("last-event-id", &far)]),
+            wait(LIST, "wait=600", &[accept, ("ledger-position", &far)]),
             504,
         ),
     ] {
