@@ -20,10 +20,11 @@ use crate::event_log::kafka::{self, BadOptions, Kafka, NewTopics};
 use crate::event_log::{EventLog, Limits, ReadError};
 use crate::http::{self, front::Front};
 use crate::metrics::ProjectorMetrics;
+use crate::projector::halt::OpenError;
 use crate::projector::run::{Projector, Settings, Took, Watch};
 use crate::projector::step::Rules;
 use crate::projector::{Cut, Tally, control, meta};
-use crate::query::progress::Progress;
+use crate::query::progress::{LogState, Progress};
 use crate::store::rocks::{Memory, Rocks};
 use crate::store::{self, Family};
 use crate::webhook::{self, Webhooks};
@@ -342,6 +343,19 @@ impl Ledger {
         };
         let log = Log::open(&config, Some(&folder), topics)?;
         let progress = Arc::new(Progress::new(held));
+        if let Log::Embedded(log) = &log {
+            // Nobody else writes to it: what it is now it stays. So it takes its first event
+            // as soon as there is a listener, or none at all.
+            match meta::compare(&*store, &**log) {
+                Ok(()) => progress.set_log(LogState::Confirmed),
+                Err(OpenError::Halt(halt)) => {
+                    progress.set_log(LogState::Halted(halt.for_clients()));
+                }
+                // The projector will try again, and say so.
+                Err(OpenError::Store(error)) => tracing::warn!(%error, "the log is not compared"),
+                Err(OpenError::Log(error)) => tracing::warn!(%error, "the log is not compared"),
+            }
+        }
         let settings = self::projector(&config);
         let (webhooks, notifications) = start_webhooks(&config, &folder, &store, &log, &progress)?;
         let watched = Watched {

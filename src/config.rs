@@ -152,7 +152,7 @@ pub struct Store {
 pub struct Lists {
     /// Points of the store that lists are paged from, at most.
     pub points: usize,
-    /// Sweeps that begin no further apart share one.
+    /// Once there are so many, sweeps that begin no further apart share one.
     pub share: Duration,
     /// One that nobody uses this long is gone.
     pub idle: Duration,
@@ -316,7 +316,7 @@ impl Default for Config {
                 document_cache: 16 * MIB,
             },
             lists: Lists {
-                points: 32,
+                points: 256,
                 share: secs(2),
                 idle: secs(60),
                 max_age: secs(15 * 60),

@@ -400,10 +400,31 @@ fn cursors_are_checked() {
     assert_eq!(first.json()["operation_ids"], json!(["later"]));
 }
 
+/// Without a token: whoever has read how an operation ended finds it among those that have.
+#[test]
+fn a_list_lacks_nothing_that_was_read_before_it() {
+    let server = Server::with(&[("LISTS__SHARE", "60s")]);
+    let events: Vec<_> = (0..3).map(|n| created(&format!("op-{n}"), n, "/x")).collect();
+    let token = server.publish(&events);
+    let by_token = [("ledger-position", &*token)];
+    assert_eq!(server.get_with("/v1/operations/op-2", &by_token).status, 200);
+    // The first page of somebody else, who has not read the second yet.
+    assert!(next_of(&server.get("/v1/operations?limit=1")).is_some());
+    for n in 0..3 {
+        let id = format!("op-{n}");
+        let data = json!({"response": {"status_code": 200}});
+        server.publish(&[event(&id, "operation.completed", 9, data)]);
+        let path = format!("/v1/operations/{id}");
+        server.eventually("seen", |server| server.get(&path).json()["status"] == "completed");
+        let ended = server.get("/v1/operations?status=completed&limit=2").json();
+        assert_eq!(ended["operation_ids"].as_array().unwrap().len(), 2.min(n + 1), "{ended}");
+    }
+}
+
 /// The point that lists share may be older than what the client waits for.
 #[test]
 fn a_list_that_waits_sees_what_came_before_it_began_to_wait() {
-    let server = Server::with(&[("LISTS__SHARE", "60s")]);
+    let server = Server::with(&[("LISTS__SHARE", "60s"), ("LISTS__POINTS", "1")]);
     let path = "/v1/operations?limit=5";
     let before = server.get(path);
     let token = server.publish(&[created("op", 1, "/x")]);

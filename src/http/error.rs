@@ -36,6 +36,12 @@ pub enum Refusal {
     SweepGone(String),
     /// The wait for a position was not met; the answer carries what was reached.
     WaitTimedOut,
+    /// It was not known in time whether the log is the store's own, so that positions of
+    /// it mean something.
+    LogNotCompared,
+    /// The projector has halted because of the log: for this reason no position of it is
+    /// answered for.
+    LogHalted(String),
     BodyTooLarge {
         limit: u64,
     },
@@ -169,6 +175,14 @@ impl Refusal {
             Refusal::WaitTimedOut => busy(
                 S::GATEWAY_TIMEOUT,
                 "Ledger-Position: not reached in time; this answer carries what was.",
+            ),
+            Refusal::LogNotCompared => busy(
+                S::GATEWAY_TIMEOUT,
+                "Ledger-Position: the log was not compared with the store in time, see /readyz.",
+            ),
+            Refusal::LogHalted(why) => busy(
+                S::SERVICE_UNAVAILABLE,
+                &format!("Ledger-Position: not known to be reached: {why}."),
             ),
             Refusal::BodyTooLarge { limit } => Answer::new(
                 S::PAYLOAD_TOO_LARGE,

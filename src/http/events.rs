@@ -6,11 +6,12 @@ use super::params::Params;
 use super::{App, LEDGER_POSITION, body, stream};
 use crate::domain::Timestamp;
 use crate::event_log::{NewRecord, PublishError, Published};
+use crate::query::progress::{Applied, LogState};
 use crate::wire::cloudevent;
 use crate::wire::fault::{Fault, Rule};
 use crate::wire::json::not_json;
 use crate::wire::media_type::{is_media_type, is_utf8};
-use crate::wire::position::{Positions, Token};
+use crate::wire::position::{Position, Positions, Token};
 use crate::wire::record_v1::{Headers, Record};
 use axum::body::Body;
 use axum::extract::State;
@@ -55,25 +56,48 @@ pub async fn publish(
     } else {
         rules.check(form, bytes)?
     };
-    refuse_strange_log(&app)?;
+    let before = confirmed(&app)?;
     let published = app.log.publish(records).await?;
-    // The log may have become another one since it was asked.
-    if let Err(PublishError::Rejected(why)) = refuse_strange_log(&app) {
-        return Err(PublishError::Unknown(why).into());
-    }
+    was_confirmed(&app, &before, &published)?;
     Ok(accepted(&published))
 }
 
-/// What goes into a log that the store does not belong to would never be seen here.
-fn refuse_strange_log(app: &App) -> Result<(), PublishError> {
+/// How far the store is, of a log that is known to be its own. What goes into another one
+/// would never be seen here, and one that lost records gives their positions again.
+fn confirmed(app: &App) -> Result<Arc<Applied>, PublishError> {
     let applied = app.progress.applied();
-    match (&applied.token, app.log.id()) {
-        (Some(held), Some(log)) if held.log != log => {
-            let why = "it is not the one that the store belongs to, see /readyz";
-            Err(PublishError::Rejected(why.into()))
-        }
-        _ => Ok(()),
+    let Some(why) = applied.log.refuses_events() else {
+        return Ok(applied);
+    };
+    let why = match applied.log {
+        LogState::Unknown | LogState::Unreachable => app.log.trouble(),
+        LogState::Confirmed | LogState::Suspect(_) | LogState::Halted(_) => None,
     }
+    .unwrap_or_else(|| why.to_owned());
+    Err(PublishError::Rejected(why))
+}
+
+/// The log may have become another one, or lost records, since it was compared. The store
+/// had applied all before `before.next` by then: a position that lies there was given once
+/// before.
+fn was_confirmed(app: &App, before: &Applied, published: &Published) -> Result<(), PublishError> {
+    let unknown = |error| match error {
+        PublishError::Rejected(why) => PublishError::Unknown(why),
+        other @ (PublishError::Busy | PublishError::Unknown(_)) => other,
+    };
+    confirmed(app).map_err(unknown)?;
+    let was_given = |at: &&Position| before.next.get(&at.partition) > Some(&at.offset);
+    let why = match before.token.as_ref().map(|token| token.log) {
+        Some(log) if log != published.log => {
+            "it is not the one that the store belongs to, see /readyz".into()
+        }
+        _ => match published.positions.iter().find(was_given) {
+            Some(at) => format!("it has given position {at} before: it lost records, see /readyz"),
+            None => return Ok(()),
+        },
+    };
+    app.progress.suspect(why.clone());
+    Err(PublishError::Unknown(why))
 }
 
 /// What is left of the body is not read, so the connection cannot be used again.

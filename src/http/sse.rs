@@ -22,6 +22,9 @@ pub const PIECE: usize = 32 << 10;
 /// together.
 pub const REST: Duration = Duration::from_millis(10);
 
+/// The data of `reset`.
+pub const RESET: &[u8] = br#"{"reason":"the position is outside the kept window: list again"}"#;
+
 /// A share of the streams that there may be at once.
 pub fn admit(app: &App) -> Result<OwnedSemaphorePermit, Refusal> {
     let permit = app.event_streams.clone().try_acquire_owned();

@@ -2,8 +2,9 @@
 
 use super::error::Refusal;
 use super::params::Params;
+use super::reading::{self, Resumption};
 use super::sse::{self, Blocks, Source, Woken};
-use super::{App, reading, stream};
+use super::{App, stream};
 use crate::query::changes::{self, Place, Since};
 use crate::query::document::Current;
 use crate::query::select::Query;
@@ -27,11 +28,12 @@ pub async fn operation(
 ) -> Result<Response, Refusal> {
     let params = Params::parse(app, uri, &["position"])?;
     let last = reading::last_event_id(headers)?;
-    let token = match (reading::token(headers, &params)?, &last) {
-        (token, Some(last)) => Some(reading::both(token, last.clone())?),
-        (token, None) => token,
+    // An EventSource keeps the address that it began with, and with that an older position.
+    let token = match (&last, reading::token(headers, &params)?) {
+        (Some(_), _) => reading::header_token(headers)?,
+        (None, token) => token,
     };
-    let reading = reading::begin(app, headers, token).await?;
+    let (reading, resumption) = reading::begin_stream(app, headers, token, last.as_ref()).await?;
     if operation_id_fault(&operation_id).is_some() {
         return Err(Refusal::NotFound);
     }
@@ -43,11 +45,13 @@ pub async fn operation(
         query: Arc::default(),
         shown: None,
         is_waiting_told: false,
+        must_reset: resumption == Resumption::Impossible,
         is_over: false,
         rest_until: Instant::now(),
         _permit: permit,
     };
     if let Some(last) = last
+        && resumption == Resumption::Behind
         && let Current::Shown {
             document,
             has_ended,
@@ -92,6 +96,8 @@ struct Watch {
     shown: Option<u128>,
     /// The client knows that there is no document yet.
     is_waiting_told: bool,
+    /// What the client has seen is not to be relied on.
+    must_reset: bool,
     is_over: bool,
     rest_until: Instant,
     _permit: OwnedSemaphorePermit,
@@ -121,6 +127,9 @@ impl Source for Watch {
             let id = std::str::from_utf8(&applied.text).expect("a token is ASCII");
             let id = (!id.is_empty()).then_some(id);
             let mut blocks = Blocks::new();
+            if std::mem::take(&mut self.must_reset) {
+                blocks.event("reset", id, sse::RESET);
+            }
             let app = self.app.clone();
             let mut turn = app.pace.turn().await;
             match self.current().await? {

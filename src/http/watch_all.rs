@@ -8,9 +8,10 @@
 use super::error::Refusal;
 use super::filters::{FILTERS, filter};
 use super::params::Params;
+use super::reading::{self, Resumption};
 use super::rounds::hold_rounds;
 use super::sse::{self, Blocks, PIECE, Source, Woken};
-use super::{App, reading, stream};
+use super::{App, stream};
 use crate::query::changes::{self, Place};
 use crate::query::document::Current;
 use crate::query::filter::Filter;
@@ -48,15 +49,15 @@ pub async fn operations(
     let known: Vec<&'static str> = FILTERS.iter().copied().chain(["position"]).collect();
     let params = Params::parse(app, uri, &known)?;
     let filter = filter(&params)?;
-    let resumed = match reading::last_event_id(headers)? {
-        Some(last) => Some(last),
-        None => reading::query_position(&params)?,
-    };
-    let token = match (reading::token(headers, &params)?, &resumed) {
-        (token, Some(resumed)) => Some(reading::both(token, resumed.clone())?),
-        (token, None) => token,
-    };
-    let mut reading = reading::begin(app, headers, token).await?;
+    // Both are read: what is wrong is told, also where the other one counts.
+    let (last, query) = (
+        reading::last_event_id(headers)?,
+        reading::query_position(&params)?,
+    );
+    let resumed = last.or(query);
+    let token = reading::header_token(headers)?;
+    let begun = reading::begin_stream(app, headers, token, resumed.as_ref()).await;
+    let (mut reading, resumption) = begun?;
     let permit = sse::admit(app)?;
     // Where it is not known what the log is called, there is no position to begin at.
     let deadline = Instant::now() + app.config.server.default_wait;
@@ -97,7 +98,10 @@ pub async fn operations(
         must_reset: false,
         _permit: permit,
     };
-    watch.begin_at(place);
+    match resumption {
+        Resumption::Behind => watch.begin_at(place),
+        Resumption::Impossible => watch.must_reset = true,
+    }
     Ok(reading.stamp(sse::answer(watch)))
 }
 
@@ -163,8 +167,7 @@ impl WatchAll {
         self.position = now.ok_or(Refusal::NotReached)?;
         let (place, _) = places(&self.app, &self.position, &self.position).await?;
         self.begin_at(place);
-        let data = br#"{"reason":"the position is outside the kept window: list again"}"#;
-        blocks.event("reset", Some(&self.position.to_string()), data);
+        blocks.event("reset", Some(&self.position.to_string()), sse::RESET);
         self.is_told = true;
         Ok(())
     }

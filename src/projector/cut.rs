@@ -137,7 +137,7 @@ impl Cut {
         self.content.borrow_owner().bytes
     }
 
-    /// When the first of them arrived.
+    /// When the first of them arrived, of those of which it is known.
     pub fn oldest(&self) -> Option<Timestamp> {
         self.content.borrow_owner().oldest
     }

@@ -40,6 +40,15 @@ pub struct Stream {
 
 impl Stream {
     pub fn open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Stream {
+        Stream::try_open(address, path, headers).unwrap()
+    }
+
+    /// An error if nobody listens there, as after a `kill -9`.
+    pub fn try_open(
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> reqwest::Result<Stream> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -51,15 +60,15 @@ impl Stream {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = runtime.block_on(request.send()).unwrap();
-        Stream {
+        let response = runtime.block_on(request.send())?;
+        Ok(Stream {
             runtime,
             response,
             buffer: Vec::new(),
             last_id: String::new(),
             keep_alives: 0,
             waits: 0,
-        }
+        })
     }
 
     pub fn status(&self) -> u16 {
