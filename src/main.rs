@@ -3,6 +3,8 @@
 mod allocator;
 
 fn main() -> std::process::ExitCode {
+    // What it makes is for its own user, whoever may read the folders around it.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     opledger::cli::main()
 }
 
