@@ -31,6 +31,7 @@ use crate::wire::time::TimeStyle;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
@@ -41,6 +42,15 @@ pub enum Error {
     Folder(#[from] data_folder::Error),
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// A setting does not fit what is stored.
+    #[error("{0}")]
+    Setting(String),
+    /// Of the embedded event log: what is stored elsewhere follows from it.
+    #[error(
+        "the event log in {} cannot be opened: {why}; `opledger rebuild` cannot help, since it \
+         reads this log: bring the folder back from a copy", folder.display()
+    )]
+    Log { folder: PathBuf, why: String },
     #[error(transparent)]
     Kafka(#[from] BadOptions),
     #[error("no thread could be started: {0}")]
@@ -166,7 +176,8 @@ fn kafka_control(config: &Config, is_known: bool) -> kafka::Settings {
     }
 }
 
-/// The control log, or why there is none.
+/// The control log, or why there is none: without it the ledger serves, and notifications
+/// have halted.
 fn open_control(
     config: &Config,
     folder: &DataFolder,
@@ -178,21 +189,29 @@ fn open_control(
         return Ok(Ok(Arc::new(log)));
     }
     if is_known && !folder.has_control() {
-        return Ok(Err(format!(
-            "the store knows a control log, and there is none in {}: bring it back, or run \
-             `opledger rebuild`, after which notifications are held that nobody knows to be \
-             delivered",
-            folder.control().display()
-        )));
+        return Ok(Err(
+            "the store knows a control log, and there is none in control/ of the data folder: stop \
+             the ledger and bring it back, or run `opledger rebuild`, after which notifications \
+             are held that nobody knows to be delivered"
+                .into(),
+        ));
     }
-    let db = Rocks::open(&folder.control(), Family::EMBEDDED_LOG, CONTROL_MEMORY)?;
     let settings = embedded::Settings {
         partitions: 1,
         max_waiting: config.log.max_waiting,
         publish_timeout: config.log.publish_timeout,
     };
-    let log = Embedded::open(Arc::new(db), settings, Arc::new(wall_clock))?;
-    Ok(Ok(Arc::new(log)))
+    let opened = Rocks::open(&folder.control(), Family::EMBEDDED_LOG, CONTROL_MEMORY)
+        .and_then(|db| Embedded::open(Arc::new(db), settings, Arc::new(wall_clock)));
+    Ok(match opened {
+        Ok(log) => Ok(Arc::new(log)),
+        Err(error) => Err(format!(
+            "the control log, control/ of the data folder, cannot be opened: {}; stop the ledger \
+             and bring the folder back from a copy, or move it away and run `opledger rebuild`, \
+             after which notifications are held that nobody knows to be delivered",
+            error.what()
+        )),
+    })
 }
 
 const CONTROL_MEMORY: Memory = Memory {
@@ -230,17 +249,25 @@ pub const LOG_MEMORY: Memory = Memory {
 /// Half of what a file of its write-ahead log becomes.
 const LOG_AHEAD: u64 = 16 << 20;
 
-fn open_embedded(config: &Config, folder: &DataFolder, topics: Topics) -> store::Result<Embedded> {
-    let db = Rocks::open(&folder.log(), Family::EMBEDDED_LOG, LOG_MEMORY)?;
-    if topics != Topics::Leave {
-        db.write_files_ahead(LOG_AHEAD)?;
-    }
+fn open_embedded(config: &Config, folder: &DataFolder, topics: Topics) -> Result<Embedded, Error> {
     let settings = embedded::Settings {
         partitions: config.log.partitions,
         max_waiting: config.log.max_waiting,
         publish_timeout: config.log.publish_timeout,
     };
-    Embedded::open(Arc::new(db), settings, Arc::new(wall_clock))
+    let opened = Rocks::open(&folder.log(), Family::EMBEDDED_LOG, LOG_MEMORY).and_then(|db| {
+        if topics != Topics::Leave {
+            db.write_files_ahead(LOG_AHEAD)?;
+        }
+        Embedded::open(Arc::new(db), settings, Arc::new(wall_clock))
+    });
+    opened.map_err(|error| match error {
+        store::Error::Setting(what) => Error::Setting(what),
+        error => Error::Log {
+            folder: folder.log(),
+            why: error.what().to_owned(),
+        },
+    })
 }
 
 pub fn times(config: &Config) -> TimeStyle {

@@ -140,6 +140,8 @@ impl From<app::Error> for Failure {
         match error {
             app::Error::Folder(error) => error.into(),
             app::Error::Store(error) => error.into(),
+            app::Error::Setting(what) => Failure::Configuration(what),
+            app::Error::Log { .. } => Failure::DataFolder(error.to_string()),
             app::Error::Kafka(error) => Failure::Configuration(error.to_string()),
             app::Error::Thread(error) => unexpected(error),
         }
@@ -160,6 +162,7 @@ impl From<store::Error> for Failure {
             | store::Error::NoSpace(_)
             | store::Error::Io(_)
             | store::Error::Corrupt(_)
+            | store::Error::Newer(_)
             | store::Error::InUse(_) => Failure::DataFolder(error.to_string()),
         }
     }

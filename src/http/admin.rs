@@ -6,6 +6,7 @@ use crate::domain::Status;
 use crate::event_log::Bounds;
 use crate::projector::meta;
 use crate::query::progress::Doing;
+use crate::store::Family;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -57,11 +58,50 @@ pub fn reasons(app: &App) -> Vec<String> {
         Ok(_) => {}
         Err(why) => reasons.push(why),
     }
-    match app.defects.count() {
-        0 => {}
-        count => reasons.push(format!("{count} operations cannot be read")),
+    let count = app.defects.count();
+    if count > 0 {
+        let operations = if count == 1 {
+            "operation"
+        } else {
+            "operations"
+        };
+        reasons.push(format!("{count} {operations} cannot be read: {REBUILD}"));
+    }
+    let (lost, _) = damage(app);
+    if !lost.is_empty() {
+        reasons.push(format!(
+            "{} cannot be read in part: {REBUILD}",
+            lost.join(", ")
+        ));
     }
     reasons
+}
+
+const REBUILD: &str = "the store is damaged, the event log has everything; stop the ledger and \
+                       run `opledger rebuild`";
+
+/// What cannot be read of the store: rows that nothing else can replace, by what they are, and
+/// whether there are others.
+fn damage(app: &App) -> (Vec<&'static str>, bool) {
+    let families = app.db.damage();
+    let lost = families.iter().filter_map(|family| match family {
+        Family::History => Some("histories"),
+        Family::Outbox | Family::Outcome | Family::Tries => Some("notifications"),
+        Family::DeadLetter | Family::DeadLetterDue => Some("dead letters"),
+        Family::Meta => Some("positions"),
+        Family::Log => None,
+        // Folded again from the history, or found by other rows.
+        Family::State
+        | Family::Settled
+        | Family::Lane
+        | Family::ByTime
+        | Family::ByStatus
+        | Family::Anomaly
+        | Family::Change => None,
+    });
+    let mut lost: Vec<_> = lost.collect();
+    lost.dedup();
+    (lost, !families.is_empty())
 }
 
 /// What is no reason to turn away, and yet has to be known.
@@ -78,7 +118,15 @@ pub fn notes(app: &App) -> Vec<String> {
         )
     };
     let begins = begins.into_iter().filter(|(_, offset)| *offset > 0);
-    let notes = begins.map(note);
+    let damaged = match damage(app) {
+        (lost, true) if lost.is_empty() => Some(
+            "the store is damaged, and what it has elsewhere is shown: stop the ledger when it \
+             suits and run `opledger rebuild`, which makes the store anew from the event log"
+                .to_owned(),
+        ),
+        _ => None,
+    };
+    let notes = begins.map(note).chain(damaged);
     notes.chain(app.notifications.notes()).collect()
 }
 

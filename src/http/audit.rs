@@ -5,8 +5,8 @@ use super::error::Refusal;
 use super::paging::{self, BAD_CURSOR};
 use super::params::Params;
 use super::{App, reading, stream};
-use crate::query::{Page, dead_letters, history};
-use crate::store::keys;
+use crate::query::{Page, dead_letters, history, state};
+use crate::store::{self, keys};
 use crate::wire::event_v1::operation_id_fault;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -52,10 +52,7 @@ pub async fn history(
             None => {
                 let known = operation_id.clone();
                 let exists = stream::blocking(&app, move |app| {
-                    Ok(app
-                        .db
-                        .get(crate::store::Family::State, &keys::operation(&known))?
-                        .is_some())
+                    store::view(&*app.db, |view| state::is_known(view, &known))
                 });
                 if !exists.await? {
                     return Err(Refusal::NotFound);

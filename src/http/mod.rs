@@ -32,7 +32,7 @@ mod watch_all;
 use crate::config::Config;
 use crate::event_log::EventLog;
 use crate::query::at_hand::Documents;
-use crate::query::list::Defects;
+use crate::query::defects::Defects;
 use crate::query::progress::Progress;
 use crate::query::rounds::Rounds;
 use crate::query::sweeps::{self, Sweeps};

@@ -81,7 +81,12 @@ async fn read_document(
         Quick::NeedsDisk => {
             let (applied, operation_id) = (reading.applied.clone(), operation_id.to_owned());
             stream::blocking(app, move |app| {
-                app.documents.read(&*app.db, &applied, &operation_id)
+                let read = app.documents.read(&*app.db, &applied, &operation_id);
+                read.inspect_err(|error| {
+                    if error.is_unreadable() {
+                        app.defects.add_document(&operation_id);
+                    }
+                })
             })
             .await?
         }

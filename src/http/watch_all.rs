@@ -60,6 +60,8 @@ pub async fn operations(
     let permit = sse::admit(app)?;
     // Where it is not known what the log is called, there is no position to begin at.
     let deadline = Instant::now() + app.config.server.default_wait;
+    // Before the position is taken: it holds at least the changes before this one.
+    let head = app.progress.watchers.head();
     let now = app.progress.wait_for_log(deadline).await;
     let now = now.ok_or(Refusal::NotReached)?;
     reading.renew(app);
@@ -67,7 +69,7 @@ pub async fn operations(
         Some(resumed) => (resumed, None),
         None => (now.clone(), Some(Vec::new())),
     };
-    let (place, end) = places(app, &now, &position).await?;
+    let (place, end) = places(app, head, &now, &position).await?;
     let point = Point {
         next: end,
         positions: now.positions.clone(),
@@ -101,15 +103,21 @@ pub async fn operations(
     Ok(reading.stamp(sse::answer(watch)))
 }
 
-/// Where these positions are among the changes, and where the changes end that `now` holds.
-async fn places(app: &Arc<App>, now: &Token, seen: &Token) -> Result<(Place, u64), Refusal> {
+/// Where these positions are among the changes, and where the changes end that `now` holds: at
+/// `head` or behind it, if that cannot be read.
+async fn places(
+    app: &Arc<App>,
+    head: u64,
+    now: &Token,
+    seen: &Token,
+) -> Result<(Place, u64), Refusal> {
     let (now, seen) = (now.positions.clone(), seen.positions.clone());
     stream::blocking(app, move |app| {
         store::view(&*app.db, |view| {
             let place = changes::find(view, &now, &seen)?;
             match changes::find(view, &now, &now)? {
                 Place::At(end) => Ok((place, end)),
-                Place::BeforeWindow => Ok((place, changes::end(view)?)),
+                Place::BeforeWindow => Ok((place, head)),
             }
         })
     })
@@ -159,10 +167,11 @@ impl WatchAll {
         self.must_reset = false;
         self.known = Known::nothing();
         self.pass = None;
+        let head = self.app.progress.watchers.head();
         let now = self.app.progress.applied().token.clone();
         self.position = now.ok_or(Refusal::NotReached)?;
-        let (place, _) = places(&self.app, &self.position, &self.position).await?;
-        self.begin_at(place);
+        let (_, end) = places(&self.app, head, &self.position, &self.position).await?;
+        self.begin_at(Place::At(end));
         let data = br#"{"reason":"the position is outside the kept window: list again"}"#;
         blocks.event("reset", Some(&self.position.to_string()), data);
         self.is_told = true;
@@ -296,8 +305,15 @@ impl WatchAll {
             pass.told.insert(digest);
         }
         let until = pass.until;
-        let current = sse::current_of_many(&self.app, operation_id, until, &self.query).await?;
-        let event = match current {
+        let current = sse::current_of_many(&self.app, operation_id, until, &self.query).await;
+        if let Err(Refusal::Store(error)) = &current
+            && error.is_unreadable()
+        {
+            // The others are told all the same.
+            self.app.defects.add_document(operation_id);
+            return Ok(());
+        }
+        let event = match current? {
             Current::Shown { document, .. } => {
                 self.known.put(operation_id, true, &self.query.filter);
                 ("document", document)

@@ -227,7 +227,9 @@ impl Follower {
             let why = match self.follow(&mut pause) {
                 Ok(()) => continue,
                 Err(OpenError::Halt(halt)) => return self.halt(halt.to_string()),
-                Err(OpenError::Store(Error::Corrupt(what))) => return self.halt(what),
+                Err(OpenError::Store(error)) if error.is_unreadable() => {
+                    return self.halt(error.to_string());
+                }
                 Err(OpenError::Store(error)) => {
                     failed += 1;
                     self.reopen_if_need_be(failed);

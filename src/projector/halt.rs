@@ -71,8 +71,8 @@ pub enum Halt {
     OtherControlLog { stored: String, found: String },
     #[error("the control log has a record of the type {0}, of a newer program: upgrade this one")]
     NewerControl(String),
-    #[error("{0}")]
-    StoreDamaged(String),
+    #[error(transparent)]
+    Store(store::Error),
 }
 
 /// Opening either finds a reason to stop, or something that may work later.

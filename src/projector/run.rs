@@ -172,6 +172,7 @@ impl Worker {
         } = self.settings;
         let mut projection = Projection::open(&*self.db, &log, hot_bytes, rules)?;
         projection.keep_changes(change_window);
+        self.progress.watchers.begin(projection.next_change());
         self.watch.anomalies(&count_anomalies(&*self.db)?);
         self.progress.set_counts(projection.statuses());
         Ok(projection)
@@ -284,8 +285,8 @@ impl Worker {
 
     /// Waits, and opens the store again: RocksDB takes no write after a failed one.
     fn wait_for_store(&mut self, error: store::Error, backoff: &mut Backoff) -> Result<(), Halt> {
-        if let store::Error::Corrupt(what) = error {
-            return Err(Halt::StoreDamaged(what));
+        if error.is_unreadable() {
+            return Err(Halt::Store(error));
         }
         tracing::warn!(%error, "the store cannot be written; trying again");
         self.watch.failed(&error);
@@ -297,6 +298,9 @@ impl Worker {
             .space()
             .is_some_and(|space| space.free < space.total / 50);
         if !full && let Err(error) = self.db.reopen() {
+            if error.is_unreadable() {
+                return Err(Halt::Store(error));
+            }
             tracing::warn!(%error, "the store could not be opened again");
         }
         Ok(())

@@ -121,7 +121,7 @@ impl Documents {
     ) -> Result<Option<Document>> {
         store::view(db, |view| {
             let key = keys::operation(operation_id);
-            let Some(row) = view.get(Family::State, &key)? else {
+            let Some(row) = state::row(view, &key)? else {
                 return Ok(None);
             };
             let snapshot = state::follow(view, &key, row.clone())?;

@@ -1,18 +1,17 @@
 //! The two lists: as pages, or streamed as a whole, from one point of the store. Memory
 //! is bounded by one chunk, however many operations there are.
 
+use super::defects::Defects;
 use super::document::{bytes, bytes_into};
 use super::operation::with_operation;
 use super::select::{Bounds, Found, Query, select};
 use super::state;
 use super::{Emit, PAGE_BYTES};
-use crate::store::{self, Db, Family, Result, View, keys};
+use crate::store::{self, Db, Error, Family, Result, View, keys};
 use crate::wire::document::{Bodies, text};
 use crate::wire::time::TimeStyle;
-use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
 use std::panic::resume_unwind;
-use std::sync::Mutex;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -20,36 +19,6 @@ pub enum Format {
     List,
     /// Documents without bodies.
     DetailList,
-}
-
-/// Operations that could not be read, nor folded again. They are left out of
-/// every list, counted, and readiness names their number.
-#[derive(Default)]
-pub struct Defects(Mutex<BTreeSet<String>>);
-
-impl Defects {
-    pub fn count(&self) -> usize {
-        self.lock().len()
-    }
-
-    fn add(&self, operation_id: &str) {
-        if self.lock().insert(operation_id.to_owned()) {
-            tracing::error!(
-                operation_id,
-                "an operation cannot be read and is left out of lists"
-            );
-        }
-    }
-
-    fn contains(&self, operation_id: &str) -> bool {
-        self.lock().contains(operation_id)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
-        self.0
-            .lock()
-            .expect("nothing panics while it holds the defects")
-    }
 }
 
 /// Operations looked up at once.
@@ -89,6 +58,7 @@ pub fn stream(view: &dyn View, shown: Shown, emit: &mut Emit) -> Result<()> {
             work: usize::MAX,
         };
         let selected = select(view, shown.query, after.as_deref(), bounds)?;
+        shown.defects.add_unread(view, &selected.unread)?;
         let mut left = &selected.found[..];
         while !left.is_empty() {
             let (now, later) = left.split_at(limit.min(left.len()));
@@ -123,6 +93,7 @@ pub fn page(
     bounds: Bounds,
 ) -> Result<(Vec<u8>, Next)> {
     let selected = select(view, shown.query, after, bounds)?;
+    shown.defects.add_unread(view, &selected.unread)?;
     let mut list = List::new(view, shown, None);
     let mut next = selected.next;
     for chunk in selected.found.chunks(CHUNK) {
@@ -324,11 +295,21 @@ fn each(
     mut show: impl FnMut(usize, &crate::domain::Operation) -> Option<()>,
 ) -> Result<()> {
     let snapshots = state::snapshots(view, rows)?;
+    let has_defects = defects.count() > 0;
     for (at, ((id, _), snapshot)) in rows.iter().zip(snapshots).enumerate() {
         let snapshot = snapshot.unwrap_or_default();
         match with_operation(view, id, &snapshot, bodies, |op| show(at, op)) {
+            Ok(Some(())) if has_defects => defects.remove(id, bodies),
             Ok(Some(())) => {}
-            Ok(None) | Err(store::Error::Corrupt(_)) => defects.add(id),
+            Err(error) if error.is_unreadable() && bodies == Bodies::Shown => {
+                // Without its bodies it may be readable.
+                match with_operation(view, id, &snapshot, Bodies::LeftOut, |_| ()) {
+                    Ok(()) => defects.add_document(id),
+                    Err(_) => defects.add(id),
+                }
+            }
+            Ok(None) => defects.add(id),
+            Err(error) if error.is_unreadable() => defects.add(id),
             Err(error) => return Err(error),
         }
     }
@@ -356,6 +337,7 @@ pub fn documents(
     store::view(db, |view| {
         let after = Some(after).filter(|after| !after.is_empty());
         let selected = select(view, query, after, bounds)?;
+        defects.add_unread(view, &selected.unread)?;
         let (mut documents, mut bytes_held) = (Vec::new(), 0);
         for found in selected.found.chunks(DOCUMENTS) {
             let rows = found.iter();
@@ -385,15 +367,30 @@ pub fn documents(
 /// Names the point of a view: what is read at the same log and number is the same.
 pub fn version(view: &dyn View) -> Result<u64> {
     let mut version = 0;
-    view.scan(
+    let mut note = |key: &[u8], row: &[u8]| {
+        // The number alone might come again, in a store that was made anew.
+        let before = u64::to_be_bytes(version);
+        version = xxhash_rust::xxh3::xxh3_64(&[&before, key, row].concat());
+    };
+    let read = view.scan(
         Family::Change,
         keys::ALL,
         store::Direction::Backward,
         &mut |key, row| {
-            // The number alone might come again, in a store that was made anew.
-            version = xxhash_rust::xxh3::xxh3_64(&[key, row].concat());
+            note(key, row);
             ControlFlow::Break(())
         },
-    )?;
+    );
+    match read {
+        // Each change moves a position, too.
+        Err(Error::Corrupt(_)) => {
+            let forward = store::Direction::Forward;
+            view.scan(Family::Meta, keys::ALL, forward, &mut |key, row| {
+                note(key, row);
+                ControlFlow::Continue(())
+            })?;
+        }
+        read => read?,
+    }
     Ok(version)
 }

@@ -5,6 +5,7 @@ pub mod at_hand;
 pub mod bodies;
 pub mod changes;
 pub mod dead_letters;
+pub mod defects;
 pub mod document;
 pub mod entry;
 pub mod filter;

@@ -2,7 +2,7 @@
 
 use super::schemas;
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -92,12 +92,37 @@ impl Server {
         Server::spawn_at(command, data, settings, ([127, 0, 0, 1], 0).into())
     }
 
-    fn spawn_at(
-        mut command: Command,
+    /// One that may not start: then how it ended, and what it said.
+    pub fn try_on(data: &Path, settings: Settings) -> Result<Server, (Option<i32>, String)> {
+        Server::try_spawn(Command::new(env!("CARGO_BIN_EXE_opledger")), data, settings)
+    }
+
+    pub fn try_spawn(
+        mut binary: Command,
         data: &Path,
         settings: Settings,
-        listen: SocketAddr,
-    ) -> Server {
+    ) -> Result<Server, (Option<i32>, String)> {
+        binary.stderr(Stdio::piped());
+        let mut server = Server::begin(binary, data, settings, ([127, 0, 0, 1], 0).into());
+        let mut said = server.child.stderr.take().unwrap();
+        if server.address.port() != 0 {
+            // Somebody has to read it.
+            std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+            return Ok(server);
+        }
+        let mut text = String::new();
+        said.read_to_string(&mut text).unwrap();
+        Err((server.child.wait().unwrap().code(), text))
+    }
+
+    fn spawn_at(command: Command, data: &Path, settings: Settings, listen: SocketAddr) -> Server {
+        let server = Server::begin(command, data, settings, listen);
+        assert_ne!(server.address.port(), 0, "the ledger did not start");
+        server
+    }
+
+    /// The port is 0 if it did not say where it serves.
+    fn begin(mut command: Command, data: &Path, settings: Settings, listen: SocketAddr) -> Server {
         command
             .args(["serve", "--listen", &listen.to_string(), "--data"])
             .arg(data);
@@ -116,10 +141,11 @@ impl Server {
             .split("http://")
             .nth(1)
             .and_then(|rest| rest.split(' ').next());
-        let address = address.unwrap_or_else(|| panic!("the ledger did not start: {line:?}"));
+        let address = address.map(|address| address.parse().unwrap());
+        let address = address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
         Server {
-            address: address.parse().unwrap(),
-            client: Client::new(address.parse().unwrap()),
+            address,
+            client: Client::new(address),
             child,
             data: data.to_owned(),
             _own: None,

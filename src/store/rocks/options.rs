@@ -8,9 +8,19 @@ use rocksdb::{
     SliceTransform, UniversalCompactOptions, UniversalCompactionStopStyle, WriteBufferManager,
 };
 
-pub fn of_database(memory: Memory) -> Result<Options> {
+pub fn of_database(memory: Memory, families: &[Family]) -> Result<Options> {
     // Without preallocation a small disk is not full before it is written to.
-    let mut options = with("allow_fallocate=false")?;
+    let mut options = match families.contains(&Family::Log) {
+        true => with("allow_fallocate=false")?,
+        false => {
+            // It is noticed when a file of the write-ahead log is missing or too short while a
+            // later one is there: families would be of different times, and rows missing that
+            // follow from others.
+            let mut options = with("allow_fallocate=false;track_and_verify_wals=true")?;
+            options.set_track_and_verify_wals_in_manifest(true);
+            options
+        }
+    };
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_manifest_preallocation_size(0);
