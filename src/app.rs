@@ -11,6 +11,7 @@
 //! | log: appender of the embedded one; checks and librdkafka's threads of Kafka's; the same for the control log | `Log` | refuses until it can write | 5. writes what it accepted |
 //! | store | `Ledger` | reopened by the projector | 6. flushed and closed |
 
+use crate::clock;
 use crate::config::Config;
 use crate::data_folder::{self, DataFolder};
 use crate::dead_letter::Forwarder;
@@ -32,7 +33,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
 #[derive(Debug, thiserror::Error)]
@@ -194,7 +195,7 @@ fn open_control(
         max_waiting: config.log.max_waiting,
         publish_timeout: config.log.publish_timeout,
     };
-    match Embedded::at(&folder.control(), settings, Arc::new(wall_clock)) {
+    match Embedded::at(&folder.control(), settings, Arc::new(clock::now)) {
         Ok(log) => Ok(Ok(Arc::new(log))),
         // The ledger needs none: only notifications stop.
         Err(error) => {
@@ -243,7 +244,7 @@ fn open_embedded(
         max_waiting: config.log.max_waiting,
         publish_timeout: config.log.publish_timeout,
     };
-    Embedded::at(&folder.log(), settings, Arc::new(wall_clock))
+    Embedded::at(&folder.log(), settings, Arc::new(clock::now))
 }
 
 pub fn times(config: &Config) -> TimeStyle {
@@ -306,7 +307,7 @@ fn start_webhooks(
         begins,
         progress: progress.clone(),
         control,
-        clock: Arc::new(wall_clock),
+        clock: Arc::new(clock::now),
         times: TimeStyle {
             separator: config.notifications.time_separator.clone(),
             ..times(config)
@@ -316,17 +317,6 @@ fn start_webhooks(
     let webhooks = Webhooks::start(parts).map_err(Error::Thread)?;
     let handle = webhooks.handle();
     Ok((Some(webhooks), handle))
-}
-
-/// The time of day.
-pub fn wall_clock() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp {
-        secs: since.as_secs() as i64,
-        nanos: since.subsec_nanos(),
-    }
 }
 
 impl Ledger {

@@ -27,7 +27,7 @@ fn raw(server: &Server, bytes: &[u8]) -> String {
 #[test]
 fn what_http_itself_refuses_gets_the_error_sheet_too() {
     let server = Server::start();
-    let mut headers = b"GET /livez HTTP/1.1\r\nhost: x\r\n".to_vec();
+    let mut headers = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n".to_vec();
     for i in 0..2_200 {
         headers.extend_from_slice(format!("x-{i}: {}\r\n", "a".repeat(1_000)).as_bytes());
     }
@@ -37,7 +37,7 @@ fn what_http_itself_refuses_gets_the_error_sheet_too() {
         (headers.as_slice(), "431", "010003"),
         (b"nonsense\r\n\r\n".as_slice(), "400", "010001"),
         (
-            b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n".as_slice(),
+            b"GET / HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n".as_slice(),
             "400",
             "010001",
         ),
@@ -67,16 +67,16 @@ fn slow_and_endless_senders_hold_nobody_up() {
     // Half a request, and one whose body never ends.
     let half = TcpStream::connect(server.address).unwrap();
     (&half)
-        .write_all(b"POST /v1/events HTTP/1.1\r\nhost: x\r\n")
+        .write_all(b"POST /v1/events HTTP/1.1\r\nhost: localhost\r\n")
         .unwrap();
     let mut waiting = TcpStream::connect(server.address).unwrap();
     waiting
-        .write_all(b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/cloudevents+json\r\ncontent-length: 1000\r\n\r\n{")
+        .write_all(b"POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/cloudevents+json\r\ncontent-length: 1000\r\n\r\n{")
         .unwrap();
     let endless = TcpStream::connect(server.address).unwrap();
     let mut sender = endless.try_clone().unwrap();
     let flood = std::thread::spawn(move || {
-        let _ = sender.write_all(b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/cloudevents+json\r\ntransfer-encoding: chunked\r\n\r\n");
+        let _ = sender.write_all(b"POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/cloudevents+json\r\ntransfer-encoding: chunked\r\n\r\n");
         let piece = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
         let mut sent = 0;
         while sender.write_all(piece.as_bytes()).is_ok() && sent < 1 << 30 {
@@ -138,7 +138,7 @@ fn connections_beyond_the_bound_are_told_so() {
     server.eventually("free again", |server| {
         raw(
             server,
-            b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+            b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
         )
         .contains(" 200 ")
     });
@@ -162,7 +162,7 @@ fn more_than_may_wait_is_turned_away() {
     let hold = |n: usize| {
         let mut stream = TcpStream::connect(server.address).unwrap();
         let head = format!(
-            "POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: {ONE}\r\ncontent-length: 900000\r\n\r\n"
+            "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: {ONE}\r\ncontent-length: 900000\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(&vec![b' '; n]).unwrap();

@@ -3,7 +3,7 @@
 
 mod support;
 
-use opledger::app::wall_clock;
+use opledger::clock;
 use opledger::domain::Status;
 use opledger::event_log::{Identity, Logged};
 use opledger::projector::step::Rules;
@@ -35,7 +35,7 @@ fn folded(events: &[Value]) -> Memory {
             offset: n as u64,
         },
         record: Record {
-            arrived: wall_clock(),
+            arrived: clock::now(),
             claimed: false,
             key: None,
             headers: Headers::default(),

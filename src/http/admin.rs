@@ -4,6 +4,7 @@ use super::App;
 use super::stream::json;
 use crate::domain::Status;
 use crate::event_log::Bounds;
+use crate::logging;
 use crate::projector::meta;
 use crate::query::progress::Doing;
 use axum::extract::{MatchedPath, Request, State};
@@ -11,7 +12,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use metrics::gauge;
+use metrics::{counter, gauge};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -151,6 +152,8 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     if let Some(space) = app.db.space() {
         gauge!("opledger_disk_free_bytes").set(space.free as f64);
     }
+    counter!("opledger_log_lines_lost_total").absolute(logging::lost_lines());
+    gauge!("opledger_unsent_bytes").set(app.unsent.held() as f64);
     gauge!("opledger_watched_operations").set(app.progress.watchers.watched() as f64);
     let open = app.config.streams.max - app.event_streams.available_permits();
     gauge!("opledger_event_streams").set(open as f64);
@@ -170,16 +173,9 @@ pub async fn version(State(app): State<Arc<App>>) -> Response {
     json(body.to_string())
 }
 
-/// Counts and times every request by its route, never by its path.
-pub async fn measure(request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map(|path| path.as_str().to_owned());
-    let route = route.unwrap_or_else(|| "other".into());
-    // A client may send any word; a label has few values.
-    let method = match *request.method() {
+/// A client may send any word; a label has few values.
+pub fn method(method: &Method) -> &'static str {
+    match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
         Method::POST => "POST",
@@ -188,7 +184,18 @@ pub async fn measure(request: Request, next: Next) -> Response {
         Method::PATCH => "PATCH",
         Method::OPTIONS => "OPTIONS",
         _ => "other",
-    };
+    }
+}
+
+/// Counts and times every request by its route, never by its path.
+pub async fn measure(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map(|path| path.as_str().to_owned());
+    let route = route.unwrap_or_else(|| "other".into());
+    let method = method(request.method());
     let response = next.run(request).await;
     let labels = [
         ("method", method.to_owned()),

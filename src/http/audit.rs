@@ -12,6 +12,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
+use bytes::Bytes;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -116,24 +117,25 @@ pub(super) fn page(params: &Params) -> Result<Page, Refusal> {
     })
 }
 
-/// A page as a whole: its `Link` must go out before it.
+/// A page as a whole, counted among what clients have not taken: its `Link` must go out before it.
 pub(super) async fn collect<T: Send + 'static>(
     app: &Arc<App>,
     read: impl FnOnce(&App, &mut crate::query::Emit) -> crate::store::Result<T> + Send + 'static,
-) -> Result<(T, Vec<u8>), Refusal> {
-    stream::blocking(app, move |app| {
+) -> Result<(T, Bytes), Refusal> {
+    let read = stream::blocking(app, move |app| {
         let mut body = Vec::new();
         let found = read(app, &mut |piece: &[u8]| {
             body.extend_from_slice(piece);
             ControlFlow::Continue(())
         })?;
-        Ok((found, body))
-    })
-    .await
+        Ok((found, app.unsent.hold(body)))
+    });
+    let (found, body) = read.await?;
+    Ok((found, body?))
 }
 
 /// `Link: <…>; rel="next"` with the same query and the cursor.
-pub(super) fn linked(uri: &Uri, next: Option<Vec<u8>>, body: Vec<u8>) -> Response {
+pub(super) fn linked(uri: &Uri, next: Option<Vec<u8>>, body: Bytes) -> Response {
     let mut response = stream::json(body);
     if let Some(next) = next {
         paging::link(uri, &next, &mut response);

@@ -1,11 +1,14 @@
 //! Every way in which a request is refused, and the only place that maps one to
 //! an HTTP status and a code of the error sheet.
 
+use super::coding;
 use crate::event_log::PublishError;
+use crate::query::at_hand;
+use crate::query::unsent::NoRoom;
 use crate::store;
 use crate::wire::error_sheet::{Code, Consistency, render, render_fixed};
 use crate::wire::fault::{Fault, Rule};
-use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -21,6 +24,10 @@ pub enum Refusal {
     MediaType,
     /// The content type is not that of JSON.
     NotJson,
+    /// The body is compressed in a way that is not taken.
+    Coding,
+    /// The body is not compressed in the way that it says.
+    Undecodable,
     /// A query parameter or header that cannot be read.
     Parameter {
         name: &'static str,
@@ -28,6 +35,10 @@ pub enum Refusal {
     },
     /// A query parameter that does not exist here.
     UnknownParameter(String),
+    /// The header `Host` is missing, repeated or cannot be read.
+    Host(&'static str),
+    /// The request calls the ledger by a name that it does not answer to.
+    Misdirected,
     /// A value of the list's `format` that does not exist.
     Format,
     /// The token is of another log.
@@ -44,6 +55,8 @@ pub enum Refusal {
     BodyBroken,
     /// Too much at once, nothing was stored or read.
     Busy(&'static str),
+    /// The answer would hold more memory than clients may leave unread.
+    NoRoom,
     Publish(PublishError),
     Store(store::Error),
     /// The store is new and does not know its log yet.
@@ -63,6 +76,21 @@ impl From<Fault> for Refusal {
 impl From<store::Error> for Refusal {
     fn from(error: store::Error) -> Refusal {
         Refusal::Store(error)
+    }
+}
+
+impl From<NoRoom> for Refusal {
+    fn from(_: NoRoom) -> Refusal {
+        Refusal::NoRoom
+    }
+}
+
+impl From<at_hand::Error> for Refusal {
+    fn from(error: at_hand::Error) -> Refusal {
+        match error {
+            at_hand::Error::Store(error) => Refusal::Store(error),
+            at_hand::Error::NoRoom(full) => full.into(),
+        }
     }
 }
 
@@ -145,6 +173,17 @@ impl Refusal {
                 "content-type: application/json.",
             )
             .with(ACCEPT, "application/json"),
+            Refusal::Coding => Answer::new(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                Code::ParameterFormat,
+                "content-encoding: gzip or zstd, or none.",
+            )
+            .with(ACCEPT_ENCODING, coding::ACCEPTED),
+            Refusal::Undecodable => Answer::new(
+                S::BAD_REQUEST,
+                Code::ParameterFormat,
+                "body: not what content-encoding says.",
+            ),
             Refusal::Parameter { name, what } => Answer::new(
                 S::BAD_REQUEST,
                 Code::ParameterFormat,
@@ -154,6 +193,16 @@ impl Refusal {
                 S::BAD_REQUEST,
                 Code::ParameterFormat,
                 format!("{name}: unknown query parameter."),
+            ),
+            Refusal::Host(what) => Answer::new(
+                S::BAD_REQUEST,
+                Code::ParameterFormat,
+                format!("host: {what}"),
+            ),
+            Refusal::Misdirected => Answer::new(
+                S::MISDIRECTED_REQUEST,
+                Code::ParameterValue,
+                "host: not a name of this ledger; the setting server.hosts names more.",
             ),
             Refusal::Format => Answer::new(
                 S::BAD_REQUEST,
@@ -184,6 +233,7 @@ impl Refusal {
                 Answer::new(S::BAD_REQUEST, Code::ParameterFormat, "body: broken off.")
             }
             Refusal::Busy(what) => busy(S::TOO_MANY_REQUESTS, what),
+            Refusal::NoRoom => busy(S::SERVICE_UNAVAILABLE, &format!("{NoRoom}.")),
             Refusal::Publish(PublishError::Busy) => busy(S::TOO_MANY_REQUESTS, "busy."),
             Refusal::Publish(PublishError::Rejected(why)) => busy(
                 S::SERVICE_UNAVAILABLE,

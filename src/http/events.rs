@@ -4,6 +4,7 @@
 use super::error::Refusal;
 use super::params::Params;
 use super::{App, LEDGER_POSITION, body, stream};
+use crate::clock;
 use crate::domain::Timestamp;
 use crate::event_log::{NewRecord, PublishError, Published};
 use crate::wire::cloudevent;
@@ -20,7 +21,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Decoding more than this leaves the thread that serves connections.
 const LARGE: usize = 64 << 10;
@@ -34,7 +34,7 @@ pub async fn publish(
     let taken_in = async {
         Params::parse(&app, &uri, &[])?;
         let form = Form::of(&headers)?;
-        Ok((form, body::receive(&app, body).await?))
+        Ok((form, body::receive(&app, &headers, body).await?))
     };
     let (form, received) = match taken_in.await {
         Ok(taken_in) => taken_in,
@@ -47,7 +47,7 @@ pub async fn publish(
             .log
             .max_record()
             .map_or(max_size, |max| max.min(max_size)),
-        latest: now().plus(app.config.events.clock_ahead),
+        latest: clock::now().plus(app.config.events.clock_ahead),
     };
     let records = if bytes.len() > LARGE {
         let checked = stream::blocking(&app, move |_| Ok(rules.check(form, bytes)));
@@ -61,7 +61,7 @@ pub async fn publish(
     if let Err(PublishError::Rejected(why)) = refuse_strange_log(&app) {
         return Err(PublishError::Unknown(why).into());
     }
-    Ok(accepted(&published))
+    Ok(accepted(&app, &published))
 }
 
 /// What goes into a log that the store does not belong to would never be seen here.
@@ -224,17 +224,8 @@ impl Rules {
     }
 }
 
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let since = since.expect("the clock is past 1970");
-    Timestamp {
-        secs: since.as_secs() as i64,
-        nanos: since.subsec_nanos(),
-    }
-}
-
 /// 202: durable, with the position of each event in the order sent.
-fn accepted(published: &Published) -> Response {
+fn accepted(app: &App, published: &Published) -> Response {
     let positions = &published.positions;
     let mut body = String::with_capacity(40 + 16 * positions.len());
     body.push_str("{\"accepted\":");
@@ -254,6 +245,8 @@ fn accepted(published: &Published) -> Response {
         log: published.log,
         positions: last,
     };
+    // The events are stored: it is too late to refuse.
+    let body = app.unsent.hold_anyway(body.into_bytes());
     let mut response = stream::json(body);
     *response.status_mut() = StatusCode::ACCEPTED;
     let token = HeaderValue::from_str(&token.to_string()).expect("a token is ASCII");
@@ -299,7 +292,7 @@ mod tests {
     fn a_batch_in_one_pass_is_what_its_events_are_one_by_one() {
         let rules = Rules {
             max_size: 400,
-            latest: now(),
+            latest: clock::now(),
         };
         let good = batch().into_bytes();
         assert!(agree(&rules, good.clone()));
@@ -330,7 +323,7 @@ mod tests {
         assert!(!agree(&earlier, good.clone()));
         let smaller = Rules {
             max_size: 200,
-            latest: now(),
+            latest: clock::now(),
         };
         assert!(!agree(&smaller, good));
         assert!(!agree(&smaller, b"[]".to_vec()));

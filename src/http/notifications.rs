@@ -60,7 +60,7 @@ pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> 
             notifications::page(&*app.db, &wanted, &page, holds(app)?)
         });
         let (body, next) = found.await?;
-        Ok(reading.stamp(linked(&uri, next, body)))
+        Ok(reading.stamp(linked(&uri, next, app.unsent.hold(body)?)))
     };
     finish(&app, answer.await)
 }
@@ -192,7 +192,7 @@ fn control_log(app: &App) -> Result<Arc<ControlLog>, Refusal> {
 
 /// Who wants it and why. The media type is asked for because a page of another site
 /// cannot give it.
-async fn said(app: &App, uri: &Uri, headers: &HeaderMap, body: Body) -> Result<Said, Refusal> {
+async fn said(app: &Arc<App>, uri: &Uri, headers: &HeaderMap, body: Body) -> Result<Said, Refusal> {
     Params::parse(app, uri, &[])?;
     let media_type = headers
         .get(CONTENT_TYPE)
@@ -201,7 +201,7 @@ async fn said(app: &App, uri: &Uri, headers: &HeaderMap, body: Body) -> Result<S
     if !media_type.is_some_and(is_json) {
         return Err(Refusal::NotJson);
     }
-    let received = body::receive(app, body).await?;
+    let received = body::receive(app, headers, body).await?;
     let unreadable = |_| {
         Refusal::from(Fault::new(
             Rule::Format,

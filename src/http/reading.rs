@@ -2,9 +2,11 @@
 //! it, and the position that the answer was read at.
 
 use super::error::Refusal;
+use super::pace::Work;
 use super::params::Params;
 use super::sse::LAST_EVENT_ID;
-use super::{App, LEDGER_POSITION};
+use super::{App, LEDGER_POSITION, stream};
+use crate::query::at_hand::{Document, Quick};
 use crate::query::progress::{Applied, WaitError};
 use crate::wire::position::Token;
 use axum::extract::{Request, State};
@@ -13,6 +15,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
@@ -117,6 +120,55 @@ impl Reading {
         stamp(&self.applied, response.headers_mut());
         response
     }
+}
+
+/// Documents that only the disk has are read in turn, those of one operation by the same
+/// turns: whoever comes next finds what the one before has read, and few are rendered at
+/// once, however many ask.
+pub struct Lanes([Arc<Mutex<()>>; LANES]);
+
+const LANES: usize = 8;
+
+impl Default for Lanes {
+    fn default() -> Lanes {
+        Lanes(std::array::from_fn(|_| Arc::default()))
+    }
+}
+
+impl Lanes {
+    /// To be held until the document is read, also if nobody waits for it any more.
+    pub async fn of(&self, operation_id: &str) -> OwnedMutexGuard<()> {
+        let lane = xxhash_rust::xxh3::xxh3_64(operation_id.as_bytes()) as usize % LANES;
+        self.0[lane].clone().lock_owned().await
+    }
+}
+
+/// Reads a document that holds at least `applied`: at once if it is in memory.
+pub async fn document(
+    app: &Arc<App>,
+    applied: &Arc<Applied>,
+    operation_id: &str,
+    work: Arc<Work>,
+) -> Result<Option<Document>, Refusal> {
+    let quick = || match app.documents.get(&*app.db, applied, operation_id)? {
+        Quick::Found(document) => Ok(Some(Some(document))),
+        Quick::Missing => Ok(Some(None)),
+        Quick::NeedsDisk => Ok::<_, Refusal>(None),
+    };
+    if let Some(found) = quick()? {
+        return Ok(found);
+    }
+    let lane = app.document_reads.of(operation_id).await;
+    if let Some(found) = quick()? {
+        return Ok(found);
+    }
+    let (applied, operation_id) = (applied.clone(), operation_id.to_owned());
+    let read = stream::blocking(app, move |app| {
+        let _lane = lane;
+        let read = || app.documents.read(&*app.db, &applied, &operation_id);
+        Ok(work.count(read))
+    });
+    Ok(read.await??)
 }
 
 /// Marks an answer with what is applied now: for refusals, which read nothing.

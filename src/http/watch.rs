@@ -1,12 +1,13 @@
 //! One operation as a stream of states, until it has ended.
 
 use super::error::Refusal;
+use super::pace::Work;
 use super::params::Params;
 use super::sse::{self, Blocks, Source, Woken};
 use super::{App, reading, stream};
+use crate::query::at_hand::Document;
 use crate::query::changes::{self, Place, Since};
-use crate::query::document::Current;
-use crate::query::select::Query;
+use crate::query::progress::Applied;
 use crate::query::watch::Watching;
 use crate::store;
 use crate::wire::event_v1::operation_id_fault;
@@ -40,7 +41,6 @@ pub async fn operation(
         watching: app.progress.watchers.watch(&operation_id),
         app: app.clone(),
         operation_id,
-        query: Arc::default(),
         shown: None,
         is_waiting_told: false,
         is_over: false,
@@ -48,17 +48,14 @@ pub async fn operation(
         _permit: permit,
     };
     if let Some(last) = last
-        && let Current::Shown {
-            document,
-            has_ended,
-        } = watch.current().await?
+        && let Some(document) = watch.current(&reading.applied, Arc::default()).await?
         && has_not_changed(app, &watch.operation_id, last).await?
     {
-        if has_ended {
+        if document.has_ended {
             // Nothing will come any more: an EventSource stops connecting at this.
             return Ok(reading.stamp(StatusCode::NO_CONTENT.into_response()));
         }
-        watch.shown = Some(digest(&document));
+        watch.shown = Some(document.etag);
     }
     Ok(reading.stamp(sse::answer(watch)))
 }
@@ -87,9 +84,8 @@ struct Watch {
     app: Arc<App>,
     operation_id: String,
     watching: Watching,
-    query: Arc<Query>,
-    /// Digest of the document that the client has.
-    shown: Option<u128>,
+    /// The entity tag of the document that the client has.
+    shown: Option<Bytes>,
     /// The client knows that there is no document yet.
     is_waiting_told: bool,
     is_over: bool,
@@ -97,18 +93,18 @@ struct Watch {
     _permit: OwnedSemaphorePermit,
 }
 
-fn digest(document: &[u8]) -> u128 {
-    xxhash_rust::xxh3::xxh3_128(document)
-}
-
 impl Watch {
-    async fn current(&self) -> Result<Current, Refusal> {
-        sse::current(&self.app, &self.operation_id, &self.query).await
+    async fn current(
+        &self,
+        applied: &Arc<Applied>,
+        work: Arc<Work>,
+    ) -> Result<Option<Document>, Refusal> {
+        reading::document(&self.app, applied, &self.operation_id, work).await
     }
 }
 
 impl Source for Watch {
-    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+    async fn next(&mut self) -> Result<Option<Blocks>, Refusal> {
         if self.is_over {
             return Ok(None);
         }
@@ -123,27 +119,23 @@ impl Source for Watch {
             let mut blocks = Blocks::new();
             let app = self.app.clone();
             let mut turn = app.pace.turn().await;
-            match self.current().await? {
-                Current::Shown {
-                    document,
-                    has_ended,
-                } => {
-                    let digest = digest(&document);
-                    if self.shown != Some(digest) {
-                        blocks.event("document", id, &document);
-                        self.shown = Some(digest);
-                        self.is_over = has_ended;
-                    }
+            let document = turn.count(self.current(&applied, turn.work())).await?;
+            match document {
+                Some(document) if self.shown.as_ref() != Some(&document.etag) => {
+                    blocks.event("document", id, &document.bytes);
+                    self.shown = Some(document.etag);
+                    self.is_over = document.has_ended;
                 }
-                Current::Gone if self.shown.is_some() => {
+                Some(_) => {}
+                None if self.shown.is_some() => {
                     blocks.event("removed", id, &sse::named(&self.operation_id));
                     self.is_over = true;
                 }
-                Current::Gone | Current::NoDocument if !self.is_waiting_told => {
+                None if !self.is_waiting_told => {
                     blocks.event("waiting", id, &sse::named(&self.operation_id));
                     self.is_waiting_told = true;
                 }
-                Current::Gone | Current::NoDocument | Current::LeftOut => {}
+                None => {}
             }
             turn.sends(blocks.len());
             drop(turn);
@@ -155,7 +147,7 @@ impl Source for Watch {
                 }
             }
             self.rest_until = Instant::now() + sse::REST;
-            return Ok(Some(blocks.into_bytes()));
+            return Ok(Some(blocks));
         }
     }
 }

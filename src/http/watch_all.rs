@@ -7,6 +7,7 @@
 
 use super::error::Refusal;
 use super::filters::{FILTERS, filter};
+use super::pace::Turn;
 use super::params::Params;
 use super::rounds::hold_rounds;
 use super::sse::{self, Blocks, PIECE, Source, Woken};
@@ -164,7 +165,8 @@ impl WatchAll {
         let (place, _) = places(&self.app, &self.position, &self.position).await?;
         self.begin_at(place);
         let data = br#"{"reason":"the position is outside the kept window: list again"}"#;
-        blocks.event("reset", Some(&self.position.to_string()), data);
+        let data = Bytes::from_static(data);
+        blocks.event("reset", Some(&self.position.to_string()), &data);
         self.is_told = true;
         Ok(())
     }
@@ -174,17 +176,14 @@ impl WatchAll {
     async fn list(&mut self, after: Vec<u8>, blocks: &mut Blocks) -> Result<(), Refusal> {
         let query = self.query.clone();
         let mut turn = self.app.pace.turn().await;
-        let page = stream::blocking(&self.app, move |app| {
-            list::documents(
-                &*app.db,
-                &query,
-                &app.times,
-                &app.defects,
-                &after,
-                (ROWS, PIECE),
-            )
+        let page = stream::counted(&self.app, &turn, move |app| {
+            let (defects, bounds) = (&app.defects, (ROWS, PIECE));
+            let (db, at_hand) = (&*app.db, &app.documents);
+            Ok(list::documents(
+                db, &query, at_hand, defects, &after, bounds,
+            ))
         });
-        let page = page.await?;
+        let page = page.await??;
         for (operation_id, document) in &page.documents {
             self.known.put(operation_id, true, &self.query.filter);
             blocks.event("document", None, document);
@@ -232,7 +231,7 @@ impl WatchAll {
         let rows = match app.progress.watchers.recent_from(next) {
             Some(rows) => rows,
             None => {
-                stream::blocking(&app, move |app| {
+                stream::counted(&app, &turn, move |app| {
                     changes::rows_stored(&*app.db, next, CHANGES)
                 })
                 .await?
@@ -252,7 +251,7 @@ impl WatchAll {
                     return Ok(());
                 }
                 self.next = ordinal + 1;
-                self.tell(id, blocks).await?;
+                turn.count(self.tell(&turn, id, blocks)).await?;
                 if turn.is_long() {
                     drop(turn);
                     turn = app.pace.turn().await;
@@ -284,7 +283,12 @@ impl WatchAll {
         self.send_held(blocks);
     }
 
-    async fn tell(&mut self, operation_id: &str, blocks: &mut Blocks) -> Result<(), Refusal> {
+    async fn tell(
+        &mut self,
+        turn: &Turn<'_>,
+        operation_id: &str,
+        blocks: &mut Blocks,
+    ) -> Result<(), Refusal> {
         let Some(pass) = &mut self.pass else {
             return Ok(());
         };
@@ -296,7 +300,8 @@ impl WatchAll {
             pass.told.insert(digest);
         }
         let until = pass.until;
-        let current = sse::current_of_many(&self.app, operation_id, until, &self.query).await?;
+        let current = sse::current_of_many(&self.app, turn, operation_id, until, &self.query);
+        let current = current.await?;
         let event = match current {
             Current::Shown { document, .. } => {
                 self.known.put(operation_id, true, &self.query.filter);
@@ -304,11 +309,11 @@ impl WatchAll {
             }
             Current::LeftOut if self.known.has(operation_id) => {
                 self.known.put(operation_id, false, &self.query.filter);
-                ("left", sse::named(operation_id).into())
+                ("left", sse::named(operation_id))
             }
             Current::Gone => {
                 self.known.put(operation_id, false, &self.query.filter);
-                ("removed", sse::named(operation_id).into())
+                ("removed", sse::named(operation_id))
             }
             Current::LeftOut | Current::NoDocument => return Ok(()),
         };
@@ -326,7 +331,7 @@ impl WatchAll {
 }
 
 impl Source for WatchAll {
-    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+    async fn next(&mut self) -> Result<Option<Blocks>, Refusal> {
         let mut blocks = Blocks::new();
         while blocks.is_empty() {
             if self.must_reset {
@@ -350,7 +355,7 @@ impl Source for WatchAll {
                 }
             }
         }
-        Ok(Some(blocks.into_bytes()))
+        Ok(Some(blocks))
     }
 }
 

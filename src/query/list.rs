@@ -1,7 +1,8 @@
 //! The two lists: as pages, or streamed as a whole, from one point of the store. Memory
 //! is bounded by one chunk, however many operations there are.
 
-use super::document::{bytes, bytes_into};
+use super::at_hand;
+use super::document::bytes_into;
 use super::operation::with_operation;
 use super::select::{Bounds, Found, Query, select};
 use super::state;
@@ -9,6 +10,7 @@ use super::{Emit, PAGE_BYTES};
 use crate::store::{self, Db, Family, Result, View, keys};
 use crate::wire::document::{Bodies, text};
 use crate::wire::time::TimeStyle;
+use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
 use std::panic::resume_unwind;
@@ -308,7 +310,7 @@ fn render(view: &dyn View, shown: Shown, by_row: &[Row]) -> Result<Rendered> {
             bytes_into(id, op, Bodies::LeftOut, shown.times, out)?;
             let range = start..rendered.bytes.len();
             rendered.ranges.push((place, range));
-            Some(())
+            Some(ControlFlow::Continue(()))
         })?;
     }
     Ok(rendered)
@@ -321,13 +323,14 @@ fn each(
     rows: &[(&str, Option<u64>)],
     bodies: Bodies,
     defects: &Defects,
-    mut show: impl FnMut(usize, &crate::domain::Operation) -> Option<()>,
+    mut show: impl FnMut(usize, &crate::domain::Operation) -> Option<ControlFlow<()>>,
 ) -> Result<()> {
     let snapshots = state::snapshots(view, rows)?;
     for (at, ((id, _), snapshot)) in rows.iter().zip(snapshots).enumerate() {
         let snapshot = snapshot.unwrap_or_default();
         match with_operation(view, id, &snapshot, bodies, |op| show(at, op)) {
-            Ok(Some(())) => {}
+            Ok(Some(ControlFlow::Continue(()))) => {}
+            Ok(Some(ControlFlow::Break(()))) => break,
             Ok(None) | Err(store::Error::Corrupt(_)) => defects.add(id),
             Err(error) => return Err(error),
         }
@@ -339,7 +342,7 @@ fn each(
 #[derive(Debug, Default)]
 pub struct Documents {
     /// By operation id.
-    pub documents: Vec<(String, Vec<u8>)>,
+    pub documents: Vec<(String, Bytes)>,
     pub next: Next,
 }
 
@@ -348,38 +351,49 @@ pub struct Documents {
 pub fn documents(
     db: &dyn Db,
     query: &Query,
-    times: &TimeStyle,
+    at_hand: &at_hand::Documents,
     defects: &Defects,
     after: &[u8],
     (bounds, enough): (Bounds, usize),
-) -> Result<Documents> {
+) -> std::result::Result<Documents, at_hand::Error> {
+    let mut page = Documents::default();
+    let mut failed = Ok(());
     store::view(db, |view| {
         let after = Some(after).filter(|after| !after.is_empty());
         let selected = select(view, query, after, bounds)?;
-        let (mut documents, mut bytes_held) = (Vec::new(), 0);
+        let mut bytes_held = 0;
         for found in selected.found.chunks(DOCUMENTS) {
-            let rows = found.iter();
-            let rows: Vec<_> = rows
-                .filter_map(|one| Some((one.id()?, one.settled)))
-                .collect();
+            let named = found.iter().filter_map(|one| Some((one, one.id()?)));
+            let named: Vec<_> = named.collect();
+            let rows: Vec<_> = named.iter().map(|(one, id)| (*id, one.settled)).collect();
+            let mut last = None;
             each(view, &rows, Bodies::Shown, defects, |at, op| {
-                let (id, _) = rows[at];
-                let document = bytes(id, op, Bodies::Shown, times)?;
+                let (one, id) = named[at];
+                let document = match at_hand.rendered(id, op) {
+                    Ok(document) => document?.bytes,
+                    Err(error) => {
+                        failed = Err(error);
+                        return Some(ControlFlow::Break(()));
+                    }
+                };
                 bytes_held += document.len();
-                documents.push((id.to_owned(), document));
-                Some(())
+                page.documents.push((id.to_owned(), document));
+                last = Some(&one.key);
+                Some(match bytes_held >= enough {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                })
             })?;
-            let last = found.last();
-            if bytes_held >= enough && last != selected.found.last() {
-                let next = last.map(|last| last.key.clone());
-                return Ok(Documents { documents, next });
+            let is_enough = bytes_held >= enough;
+            if failed.is_err() || is_enough && last != selected.found.last().map(|one| &one.key) {
+                page.next = last.cloned();
+                return Ok(());
             }
         }
-        Ok(Documents {
-            documents,
-            next: selected.next,
-        })
-    })
+        page.next = selected.next;
+        Ok(())
+    })?;
+    failed.map(|()| page)
 }
 
 /// Names the point of a view: what is read at the same log and number is the same.

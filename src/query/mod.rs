@@ -20,6 +20,7 @@ pub mod select;
 pub mod state;
 pub mod sweeps;
 pub mod told;
+pub mod unsent;
 pub mod watch;
 
 /// What a streaming read does with each piece of its answer: `Break` ends it,

@@ -14,6 +14,7 @@ use super::{
     Batch, Cached, Db, Direction, Durability, Error, Family, Held, Result, Space, View, Visit, keys,
 };
 use arc_swap::ArcSwapOption;
+pub use options::open_files;
 use rocksdb::{
     Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, ReadOptions, ReadTier,
     SnapshotWithThreadMode, WriteBatch, WriteOptions,

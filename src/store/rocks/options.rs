@@ -7,6 +7,7 @@ use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, Options,
     SliceTransform, UniversalCompactOptions, UniversalCompactionStopStyle, WriteBufferManager,
 };
+use rustix::process::{Resource, getrlimit};
 
 pub fn of_database(memory: Memory) -> Result<Options> {
     // Without preallocation a small disk is not full before it is written to.
@@ -26,8 +27,14 @@ pub fn of_database(memory: Memory) -> Result<Options> {
     options.set_compaction_readahead_size(256 << 10);
     options.set_keep_log_file_num(4);
     options.set_max_log_file_size(1 << 20);
-    options.set_max_open_files(1024);
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    options.set_max_open_files(open_files(limit) as i32);
     Ok(options)
+}
+
+/// Sorted files that a database keeps open, where the process may have `limit` files.
+pub fn open_files(limit: u64) -> u64 {
+    (limit / 8).clamp(32, 1024)
 }
 
 /// What the binding has no function for.
