@@ -3,6 +3,8 @@
 
 use crate::cli::config::Source;
 use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use crate::cli::text::clean_lines;
 use crate::config::Overrides;
 use crate::data_folder::DataFolder;
 use crate::event_log::embedded::{self, Checked, Damage, Which};
@@ -131,18 +133,20 @@ fn progress(total: u64) -> ProgressBar {
 fn check(place: &Place) -> Result<(), Failure> {
     let checked = place.read()?;
     let which = place.which;
-    println!(
-        "{which} {}: {} records in {} partitions",
+    let mut found = format!(
+        "{which} {}: {} records in {} partitions\n",
         checked.id, checked.records, checked.partitions
     );
     for note in &checked.notes {
-        println!("  {note}");
+        found.push_str(&format!("  {note}\n"));
     }
-    list(&place.log, &checked.damages);
+    found.push_str(&list(&place.log, &checked.damages));
     if checked.damages.is_empty() {
-        println!("nothing is damaged");
-        return Ok(());
+        found.push_str("nothing is damaged\n");
+        return print(&found);
     }
+    // That something is damaged matters more than that nobody reads what.
+    let _ = print(&found);
     let flag = flag(which);
     Err(Failure::DataFolder(format!(
         "the {which} is damaged: {}\n  bring the files back as they were, if you can; \
@@ -153,6 +157,12 @@ fn check(place: &Place) -> Result<(), Failure> {
     )))
 }
 
+fn print(lines: &str) -> Result<(), Failure> {
+    let mut out = Output::new();
+    out.write(clean_lines(lines))?;
+    out.flush()
+}
+
 fn flag(which: Which) -> &'static str {
     match which {
         Which::Events => "",
@@ -160,11 +170,12 @@ fn flag(which: Which) -> &'static str {
     }
 }
 
-fn list(log: &Path, damages: &[Damage]) {
-    for damage in damages {
-        println!("  {}", log.join(&damage.file).display());
-        println!("    {damage}");
-    }
+fn list(log: &Path, damages: &[Damage]) -> String {
+    let line = |damage: &Damage| {
+        let file = log.join(&damage.file);
+        format!("  {}\n    {damage}\n", file.display())
+    };
+    damages.iter().map(line).collect()
 }
 
 /// How many records cannot be read in all.
@@ -184,12 +195,13 @@ fn repair(place: &Place, accept_loss: bool) -> Result<(), Failure> {
     let which = place.which;
     let checked = place.read()?;
     if checked.damages.is_empty() {
-        println!("nothing is damaged, and nothing was changed");
-        return Ok(());
+        return print("nothing is damaged, and nothing was changed\n");
     }
-    list(&place.log, &checked.damages);
+    // Printed when all is done: an output that nobody reads must not stop a repair halfway.
+    let mut done = list(&place.log, &checked.damages);
     let loses = lost(&checked.damages) != Some(0);
     if loses && !accept_loss {
+        let _ = print(&done);
         return Err(Failure::Refused(format!(
             "{}: nothing was changed\n  give --accept-loss to go on without them",
             total(&checked.damages)
@@ -202,14 +214,14 @@ fn repair(place: &Place, accept_loss: bool) -> Result<(), Failure> {
     };
     let repaired = embedded::repair(&place.log, which, &mut |_| {})?;
     let Some(repaired) = repaired else {
-        return Ok(());
+        return print(&done);
     };
     if let Some((id, ends)) = holds {
         let now = crate::app::wall_clock();
         embedded::append(&place.log, which, control::lost(id, ends, now), now)?;
     }
-    println!(
-        "repaired: {}; the files as they were are in {}",
+    done.push_str(&format!(
+        "repaired: {}; the files as they were are in {}\n",
         match repaired.lost {
             Some(0) => "no record is lost".into(),
             Some(1) => "1 record is lost".into(),
@@ -217,30 +229,30 @@ fn repair(place: &Place, accept_loss: bool) -> Result<(), Failure> {
             None => String::from("nobody knows how many records are lost"),
         },
         place.log.join(&repaired.kept).display()
-    );
+    ));
     let data = place.data.display();
-    match (which, repaired.new_identity) {
-        (Which::Events, Some(id)) => println!(
+    let next = match (which, repaired.new_identity) {
+        (Which::Events, Some(id)) => format!(
             "how far the log went is not known: it is the log {id} from now on, and positions that \
              were given before mean nothing in it\n\
              now run `opledger rebuild --data {data}`"
         ),
-        (Which::Events, None) if loses => println!(
+        (Which::Events, None) if loses => format!(
             "now run `opledger rebuild --data {data}`: the store may hold what the log does not \
              have any more"
         ),
-        (Which::Control, Some(_)) => println!(
+        (Which::Control, Some(_)) => format!(
             "how far the log went is not known: it is another log from now on\n\
              now run `opledger rebuild --data {data}`; notifications that were due are held until \
              they are released"
         ),
-        (Which::Control, None) if loses => println!(
+        (Which::Control, None) if loses => format!(
             "now run `opledger rebuild --data {data}`; notifications that were due are held until \
              they are released: `opledger notifications`"
         ),
-        _ => {}
-    }
-    Ok(())
+        _ => return print(&done),
+    };
+    print(&format!("{done}{next}\n"))
 }
 
 type Ends = std::collections::BTreeMap<u32, u64>;
