@@ -21,6 +21,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use support::generate::Rng;
 use support::listed::{created, event};
+use support::same::assert_same;
 
 /// A store in memory with these events.
 fn folded(events: &[Value]) -> Memory {
@@ -307,7 +308,7 @@ fn a_streamed_list_is_what_its_pages_are_whatever_its_documents_weigh() {
             6000 - 1,
             "without the one that cannot be read"
         );
-        assert!(streamed == paged, "{order:?}");
+        assert_same(&format!("{order:?}"), &streamed, &paged);
         assert!(largest <= 64 << 10, "a piece of {largest} bytes");
     }
 }
