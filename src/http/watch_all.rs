@@ -95,6 +95,7 @@ pub async fn operations(
         held: None,
         is_told: false,
         must_reset: false,
+        holds: end,
         _permit: permit,
     };
     watch.begin_at(place);
@@ -133,6 +134,9 @@ struct WatchAll {
     /// The client knows the position.
     is_told: bool,
     must_reset: bool,
+    /// What the client is sent holds all changes before this: its position may hold them,
+    /// and nobody has looked at them yet.
+    holds: u64,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -161,7 +165,8 @@ impl WatchAll {
         self.pass = None;
         let now = self.app.progress.applied().token.clone();
         self.position = now.ok_or(Refusal::NotReached)?;
-        let (place, _) = places(&self.app, &self.position, &self.position).await?;
+        let (place, end) = places(&self.app, &self.position, &self.position).await?;
+        self.holds = end;
         self.begin_at(place);
         let data = br#"{"reason":"the position is outside the kept window: list again"}"#;
         blocks.event("reset", Some(&self.position.to_string()), data);
@@ -295,8 +300,8 @@ impl WatchAll {
         if pass.told.len() < REMEMBERED {
             pass.told.insert(digest);
         }
-        let until = pass.until;
-        let current = sse::current_of_many(&self.app, operation_id, until, &self.query).await?;
+        let as_of = pass.until.max(self.holds);
+        let current = sse::current_of_many(&self.app, operation_id, as_of, &self.query).await?;
         let event = match current {
             Current::Shown { document, .. } => {
                 self.known.put(operation_id, true, &self.query.filter);
