@@ -59,6 +59,16 @@ use tower_http::request_id::{
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const LEDGER_POSITION: HeaderName = HeaderName::from_static("ledger-position");
 
+/// Where a read runs that may wait for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// On a thread of its own.
+    Apart,
+    /// On the thread of the request: for simulations, in which no disk is waited for and
+    /// nothing may happen beside something else.
+    AtOnce,
+}
+
 /// What the handlers work with.
 pub struct App {
     pub db: Arc<dyn Db>,
@@ -84,6 +94,7 @@ pub struct App {
     pub rounds: Arc<Rounds>,
     pub told: Told,
     pub pace: pace::Pace,
+    pub reads: Reads,
     /// Requests that would go on for long end when it turns true.
     pub stopping: tokio::sync::watch::Sender<bool>,
 }
@@ -117,6 +128,7 @@ impl App {
             rounds: Arc::new(Rounds::new(progress.watchers.clone())),
             told: Told::new(progress.watchers.clone(), times.clone()),
             pace: pace::Pace::new(progress.clone()),
+            reads: Reads::Apart,
             stopping: Default::default(),
             db,
             log,

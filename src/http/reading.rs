@@ -86,7 +86,7 @@ pub async fn begin(
     let server = &app.config.server;
     let preferred = preferred_wait(app, headers);
     let wait = preferred.unwrap_or(server.default_wait.min(server.max_wait));
-    let deadline = Instant::now() + wait;
+    let deadline = now() + wait;
     if let Some(token) = token {
         app.progress
             .wait_for(&token, deadline)
@@ -100,6 +100,11 @@ pub async fn begin(
         applied: app.progress.applied(),
         deadline: preferred.and(Some(deadline)),
     })
+}
+
+/// The time by the runtime's clock, by which deadlines end: a simulation stops it.
+pub fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 impl Reading {

@@ -23,6 +23,7 @@ pub async fn hold_rounds(app: Arc<App>) {
             }
         }
         tokio::select! {
+            biased;
             // It is never closed: the sender is the ledger's own.
             _ = head.changed() => {}
             () = app.stopped() => return,

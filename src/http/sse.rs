@@ -104,9 +104,11 @@ pub enum Woken {
 
 pub async fn wait(app: &App, changed: impl Future) -> Woken {
     tokio::select! {
+        // In this order, so that what comes at the same time is not left to chance.
+        biased;
+        () = app.stopped() => Woken::Stopping,
         _ = changed => Woken::Changed,
         () = tokio::time::sleep(app.config.streams.keep_alive) => Woken::Silent,
-        () = app.stopped() => Woken::Stopping,
     }
 }
 

@@ -2,8 +2,8 @@
 //! pieces to the connection through a short channel. A client that stops taking
 //! them is cut off by the socket's send timeout, which ends the thread as well.
 
-use super::App;
 use super::error::Refusal;
+use super::{App, Reads};
 use crate::store;
 use axum::body::{Body, Bytes};
 use axum::http::HeaderValue;
@@ -58,11 +58,14 @@ where
     Ok(json(body))
 }
 
-/// Runs a read that may wait for the disk.
+/// Runs a read that may wait for the disk, on a thread of its own.
 pub async fn blocking<T: Send + 'static>(
     app: &Arc<App>,
     read: impl FnOnce(&App) -> store::Result<T> + Send + 'static,
 ) -> Result<T, Refusal> {
+    if app.reads == Reads::AtOnce {
+        return read(app).map_err(Refusal::Store);
+    }
     let (done, result) = oneshot::channel();
     let app = app.clone();
     tokio::task::spawn_blocking(move || {

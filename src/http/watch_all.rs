@@ -26,7 +26,6 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use hashbrown::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -59,7 +58,7 @@ pub async fn operations(
     let mut reading = reading::begin(app, headers, token).await?;
     let permit = sse::admit(app)?;
     // Where it is not known what the log is called, there is no position to begin at.
-    let deadline = Instant::now() + app.config.server.default_wait;
+    let deadline = reading::now() + app.config.server.default_wait;
     let now = app.progress.wait_for_log(deadline).await;
     let now = now.ok_or(Refusal::NotReached)?;
     reading.renew(app);
