@@ -17,6 +17,7 @@ RUN apt-get update \
 ENV CARGO_PROFILE_RELEASE_DEBUG=0
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
+COPY vendor vendor
 RUN mkdir -p src bench/load \
   && touch src/lib.rs \
   && echo 'fn main() {}' >src/main.rs \

@@ -46,6 +46,14 @@ def check_metric_names(texts):
                 problems.append(f"{place}: no metric {name} in src/metrics.rs or src/event_log/kafka")
 
 
+def check_coverage(dashboard):
+    """A metric that nobody sees is not looked at when it is needed."""
+    described = set(re.findall(r'describe_\w+!\(\s*"(opledger_[a-z0-9_]+)"', rust_text(METRIC_SOURCES)))
+    queried = set(re.findall(r"\bopledger_[a-z0-9_]+", "\n".join(queries(dashboard))))
+    for name in sorted(described - {HISTOGRAM_PARTS.sub("", metric) for metric in queried} - queried):
+        problems.append(f"{DASHBOARD}: {name} is on no panel")
+
+
 def check_dashboard(dashboard):
     """What Grafana would show wrongly without a word."""
     ids, taken = set(), {}
@@ -138,6 +146,7 @@ def main():
 
     check_metric_names([(DASHBOARD, "\n".join(expressions_and_names(dashboard))), (ALERTS, ALERTS.read_text())])
     check_dashboard(dashboard)
+    check_coverage(dashboard)
     check_settings(
         {("compose", name) for compose in composes for name in compose["services"]["opledger"]["environment"]}
         | {("Dockerfile", name) for name in re.findall(r"\b(OPLEDGER_[A-Z0-9_]+)=", dockerfile)}

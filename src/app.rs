@@ -11,6 +11,7 @@
 //! | log: appender of the embedded one; checks and librdkafka's threads of Kafka's; the same for the control log | `Log` | refuses until it can write | 5. writes what it accepted |
 //! | store | `Ledger` | reopened by the projector | 6. flushed and closed |
 
+use crate::clock;
 use crate::config::Config;
 use crate::data_folder::{self, DataFolder};
 use crate::dead_letter::Forwarder;
@@ -20,10 +21,11 @@ use crate::event_log::kafka::{self, BadOptions, Kafka, NewTopics};
 use crate::event_log::{EventLog, Limits, ReadError};
 use crate::http::{self, front::Front};
 use crate::metrics::ProjectorMetrics;
+use crate::projector::halt::OpenError;
 use crate::projector::run::{Projector, Settings, Took, Watch};
 use crate::projector::step::Rules;
 use crate::projector::{Cut, Tally, control, meta};
-use crate::query::progress::Progress;
+use crate::query::progress::{LogState, Progress};
 use crate::store::rocks::{Memory, Rocks};
 use crate::store::{self, Family};
 use crate::webhook::{self, Webhooks};
@@ -32,7 +34,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
 #[derive(Debug, thiserror::Error)]
@@ -168,7 +170,8 @@ fn kafka_control(config: &Config, is_known: bool) -> kafka::Settings {
     }
 }
 
-/// The control log, or why there is none.
+/// The control log, or why there is none: without it the ledger serves, and notifications
+/// have halted.
 fn open_control(
     config: &Config,
     folder: &DataFolder,
@@ -180,12 +183,12 @@ fn open_control(
         return Ok(Ok(Arc::new(log)));
     }
     if is_known && !folder.has_control() {
-        return Ok(Err(format!(
-            "the store knows a control log, and there is none in {}: bring it back, or run \
-             `opledger rebuild`, after which notifications are held that nobody knows to be \
-             delivered",
-            folder.control().display()
-        )));
+        return Ok(Err(
+            "the store knows a control log, and there is none in control/ of the data folder: stop \
+             the ledger and bring it back, or run `opledger rebuild`, after which notifications \
+             are held that nobody knows to be delivered"
+                .into(),
+        ));
     }
     let settings = embedded::Settings {
         which: Which::Control,
@@ -194,7 +197,7 @@ fn open_control(
         max_waiting: config.log.max_waiting,
         publish_timeout: config.log.publish_timeout,
     };
-    match Embedded::at(&folder.control(), settings, Arc::new(wall_clock)) {
+    match Embedded::at(&folder.control(), settings, Arc::new(clock::now)) {
         Ok(log) => Ok(Ok(Arc::new(log))),
         // The ledger needs none: only notifications stop.
         Err(error) => {
@@ -243,7 +246,7 @@ fn open_embedded(
         max_waiting: config.log.max_waiting,
         publish_timeout: config.log.publish_timeout,
     };
-    Embedded::at(&folder.log(), settings, Arc::new(wall_clock))
+    Embedded::at(&folder.log(), settings, Arc::new(clock::now))
 }
 
 pub fn times(config: &Config) -> TimeStyle {
@@ -306,7 +309,7 @@ fn start_webhooks(
         begins,
         progress: progress.clone(),
         control,
-        clock: Arc::new(wall_clock),
+        clock: Arc::new(clock::now),
         times: TimeStyle {
             separator: config.notifications.time_separator.clone(),
             ..times(config)
@@ -316,17 +319,6 @@ fn start_webhooks(
     let webhooks = Webhooks::start(parts).map_err(Error::Thread)?;
     let handle = webhooks.handle();
     Ok((Some(webhooks), handle))
-}
-
-/// The time of day.
-pub fn wall_clock() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp {
-        secs: since.as_secs() as i64,
-        nanos: since.subsec_nanos(),
-    }
 }
 
 impl Ledger {
@@ -345,6 +337,19 @@ impl Ledger {
         };
         let log = Log::open(&config, Some(&folder), topics)?;
         let progress = Arc::new(Progress::new(held));
+        if let Log::Embedded(log) = &log {
+            // Nobody else writes to it: what it is now it stays. So it takes its first event
+            // as soon as there is a listener, or none at all.
+            match meta::compare(&*store, &**log) {
+                Ok(()) => progress.set_log(LogState::Confirmed),
+                Err(OpenError::Halt(halt)) => {
+                    progress.set_log(LogState::Halted(halt.for_clients()));
+                }
+                // The projector will try again, and say so.
+                Err(OpenError::Store(error)) => tracing::warn!(%error, "the log is not compared"),
+                Err(OpenError::Log(error)) => tracing::warn!(%error, "the log is not compared"),
+            }
+        }
         let settings = self::projector(&config);
         let (webhooks, notifications) = start_webhooks(&config, &folder, &store, &log, &progress)?;
         let watched = Watched {

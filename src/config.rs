@@ -49,12 +49,17 @@ pub struct Config {
     pub ignored: Vec<String>,
 }
 
+/// Of the embedded log.
+pub const MAX_PARTITIONS: u32 = 128;
+
 /// By key, where each setting came from that was given at all.
 pub type Sources = BTreeMap<String, Source>;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
     pub listen: SocketAddr,
+    /// Names that requests may call it by, as [`crate::wire::host::normal`] spells them.
+    pub hosts: Vec<String>,
     pub max_connections: usize,
     /// Bytes of a whole request body.
     pub max_body: u64,
@@ -62,7 +67,12 @@ pub struct Server {
     pub max_headers: u64,
     /// Bytes of request bodies held at once; beyond: 429.
     pub max_buffered: u64,
+    /// Bytes of large answers that clients have not taken yet; beyond: 503.
+    pub max_unsent: u64,
+    /// For the head of a request, and for the first request of a connection.
     pub header_timeout: Duration,
+    /// For the next request of a connection.
+    pub idle_timeout: Duration,
     pub body_timeout: Duration,
     /// A client that takes no byte of a stream this long is cut off.
     pub send_timeout: Duration,
@@ -152,7 +162,7 @@ pub struct Store {
 pub struct Lists {
     /// Points of the store that lists are paged from, at most.
     pub points: usize,
-    /// Sweeps that begin no further apart share one.
+    /// Once there are so many, sweeps that begin no further apart share one.
     pub share: Duration,
     /// One that nobody uses this long is gone.
     pub idle: Duration,
@@ -271,14 +281,17 @@ impl Default for Config {
             data: "./opledger-data".into(),
             server: Server {
                 listen: SocketAddr::from(([127, 0, 0, 1], 8470)),
+                hosts: Vec::new(),
                 max_connections: 4096,
                 max_body: 32 * MIB,
                 max_headers: 64 * KIB,
                 max_buffered: 256 * MIB,
+                max_unsent: 256 * MIB,
                 header_timeout: secs(10),
+                idle_timeout: secs(75),
                 body_timeout: secs(30),
                 send_timeout: secs(30),
-                shutdown_grace: secs(10),
+                shutdown_grace: secs(8),
                 default_wait: secs(5),
                 max_wait: secs(60),
                 max_streams: 32,
@@ -316,7 +329,7 @@ impl Default for Config {
                 document_cache: 16 * MIB,
             },
             lists: Lists {
-                points: 32,
+                points: 256,
                 share: secs(2),
                 idle: secs(60),
                 max_age: secs(15 * 60),
@@ -424,12 +437,15 @@ impl Config {
         let mut settings = vec![("data", folder(data))];
         settings.extend(rows!(Server server {
             listen: address(),
+            hosts: host_names(),
             max_connections: count(1..=1_000_000),
             max_body: bytes(KIB..=4 * GIB),
             // Below 8 KiB the HTTP library panics.
             max_headers: bytes(8 * KIB..=16 * MIB),
             max_buffered: bytes(KIB..=1024 * GIB),
+            max_unsent: bytes(MIB..=1024 * GIB),
             header_timeout: duration(ms(1)..=secs(3600)),
+            idle_timeout: duration(ms(1)..=secs(24 * 3600)),
             body_timeout: duration(ms(1)..=secs(3600)),
             send_timeout: duration(ms(1)..=secs(3600)),
             shutdown_grace: duration(secs(0)..=secs(3600)),
@@ -443,7 +459,8 @@ impl Config {
             clock_ahead: duration(secs(0)..=secs(366 * 24 * 3600)),
         }));
         settings.extend(rows!(Log log {
-            partitions: count(1..=1024),
+            // With more, a `Ledger-Position` would be longer than many proxies take.
+            partitions: count(1..=MAX_PARTITIONS),
             max_waiting: bytes(KIB..=1024 * GIB),
             publish_timeout: duration(ms(1)..=secs(3600)),
         }));

@@ -1,5 +1,5 @@
-//! The data folder: one process at a time, the log and the store side by side,
-//! and the swap of a rebuilt store, which a crash at any point leaves whole.
+//! The data folder: one process at a time, closed to other users, the log and the store side by
+//! side, and the swap of a rebuilt store, which a crash at any point leaves whole.
 //!
 //! ```text
 //! lock        held while a process works here
@@ -11,8 +11,9 @@
 //! ```
 
 use crate::event_log::embedded;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
@@ -41,10 +42,15 @@ impl DataFolder {
             path: path.to_owned(),
             source,
         };
-        fs::create_dir_all(path).map_err(failed)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(failed)?;
         let lock = File::options()
             .create(true)
             .append(true)
+            .mode(0o600)
             .open(path.join("lock"));
         let lock = lock.map_err(failed)?;
         match lock.try_lock() {
@@ -61,7 +67,35 @@ impl DataFolder {
             _lock: lock,
         };
         folder.finish_swap().map_err(failed)?;
+        folder.close_to_others();
         Ok(folder)
+    }
+
+    /// Takes all rights from group and others that an earlier program gave to them. What is made
+    /// from now on has none by the umask of the process.
+    fn close_to_others(&self) {
+        let mut closed = 0;
+        let mut open = vec![self.path.clone()];
+        open.extend(NAMES.map(|name| self.path.join(name)));
+        while let Some(path) = open.pop() {
+            match close(&path) {
+                Ok(changed) => closed += usize::from(changed),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "other users may read this");
+                }
+            }
+            // Beside what is ours there may be something else in the folder.
+            if path != self.path
+                && let Ok(entries) = path.read_dir()
+            {
+                open.extend(entries.flatten().map(|entry| entry.path()));
+            }
+        }
+        if closed > 0 {
+            let folder = self.path.display();
+            tracing::info!(%folder, closed, "closed the data folder to other users");
+        }
     }
 
     /// Takes a folder that has a log. A mistyped name must not become a new ledger,
@@ -111,11 +145,17 @@ impl DataFolder {
         Ok(path)
     }
 
-    /// Puts a finished rebuild in the place of the store. Both must be closed.
+    /// Puts a finished rebuild in the place of the store. Both must be closed, and everything
+    /// in the rebuild on the disk.
     pub fn swap(&self) -> Result<(), Error> {
         let swap = || {
-            fs::create_dir_all(self.store())?;
+            // The rebuild is surely there before the store is gone.
+            self.sync()?;
+            if !is_there(&self.store()) {
+                fs::create_dir(self.store())?;
+            }
             fs::rename(self.store(), self.path.join("store.old"))?;
+            self.sync()?;
             self.finish_swap()
         };
         swap().map_err(|source| Error::Io {
@@ -128,22 +168,55 @@ impl DataFolder {
     /// a swap, and a swap begins with a finished `store.new`.
     fn finish_swap(&self) -> io::Result<()> {
         let (new, old) = (self.path.join("store.new"), self.path.join("store.old"));
-        if !self.store().exists() && old.exists() {
-            fs::rename(&new, self.store())?;
-            File::open(&self.path)?.sync_all()?;
+        if !is_there(&self.store()) && is_there(&old) {
+            // Without a rebuild somebody else has moved the store away.
+            let to_be = if is_there(&new) { &new } else { &old };
+            fs::rename(to_be, self.store())?;
+            // The store before is not removed before its place is surely taken.
+            self.sync()?;
         }
         // Beside a store it is what an interrupted rebuild has left.
         remove(&new)?;
         remove(&old)
     }
+
+    /// The names in the folder are on the disk.
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+/// What is ours in the folder.
+const NAMES: [&str; 6] = ["lock", "log", "control", "store", "store.new", "store.old"];
+
+/// Whether there were rights to take.
+fn close(path: &Path) -> io::Result<bool> {
+    let metadata = path.symlink_metadata()?;
+    let mode = metadata.permissions().mode();
+    if metadata.is_symlink() || mode & 0o077 == 0 {
+        return Ok(false);
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode & !0o077))?;
+    Ok(true)
+}
+
+/// A link that leads nowhere as well.
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
 fn has_log(path: &Path) -> bool {
     embedded::is_there(&path.join("log"))
 }
 
+/// Whatever it is.
 fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
+    let removed = match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -165,26 +238,93 @@ mod tests {
         DataFolder::open(dir.path()).unwrap();
     }
 
+    /// Names in a folder, each with what is in it.
+    fn contents(folder: &Path) -> Vec<(String, String)> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+        let stores = entries.filter(|entry| entry.file_name() != "lock");
+        let stores = stores.map(|entry| {
+            let content = fs::read_to_string(entry.path().join("content"));
+            let name = entry.file_name().into_string().unwrap();
+            (name, content.unwrap_or_default())
+        });
+        let mut stores: Vec<_> = stores.collect();
+        stores.sort();
+        stores
+    }
+
+    fn make(folder: &Path, name: &str, content: &str) {
+        fs::create_dir(folder.join(name)).unwrap();
+        fs::write(folder.join(name).join("content"), content).unwrap();
+    }
+
+    /// Every state that a swap goes through, and what the next start makes of it.
     #[test]
-    fn a_swap_cut_short_is_finished() {
+    fn a_swap_cut_short_is_finished_or_was_not_begun() {
+        let cases: &[(&[&str], Option<&str>)] = &[
+            // Nothing yet.
+            (&[], None),
+            (&["store"], Some("store")),
+            // A rebuild that is not known to be finished.
+            (&["store", "store.new"], Some("store")),
+            (&["store.new"], None),
+            // Between the renames.
+            (&["store.new", "store.old"], Some("store.new")),
+            // After them.
+            (&["store", "store.old"], Some("store")),
+            (&["store", "store.new", "store.old"], Some("store")),
+            // Moved by hand.
+            (&["store.old"], Some("store.old")),
+        ];
+        for (names, expected) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            for name in *names {
+                make(dir.path(), name, name);
+            }
+            drop(DataFolder::open(dir.path()).unwrap());
+            let expected = expected.map(|content| ("store".to_owned(), content.to_owned()));
+            let left = contents(dir.path());
+            assert_eq!(left, Vec::from_iter(expected), "after {names:?}");
+        }
+    }
+
+    #[test]
+    fn a_finished_rebuild_takes_the_place_of_whatever_was_there() {
+        for before in ["a folder", "a file", "nothing"] {
+            let dir = tempfile::tempdir().unwrap();
+            let folder = DataFolder::open(dir.path()).unwrap();
+            match before {
+                "a folder" => make(dir.path(), "store", "before"),
+                "a file" => fs::write(folder.store(), "before").unwrap(),
+                _ => {}
+            }
+            make(dir.path(), "store.new", "rebuilt");
+            folder.swap().unwrap();
+            let expected = [("store".to_owned(), "rebuilt".to_owned())];
+            assert_eq!(contents(dir.path()), expected, "{before}");
+        }
+    }
+
+    #[test]
+    fn an_open_data_folder_is_closed_to_other_users() {
         let dir = tempfile::tempdir().unwrap();
-        let make = |name: &str, content: &str| {
-            fs::create_dir(dir.path().join(name)).unwrap();
-            fs::write(dir.path().join(name).join("content"), content).unwrap();
+        let path = dir.path().join("data");
+        let set = |path: &Path, mode| {
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
         };
-        make("store.old", "old");
-        make("store.new", "new");
-        let folder = DataFolder::open(dir.path()).unwrap();
-        assert_eq!(
-            fs::read_to_string(folder.store().join("content")).unwrap(),
-            "new"
-        );
-        assert!(!dir.path().join("store.old").exists());
-        make("store.new", "newer");
-        folder.swap().unwrap();
-        assert_eq!(
-            fs::read_to_string(folder.store().join("content")).unwrap(),
-            "newer"
-        );
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        fs::create_dir(&path).unwrap();
+        make(&path, "store", "rows");
+        make(&path, "theirs", "not ours");
+        let content = path.join("store").join("content");
+        set(&path, 0o755);
+        set(&path.join("store"), 0o775);
+        set(&content, 0o644);
+        set(&path.join("theirs"), 0o755);
+        let _folder = DataFolder::open(&path).unwrap();
+        assert_eq!(mode(&path), 0o700);
+        assert_eq!(mode(&path.join("store")), 0o700);
+        assert_eq!(mode(&content), 0o600);
+        assert_eq!(mode(&path.join("lock")), 0o600);
+        assert_eq!(mode(&path.join("theirs")), 0o755, "it is not ours");
     }
 }

@@ -124,7 +124,8 @@ fn due(db: &dyn Db) -> store::Result<Due> {
         refused: 0,
     };
     store::view(db, |view| {
-        view.scan(
+        // One that cannot be read is not carried: `Db::damage` says so.
+        view.scan_past_damage(
             Family::DeadLetterDue,
             keys::ALL,
             Direction::Forward,
@@ -140,6 +141,7 @@ fn due(db: &dyn Db) -> store::Result<Due> {
                 }
                 ControlFlow::Continue(())
             },
+            &mut |_| {},
         )
     })?;
     Ok(due)
@@ -161,7 +163,14 @@ fn forward_some<'p>(
         }
         taken += 1;
         let key = keys::position(*at);
-        let letter = db.get(Family::DeadLetter, &key).map_err(failed)?;
+        let letter = match db.get(Family::DeadLetter, &key) {
+            Err(error) if error.is_unreadable() => {
+                let why = error.to_string();
+                batch.put(Family::DeadLetterDue, &key, why.as_bytes());
+                continue;
+            }
+            letter => letter.map_err(failed)?,
+        };
         match letter.map(Bytes::from) {
             // It was removed meanwhile.
             None => batch.delete(Family::DeadLetterDue, &key),

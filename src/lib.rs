@@ -5,13 +5,17 @@ pub mod audit;
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod data_folder;
 pub mod dead_letter;
+pub mod descriptors;
 pub mod domain;
 pub mod event_log;
 pub mod http;
+pub mod logging;
 pub mod metrics;
+pub mod output;
 pub mod projector;
 pub mod query;
 pub mod store;

@@ -3,6 +3,8 @@
 mod allocator;
 
 fn main() -> std::process::ExitCode {
+    // What it makes is for its own user, whoever may read the folders around it.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     opledger::cli::main()
 }
 
@@ -20,21 +22,22 @@ mod tests {
         ) -> c_int;
     }
 
-    fn option(name: &CStr) -> isize {
-        let (mut value, mut len) = (0isize, size_of::<isize>());
+    fn option<T: Default>(name: &CStr) -> T {
+        let (mut value, mut len) = (T::default(), size_of::<T>());
         // Safety: it writes as many bytes as it is told that there are.
         let failed = unsafe {
             let value = (&raw mut value).cast();
             mallctl(name.as_ptr(), value, &mut len, std::ptr::null_mut(), 0)
         };
-        assert_eq!((failed, len), (0, size_of::<isize>()), "{name:?}");
+        assert_eq!((failed, len), (0, size_of::<T>()), "{name:?}");
         value
     }
 
     /// By the wrong name nothing would be said, and nothing set.
     #[test]
     fn the_allocator_is_set_as_we_say() {
-        assert_eq!(option(c"opt.dirty_decay_ms"), 1000);
-        assert_eq!(option(c"opt.oversize_threshold"), 0);
+        assert_eq!(option::<isize>(c"opt.dirty_decay_ms"), 1000);
+        assert_eq!(option::<usize>(c"opt.oversize_threshold"), 0);
+        assert_eq!(option::<u8>(c"opt.background_thread"), 1);
     }
 }

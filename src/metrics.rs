@@ -128,12 +128,17 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "opledger_log_read_seconds",
         "Time to get the records of one batch, the wait for the first one included"
     );
+    describe_counter!(
+        "opledger_log_lines_lost_total",
+        "Log lines that could not be written to standard error"
+    );
     // From the start, so that the first of them is seen as a rise.
     for counter in [
         "opledger_events_applied_total",
         "opledger_terminal_revised_total",
         "opledger_snapshots_refolded_total",
         "opledger_clock_ahead_total",
+        "opledger_log_lines_lost_total",
     ] {
         counter!(counter).increment(0);
     }
@@ -156,6 +161,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!(
         "opledger_watched_operations",
         "Operations that a waiting request or a stream watches"
+    );
+    describe_gauge!(
+        "opledger_unsent_bytes",
+        "Bytes of large answers that clients have not taken yet, or that are kept"
     );
     describe_gauge!("opledger_event_streams", "Event streams that are open");
     describe_histogram!("opledger_cut_records", "Records applied in one batch");
@@ -222,6 +231,7 @@ impl Watch for ProjectorMetrics {
             store::Error::NoSpace(_) => "no_space",
             store::Error::Io(_) => "io",
             store::Error::Corrupt(_) => "corrupt",
+            store::Error::Newer(_) => "newer",
             store::Error::InUse(_) => "in_use",
             store::Error::Setting(_) => "setting",
         };

@@ -462,18 +462,21 @@ fn output_that_nobody_reads_or_that_is_full_ends_every_command_well() {
             .stderr(full());
         assert_eq!(both.status().unwrap().code(), Some(1), "{arguments:?}");
     }
-    let rebuild = |stdout: Stdio| {
+    let off_line = |arguments: &[&str], stdout: Stdio| {
         let data = tempfile::tempdir().unwrap();
         let kept = Server::on(data.path(), &[]);
         kept.publish(&[created("kept")]);
         assert!(kept.terminate().success());
-        let mut command = opledger(&["rebuild", "--data"]);
-        let status = command.arg(data.path()).stdout(stdout).status().unwrap();
+        let mut command = opledger(arguments);
+        command.arg("--data").arg(data.path()).stdout(stdout);
+        let status = command.status().unwrap();
         assert!(!data.path().join("store.new").exists(), "it was finished");
         status.code()
     };
-    assert_eq!(rebuild(full().into()), Some(1));
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    assert_eq!(rebuild(writer.into()), Some(0));
+    for arguments in [&["rebuild"][..], &["log", "check"], &["log", "repair"]] {
+        assert_eq!(off_line(arguments, full().into()), Some(1), "{arguments:?}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(off_line(arguments, writer.into()), Some(0), "{arguments:?}");
+    }
 }

@@ -2,6 +2,8 @@
 
 mod support;
 
+use support::deadline::{SOON, within};
+
 use opledger::domain::Timestamp;
 use opledger::event_log::memory::Memory as MemoryLog;
 use opledger::event_log::{EventLog, Logged};
@@ -13,7 +15,6 @@ use opledger::wire::notification_v1::{Key, Outcome, decode_outcome};
 use opledger::wire::position::{LogId, Position};
 use opledger::wire::record_v1::{Headers, Record};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 const LOG: LogId = LogId(*b"testing0");
 const OTHER: LogId = LogId(*b"testing1");
@@ -190,18 +191,10 @@ fn start(db: &Arc<Memory>, log: &MemoryLog) -> Running {
 
 #[track_caller]
 fn until(running: &Running, what: &str, holds: impl Fn(&State) -> bool) -> State {
-    let until = Instant::now() + Duration::from_secs(20);
-    loop {
+    within(SOON, what, || {
         let state = running.control.state().borrow().clone();
-        if holds(&state) {
-            return state;
-        }
-        assert!(
-            Instant::now() < until,
-            "not in time: {what}; it is {state:?}"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
+        Some(state).filter(&holds)
+    })
 }
 
 fn record_all(running: &Running, controls: &[Control]) {

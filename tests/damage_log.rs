@@ -232,45 +232,10 @@ fn damage_within_an_older_segment_is_found_when_it_is_read() {
 /// What is beside the frames, or after them, and was never acknowledged.
 #[test]
 fn what_was_not_acknowledged_is_no_damage() {
-    const ACKNOWLEDGED: &str = "acknowledged";
-    let rows: [(&str, Damage); 10] = [
-        ("a slot of what was acknowledged", |log, _, _| {
-            flip(&log.join(ACKNOWLEDGED), 40);
-        }),
-        ("its other slot", |log, _, _| {
-            flip(&log.join(ACKNOWLEDGED), HEAD + 40);
-        }),
-        ("both slots", |log, _, _| {
-            flip(&log.join(ACKNOWLEDGED), 40);
-            flip(&log.join(ACKNOWLEDGED), HEAD + 40);
-        }),
-        ("it is missing", |log, _, _| {
-            fs::remove_file(log.join(ACKNOWLEDGED)).unwrap();
-        }),
-        ("it is empty", |log, _, _| {
-            fs::write(log.join(ACKNOWLEDGED), []).unwrap();
-        }),
-        ("an older copy of it", |log, _, older| {
-            fs::copy(older.join(ACKNOWLEDGED), log.join(ACKNOWLEDGED)).unwrap();
-        }),
-        ("noise after the end", |log, name, _| {
-            add(&log.join(name), &[0xA5; 999]);
-        }),
-        ("half a frame after the end", |log, name, _| {
-            let frame = fs::read(log.join(name)).unwrap()[HEAD..HEAD + 100].to_vec();
-            add(&log.join(name), &frame);
-        }),
-        ("a copy under a name of its own", |log, name, _| {
-            fs::copy(log.join(name), log.join("copy.segment")).unwrap();
-        }),
-        ("the file that is written ahead is noise", |log, _, _| {
-            fs::write(log.join("spare"), vec![0xA5; 1 << 16]).unwrap();
-        }),
-    ];
     let events = Events::get();
-    for (what, damage) in rows {
+    for (what, damage) in BESIDE {
         for store in ["kept", "removed"] {
-            let folder = damaged(events, damage, NEWEST);
+            let folder = damaged(events, *damage, NEWEST);
             if store == "removed" {
                 fs::remove_dir_all(folder.path().join("store")).unwrap();
             }
@@ -285,21 +250,8 @@ fn what_was_not_acknowledged_is_no_damage() {
 /// A torn end and nothing that says whether it was acknowledged.
 #[test]
 fn an_end_that_nobody_knows_stops_the_log_and_a_repair_makes_it_another_log() {
-    let rows: [(&str, Damage); 2] = [
-        ("both slots are damaged, and the end cut", |log, name, _| {
-            flip(&log.join("acknowledged"), 40);
-            flip(&log.join("acknowledged"), HEAD + 40);
-            let end = used(&log.join(name));
-            edit(&log.join(name), |bytes| bytes.truncate(end - 100));
-        }),
-        ("the file is missing, and the end cut", |log, name, _| {
-            fs::remove_file(log.join("acknowledged")).unwrap();
-            let end = used(&log.join(name));
-            edit(&log.join(name), |bytes| bytes.truncate(end - 9));
-        }),
-    ];
-    for (what, damage) in rows {
-        stops(what, Events::get(), damage, NEWEST);
+    for (what, damage) in UNKNOWN {
+        stops(what, Events::get(), *damage, NEWEST);
     }
 }
 
@@ -328,7 +280,7 @@ fn a_file_that_may_not_be_read_is_no_damage() {
     for name in [NEWEST, OLDER, "acknowledged"] {
         let folder = damaged(events, |_, _, _| {}, name);
         let path = folder.path().join("log").join(name);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
         let output = opledger_of_nobody(folder.path());
         let said = text(&output);
         assert_eq!(output.status.code(), Some(7), "{name}: {said}");
@@ -349,7 +301,7 @@ fn a_file_that_may_not_be_read_is_no_damage() {
 #[test]
 fn damage_to_the_control_log_stops_notifications_alone_and_nobody_is_told_twice() {
     let notified = Notified::get();
-    for (what, damage) in SEGMENT.iter().chain(FRAMES) {
+    for (what, damage) in SEGMENT.iter().chain(FRAMES).chain(UNKNOWN) {
         let folder = notified.damaged(*damage);
         let data = folder.path();
         let before = files(&data.join("control"));
@@ -397,6 +349,16 @@ fn damage_to_the_control_log_stops_notifications_alone_and_nobody_is_told_twice(
         }
         notified.goes_on(what, data);
         succeeds(what, &["log", "check", "--control"], data);
+    }
+}
+
+#[test]
+fn what_was_not_acknowledged_is_no_damage_to_the_control_log_either() {
+    let notified = Notified::get();
+    for (what, damage) in BESIDE {
+        let folder = notified.damaged(*damage);
+        notified.goes_on(what, folder.path());
+        succeeds(what, &["log", "check", "--control"], folder.path());
     }
 }
 

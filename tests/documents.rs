@@ -166,7 +166,7 @@ fn the_exit_statuses_of_the_readme_are_those_of_the_help() {
 }
 
 #[test]
-fn documents_name_the_store_format_that_the_program_writes() {
+fn documents_name_the_store_format_and_the_fold_that_the_program_writes() {
     let format = meta::FORMAT;
     let guide = read("docs/operations.md");
     let row = rows(&guide)
@@ -180,8 +180,14 @@ fn documents_name_the_store_format_that_the_program_writes() {
         "{}",
         row[2]
     );
-    assert!(read("CHANGELOG.md").contains(&format!("store formats\n1 to {format}, fold 1")));
+    let fold = meta::FOLD;
+    let row = rows(&guide)
+        .find(|cells| cells[0] == "fold")
+        .expect("a row");
+    assert_eq!((row[1], row[2]), (&*fold.to_string(), &*fold.to_string()));
+    assert!(read("CHANGELOG.md").contains(&format!("store formats\n1 to {format}, fold")));
     assert!(read("README.md").contains(&format!("\"store_format\":{format},")));
+    assert!(read("README.md").contains(&format!("\"fold_version\":{fold},")));
 }
 
 #[test]

@@ -8,7 +8,8 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+use support::deadline::LATER;
 use support::server::{BATCH, Server};
 
 /// Names of the threads that run when nothing else does.
@@ -55,7 +56,7 @@ fn projecting_gives_way_while_many_events_come_and_no_longer() {
                 }
             });
         }
-        let (until, mut seen) = (Instant::now() + Duration::from_secs(60), BTreeSet::new());
+        let (until, mut seen) = (Instant::now() + LATER, BTreeSet::new());
         while seen.len() < 2 && Instant::now() < until {
             seen.extend(giving_way(&server));
         }

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
-use support::events::created;
+use support::events::{created, sized};
 use support::schemas;
-use support::server::{ONE, Server};
+use support::server::{BATCH, ONE, Server};
 
 /// Sends raw bytes and returns all that comes back.
 fn raw(server: &Server, bytes: &[u8]) -> String {
@@ -27,7 +27,7 @@ fn raw(server: &Server, bytes: &[u8]) -> String {
 #[test]
 fn what_http_itself_refuses_gets_the_error_sheet_too() {
     let server = Server::start();
-    let mut headers = b"GET /livez HTTP/1.1\r\nhost: x\r\n".to_vec();
+    let mut headers = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n".to_vec();
     for i in 0..2_200 {
         headers.extend_from_slice(format!("x-{i}: {}\r\n", "a".repeat(1_000)).as_bytes());
     }
@@ -37,7 +37,7 @@ fn what_http_itself_refuses_gets_the_error_sheet_too() {
         (headers.as_slice(), "431", "010003"),
         (b"nonsense\r\n\r\n".as_slice(), "400", "010001"),
         (
-            b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n".as_slice(),
+            b"GET / HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n".as_slice(),
             "400",
             "010001",
         ),
@@ -67,16 +67,16 @@ fn slow_and_endless_senders_hold_nobody_up() {
     // Half a request, and one whose body never ends.
     let half = TcpStream::connect(server.address).unwrap();
     (&half)
-        .write_all(b"POST /v1/events HTTP/1.1\r\nhost: x\r\n")
+        .write_all(b"POST /v1/events HTTP/1.1\r\nhost: localhost\r\n")
         .unwrap();
     let mut waiting = TcpStream::connect(server.address).unwrap();
     waiting
-        .write_all(b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/cloudevents+json\r\ncontent-length: 1000\r\n\r\n{")
+        .write_all(b"POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/cloudevents+json\r\ncontent-length: 1000\r\n\r\n{")
         .unwrap();
     let endless = TcpStream::connect(server.address).unwrap();
     let mut sender = endless.try_clone().unwrap();
     let flood = std::thread::spawn(move || {
-        let _ = sender.write_all(b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/cloudevents+json\r\ntransfer-encoding: chunked\r\n\r\n");
+        let _ = sender.write_all(b"POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/cloudevents+json\r\ntransfer-encoding: chunked\r\n\r\n");
         let piece = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
         let mut sent = 0;
         while sender.write_all(piece.as_bytes()).is_ok() && sent < 1 << 30 {
@@ -138,7 +138,7 @@ fn connections_beyond_the_bound_are_told_so() {
     server.eventually("free again", |server| {
         raw(
             server,
-            b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+            b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
         )
         .contains(" 200 ")
     });
@@ -162,7 +162,7 @@ fn more_than_may_wait_is_turned_away() {
     let hold = |n: usize| {
         let mut stream = TcpStream::connect(server.address).unwrap();
         let head = format!(
-            "POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: {ONE}\r\ncontent-length: 900000\r\n\r\n"
+            "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: {ONE}\r\ncontent-length: 900000\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(&vec![b' '; n]).unwrap();
@@ -184,4 +184,89 @@ fn more_than_may_wait_is_turned_away() {
     server.eventually("taken again", |server| {
         server.post(ONE, big.clone()).status == 202
     });
+}
+
+/// The bound belongs to what is taken, in every mode.
+#[test]
+fn an_event_of_exactly_the_bound_is_taken_and_a_byte_more_is_not() {
+    const MAX: usize = 4096;
+    let server = Server::with(&[("EVENTS__MAX_SIZE", "4KiB")]);
+    let attributes = |id: &str| {
+        let names = ["specversion", "id", "source", "type", "subject", "time"];
+        let event = created(id);
+        names.map(|name| {
+            (
+                format!("ce-{name}"),
+                event[name].as_str().unwrap().to_owned(),
+            )
+        })
+    };
+    let of_binary = |id: &str, bytes: usize| {
+        // As a record keeps them: with its prefix, and the content type.
+        let kept = attributes(id)
+            .iter()
+            .map(|(n, v)| n.len() + v.len())
+            .sum::<usize>();
+        let kept = kept + "content-type".len() + "application/json".len();
+        let empty = json!({"request": {"uri": "/x", "method": "PUT", "body": ""}}).to_string();
+        let body = "x".repeat(bytes - kept - empty.len());
+        json!({"request": {"uri": "/x", "method": "PUT", "body": body}}).to_string()
+    };
+    for (bytes, status) in [(MAX - 1, 202), (MAX, 202), (MAX + 1, 413)] {
+        let one = server.post(ONE, sized(&format!("one-{bytes}"), bytes));
+        let events = [
+            created("small").to_string(),
+            sized(&format!("batch-{bytes}"), bytes),
+        ];
+        let batch = server.post(BATCH, format!("[{}]", events.join(",")));
+        let id = format!("binary-{bytes}");
+        let headers = attributes(&id);
+        let mut headers: Vec<(&str, &str)> = headers
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .collect();
+        headers.push(("content-type", "application/json"));
+        let binary = server.post_with(&headers, of_binary(&id, bytes));
+        for (mode, answer) in [("one", one), ("batch", batch), ("binary", binary)] {
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            assert_eq!(answer.status, status, "{mode} of {bytes} bytes: {text}");
+            if status == 202 {
+                let token = answer.header("ledger-position").to_owned();
+                let id = format!("{mode}-{bytes}");
+                assert!(server.document(&id, &token).is_some(), "{id}");
+            } else {
+                answer.refused(413, "010003");
+            }
+        }
+    }
+    // What is taken is no dead letter.
+    let letters = server.get("/v1/dead-letters").json();
+    assert_eq!(letters["dead_letters"], json!([]));
+}
+
+#[test]
+fn a_body_of_exactly_the_bound_is_taken_and_a_byte_more_is_not() {
+    const MAX: usize = 8192;
+    let server = Server::with(&[("SERVER__MAX_BODY", "8KiB"), ("EVENTS__MAX_SIZE", "8KiB")]);
+    for (bytes, status) in [(MAX - 1, 202), (MAX, 202), (MAX + 1, 413)] {
+        let batch = format!("[{}]", created(&format!("op-{bytes}")));
+        let body = format!("{batch}{}", " ".repeat(bytes - batch.len()));
+        let answer = server.post(BATCH, body.clone());
+        assert_eq!(answer.status, status, "{bytes} bytes with their length");
+        // The length comes with the pieces.
+        let (first, rest) = body.split_at(bytes / 3);
+        let head = format!(
+            "POST /v1/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+             content-type: {BATCH}\r\ntransfer-encoding: chunked\r\n\r\n"
+        );
+        let pieces: String = [first, rest, ""]
+            .map(|piece| format!("{:x}\r\n{piece}\r\n", piece.len()))
+            .concat();
+        let answer = raw(&server, format!("{head}{pieces}").as_bytes());
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(
+            answer.starts_with(&expected),
+            "{bytes} bytes in pieces: {answer}"
+        );
+    }
 }

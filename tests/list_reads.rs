@@ -3,16 +3,17 @@
 
 mod support;
 
-use opledger::app::wall_clock;
+use opledger::clock;
 use opledger::domain::Status;
 use opledger::event_log::{Identity, Logged};
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
+use opledger::query::defects::Defects;
 use opledger::query::filter::Filter;
 use opledger::query::list;
 use opledger::query::select::{Bounds, Order, Query, select};
 use opledger::store::memory::Memory;
-use opledger::store::{self, Batch, Db, Direction, Durability, Family, View, Visit, keys};
+use opledger::store::{self, Batch, Db, Direction, Durability, Family, Row, View, Visit, keys};
 use opledger::wire::position::{LogId, Position};
 use opledger::wire::record_v1::{Headers, Record};
 use opledger::wire::time::TimeStyle;
@@ -21,6 +22,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use support::generate::Rng;
 use support::listed::{created, event};
+use support::same::assert_same;
 
 /// A store in memory with these events.
 fn folded(events: &[Value]) -> Memory {
@@ -35,7 +37,7 @@ fn folded(events: &[Value]) -> Memory {
             offset: n as u64,
         },
         record: Record {
-            arrived: wall_clock(),
+            arrived: clock::now(),
             claimed: false,
             key: None,
             headers: Headers::default(),
@@ -71,12 +73,12 @@ struct Counted<'v> {
 }
 
 impl View for Counted<'_> {
-    fn get(&self, family: Family, key: &[u8]) -> store::Result<Option<Vec<u8>>> {
+    fn get(&self, family: Family, key: &[u8]) -> Row {
         self.operations.fetch_add(1, Ordering::Relaxed);
         self.view.get(family, key)
     }
 
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> store::Result<Vec<Option<Vec<u8>>>> {
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row> {
         self.operations.fetch_add(keys.len(), Ordering::Relaxed);
         self.view.multi_get(family, keys)
     }
@@ -272,7 +274,7 @@ fn a_streamed_list_is_what_its_pages_are_whatever_its_documents_weigh() {
             format: list::Format::DetailList,
             query: &query,
             times: &TimeStyle::default(),
-            defects: &list::Defects::default(),
+            defects: &Defects::default(),
         };
         let operations = |body: &[u8]| {
             let mut body: Value = serde_json::from_slice(body).unwrap();
@@ -307,7 +309,7 @@ fn a_streamed_list_is_what_its_pages_are_whatever_its_documents_weigh() {
             6000 - 1,
             "without the one that cannot be read"
         );
-        assert!(streamed == paged, "{order:?}");
+        assert_same(&format!("{order:?}"), &streamed, &paged);
         assert!(largest <= 64 << 10, "a piece of {largest} bytes");
     }
 }

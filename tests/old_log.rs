@@ -104,8 +104,8 @@ fn an_old_log_that_cannot_be_read_is_left_as_it_is() {
         assert!(!said.contains("rebuild"), "{said}");
     }
     let files = std::fs::read_dir(folder.path().join("log")).unwrap();
-    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
-    assert!(names.into_iter().all(|name| !name.ends_with(".segment")));
+    let mut names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert!(names.all(|name| !name.ends_with(".segment")));
 }
 
 #[test]

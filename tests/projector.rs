@@ -22,9 +22,11 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use support::deadline::{SOON, within};
 use support::events::{broken, completed, created};
 use support::generate::{self, Rng};
 use support::rows::{check_places, one_by_one};
+use support::same::assert_same;
 
 const LOG: LogId = LogId(*b"testing0");
 
@@ -69,18 +71,7 @@ fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
 impl Running {
     #[track_caller]
     fn until(&self, what: &str, holds: impl Fn(&Doing) -> bool) -> Doing {
-        let until = Instant::now() + Duration::from_secs(20);
-        loop {
-            let doing = self.progress.doing();
-            if holds(&doing) {
-                return doing;
-            }
-            assert!(
-                Instant::now() < until,
-                "not in time: {what}; it is {doing:?}"
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        within(SOON, what, || Some(self.progress.doing()).filter(&holds))
     }
 
     fn caught_up(&self, log: &MemoryLog) {
@@ -97,10 +88,14 @@ impl Running {
             .enable_all()
             .build()
             .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + SOON;
         runtime
             .block_on(self.progress.wait_for(&token, deadline))
-            .expect("caught up");
+            .unwrap_or_else(|error| {
+                let (applied, doing) = (self.progress.applied(), self.progress.doing());
+                let applied = &applied.token;
+                panic!("{error:?}: {applied:?} is applied, of {token}; the projector: {doing:?}")
+            });
     }
 }
 
@@ -165,7 +160,9 @@ fn poison_of_each_kind_is_put_aside_and_the_rest_applied() {
         );
     }
     let letters = letters(&*db);
-    assert_eq!(letters.len(), poison.len());
+    let found: Vec<_> = letters.iter().map(|l| l["reason"].to_string()).collect();
+    let expected: Vec<_> = poison.iter().map(|(r, _)| format!("\"{r}\"")).collect();
+    assert_same("the reasons", &found, &expected);
     for (n, (reason, bad)) in poison.iter().enumerate() {
         assert_eq!(letters[n]["position"], format!("0:{}", 2 * n + 1));
         assert_eq!(letters[n]["reason"], *reason, "{}", letters[n]);

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use support::deadline::{LATER, within};
 use support::server::Server;
 
 /// Too many to be sent one by one before the first note is written, which takes a second.
@@ -53,12 +53,10 @@ fn note(file: &Path) -> PathBuf {
 /// Interrupts a slow run once it has noted something.
 fn interrupt_in_the_middle(server: &Server, file: &Path) -> u64 {
     let mut run = publish(server, file, &["--batch", "1", "--in-flight", "1"]);
-    let until = Instant::now() + Duration::from_secs(60);
-    while !note(file).exists() {
-        assert!(Instant::now() < until, "nothing was noted");
+    within(LATER, "something is noted", || {
         assert_eq!(run.try_wait().unwrap(), None, "it was too quick");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+        note(file).exists().then_some(())
+    });
     interrupt(run);
     let note: serde_json::Value =
         serde_json::from_slice(&std::fs::read(note(file)).unwrap()).unwrap();

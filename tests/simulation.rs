@@ -30,6 +30,7 @@ use std::time::Duration;
 use support::generate::{self, Rng};
 use support::reference;
 use support::rows::{check_places, one_by_one};
+use support::same::{assert_same, assert_same_set};
 use support::simulated_log::{EmbeddedLog, FaultPlan, LARGE, SimulatedLog, check_acknowledged};
 
 #[test]
@@ -353,17 +354,7 @@ impl<L: SimulatedLog> Simulation<L> {
                 .expect("no faults");
         }
         let (quiet, stormy) = (one_by_one(quiet.dump()), one_by_one(self.store.dump()));
-        for row in &quiet {
-            assert!(
-                stormy.contains(row),
-                "the rows follow from the log alone, not found: {row:?}"
-            );
-        }
-        assert_eq!(
-            quiet.len(),
-            stormy.len(),
-            "the rows follow from the log alone"
-        );
+        assert_same_set("the rows follow from the log alone", &stormy, &quiet);
     }
 }
 
@@ -393,7 +384,8 @@ fn by_operation(records: &[Logged]) -> BTreeMap<String, Vec<Value>> {
 fn check_document(db: &dyn Db, id: &str, events: &[Value]) {
     let served = document::read(db, id, &TimeStyle::default()).expect("readable");
     let served = served.map(|bytes| serde_json::from_slice::<Value>(&bytes).expect("JSON"));
-    assert_eq!(served, reference::document(events), "the document of {id}");
+    let what = format!("the document of {id}");
+    assert_same(&what, &served, &reference::document(events));
 }
 
 fn check_history(db: &dyn Db, id: &str, events: &[Value]) {
@@ -442,5 +434,5 @@ fn check_indexes(store: &Memory, operations: &BTreeMap<String, Vec<Value>>) {
             (id, names)
         })
         .collect();
-    assert_eq!(stored, expected, "anomalies of the set");
+    assert_same_set("anomalies of the set", stored, expected);
 }

@@ -143,6 +143,8 @@ fn dependencies_point_inwards() {
 
 #[test]
 fn one_place_for_each() {
+    // A write that fails would panic, and one that waits would hang whoever does it.
+    const WRITES: &str = "log it, or use output::note, cli::output::say or cli::output::Output";
     let places = [
         ("rocksdb::", "src/store/rocks", "go through store::Db"),
         (
@@ -162,6 +164,11 @@ fn one_place_for_each() {
             "return a Refusal",
         ),
         ("std::process::exit", "src/main.rs", "return a Failure"),
+        ("print!(", "src/output.rs", WRITES),
+        ("println!(", "src/output.rs", WRITES),
+        ("io::stdout()", "src/output.rs", WRITES),
+        ("io::stderr()", "src/output.rs", WRITES),
+        ("io::stderr)", "src/output.rs", WRITES),
     ];
     let mut complaints = Vec::new();
     for source in sources(&["src"]) {

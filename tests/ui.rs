@@ -8,6 +8,7 @@ use opledger::wire::record_v1::{Headers, Record};
 use std::path::Path;
 use std::process::Command;
 use support::in_process::log_as_is;
+use support::same::assert_same_text;
 use support::server::Server;
 
 /// Runs one check of the page against a ledger.
@@ -124,7 +125,7 @@ fn every_file_is_served_under_the_policy_and_cached_by_its_etag() {
         };
         let served = server.get(&path);
         assert_eq!(served.status, 200, "{path}");
-        assert_eq!(served.body, bytes, "{path}");
+        assert_same_text(&path, &served.body, &bytes);
         let policy = served.header("content-security-policy");
         assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"));
         assert!(!policy.contains("unsafe"), "{policy}");

@@ -45,7 +45,7 @@ fn while_it_waits(
 fn a_read_waits_for_a_document_that_is_not_there_yet() {
     let server = Server::start();
     let path = "/v1/operations/late";
-    let wait = [("prefer", "wait=50")];
+    let wait = [("prefer", "wait=15")];
     let answer = while_it_waits(&server, path, &wait, || {
         // Neither another operation nor a history without a creation is the document.
         server.publish(&[created("another"), event("late", "operation.started", 1)]);
@@ -69,7 +69,7 @@ fn a_read_with_an_etag_waits_until_the_document_differs() {
     let etag = first.header("etag").to_owned();
     let headers = [
         ("if-none-match", &*etag),
-        ("prefer", "respond-async, wait=50"),
+        ("prefer", "respond-async, wait=15"),
     ];
     let answer = while_it_waits(&server, path, &headers, || {
         // A repeat changes nothing that is shown.
@@ -293,7 +293,7 @@ fn a_wait_ends_in_time_with_what_there_is() {
     assert!(same.headers.contains_key("ledger-position"));
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(600), "both waited: {took:?}");
-    assert!(took < Duration::from_secs(30), "neither for long: {took:?}");
+    assert!(took < Duration::from_secs(15), "neither for long: {took:?}");
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn a_ledger_that_stops_lets_nobody_wait() {
     thread::scope(|scope| {
         let client = server.client();
         let waiting =
-            scope.spawn(move || client.get("/v1/operations/never", &[("prefer", "wait=60")]));
+            scope.spawn(move || client.get("/v1/operations/never", &[("prefer", "wait=30")]));
         server.eventually("it waits", |server| {
             let metrics = server.metrics();
             metrics.contains("opledger_watched_operations 1\n")
@@ -310,6 +310,6 @@ fn a_ledger_that_stops_lets_nobody_wait() {
         let started = Instant::now();
         assert!(server.terminate().success());
         assert_eq!(waiting.join().unwrap().status, 404);
-        assert!(started.elapsed() < Duration::from_secs(30));
+        assert!(started.elapsed() < Duration::from_secs(15));
     });
 }

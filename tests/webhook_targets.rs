@@ -139,6 +139,48 @@ fn names_and_addresses_of_ipv6_are_called_where_they_are_allowed() {
 }
 
 #[test]
+fn of_the_addresses_of_a_name_only_those_that_are_allowed_are_called() {
+    let inside = Receiver::on("127.0.0.3:0", |_, _| Reply::Status(200));
+    let port = inside.address.port();
+    let outside: Vec<_> = ["127.0.0.2", "127.0.0.4"]
+        .map(|address| Receiver::on(&format!("{address}:{port}"), |_, _| Reply::Status(200)))
+        .into();
+    let folder = tempfile::tempdir().unwrap();
+    let hosts = folder.path().join("hosts");
+    let lines = [
+        ("first.test", ["127.0.0.3", "127.0.0.2", "127.0.0.4"]),
+        ("second.test", ["127.0.0.2", "127.0.0.3", "127.0.0.4"]),
+        ("last.test", ["127.0.0.4", "127.0.0.2", "127.0.0.3"]),
+        // Nobody listens where it is allowed.
+        ("dead.test", ["127.0.0.2", "127.0.0.5", "127.0.0.4"]),
+    ];
+    let lines = lines.map(|(name, addresses)| addresses.map(|a| format!("{a} {name}\n")).concat());
+    std::fs::write(&hosts, lines.concat()).unwrap();
+    let server = Server::spawn(
+        support::names::known_by(&hosts),
+        &folder.path().join("data"),
+        &quick(&[("NOTIFICATIONS__ALLOW", "127.0.0.3, 127.0.0.5")]),
+    );
+    for name in ["first", "second", "last"] {
+        for n in 0..10 {
+            let id = format!("{name}-{n}");
+            let created = created_for(&id, &format!("{name}.test"), port);
+            server.publish(&[created, ended(&id, 30, "completed")]);
+            delivered(&server, &id);
+        }
+    }
+    let created = created_for("dead", "dead.test", port);
+    server.publish(&[created, ended("dead", 30, "completed")]);
+    server.eventually("the dead one was tried", |server| {
+        list(server, "operation_id=dead")[0]["attempts"].as_u64() > Some(2)
+    });
+    for outside in &outside {
+        assert_eq!(outside.connections(), 0, "{}", outside.address);
+    }
+    assert_eq!(inside.connections(), 30);
+}
+
+#[test]
 fn what_is_no_target_fails_at_once_and_is_told() {
     let server = Server::with(&quick(&[]));
     for (id, address) in [

@@ -7,10 +7,12 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use support::generate::Rng;
+use support::notified::delivered_all;
 use support::notified::{created_for, delivered, ended, list, notes, quick, repair, told};
 use support::receiver::{Receiver, Reply};
+use support::same::{assert_same_set, assert_same_text};
 use support::server::{Client, Server};
 
 fn rebuild(data: &Path) {
@@ -38,7 +40,8 @@ fn the_end_is_told_with_the_document_that_a_client_gets() {
         assert_eq!(call.line, format!("PUT /v1/operations/{id} HTTP/1.1"));
         assert_eq!(call.headers["content-type"], "application/json");
         assert_eq!(call.headers["host"], format!("127.0.0.1:{port}"));
-        assert_eq!(call.body, server.get(&format!("/v1/operations/{id}")).body);
+        let served = server.get(&format!("/v1/operations/{id}")).body;
+        assert_same_text(&id, &call.body, &served);
         assert_eq!(call.document()["status"], how);
         assert_eq!(call.document().get("response").is_some(), how != "canceled");
         delivered(&server, &id);
@@ -56,7 +59,12 @@ fn the_end_is_told_with_the_document_that_a_client_gets() {
     ]);
     server.publish(&told("last", receiver.address));
     delivered(&server, "last");
-    assert_eq!(receiver.calls().len(), 4, "each once");
+    let expected = ["op-completed", "op-failed", "op-canceled", "last"];
+    assert_same_set(
+        "each once",
+        receiver.operations(),
+        expected.map(String::from),
+    );
     let entry = &list(&server, "operation_id=last&state=delivered")[0];
     assert_eq!(entry["attempts"], 1);
     assert_eq!(entry["status_code"], 200);
@@ -88,8 +96,8 @@ fn whatever_a_receiver_does_it_is_told_in_the_end() {
             Reply::Hang,
             Reply::Redirect(other.clone()),
             Reply::Reset,
-            Reply::CloseInHead,
-            Reply::CloseInBody,
+            Reply::Raw("HTTP/1.1 200 Tol".into()),
+            Reply::Status(302),
             Reply::Status(503),
             Reply::Status(400),
         ];
@@ -108,7 +116,9 @@ fn whatever_a_receiver_does_it_is_told_in_the_end() {
         let id = format!("op-{n}");
         delivered(&server, &id);
         let calls = receiver.of(&id);
-        assert_eq!(calls.len(), 9, "eight failures and a success");
+        let taken: Vec<bool> = calls.iter().map(|call| call.taken).collect();
+        let expected = [[false; 8].as_slice(), &[true]].concat();
+        assert_eq!(taken, expected, "eight failures and a success");
         let keys: BTreeSet<_> = calls.iter().map(|call| call.key()).collect();
         assert_eq!(keys.len(), 1, "the same notification has the same key");
         assert_eq!(
@@ -119,9 +129,9 @@ fn whatever_a_receiver_does_it_is_told_in_the_end() {
     assert_eq!(elsewhere.connections(), 0, "a redirect is not followed");
     let metrics = server.metrics();
     for (outcome, count) in [
-        ("refused", 24),
+        ("refused", 32),
         ("timed_out", 8),
-        ("broken_off", 24),
+        ("broken_off", 16),
         ("busy", 8),
         ("delivered", 8),
     ] {
@@ -131,12 +141,103 @@ fn whatever_a_receiver_does_it_is_told_in_the_end() {
 }
 
 #[test]
-fn a_body_without_an_end_is_left_and_a_success() {
-    let receiver = Receiver::start(|_, _| Reply::Endless);
+fn whatever_follows_a_status_of_2xx_it_is_delivered_at_once() {
+    let many: String = (0..150).map(|n| format!("x-{n}: y\r\n")).collect();
+    let said = |rest: &str| Reply::Raw(format!("HTTP/1.1 200 Said\r\n{rest}"));
+    let replies = [
+        Reply::Endless,
+        said("content-length: 100\r\n\r\nhalf of"),
+        said("a: b\r\n c\r\n\r\n"),
+        said(&format!("{many}\r\n")),
+        said("content-length: 1\r\ncontent-length: 2\r\n\r\n"),
+        said(""),
+        Reply::Raw("HTTP/1.1 103 Soon\r\n\r\nHTTP/1.1 299 Said\r\n\r\n".into()),
+    ];
+    let last = replies.len();
+    let receiver = Receiver::start(move |call, _| {
+        let nth: usize = call.operation()[3..].parse().unwrap();
+        replies[nth].clone()
+    });
     let server = Server::with(&quick(&[]));
-    server.publish(&told("op", receiver.address));
-    delivered(&server, "op");
-    assert_eq!(receiver.of("op").len(), 1);
+    for n in 0..last {
+        let id = format!("op-{n}");
+        server.publish(&told(&id, receiver.address));
+        delivered(&server, &id);
+        assert_eq!(
+            list(&server, &format!("operation_id={id}"))[0]["attempts"],
+            1
+        );
+    }
+}
+
+#[test]
+fn a_receiver_says_when_to_come_again() {
+    // By seconds and by a date, with a status that is about the target and one that is not.
+    let in_3_s = || httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3));
+    let receiver = Receiver::start(move |call, before| {
+        let (status, when) = match call.operation() {
+            "seconds" => (503, "2".to_owned()),
+            "date" => (503, in_3_s()),
+            "refused" => (500, "2".to_owned()),
+            // Longer than `retry_max` is cut to it.
+            "long" => (503, "100000".to_owned()),
+            other => panic!("{other}"),
+        };
+        match before {
+            0 => Reply::Raw(format!(
+                "HTTP/1.1 {status} No\r\nretry-after: {when}\r\n\r\n"
+            )),
+            _ => Reply::Status(200),
+        }
+    });
+    let server = Server::with(&quick(&[("NOTIFICATIONS__RETRY_MAX", "4s")]));
+    for id in ["seconds", "date", "refused", "long"] {
+        server.publish(&told(id, receiver.address));
+        receiver.eventually("the first attempt", |calls| {
+            calls.iter().any(|call| call.operation() == id)
+        });
+        if id == "refused" {
+            let entry = &list(&server, "operation_id=refused")[0];
+            assert_eq!(entry["state"], "pending", "{entry}");
+        }
+        delivered(&server, id);
+        let calls = receiver.of(id);
+        assert_eq!(calls.len(), 2, "{id}");
+        let pause = calls[1].at - calls[0].at;
+        // A date has whole seconds.
+        let least = Duration::from_millis(1950);
+        assert!(pause >= least, "{id}: after {pause:?}");
+    }
+}
+
+#[test]
+fn what_ended_after_the_control_log_began_is_not_held() {
+    let receiver = Receiver::willing();
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::on(folder.path(), &[]);
+    let (address, port) = (receiver.address.ip().to_string(), receiver.address.port());
+    let ids: Vec<_> = (0..20).map(|n| format!("op-{n}")).collect();
+    for id in &ids {
+        server.publish(&[created_for(id, &address, port)]);
+        server.publish(&told(&format!("{id}-before"), receiver.address));
+    }
+    server.terminate();
+    let server = Server::on(folder.path(), &quick(&[]));
+    // In each partition the first record from now on is the end of an operation, and the
+    // last one before was.
+    let ends: Vec<_> = ids.iter().map(|id| ended(id, 30, "completed")).collect();
+    server.publish(&ends);
+    for id in &ids {
+        delivered(&server, id);
+    }
+    let held = list(&server, "state=held");
+    let held: BTreeSet<_> = held
+        .iter()
+        .map(|entry| entry["operation_id"].to_string())
+        .collect();
+    let expected = ids.iter().map(|id| format!("\"{id}-before\""));
+    assert_eq!(held, expected.collect(), "those that ended before");
+    assert_eq!(receiver.connections(), ids.len());
 }
 
 #[test]
@@ -159,9 +260,7 @@ fn none_is_told_before_its_document_can_be_read() {
         let events = (0..10).flat_map(|n| told(&format!("op-{some}-{n}"), receiver.address));
         server.publish(&events.collect::<Vec<_>>());
     }
-    server.eventually("all delivered", |server| {
-        list(server, "state=delivered&limit=1000").len() == 200
-    });
+    delivered_all(&server, 200);
     let seen = seen.lock().unwrap();
     assert_eq!(seen.len(), 200);
     assert!(seen.iter().all(|is_same| *is_same), "{seen:?}");
@@ -218,11 +317,9 @@ fn a_rebuild_and_a_restart_send_nothing_again() {
     let events = (0..50).flat_map(|n| told(&format!("op-{n}"), receiver.address));
     server.publish(&events.collect::<Vec<_>>());
     server.publish(&told("deaf", deaf.address));
-    server.eventually("delivered", |server| {
-        list(server, "state=delivered").len() == 50
-    });
-    let documents: Vec<_> = receiver.calls().into_iter().map(|call| call.body).collect();
-    assert_eq!(documents.len(), 50);
+    delivered_all(&server, 50);
+    let all = (0..50).map(|n| format!("op-{n}"));
+    assert_same_set("each once", receiver.operations(), all);
     server.terminate();
     for step in ["restarted", "rebuilt", "store removed"] {
         match step {
@@ -259,9 +356,7 @@ fn without_its_control_log_a_new_store_holds_everything_until_it_is_released() {
     let server = Server::on(folder.path(), &quick(&[]));
     let events = (0..10).flat_map(|n| told(&format!("op-{n}"), receiver.address));
     server.publish(&events.collect::<Vec<_>>());
-    server.eventually("delivered", |server| {
-        list(server, "state=delivered").len() == 10
-    });
+    delivered_all(&server, 10);
     server.terminate();
     std::fs::remove_dir_all(folder.path().join("control")).unwrap();
 
@@ -277,7 +372,8 @@ fn without_its_control_log_a_new_store_holds_everything_until_it_is_released() {
     );
     assert_eq!(server.get("/v1/operations/op-0").status, 200);
     server.terminate();
-    assert_eq!(receiver.calls().len(), 10);
+    let mut sent: Vec<_> = (0..10).map(|n| format!("op-{n}")).collect();
+    assert_same_set("nothing more", receiver.operations(), sent.clone());
 
     // A new store knows nothing.
     rebuild(folder.path());
@@ -285,7 +381,8 @@ fn without_its_control_log_a_new_store_holds_everything_until_it_is_released() {
     server.eventually("held", |server| list(server, "state=held").len() == 11);
     server.publish(&told("new", receiver.address));
     delivered(&server, "new");
-    assert_eq!(receiver.calls().len(), 11);
+    sent.push("new".into());
+    assert_same_set("only the new one", receiver.operations(), sent);
     assert_eq!(repair(&server, "op-3/release"), json!({"accepted": 1}));
     delivered(&server, "op-3");
     server.terminate();
@@ -294,9 +391,7 @@ fn without_its_control_log_a_new_store_holds_everything_until_it_is_released() {
     let server = Server::on(folder.path(), &quick(&[]));
     server.eventually("held", |server| list(server, "state=held").len() == 10);
     assert_eq!(repair(&server, "release"), json!({"accepted": 10}));
-    server.eventually("delivered", |server| {
-        list(server, "state=delivered").len() == 12
-    });
+    delivered_all(&server, 12);
     assert_eq!(list(&server, "state=held"), Vec::<Value>::new());
     for n in 0..10 {
         let calls = receiver.of(&format!("op-{n}"));
@@ -394,15 +489,14 @@ fn kill_9_may_send_again_under_the_same_key_and_loses_none() {
         server.kill();
     }
     let server = Server::on(folder.path(), &settings);
-    server.eventually("all are delivered", |server| {
-        list(server, "state=delivered&limit=1000").len() == sent
-    });
+    delivered_all(&server, sent);
     let mut taken: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
     for call in receiver.calls().iter().filter(|call| call.taken) {
         let keys = taken.entry(call.operation().to_owned()).or_default();
         *keys.entry(call.key().to_owned()).or_default() += 1;
     }
-    assert_eq!(taken.len(), sent, "none is lost");
+    let all = (0..sent).map(|n| format!("op-{n}"));
+    assert_same_set("none is lost", taken.keys().cloned(), all);
     assert!(
         taken.values().all(|keys| keys.len() == 1),
         "one key for each"

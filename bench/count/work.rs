@@ -18,7 +18,7 @@ use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
 use opledger::query::progress::Progress;
 use opledger::query::{document, state};
-use opledger::store::{Batch, Db, Durability, Family, Held, Result, Space, View};
+use opledger::store::{Batch, Db, Durability, Family, Held, Result, Row, Space, View};
 use opledger::store::{memory as store, view};
 use opledger::webhook;
 use opledger::wire::cloudevent::{self, STRUCTURED};
@@ -178,11 +178,11 @@ impl Forgetful {
 }
 
 impl Db for Forgetful {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    fn get(&self, family: Family, key: &[u8]) -> Row {
         self.0.get(family, key)
     }
 
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row> {
         self.0.multi_get(family, keys)
     }
 

@@ -2,7 +2,7 @@
 //! left is the fold.
 
 use opledger::store::memory::Memory;
-use opledger::store::{Batch, Db, Durability, Family, Held, Result, Space, View};
+use opledger::store::{Batch, Db, Durability, Family, Held, Result, Row, Space, View};
 use std::sync::Arc;
 
 #[derive(Default)]
@@ -11,15 +11,15 @@ pub struct Forgetful {
 }
 
 impl Db for Forgetful {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    fn get(&self, family: Family, key: &[u8]) -> Row {
         self.meta.get(family, key)
     }
 
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row> {
         if family == Family::Meta {
             return self.meta.multi_get(family, keys);
         }
-        Ok(vec![None; keys.len()])
+        vec![Ok(None); keys.len()]
     }
 
     fn write(&self, batch: &Batch, _: Durability) -> Result<()> {

@@ -3,6 +3,7 @@
 
 use crate::cli::config::Source;
 use crate::cli::failure::Failure;
+use crate::cli::output::say;
 use crate::config::Overrides;
 use crate::data_folder::DataFolder;
 use crate::event_log::embedded::{self, Checked, Damage, Which};
@@ -131,18 +132,19 @@ fn progress(total: u64) -> ProgressBar {
 fn check(place: &Place) -> Result<(), Failure> {
     let checked = place.read()?;
     let which = place.which;
-    println!(
+    let mut found = format!(
         "{which} {}: {} records in {} partitions",
         checked.id, checked.records, checked.partitions
     );
     for note in &checked.notes {
-        println!("  {note}");
+        found += &format!("\n  {note}");
     }
-    list(&place.log, &checked.damages);
+    found += &list(&place.log, &checked.damages);
     if checked.damages.is_empty() {
-        println!("nothing is damaged");
-        return Ok(());
+        return say(found + "\nnothing is damaged");
     }
+    // The exit status says it as well, also where nobody reads.
+    let _ = say(found);
     let flag = flag(which);
     Err(Failure::DataFolder(format!(
         "the {which} is damaged: {}\n  bring the files back as they were, if you can; \
@@ -160,11 +162,13 @@ fn flag(which: Which) -> &'static str {
     }
 }
 
-fn list(log: &Path, damages: &[Damage]) {
-    for damage in damages {
-        println!("  {}", log.join(&damage.file).display());
-        println!("    {damage}");
-    }
+/// A file a line, and below it what is damaged there.
+fn list(log: &Path, damages: &[Damage]) -> String {
+    let each = damages.iter().map(|damage| {
+        let file = log.join(&damage.file);
+        format!("\n  {}\n    {damage}", file.display())
+    });
+    each.collect()
 }
 
 /// How many records cannot be read in all.
@@ -184,12 +188,13 @@ fn repair(place: &Place, accept_loss: bool) -> Result<(), Failure> {
     let which = place.which;
     let checked = place.read()?;
     if checked.damages.is_empty() {
-        println!("nothing is damaged, and nothing was changed");
-        return Ok(());
+        return say("nothing is damaged, and nothing was changed");
     }
-    list(&place.log, &checked.damages);
+    let damages = list(&place.log, &checked.damages);
+    let damages = damages.trim_start_matches('\n');
     let loses = lost(&checked.damages) != Some(0);
     if loses && !accept_loss {
+        let _ = say(damages);
         return Err(Failure::Refused(format!(
             "{}: nothing was changed\n  give --accept-loss to go on without them",
             total(&checked.damages)
@@ -205,11 +210,11 @@ fn repair(place: &Place, accept_loss: bool) -> Result<(), Failure> {
         return Ok(());
     };
     if let Some((id, ends)) = holds {
-        let now = crate::app::wall_clock();
+        let now = crate::clock::now();
         embedded::append(&place.log, which, control::lost(id, ends, now), now)?;
     }
-    println!(
-        "repaired: {}; the files as they were are in {}",
+    let repaired_is = format!(
+        "{damages}\nrepaired: {}; the files as they were are in {}",
         match repaired.lost {
             Some(0) => "no record is lost".into(),
             Some(1) => "1 record is lost".into(),
@@ -219,28 +224,29 @@ fn repair(place: &Place, accept_loss: bool) -> Result<(), Failure> {
         place.log.join(&repaired.kept).display()
     );
     let data = place.data.display();
-    match (which, repaired.new_identity) {
-        (Which::Events, Some(id)) => println!(
-            "how far the log went is not known: it is the log {id} from now on, and positions that \
-             were given before mean nothing in it\n\
+    let advice = match (which, repaired.new_identity) {
+        (Which::Events, Some(id)) => format!(
+            "\nhow far the log went is not known: it is the log {id} from now on, and positions \
+             that were given before mean nothing in it\n\
              now run `opledger rebuild --data {data}`"
         ),
-        (Which::Events, None) if loses => println!(
-            "now run `opledger rebuild --data {data}`: the store may hold what the log does not \
+        (Which::Events, None) if loses => format!(
+            "\nnow run `opledger rebuild --data {data}`: the store may hold what the log does not \
              have any more"
         ),
-        (Which::Control, Some(_)) => println!(
-            "how far the log went is not known: it is another log from now on\n\
+        (Which::Control, Some(_)) => format!(
+            "\nhow far the log went is not known: it is another log from now on\n\
              now run `opledger rebuild --data {data}`; notifications that were due are held until \
              they are released"
         ),
-        (Which::Control, None) if loses => println!(
-            "now run `opledger rebuild --data {data}`; notifications that were due are held until \
-             they are released: `opledger notifications`"
+        (Which::Control, None) if loses => format!(
+            "\nnow run `opledger rebuild --data {data}`; notifications that were due are held \
+             until they are released: `opledger notifications`"
         ),
-        _ => {}
-    }
-    Ok(())
+        _ => String::new(),
+    };
+    // Not before all is done: nobody may read it, and that must not end a repair.
+    say(repaired_is + &advice)
 }
 
 type Ends = std::collections::BTreeMap<u32, u64>;

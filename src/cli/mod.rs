@@ -149,6 +149,8 @@ fn run(cli: Option<Cli>) -> Result<(), Failure> {
     let Some(cli) = cli else {
         return Ok(());
     };
+    // Before the first database is opened, whose share follows from it.
+    crate::descriptors::raise();
     match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Publish(args) => block_on(publish::run(args)),

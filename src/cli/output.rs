@@ -3,21 +3,20 @@
 
 use crate::cli::failure::Failure;
 use crate::cli::text::{JsonEscaper, clean_lines};
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use crate::output::{self, Patient};
+use std::io::{self, BufWriter, StdoutLock, Write};
 
 pub struct Output {
-    inner: BufWriter<StdoutLock<'static>>,
+    inner: BufWriter<Patient<StdoutLock<'static>>>,
     is_terminal: bool,
     json: JsonEscaper,
 }
 
 impl Output {
     pub fn new() -> Output {
-        let stdout = io::stdout().lock();
-        let is_terminal = stdout.is_terminal();
         Output {
-            inner: BufWriter::with_capacity(64 << 10, stdout),
-            is_terminal,
+            inner: BufWriter::with_capacity(64 << 10, output::stdout()),
+            is_terminal: output::stdout_is_terminal(),
             json: JsonEscaper::default(),
         }
     }
@@ -60,6 +59,13 @@ impl Output {
     }
 }
 
+/// Lines for people on the standard output.
+pub fn say(text: impl AsRef<str>) -> Result<(), Failure> {
+    let mut out = Output::new();
+    out.line(clean_lines(text.as_ref()))?;
+    out.flush()
+}
+
 struct JsonWriter<'o>(&'o mut Output);
 
 impl Write for JsonWriter<'_> {
@@ -86,7 +92,5 @@ pub fn lost(error: io::Error) -> Failure {
 /// One line or several for people, on the standard error. Nobody is told where that
 /// cannot be written: there is nowhere left to tell it.
 pub fn note(text: impl AsRef<str>) {
-    let lines = clean_lines(text.as_ref()) + "\n";
-    // At once, so that the lines of several threads do not mix.
-    let _ = io::stderr().write_all(lines.as_bytes());
+    output::note(clean_lines(text.as_ref()));
 }

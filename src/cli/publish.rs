@@ -13,6 +13,7 @@ use crate::cli::config::{KafkaFlags, Source as Settings};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, note};
 use crate::cli::text::clean;
+use crate::output::stderr_is_terminal;
 use crate::wire::position::Token;
 use backon::{ExponentialBuilder, Retryable};
 use clap::ValueHint;
@@ -21,7 +22,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use input::{Batch, Input};
 use resume::{Found, Point, Resume};
 use std::fs::File;
-use std::io::{IsTerminal, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use target::Target;
@@ -425,7 +426,7 @@ fn at_line(failure: Failure, batch: &Batch, file: &str) -> Failure {
 
 /// On standard error, and only on a terminal.
 fn progress(length: Option<u64>, begin: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
+    if !stderr_is_terminal() {
         return ProgressBar::hidden();
     }
     let (bar, form) = match length {

@@ -77,9 +77,13 @@ pub fn run(args: Args) -> Result<(), Failure> {
             },
         )?;
         bar.finish_and_clear();
-        if let Err(error) = rebuild::keep_sent(&folder.store(), &store, app::memory(&config)) {
+        if app::uses_kafka(&config)
+            && let Err(error) = rebuild::keep_sent(&folder.store(), &store, app::memory(&config))
+        {
             note(format!(
-                "opledger: dead letters are sent again, as the old store does not tell: {error}"
+                "opledger: dead letters are sent to their topic again, as the old store does not \
+                 say which were sent: {}",
+                error.what()
             ));
         }
         store.flush()?;

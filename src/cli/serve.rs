@@ -3,16 +3,13 @@
 use crate::app::{self, Ledger};
 use crate::cli::config::{KafkaFlags, Source, ignored};
 use crate::cli::failure::Failure;
-use crate::cli::output::Output;
 use crate::cli::text::clean;
-use crate::config::{Config, LogFormat, Overrides, Telemetry};
+use crate::config::{Config, Overrides};
 use crate::event_log::embedded::{OpenError, Why};
-use crate::{data_folder, metrics, store};
+use crate::{data_folder, descriptors, logging, metrics, store};
 use clap::ValueHint;
-use std::io::IsTerminal;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,17 +44,18 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
-    let config = args.source.read(Overrides {
+    let mut config = args.source.read(Overrides {
         data: args.data,
         listen: args.listen,
         create_topics: args.create_topics,
         ..args.kafka.overrides()
     })?;
-    start_logging(&config.telemetry)?;
+    // The last to go: what ends badly is logged, too.
+    let _logging = logging::start(&config.telemetry)?;
     for variable in &config.ignored {
         tracing::warn!("{}", ignored(variable));
     }
-    allow_many_connections();
+    config.server.max_connections = descriptors::connections(descriptors::limit(), &config);
     let runtime = tokio::runtime::Runtime::new().map_err(unexpected)?;
     runtime.block_on(serve(config))
 }
@@ -80,21 +78,12 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let stop = told_to_stop()?;
     let opened = tokio::task::spawn_blocking(move || Ledger::open(config)).await;
     let ledger = opened.map_err(unexpected)??;
-    announce(&format!(
-        "opledger serves http://{address} from {data}{log}"
-    ));
+    // One line for people, and for scripts that wait for it.
+    let line = format!("opledger serves http://{address} from {data}{log}");
+    logging::announce(clean(&line) + "\n");
     ledger.serve(listener, metrics, stop).await;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// One line for people, and for scripts that wait for it. A ledger serves all the same
-/// where nobody can read it.
-fn announce(line: &str) {
-    let mut out = Output::new();
-    if let Err(failure) = out.line(clean(line)).and_then(|()| out.flush()) {
-        tracing::warn!("{}", failure.report());
-    }
 }
 
 fn told_to_stop() -> Result<impl Future<Output = ()>, Failure> {
@@ -109,29 +98,6 @@ fn told_to_stop() -> Result<impl Future<Output = ()>, Failure> {
     })
 }
 
-fn start_logging(telemetry: &Telemetry) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&telemetry.log)
-        .map_err(|error| Failure::Configuration(format!("telemetry.log: {error}")))?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match telemetry.format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => lines.json().init(),
-    }
-    Ok(())
-}
-
-/// The soft limit on descriptors is often 1024; the hard one is what may be used.
-fn allow_many_connections() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the limit on open files stays as it is");
-    }
-}
-
 fn unexpected(error: impl std::fmt::Display) -> Failure {
     Failure::Unexpected(error.to_string())
 }
@@ -144,6 +110,15 @@ impl From<app::Error> for Failure {
             app::Error::Log(error) => error.into(),
             app::Error::Kafka(error) => Failure::Configuration(error.to_string()),
             app::Error::Thread(error) => unexpected(error),
+        }
+    }
+}
+
+impl From<logging::Error> for Failure {
+    fn from(error: logging::Error) -> Failure {
+        match error {
+            logging::Error::Filter(_) => Failure::Configuration(error.to_string()),
+            logging::Error::Thread(_) => unexpected(error),
         }
     }
 }
@@ -177,6 +152,7 @@ impl From<store::Error> for Failure {
             | store::Error::NoSpace(_)
             | store::Error::Io(_)
             | store::Error::Corrupt(_)
+            | store::Error::Newer(_)
             | store::Error::InUse(_) => Failure::DataFolder(error.to_string()),
         }
     }

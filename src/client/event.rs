@@ -1,6 +1,8 @@
 //! An event to publish. It has its id from the beginning, so that sending it again is
 //! harmless.
 
+use crate::clock;
+use crate::wire::time::write_rfc3339_nanos;
 use serde_json::{Value, json};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -10,13 +12,15 @@ impl Event {
     /// Happens now. `kind` is the type without its prefix and version, such as
     /// `cluster.request_sent`; `source` names who speaks, as a URI reference.
     pub fn new(source: &str, operation_id: &str, kind: &str, data: Value) -> Event {
+        let mut time = Vec::new();
+        write_rfc3339_nanos(clock::now(), &mut time);
         Event(json!({
             "specversion": "1.0",
-            "id": uuid::Uuid::now_v7().to_string(),
+            "id": uuid::Uuid::new_v4().to_string(),
             "source": source,
             "type": format!("opledger.{kind}.v1"),
             "subject": operation_id,
-            "time": chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true),
+            "time": String::from_utf8_lossy(&time),
             "datacontenttype": "application/json",
             "data": data,
         }))

@@ -5,9 +5,10 @@
 
 use super::Choice;
 use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
+use crate::wire::host::{normal, without_port};
 use ipnet::IpNet;
 use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -250,6 +251,29 @@ pub(super) fn address(at: &mut SocketAddr) -> Boxed<'_> {
         show: |address| quoted(&address.to_string()),
         range: None,
         remedy: "give both, such as \"127.0.0.1:8470\" or \"[::]:8470\"".into(),
+    })
+}
+
+/// Names and addresses without ports, separated by commas, or none.
+pub(super) fn host_names(at: &mut Vec<String>) -> Boxed<'_> {
+    fn one(text: &str) -> Result<String, String> {
+        // An IPv6 address needs no brackets where no port can follow.
+        let is_host = text.parse::<Ipv6Addr>().is_ok() || without_port(text) == Some(text);
+        match is_host && !text.is_empty() {
+            true => Ok(normal(text)),
+            false => Err("holds what is not the name of a host".into()),
+        }
+    }
+    Box::new(Field {
+        at,
+        read: |raw| match raw.text()?.trim() {
+            "" => Ok(Vec::new()),
+            text => text.split(',').map(|text| one(text.trim())).collect(),
+        },
+        show: |hosts| quoted(&hosts.join(", ")),
+        range: None,
+        remedy: "give names without ports, such as \"ledger.example, 10.1.2.3\", or \"\" for none"
+            .into(),
     })
 }
 

@@ -150,7 +150,7 @@ fn wrong_values_are_told_with_a_remedy() {
     let offset = "give a sign, hours (to 23) and minutes (to 59), such as \"+09:00\"";
     let separator = "give one character, such as \" \", \"_\" or \"T\", or none";
     let networks = "give such as \"10.1.0.0/16, 192.168.7.5, fd00::/8\", or \"\" for none";
-    let partitions = "give a whole number from 1 to 1024";
+    let partitions = "give a whole number from 1 to 128";
     let units = "known are B, KiB, MiB, GiB";
     let cases = [
         ("server.max_body", "'4MB'", format!("= \"4MB\" has an unknown unit ({units}); {bytes}")),
@@ -164,7 +164,7 @@ fn wrong_values_are_told_with_a_remedy() {
         ("server.max_wait", "'1.5s'", format!("= \"1.5s\" has an unknown unit (known are ms, s, m, h); {wait}")),
         ("server.max_wait", "'2h'", format!("= \"2h\" is out of range; {wait}")),
         ("log.partitions", "0", format!("= 0 is out of range; {partitions}")),
-        ("log.partitions", "1025", format!("= 1025 is out of range; {partitions}")),
+        ("log.partitions", "129", format!("= 129 is out of range; {partitions}")),
         ("log.partitions", "4294967300", format!("= 4294967300 is out of range; {partitions}")),
         ("log.partitions", "99999999999999999999", format!("is an integer beyond 64 bits, not an integer; {partitions}")),
         ("log.partitions", "'4'", format!("= \"4\" is a string, not an integer; {partitions}")),
@@ -225,7 +225,7 @@ the configuration has 12 problems
   F line 5: sevrer is not a section; the nearest is [server]
   F line 8: log.max_lag is not a setting; the nearest is projector.max_lag
   F line 9: nowhere is not a section; remove it (the sample file lists all settings)
-  variable OPLEDGER_LOG__PARTITIONS: log.partitions = \"5000\" is out of range; give a whole number from 1 to 1024
+  variable OPLEDGER_LOG__PARTITIONS: log.partitions = \"5000\" is out of range; give a whole number from 1 to 128
   variable OPLEDGER_SERVER_LISTEN: server_listen is not a setting; the nearest is OPLEDGER_SERVER__LISTEN
   variable OPLEDGER_TELEMETRY__FORMT_FILE: telemetry.formt is not a setting; the nearest is OPLEDGER_TELEMETRY__FORMAT_FILE
   variable OPLEDGER_WHAT__EVER: what.ever is not a setting; remove it (the sample file lists all settings)
@@ -447,7 +447,9 @@ fn what_is_shown_can_be_read_back_and_tells_the_sources() {
     ];
     let mut config = load("log.partitions = 7", &env, Overrides::default()).expect("right");
     let shown = config.show();
-    assert!(shown.contains("\n[server]\nlisten = \"127.0.0.1:8470\"\nmax_connections = 4096\n"));
+    assert!(shown.contains(
+        "\n[server]\nlisten = \"127.0.0.1:8470\"\nhosts = \"\"\nmax_connections = 4096\n"
+    ));
     assert!(shown.contains("\nformat = \"json\" # variable OPLEDGER_TELEMETRY__FORMAT\n"));
     assert!(shown.contains("opledger.toml line 1\n"));
     let mut again = from_file(&shown).expect("right");

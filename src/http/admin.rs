@@ -4,14 +4,16 @@ use super::App;
 use super::stream::json;
 use crate::domain::Status;
 use crate::event_log::Bounds;
+use crate::logging;
 use crate::projector::meta;
 use crate::query::progress::Doing;
+use crate::store::Family;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use metrics::gauge;
+use metrics::{counter, gauge};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -57,11 +59,50 @@ pub fn reasons(app: &App) -> Vec<String> {
         Ok(_) => {}
         Err(why) => reasons.push(why),
     }
-    match app.defects.count() {
-        0 => {}
-        count => reasons.push(format!("{count} operations cannot be read")),
+    let count = app.defects.count();
+    if count > 0 {
+        let operations = if count == 1 {
+            "operation"
+        } else {
+            "operations"
+        };
+        reasons.push(format!("{count} {operations} cannot be read: {REBUILD}"));
+    }
+    let (lost, _) = damage(app);
+    if !lost.is_empty() {
+        reasons.push(format!(
+            "{} cannot be read in part: {REBUILD}",
+            lost.join(", ")
+        ));
     }
     reasons
+}
+
+const REBUILD: &str = "the store is damaged, the event log has everything; stop the ledger and \
+                       run `opledger rebuild`";
+
+/// What cannot be read of the store: rows that nothing else can replace, by what they are, and
+/// whether there are others.
+fn damage(app: &App) -> (Vec<&'static str>, bool) {
+    let families = app.db.damage();
+    let lost = families.iter().filter_map(|family| match family {
+        Family::History => Some("histories"),
+        Family::Outbox | Family::Outcome | Family::Tries => Some("notifications"),
+        Family::DeadLetter | Family::DeadLetterDue => Some("dead letters"),
+        Family::Meta => Some("positions"),
+        Family::Log => None,
+        // Folded again from the history, or found by other rows.
+        Family::State
+        | Family::Settled
+        | Family::Lane
+        | Family::ByTime
+        | Family::ByStatus
+        | Family::Anomaly
+        | Family::Change => None,
+    });
+    let mut lost: Vec<_> = lost.collect();
+    lost.dedup();
+    (lost, !families.is_empty())
 }
 
 /// What is no reason to turn away, and yet has to be known.
@@ -78,7 +119,15 @@ pub fn notes(app: &App) -> Vec<String> {
         )
     };
     let begins = begins.into_iter().filter(|(_, offset)| *offset > 0);
-    let notes = begins.map(note);
+    let damaged = match damage(app) {
+        (lost, true) if lost.is_empty() => Some(
+            "the store is damaged, and what it has elsewhere is shown: stop the ledger when it \
+             suits and run `opledger rebuild`, which makes the store anew from the event log"
+                .to_owned(),
+        ),
+        _ => None,
+    };
+    let notes = begins.map(note).chain(damaged);
     notes.chain(app.notifications.notes()).collect()
 }
 
@@ -151,6 +200,8 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     if let Some(space) = app.db.space() {
         gauge!("opledger_disk_free_bytes").set(space.free as f64);
     }
+    counter!("opledger_log_lines_lost_total").absolute(logging::lost_lines());
+    gauge!("opledger_unsent_bytes").set(app.unsent.held() as f64);
     gauge!("opledger_watched_operations").set(app.progress.watchers.watched() as f64);
     let open = app.config.streams.max - app.event_streams.available_permits();
     gauge!("opledger_event_streams").set(open as f64);
@@ -170,16 +221,9 @@ pub async fn version(State(app): State<Arc<App>>) -> Response {
     json(body.to_string())
 }
 
-/// Counts and times every request by its route, never by its path.
-pub async fn measure(request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map(|path| path.as_str().to_owned());
-    let route = route.unwrap_or_else(|| "other".into());
-    // A client may send any word; a label has few values.
-    let method = match *request.method() {
+/// A client may send any word; a label has few values.
+pub fn method(method: &Method) -> &'static str {
+    match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
         Method::POST => "POST",
@@ -188,7 +232,18 @@ pub async fn measure(request: Request, next: Next) -> Response {
         Method::PATCH => "PATCH",
         Method::OPTIONS => "OPTIONS",
         _ => "other",
-    };
+    }
+}
+
+/// Counts and times every request by its route, never by its path.
+pub async fn measure(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map(|path| path.as_str().to_owned());
+    let route = route.unwrap_or_else(|| "other".into());
+    let method = method(request.method());
     let response = next.run(request).await;
     let labels = [
         ("method", method.to_owned()),

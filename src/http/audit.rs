@@ -5,13 +5,14 @@ use super::error::Refusal;
 use super::paging::{self, BAD_CURSOR};
 use super::params::Params;
 use super::{App, reading, stream};
-use crate::query::{Page, dead_letters, history};
-use crate::store::keys;
+use crate::query::{Page, dead_letters, history, state};
+use crate::store::{self, keys};
 use crate::wire::event_v1::operation_id_fault;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
+use bytes::Bytes;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -52,10 +53,7 @@ pub async fn history(
             None => {
                 let known = operation_id.clone();
                 let exists = stream::blocking(&app, move |app| {
-                    Ok(app
-                        .db
-                        .get(crate::store::Family::State, &keys::operation(&known))?
-                        .is_some())
+                    store::view(&*app.db, |view| state::is_known(view, &known))
                 });
                 if !exists.await? {
                     return Err(Refusal::NotFound);
@@ -116,24 +114,25 @@ pub(super) fn page(params: &Params) -> Result<Page, Refusal> {
     })
 }
 
-/// A page as a whole: its `Link` must go out before it.
+/// A page as a whole, counted among what clients have not taken: its `Link` must go out before it.
 pub(super) async fn collect<T: Send + 'static>(
     app: &Arc<App>,
     read: impl FnOnce(&App, &mut crate::query::Emit) -> crate::store::Result<T> + Send + 'static,
-) -> Result<(T, Vec<u8>), Refusal> {
-    stream::blocking(app, move |app| {
+) -> Result<(T, Bytes), Refusal> {
+    let read = stream::blocking(app, move |app| {
         let mut body = Vec::new();
         let found = read(app, &mut |piece: &[u8]| {
             body.extend_from_slice(piece);
             ControlFlow::Continue(())
         })?;
-        Ok((found, body))
-    })
-    .await
+        Ok((found, app.unsent.hold(body)))
+    });
+    let (found, body) = read.await?;
+    Ok((found, body?))
 }
 
 /// `Link: <…>; rel="next"` with the same query and the cursor.
-pub(super) fn linked(uri: &Uri, next: Option<Vec<u8>>, body: Vec<u8>) -> Response {
+pub(super) fn linked(uri: &Uri, next: Option<Vec<u8>>, body: Bytes) -> Response {
     let mut response = stream::json(body);
     if let Some(next) = next {
         paging::link(uri, &next, &mut response);

@@ -2,18 +2,21 @@
 //! and on what all bodies together may hold. A slow or endless sender costs its
 //! own connection and nothing else.
 
-use super::App;
+use super::coding::Coding;
 use super::error::Refusal;
+use super::{App, stream};
 use axum::body::Body;
+use axum::http::HeaderMap;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
-use tokio::sync::OwnedSemaphorePermit;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A whole body, and its share of the common bound for as long as it lives.
 pub struct Received {
     pub bytes: Bytes,
-    _share: Vec<OwnedSemaphorePermit>,
+    _share: Share,
 }
 
 const KIB: usize = 1024;
@@ -21,18 +24,82 @@ const KIB: usize = 1024;
 /// Bytes that are reserved for what a body says that it still has.
 const MOST_BELIEVED: usize = 64 << 10;
 
-pub async fn receive(app: &App, body: Body) -> Result<Received, Refusal> {
-    let deadline = app.config.server.body_timeout;
-    match tokio::time::timeout(deadline, collect(app, body)).await {
-        Ok(received) => received,
-        Err(_) => Err(Refusal::BodyTimedOut),
+/// What one body has of what all together may hold.
+struct Share {
+    limit: usize,
+    buffered: Arc<Semaphore>,
+    permits: Vec<OwnedSemaphorePermit>,
+    held: usize,
+}
+
+impl Share {
+    fn of(app: &App) -> Share {
+        Share {
+            limit: app.config.server.max_body as usize,
+            buffered: app.buffered.clone(),
+            permits: Vec::new(),
+            held: 0,
+        }
+    }
+
+    fn too_large(&self) -> Refusal {
+        Refusal::BodyTooLarge {
+            limit: self.limit as u64,
+        }
+    }
+
+    /// Asks for room for `len` bytes in all.
+    fn grow(&mut self, len: usize) -> Result<(), Refusal> {
+        if len > self.limit {
+            return Err(self.too_large());
+        }
+        if len > self.held {
+            // In steps that double, so that a large body has few of them.
+            let more = (len - self.held).max(self.held).max(KIB).div_ceil(KIB);
+            let permit = self.buffered.clone().try_acquire_many_owned(more as u32);
+            let permit = permit.map_err(|_| Refusal::Busy("too many bodies at once."))?;
+            self.permits.push(permit);
+            self.held += more * KIB;
+        }
+        Ok(())
     }
 }
 
-async fn collect(app: &App, mut body: Body) -> Result<Received, Refusal> {
-    let limit = app.config.server.max_body as usize;
-    let mut share = Vec::new();
-    let mut held = 0;
+/// As the client meant it: what is compressed comes back decompressed.
+pub async fn receive(app: &Arc<App>, headers: &HeaderMap, body: Body) -> Result<Received, Refusal> {
+    let coding = Coding::of(headers)?;
+    let deadline = app.config.server.body_timeout;
+    let received = match tokio::time::timeout(deadline, collect(Share::of(app), body)).await {
+        Ok(received) => received?,
+        Err(_) => return Err(Refusal::BodyTimedOut),
+    };
+    match coding {
+        None => Ok(received),
+        Some(coding) => {
+            let share = Share::of(app);
+            stream::blocking(app, move |_| Ok(decoded(coding, received, share))).await?
+        }
+    }
+}
+
+fn decoded(coding: Coding, encoded: Received, mut share: Share) -> Result<Received, Refusal> {
+    let mut bytes = Vec::new();
+    coding.decode(&encoded.bytes, |piece| {
+        share.grow(bytes.len() + piece.len())?;
+        bytes.extend_from_slice(piece);
+        Ok(())
+    })?;
+    Ok(Received {
+        bytes: bytes.into(),
+        _share: share,
+    })
+}
+
+async fn collect(mut share: Share, mut body: Body) -> Result<Received, Refusal> {
+    // A client that waits to be asked for its body (`Expect`) is told at once.
+    if body.size_hint().lower() > share.limit as u64 {
+        return Err(share.too_large());
+    }
     // One piece is taken as it is; only several are copied together.
     let mut first = Bytes::new();
     let mut bytes = BytesMut::new();
@@ -42,18 +109,7 @@ async fn collect(app: &App, mut body: Body) -> Result<Received, Refusal> {
             continue;
         };
         let len = first.len() + bytes.len() + data.len();
-        if len > limit {
-            return Err(Refusal::BodyTooLarge {
-                limit: limit as u64,
-            });
-        }
-        if len > held {
-            // In steps that double, so that a large body has few of them.
-            let more = (len - held).max(held).max(KIB).div_ceil(KIB);
-            let permit = app.buffered.clone().try_acquire_many_owned(more as u32);
-            share.push(permit.map_err(|_| Refusal::Busy("too many bodies at once."))?);
-            held += more * KIB;
-        }
+        share.grow(len)?;
         if len == data.len() {
             first = data;
             continue;

@@ -1,11 +1,14 @@
 //! Every way in which a request is refused, and the only place that maps one to
 //! an HTTP status and a code of the error sheet.
 
+use super::coding;
 use crate::event_log::PublishError;
+use crate::query::at_hand;
+use crate::query::unsent::NoRoom;
 use crate::store;
 use crate::wire::error_sheet::{Code, Consistency, render, render_fixed};
 use crate::wire::fault::{Fault, Rule};
-use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -21,6 +24,10 @@ pub enum Refusal {
     MediaType,
     /// The content type is not that of JSON.
     NotJson,
+    /// The body is compressed in a way that is not taken.
+    Coding,
+    /// The body is not compressed in the way that it says.
+    Undecodable,
     /// A query parameter or header that cannot be read.
     Parameter {
         name: &'static str,
@@ -28,6 +35,10 @@ pub enum Refusal {
     },
     /// A query parameter that does not exist here.
     UnknownParameter(String),
+    /// The header `Host` is missing, repeated or cannot be read.
+    Host(&'static str),
+    /// The request calls the ledger by a name that it does not answer to.
+    Misdirected,
     /// A value of the list's `format` that does not exist.
     Format,
     /// The token is of another log.
@@ -36,6 +47,12 @@ pub enum Refusal {
     SweepGone(String),
     /// The wait for a position was not met; the answer carries what was reached.
     WaitTimedOut,
+    /// It was not known in time whether the log is the store's own, so that positions of
+    /// it mean something.
+    LogNotCompared,
+    /// The projector has halted because of the log: for this reason no position of it is
+    /// answered for.
+    LogHalted(String),
     BodyTooLarge {
         limit: u64,
     },
@@ -44,6 +61,8 @@ pub enum Refusal {
     BodyBroken,
     /// Too much at once, nothing was stored or read.
     Busy(&'static str),
+    /// The answer would hold more memory than clients may leave unread.
+    NoRoom,
     Publish(PublishError),
     Store(store::Error),
     /// The store is new and does not know its log yet.
@@ -63,6 +82,21 @@ impl From<Fault> for Refusal {
 impl From<store::Error> for Refusal {
     fn from(error: store::Error) -> Refusal {
         Refusal::Store(error)
+    }
+}
+
+impl From<NoRoom> for Refusal {
+    fn from(_: NoRoom) -> Refusal {
+        Refusal::NoRoom
+    }
+}
+
+impl From<at_hand::Error> for Refusal {
+    fn from(error: at_hand::Error) -> Refusal {
+        match error {
+            at_hand::Error::Store(error) => Refusal::Store(error),
+            at_hand::Error::NoRoom(full) => full.into(),
+        }
     }
 }
 
@@ -145,6 +179,17 @@ impl Refusal {
                 "content-type: application/json.",
             )
             .with(ACCEPT, "application/json"),
+            Refusal::Coding => Answer::new(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                Code::ParameterFormat,
+                "content-encoding: gzip or zstd, or none.",
+            )
+            .with(ACCEPT_ENCODING, coding::ACCEPTED),
+            Refusal::Undecodable => Answer::new(
+                S::BAD_REQUEST,
+                Code::ParameterFormat,
+                "body: not what content-encoding says.",
+            ),
             Refusal::Parameter { name, what } => Answer::new(
                 S::BAD_REQUEST,
                 Code::ParameterFormat,
@@ -154,6 +199,16 @@ impl Refusal {
                 S::BAD_REQUEST,
                 Code::ParameterFormat,
                 format!("{name}: unknown query parameter."),
+            ),
+            Refusal::Host(what) => Answer::new(
+                S::BAD_REQUEST,
+                Code::ParameterFormat,
+                format!("host: {what}"),
+            ),
+            Refusal::Misdirected => Answer::new(
+                S::MISDIRECTED_REQUEST,
+                Code::ParameterValue,
+                "host: not a name of this ledger; the setting server.hosts names more.",
             ),
             Refusal::Format => Answer::new(
                 S::BAD_REQUEST,
@@ -170,6 +225,14 @@ impl Refusal {
                 S::GATEWAY_TIMEOUT,
                 "Ledger-Position: not reached in time; this answer carries what was.",
             ),
+            Refusal::LogNotCompared => busy(
+                S::GATEWAY_TIMEOUT,
+                "Ledger-Position: the log was not compared with the store in time, see /readyz.",
+            ),
+            Refusal::LogHalted(why) => busy(
+                S::SERVICE_UNAVAILABLE,
+                &format!("Ledger-Position: not known to be reached: {why}."),
+            ),
             Refusal::BodyTooLarge { limit } => Answer::new(
                 S::PAYLOAD_TOO_LARGE,
                 Code::ParameterRange,
@@ -184,6 +247,7 @@ impl Refusal {
                 Answer::new(S::BAD_REQUEST, Code::ParameterFormat, "body: broken off.")
             }
             Refusal::Busy(what) => busy(S::TOO_MANY_REQUESTS, what),
+            Refusal::NoRoom => busy(S::SERVICE_UNAVAILABLE, &format!("{NoRoom}.")),
             Refusal::Publish(PublishError::Busy) => busy(S::TOO_MANY_REQUESTS, "busy."),
             Refusal::Publish(PublishError::Rejected(why)) => busy(
                 S::SERVICE_UNAVAILABLE,
@@ -252,7 +316,7 @@ fn store_answer(error: &store::Error) -> Answer {
             "the store is being reopened.",
         )
         .with(RETRY_AFTER, "1"),
-        store::Error::InUse(_) | store::Error::Setting(_) => Answer::new(
+        store::Error::InUse(_) | store::Error::Setting(_) | store::Error::Newer(_) => Answer::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             Code::StoreConnection,
             "the store cannot be opened.",

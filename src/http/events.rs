@@ -4,13 +4,15 @@
 use super::error::Refusal;
 use super::params::Params;
 use super::{App, LEDGER_POSITION, body, stream};
+use crate::clock;
 use crate::domain::Timestamp;
 use crate::event_log::{NewRecord, PublishError, Published};
+use crate::query::progress::{Applied, LogState};
 use crate::wire::cloudevent;
 use crate::wire::fault::{Fault, Rule};
 use crate::wire::json::not_json;
 use crate::wire::media_type::{is_media_type, is_utf8};
-use crate::wire::position::{Positions, Token};
+use crate::wire::position::{Position, Positions, Token};
 use crate::wire::record_v1::{Headers, Record};
 use axum::body::Body;
 use axum::extract::State;
@@ -20,7 +22,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Decoding more than this leaves the thread that serves connections.
 const LARGE: usize = 64 << 10;
@@ -34,7 +35,7 @@ pub async fn publish(
     let taken_in = async {
         Params::parse(&app, &uri, &[])?;
         let form = Form::of(&headers)?;
-        Ok((form, body::receive(&app, body).await?))
+        Ok((form, body::receive(&app, &headers, body).await?))
     };
     let (form, received) = match taken_in.await {
         Ok(taken_in) => taken_in,
@@ -47,7 +48,7 @@ pub async fn publish(
             .log
             .max_record()
             .map_or(max_size, |max| max.min(max_size)),
-        latest: now().plus(app.config.events.clock_ahead),
+        latest: clock::now().plus(app.config.events.clock_ahead),
     };
     let records = if bytes.len() > LARGE {
         let checked = stream::blocking(&app, move |_| Ok(rules.check(form, bytes)));
@@ -55,25 +56,48 @@ pub async fn publish(
     } else {
         rules.check(form, bytes)?
     };
-    refuse_strange_log(&app)?;
+    let before = confirmed(&app)?;
     let published = app.log.publish(records).await?;
-    // The log may have become another one since it was asked.
-    if let Err(PublishError::Rejected(why)) = refuse_strange_log(&app) {
-        return Err(PublishError::Unknown(why).into());
-    }
-    Ok(accepted(&published))
+    was_confirmed(&app, &before, &published)?;
+    Ok(accepted(&app, &published))
 }
 
-/// What goes into a log that the store does not belong to would never be seen here.
-fn refuse_strange_log(app: &App) -> Result<(), PublishError> {
+/// How far the store is, of a log that is known to be its own. What goes into another one
+/// would never be seen here, and one that lost records gives their positions again.
+fn confirmed(app: &App) -> Result<Arc<Applied>, PublishError> {
     let applied = app.progress.applied();
-    match (&applied.token, app.log.id()) {
-        (Some(held), Some(log)) if held.log != log => {
-            let why = "it is not the one that the store belongs to, see /readyz";
-            Err(PublishError::Rejected(why.into()))
-        }
-        _ => Ok(()),
+    let Some(why) = applied.log.refuses_events() else {
+        return Ok(applied);
+    };
+    let why = match applied.log {
+        LogState::Unknown | LogState::Unreachable => app.log.trouble(),
+        LogState::Confirmed | LogState::Suspect(_) | LogState::Halted(_) => None,
     }
+    .unwrap_or_else(|| why.to_owned());
+    Err(PublishError::Rejected(why))
+}
+
+/// The log may have become another one, or lost records, since it was compared. The store
+/// had applied all before `before.next` by then: a position that lies there was given once
+/// before.
+fn was_confirmed(app: &App, before: &Applied, published: &Published) -> Result<(), PublishError> {
+    let unknown = |error| match error {
+        PublishError::Rejected(why) => PublishError::Unknown(why),
+        other @ (PublishError::Busy | PublishError::Unknown(_)) => other,
+    };
+    confirmed(app).map_err(unknown)?;
+    let was_given = |at: &&Position| before.next.get(&at.partition) > Some(&at.offset);
+    let why = match before.token.as_ref().map(|token| token.log) {
+        Some(log) if log != published.log => {
+            "it is not the one that the store belongs to, see /readyz".into()
+        }
+        _ => match published.positions.iter().find(was_given) {
+            Some(at) => format!("it has given position {at} before: it lost records, see /readyz"),
+            None => return Ok(()),
+        },
+    };
+    app.progress.suspect(why.clone());
+    Err(PublishError::Unknown(why))
 }
 
 /// What is left of the body is not read, so the connection cannot be used again.
@@ -224,17 +248,8 @@ impl Rules {
     }
 }
 
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let since = since.expect("the clock is past 1970");
-    Timestamp {
-        secs: since.as_secs() as i64,
-        nanos: since.subsec_nanos(),
-    }
-}
-
 /// 202: durable, with the position of each event in the order sent.
-fn accepted(published: &Published) -> Response {
+fn accepted(app: &App, published: &Published) -> Response {
     let positions = &published.positions;
     let mut body = String::with_capacity(40 + 16 * positions.len());
     body.push_str("{\"accepted\":");
@@ -254,6 +269,8 @@ fn accepted(published: &Published) -> Response {
         log: published.log,
         positions: last,
     };
+    // The events are stored: it is too late to refuse.
+    let body = app.unsent.hold_anyway(body.into_bytes());
     let mut response = stream::json(body);
     *response.status_mut() = StatusCode::ACCEPTED;
     let token = HeaderValue::from_str(&token.to_string()).expect("a token is ASCII");
@@ -299,7 +316,7 @@ mod tests {
     fn a_batch_in_one_pass_is_what_its_events_are_one_by_one() {
         let rules = Rules {
             max_size: 400,
-            latest: now(),
+            latest: clock::now(),
         };
         let good = batch().into_bytes();
         assert!(agree(&rules, good.clone()));
@@ -330,7 +347,7 @@ mod tests {
         assert!(!agree(&earlier, good.clone()));
         let smaller = Rules {
             max_size: 200,
-            latest: now(),
+            latest: clock::now(),
         };
         assert!(!agree(&smaller, good));
         assert!(!agree(&smaller, b"[]".to_vec()));

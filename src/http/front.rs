@@ -2,22 +2,29 @@
 //! that is at hand, by a plain GET. Everything else, and whatever it is in doubt
 //! about, goes on to the routes, which answer the same.
 
-use super::{App, REQUEST_ID, accept, operations, reading, request_id, router};
+use super::error::Refusal;
+use super::exchange::{self, Answering, Exchange};
+use super::host::Names;
+use super::{
+    App, REQUEST_ID, accept, admin, check_request_id, operations, reading, request_id, router,
+};
 use crate::query::at_hand::Quick;
 use crate::wire::event_v1::operation_id_fault;
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response};
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{Either, Map, Ready, ready};
+use futures_util::future::{Either, Join, Map, Ready, join, ready};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
 use metrics::{Counter, Histogram};
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
@@ -25,15 +32,20 @@ use std::time::Instant;
 #[derive(Clone)]
 pub struct Front {
     app: Arc<App>,
+    names: Arc<Names>,
+    /// The address of this machine that the connection came in at.
+    reached: IpAddr,
+    exchange: Arc<Exchange>,
     routes: TowerToHyperService<Router>,
 }
 
 /// A whole document, or what a route answers.
-pub type Answer = Response<http_body_util::Either<Full<Bytes>, Body>>;
+pub type Answer = Response<DocumentOrBody>;
+type DocumentOrBody = http_body_util::Either<Full<Bytes>, Body>;
 
-type Routed = TowerToHyperServiceFuture<Router, Request<Incoming>>;
-type Answered = Result<Answer, Infallible>;
-type Widen = fn(Result<Response<Body>, Infallible>) -> Answered;
+type Routed = Join<Ready<Answering>, TowerToHyperServiceFuture<Router, Request<Incoming>>>;
+type Answered = Result<Response<exchange::Answer<DocumentOrBody>>, Infallible>;
+type Finish = fn((Answering, Result<Response<Body>, Infallible>)) -> Answered;
 
 /// A request with one of these asks for more than a plain read.
 const SPECIAL: [HeaderName; 3] = [
@@ -46,7 +58,19 @@ impl Front {
     pub fn new(app: Arc<App>) -> Front {
         Front {
             routes: TowerToHyperService::new(router(app.clone())),
+            names: Arc::new(Names::new(&app.config.server)),
+            reached: Ipv4Addr::LOCALHOST.into(),
+            exchange: Arc::default(),
             app,
+        }
+    }
+
+    /// For a connection that came in at this address of the machine.
+    pub fn of_connection(&self, reached: IpAddr, exchange: Arc<Exchange>) -> Front {
+        Front {
+            reached,
+            exchange,
+            ..self.clone()
         }
     }
 
@@ -90,21 +114,57 @@ impl Front {
 }
 
 impl Service<Request<Incoming>> for Front {
-    type Response = Answer;
+    type Response = Response<exchange::Answer<DocumentOrBody>>;
     type Error = Infallible;
-    type Future = Either<Ready<Answered>, Map<Routed, Widen>>;
+    type Future = Either<Ready<Answered>, Map<Routed, Finish>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let answering = self.exchange.begin();
+        check_request_id(request.headers_mut());
+        if let Err(refusal) = self.names.check(&request, self.reached) {
+            let refused = turned_away(&request, refusal);
+            return Either::Left(ready(Ok(with(answering, refused))));
+        }
         // Should it panic, the routes may still answer, or say what it is.
         let answer = catch_unwind(AssertUnwindSafe(|| self.answer(&request)));
         match answer.ok().flatten() {
-            Some(answer) => Either::Left(ready(Ok(answer))),
+            Some(answer) => Either::Left(ready(Ok(with(answering, answer)))),
             None => {
-                let widen: Widen = |response| Ok(response?.map(http_body_util::Either::Right));
-                Either::Right(self.routes.call(request).map(widen))
+                let finish: Finish = |(answering, response)| {
+                    let response = response?.map(http_body_util::Either::Right);
+                    Ok(with(answering, response))
+                };
+                let routed = join(ready(answering), self.routes.call(request));
+                Either::Right(routed.map(finish))
             }
         }
     }
+}
+
+/// The request is answered when the last of this has been taken.
+fn with(answering: Answering, answer: Answer) -> Response<exchange::Answer<DocumentOrBody>> {
+    answer.map(|body| exchange::Answer {
+        body,
+        _answering: answering,
+    })
+}
+
+/// The answer to a request that no route gets to see.
+fn turned_away(request: &Request<Incoming>, refusal: Refusal) -> Answer {
+    let mut response = refusal.into_response();
+    let id = request.headers().get(REQUEST_ID).cloned();
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id.unwrap_or_else(request_id));
+    // Its body, if it has one, is not read.
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    let status = response.status().as_u16().to_string();
+    let method = admin::method(request.method());
+    metrics::counter!(
+        "opledger_http_requests_total",
+        "method" => method, "route" => "other", "status" => status
+    )
+    .increment(1);
+    response.map(http_body_util::Either::Right)
 }
 
 /// The same that the routes count with, found once.

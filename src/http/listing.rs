@@ -219,7 +219,7 @@ async fn answer(
     }
     let mut response = match page {
         _ if is_known => StatusCode::NOT_MODIFIED.into_response(),
-        Some((body, _)) => stream::json(body),
+        Some((body, _)) => stream::json(app.unsent.hold(body)?),
         None => {
             let streamed = stream::answer(app, move |app, emit| {
                 let has_begun = Cell::new(false);

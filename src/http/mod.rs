@@ -5,11 +5,14 @@ mod accept;
 pub mod admin;
 mod audit;
 mod body;
+mod coding;
 mod conditional;
 pub mod error;
 mod events;
+mod exchange;
 mod filters;
 pub mod front;
+pub mod host;
 mod listing;
 mod notifications;
 mod openapi;
@@ -18,7 +21,7 @@ mod pace;
 mod paging;
 mod params;
 pub mod pulse;
-mod reading;
+pub mod reading;
 mod rounds;
 pub mod server;
 mod socket;
@@ -29,27 +32,28 @@ mod waiting;
 mod watch;
 mod watch_all;
 
+use crate::clock;
 use crate::config::Config;
 use crate::event_log::EventLog;
 use crate::query::at_hand::Documents;
-use crate::query::list::Defects;
+use crate::query::defects::Defects;
 use crate::query::progress::Progress;
 use crate::query::rounds::Rounds;
 use crate::query::sweeps::{self, Sweeps};
 use crate::query::told::Told;
+use crate::query::unsent::Unsent;
 use crate::store::Db;
 use crate::webhook;
 use crate::wire::time::TimeStyle;
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::routing::{get, post};
 use error::Refusal;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{
@@ -59,6 +63,16 @@ use tower_http::request_id::{
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const LEDGER_POSITION: HeaderName = HeaderName::from_static("ledger-position");
 
+/// Where a read runs that may wait for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// On a thread of its own.
+    Apart,
+    /// On the thread of the request: for simulations, in which no disk is waited for and
+    /// nothing may happen beside something else.
+    AtOnce,
+}
+
 /// What the handlers work with.
 pub struct App {
     pub db: Arc<dyn Db>,
@@ -66,6 +80,9 @@ pub struct App {
     pub progress: Arc<Progress>,
     pub defects: Defects,
     pub documents: Documents,
+    pub document_reads: reading::Lanes,
+    /// What clients have not taken yet of large answers.
+    pub unsent: Arc<Unsent>,
     pub times: TimeStyle,
     pub notifications: Arc<webhook::Handle>,
     pub config: Config,
@@ -84,6 +101,7 @@ pub struct App {
     pub rounds: Arc<Rounds>,
     pub told: Told,
     pub pace: pace::Pace,
+    pub reads: Reads,
     /// Requests that would go on for long end when it turns true.
     pub stopping: tokio::sync::watch::Sender<bool>,
 }
@@ -99,9 +117,12 @@ impl App {
         metrics: PrometheusHandle,
         config: Config,
     ) -> Arc<App> {
+        let unsent = Unsent::new(config.server.max_unsent);
         Arc::new(App {
             defects: Default::default(),
-            documents: Documents::new(times.clone(), config.store.document_cache),
+            documents: Documents::new(times.clone(), config.store.document_cache, unsent.clone()),
+            document_reads: Default::default(),
+            unsent,
             notifications,
             metrics,
             buffered: Arc::new(Semaphore::new((config.server.max_buffered / 1024) as usize)),
@@ -117,6 +138,7 @@ impl App {
             rounds: Arc::new(Rounds::new(progress.watchers.clone())),
             told: Told::new(progress.watchers.clone(), times.clone()),
             pace: pace::Pace::new(progress.clone()),
+            reads: Reads::Apart,
             stopping: Default::default(),
             db,
             log,
@@ -191,6 +213,26 @@ impl MakeRequestId for NewRequestId {
     }
 }
 
+/// Whether a client's own id may stand in our answers and logs: 1 to 128 visible ASCII
+/// characters.
+fn is_request_id(id: &HeaderValue) -> bool {
+    let id = id.as_bytes();
+    (1..=128).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+}
+
+/// Leaves out what is no id, so that the request gets one of ours.
+fn check_request_id(headers: &mut HeaderMap) {
+    let mut ids = headers.get_all(REQUEST_ID).iter();
+    let is_good = match (ids.next(), ids.next()) {
+        (None, _) => true,
+        (Some(id), None) => is_request_id(id),
+        (Some(_), Some(_)) => false,
+    };
+    if !is_good {
+        headers.remove(REQUEST_ID);
+    }
+}
+
 /// One of our own, a UUID of version 7: sorts by time, and costs no system call as
 /// the library's own does.
 fn request_id() -> HeaderValue {
@@ -203,8 +245,7 @@ fn request_id() -> HeaderValue {
     rest[..2].copy_from_slice(&(given as u16).to_be_bytes());
     let mixed = xxhash_rust::xxh3::xxh3_64_with_seed(&given.to_le_bytes(), *SEED);
     rest[2..].copy_from_slice(&mixed.to_be_bytes());
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let millis = since.unwrap_or_default().as_millis() as u64;
+    let millis = clock::since_1970().as_millis() as u64;
     let id = uuid::Builder::from_unix_timestamp_millis(millis, &rest).into_uuid();
     let mut text = uuid::Uuid::encode_buffer();
     let text = id.hyphenated().encode_lower(&mut text);
@@ -217,7 +258,7 @@ mod tests {
 
     #[test]
     fn request_ids_are_uuids_of_version_7_and_all_different() {
-        let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let before = clock::since_1970();
         let ids: Vec<_> = (0..100_000).map(|_| request_id()).collect();
         let mut different = std::collections::BTreeSet::new();
         for id in &ids {

@@ -57,10 +57,11 @@ pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> 
         }
         let reading = reading::begin(&app, &headers, reading::token(&headers, &params)?).await?;
         let found = stream::blocking(&app, move |app| {
-            notifications::page(&*app.db, &wanted, &page, holds(app)?)
+            let halted = app.notifications.halted();
+            notifications::page(&*app.db, &wanted, &page, holds(app)?, halted)
         });
         let (body, next) = found.await?;
-        Ok(reading.stamp(linked(&uri, next, body)))
+        Ok(reading.stamp(linked(&uri, next, app.unsent.hold(body)?)))
     };
     finish(&app, answer.await)
 }
@@ -185,14 +186,21 @@ fn accepted(count: usize, more: bool) -> Response {
 }
 
 fn control_log(app: &App) -> Result<Arc<ControlLog>, Refusal> {
-    let why = "no notification is sent: notifications.allow is empty, or they have halted";
     let control = app.notifications.control();
-    control.ok_or_else(|| Refusal::NoNotifications(why.into()))
+    control.ok_or_else(|| {
+        let halted = app.notifications.halted();
+        let why = match halted {
+            // Where it lies is for operators: readiness says it.
+            Some(_) => "notifications have halted, and /readyz says why",
+            None => "no notification is sent: notifications.allow is empty",
+        };
+        Refusal::NoNotifications(why.into())
+    })
 }
 
 /// Who wants it and why. The media type is asked for because a page of another site
 /// cannot give it.
-async fn said(app: &App, uri: &Uri, headers: &HeaderMap, body: Body) -> Result<Said, Refusal> {
+async fn said(app: &Arc<App>, uri: &Uri, headers: &HeaderMap, body: Body) -> Result<Said, Refusal> {
     Params::parse(app, uri, &[])?;
     let media_type = headers
         .get(CONTENT_TYPE)
@@ -201,7 +209,7 @@ async fn said(app: &App, uri: &Uri, headers: &HeaderMap, body: Body) -> Result<S
     if !media_type.is_some_and(is_json) {
         return Err(Refusal::NotJson);
     }
-    let received = body::receive(app, body).await?;
+    let received = body::receive(app, headers, body).await?;
     let unreadable = |_| {
         Refusal::from(Fault::new(
             Rule::Format,

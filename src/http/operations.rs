@@ -6,7 +6,7 @@ use super::filters::FILTERS;
 use super::params::Params;
 use super::reading::Reading;
 use super::{App, accept, listing, reading, stream, waiting, watch, watch_all};
-use crate::query::at_hand::{Document, Quick};
+use crate::query::at_hand::Document;
 use crate::wire::event_v1::operation_id_fault;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -72,21 +72,7 @@ async fn read_document(
     reading: &Reading,
     operation_id: &str,
 ) -> Result<Option<Document>, Refusal> {
-    let quick = app
-        .documents
-        .get(&*app.db, &reading.applied, operation_id)?;
-    let found = match quick {
-        Quick::Found(document) => Some(document),
-        Quick::Missing => None,
-        Quick::NeedsDisk => {
-            let (applied, operation_id) = (reading.applied.clone(), operation_id.to_owned());
-            stream::blocking(app, move |app| {
-                app.documents.read(&*app.db, &applied, &operation_id)
-            })
-            .await?
-        }
-    };
-    Ok(found)
+    reading::document(app, &reading.applied, operation_id, Arc::default()).await
 }
 
 /// There is a document, and the client does not have it.

@@ -4,6 +4,10 @@
 //! now and then is told at once.
 
 use crate::query::progress::Progress;
+use rustix::time::{ClockId, clock_gettime};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,11 +34,37 @@ pub struct Pace {
     account: Mutex<Account>,
 }
 
-/// The right to work now. What it took is counted when it is dropped.
+/// The right to work now. What it took is counted when it is dropped: the processor time of
+/// what is done in it, and not the time in which it waits for the disk, or beside others for
+/// a processor.
 pub struct Turn<'p> {
     pace: &'p Pace,
-    began: Instant,
+    work: Arc<Work>,
     bytes: usize,
+}
+
+/// Processor time, in nanoseconds.
+#[derive(Default)]
+pub struct Work(AtomicU64);
+
+impl Work {
+    /// Counts what this takes of its thread.
+    pub fn count<T>(&self, work: impl FnOnce() -> T) -> T {
+        let began = of_this_thread();
+        let outcome = work();
+        let took = of_this_thread().saturating_sub(began);
+        self.0.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+        outcome
+    }
+
+    fn so_far(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}
+
+fn of_this_thread() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 impl Pace {
@@ -67,7 +97,7 @@ impl Pace {
         }
         Turn {
             pace: self,
-            began: Instant::now(),
+            work: Arc::default(),
             bytes: 0,
         }
     }
@@ -80,18 +110,29 @@ impl Pace {
 }
 
 impl Turn<'_> {
+    /// For what is done on another thread.
+    pub fn work(&self) -> Arc<Work> {
+        self.work.clone()
+    }
+
+    /// Counts what the polls of this take.
+    pub async fn count<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        std::future::poll_fn(|cx| self.work.count(|| work.as_mut().poll(cx))).await
+    }
+
     pub fn sends(&mut self, bytes: usize) {
         self.bytes = bytes;
     }
 
     pub fn is_long(&self) -> bool {
-        self.began.elapsed() > Duration::from_millis(1)
+        self.work.so_far() > Duration::from_millis(1)
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let took = self.began.elapsed().as_secs_f64() + self.bytes as f64 * SECONDS_A_BYTE;
+        let took = self.work.so_far().as_secs_f64() + self.bytes as f64 * SECONDS_A_BYTE;
         self.pace.account().taken += took - TURN;
     }
 }
@@ -165,5 +206,46 @@ mod tests {
             assert_eq!(account.take(now, share(2.0, 1.0)), None);
             account.taken += 0.004;
         }
+    }
+
+    /// Many that wait side by side, as for the disk, each do what one would do alone.
+    #[test]
+    fn waiting_side_by_side_is_no_work() {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_time().build().unwrap();
+        runtime.block_on(async {
+            let pace = Pace::new(Arc::new(Progress::new(None)));
+            let disk = Duration::from_millis(100);
+            let read = async || {
+                let turn = pace.turn().await;
+                turn.count(tokio::time::sleep(disk)).await;
+            };
+            futures_util::future::join_all((0..50).map(|_| read())).await;
+            let mut account = pace.account();
+            let owed = account.taken - account.granted;
+            assert!(owed < 0.1, "{owed} s of work, and none was done");
+            assert_eq!(account.take(Instant::now(), share(2.0, 1.0)), None);
+        });
+    }
+
+    #[test]
+    fn work_is_what_was_done_wherever_it_was_done() {
+        fn busy() {
+            let began = of_this_thread();
+            while of_this_thread() - began < Duration::from_millis(20) {}
+        }
+        let pace = Pace::new(Arc::new(Progress::new(None)));
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.build().unwrap();
+        let owed = runtime.block_on(async {
+            let turn = pace.turn().await;
+            turn.count(async { busy() }).await;
+            let work = turn.work();
+            std::thread::spawn(move || work.count(busy)).join().unwrap();
+            assert!(turn.is_long());
+            drop(turn);
+            pace.account().taken
+        });
+        assert!((0.04..0.4).contains(&owed), "{owed} s");
     }
 }

@@ -4,6 +4,7 @@
 use super::error::{Detail, Refusal};
 use super::params::Params;
 use super::{App, admin, reading, stream};
+use crate::clock;
 use crate::domain::Status;
 use crate::query::progress::Doing;
 use crate::wire::fault::{Fault, Rule};
@@ -13,7 +14,7 @@ use axum::response::Response;
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 const EVERY: Duration = Duration::from_secs(2);
 /// Beyond it the numbers of JSON's readers are no longer exact.
@@ -66,9 +67,8 @@ pub async fn beat(app: Arc<App>) {
 }
 
 fn moment(lags: &[admin::Lag]) -> Moment {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
     Moment {
-        at: since.unwrap_or_default().as_millis() as u64,
+        at: clock::since_1970().as_millis() as u64,
         // The end was seen a moment ago, and more may be applied by now.
         end: lags
             .iter()

@@ -2,9 +2,11 @@
 //! it, and the position that the answer was read at.
 
 use super::error::Refusal;
+use super::pace::Work;
 use super::params::Params;
 use super::sse::LAST_EVENT_ID;
-use super::{App, LEDGER_POSITION};
+use super::{App, LEDGER_POSITION, stream};
+use crate::query::at_hand::{self, Document, Quick};
 use crate::query::progress::{Applied, WaitError};
 use crate::wire::position::Token;
 use axum::extract::{Request, State};
@@ -13,6 +15,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
@@ -28,7 +31,16 @@ pub struct Reading {
 /// All that the request wants to see: what its headers name and, where headers cannot be
 /// set, its query.
 pub fn token(headers: &HeaderMap, params: &Params) -> Result<Option<Token>, Refusal> {
-    let mut wanted = query_position(params)?;
+    let query = query_position(params)?;
+    match (query, header_token(headers)?) {
+        (query, Some(header)) => Ok(Some(both(query, header)?)),
+        (query, None) => Ok(query),
+    }
+}
+
+/// What the headers name.
+pub fn header_token(headers: &HeaderMap) -> Result<Option<Token>, Refusal> {
+    let mut wanted = None;
     for line in headers.get_all(LEDGER_POSITION) {
         let token = parse("Ledger-Position", line.to_str().unwrap_or("?"))?;
         wanted = Some(both(wanted, token)?);
@@ -48,7 +60,7 @@ fn parse(name: &'static str, text: &str) -> Result<Token, Refusal> {
 }
 
 /// A state that holds what each names. Two logs have none.
-pub fn both(one: Option<Token>, other: Token) -> Result<Token, Refusal> {
+fn both(one: Option<Token>, other: Token) -> Result<Token, Refusal> {
     match one {
         None => Ok(other),
         Some(one) => one.join(&other).ok_or(Refusal::OtherLog),
@@ -83,23 +95,111 @@ pub async fn begin(
     headers: &HeaderMap,
     token: Option<Token>,
 ) -> Result<Reading, Refusal> {
-    let server = &app.config.server;
-    let preferred = preferred_wait(app, headers);
-    let wait = preferred.unwrap_or(server.default_wait.min(server.max_wait));
-    let deadline = Instant::now() + wait;
-    if let Some(token) = token {
-        app.progress
-            .wait_for(&token, deadline)
-            .await
-            .map_err(|error| match error {
-                WaitError::OtherLog => Refusal::OtherLog,
-                WaitError::TimedOut => Refusal::WaitTimedOut,
-            })?;
+    let patience = Patience::of(app, headers);
+    patience.wait_for(app, token).await?;
+    Ok(patience.reading(app))
+}
+
+/// Whether a stream goes on behind the position that its client has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resumption {
+    Behind,
+    /// The log does not have the position, or cannot be asked about it: the client begins
+    /// anew.
+    Impossible,
+}
+
+/// What is known of where the log ends may be so old, and no older.
+const ENDS_KNOWN_WITHIN: Duration = Duration::from_millis(1500);
+
+/// Waits for what the token names, as any read, and for the position that a stream is to go
+/// on behind. One that the log does not have is no refusal: an `EventSource` that is refused
+/// gives up for good.
+pub async fn begin_stream(
+    app: &App,
+    headers: &HeaderMap,
+    token: Option<Token>,
+    resumed: Option<&Token>,
+) -> Result<(Reading, Resumption), Refusal> {
+    let patience = Patience::of(app, headers);
+    patience.wait_for(app, token).await?;
+    let resumption = match resumed {
+        None => Resumption::Behind,
+        Some(position) => patience.wait_to_resume(app, position).await?,
+    };
+    Ok((patience.reading(app), resumption))
+}
+
+/// How long a request may wait, all its waiting together.
+struct Patience {
+    deadline: Instant,
+    is_preferred: bool,
+}
+
+impl Patience {
+    fn of(app: &App, headers: &HeaderMap) -> Patience {
+        let server = &app.config.server;
+        let preferred = preferred_wait(app, headers);
+        let wait = preferred.unwrap_or(server.default_wait.min(server.max_wait));
+        Patience {
+            deadline: now() + wait,
+            is_preferred: preferred.is_some(),
+        }
     }
-    Ok(Reading {
-        applied: app.progress.applied(),
-        deadline: preferred.and(Some(deadline)),
-    })
+
+    async fn wait_for(&self, app: &App, token: Option<Token>) -> Result<(), Refusal> {
+        let Some(token) = token else { return Ok(()) };
+        let waited = app.progress.wait_for(&token, self.deadline).await;
+        waited.map_err(|error| match error {
+            WaitError::OtherLog => Refusal::OtherLog,
+            WaitError::TimedOut => Refusal::WaitTimedOut,
+            WaitError::NotCompared => Refusal::LogNotCompared,
+            WaitError::Halted(why) => Refusal::LogHalted(why),
+        })
+    }
+
+    async fn wait_to_resume(&self, app: &App, position: &Token) -> Result<Resumption, Refusal> {
+        let early = self.deadline.min(now() + ENDS_KNOWN_WITHIN);
+        let mut waited = app.progress.wait_for(position, early).await;
+        if matches!(waited, Err(WaitError::TimedOut | WaitError::NotCompared))
+            && !is_beyond_end(app, position)
+        {
+            waited = app.progress.wait_for(position, self.deadline).await;
+        }
+        match waited {
+            Ok(()) => Ok(Resumption::Behind),
+            Err(WaitError::OtherLog) => Err(Refusal::OtherLog),
+            // It is there, and the store will be: later.
+            Err(WaitError::TimedOut) if !is_beyond_end(app, position) => Err(Refusal::WaitTimedOut),
+            Err(WaitError::TimedOut | WaitError::NotCompared | WaitError::Halted(_)) => {
+                Ok(Resumption::Impossible)
+            }
+        }
+    }
+
+    fn reading(&self, app: &App) -> Reading {
+        Reading {
+            applied: app.progress.applied(),
+            deadline: self.is_preferred.then_some(self.deadline),
+        }
+    }
+}
+
+/// Whether the log ends before what the position names, as was seen a moment ago.
+fn is_beyond_end(app: &App, position: &Token) -> bool {
+    let Ok(bounds) = app.log.bounds() else {
+        return false;
+    };
+    let is_beyond = |(partition, offset): (&u32, &u64)| {
+        let bounds = bounds.get(partition);
+        bounds.is_some_and(|bounds| bounds.end <= *offset)
+    };
+    position.positions.iter().any(is_beyond)
+}
+
+/// The time by the runtime's clock, by which deadlines end: a simulation stops it.
+pub fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 impl Reading {
@@ -117,6 +217,61 @@ impl Reading {
         stamp(&self.applied, response.headers_mut());
         response
     }
+}
+
+/// Documents that only the disk has are read in turn, those of one operation by the same
+/// turns: whoever comes next finds what the one before has read, and few are rendered at
+/// once, however many ask.
+pub struct Lanes([Arc<Mutex<()>>; LANES]);
+
+const LANES: usize = 8;
+
+impl Default for Lanes {
+    fn default() -> Lanes {
+        Lanes(std::array::from_fn(|_| Arc::default()))
+    }
+}
+
+impl Lanes {
+    /// To be held until the document is read, also if nobody waits for it any more.
+    pub async fn of(&self, operation_id: &str) -> OwnedMutexGuard<()> {
+        let lane = xxhash_rust::xxh3::xxh3_64(operation_id.as_bytes()) as usize % LANES;
+        self.0[lane].clone().lock_owned().await
+    }
+}
+
+/// Reads a document that holds at least `applied`: at once if it is in memory.
+pub async fn document(
+    app: &Arc<App>,
+    applied: &Arc<Applied>,
+    operation_id: &str,
+    work: Arc<Work>,
+) -> Result<Option<Document>, Refusal> {
+    let quick = || match app.documents.get(&*app.db, applied, operation_id)? {
+        Quick::Found(document) => Ok(Some(Some(document))),
+        Quick::Missing => Ok(Some(None)),
+        Quick::NeedsDisk => Ok::<_, Refusal>(None),
+    };
+    if let Some(found) = quick()? {
+        return Ok(found);
+    }
+    let lane = app.document_reads.of(operation_id).await;
+    if let Some(found) = quick()? {
+        return Ok(found);
+    }
+    let (applied, operation_id) = (applied.clone(), operation_id.to_owned());
+    let read = stream::blocking(app, move |app| {
+        let _lane = lane;
+        let read = || app.documents.read(&*app.db, &applied, &operation_id);
+        let read = work.count(read);
+        if let Err(at_hand::Error::Store(error)) = &read
+            && error.is_unreadable()
+        {
+            app.defects.add_document(&operation_id);
+        }
+        Ok(read)
+    });
+    Ok(read.await??)
 }
 
 /// Marks an answer with what is applied now: for refusals, which read nothing.

@@ -15,14 +15,18 @@ pub async fn hold_rounds(app: Arc<App>) {
         head.borrow_and_update();
         let began = Instant::now();
         loop {
-            let _turn = app.pace.turn_before_others().await;
-            match app.rounds.hold(|row| app.told.forget(row)) {
+            let turn = app.pace.turn_before_others().await;
+            let held = turn
+                .work()
+                .count(|| app.rounds.hold(|row| app.told.forget(row)));
+            match held {
                 Held::InPart => {}
                 Held::ToTheEnd => break,
                 Held::ForNobody => return,
             }
         }
         tokio::select! {
+            biased;
             // It is never closed: the sender is the ledger's own.
             _ = head.changed() => {}
             () = app.stopped() => return,

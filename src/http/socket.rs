@@ -1,45 +1,145 @@
-//! A connection's socket, with three things that hyper leaves to others:
+//! A connection's socket, with what hyper leaves to others:
 //!
 //! - what hyper refuses before there is a request (a broken request line, headers
 //!   too large) gets the error sheet and a request id instead of an empty answer;
-//! - a client that takes no byte for long is cut off;
+//! - a client that takes no byte for long is cut off, one that sends half a request as well,
+//!   and a connection without requests is closed;
+//! - a client that has gone is noticed while its request waits;
 //! - closing lingers for a moment, so that a client that is still sending reads
 //!   the refusal rather than a reset.
 
 use super::error::unreadable_request;
+use super::exchange::Exchange;
 use super::{REQUEST_ID, request_id};
+use crate::config::Server;
 use std::future::Future;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Closing waits no longer than this for the client to close as well, and takes no
 /// more from it than this.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 64 << 20;
 
+/// A client that has closed its side may still read: it is answered if that takes no longer
+/// than this, and has gone otherwise.
+const GONE_AFTER: Duration = Duration::from_secs(1);
+
+/// Bytes of further requests that are taken while one is answered, so that the end behind
+/// them is seen.
+const AHEAD: usize = 16 << 10;
+
+/// While the ledger stops, a client that moves no byte for this long holds it up no more.
+const STUCK_AT_STOP: Duration = Duration::from_secs(1);
+
+/// How long all sockets wait for their clients.
+pub struct Patience {
+    /// For a request on a connection that had one.
+    idle: Duration,
+    /// For the rest of a request's head, or for the first request.
+    head: Duration,
+    /// For a client to take a byte.
+    send: Duration,
+    is_stopping: AtomicBool,
+}
+
+impl Patience {
+    pub fn new(server: &Server) -> Patience {
+        Patience {
+            idle: server.idle_timeout,
+            head: server.header_timeout,
+            send: server.send_timeout,
+            is_stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on nobody is waited for long.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
+    }
+
+    fn within(&self, wait: Duration) -> Duration {
+        match self.is_stopping() {
+            true => wait.min(STUCK_AT_STOP),
+            false => wait,
+        }
+    }
+}
+
 pub struct Socket {
     stream: TcpStream,
-    send_timeout: Duration,
-    /// Runs while the client takes nothing.
-    stuck: Option<Pin<Box<Sleep>>>,
+    exchange: Arc<Exchange>,
+    patience: Arc<Patience>,
+    /// When a byte was sent or received last.
+    moved: Instant,
+    /// Since when a request's head is waited for, and how many requests had begun by then.
+    head: Option<(Instant, u64)>,
+    /// Since when the client takes nothing.
+    stuck: Option<Instant>,
+    reading: Timer,
+    sending: Timer,
+    /// What came while a request was answered.
+    ahead: Vec<u8>,
+    /// When the end of what the client sends was seen, with a request unanswered.
+    ended: Option<Instant>,
     /// Runs while closing.
-    lingering: Option<Pin<Box<Sleep>>>,
+    lingering: Option<Instant>,
     thrown_away: usize,
     /// Our own words in the place of hyper's, and how much of them is sent.
     instead: Option<(Vec<u8>, usize)>,
 }
 
+/// Wakes the connection at the first of the moments that were asked for.
+#[derive(Default)]
+struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Timer {
+    /// Whether the moment has come; else the connection is woken then, or sooner.
+    fn is_over(&mut self, cx: &mut Context, moment: Instant) -> bool {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(moment)));
+        loop {
+            if Instant::now() >= moment {
+                return true;
+            }
+            if sleep.deadline() > moment || sleep.is_elapsed() {
+                sleep.as_mut().reset(moment);
+            }
+            if sleep.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+        }
+    }
+}
+
+fn timed_out(why: &'static str) -> Error {
+    Error::new(ErrorKind::TimedOut, why)
+}
+
 impl Socket {
-    pub fn new(stream: TcpStream, send_timeout: Duration) -> Socket {
+    pub fn new(stream: TcpStream, exchange: Arc<Exchange>, patience: Arc<Patience>) -> Socket {
+        let now = Instant::now();
         Socket {
             stream,
-            send_timeout,
+            exchange,
+            patience,
+            moved: now,
+            head: Some((now, 0)),
             stuck: None,
+            reading: Timer::default(),
+            sending: Timer::default(),
+            ahead: Vec::new(),
+            ended: None,
             lingering: None,
             thrown_away: 0,
             instead: None,
@@ -59,19 +159,79 @@ impl Socket {
     }
 
     fn watch_progress<T>(&mut self, cx: &mut Context, sent: Poll<Result<T>>) -> Poll<Result<T>> {
+        let now = Instant::now();
         if sent.is_ready() {
             self.stuck = None;
+            self.moved = now;
             return sent;
         }
-        let timeout = self.send_timeout;
-        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(timeout)));
-        match stuck.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(Error::new(
-                ErrorKind::TimedOut,
-                "the client takes nothing",
-            ))),
-            Poll::Pending => Poll::Pending,
+        let since = *self.stuck.get_or_insert(now);
+        match self
+            .sending
+            .is_over(cx, since + self.patience.within(self.patience.send))
+        {
+            true => Poll::Ready(Err(timed_out("the client takes nothing"))),
+            false => Poll::Pending,
         }
+    }
+
+    /// Bytes were received.
+    fn received(&mut self) {
+        self.moved = Instant::now();
+        let begun = self.exchange.begun();
+        if !self.exchange.is_answering() && self.head.is_none_or(|(_, of)| of != begun) {
+            self.head = Some((self.moved, begun));
+        }
+    }
+
+    /// Nothing was received: for how long that is borne.
+    fn poll_patience(&mut self, cx: &mut Context) -> Poll<Result<()>> {
+        let begun = self.exchange.begun();
+        let patience = &self.patience;
+        let (until, why) = match self.head {
+            // How long a body may take is its reader's to say.
+            _ if self.exchange.is_answering() => match patience.is_stopping() {
+                true => (self.moved + STUCK_AT_STOP, "the client sends nothing"),
+                false => return Poll::Pending,
+            },
+            Some((since, of)) if of == begun => {
+                let until = since + patience.within(patience.head);
+                (until, "the head of a request takes too long")
+            }
+            Some(_) | None => {
+                let until = self.moved + patience.within(patience.idle);
+                (until, "no request for long")
+            }
+        };
+        match self.reading.is_over(cx, until) {
+            true => Poll::Ready(Err(timed_out(why))),
+            false => Poll::Pending,
+        }
+    }
+
+    /// hyper reads nothing while it has an answer to wait for, so a client that has gone
+    /// meanwhile is looked for here.
+    fn look_for_end(&mut self, cx: &mut Context) -> Result<()> {
+        while self.ended.is_none() && self.ahead.len() < AHEAD {
+            let mut bytes = [0; 1 << 10];
+            let mut buf = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Pending => break,
+                Poll::Ready(read) => read?,
+            }
+            self.moved = Instant::now();
+            match buf.filled() {
+                [] => self.ended = Some(self.moved),
+                bytes => self.ahead.extend_from_slice(bytes),
+            }
+        }
+        if self.ended.is_some() && self.reading.is_over(cx, self.moved + GONE_AFTER) {
+            return Err(Error::new(
+                ErrorKind::ConnectionAborted,
+                "the client has gone",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -109,7 +269,26 @@ impl AsyncRead for Socket {
         cx: &mut Context,
         buf: &mut ReadBuf,
     ) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if !self.ahead.is_empty() {
+            let len = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead[..len]);
+            self.ahead.drain(..len);
+            self.received();
+            return Poll::Ready(Ok(()));
+        }
+        if self.ended.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Pending => self.poll_patience(cx),
+            Poll::Ready(read) => {
+                if buf.filled().len() > before {
+                    self.received();
+                }
+                Poll::Ready(read)
+            }
+        }
     }
 }
 
@@ -147,28 +326,44 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context) -> Poll<Result<()>> {
         let sent = self.poll_instead(cx);
-        ready!(self.watch_progress(cx, sent))?;
+        if sent.is_pending() || self.stuck.is_some() {
+            ready!(self.watch_progress(cx, sent))?;
+        }
+        if self.exchange.is_answering() {
+            self.look_for_end(cx)?;
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context) -> Poll<Result<()>> {
         let sent = self.poll_instead(cx);
-        ready!(self.watch_progress(cx, sent))?;
-        if self.lingering.is_none() {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-            self.lingering = Some(Box::pin(sleep(LINGER)));
+        if sent.is_pending() || self.stuck.is_some() {
+            ready!(self.watch_progress(cx, sent))?;
         }
+        let since = match self.lingering {
+            Some(since) => since,
+            None => {
+                ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+                *self.lingering.insert(Instant::now())
+            }
+        };
         let this = &mut *self;
-        let lingering = this.lingering.as_mut().expect("set above");
         let mut scrap = [0; 16 << 10];
-        while lingering.deadline() > Instant::now() && this.thrown_away < LINGER_BYTES {
+        while this.ended.is_none() && this.thrown_away < LINGER_BYTES {
             let mut buf = ReadBuf::new(&mut scrap);
             match Pin::new(&mut this.stream).poll_read(cx, &mut buf) {
                 Poll::Ready(Ok(())) if buf.filled().is_empty() => break,
                 Poll::Ready(Ok(())) => this.thrown_away += buf.filled().len(),
                 Poll::Ready(Err(_)) => break,
                 Poll::Pending => {
-                    ready!(lingering.as_mut().poll(cx));
+                    let until = match this.patience.is_stopping() {
+                        true => this.moved + STUCK_AT_STOP,
+                        false => since + LINGER,
+                    };
+                    match this.sending.is_over(cx, until) {
+                        true => break,
+                        false => return Poll::Pending,
+                    }
                 }
             }
         }

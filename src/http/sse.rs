@@ -2,13 +2,15 @@
 
 use super::App;
 use super::error::Refusal;
+use super::pace::Turn;
 use super::stream;
-use crate::query::document::{self, Current};
+use crate::query::document::Current;
 use crate::query::select::Query;
 use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,35 +24,59 @@ pub const PIECE: usize = 32 << 10;
 /// together.
 pub const REST: Duration = Duration::from_millis(10);
 
+/// The data of `reset`.
+pub static RESET: Bytes =
+    Bytes::from_static(br#"{"reason":"the position is outside the kept window: list again"}"#);
+
 /// A share of the streams that there may be at once.
 pub fn admit(app: &App) -> Result<OwnedSemaphorePermit, Refusal> {
     let permit = app.event_streams.clone().try_acquire_owned();
     permit.map_err(|_| Refusal::Busy("too many event streams."))
 }
 
+/// Data of an event that is no larger is copied between the lines around it; a larger one is
+/// sent as it is, since others may be sent it, too.
+const COPIED: usize = 16 << 10;
+
 /// Blocks of a stream, as they are sent.
-pub struct Blocks(Vec<u8>);
+#[derive(Default)]
+pub struct Blocks {
+    whole: Vec<Bytes>,
+    /// Bytes of these.
+    len: usize,
+    text: Vec<u8>,
+}
 
 impl Blocks {
     pub fn new() -> Blocks {
-        Blocks(Vec::new())
+        Blocks::default()
     }
 
     /// What every stream begins with: how soon to connect again after it broke off. The
     /// head of the answer goes out with it. It is a line of the first event: a block without
     /// data is an empty event to some libraries.
     pub fn opening() -> Blocks {
-        Blocks(b"retry: 1000\n".to_vec())
+        Blocks {
+            text: b"retry: 1000\n".to_vec(),
+            ..Blocks::default()
+        }
     }
 
     /// `data` is JSON, which has no line ends. `id` is where to resume behind it.
-    pub fn event(&mut self, kind: &str, id: Option<&str>, data: &[u8]) {
+    pub fn event(&mut self, kind: &str, id: Option<&str>, data: &Bytes) {
         self.line("event", kind.as_bytes());
         if let Some(id) = id {
             self.line("id", id.as_bytes());
         }
-        self.line("data", data);
-        self.0.push(b'\n');
+        if data.len() <= COPIED {
+            self.line("data", data);
+        } else {
+            self.text.extend_from_slice(b"data: ");
+            self.cut();
+            self.put(data.clone());
+            self.text.push(b'\n');
+        }
+        self.text.push(b'\n');
     }
 
     /// Where to resume, and nothing else.
@@ -58,40 +84,54 @@ impl Blocks {
         let mut data = b"{\"position\":".to_vec();
         crate::wire::document::text(id, &mut data);
         data.push(b'}');
-        self.event("position", Some(id), &data);
+        self.event("position", Some(id), &data.into());
     }
 
     /// A comment, as a line of the next event.
     pub fn keep_alive(&mut self) {
-        self.0.extend_from_slice(b": keep-alive\n");
+        self.text.extend_from_slice(b": keep-alive\n");
     }
 
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.len + self.text.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
-    pub fn into_bytes(self) -> Bytes {
-        self.0.into()
+    /// What the connection is handed, one after the other.
+    pub fn into_pieces(mut self) -> Vec<Bytes> {
+        self.cut();
+        self.whole
+    }
+
+    fn cut(&mut self) {
+        if !self.text.is_empty() {
+            let text = std::mem::take(&mut self.text);
+            self.put(text.into());
+        }
+    }
+
+    fn put(&mut self, piece: Bytes) {
+        self.len += piece.len();
+        self.whole.push(piece);
     }
 
     fn line(&mut self, field: &str, value: &[u8]) {
-        self.0.extend_from_slice(field.as_bytes());
-        self.0.extend_from_slice(b": ");
-        self.0.extend_from_slice(value);
-        self.0.push(b'\n');
+        self.text.extend_from_slice(field.as_bytes());
+        self.text.extend_from_slice(b": ");
+        self.text.extend_from_slice(value);
+        self.text.push(b'\n');
     }
 }
 
 /// The data of `left`, `removed` and `waiting`.
-pub fn named(operation_id: &str) -> Vec<u8> {
+pub fn named(operation_id: &str) -> Bytes {
     let mut data = b"{\"operation_id\":".to_vec();
     crate::wire::document::text(operation_id, &mut data);
     data.push(b'}');
-    data
+    data.into()
 }
 
 /// What ended a wait.
@@ -104,25 +144,27 @@ pub enum Woken {
 
 pub async fn wait(app: &App, changed: impl Future) -> Woken {
     tokio::select! {
+        // In this order, so that what comes at the same time is not left to chance.
+        biased;
+        () = app.stopped() => Woken::Stopping,
         _ = changed => Woken::Changed,
         () = tokio::time::sleep(app.config.streams.keep_alive) => Woken::Silent,
-        () = app.stopped() => Woken::Stopping,
     }
 }
 
-/// What a stream is made of: the next piece, until there is none.
+/// What a stream is made of: the next blocks, until there are none.
 pub trait Source: Send + 'static {
-    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Refusal>> + Send;
+    fn next(&mut self) -> impl Future<Output = Result<Option<Blocks>, Refusal>> + Send;
 }
 
 /// The stream as an answer. Pieces are made when the connection takes them, so a client
 /// that reads nothing costs what one piece costs. An error breaks it off: the client
 /// resumes.
 pub fn answer(source: impl Source) -> Response {
-    let opening = futures_util::stream::iter([Ok(Blocks::opening().into_bytes())]);
-    let pieces = futures_util::stream::unfold(source, |mut source| async {
+    let opening = futures_util::stream::iter([Ok(Blocks::opening())]);
+    let blocks = futures_util::stream::unfold(source, |mut source| async {
         match source.next().await {
-            Ok(Some(piece)) => Some((Ok(piece), source)),
+            Ok(Some(blocks)) => Some((Ok(blocks), source)),
             Ok(None) => None,
             Err(refusal) => {
                 tracing::warn!(?refusal, "an event stream is broken off");
@@ -130,7 +172,13 @@ pub fn answer(source: impl Source) -> Response {
             }
         }
     });
-    let body = futures_util::StreamExt::chain(opening, pieces);
+    let body = opening.chain(blocks).flat_map(|blocks| {
+        let pieces = match blocks {
+            Ok(blocks) => blocks.into_pieces().into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        };
+        futures_util::stream::iter(pieces)
+    });
     let mut response = Body::from_stream(body).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -140,27 +188,11 @@ pub fn answer(source: impl Source) -> Response {
     response
 }
 
-/// Reads how an operation stands: at once if it is in memory.
-pub async fn current(
-    app: &Arc<App>,
-    operation_id: &str,
-    query: &Arc<Query>,
-) -> Result<Current, Refusal> {
-    let filter = &query.filter;
-    if let Some(current) = document::current_cached(&*app.db, operation_id, filter, &app.times)? {
-        return Ok(current);
-    }
-    let (operation_id, query) = (operation_id.to_owned(), query.clone());
-    stream::blocking(app, move |app| {
-        document::current(&*app.db, &operation_id, &query.filter, &app.times)
-    })
-    .await
-}
-
-/// The same for one of many streams, which share what they read: with all changes before
-/// `as_of`.
+/// Reads how an operation stands for one of many streams, which share what they read: with
+/// all changes before `as_of`.
 pub async fn current_of_many(
     app: &Arc<App>,
+    turn: &Turn<'_>,
     operation_id: &str,
     as_of: u64,
     query: &Arc<Query>,
@@ -169,9 +201,19 @@ pub async fn current_of_many(
     if let Some(current) = app.told.get(&*app.db, operation_id, as_of, filter)? {
         return Ok(current);
     }
+    let lane = app.document_reads.of(operation_id).await;
+    // The one before may have read it.
+    if let Some(current) = app.told.get(&*app.db, operation_id, as_of, filter)? {
+        return Ok(current);
+    }
+    let applied = app.progress.applied();
     let (operation_id, query) = (operation_id.to_owned(), query.clone());
-    stream::blocking(app, move |app| {
-        app.told.read(&*app.db, &operation_id, &query.filter)
-    })
-    .await
+    let read = stream::counted(app, turn, move |app| {
+        let _lane = lane;
+        let (db, documents) = (&*app.db, &app.documents);
+        Ok(app
+            .told
+            .read(db, documents, &applied, &operation_id, &query.filter))
+    });
+    Ok(read.await??)
 }

@@ -2,8 +2,9 @@
 //! pieces to the connection through a short channel. A client that stops taking
 //! them is cut off by the socket's send timeout, which ends the thread as well.
 
-use super::App;
 use super::error::Refusal;
+use super::pace::Turn;
+use super::{App, Reads};
 use crate::store;
 use axum::body::{Body, Bytes};
 use axum::http::HeaderValue;
@@ -14,8 +15,10 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Pieces between the reading thread and the socket: enough to keep both busy,
-/// few enough to bound memory (a piece is about 64 KiB).
+/// few enough to bound memory.
 const PIECES: usize = 4;
+/// Bytes of one, at most.
+const PIECE: usize = 128 << 10;
 
 type Piece = Result<Bytes, store::Error>;
 
@@ -33,11 +36,17 @@ where
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
         let mut emit = |piece: &[u8]| {
-            match pieces.blocking_send(Ok(Bytes::copy_from_slice(piece))) {
-                Ok(()) => ControlFlow::Continue(()),
-                // The client has gone.
-                Err(_) => ControlFlow::Break(()),
+            // One large event among small ones must not make the pieces large.
+            for piece in piece.chunks(PIECE) {
+                if pieces
+                    .blocking_send(Ok(Bytes::copy_from_slice(piece)))
+                    .is_err()
+                {
+                    // The client has gone.
+                    return ControlFlow::Break(());
+                }
             }
+            ControlFlow::Continue(())
         };
         if let Err(error) = produce(&app, &mut emit) {
             // A client that has gone needs no error.
@@ -58,11 +67,14 @@ where
     Ok(json(body))
 }
 
-/// Runs a read that may wait for the disk.
+/// Runs a read that may wait for the disk, on a thread of its own.
 pub async fn blocking<T: Send + 'static>(
     app: &Arc<App>,
     read: impl FnOnce(&App) -> store::Result<T> + Send + 'static,
 ) -> Result<T, Refusal> {
+    if app.reads == Reads::AtOnce {
+        return read(app).map_err(Refusal::Store);
+    }
     let (done, result) = oneshot::channel();
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
@@ -73,6 +85,16 @@ pub async fn blocking<T: Send + 'static>(
         .await
         .map_err(|_| Refusal::Panicked)?
         .map_err(Refusal::Store)
+}
+
+/// The same, counted as work of a turn.
+pub async fn counted<T: Send + 'static>(
+    app: &Arc<App>,
+    turn: &Turn<'_>,
+    read: impl FnOnce(&App) -> store::Result<T> + Send + 'static,
+) -> Result<T, Refusal> {
+    let work = turn.work();
+    blocking(app, move |app| work.count(|| read(app))).await
 }
 
 pub fn json(body: impl Into<Body>) -> Response {

@@ -1,12 +1,14 @@
 //! One operation as a stream of states, until it has ended.
 
 use super::error::Refusal;
+use super::pace::Work;
 use super::params::Params;
+use super::reading::{self, Resumption};
 use super::sse::{self, Blocks, Source, Woken};
-use super::{App, reading, stream};
+use super::{App, stream};
+use crate::query::at_hand::Document;
 use crate::query::changes::{self, Place, Since};
-use crate::query::document::Current;
-use crate::query::select::Query;
+use crate::query::progress::Applied;
 use crate::query::watch::Watching;
 use crate::store;
 use crate::wire::event_v1::operation_id_fault;
@@ -27,11 +29,12 @@ pub async fn operation(
 ) -> Result<Response, Refusal> {
     let params = Params::parse(app, uri, &["position"])?;
     let last = reading::last_event_id(headers)?;
-    let token = match (reading::token(headers, &params)?, &last) {
-        (token, Some(last)) => Some(reading::both(token, last.clone())?),
-        (token, None) => token,
+    // An EventSource keeps the address that it began with, and with that an older position.
+    let token = match (&last, reading::token(headers, &params)?) {
+        (Some(_), _) => reading::header_token(headers)?,
+        (None, token) => token,
     };
-    let reading = reading::begin(app, headers, token).await?;
+    let (reading, resumption) = reading::begin_stream(app, headers, token, last.as_ref()).await?;
     if operation_id_fault(&operation_id).is_some() {
         return Err(Refusal::NotFound);
     }
@@ -40,25 +43,23 @@ pub async fn operation(
         watching: app.progress.watchers.watch(&operation_id),
         app: app.clone(),
         operation_id,
-        query: Arc::default(),
         shown: None,
         is_waiting_told: false,
+        must_reset: resumption == Resumption::Impossible,
         is_over: false,
         rest_until: Instant::now(),
         _permit: permit,
     };
     if let Some(last) = last
-        && let Current::Shown {
-            document,
-            has_ended,
-        } = watch.current().await?
+        && resumption == Resumption::Behind
+        && let Some(document) = watch.current(&reading.applied, Arc::default()).await?
         && has_not_changed(app, &watch.operation_id, last).await?
     {
-        if has_ended {
+        if document.has_ended {
             // Nothing will come any more: an EventSource stops connecting at this.
             return Ok(reading.stamp(StatusCode::NO_CONTENT.into_response()));
         }
-        watch.shown = Some(digest(&document));
+        watch.shown = Some(document.etag);
     }
     Ok(reading.stamp(sse::answer(watch)))
 }
@@ -87,28 +88,29 @@ struct Watch {
     app: Arc<App>,
     operation_id: String,
     watching: Watching,
-    query: Arc<Query>,
-    /// Digest of the document that the client has.
-    shown: Option<u128>,
+    /// The entity tag of the document that the client has.
+    shown: Option<Bytes>,
     /// The client knows that there is no document yet.
     is_waiting_told: bool,
+    /// What the client has seen is not to be relied on.
+    must_reset: bool,
     is_over: bool,
     rest_until: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
-fn digest(document: &[u8]) -> u128 {
-    xxhash_rust::xxh3::xxh3_128(document)
-}
-
 impl Watch {
-    async fn current(&self) -> Result<Current, Refusal> {
-        sse::current(&self.app, &self.operation_id, &self.query).await
+    async fn current(
+        &self,
+        applied: &Arc<Applied>,
+        work: Arc<Work>,
+    ) -> Result<Option<Document>, Refusal> {
+        reading::document(&self.app, applied, &self.operation_id, work).await
     }
 }
 
 impl Source for Watch {
-    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+    async fn next(&mut self) -> Result<Option<Blocks>, Refusal> {
         if self.is_over {
             return Ok(None);
         }
@@ -121,29 +123,28 @@ impl Source for Watch {
             let id = std::str::from_utf8(&applied.text).expect("a token is ASCII");
             let id = (!id.is_empty()).then_some(id);
             let mut blocks = Blocks::new();
+            if std::mem::take(&mut self.must_reset) {
+                blocks.event("reset", id, &sse::RESET);
+            }
             let app = self.app.clone();
             let mut turn = app.pace.turn().await;
-            match self.current().await? {
-                Current::Shown {
-                    document,
-                    has_ended,
-                } => {
-                    let digest = digest(&document);
-                    if self.shown != Some(digest) {
-                        blocks.event("document", id, &document);
-                        self.shown = Some(digest);
-                        self.is_over = has_ended;
-                    }
+            let document = turn.count(self.current(&applied, turn.work())).await?;
+            match document {
+                Some(document) if self.shown.as_ref() != Some(&document.etag) => {
+                    blocks.event("document", id, &document.bytes);
+                    self.shown = Some(document.etag);
+                    self.is_over = document.has_ended;
                 }
-                Current::Gone if self.shown.is_some() => {
+                Some(_) => {}
+                None if self.shown.is_some() => {
                     blocks.event("removed", id, &sse::named(&self.operation_id));
                     self.is_over = true;
                 }
-                Current::Gone | Current::NoDocument if !self.is_waiting_told => {
+                None if !self.is_waiting_told => {
                     blocks.event("waiting", id, &sse::named(&self.operation_id));
                     self.is_waiting_told = true;
                 }
-                Current::Gone | Current::NoDocument | Current::LeftOut => {}
+                None => {}
             }
             turn.sends(blocks.len());
             drop(turn);
@@ -155,7 +156,7 @@ impl Source for Watch {
                 }
             }
             self.rest_until = Instant::now() + sse::REST;
-            return Ok(Some(blocks.into_bytes()));
+            return Ok(Some(blocks));
         }
     }
 }

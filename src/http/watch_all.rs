@@ -7,10 +7,12 @@
 
 use super::error::Refusal;
 use super::filters::{FILTERS, filter};
+use super::pace::Turn;
 use super::params::Params;
+use super::reading::{self, Resumption};
 use super::rounds::hold_rounds;
 use super::sse::{self, Blocks, PIECE, Source, Woken};
-use super::{App, reading, stream};
+use super::{App, stream};
 use crate::query::changes::{self, Place};
 use crate::query::document::Current;
 use crate::query::filter::Filter;
@@ -26,7 +28,6 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use hashbrown::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -48,18 +49,20 @@ pub async fn operations(
     let known: Vec<&'static str> = FILTERS.iter().copied().chain(["position"]).collect();
     let params = Params::parse(app, uri, &known)?;
     let filter = filter(&params)?;
-    let resumed = match reading::last_event_id(headers)? {
-        Some(last) => Some(last),
-        None => reading::query_position(&params)?,
-    };
-    let token = match (reading::token(headers, &params)?, &resumed) {
-        (token, Some(resumed)) => Some(reading::both(token, resumed.clone())?),
-        (token, None) => token,
-    };
-    let mut reading = reading::begin(app, headers, token).await?;
+    // Both are read: what is wrong is told, also where the other one counts.
+    let (last, query) = (
+        reading::last_event_id(headers)?,
+        reading::query_position(&params)?,
+    );
+    let resumed = last.or(query);
+    let token = reading::header_token(headers)?;
+    let begun = reading::begin_stream(app, headers, token, resumed.as_ref()).await;
+    let (mut reading, resumption) = begun?;
     let permit = sse::admit(app)?;
     // Where it is not known what the log is called, there is no position to begin at.
-    let deadline = Instant::now() + app.config.server.default_wait;
+    let deadline = reading::now() + app.config.server.default_wait;
+    // Before the position is taken: it holds at least the changes before this one.
+    let head = app.progress.watchers.head();
     let now = app.progress.wait_for_log(deadline).await;
     let now = now.ok_or(Refusal::NotReached)?;
     reading.renew(app);
@@ -67,7 +70,7 @@ pub async fn operations(
         Some(resumed) => (resumed, None),
         None => (now.clone(), Some(Vec::new())),
     };
-    let (place, end) = places(app, &now, &position).await?;
+    let (place, end) = places(app, head, &now, &position).await?;
     let point = Point {
         next: end,
         positions: now.positions.clone(),
@@ -95,21 +98,31 @@ pub async fn operations(
         held: None,
         is_told: false,
         must_reset: false,
+        holds: end,
         _permit: permit,
     };
-    watch.begin_at(place);
+    match resumption {
+        Resumption::Behind => watch.begin_at(place),
+        Resumption::Impossible => watch.must_reset = true,
+    }
     Ok(reading.stamp(sse::answer(watch)))
 }
 
-/// Where these positions are among the changes, and where the changes end that `now` holds.
-async fn places(app: &Arc<App>, now: &Token, seen: &Token) -> Result<(Place, u64), Refusal> {
+/// Where these positions are among the changes, and where the changes end that `now` holds: at
+/// `head` or behind it, if that cannot be read.
+async fn places(
+    app: &Arc<App>,
+    head: u64,
+    now: &Token,
+    seen: &Token,
+) -> Result<(Place, u64), Refusal> {
     let (now, seen) = (now.positions.clone(), seen.positions.clone());
     stream::blocking(app, move |app| {
         store::view(&*app.db, |view| {
             let place = changes::find(view, &now, &seen)?;
             match changes::find(view, &now, &now)? {
                 Place::At(end) => Ok((place, end)),
-                Place::BeforeWindow => Ok((place, changes::end(view)?)),
+                Place::BeforeWindow => Ok((place, head)),
             }
         })
     })
@@ -133,6 +146,9 @@ struct WatchAll {
     /// The client knows the position.
     is_told: bool,
     must_reset: bool,
+    /// What the client is sent holds all changes before this: its position may hold them,
+    /// and nobody has looked at them yet.
+    holds: u64,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -159,12 +175,13 @@ impl WatchAll {
         self.must_reset = false;
         self.known = Known::nothing();
         self.pass = None;
+        let head = self.app.progress.watchers.head();
         let now = self.app.progress.applied().token.clone();
         self.position = now.ok_or(Refusal::NotReached)?;
-        let (place, _) = places(&self.app, &self.position, &self.position).await?;
-        self.begin_at(place);
-        let data = br#"{"reason":"the position is outside the kept window: list again"}"#;
-        blocks.event("reset", Some(&self.position.to_string()), data);
+        let (_, end) = places(&self.app, head, &self.position, &self.position).await?;
+        self.holds = end;
+        self.begin_at(Place::At(end));
+        blocks.event("reset", Some(&self.position.to_string()), &sse::RESET);
         self.is_told = true;
         Ok(())
     }
@@ -174,17 +191,14 @@ impl WatchAll {
     async fn list(&mut self, after: Vec<u8>, blocks: &mut Blocks) -> Result<(), Refusal> {
         let query = self.query.clone();
         let mut turn = self.app.pace.turn().await;
-        let page = stream::blocking(&self.app, move |app| {
-            list::documents(
-                &*app.db,
-                &query,
-                &app.times,
-                &app.defects,
-                &after,
-                (ROWS, PIECE),
-            )
+        let page = stream::counted(&self.app, &turn, move |app| {
+            let (defects, bounds) = (&app.defects, (ROWS, PIECE));
+            let (db, at_hand) = (&*app.db, &app.documents);
+            Ok(list::documents(
+                db, &query, at_hand, defects, &after, bounds,
+            ))
         });
-        let page = page.await?;
+        let page = page.await??;
         for (operation_id, document) in &page.documents {
             self.known.put(operation_id, true, &self.query.filter);
             blocks.event("document", None, document);
@@ -232,7 +246,7 @@ impl WatchAll {
         let rows = match app.progress.watchers.recent_from(next) {
             Some(rows) => rows,
             None => {
-                stream::blocking(&app, move |app| {
+                stream::counted(&app, &turn, move |app| {
                     changes::rows_stored(&*app.db, next, CHANGES)
                 })
                 .await?
@@ -252,7 +266,7 @@ impl WatchAll {
                     return Ok(());
                 }
                 self.next = ordinal + 1;
-                self.tell(id, blocks).await?;
+                turn.count(self.tell(&turn, id, blocks)).await?;
                 if turn.is_long() {
                     drop(turn);
                     turn = app.pace.turn().await;
@@ -284,7 +298,12 @@ impl WatchAll {
         self.send_held(blocks);
     }
 
-    async fn tell(&mut self, operation_id: &str, blocks: &mut Blocks) -> Result<(), Refusal> {
+    async fn tell(
+        &mut self,
+        turn: &Turn<'_>,
+        operation_id: &str,
+        blocks: &mut Blocks,
+    ) -> Result<(), Refusal> {
         let Some(pass) = &mut self.pass else {
             return Ok(());
         };
@@ -295,20 +314,27 @@ impl WatchAll {
         if pass.told.len() < REMEMBERED {
             pass.told.insert(digest);
         }
-        let until = pass.until;
-        let current = sse::current_of_many(&self.app, operation_id, until, &self.query).await?;
-        let event = match current {
+        let as_of = pass.until.max(self.holds);
+        let current = sse::current_of_many(&self.app, turn, operation_id, as_of, &self.query).await;
+        if let Err(Refusal::Store(error)) = &current
+            && error.is_unreadable()
+        {
+            // The others are told all the same.
+            self.app.defects.add_document(operation_id);
+            return Ok(());
+        }
+        let event = match current? {
             Current::Shown { document, .. } => {
                 self.known.put(operation_id, true, &self.query.filter);
                 ("document", document)
             }
             Current::LeftOut if self.known.has(operation_id) => {
                 self.known.put(operation_id, false, &self.query.filter);
-                ("left", sse::named(operation_id).into())
+                ("left", sse::named(operation_id))
             }
             Current::Gone => {
                 self.known.put(operation_id, false, &self.query.filter);
-                ("removed", sse::named(operation_id).into())
+                ("removed", sse::named(operation_id))
             }
             Current::LeftOut | Current::NoDocument => return Ok(()),
         };
@@ -326,7 +352,7 @@ impl WatchAll {
 }
 
 impl Source for WatchAll {
-    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+    async fn next(&mut self) -> Result<Option<Blocks>, Refusal> {
         let mut blocks = Blocks::new();
         while blocks.is_empty() {
             if self.must_reset {
@@ -350,7 +376,7 @@ impl Source for WatchAll {
                 }
             }
         }
-        Ok(Some(blocks.into_bytes()))
+        Ok(Some(blocks))
     }
 }
 

@@ -3,13 +3,32 @@
 
 use super::meta::Anchors;
 use crate::query::watch::Change;
-use crate::store::{self, Batch, Db, Direction, Family, keys};
+use crate::store::{self, Batch, Db, Direction, Family, View, keys};
 use crate::wire::change_v1::{self, Moved};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Unless it is told otherwise, as in a rebuild.
 const WINDOW: u64 = 200_000;
+
+/// Where the last numbers cannot be read, it goes on at one that is surely beyond them.
+const GAP: u64 = 1 << 40;
+
+/// Behind the last change that is known to have settled an operation.
+fn settled_end(view: &dyn View) -> store::Result<u64> {
+    let mut end = 0;
+    view.scan_past_damage(
+        Family::Settled,
+        keys::ALL,
+        Direction::Backward,
+        &mut |key, _| {
+            end = u64::from_be_bytes(keys::head(key)) + 1;
+            ControlFlow::Break(())
+        },
+        &mut |_| {},
+    )?;
+    Ok(end)
+}
 
 /// Where the index is. A row's key counts the changes before it, so that the window is
 /// a range of keys.
@@ -32,9 +51,10 @@ pub struct Pending {
 impl Changes {
     pub fn open(db: &dyn Db) -> store::Result<Changes> {
         let (mut next, mut trimmed) = (0, 0);
+        let mut is_end_damaged = false;
         store::view(db, |view| {
-            let ends = |direction, end: &mut u64| {
-                view.scan(Family::Change, keys::ALL, direction, &mut |key, row| {
+            let mut ends = |direction, end: &mut u64| {
+                let mut visit = |key: &[u8], row: &[u8]| {
                     let count = change_v1::decode(row).map_or(0, |change| change.ids().count());
                     let number = keys::change_of(key).unwrap_or(0);
                     *end = match direction {
@@ -42,10 +62,18 @@ impl Changes {
                         Direction::Backward => number + (count as u64).max(1),
                     };
                     ControlFlow::Break(())
+                };
+                let (family, all) = (Family::Change, keys::ALL);
+                view.scan_past_damage(family, all, direction, &mut visit, &mut |_| {
+                    is_end_damaged |= direction == Direction::Backward;
                 })
             };
             ends(Direction::Forward, &mut trimmed)?;
-            ends(Direction::Backward, &mut next)
+            ends(Direction::Backward, &mut next)?;
+            if is_end_damaged {
+                next = settled_end(view)?.max(next).next_multiple_of(GAP) + GAP;
+            }
+            Ok(())
         })?;
         Ok(Changes {
             next,
@@ -108,7 +136,8 @@ impl Changes {
         }
         let range = keys::change(self.trimmed)..keys::change(keep);
         store::view(db, |view| {
-            view.scan(
+            // What cannot be read stays.
+            view.scan_past_damage(
                 Family::Change,
                 &range.start..&range.end,
                 Direction::Forward,
@@ -116,6 +145,7 @@ impl Changes {
                     batch.delete(Family::Change, key);
                     ControlFlow::Continue(())
                 },
+                &mut |_| {},
             )
         })?;
         Ok(keep)

@@ -104,8 +104,21 @@ impl ControlLog {
     }
 
     /// Returns once all of it is durable, was read again, and is in the store. After an
-    /// error the same may be recorded once more: it is harmless twice.
+    /// error the same may be recorded once more: it is harmless twice. Nothing is recorded
+    /// while the log is not known to be the one that the store knows.
     pub async fn record(&self, all: &[Control]) -> Result<(), RecordError> {
+        let state = self.following.state.borrow().clone();
+        let before = self.following.next.borrow().clone();
+        match state {
+            State::Following => {}
+            State::Starting => {
+                let why = "it was not compared with the store yet";
+                return Err(PublishError::Rejected(why.into()).into());
+            }
+            State::Waiting(why) | State::Halted(why) => {
+                return Err(PublishError::Rejected(why).into());
+            }
+        }
         let now = (self.clock)();
         let records = all.iter().map(|control| {
             let (headers, value) = control.encode(&uuid::Uuid::new_v4().to_string(), now);
@@ -116,11 +129,19 @@ impl ControlLog {
             }
         });
         let published = self.log.publish(records.collect()).await?;
+        if let Some(at) = published
+            .positions
+            .iter()
+            .find(|at| was_folded(&before, at))
+        {
+            let why = format!("it has given position {at} before: it lost records");
+            return Err(RecordError::NotRead(why));
+        }
         let mut state = self.following.state.subscribe();
         let mut next = self.following.next.subscribe();
         let is_halted = |state: &State| matches!(state, State::Halted(_));
         tokio::select! {
-            _ = next.wait_for(|next| is_folded(next, &published.positions)) => Ok(()),
+            _ = next.wait_for(|next| published.positions.iter().all(|at| was_folded(next, at))) => Ok(()),
             halted = state.wait_for(is_halted) => Err(RecordError::NotRead(match halted.as_deref() {
                 Ok(State::Halted(why)) => why.clone(),
                 Ok(_) | Err(_) => "it was closed".into(),
@@ -140,12 +161,8 @@ impl Drop for ControlLog {
     }
 }
 
-fn is_folded(next: &Next, positions: &[Position]) -> bool {
-    let folded = |at: &Position| {
-        next.get(&at.partition)
-            .is_some_and(|next| *next > at.offset)
-    };
-    positions.iter().all(folded)
+fn was_folded(next: &Next, at: &Position) -> bool {
+    next.get(&at.partition) > Some(&at.offset)
 }
 
 /// Where it says so of a log, the offsets before which nothing is sent; nothing is
@@ -238,7 +255,9 @@ impl Follower {
             let why = match self.follow(&mut pause) {
                 Ok(()) => continue,
                 Err(OpenError::Halt(halt)) => return self.halt(halt.to_string()),
-                Err(OpenError::Store(Error::Corrupt(what))) => return self.halt(what),
+                Err(OpenError::Store(error)) if error.is_unreadable() => {
+                    return self.halt(error.to_string());
+                }
                 Err(OpenError::Store(error)) => {
                     failed += 1;
                     self.reopen_if_need_be(failed);

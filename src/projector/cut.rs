@@ -4,6 +4,7 @@
 
 use super::meta::Next;
 use super::step::{Rules, Step, step};
+use crate::clock;
 use crate::domain::body::LARGE;
 use crate::domain::{Body, Event, Timestamp};
 use crate::event_log::Logged;
@@ -15,7 +16,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::ops::Range;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// It may hold no record, where the reader only got past what is none.
 pub struct Cut {
@@ -137,7 +138,7 @@ impl Cut {
         self.content.borrow_owner().bytes
     }
 
-    /// When the first of them arrived.
+    /// When the first of them arrived, of those of which it is known.
     pub fn oldest(&self) -> Option<Timestamp> {
         self.content.borrow_owner().oldest
     }
@@ -145,11 +146,7 @@ impl Cut {
     /// How long ago that was, by our clock; zero if it was later.
     pub fn age(&self) -> Option<Duration> {
         let arrived = self.oldest()?.as_millis().try_into().unwrap_or(0);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        Some(
-            now.unwrap_or_default()
-                .saturating_sub(Duration::from_millis(arrived)),
-        )
+        Some(clock::since_1970().saturating_sub(Duration::from_millis(arrived)))
     }
 
     /// How many records are events.

@@ -74,8 +74,41 @@ pub enum Halt {
     OtherControlLog { stored: String, found: String },
     #[error("the control log has a record of the type {0}, of a newer program: upgrade this one")]
     NewerControl(String),
-    #[error("{0}")]
-    StoreDamaged(String),
+    #[error(transparent)]
+    Store(store::Error),
+}
+
+impl Halt {
+    /// Whether the log is the cause: it is not the store's own, has lost records, or cannot
+    /// be relied on.
+    pub fn is_about_the_log(&self) -> bool {
+        match self {
+            Halt::OtherLog { .. }
+            | Halt::BeyondEnd { .. }
+            | Halt::Gone { .. }
+            | Halt::OtherRecord { .. }
+            | Halt::NoRecord { .. }
+            | Halt::FewerPartitions { .. }
+            | Halt::UnfitLog(_)
+            | Halt::LogDamaged { .. } => true,
+            Halt::Format { .. }
+            | Halt::Fold { .. }
+            | Halt::OtherControlLog { .. }
+            | Halt::NewerControl(_)
+            | Halt::Store(_) => false,
+        }
+    }
+
+    /// For those who publish and read: without what may name places of the server.
+    pub fn for_clients(&self) -> String {
+        match self {
+            Halt::LogDamaged { at, .. } => {
+                format!("the log is damaged at or behind {at}, see /readyz")
+            }
+            Halt::Store(_) => "the store is damaged, see /readyz".into(),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// Opening either finds a reason to stop, or something that may work later.

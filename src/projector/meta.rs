@@ -47,6 +47,28 @@ pub fn open(db: &dyn Db, log: &Identity) -> Result<Anchors, OpenError> {
         })?,
         Some([]) => Err(damaged("format"))?,
     }
+    open_stamped(db, log)
+}
+
+/// Compares a log of our own with the store before anything is written to either. A store
+/// that is new belongs to whichever log it meets first; one of another format or fold is
+/// refused, as the projector will refuse it.
+pub fn compare(db: &dyn Db, log: &dyn EventLog) -> Result<(), OpenError> {
+    match db.get(Family::Meta, b"format")?.as_deref() {
+        None => return Ok(()),
+        Some([stored, ..]) if *stored > FORMAT => Err(Halt::Format {
+            stored: *stored,
+            known: FORMAT,
+        })?,
+        Some(_) => {}
+    }
+    let found = log.identify()?;
+    let anchors = open_stamped(db, &found)?;
+    check(log, &found, &anchors, &next(db, &anchors)?)
+}
+
+/// Of a store whose rows are of a known format.
+fn open_stamped(db: &dyn Db, log: &Identity) -> Result<Anchors, OpenError> {
     let fold = db
         .get(Family::Meta, b"fold")?
         .ok_or_else(|| damaged("fold"))?;
@@ -328,4 +350,54 @@ pub fn beginnings(db: &dyn Db) -> store::Result<Next> {
 
 fn damaged(what: &str) -> Error {
     Error::Corrupt(format!("{what} of the store cannot be read"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes next is at 5.
+    fn checked(first: u64, end: u64) -> Result<(), Halt> {
+        check_bounds(&[(0, 5)].into(), 1, &[(0, Bounds { first, end })].into())
+    }
+
+    #[test]
+    fn a_log_that_begins_or_ends_at_what_comes_next_is_whole() {
+        for (first, end) in [(0, 5), (4, 5), (5, 5), (5, 6), (0, 9)] {
+            assert_eq!(checked(first, end), Ok(()), "{first}..{end}");
+        }
+    }
+
+    #[test]
+    fn a_log_without_the_one_record_that_comes_next_halts() {
+        let gone = Halt::Gone {
+            partition: 0,
+            next: 5,
+            first: 6,
+        };
+        assert_eq!(checked(6, 9), Err(gone.clone()));
+        assert_eq!(checked(6, 6), Err(gone));
+    }
+
+    #[test]
+    fn a_log_without_the_one_record_that_was_applied_last_halts() {
+        let beyond = Halt::BeyondEnd {
+            partition: 0,
+            next: 5,
+            end: 4,
+        };
+        assert_eq!(checked(0, 4), Err(beyond));
+    }
+
+    #[test]
+    fn a_partition_that_cannot_be_asked_is_judged_later_and_one_that_is_gone_now() {
+        let next = Next::from([(0, 5), (1, 5)]);
+        let one = BTreeMap::from([(0, Bounds { first: 0, end: 5 })]);
+        assert_eq!(check_bounds(&next, 2, &one), Ok(()));
+        let fewer = Halt::FewerPartitions {
+            partition: 1,
+            count: 1,
+        };
+        assert_eq!(check_bounds(&next, 1, &one), Err(fewer));
+    }
 }

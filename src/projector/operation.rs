@@ -17,7 +17,7 @@ use crate::query::entry::{self, Entry, Moved};
 use crate::query::operation::{self, history_records};
 use crate::query::state::Held;
 use crate::store::keys::{self, LaneKind};
-use crate::store::{self, Batch, Db, Error, Family};
+use crate::store::{self, Batch, Db, Error, Family, Row};
 use crate::wire::notification_v1::{Key, encode_due};
 use crate::wire::place_v1::{self, Place};
 use crate::wire::record_v1::Record;
@@ -43,16 +43,19 @@ pub fn fold<'e>(
 ) -> store::Result<Held<Arc<[u8]>>> {
     let events = || arrived.clone().map(|(event, _)| event);
     // What the state may borrow from stands before it.
-    let (records, lane_rows): (Vec<Record>, Vec<Option<Vec<u8>>>);
-    let mut op = Operation::default();
-    let mut apart = None;
-    match held.map(|held| snapshot_v1::decode(held.snapshot)) {
-        None => {}
-        Some(Ok((stored, lanes_apart))) => {
-            op = stored;
-            apart = lanes_apart;
+    let (records, lane_rows): (Vec<Record>, LaneRows);
+    let stored = match held.map(|held| snapshot_v1::decode(held.snapshot)) {
+        None => Ok((Operation::default(), None)),
+        Some(Ok((op, None))) => Ok((op, None)),
+        Some(Ok((mut op, apart))) => {
+            lane_rows = touched_lanes(db, operation_id, events())?;
+            add_lanes(&lane_rows, &mut op).map(|()| (op, apart))
         }
-        Some(Err(Unreadable::Damaged)) => {
+        Some(Err(unreadable)) => Err(unreadable),
+    };
+    let (mut op, mut apart) = match stored {
+        Ok(stored) => stored,
+        Err(Unreadable::Damaged) => {
             // The history holds every event: the state follows from it.
             tracing::error!(
                 operation_id,
@@ -60,29 +63,16 @@ pub fn fold<'e>(
             );
             tally.refolded += 1;
             records = store::view(db, |view| history_records(view, operation_id))?;
+            let mut op = Operation::default();
             for event in operation::events(&records) {
                 op.absorb(event?);
             }
+            (op, None)
         }
-        Some(Err(unreadable @ Unreadable::Version(_))) => {
-            return Err(Error::Corrupt(unreadable.to_string()));
+        Err(unreadable @ Unreadable::Version(_)) => {
+            return Err(Error::Newer(unreadable.to_string()));
         }
-    }
-    if apart.is_some() {
-        let touched = touched(events());
-        let all = keys::of_operation(operation_id).start;
-        let rows = touched.iter().map(|(kind, id)| keys::lane(&all, *kind, id));
-        let rows: Vec<_> = rows.collect();
-        let rows: Vec<&[u8]> = rows.iter().map(|row| &**row).collect();
-        lane_rows = db.multi_get(Family::Lane, &rows)?;
-        for ((kind, id), row) in touched.into_iter().zip(&lane_rows) {
-            if let Some(row) = row {
-                let lane = snapshot_v1::decode_lane(row)
-                    .map_err(|e| Error::Corrupt(format!("a lane of {operation_id}: {e}")))?;
-                lanes(&mut op, kind).insert(id, lane);
-            }
-        }
-    }
+    };
     let before = standing(&op, apart);
     // Most events change nothing that lists are filtered by, beside time and status.
     let lanes_at_most = op.clusters.len() + op.rollbacks.len() + events().count();
@@ -208,6 +198,43 @@ fn put_snapshot(
             Held { place, snapshot }
         }
     }
+}
+
+/// Lanes that are kept apart, each with its row.
+type LaneRows<'e> = Vec<((LaneKind, LaneId<'e>), Row)>;
+
+fn touched_lanes<'e>(
+    db: &dyn Db,
+    operation_id: &str,
+    events: impl Iterator<Item = &'e Event<'e>>,
+) -> store::Result<LaneRows<'e>> {
+    let touched = touched(events);
+    let all = keys::of_operation(operation_id).start;
+    let keys = touched.iter().map(|(kind, id)| keys::lane(&all, *kind, id));
+    let keys: Vec<_> = keys.collect();
+    let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
+    let rows = db.multi_get(Family::Lane, &keys);
+    let broken = rows.iter().find_map(|row| match row {
+        Ok(_) | Err(Error::Corrupt(_)) => None,
+        Err(error) => Some(error.clone()),
+    });
+    match broken {
+        Some(error) => Err(error),
+        None => Ok(touched.into_iter().zip(rows).collect()),
+    }
+}
+
+fn add_lanes<'a>(rows: &'a LaneRows<'a>, op: &mut Operation<'a>) -> Result<(), Unreadable> {
+    for ((kind, id), row) in rows {
+        match row {
+            Ok(None) => {}
+            Ok(Some(row)) => {
+                lanes(op, *kind).insert(id.clone(), snapshot_v1::decode_lane(row)?);
+            }
+            Err(_) => return Err(Unreadable::Damaged),
+        }
+    }
+    Ok(())
 }
 
 fn lanes<'o, 'a>(op: &'o mut Operation<'a>, kind: LaneKind) -> &'o mut Lanes<'a> {

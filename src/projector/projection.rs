@@ -152,6 +152,11 @@ impl Projection {
         self.next.extend(new);
     }
 
+    /// The number of the next change.
+    pub fn next_change(&self) -> u64 {
+        self.changes.number()
+    }
+
     /// How many changes of operations streams may resume behind.
     pub fn keep_changes(&mut self, window: u64) {
         self.changes.set_window(window);
@@ -349,7 +354,8 @@ pub struct Prepared {
 pub fn count_anomalies(db: &dyn Db) -> store::Result<BTreeMap<&'static str, i64>> {
     let mut tally = Tally::default();
     store::view(db, |view| {
-        view.scan(
+        // For metrics alone: what cannot be read stops nothing.
+        view.scan_past_damage(
             Family::Anomaly,
             keys::ALL,
             Direction::Forward,
@@ -358,6 +364,7 @@ pub fn count_anomalies(db: &dyn Db) -> store::Result<BTreeMap<&'static str, i64>
                 tally.moved(Anomalies::default(), held);
                 ControlFlow::Continue(())
             },
+            &mut |_| {},
         )
     })?;
     Ok(tally.anomalies)

@@ -10,7 +10,7 @@ use super::projection::{Projection, Tally, count_anomalies};
 use super::step::Rules;
 use super::watchdog::Watchdog;
 use crate::event_log::{EventLog, Limits};
-use crate::query::progress::{Doing, Progress};
+use crate::query::progress::{Doing, LogState, Progress};
 use crate::store::{self, Db};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,14 +74,11 @@ impl Projector {
             .name("projector".into())
             .spawn(move || {
                 let _told = TellPanic(worker.progress.clone());
-                let end = match worker.run() {
-                    Ok(()) => Doing::Stopped,
-                    Err(halt) => {
-                        tracing::error!(reason = %halt, "the projector has halted");
-                        Doing::Halted(halt.to_string())
-                    }
-                };
-                worker.progress.set_doing(end);
+                let mut projection = None;
+                match worker.run(&mut projection) {
+                    Ok(()) => worker.progress.set_doing(Doing::Stopped),
+                    Err(halt) => worker.halt(&halt, projection.as_ref()),
+                }
             })?;
         Ok(Projector {
             stop,
@@ -96,6 +93,9 @@ struct TellPanic(Arc<Progress>);
 impl Drop for TellPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            // Nobody compares the log any more.
+            let why = "the projector has halted, see /readyz";
+            self.0.set_log(LogState::Halted(why.into()));
             self.0.set_doing(Doing::Halted(
                 "it panicked, which is a bug; the log has more".into(),
             ));
@@ -137,12 +137,11 @@ struct Backoff {
 }
 
 impl Worker {
-    fn run(&mut self) -> Result<(), Halt> {
-        let mut projection = None;
+    fn run(&mut self, projection: &mut Option<Projection>) -> Result<(), Halt> {
         let mut backoff = self.backoff();
         while !self.stopping() {
-            let outcome = match &mut projection {
-                None => self.open().map(|opened| projection = Some(opened)),
+            let outcome = match projection {
+                None => self.open().map(|opened| *projection = Some(opened)),
                 Some(projection) => self.follow(projection, &mut backoff),
             };
             match outcome {
@@ -151,6 +150,7 @@ impl Worker {
                 Err(OpenError::Store(error)) => self.wait_for_store(error, &mut backoff)?,
                 Err(OpenError::Log(why)) => {
                     tracing::warn!(%why, "the log cannot be read; trying again");
+                    self.progress.log_failed();
                     let why = format!("the event log cannot be read: {why}");
                     self.progress.set_doing(Doing::Waiting(why));
                     // Asking costs little, and an outage ends when it ends.
@@ -172,6 +172,7 @@ impl Worker {
         } = self.settings;
         let mut projection = Projection::open(&*self.db, &log, hot_bytes, rules)?;
         projection.keep_changes(change_window);
+        self.progress.watchers.begin(projection.next_change());
         self.watch.anomalies(&count_anomalies(&*self.db)?);
         self.progress.set_counts(projection.statuses());
         Ok(projection)
@@ -200,8 +201,12 @@ impl Worker {
         self.publish(projection, &watchdog);
         self.progress.set_doing(Doing::Running);
         while !self.stopping() {
-            if watchdog.halt().is_some() {
+            if let Some(halt) = watchdog.halt() {
                 // Looked at once more before it is believed.
+                self.progress.set_log(LogState::Suspect(halt.for_clients()));
+                return Ok(());
+            }
+            if self.progress.take_suspicion() {
                 return Ok(());
             }
             let waiting = Instant::now();
@@ -239,12 +244,44 @@ impl Worker {
             match meta::check(&*self.log, log, anchors, projection.next()) {
                 Err(OpenError::Halt(halt)) if look < looks && !self.stopping() => {
                     tracing::warn!(reason = %halt, "looking once more");
+                    self.progress.set_log(LogState::Suspect(halt.for_clients()));
                     std::thread::sleep(LOOK_AGAIN);
                 }
                 outcome => return outcome,
             }
         }
         Ok(())
+    }
+
+    /// Stops for good. A halt over the store alone says nothing of a log that was confirmed:
+    /// that still takes events, and is still compared.
+    fn halt(&self, halt: &Halt, projection: Option<&Projection>) {
+        tracing::error!(reason = %halt, "the projector has halted");
+        let was_confirmed = match self.progress.applied().log {
+            LogState::Confirmed | LogState::Unreachable => true,
+            LogState::Unknown | LogState::Suspect(_) | LogState::Halted(_) => false,
+        };
+        if halt.is_about_the_log() || !was_confirmed {
+            self.progress.set_log(LogState::Halted(halt.for_clients()));
+        }
+        self.progress.set_doing(Doing::Halted(halt.to_string()));
+        let (Some(projection), Some(every)) = (projection, self.settings.check_every) else {
+            return;
+        };
+        while !matches!(self.progress.applied().log, LogState::Halted(_)) {
+            self.sleep(every);
+            if self.stopping() {
+                return;
+            }
+            match self.check(projection) {
+                Ok(()) => self.progress.set_log(LogState::Confirmed),
+                Err(OpenError::Halt(halt)) => {
+                    self.progress.set_log(LogState::Halted(halt.for_clients()));
+                }
+                Err(OpenError::Log(_)) => self.progress.log_failed(),
+                Err(OpenError::Store(error)) => tracing::debug!(%error, "not checked"),
+            }
+        }
     }
 
     fn publish(&self, projection: &Projection, watchdog: &Watchdog) {
@@ -284,8 +321,8 @@ impl Worker {
 
     /// Waits, and opens the store again: RocksDB takes no write after a failed one.
     fn wait_for_store(&mut self, error: store::Error, backoff: &mut Backoff) -> Result<(), Halt> {
-        if let store::Error::Corrupt(what) = error {
-            return Err(Halt::StoreDamaged(what));
+        if error.is_unreadable() {
+            return Err(Halt::Store(error));
         }
         tracing::warn!(%error, "the store cannot be written; trying again");
         self.watch.failed(&error);
@@ -297,6 +334,9 @@ impl Worker {
             .space()
             .is_some_and(|space| space.free < space.total / 50);
         if !full && let Err(error) = self.db.reopen() {
+            if error.is_unreadable() {
+                return Err(Halt::Store(error));
+            }
             tracing::warn!(%error, "the store could not be opened again");
         }
         Ok(())
@@ -310,8 +350,13 @@ impl Worker {
     }
 
     fn pause(&self, backoff: &mut Backoff) {
-        let until = Instant::now() + backoff.pause;
+        let pause = backoff.pause;
         backoff.pause = (backoff.pause * 2).min(backoff.max);
+        self.sleep(pause);
+    }
+
+    fn sleep(&self, time: Duration) {
+        let until = Instant::now() + time;
         while !self.stopping() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -1,18 +1,21 @@
 //! Documents that were read lately, as they are sent. One is given out without a
 //! look at the store for as long as the position is the same that it was read at;
-//! after that the row is compared, and only a new one is decoded and rendered.
+//! after that the row is compared, and only a new one is decoded and rendered. A large one
+//! is in memory once, whoever is sent it, and also where it is too large to be kept.
 
-use super::document::bytes;
 use super::operation::{at_hand, with_operation};
 use super::progress::Applied;
 use super::state;
-use crate::store::{self, Cached, Db, Family, Result, keys};
-use crate::wire::document::Bodies;
+use super::unsent::{self, Large, NoRoom, Unsent};
+use crate::domain::{Operation, document};
+use crate::store::{self, Cached, Db, Family, View, keys};
+use crate::wire::document::{Bodies, render};
 use crate::wire::snapshot_v1;
 use crate::wire::time::TimeStyle;
 use bytes::Bytes;
-use std::sync::Arc;
+use hashbrown::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 /// As it is sent.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,17 +23,20 @@ pub struct Document {
     pub bytes: Bytes,
     /// A digest of the bytes in quotes, as a strong entity tag.
     pub etag: Bytes,
+    /// Of its operation.
+    pub has_ended: bool,
 }
 
-impl Document {
-    pub fn new(bytes: Vec<u8>) -> Document {
-        let digest = blake3::hash(&bytes).to_hex();
-        Document {
-            bytes: bytes.into(),
-            etag: format!("\"{}\"", &digest[..32]).into(),
-        }
-    }
+/// Why a document is not given out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
 }
+
+type Result<T> = std::result::Result<T, Error>;
 
 /// What memory alone can say.
 #[derive(Debug, PartialEq)]
@@ -44,7 +50,10 @@ pub enum Quick {
 
 pub struct Documents {
     times: TimeStyle,
+    unsent: Arc<Unsent>,
     kept: quick_cache::sync::Cache<Box<str>, Arc<Kept>, ByBytes>,
+    /// Large ones that somebody is sent, by operation.
+    large: Mutex<HashMap<Box<str>, Sent>>,
 }
 
 struct Kept {
@@ -54,6 +63,24 @@ struct Kept {
     document: Document,
     /// The newest version of the store that is known to have this row.
     seen: AtomicU64,
+}
+
+struct Sent {
+    /// `None` where the document does not follow from it alone.
+    row: Option<Vec<u8>>,
+    etag: Bytes,
+    has_ended: bool,
+    bytes: Weak<Large>,
+}
+
+impl Sent {
+    fn document(&self) -> Option<Document> {
+        Some(Document {
+            bytes: Large::bytes(self.bytes.upgrade()?),
+            etag: self.etag.clone(),
+            has_ended: self.has_ended,
+        })
+    }
 }
 
 #[derive(Clone)]
@@ -68,12 +95,14 @@ impl quick_cache::Weighter<Box<str>, Arc<Kept>> for ByBytes {
 
 impl Documents {
     /// Keeps up to `capacity` bytes.
-    pub fn new(times: TimeStyle, capacity: u64) -> Documents {
+    pub fn new(times: TimeStyle, capacity: u64, unsent: Arc<Unsent>) -> Documents {
         // An operation with its document takes some two kilobytes.
         let expected = (capacity / 2048) as usize;
         Documents {
             times,
+            unsent,
             kept: quick_cache::sync::Cache::with_weighter(expected, capacity, ByBytes),
+            large: Mutex::default(),
         }
     }
 
@@ -102,14 +131,12 @@ impl Documents {
         let Some(op) = at_hand(&snapshot) else {
             return Ok(Quick::NeedsDisk);
         };
-        Ok(match bytes(operation_id, &op, Bodies::Shown, &self.times) {
-            None => Quick::Missing,
-            Some(document) => {
-                let document = Document::new(document);
-                self.keep(operation_id, applied, row, &document);
-                Quick::Found(document)
-            }
-        })
+        let Some(rendered) = self.render(operation_id, &op) else {
+            return Ok(Quick::Missing);
+        };
+        let document = self.share(operation_id, rendered, Some(&row))?;
+        self.keep(operation_id, applied, row, &document);
+        Ok(Quick::Found(document))
     }
 
     /// The same, with what only the disk can tell.
@@ -119,22 +146,107 @@ impl Documents {
         applied: &Applied,
         operation_id: &str,
     ) -> Result<Option<Document>> {
+        let mut found = Ok(None);
         store::view(db, |view| {
-            let key = keys::operation(operation_id);
-            let Some(row) = view.get(Family::State, &key)? else {
-                return Ok(None);
-            };
-            let snapshot = state::follow(view, &key, row.clone())?;
-            let document = with_operation(view, operation_id, &snapshot, Bodies::Shown, |op| {
-                bytes(operation_id, op, Bodies::Shown, &self.times)
-            })?;
-            let document = document.map(Document::new);
-            // Lanes in rows of their own change while this row stays.
-            if let (Some(document), Ok((_, None))) = (&document, snapshot_v1::decode(&snapshot)) {
-                self.keep(operation_id, applied, row, document);
-            }
-            Ok(document)
+            found = self.read_in(view, applied, operation_id);
+            Ok(())
+        })?;
+        found
+    }
+
+    /// The same in a view of the store that is no older than `applied`.
+    pub fn read_in(
+        &self,
+        view: &dyn View,
+        applied: &Applied,
+        operation_id: &str,
+    ) -> Result<Option<Document>> {
+        let key = keys::operation(operation_id);
+        let Some(row) = state::row(view, &key)? else {
+            return Ok(None);
+        };
+        if let Some(sent) = self.large().get(operation_id)
+            && sent.row.as_ref() == Some(&row)
+            && let Some(document) = sent.document()
+        {
+            return Ok(Some(document));
+        }
+        let snapshot = state::follow(view, &key, row.clone())?;
+        let rendered = with_operation(view, operation_id, &snapshot, Bodies::Shown, |op| {
+            self.render(operation_id, op)
+        })?;
+        let Some(rendered) = rendered else {
+            return Ok(None);
+        };
+        // Lanes in rows of their own change while this row stays.
+        let is_all = matches!(snapshot_v1::decode(&snapshot), Ok((_, None)));
+        let document = self.share(operation_id, rendered, is_all.then_some(&row))?;
+        if is_all {
+            self.keep(operation_id, applied, row, &document);
+        }
+        Ok(Some(document))
+    }
+
+    /// The document of an operation that has been read already.
+    pub fn rendered(&self, operation_id: &str, op: &Operation) -> Result<Option<Document>> {
+        let rendered = self.render(operation_id, op);
+        let document = rendered.map(|rendered| self.share(operation_id, rendered, None));
+        document.transpose()
+    }
+
+    fn render(&self, operation_id: &str, op: &Operation) -> Option<Rendered> {
+        let document = document(operation_id, op)?;
+        let mut bytes = Vec::with_capacity(1024);
+        render(&document, Bodies::Shown, &self.times, &mut bytes);
+        Some(Rendered {
+            bytes,
+            has_ended: document.status.has_ended(),
         })
+    }
+
+    /// As it is given out: a large one shares the memory of its equal.
+    fn share(
+        &self,
+        operation_id: &str,
+        rendered: Rendered,
+        row: Option<&Vec<u8>>,
+    ) -> Result<Document> {
+        let Rendered { bytes, has_ended } = rendered;
+        let etag = etag(&bytes);
+        if bytes.len() <= unsent::SMALL {
+            return Ok(Document {
+                bytes: bytes.into(),
+                etag,
+                has_ended,
+            });
+        }
+        let mut large = self.large();
+        if let Some(sent) = large.get(operation_id)
+            && sent.etag == etag
+            && let Some(document) = sent.document()
+        {
+            return Ok(document);
+        }
+        let bytes = self.unsent.hold_large(bytes)?;
+        large.retain(|_, sent| sent.bytes.strong_count() > 0);
+        let sent = Sent {
+            row: row.cloned(),
+            etag: etag.clone(),
+            has_ended,
+            bytes: Arc::downgrade(&bytes),
+        };
+        large.insert(operation_id.into(), sent);
+        Ok(Document {
+            bytes: Large::bytes(bytes),
+            etag,
+            has_ended,
+        })
+    }
+
+    fn large(&self) -> MutexGuard<'_, HashMap<Box<str>, Sent>> {
+        self.large
+            .lock()
+            .expect("nothing panics while it holds the large ones")
     }
 
     fn keep(&self, operation_id: &str, applied: &Applied, row: Vec<u8>, document: &Document) {
@@ -145,6 +257,17 @@ impl Documents {
         };
         self.kept.insert(operation_id.into(), Arc::new(kept));
     }
+}
+
+/// A digest of the bytes in quotes, as a strong entity tag.
+fn etag(bytes: &[u8]) -> Bytes {
+    let digest = blake3::hash(bytes).to_hex();
+    format!("\"{}\"", &digest[..32]).into()
+}
+
+struct Rendered {
+    bytes: Vec<u8>,
+    has_ended: bool,
 }
 
 #[cfg(test)]
@@ -192,7 +315,7 @@ mod tests {
     fn what_was_applied_is_in_the_document() {
         let (db, documents) = (
             Memory::default(),
-            Documents::new(TimeStyle::default(), 1 << 20),
+            Documents::new(TimeStyle::default(), 1 << 20, Unsent::new(1 << 30)),
         );
         for version in 0..100 {
             let body = version.to_string();
@@ -208,7 +331,7 @@ mod tests {
     fn a_document_is_rendered_once_while_its_row_stays() {
         let (db, documents) = (
             Memory::default(),
-            Documents::new(TimeStyle::default(), 1 << 20),
+            Documents::new(TimeStyle::default(), 1 << 20, Unsent::new(1 << 30)),
         );
         write(&db, "first");
         let first = get(&documents, &db, 0);
@@ -265,7 +388,8 @@ mod tests {
             op.absorb(decode_structured(line.as_bytes()).unwrap());
         }
         op.absorb(decode_structured(events.lines().next().unwrap().as_bytes()).unwrap());
-        let document = bytes("op", &op, Bodies::Shown, &TimeStyle::default()).unwrap();
+        let documents = Documents::new(TimeStyle::default(), 0, Unsent::new(1 << 30));
+        let document = documents.rendered("op", &op).unwrap().unwrap().bytes;
         let mut document: serde_json::Value = serde_json::from_slice(&document).unwrap();
         // Only while an operation executes.
         document["sub_status"] = "half".into();
@@ -282,7 +406,7 @@ mod tests {
             "{document}"
         );
         assert!(all.len() > 40, "{}", all.len());
-        let tag = |value: &serde_json::Value| Document::new(value.to_string().into()).etag;
+        let tag = |value: &serde_json::Value| etag(value.to_string().as_bytes());
         let mut tags = std::collections::BTreeMap::from([(tag(&document), &document)]);
         for variant in &all {
             if let Some(same) = tags.insert(tag(variant), variant) {
@@ -292,8 +416,33 @@ mod tests {
     }
 
     #[test]
+    fn a_large_document_is_in_memory_once_for_all_who_are_sent_it() {
+        let (db, unsent) = (Memory::default(), Unsent::new(2 << 20));
+        let documents = Documents::new(TimeStyle::default(), 0, unsent.clone());
+        write(&db, &"x".repeat(1 << 20));
+        let first = documents.read(&db, &applied(0), "op").unwrap().unwrap();
+        let second = documents.read(&db, &applied(1), "op").unwrap().unwrap();
+        assert_eq!(first.bytes.as_ptr(), second.bytes.as_ptr());
+        let held = unsent.held();
+        assert_eq!(held, first.bytes.len() as u64);
+        // What it is after a change is another one, and there is no room for a third.
+        write(&db, &"y".repeat((1 << 20) - 1000));
+        let third = documents.read(&db, &applied(2), "op").unwrap().unwrap();
+        assert_eq!(unsent.held(), held + third.bytes.len() as u64);
+        write(&db, &"z".repeat(1 << 20));
+        let refused = documents.read(&db, &applied(3), "op");
+        assert!(matches!(refused, Err(Error::NoRoom(_))), "{refused:?}");
+        drop((first, second, third));
+        assert_eq!(unsent.held(), 0);
+        assert!(documents.read(&db, &applied(3), "op").unwrap().is_some());
+    }
+
+    #[test]
     fn without_room_nothing_is_kept() {
-        let (db, documents) = (Memory::default(), Documents::new(TimeStyle::default(), 0));
+        let (db, documents) = (
+            Memory::default(),
+            Documents::new(TimeStyle::default(), 0, Unsent::new(1 << 30)),
+        );
         write(&db, "first");
         assert!(shows(&get(&documents, &db, 0), "first"));
         assert_eq!(documents.kept.len(), 0);

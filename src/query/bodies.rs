@@ -25,7 +25,7 @@ pub fn look_up(view: &dyn View, operation_id: &str, op: &mut Operation) -> Resul
     };
     let (start, end) = (first.start.clone(), last.end.clone());
     let (mut passed, mut wanted_bytes, mut other_bytes) = (0, 0, 0);
-    view.scan(
+    let read = view.scan(
         Family::History,
         &start..&end,
         Direction::Forward,
@@ -50,7 +50,12 @@ pub fn look_up(view: &dyn View, operation_id: &str, op: &mut Operation) -> Resul
                 false => ControlFlow::Continue(()),
             }
         },
-    )?;
+    );
+    match read {
+        // What is wanted may lie behind the damage.
+        Ok(()) | Err(Error::Corrupt(_)) => {}
+        Err(error) => return Err(error),
+    }
     for (_, key, body) in wanted {
         if body.known().is_none() {
             *body = Body::from(text(view, operation_id, key, body.digest())?);

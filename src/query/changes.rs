@@ -31,7 +31,7 @@ pub fn find(view: &dyn View, applied: &Positions, seen: &Positions) -> store::Re
         .map(|(partition, _)| *partition)
         .collect();
     let mut place = None;
-    each(view, keys::ALL, Direction::Backward, |number, change| {
+    let read = each(view, keys::ALL, Direction::Backward, |number, change| {
         let is_held = |m: &change_v1::Moved| held(m.partition, Some(m.after));
         let end = number + count(&change);
         if !change.moved.iter().all(is_held) {
@@ -52,7 +52,12 @@ pub fn find(view: &dyn View, applied: &Positions, seen: &Positions) -> store::Re
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
-    })?;
+    });
+    if let Err(Error::Corrupt(_)) = read {
+        // What cannot be read is remembered no more.
+        return Ok(Place::BeforeWindow);
+    }
+    read?;
     Ok(match lacking.is_empty() {
         true => Place::At(place.unwrap_or(0)),
         false => Place::BeforeWindow,
@@ -118,7 +123,7 @@ pub fn rows_stored(db: &dyn Db, next: u64, limit: usize) -> store::Result<Vec<Ch
 fn rows_of(view: &dyn View, next: u64, limit: usize) -> store::Result<Vec<Change>> {
     let mut from = next;
     let until = keys::change(next.saturating_add(1));
-    each(
+    let read = each(
         view,
         &[]..&until[..],
         Direction::Backward,
@@ -128,10 +133,11 @@ fn rows_of(view: &dyn View, next: u64, limit: usize) -> store::Result<Vec<Change
             }
             ControlFlow::Break(())
         },
-    )?;
+    );
+    or_as_far(read)?;
     let mut rows = Vec::new();
     let from = keys::change(from);
-    view.scan(
+    let read = view.scan(
         Family::Change,
         &from[..]..keys::ALL.end,
         Direction::Forward,
@@ -150,18 +156,17 @@ fn rows_of(view: &dyn View, next: u64, limit: usize) -> store::Result<Vec<Change
             rows.push(Change::new(number, row.into(), count));
             ControlFlow::Continue(())
         },
-    )?;
+    );
+    or_as_far(read)?;
     Ok(rows)
 }
 
-/// The ordinal behind the last change.
-pub fn end(view: &dyn View) -> store::Result<u64> {
-    let mut end = 0;
-    each(view, keys::ALL, Direction::Backward, |number, change| {
-        end = number + count(&change);
-        ControlFlow::Break(())
-    })?;
-    Ok(end)
+/// What cannot be read ends what there is.
+fn or_as_far(read: store::Result<()>) -> store::Result<()> {
+    match read {
+        Err(Error::Corrupt(_)) => Ok(()),
+        read => read,
+    }
 }
 
 /// What became of one operation since a place.
@@ -176,14 +181,18 @@ pub fn since(view: &dyn View, place: u64, operation_id: &str) -> store::Result<S
     let mut since = Since::Same;
     // A place that `find` gave is where a row begins.
     let range = &from[..]..keys::ALL.end;
-    each(view, range, Direction::Forward, |_, change| {
+    let read = each(view, range, Direction::Forward, |_, change| {
         if change.ids().any(|id| id == operation_id) {
             since = Since::Changed;
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
-    })?;
-    Ok(since)
+    });
+    match read {
+        // It is told once more, in case it has.
+        Err(Error::Corrupt(_)) => Ok(Since::Changed),
+        read => read.map(|()| since),
+    }
 }
 
 fn each(

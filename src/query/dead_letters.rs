@@ -20,7 +20,8 @@ pub fn stream(db: &dyn Db, page: &Page, emit: &mut Emit) -> Result<Option<Vec<u8
         let (mut shown, mut bytes, mut last, mut next) = (0, 0, Vec::new(), None);
         let mut outcome = Ok(());
         let mut gone = false;
-        view.scan(
+        // Those that cannot be read are left out: `Db::damage` says so.
+        view.scan_past_damage(
             Family::DeadLetter,
             &from..&[0xFF],
             Direction::Forward,
@@ -35,9 +36,12 @@ pub fn stream(db: &dyn Db, page: &Page, emit: &mut Emit) -> Result<Option<Vec<u8
                 shown += 1;
                 bytes += row.len();
                 last = key.to_vec();
-                let shown = view
-                    .get(Family::DeadLetterDue, key)
-                    .and_then(|due| show(key, row, due, &mut out));
+                let due = match view.get(Family::DeadLetterDue, key) {
+                    // Whether its topic has it is not known then; the letter is.
+                    Err(Error::Corrupt(_)) => Ok(None),
+                    due => due,
+                };
+                let shown = due.and_then(|due| show(key, row, due, &mut out));
                 if let Err(error) = shown {
                     outcome = Err(error);
                     return ControlFlow::Break(());
@@ -53,6 +57,7 @@ pub fn stream(db: &dyn Db, page: &Page, emit: &mut Emit) -> Result<Option<Vec<u8
                     ControlFlow::Continue(())
                 }
             },
+            &mut |_| {},
         )?;
         outcome?;
         if !gone {

@@ -1,10 +1,10 @@
 //! The operation document as bytes.
 
 use super::filter::Filter;
-use super::operation::{at_hand, with_operation};
+use super::operation::with_operation;
 use super::state;
 use crate::domain::{Document, Operation, document};
-use crate::store::{self, Cached, Db, Result};
+use crate::store::{self, Db, Result};
 use crate::wire::document::{Bodies, render};
 use crate::wire::time::TimeStyle;
 use bytes::Bytes;
@@ -46,37 +46,6 @@ impl Current {
             },
         }
     }
-}
-
-/// From memory alone; `None` if [`current`] has to be asked, on a thread that may wait.
-pub fn current_cached(
-    db: &dyn Db,
-    operation_id: &str,
-    filter: &Filter,
-    times: &TimeStyle,
-) -> Result<Option<Current>> {
-    let row = match state::snapshot_cached(db, operation_id)? {
-        Cached::Unknown => return Ok(None),
-        Cached::Known(None) => return Ok(Some(Current::Gone)),
-        Cached::Known(Some(row)) => row,
-    };
-    Ok(at_hand(&row).map(|op| Current::of(operation_id, &op, filter, times)))
-}
-
-pub fn current(
-    db: &dyn Db,
-    operation_id: &str,
-    filter: &Filter,
-    times: &TimeStyle,
-) -> Result<Current> {
-    store::view(db, |view| {
-        let Some(row) = state::snapshot(view, operation_id)? else {
-            return Ok(Current::Gone);
-        };
-        with_operation(view, operation_id, &row, Bodies::Shown, |op| {
-            Current::of(operation_id, op, filter, times)
-        })
-    })
 }
 
 /// `None` while the operation has no document.

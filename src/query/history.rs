@@ -2,8 +2,8 @@
 //! Records of the same event are shown once, at their lowest position; records
 //! that share time, source and id but differ are several events.
 
-use super::{Emit, Page, records};
-use crate::store::{self, Db, Family, Result, keys};
+use super::{Emit, Page, records, state};
+use crate::store::{self, Db, Result, keys};
 use crate::wire::cloudevent;
 use crate::wire::position::Position;
 use crate::wire::record_v1::Record;
@@ -21,8 +21,7 @@ pub fn stream(
     emit: &mut Emit,
 ) -> Result<Option<Next>> {
     store::view(db, |view| {
-        let state = view.get(Family::State, &keys::operation(operation_id))?;
-        if state.is_none() {
+        if !state::is_known(view, operation_id)? {
             return Ok(None);
         }
         // Behind every record of the event that ended the last page.

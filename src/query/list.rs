@@ -1,18 +1,19 @@
 //! The two lists: as pages, or streamed as a whole, from one point of the store. Memory
 //! is bounded by one chunk, however many operations there are.
 
-use super::document::{bytes, bytes_into};
+use super::at_hand;
+use super::defects::Defects;
+use super::document::bytes_into;
 use super::operation::with_operation;
 use super::select::{Bounds, Found, Query, select};
 use super::state;
 use super::{Emit, PAGE_BYTES};
-use crate::store::{self, Db, Family, Result, View, keys};
+use crate::store::{self, Db, Error, Family, Result, View, keys};
 use crate::wire::document::{Bodies, text};
 use crate::wire::time::TimeStyle;
-use std::collections::BTreeSet;
+use bytes::Bytes;
 use std::ops::{ControlFlow, Range};
 use std::panic::resume_unwind;
-use std::sync::Mutex;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -20,36 +21,6 @@ pub enum Format {
     List,
     /// Documents without bodies.
     DetailList,
-}
-
-/// Operations that could not be read, nor folded again. They are left out of
-/// every list, counted, and readiness names their number.
-#[derive(Default)]
-pub struct Defects(Mutex<BTreeSet<String>>);
-
-impl Defects {
-    pub fn count(&self) -> usize {
-        self.lock().len()
-    }
-
-    fn add(&self, operation_id: &str) {
-        if self.lock().insert(operation_id.to_owned()) {
-            tracing::error!(
-                operation_id,
-                "an operation cannot be read and is left out of lists"
-            );
-        }
-    }
-
-    fn contains(&self, operation_id: &str) -> bool {
-        self.lock().contains(operation_id)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
-        self.0
-            .lock()
-            .expect("nothing panics while it holds the defects")
-    }
 }
 
 /// Operations looked up at once.
@@ -89,6 +60,7 @@ pub fn stream(view: &dyn View, shown: Shown, emit: &mut Emit) -> Result<()> {
             work: usize::MAX,
         };
         let selected = select(view, shown.query, after.as_deref(), bounds)?;
+        shown.defects.add_unread(view, &selected.unread)?;
         let mut left = &selected.found[..];
         while !left.is_empty() {
             let (now, later) = left.split_at(limit.min(left.len()));
@@ -123,6 +95,7 @@ pub fn page(
     bounds: Bounds,
 ) -> Result<(Vec<u8>, Next)> {
     let selected = select(view, shown.query, after, bounds)?;
+    shown.defects.add_unread(view, &selected.unread)?;
     let mut list = List::new(view, shown, None);
     let mut next = selected.next;
     for chunk in selected.found.chunks(CHUNK) {
@@ -308,7 +281,7 @@ fn render(view: &dyn View, shown: Shown, by_row: &[Row]) -> Result<Rendered> {
             bytes_into(id, op, Bodies::LeftOut, shown.times, out)?;
             let range = start..rendered.bytes.len();
             rendered.ranges.push((place, range));
-            Some(())
+            Some(ControlFlow::Continue(()))
         })?;
     }
     Ok(rendered)
@@ -321,14 +294,30 @@ fn each(
     rows: &[(&str, Option<u64>)],
     bodies: Bodies,
     defects: &Defects,
-    mut show: impl FnMut(usize, &crate::domain::Operation) -> Option<()>,
+    mut show: impl FnMut(usize, &crate::domain::Operation) -> Option<ControlFlow<()>>,
 ) -> Result<()> {
     let snapshots = state::snapshots(view, rows)?;
+    let has_defects = defects.count() > 0;
     for (at, ((id, _), snapshot)) in rows.iter().zip(snapshots).enumerate() {
         let snapshot = snapshot.unwrap_or_default();
         match with_operation(view, id, &snapshot, bodies, |op| show(at, op)) {
-            Ok(Some(())) => {}
-            Ok(None) | Err(store::Error::Corrupt(_)) => defects.add(id),
+            Ok(Some(flow)) => {
+                if has_defects {
+                    defects.remove(id, bodies);
+                }
+                if flow.is_break() {
+                    break;
+                }
+            }
+            Err(error) if error.is_unreadable() && bodies == Bodies::Shown => {
+                // Without its bodies it may be readable.
+                match with_operation(view, id, &snapshot, Bodies::LeftOut, |_| ()) {
+                    Ok(()) => defects.add_document(id),
+                    Err(_) => defects.add(id),
+                }
+            }
+            Ok(None) => defects.add(id),
+            Err(error) if error.is_unreadable() => defects.add(id),
             Err(error) => return Err(error),
         }
     }
@@ -339,7 +328,7 @@ fn each(
 #[derive(Debug, Default)]
 pub struct Documents {
     /// By operation id.
-    pub documents: Vec<(String, Vec<u8>)>,
+    pub documents: Vec<(String, Bytes)>,
     pub next: Next,
 }
 
@@ -348,52 +337,79 @@ pub struct Documents {
 pub fn documents(
     db: &dyn Db,
     query: &Query,
-    times: &TimeStyle,
+    at_hand: &at_hand::Documents,
     defects: &Defects,
     after: &[u8],
     (bounds, enough): (Bounds, usize),
-) -> Result<Documents> {
+) -> std::result::Result<Documents, at_hand::Error> {
+    let mut page = Documents::default();
+    let mut failed = Ok(());
     store::view(db, |view| {
         let after = Some(after).filter(|after| !after.is_empty());
         let selected = select(view, query, after, bounds)?;
-        let (mut documents, mut bytes_held) = (Vec::new(), 0);
+        defects.add_unread(view, &selected.unread)?;
+        let mut bytes_held = 0;
         for found in selected.found.chunks(DOCUMENTS) {
-            let rows = found.iter();
-            let rows: Vec<_> = rows
-                .filter_map(|one| Some((one.id()?, one.settled)))
-                .collect();
+            let named = found.iter().filter_map(|one| Some((one, one.id()?)));
+            let named: Vec<_> = named.collect();
+            let rows: Vec<_> = named.iter().map(|(one, id)| (*id, one.settled)).collect();
+            let mut last = None;
             each(view, &rows, Bodies::Shown, defects, |at, op| {
-                let (id, _) = rows[at];
-                let document = bytes(id, op, Bodies::Shown, times)?;
+                let (one, id) = named[at];
+                let document = match at_hand.rendered(id, op) {
+                    Ok(document) => document?.bytes,
+                    Err(error) => {
+                        failed = Err(error);
+                        return Some(ControlFlow::Break(()));
+                    }
+                };
                 bytes_held += document.len();
-                documents.push((id.to_owned(), document));
-                Some(())
+                page.documents.push((id.to_owned(), document));
+                last = Some(&one.key);
+                Some(match bytes_held >= enough {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                })
             })?;
-            let last = found.last();
-            if bytes_held >= enough && last != selected.found.last() {
-                let next = last.map(|last| last.key.clone());
-                return Ok(Documents { documents, next });
+            let is_enough = bytes_held >= enough;
+            if failed.is_err() || is_enough && last != selected.found.last().map(|one| &one.key) {
+                page.next = last.cloned();
+                return Ok(());
             }
         }
-        Ok(Documents {
-            documents,
-            next: selected.next,
-        })
-    })
+        page.next = selected.next;
+        Ok(())
+    })?;
+    failed.map(|()| page)
 }
 
 /// Names the point of a view: what is read at the same log and number is the same.
 pub fn version(view: &dyn View) -> Result<u64> {
     let mut version = 0;
-    view.scan(
+    let mut note = |key: &[u8], row: &[u8]| {
+        // The number alone might come again, in a store that was made anew.
+        let before = u64::to_be_bytes(version);
+        version = xxhash_rust::xxh3::xxh3_64(&[&before, key, row].concat());
+    };
+    let read = view.scan(
         Family::Change,
         keys::ALL,
         store::Direction::Backward,
         &mut |key, row| {
-            // The number alone might come again, in a store that was made anew.
-            version = xxhash_rust::xxh3::xxh3_64(&[key, row].concat());
+            note(key, row);
             ControlFlow::Break(())
         },
-    )?;
+    );
+    match read {
+        // Each change moves a position, too.
+        Err(Error::Corrupt(_)) => {
+            let forward = store::Direction::Forward;
+            view.scan(Family::Meta, keys::ALL, forward, &mut |key, row| {
+                note(key, row);
+                ControlFlow::Continue(())
+            })?;
+        }
+        read => read?,
+    }
     Ok(version)
 }

@@ -5,6 +5,7 @@ pub mod at_hand;
 pub mod bodies;
 pub mod changes;
 pub mod dead_letters;
+pub mod defects;
 pub mod document;
 pub mod entry;
 pub mod filter;
@@ -20,6 +21,7 @@ pub mod select;
 pub mod state;
 pub mod sweeps;
 pub mod told;
+pub mod unsent;
 pub mod watch;
 
 /// What a streaming read does with each piece of its answer: `Break` ends it,

@@ -170,12 +170,13 @@ const LOOKED_AT_MAX: usize = 10_000;
 const LIMIT: usize = 100;
 
 /// A page, as JSON, and what the next begins behind. It may be short, even empty, where
-/// few of many are wanted.
+/// few of many are wanted. `halted` is why none is sent any more.
 pub fn page(
     db: &dyn Db,
     wanted: &Wanted,
     page: &Page,
     holds: bool,
+    halted: Option<String>,
 ) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
     let mut list = Listing {
         wanted,
@@ -200,8 +201,11 @@ pub fn page(
         }
         Ok(())
     })?;
-    let body = json!({"notifications": list.shown}).to_string();
-    Ok((body.into_bytes(), list.next))
+    let mut body = json!({"notifications": list.shown});
+    if let Some(why) = halted {
+        body["halted"] = why.into();
+    }
+    Ok((body.to_string().into_bytes(), list.next))
 }
 
 const DUE: u8 = 0;
@@ -233,7 +237,8 @@ impl Listing<'_> {
         }
         let mut outcome = Ok(());
         let mut last = after.unwrap_or_default().to_vec();
-        view.scan(
+        // Those that cannot be read are left out: `Db::damage` says so.
+        view.scan_past_damage(
             family,
             &range.start..&range.end,
             Direction::Forward,
@@ -251,6 +256,7 @@ impl Listing<'_> {
                 };
                 match shown {
                     Ok(entry) => self.shown.extend(entry),
+                    Err(Error::Corrupt(_)) => {}
                     Err(error) => outcome = Err(error),
                 }
                 match outcome {
@@ -258,6 +264,7 @@ impl Listing<'_> {
                     Err(_) => ControlFlow::Break(()),
                 }
             },
+            &mut |_| {},
         )?;
         outcome
     }
@@ -344,11 +351,12 @@ pub fn each_in_state(
             None => keys::ALL.start.to_vec()..keys::ALL.end.to_vec(),
         };
         let mut outcome = Ok(());
-        view.scan(
+        view.scan_past_damage(
             Family::Outbox,
             &range.start..&range.end,
             Direction::Forward,
             &mut |row, _| match entry(view, row, holds) {
+                Err(Error::Corrupt(_)) => ControlFlow::Continue(()),
                 Ok(found)
                     if wanted
                         .state
@@ -365,6 +373,7 @@ pub fn each_in_state(
                     ControlFlow::Break(())
                 }
             },
+            &mut |_| {},
         )?;
         outcome
     })

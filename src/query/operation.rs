@@ -34,7 +34,13 @@ pub fn with_operation<T>(
     let mut op = match snapshot_v1::decode(row) {
         Ok((op, None)) => op,
         Ok((mut op, Some(_))) => {
-            rows = lane_rows(view, operation_id)?;
+            rows = match lane_rows(view, operation_id) {
+                Ok(rows) => rows,
+                Err(Error::Corrupt(_)) => {
+                    return refolded(view, operation_id, Unreadable::Damaged, show);
+                }
+                Err(error) => return Err(error),
+            };
             match add_lanes(&rows, operation_id, &mut op) {
                 Ok(()) => op,
                 Err(unreadable) => return refolded(view, operation_id, unreadable, show),
@@ -89,7 +95,7 @@ fn refolded<T>(
     show: impl FnOnce(&Operation) -> T,
 ) -> Result<T> {
     if unreadable != Unreadable::Damaged {
-        return Err(Error::Corrupt(unreadable.to_string()));
+        return Err(Error::Newer(unreadable.to_string()));
     }
     tracing::error!(
         operation_id,

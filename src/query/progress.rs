@@ -1,20 +1,21 @@
-//! How far the store is, for everyone who reads: the applied positions, what the
-//! projector is doing, and waiting for a position without polling.
+//! How far the store is, for everyone who reads: the applied positions, what is known of
+//! the log that they are positions of, what the projector is doing, and waiting for a
+//! position without polling.
 
 use super::watch::Watchers;
 use crate::domain::Status;
-use crate::wire::position::{Positions, Token};
+use crate::wire::position::Token;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// What the store holds, and the same as text. The log is the store's own: if the
 /// projector has halted because it is pointed at another, reads still say which
 /// log they come from.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Applied {
     /// `None` while the store is new and the log has not been reached.
     pub token: Option<Token>,
@@ -24,6 +25,48 @@ pub struct Applied {
     pub text: Bytes,
     /// Rises with each time that something is applied.
     pub version: u64,
+    pub log: LogState,
+}
+
+/// What is known of the log that the store belongs to. Events are accepted only while it
+/// is confirmed, and a position counts as reached only if this log has reached it since
+/// the program started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum LogState {
+    /// It was not compared with the store yet. Reads that ask for a position wait.
+    #[default]
+    Unknown,
+    /// It is the store's own and still has what the store goes on at.
+    Confirmed,
+    /// It was confirmed, cannot be read now, and will be compared again. What it had
+    /// reached still counts.
+    Unreachable,
+    /// It looks like another one, or like one that lost records, for this reason. That is
+    /// decided within moments; until then reads that ask for a position wait.
+    Suspect(String),
+    /// The projector has halted because of it, or before it could be compared. No position
+    /// of it can be answered for.
+    Halted(String),
+}
+
+impl LogState {
+    /// Why no event is accepted; `None` if events are.
+    pub fn refuses_events(&self) -> Option<&str> {
+        match self {
+            LogState::Confirmed => None,
+            LogState::Unknown => Some("it was not compared with the store yet, see /readyz"),
+            LogState::Unreachable => Some("it cannot be read now, see /readyz"),
+            LogState::Suspect(why) | LogState::Halted(why) => Some(why),
+        }
+    }
+
+    /// Whether what is applied says what the log has reached.
+    fn is_settled(&self) -> bool {
+        match self {
+            LogState::Confirmed | LogState::Unreachable => true,
+            LogState::Unknown | LogState::Suspect(_) | LogState::Halted(_) => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +90,8 @@ pub struct Progress {
     counts: [AtomicI64; Status::ALL.len()],
     /// How much of its time the projector works, of late, in thousandths.
     effort: AtomicU32,
+    /// Somebody has seen the log do what the store's own cannot: the projector is to look.
+    suspected: AtomicBool,
     /// Told of every change behind the position that it belongs to.
     pub watchers: Arc<Watchers>,
 }
@@ -60,18 +105,24 @@ pub enum WaitError {
     OtherLog,
     /// Not reached by the deadline.
     TimedOut,
+    /// By the deadline it was not known whether the log is the store's own.
+    NotCompared,
+    /// The projector has halted because of the log: for this reason.
+    Halted(String),
 }
 
 impl Progress {
     /// Begins with what the store holds.
     pub fn new(held: Option<Token>) -> Progress {
-        let applied =
-            held.map_or_else(Arc::default, |held| Applied::new(held, &BTreeMap::new(), 0));
+        let applied = held.map_or_else(Applied::default, |held| {
+            Applied::new(held, &BTreeMap::new(), 0, LogState::Unknown)
+        });
         Progress {
-            applied: watch::Sender::new(applied),
+            applied: watch::Sender::new(Arc::new(applied)),
             doing: watch::Sender::new(Doing::Starting),
             counts: std::array::from_fn(|_| AtomicI64::new(-1)),
             effort: AtomicU32::new(0),
+            suspected: AtomicBool::new(false),
             watchers: Arc::default(),
         }
     }
@@ -85,11 +136,46 @@ impl Progress {
         self.doing.borrow().clone()
     }
 
-    /// After the write that these positions were part of. `next` says how far the
-    /// reader is that everything applied came from.
+    /// After the write that these positions were part of, of a log that is confirmed.
+    /// `next` says how far the reader is that everything applied came from.
     pub fn publish(&self, held: Token, next: &BTreeMap<u32, u64>) {
-        self.applied
-            .send_modify(|applied| *applied = Applied::new(held, next, applied.version + 1));
+        self.applied.send_modify(|applied| {
+            let log = LogState::Confirmed;
+            *applied = Arc::new(Applied::new(held, next, applied.version + 1, log));
+        });
+    }
+
+    /// What has become known of the log. A halt is for good.
+    pub fn set_log(&self, log: LogState) {
+        self.applied.send_if_modified(|applied| {
+            let changes = applied.log != log && !matches!(applied.log, LogState::Halted(_));
+            if changes {
+                *applied = Arc::new(Applied {
+                    log,
+                    ..Applied::clone(applied)
+                });
+            }
+            changes
+        });
+    }
+
+    /// It cannot be read at present.
+    pub fn log_failed(&self) {
+        if self.applied().log == LogState::Confirmed {
+            self.set_log(LogState::Unreachable);
+        }
+    }
+
+    /// The log has done what the store's own cannot do. Until the projector has looked,
+    /// events are refused and no position counts as reached.
+    pub fn suspect(&self, why: String) {
+        self.set_log(LogState::Suspect(why));
+        self.suspected.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the projector has to look at the log, once for each suspicion.
+    pub fn take_suspicion(&self) -> bool {
+        self.suspected.swap(false, Ordering::SeqCst)
     }
 
     pub fn set_doing(&self, doing: Doing) {
@@ -151,42 +237,64 @@ impl Progress {
         reached.ok()?.ok()?.token.clone()
     }
 
-    /// Returns once the store holds all that the token names.
+    /// Returns once the store holds all that the token names, of a log that is known to
+    /// be the store's own.
     pub async fn wait_for(&self, token: &Token, deadline: Instant) -> Result<(), WaitError> {
         let mut applied = self.applied.subscribe();
-        let reached = applied.wait_for(|applied| match &applied.token {
-            Some(held) => held.log != token.log || covers(&held.positions, &token.positions),
-            None => false,
-        });
-        match tokio::time::timeout_at(deadline.into(), reached).await {
-            Ok(Ok(reached)) => match &reached.token {
-                Some(held) if held.log == token.log => Ok(()),
-                Some(_) | None => Err(WaitError::OtherLog),
-            },
-            Ok(Err(_)) | Err(_) => Err(WaitError::TimedOut),
+        let decided = applied.wait_for(|applied| applied.judge(token).is_some());
+        let decided = tokio::time::timeout_at(deadline.into(), decided).await;
+        if let Ok(Ok(applied)) = decided {
+            let judged = applied.judge(token);
+            return judged.expect("it was waited for");
         }
+        Err(match self.applied().log.is_settled() {
+            true => WaitError::TimedOut,
+            false => WaitError::NotCompared,
+        })
     }
 }
 
 impl Applied {
-    fn new(token: Token, next: &BTreeMap<u32, u64>, version: u64) -> Arc<Applied> {
+    fn new(token: Token, next: &BTreeMap<u32, u64>, version: u64, log: LogState) -> Applied {
         let behind = |(partition, offset): (&u32, &u64)| (*partition, offset + 1);
         let mut all: BTreeMap<u32, u64> = token.positions.iter().map(behind).collect();
         for (&partition, &offset) in next {
             let held = all.entry(partition).or_insert(offset);
             *held = offset.max(*held);
         }
-        Arc::new(Applied {
-            text: token.to_string().into(),
+        // What is no record, such as the end of a transaction, has an offset too: an answer
+        // names what it was asked for.
+        let last = |(partition, next): (&u32, &u64)| Some((*partition, next.checked_sub(1)?));
+        let shown = Token {
+            log: token.log,
+            positions: all.iter().filter_map(last).collect(),
+        };
+        Applied {
+            text: shown.to_string().into(),
             token: Some(token),
             next: all,
             version,
-        })
+            log,
+        }
     }
-}
 
-pub fn covers(held: &Positions, wanted: &Positions) -> bool {
-    wanted
-        .iter()
-        .all(|(partition, offset)| held.get(partition).is_some_and(|held| held >= offset))
+    /// Whether all that the token names is applied: records, and what is no record and
+    /// has an offset.
+    pub fn holds(&self, token: &Token) -> bool {
+        let is_applied =
+            |(partition, offset): (&u32, &u64)| self.next.get(partition) > Some(offset);
+        token.positions.iter().all(is_applied)
+    }
+
+    /// What a read with this token is answered; `None` if that is not decided yet.
+    fn judge(&self, token: &Token) -> Option<Result<(), WaitError>> {
+        let is_other = |held: &Token| held.log != token.log;
+        if self.token.as_ref().is_some_and(is_other) {
+            return Some(Err(WaitError::OtherLog));
+        }
+        if let LogState::Halted(why) = &self.log {
+            return Some(Err(WaitError::Halted(why.clone())));
+        }
+        (self.log.is_settled() && self.token.is_some() && self.holds(token)).then_some(Ok(()))
+    }
 }

@@ -6,10 +6,10 @@ use super::filter::Filter;
 use super::operation::with_operation;
 use super::state;
 use crate::domain::{Status, document};
-use crate::store::{Direction, Error, Family, Result, View, keys};
+use crate::store::{Direction, Family, Result, View, keys};
 use crate::wire::document::Bodies;
 use crate::wire::place_v1;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {
@@ -58,6 +58,9 @@ pub struct Selected {
     pub found: Vec<Found>,
     /// Behind what the next page begins, if there may be more.
     pub next: Option<Vec<u8>>,
+    /// Keys of `by_time` between which operations may be left out: none of their entries can
+    /// be read.
+    pub unread: Vec<Range<Vec<u8>>>,
 }
 
 /// `after` is what the page before ended with.
@@ -68,25 +71,106 @@ pub fn select(
     bounds: Bounds,
 ) -> Result<Selected> {
     let mut selection = Selection::new(view, query, after, bounds);
-    if query.filter.is_of_time_alone() {
-        selection.scan(None)?;
-    } else {
-        let statuses = match &query.filter.statuses[..] {
-            // Most have ended: the others lie in what is left of the range then.
-            [] => &[
-                Status::Completed,
-                Status::Failed,
-                Status::Canceled,
-                Status::Executing,
-                Status::Unexecuted,
-            ],
-            some => some,
-        };
-        for status in statuses {
-            selection.scan(Some(*status))?;
-        }
+    let statuses = match &query.filter.statuses[..] {
+        // Most have ended: the others lie in what is left of the range then.
+        [] => &[
+            Status::Completed,
+            Status::Failed,
+            Status::Canceled,
+            Status::Executing,
+            Status::Unexecuted,
+        ],
+        some => some,
+    };
+    let by_status = statuses.iter().map(|status| Entries::OfStatus(*status));
+    // Both have an entry of each operation: one makes good what cannot be read of the other.
+    let (first, instead): (Vec<_>, Vec<_>) = match query.filter.is_of_time_alone() {
+        true => (vec![Entries::ByTime], by_status.collect()),
+        false => (by_status.collect(), vec![Entries::ByTime]),
+    };
+    let mut damaged = Vec::new();
+    for entries in first {
+        damaged.append(&mut selection.scan(entries)?);
     }
-    Ok(selection.finish())
+    let mut unread = Vec::new();
+    if !damaged.is_empty() {
+        for entries in instead {
+            let also = selection.scan(entries)?;
+            unread.extend(also.iter().flat_map(|also| overlaps(also, &damaged)));
+        }
+        selection.read_unread(&mut unread)?;
+    }
+    Ok(Selected {
+        unread,
+        ..selection.finish()
+    })
+}
+
+/// What lists find operations by.
+#[derive(Clone, Copy)]
+enum Entries {
+    ByTime,
+    OfStatus(Status),
+}
+
+/// Between keys, as ranges are.
+type Stretch = Range<Vec<u8>>;
+
+fn overlaps(one: &Stretch, others: &[Stretch]) -> Vec<Stretch> {
+    let both = others.iter().map(|other| {
+        let start = one.start.clone().max(other.start.clone());
+        start..one.end.clone().min(other.end.clone())
+    });
+    both.filter(|both| both.start < both.end).collect()
+}
+
+/// Operations without a readable entry that are looked for by their states, at most: all
+/// states are gone through for them.
+const WITHOUT_ENTRY: usize = 100_000;
+
+/// Shows the keys of `by_time` of all operations whose keys lie in these ranges, by their
+/// states. Those that are in none of them cost a decoding each.
+pub fn by_state(
+    view: &dyn View,
+    ranges: &[Stretch],
+    found: &mut dyn FnMut(Vec<u8>) -> ControlFlow<()>,
+) -> Result<()> {
+    // Raised inside the visitor, which has no way to return it.
+    let mut outcome = Ok(());
+    let mut look = |key: &[u8], row: &[u8]| -> Result<ControlFlow<()>> {
+        let Some(id) = keys::operation_of(key) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let snapshot = state::follow(view, key, row.to_vec())?;
+        let listed = with_operation(view, id, &snapshot, Bodies::LeftOut, |op| {
+            op.standing().listed
+        });
+        let time = match listed {
+            Ok(Some(listed)) => listed.occurred_time,
+            Ok(None) => return Ok(ControlFlow::Continue(())),
+            Err(error) if error.is_unreadable() => return Ok(ControlFlow::Continue(())),
+            Err(error) => return Err(error),
+        };
+        let by_time = keys::by_time(time, id);
+        Ok(match ranges.iter().any(|range| range.contains(&by_time)) {
+            true => found(by_time),
+            false => ControlFlow::Continue(()),
+        })
+    };
+    view.scan_past_damage(
+        Family::State,
+        keys::ALL,
+        Direction::Forward,
+        &mut |key, row| match look(key, row) {
+            Ok(flow) => flow,
+            Err(error) => {
+                outcome = Err(error);
+                ControlFlow::Break(())
+            }
+        },
+        &mut |_| {},
+    )?;
+    outcome
 }
 
 struct Selection<'s> {
@@ -129,14 +213,14 @@ impl<'s> Selection<'s> {
         }
     }
 
-    /// Looks at the entries of one status, or at all by time.
-    fn scan(&mut self, status: Option<Status>) -> Result<()> {
+    /// Looks at these entries. Returns where they cannot be read, by keys of `by_time`.
+    fn scan(&mut self, entries: Entries) -> Result<Vec<Stretch>> {
         if self.start >= self.end {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let (family, prefix) = match status {
-            Some(status) => (Family::ByStatus, vec![keys::of_status(status)]),
-            None => (Family::ByTime, Vec::new()),
+        let (family, prefix) = match entries {
+            Entries::OfStatus(status) => (Family::ByStatus, vec![keys::of_status(status)]),
+            Entries::ByTime => (Family::ByTime, Vec::new()),
         };
         let range = [&prefix[..], &self.start].concat()..[&prefix[..], &self.end].concat();
         let (view, filter, bounds) = (self.view, &self.query.filter, self.bounds);
@@ -146,7 +230,8 @@ impl<'s> Selection<'s> {
         let mut outcome = Ok(());
         let direction = self.direction();
         let found = &mut self.found;
-        view.scan(
+        let mut damaged: Vec<Stretch> = Vec::new();
+        view.scan_past_damage(
             family,
             &range.start..&range.end,
             direction,
@@ -154,7 +239,7 @@ impl<'s> Selection<'s> {
                 let by_time = &key[prefix.len()..];
                 let (settled, row) = place_v1::of_entry(row);
                 work += 1;
-                let matches = match judge(filter, status, row) {
+                let matches = match judge(filter, entries, row) {
                     Some(matches) => Ok(matches),
                     None => {
                         work += READ;
@@ -180,18 +265,61 @@ impl<'s> Selection<'s> {
                 }
                 ControlFlow::Continue(())
             },
+            &mut |keys| {
+                let by_time = |key: &[u8]| key[prefix.len().min(key.len())..].to_vec();
+                // Within the range, of which the prefix is a part.
+                damaged.push(by_time(&keys.start)..by_time(&keys.end));
+            },
         )?;
         outcome?;
         if let Some(stopped_at) = stopped_at {
             self.narrow(stopped_at);
         }
-        if self.found.len() > bounds.limit {
-            self.sort();
-            self.found.truncate(bounds.limit + 1);
-            let last = self.found[bounds.limit].key.clone();
+        self.cut_off();
+        Ok(damaged)
+    }
+
+    /// Finds by their states the operations whose entries cannot be read. What is too much
+    /// for that stays in `unread`.
+    fn read_unread(&mut self, unread: &mut Vec<Stretch>) -> Result<()> {
+        let wanted = self.start.clone()..self.end.clone();
+        unread.retain(|range| !overlaps(range, std::slice::from_ref(&wanted)).is_empty());
+        if unread.is_empty() {
+            return Ok(());
+        }
+        let mut found = Vec::new();
+        by_state(self.view, unread, &mut |key| {
+            found.push(key);
+            match found.len() > WITHOUT_ENTRY {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        })?;
+        if found.len() > WITHOUT_ENTRY {
+            return Ok(());
+        }
+        unread.clear();
+        for key in found.into_iter().filter(|key| wanted.contains(key)) {
+            if ask(self.view, &self.query.filter, &key, None)? {
+                self.found.push(Found { key, settled: None });
+            }
+        }
+        self.cut_off();
+        Ok(())
+    }
+
+    /// Nothing is of use behind the first that is more than is wanted.
+    fn cut_off(&mut self) {
+        let limit = self.bounds.limit;
+        if self.found.len() <= limit {
+            return;
+        }
+        self.sort();
+        if self.found.len() > limit {
+            self.found.truncate(limit + 1);
+            let last = self.found[limit].key.clone();
             self.narrow(last);
         }
-        Ok(())
     }
 
     /// Nothing behind this key is of use on this page.
@@ -232,11 +360,14 @@ impl<'s> Selection<'s> {
         Selected {
             found: self.found,
             next,
+            unread: Vec::new(),
         }
     }
 
+    /// What both kinds of entries were asked for is found twice.
     fn sort(&mut self) {
         self.found.sort_unstable();
+        self.found.dedup_by(|a, b| a.key == b.key);
         if self.query.order == Order::Newest {
             self.found.reverse();
         }
@@ -251,10 +382,10 @@ impl<'s> Selection<'s> {
 }
 
 /// What the entry alone says; `None` if the operation has to be read.
-fn judge(filter: &Filter, status: Option<Status>, row: &[u8]) -> Option<bool> {
-    match status {
-        None => Some(true),
-        Some(_) => filter.judge_row(row),
+fn judge(filter: &Filter, entries: Entries, row: &[u8]) -> Option<bool> {
+    match entries {
+        Entries::ByTime => filter.is_of_time_alone().then_some(true),
+        Entries::OfStatus(_) => filter.judge_row(row),
     }
 }
 
@@ -269,7 +400,7 @@ fn ask(view: &dyn View, filter: &Filter, by_time: &[u8], settled: Option<u64>) -
         document(id, op).is_some_and(|document| filter.matches(&document))
     });
     match shown {
-        Err(Error::Corrupt(_)) => Ok(false),
+        Err(error) if error.is_unreadable() => Ok(false),
         other => other,
     }
 }

@@ -1,17 +1,49 @@
 //! The snapshot of an operation, wherever it stands: under the operation's own key, or, of
 //! one that has ended, beside those that ended with it (`wire::place_v1`).
 
-use crate::store::{Cached, Db, Direction, Family, Result, View, keys};
+use crate::store::{Cached, Db, Direction, Error, Family, Result, Row, View, keys};
 use crate::wire::place_v1::{Place, of_state};
 use crate::wire::unnamed_v1;
 use std::ops::{ControlFlow, Deref};
 
-/// The snapshot; empty if it is not where it should be, which is read as damage. `None` if
-/// nothing was ever heard of the operation.
+/// The snapshot; empty if it cannot be read or is not where it should be, which is read as
+/// damage. `None` if nothing was ever heard of the operation.
 pub fn snapshot(view: &dyn View, operation_id: &str) -> Result<Option<Vec<u8>>> {
     let key = keys::operation(operation_id);
-    let row = view.get(Family::State, &key)?;
+    let row = row(view, &key)?;
     row.map(|row| follow(view, &key, row)).transpose()
+}
+
+/// The row under the operation's own key; an empty one if it cannot be read.
+pub fn row(view: &dyn View, key: &[u8]) -> Row {
+    or_empty(view.get(Family::State, key))
+}
+
+/// Whether anything was ever heard of the operation.
+pub fn is_known(view: &dyn View, operation_id: &str) -> Result<bool> {
+    match view.get(Family::State, &keys::operation(operation_id)) {
+        // Whatever has a state has a history.
+        Err(Error::Corrupt(_)) => {
+            let range = keys::of_operation(operation_id);
+            let range = &range.start[..]..&range.end[..];
+            let mut is_known = false;
+            view.scan(Family::History, range, Direction::Forward, &mut |_, _| {
+                is_known = true;
+                ControlFlow::Break(())
+            })?;
+            Ok(is_known)
+        }
+        row => Ok(row?.is_some()),
+    }
+}
+
+/// What cannot be read is taken for a row without content: a snapshot that is damaged, and that
+/// the history makes good.
+fn or_empty(row: Row) -> Row {
+    match row {
+        Err(Error::Corrupt(_)) => Ok(Some(Vec::new())),
+        row => row,
+    }
 }
 
 /// The same of an operation whose row under its own key is this.
@@ -19,7 +51,7 @@ pub fn follow(view: &dyn View, key: &[u8], row: Vec<u8>) -> Result<Vec<u8>> {
     Ok(match of_state(&row) {
         (Place::Open | Place::Revised(_), snapshot) => snapshot.to_vec(),
         (Place::Settled(change), _) => {
-            let row = view.get(Family::Settled, &keys::settled(change, key))?;
+            let row = or_empty(view.get(Family::Settled, &keys::settled(change, key)))?;
             whole(key, row.as_deref())
         }
     })
@@ -60,9 +92,11 @@ pub fn snapshots(view: &dyn View, rows: &[(&str, Option<u64>)]) -> Result<Vec<Op
 /// Snapshots, or where they stand, by the keys of operations.
 fn open(view: &dyn View, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
     let wanted: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
-    let rows = keys.iter().zip(view.multi_get(Family::State, &wanted)?);
-    let follow =
-        |(key, row): (&Vec<u8>, Option<Vec<u8>>)| row.map(|row| follow(view, key, row)).transpose();
+    let rows = keys.iter().zip(view.multi_get(Family::State, &wanted));
+    let follow = |(key, row): (&Vec<u8>, Row)| {
+        let row = or_empty(row)?;
+        row.map(|row| follow(view, key, row)).transpose()
+    };
     rows.map(follow).collect()
 }
 
@@ -84,7 +118,7 @@ fn settled(view: &dyn View, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
     {
         let end = [last, &[0][..]].concat();
         let (mut wanted_bytes, mut other_bytes) = (0, 0);
-        view.scan(
+        let read = view.scan(
             Family::Settled,
             first..&end,
             Direction::Forward,
@@ -106,12 +140,18 @@ fn settled(view: &dyn View, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
                     false => ControlFlow::Continue(()),
                 }
             },
-        )?;
+        );
+        match read {
+            // Those behind the damage may be in order.
+            Ok(()) | Err(Error::Corrupt(_)) => {}
+            Err(error) => return Err(error),
+        }
     }
     let rest = &keys[found.len()..];
     let wanted: Vec<&[u8]> = rest.iter().map(|key| &**key).collect();
-    let rows = rest.iter().zip(view.multi_get(Family::Settled, &wanted)?);
-    found.extend(rows.map(|(key, row)| whole(key, &row?)));
+    let rows = rest.iter().zip(view.multi_get(Family::Settled, &wanted));
+    let rows = rows.map(|(key, row)| Ok(or_empty(row)?.and_then(|row| whole(key, &row))));
+    found.extend(rows.collect::<Result<Vec<_>>>()?);
     Ok(found)
 }
 
@@ -142,7 +182,9 @@ impl<R: Deref<Target = [u8]>> Held<R> {
 
 /// Of the operations with these keys.
 pub fn held(db: &dyn Db, keys: &[&[u8]]) -> Result<Vec<Option<Held<Vec<u8>>>>> {
-    let rows = db.multi_get(Family::State, keys)?;
+    let rows = db.multi_get(Family::State, keys);
+    let rows = rows.into_iter().map(or_empty);
+    let rows = rows.collect::<Result<Vec<_>>>()?;
     let settled = keys.iter().zip(&rows);
     let settled = settled.filter_map(|(key, row)| match of_state(row.as_ref()?) {
         (Place::Settled(change), _) => Some(keys::settled(change, key)),
@@ -152,9 +194,10 @@ pub fn held(db: &dyn Db, keys: &[&[u8]]) -> Result<Vec<Option<Held<Vec<u8>>>>> {
     let settled: Vec<&[u8]> = settled.iter().map(|key| &**key).collect();
     let mut settled = match settled.is_empty() {
         true => Vec::new(),
-        false => db.multi_get(Family::Settled, &settled)?,
+        false => db.multi_get(Family::Settled, &settled),
     }
-    .into_iter();
+    .into_iter()
+    .map(or_empty);
     let held = rows.into_iter().zip(keys).map(|(row, key)| {
         let row = row?;
         let (place, snapshot) = of_state(&row);
@@ -164,12 +207,15 @@ pub fn held(db: &dyn Db, keys: &[&[u8]]) -> Result<Vec<Option<Held<Vec<u8>>>>> {
             Place::Open | Place::Revised(_) => snapshot.to_vec(),
             Place::Settled(_) => {
                 let row = settled.next().expect("one for each that is settled");
-                whole(key, row.as_deref())
+                match row {
+                    Ok(row) => whole(key, row.as_deref()),
+                    Err(error) => return Some(Err(error)),
+                }
             }
         };
-        Some(Held { place, snapshot })
+        Some(Ok(Held { place, snapshot }))
     });
-    Ok(held.collect())
+    held.map(Option::transpose).collect()
 }
 
 /// A row of `settled`, of the operation with this key; nothing for one that is missing or

@@ -2,8 +2,8 @@
 //! same time share one; how many there are, how long they live and how long they may
 //! lie idle is bounded, since what is deleted meanwhile stays on the disk for them.
 
-use super::progress::{Applied, Progress, covers};
-use super::{list, progress};
+use super::list;
+use super::progress::{Applied, Progress};
 use crate::store::{self, Db, Held};
 use crate::wire::position::Token;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub struct Settings {
     /// How many there may be; beyond, the one that was used the longest ago goes.
     pub max: usize,
-    /// A sweep may begin at one that is no older.
+    /// Once there are as many as there may be, a sweep may begin at one that is no older.
     pub share: Duration,
     /// One that nobody uses this long goes.
     pub idle: Duration,
@@ -49,8 +49,10 @@ impl Sweeps {
         }
     }
 
-    /// The point for a first page: the last one if it still is how things stand, or is
-    /// young and holds what is wanted.
+    /// The point for a first page. The last one if it still is how things stand; otherwise
+    /// one of its own, so that a list lacks nothing that its client has seen elsewhere. Only
+    /// where that would end the sweep of somebody else, the last one is taken if it is young
+    /// and holds what is wanted. It can be paged from once it is kept.
     pub fn begin(
         &self,
         db: &dyn Db,
@@ -60,18 +62,17 @@ impl Sweeps {
         self.expire(Instant::now());
         let version = store::view(db, list::version)?;
         let mut points = self.points();
+        let is_full = points.len() >= self.settings.max;
         let newest = points.iter_mut().max_by_key(|point| point.taken);
         if let Some(point) = newest
-            && (point.version == version || point.taken.elapsed() < self.settings.share)
+            && (point.version == version || is_full && point.taken.elapsed() < self.settings.share)
             && holds(&point.applied, wanted)
         {
             point.used = Instant::now();
             return Ok(point.clone());
         }
         drop(points);
-        let point = self.take(db, progress)?;
-        self.keep(point.clone());
-        Ok(point)
+        self.take(db, progress)
     }
 
     /// How things stand now. It can be paged from once it is kept.
@@ -140,11 +141,8 @@ impl Sweeps {
 }
 
 /// Whether what was applied has all that a token names.
-pub fn holds(applied: &progress::Applied, wanted: Option<&Token>) -> bool {
-    wanted.is_none_or(|wanted| {
-        let held = applied.token.as_ref();
-        held.is_some_and(|held| covers(&held.positions, &wanted.positions))
-    })
+pub fn holds(applied: &Applied, wanted: Option<&Token>) -> bool {
+    wanted.is_none_or(|wanted| applied.holds(wanted))
 }
 
 #[cfg(test)]
@@ -169,16 +167,22 @@ mod tests {
         db.write(&batch, Durability::Buffered).unwrap();
     }
 
+    /// A first page that has a next one.
+    fn begin(sweeps: &Sweeps, db: &Memory, progress: &Progress) -> u64 {
+        let point = sweeps.begin(db, progress, None).unwrap();
+        sweeps.keep(point.clone());
+        point.id
+    }
+
     #[test]
     fn points_are_shared_while_nothing_changes_and_bounded_otherwise() {
         let (db, progress) = (Memory::default(), Progress::new(None));
         let sweeps = sweeps(3);
-        let first = sweeps.begin(&db, &progress, None).unwrap().id;
-        assert_eq!(sweeps.begin(&db, &progress, None).unwrap().id, first);
+        let first = begin(&sweeps, &db, &progress);
+        assert_eq!(begin(&sweeps, &db, &progress), first);
         for number in 0..3 {
             change(&db, number);
-            let id = sweeps.begin(&db, &progress, None).unwrap().id;
-            assert_ne!(id, first);
+            assert_ne!(begin(&sweeps, &db, &progress), first);
         }
         assert_eq!(sweeps.count(), 3);
         assert!(sweeps.resume(first).is_none(), "the longest unused went");
@@ -186,12 +190,35 @@ mod tests {
         assert!(sweeps.resume(0).is_none());
     }
 
+    /// Whoever has read a document does not read a list from before it, unless that would
+    /// end the sweeps of others.
+    #[test]
+    fn a_list_begins_at_how_things_are_while_there_is_room() {
+        let (db, progress) = (Memory::default(), Progress::new(None));
+        let mut sweeps = sweeps(2);
+        sweeps.settings.share = Duration::from_secs(3600);
+        let first = begin(&sweeps, &db, &progress);
+        change(&db, 0);
+        // Written, and its position not yet published.
+        let second = begin(&sweeps, &db, &progress);
+        assert_ne!(second, first);
+        change(&db, 1);
+        assert_eq!(
+            begin(&sweeps, &db, &progress),
+            second,
+            "no room for a third"
+        );
+        assert!(sweeps.resume(first).is_some());
+        sweeps.forget(first);
+        assert_ne!(begin(&sweeps, &db, &progress), second);
+    }
+
     #[test]
     fn points_end_when_they_lie_idle_or_are_old() {
         let (db, progress) = (Memory::default(), Progress::new(None));
         let sweeps = sweeps(3);
         let now = Instant::now();
-        let id = sweeps.begin(&db, &progress, None).unwrap().id;
+        let id = begin(&sweeps, &db, &progress);
         sweeps.expire(now + Duration::from_secs(50));
         assert!(sweeps.resume(id).is_some());
         sweeps.expire(now + Duration::from_secs(70));

@@ -1,10 +1,12 @@
 //! How operations stand that were told of lately: read and rendered once for all who
 //! watch lists.
 
+use super::at_hand::{self, Documents};
 use super::document::{self, Current};
 use super::entry::{Entry, Lanes};
 use super::filter::Filter;
-use super::operation::{at_hand, with_operation};
+use super::operation::{at_hand as operation_at_hand, with_operation};
+use super::progress::Applied;
 use super::state;
 use super::watch::{Change, Watchers};
 use crate::domain::{Operation, document as document_of};
@@ -90,6 +92,14 @@ impl State {
     }
 }
 
+/// What filters judge it by, and whether this one takes it; `None` if it has no document.
+fn judged(operation_id: &str, op: &Operation, filter: &Filter) -> Option<(Entry, bool)> {
+    let (document, entry) = document_of(operation_id, op).zip(Entry::of(op, Lanes::AtHand))?;
+    let by_entry = filter.judge(&entry);
+    let matches = by_entry.unwrap_or_else(|| filter.matches(&document));
+    Some((entry, matches))
+}
+
 impl Told {
     pub fn new(watchers: Arc<Watchers>, times: TimeStyle) -> Told {
         Told {
@@ -122,19 +132,64 @@ impl Told {
             Cached::Known(None) => return Ok(self.keep(operation_id, head, State::Gone, filter)),
             Cached::Known(Some(row)) => row,
         };
-        Ok(at_hand(&row).map(|op| self.show(operation_id, head, &op, filter)))
+        Ok(operation_at_hand(&row).map(|op| self.show(operation_id, head, &op, filter)))
     }
 
-    pub fn read(&self, db: &dyn Db, operation_id: &str, filter: &Filter) -> store::Result<Current> {
+    /// The same, with what only the disk can tell. `applied` must have been taken before.
+    pub fn read(
+        &self,
+        db: &dyn Db,
+        documents: &Documents,
+        applied: &Applied,
+        operation_id: &str,
+        filter: &Filter,
+    ) -> Result<Current, at_hand::Error> {
         let head = self.watchers.head();
+        let mut found = Ok(Current::Gone);
         store::view(db, |view| {
             let Some(row) = state::snapshot(view, operation_id)? else {
-                return Ok(Current::Gone);
+                return Ok(());
             };
-            with_operation(view, operation_id, &row, Bodies::Shown, |op| {
-                self.show(operation_id, head, op, filter)
-            })
-        })
+            let judged = with_operation(view, operation_id, &row, Bodies::LeftOut, |op| {
+                judged(operation_id, op, filter)
+            })?;
+            found = match judged {
+                None => Ok(Current::NoDocument),
+                // A large one is in memory once, for these as for all others.
+                Some((entry, matches)) => documents
+                    .read_in(view, applied, operation_id)
+                    .map(|document| self.shown(operation_id, head, entry, matches, document)),
+            };
+            Ok(())
+        })?;
+        found
+    }
+
+    fn shown(
+        &self,
+        operation_id: &str,
+        head: u64,
+        entry: Entry,
+        matches: bool,
+        document: Option<at_hand::Document>,
+    ) -> Current {
+        let Some(document) = document else {
+            return Current::NoDocument;
+        };
+        let has_ended = document.has_ended;
+        let state = State::Shown {
+            entry,
+            document: document.bytes.clone(),
+            has_ended,
+        };
+        self.put(operation_id, head, state);
+        match matches {
+            false => Current::LeftOut,
+            true => Current::Shown {
+                document: document.bytes,
+                has_ended,
+            },
+        }
     }
 
     fn show(&self, operation_id: &str, head: u64, op: &Operation, filter: &Filter) -> Current {
@@ -151,6 +206,11 @@ impl Told {
         filter: &Filter,
     ) -> Option<Current> {
         let current = state.by(filter);
+        self.put(operation_id, as_of, state);
+        current
+    }
+
+    fn put(&self, operation_id: &str, as_of: u64, state: State) {
         // What another read meanwhile may be newer, and then stays.
         let is_newer = |kept: &Arc<Kept>| kept.as_of > as_of;
         if !self
@@ -161,7 +221,6 @@ impl Told {
             let kept = Arc::new(Kept { as_of, state });
             self.kept.insert(operation_id.into(), kept);
         }
-        current
     }
 
     /// What this changed is read again by who tells of it next, so that one that is late

@@ -191,6 +191,11 @@ impl Watchers {
         *self.head.borrow()
     }
 
+    /// The number of the change that will be told first.
+    pub fn begin(&self, number: u64) {
+        self.head.send_replace(number);
+    }
+
     /// Whether somebody watches lists: only then it is noted what becomes of entries.
     pub fn set_lists_watched(&self, is_watched: bool) {
         self.lists_watched.store(is_watched, Ordering::Relaxed);

@@ -2,7 +2,9 @@
 //! loses what was not synced, from some write on. For tests and for folding a
 //! file of events without a folder.
 
-use super::{Batch, Db, Direction, Durability, Error, Family, Held, Result, Space, View, Visit};
+use super::{
+    Batch, Db, Direction, Durability, Error, Family, Held, Result, Row, Space, View, Visit,
+};
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex};
@@ -97,14 +99,12 @@ fn apply(batch: &Batch, rows: &mut Rows) {
 }
 
 impl Db for Memory {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    fn get(&self, family: Family, key: &[u8]) -> Row {
         Ok(self.open()?.rows.get(&(family, key.to_vec())).cloned())
     }
 
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
-        let inner = self.open()?;
-        let get = |key: &&[u8]| inner.rows.get(&(family, key.to_vec())).cloned();
-        Ok(keys.iter().map(get).collect())
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row> {
+        keys.iter().map(|key| self.get(family, key)).collect()
     }
 
     fn write(&self, batch: &Batch, durability: Durability) -> Result<()> {
@@ -163,11 +163,11 @@ impl Held for Frozen {
 }
 
 impl View for Frozen {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    fn get(&self, family: Family, key: &[u8]) -> Row {
         Ok(self.0.get(&(family, key.to_vec())).cloned())
     }
 
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row> {
         keys.iter().map(|key| self.get(family, key)).collect()
     }
 

@@ -107,9 +107,19 @@ pub enum Error {
     /// The device or the file system refused. Reopening may help.
     #[error("the store failed: {0}")]
     Io(String),
-    /// A row cannot be read. The log can rebuild the store.
-    #[error("the store is damaged: {0} (`opledger rebuild` makes a new one from the log)")]
+    /// A file is missing or a row cannot be read. It does not mend by itself, and the log can
+    /// rebuild the store.
+    #[error(
+        "the store is damaged: {0} (nothing is lost that the event log has: stop the ledger and \
+         run `opledger rebuild`, which makes the store anew from it)"
+    )]
     Corrupt(String),
+    /// It has what this program does not know.
+    #[error(
+        "the store was written by a newer program: {0} (upgrade this one, or run `opledger \
+         rebuild`, which makes the store anew from the event log)"
+    )]
+    Newer(String),
     /// A setting does not fit what is stored.
     #[error("{0}")]
     Setting(String),
@@ -118,17 +128,40 @@ pub enum Error {
     InUse(String),
 }
 
+impl Error {
+    /// What went wrong, without what helps a store.
+    pub fn what(&self) -> &str {
+        match self {
+            Error::Closed(what)
+            | Error::NoSpace(what)
+            | Error::Io(what)
+            | Error::Corrupt(what)
+            | Error::Newer(what)
+            | Error::Setting(what)
+            | Error::InUse(what) => what,
+        }
+    }
+
+    /// What is asked for cannot be read, now or later; other rows may well be.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, Error::Corrupt(_) | Error::Newer(_))
+    }
+}
+
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// The value under a key, if there is one.
+pub type Row = Result<Option<Vec<u8>>>;
 
 /// Rows to put and to delete, all or none, in one arena.
 #[derive(Debug, Default, Clone)]
 pub struct Batch {
     arena: Vec<u8>,
-    rows: Vec<Row>,
+    rows: Vec<Put>,
 }
 
 #[derive(Debug, Clone)]
-struct Row {
+struct Put {
     family: Family,
     key: Range<usize>,
     /// `None` deletes.
@@ -146,7 +179,7 @@ impl Batch {
     pub fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
         let key = self.keep(key);
         let value = Some(self.keep(value));
-        self.rows.push(Row { family, key, value });
+        self.rows.push(Put { family, key, value });
     }
 
     /// The value is what `write` appends, and is returned.
@@ -160,7 +193,7 @@ impl Batch {
         let start = self.arena.len();
         self.arena = write(std::mem::take(&mut self.arena));
         let value = Some(start..self.arena.len());
-        self.rows.push(Row { family, key, value });
+        self.rows.push(Put { family, key, value });
         &self.arena[start..]
     }
 
@@ -184,8 +217,8 @@ impl Batch {
         let rows = self
             .rows
             .extract_if(.., |row| families.contains(&row.family));
-        let mut rows: Vec<Option<Row>> = rows.map(Some).collect();
-        let number_of = |row: &Row| u128::from_be_bytes(keys::head(&self.arena[row.key.clone()]));
+        let mut rows: Vec<Option<Put>> = rows.map(Some).collect();
+        let number_of = |row: &Put| u128::from_be_bytes(keys::head(&self.arena[row.key.clone()]));
         let keys = rows.iter().flatten().zip(0u32..);
         let keys = keys.map(|(row, place)| (row.family, number_of(row), place));
         // What is said of one key twice keeps its order, by the place.
@@ -204,7 +237,7 @@ impl Batch {
 
     pub fn delete(&mut self, family: Family, key: &[u8]) {
         let key = self.keep(key);
-        self.rows.push(Row {
+        self.rows.push(Put {
             family,
             key,
             value: None,
@@ -257,12 +290,14 @@ pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> std::ops::ControlFlow<()> + 'v;
 
 /// One consistent point of the store.
 pub trait View: Sync {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    fn get(&self, family: Family, key: &[u8]) -> Row;
 
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>>;
+    /// A row for each key: one that is damaged leaves the others readable.
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row>;
 
     /// Shows the rows whose keys lie in `range`, from its start or, backward, from
-    /// its end, until the visitor has enough. Nothing is cached for it to read once.
+    /// its end, until the visitor has enough. Nothing is cached for it to read once. `Corrupt`
+    /// at the first that cannot be read.
     fn scan(
         &self,
         family: Family,
@@ -270,6 +305,27 @@ pub trait View: Sync {
         direction: Direction,
         visit: &mut Visit,
     ) -> Result<()>;
+
+    /// The same, and goes on behind what cannot be read. `damaged` is called with each range of
+    /// keys that is left out, before the rows behind it are shown: there may be rows in it, as
+    /// well in the parts of it that are in order.
+    fn scan_past_damage(
+        &self,
+        family: Family,
+        range: Range<&[u8]>,
+        direction: Direction,
+        visit: &mut Visit,
+        damaged: &mut dyn FnMut(Range<Vec<u8>>),
+    ) -> Result<()> {
+        let whole = range.start.to_vec()..range.end.to_vec();
+        match self.scan(family, range, direction, visit) {
+            Err(Error::Corrupt(_)) => {
+                damaged(whole);
+                Ok(())
+            }
+            other => other,
+        }
+    }
 }
 
 /// A point of the store that is kept for several reads.
@@ -284,14 +340,15 @@ pub trait Held: Send + Sync {
 /// written and holds every `Synced` one that returned `Ok`; a view does not
 /// change while it is read; a read after a write sees it.
 pub trait Db: Send + Sync {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    fn get(&self, family: Family, key: &[u8]) -> Row;
 
     /// Like `get`, but never waits for the disk.
     fn get_cached(&self, family: Family, key: &[u8]) -> Result<Cached> {
         self.get(family, key).map(Cached::Known)
     }
 
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>>;
+    /// A row for each key: one that is damaged leaves the others readable.
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row>;
 
     fn write(&self, batch: &Batch, durability: Durability) -> Result<()>;
 
@@ -309,6 +366,11 @@ pub trait Db: Send + Sync {
     /// Bytes that are free where the database lies, and how many there are in all;
     /// `None` if that has no meaning.
     fn space(&self) -> Option<Space>;
+
+    /// The families in which something could not be read, since the start.
+    fn damage(&self) -> Vec<Family> {
+        Vec::new()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

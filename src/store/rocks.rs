@@ -6,14 +6,19 @@
 //! opened for writing (a full disk), it is open for reading. Reads and writes go
 //! through one atomic pointer to the open database, never through a lock.
 
+mod damage;
+mod floor;
 mod options;
 mod packed;
 pub mod wal;
 
 use super::{
-    Batch, Cached, Db, Direction, Durability, Error, Family, Held, Result, Space, View, Visit, keys,
+    Batch, Cached, Db, Direction, Durability, Error, Family, Held, Result, Row, Space, View, Visit,
+    keys,
 };
 use arc_swap::ArcSwapOption;
+use damage::{Found, Seen, error};
+pub use options::open_files;
 use rocksdb::{
     Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, ReadOptions, ReadTier,
     SnapshotWithThreadMode, WriteBatch, WriteOptions,
@@ -55,6 +60,7 @@ pub struct Rocks {
     reopening: Mutex<()>,
     /// Points that are held: a reopening takes them away.
     held: Mutex<Vec<Weak<Point>>>,
+    seen: Arc<Seen>,
 }
 
 type OpenSnapshot<'d> = SnapshotWithThreadMode<'d, DB>;
@@ -75,6 +81,7 @@ struct Open {
     access: Access,
     /// Readers leave when they see it.
     closing: AtomicBool,
+    seen: Arc<Seen>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +92,8 @@ enum Access {
 }
 
 impl Rocks {
-    /// Opens or makes the database in `path`.
+    /// Opens or makes the database in `path`. `Corrupt` if a file of it is missing or damaged,
+    /// as far as that shows without reading all of them.
     pub fn open(path: &Path, families: &'static [Family], memory: Memory) -> Result<Rocks> {
         Rocks::with(path, families, memory, Access::Write)
     }
@@ -101,7 +109,12 @@ impl Rocks {
         memory: Memory,
         access: Access,
     ) -> Result<Rocks> {
-        let open = Open::at(path, families, memory, access)?;
+        damage::check_current(path)?;
+        let seen = Arc::<Seen>::default();
+        let open = Open::at(path, families, memory, access, seen.clone())?;
+        if matches!(access, Access::Write) {
+            open.check_floor(path)?;
+        }
         Ok(Rocks {
             path: path.to_owned(),
             families,
@@ -110,6 +123,7 @@ impl Rocks {
             unwritable: ArcSwapOption::empty(),
             reopening: Mutex::new(()),
             held: Mutex::default(),
+            seen,
         })
     }
 
@@ -126,10 +140,12 @@ impl Rocks {
     /// Everything on disk and in order, for a swap of folders or a clean end.
     pub fn flush(&self) -> Result<()> {
         let open = self.get_open()?;
+        let last = open.db.latest_sequence_number();
         for family in self.families {
             open.db.flush_cf(open.family(*family)).map_err(error)?;
         }
-        open.db.flush_wal(true).map_err(error)
+        open.db.flush_wal(true).map_err(error)?;
+        floor::note(&self.path, last)
     }
 
     /// A figure that RocksDB keeps, such as `rocksdb.estimate-num-keys`.
@@ -141,11 +157,24 @@ impl Rocks {
 }
 
 impl Open {
+    /// That nothing is missing of what the store is known to have held.
+    fn check_floor(&self, path: &Path) -> Result<()> {
+        let last = self.db.latest_sequence_number();
+        floor::check(path, last)?;
+        // What was in the write-ahead log alone has just been flushed. A full disk may have room
+        // again when it is to be written to.
+        if let Err(error) = floor::note(path, last) {
+            tracing::warn!(%error, "it is not noted how much the store holds");
+        }
+        Ok(())
+    }
+
     fn at(
         path: &Path,
         families: &'static [Family],
         memory: Memory,
         access: Access,
+        seen: Arc<Seen>,
     ) -> Result<Open> {
         // In few shards: the least recently used one has 64, each too small for a whole filter.
         let cache = Cache::new_hyper_clock_cache(memory.block_cache as usize, 0);
@@ -157,7 +186,7 @@ impl Open {
             .iter()
             .map(descriptor)
             .collect::<Result<Vec<_>>>()?;
-        let options = options::of_database(memory)?;
+        let options = options::of_database(memory, families)?;
         let db = match access {
             Access::Write => DB::open_cf_descriptors(&options, path, descriptors),
             Access::Read => DB::open_cf_descriptors_read_only(&options, path, descriptors, false),
@@ -166,6 +195,7 @@ impl Open {
             db: db.map_err(error)?,
             access,
             closing: AtomicBool::new(false),
+            seen,
         })
     }
 
@@ -193,28 +223,27 @@ impl Open {
         let found = self.db.cf_handle(family.name());
         found.expect("a database is opened with the families that are used in it")
     }
-}
 
-/// The binding has texts only: these are RocksDB's own words for the cases that
-/// are told apart.
-fn error(error: rocksdb::Error) -> Error {
-    let text = error.to_string();
-    if text.contains("No space left on device") {
-        return Error::NoSpace(text);
+    fn owned<T: AsRef<[u8]>>(
+        &self,
+        family: Family,
+        found: std::result::Result<Option<T>, rocksdb::Error>,
+    ) -> Row {
+        let found = found.map_err(|failed| self.seen.note(family, failed))?;
+        let row = found.map(|row| self.unpack(family, row.as_ref()).map(Cow::into_owned));
+        row.transpose()
     }
-    match error.kind() {
-        rocksdb::ErrorKind::Corruption => Error::Corrupt(text),
-        _ if text.contains("lock hold by") || text.contains("While lock file") => {
-            Error::InUse(text)
-        }
-        _ => Error::Io(text),
+
+    fn unpack<'r>(&self, family: Family, row: &'r [u8]) -> Result<Cow<'r, [u8]>> {
+        let row = packed::unpack(family, row);
+        row.inspect_err(|error| self.seen.note_error(family, error))
     }
 }
 
 impl Db for Rocks {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let open = self.get_open()?;
-        owned(family, open.db.get_pinned_cf(open.family(family), key))
+        open.owned(family, open.db.get_pinned_cf(open.family(family), key))
     }
 
     fn get_cached(&self, family: Family, key: &[u8]) -> Result<Cached> {
@@ -226,16 +255,24 @@ impl Db for Rocks {
             .get_pinned_cf_opt(open.family(family), key, &options)
         {
             Err(e) if e.kind() == rocksdb::ErrorKind::Incomplete => Ok(Cached::Unknown),
-            found => owned(family, found).map(Cached::Known),
+            found => match open.owned(family, found) {
+                // How to go on without it only those know who may wait.
+                Err(Error::Corrupt(_)) => Ok(Cached::Unknown),
+                found => found.map(Cached::Known),
+            },
         }
     }
 
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
-        let open = self.get_open()?;
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row> {
+        let open = match self.get_open() {
+            Ok(open) => open,
+            Err(error) => return vec![Err(error); keys.len()],
+        };
         let found = open
             .db
             .batched_multi_get_cf(open.family(family), keys, false);
-        found.into_iter().map(|row| owned(family, row)).collect()
+        let rows = found.into_iter().map(|row| open.owned(family, row));
+        rows.collect()
     }
 
     fn write(&self, batch: &Batch, durability: Durability) -> Result<()> {
@@ -280,7 +317,8 @@ impl Db for Rocks {
 
     fn reopen(&self) -> Result<()> {
         let _one = self.reopening.lock().expect("reopening does not panic");
-        let at = |access| Open::at(&self.path, self.families, self.memory, access);
+        let (path, memory) = (&self.path, self.memory);
+        let at = |access| Open::at(path, self.families, memory, access, self.seen.clone());
         let is_written = |open: &Arc<Open>| open.access == Access::Write;
         // One that is only read does not stand in the way, and its readers may stay.
         if self.open.load().as_ref().is_some_and(is_written) {
@@ -313,15 +351,10 @@ impl Db for Rocks {
             total: stat.f_blocks * stat.f_frsize,
         })
     }
-}
 
-fn owned<T: AsRef<[u8]>>(
-    family: Family,
-    found: std::result::Result<Option<T>, rocksdb::Error>,
-) -> Result<Option<Vec<u8>>> {
-    let found = found.map_err(error)?;
-    let row = found.map(|row| packed::unpack(family, row.as_ref()).map(Cow::into_owned));
-    row.transpose()
+    fn damage(&self) -> Vec<Family> {
+        self.seen.families()
+    }
 }
 
 impl Held for Point {
@@ -337,15 +370,57 @@ struct Snapshot<'d> {
     snapshot: &'d SnapshotWithThreadMode<'d, DB>,
 }
 
-impl View for Snapshot<'_> {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        owned(
-            family,
-            self.snapshot.get_pinned_cf(self.open.family(family), key),
-        )
+impl Snapshot<'_> {
+    fn rows(&self, family: Family, range: &Range<&[u8]>) -> DBRawIterator<'_> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(range.start);
+        options.set_iterate_upper_bound(range.end);
+        // Otherwise files without the prefix of where it starts would be skipped.
+        options.set_total_order_seek(!keys::is_of_one_operation(range));
+        let handle = self.open.family(family);
+        self.snapshot.raw_iterator_cf_opt(handle, options)
     }
 
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
+    /// Where rows can be read again in what is left of a scan.
+    fn readable_again(
+        &self,
+        family: Family,
+        rest: &Range<Vec<u8>>,
+        direction: Direction,
+    ) -> Result<Option<Vec<u8>>> {
+        let mut rows = self.rows(family, &(&rest.start..&rest.end));
+        damage::readable_again(rest, direction, |key| {
+            self.check_open()?;
+            match direction {
+                Direction::Forward => rows.seek(key),
+                Direction::Backward => rows.seek_for_prev(key),
+            }
+            if let Some(key) = rows.key() {
+                return Ok(Found::Key(key.to_vec()));
+            }
+            match rows.status().map_err(|e| self.open.seen.note(family, e)) {
+                Ok(()) => Ok(Found::End),
+                Err(Error::Corrupt(_)) => Ok(Found::Damaged),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match self.open.closing.load(Ordering::Relaxed) {
+            true => Err(Error::Closed("it is being reopened".into())),
+            false => Ok(()),
+        }
+    }
+}
+
+impl View for Snapshot<'_> {
+    fn get(&self, family: Family, key: &[u8]) -> Row {
+        let found = self.snapshot.get_pinned_cf(self.open.family(family), key);
+        self.open.owned(family, found)
+    }
+
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row> {
         let mut options = ReadOptions::default();
         options.set_snapshot(self.snapshot);
         let handle = self.open.family(family);
@@ -353,7 +428,8 @@ impl View for Snapshot<'_> {
             .open
             .db
             .batched_multi_get_cf_opt(handle, keys, false, &options);
-        found.into_iter().map(|row| owned(family, row)).collect()
+        let rows = found.into_iter().map(|row| self.open.owned(family, row));
+        rows.collect()
     }
 
     fn scan(
@@ -363,22 +439,14 @@ impl View for Snapshot<'_> {
         direction: Direction,
         visit: &mut Visit,
     ) -> Result<()> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(range.start);
-        options.set_iterate_upper_bound(range.end);
-        // Otherwise files without the prefix of where it starts would be skipped.
-        options.set_total_order_seek(!keys::is_of_one_operation(&range));
-        let handle = self.open.family(family);
-        let mut rows: DBRawIterator = self.snapshot.raw_iterator_cf_opt(handle, options);
+        let mut rows = self.rows(family, &range);
         match direction {
             Direction::Forward => rows.seek_to_first(),
             Direction::Backward => rows.seek_to_last(),
         }
         while let Some((key, value)) = rows.item() {
-            if self.open.closing.load(Ordering::Relaxed) {
-                return Err(Error::Closed("it is being reopened".into()));
-            }
-            if let ControlFlow::Break(()) = visit(key, &packed::unpack(family, value)?) {
+            self.check_open()?;
+            if let ControlFlow::Break(()) = visit(key, &self.open.unpack(family, value)?) {
                 return Ok(());
             }
             match direction {
@@ -386,7 +454,52 @@ impl View for Snapshot<'_> {
                 Direction::Backward => rows.prev(),
             }
         }
-        rows.status().map_err(error)
+        rows.status().map_err(|e| self.open.seen.note(family, e))
+    }
+
+    fn scan_past_damage(
+        &self,
+        family: Family,
+        range: Range<&[u8]>,
+        direction: Direction,
+        visit: &mut Visit,
+        damaged: &mut dyn FnMut(Range<Vec<u8>>),
+    ) -> Result<()> {
+        let mut rest = range.start.to_vec()..range.end.to_vec();
+        loop {
+            let mut last = Vec::new();
+            let mut noted = |key: &[u8], row: &[u8]| {
+                last.clear();
+                last.extend_from_slice(key);
+                visit(key, row)
+            };
+            let outcome = self.scan(family, &rest.start..&rest.end, direction, &mut noted);
+            match outcome {
+                Err(Error::Corrupt(_)) => {}
+                other => return other,
+            }
+            match (direction, last.is_empty()) {
+                (_, true) => {}
+                (Direction::Forward, false) => rest.start = [&last[..], &[0]].concat(),
+                (Direction::Backward, false) => rest.end = last,
+            }
+            let Some(key) = self.readable_again(family, &rest, direction)? else {
+                damaged(rest);
+                return Ok(());
+            };
+            // At most what is left: each time there is less.
+            match direction {
+                Direction::Forward => {
+                    damaged(rest.start..key.clone());
+                    rest.start = key;
+                }
+                Direction::Backward => {
+                    let behind = [&key[..], &[0]].concat();
+                    damaged(behind.clone()..rest.end);
+                    rest.end = behind;
+                }
+            }
+        }
     }
 }
 
@@ -422,7 +535,8 @@ mod tests {
     #[test]
     fn a_database_that_could_not_be_closed_can_be_scanned_again() {
         let folder = tempfile::tempdir().unwrap();
-        let open = Open::at(folder.path(), Family::EMBEDDED_LOG, MEMORY, Access::Write);
+        let (families, seen) = (Family::EMBEDDED_LOG, Arc::default());
+        let open = Open::at(folder.path(), families, MEMORY, Access::Write, seen);
         let open = Arc::new(open.unwrap());
         let family = open.family(Family::Log);
         open.db.put_cf(family, b"key", b"value").unwrap();

@@ -1,23 +1,26 @@
-//! One try: `PUT http://{address}:{port}/v1/operations/{id}` with the document. The
-//! connection goes to an address that was checked; no proxy, no redirect, no body that
-//! is longer than need be, and an end in time.
+//! One attempt: `PUT http://{address}:{port}/v1/operations/{id}` with the document. The
+//! connection goes to an address that was checked; no proxy, no redirect, and an end in
+//! time.
+//!
+//! The status line of the response decides. A receiver that wrote `200` has taken the
+//! notification, whatever is wrong with the rest of its response; so the response is read
+//! here, and not by a client that refuses a whole response for one header.
 
 use super::allow::{Allowed, Host};
 use crate::wire::notification_v1::Key;
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use bytes::{Buf, Bytes, BytesMut};
+use httparse::{EMPTY_HEADER, ParserConfig};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Bytes of an answer's body that are read: it says nothing that matters.
-const ANSWER_MAX: usize = 64 << 10;
-/// Bytes of an answer's head.
-const HEAD_MAX: usize = 64 << 10;
+/// Bytes of a response that are read: what a receiver writes after its status line
+/// matters little.
+const RESPONSE_MAX: usize = 64 << 10;
+/// How long the rest of a response is waited for once its status line is there. It is
+/// read at all so that the receiver is not cut off while it writes, and for `Retry-After`.
+const REST: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 pub struct Attempt {
@@ -99,19 +102,38 @@ fn failure(kind: Kind, why: impl Into<String>) -> Failure {
 }
 
 impl Attempt {
-    /// The status of the answer, if that is a success.
+    /// The status of the response, if that is a success.
     pub async fn run(&self, allowed: &Allowed, timeout: Duration) -> Result<u16, Failure> {
         let trying = self.put(allowed, timeout);
-        match tokio::time::timeout(timeout, trying).await {
-            Ok(outcome) => outcome,
+        let mut exchange = match tokio::time::timeout(timeout, trying).await {
+            Ok(exchange) => exchange?,
             Err(_) => {
-                let why = format!("no whole answer within {} ms", timeout.as_millis());
-                Err(failure(Kind::TimedOut, why))
+                let why = format!("no answer within {} ms", timeout.as_millis());
+                return Err(failure(Kind::TimedOut, why));
             }
-        }
+        };
+        let Seen {
+            status,
+            retry_after,
+            ..
+        } = exchange.rest().await?;
+        let (kind, why) = match status {
+            200..=299 => return Ok(status),
+            300..=399 => {
+                let why = format!("answered {status}: redirects are not followed");
+                (Kind::Refused, why)
+            }
+            429 | 503 => (Kind::Busy, format!("answered {status}")),
+            _ => (Kind::Refused, format!("answered {status}")),
+        };
+        Err(Failure {
+            retry_after,
+            ..failure(kind, why)
+        })
     }
 
-    async fn put(&self, allowed: &Allowed, timeout: Duration) -> Result<u16, Failure> {
+    /// Returns when the status line of the response has come.
+    async fn put(&self, allowed: &Allowed, timeout: Duration) -> Result<Exchange, Failure> {
         let no_target = || {
             failure(
                 Kind::NoTarget,
@@ -123,60 +145,151 @@ impl Attempt {
         let found = found.map_err(|why| failure(Kind::Unresolved, why))?;
         let checked = allowed.filter(&found, self.port);
         let checked = checked.map_err(|why| failure(Kind::NotAllowed, why))?;
-        let stream = connect(&checked, timeout).await?;
-        let answer = self.exchange(&host, stream).await?;
-        let status = answer.status().as_u16();
-        let retry_after = answer.headers().get(RETRY_AFTER);
-        let seconds = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        let refused = |kind, why: String| Failure {
-            retry_after: seconds.map(Duration::from_secs),
-            ..failure(kind, why)
+        let mut exchange = Exchange {
+            stream: connect(&checked, timeout).await?,
+            unsent: self.head(&host).chain(self.document.clone()),
+            received: BytesMut::new(),
         };
-        match status {
-            200..=299 => {}
-            300..=399 => {
-                let why = format!("answered {status}: redirects are not followed");
-                return Err(refused(Kind::Refused, why));
+        exchange.until(|_| true).await?;
+        Ok(exchange)
+    }
+
+    /// An operation id and a host hold nothing that has a meaning in a request's head.
+    fn head(&self, host: &Host) -> Bytes {
+        let head = format!(
+            "PUT /v1/operations/{} HTTP/1.1\r\nhost: {}\r\nuser-agent: opledger/{}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\
+             idempotency-key: {}\r\nconnection: close\r\n\r\n",
+            self.operation_id,
+            host.with_port(self.port),
+            env!("CARGO_PKG_VERSION"),
+            self.document.len(),
+            self.key,
+        );
+        head.into()
+    }
+}
+
+/// A request that is being sent, and as much of its response as has come.
+struct Exchange {
+    stream: TcpStream,
+    unsent: bytes::buf::Chain<Bytes, Bytes>,
+    received: BytesMut,
+}
+
+impl Exchange {
+    /// Sends and receives until what has come of the response is enough. An error if the
+    /// connection ends before its status line.
+    async fn until(&mut self, is_enough: impl Fn(&Seen) -> bool) -> Result<Seen, Failure> {
+        let (mut reading, mut writing) = self.stream.split();
+        loop {
+            let seen = Seen::of(&mut self.received)?;
+            let is_full = self.received.len() >= RESPONSE_MAX;
+            match seen {
+                Some(seen) if is_full || is_enough(&seen) => return Ok(seen),
+                None if is_full => return Err(broken_off("no status line in 64 KiB")),
+                Some(_) | None => {}
             }
-            429 | 503 => return Err(refused(Kind::Busy, format!("answered {status}"))),
-            _ => return Err(refused(Kind::Refused, format!("answered {status}"))),
-        }
-        // An answer that breaks off was perhaps not meant: it is asked for once more.
-        match Limited::new(answer.into_body(), ANSWER_MAX).collect().await {
-            Ok(_) => Ok(status),
-            Err(error) if error.is::<LengthLimitError>() => Ok(status),
-            Err(error) => Err(failure(
-                Kind::BrokenOff,
-                format!("answered {status} and broke off: {error}"),
-            )),
+            tokio::select! {
+                read = reading.read_buf(&mut self.received) => match (read, seen) {
+                    (Ok(1..), _) => {}
+                    (Ok(0) | Err(_), Some(seen)) => return Ok(seen),
+                    (Ok(0), None) => {
+                        return Err(broken_off("the connection ended before the answer"));
+                    }
+                    (Err(error), None) => return Err(broken_off(error.to_string())),
+                },
+                sent = writing.write_buf(&mut self.unsent), if self.unsent.has_remaining() => {
+                    if sent.is_err() {
+                        // It may have answered before it closed.
+                        self.unsent.advance(self.unsent.remaining());
+                    }
+                }
+            }
         }
     }
 
-    async fn exchange(&self, host: &Host, stream: TcpStream) -> Result<Response<Driven>, Failure> {
-        let broken = |error: hyper::Error| failure(Kind::BrokenOff, cause(&error));
-        let mut builder = http1::Builder::new();
-        let handshake = builder
-            .max_buf_size(HEAD_MAX)
-            .handshake::<_, Full<Bytes>>(TokioIo::new(stream));
-        let (mut sender, connection) = handshake.await.map_err(broken)?;
-        let driver = Driver(tokio::spawn(async move {
-            // What goes wrong is told to whoever waits for the answer.
-            let _ = connection.await;
-        }));
-        let request = Request::put(format!("/v1/operations/{}", self.operation_id))
-            .header(HOST, host.with_port(self.port))
-            .header(USER_AGENT, concat!("opledger/", env!("CARGO_PKG_VERSION")))
-            .header(CONTENT_TYPE, "application/json")
-            .header("idempotency-key", self.key.to_string())
-            .header(CONNECTION, "close")
-            .body(Full::new(self.document.clone()))
-            .expect("an operation id and a host have nothing that a header forbids");
-        let answer = sender.send_request(request).await.map_err(broken)?;
-        Ok(answer.map(|body| Driven {
-            body,
-            _driver: driver,
-        }))
+    /// What is known of the response after waiting a little for the rest of it.
+    async fn rest(&mut self) -> Result<Seen, Failure> {
+        let whole = tokio::time::timeout(REST, self.until(|seen| seen.is_whole)).await;
+        match whole {
+            Ok(seen) => seen,
+            Err(_) => self.until(|_| true).await,
+        }
     }
+}
+
+/// What a response says, as far as it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    status: u16,
+    retry_after: Option<Duration>,
+    /// Its head has come, and its body if that says how long it is.
+    is_whole: bool,
+}
+
+impl Seen {
+    /// `None` before the status line has come. Takes interim responses (1xx) away.
+    fn of(received: &mut BytesMut) -> Result<Option<Seen>, Failure> {
+        loop {
+            let lines = memchr::memchr_iter(b'\n', received).count();
+            let mut headers = vec![EMPTY_HEADER; lines];
+            let mut response = httparse::Response::new(&mut headers);
+            let parsed = ParserConfig::default()
+                .allow_multiple_spaces_in_response_status_delimiters(true)
+                .allow_spaces_after_header_name_in_responses(true)
+                .allow_obsolete_multiline_headers_in_responses(true)
+                .ignore_invalid_headers_in_responses(true)
+                .parse_response(&mut response, received);
+            let (Some(status), Some(_)) = (response.code, response.reason) else {
+                return match parsed {
+                    Ok(_) => Ok(None),
+                    Err(error) => Err(broken_off(format!("no answer of HTTP/1: {error}"))),
+                };
+            };
+            let header = |name: &str| {
+                let mut headers = response.headers.iter();
+                let found = headers.find(|header| header.name.eq_ignore_ascii_case(name))?;
+                Some(std::str::from_utf8(found.value).ok()?.trim())
+            };
+            let head = match parsed {
+                Ok(httparse::Status::Complete(length)) => Some(length),
+                Ok(httparse::Status::Partial) | Err(_) => None,
+            };
+            // 101 ends what was asked for, and nothing was asked to be switched to.
+            if (100..200).contains(&status) && status != 101 {
+                match head {
+                    Some(length) => received.advance(length),
+                    None => return Ok(None),
+                }
+                continue;
+            }
+            let length = || header("content-length")?.parse::<usize>().ok();
+            let is_whole = |head| {
+                let body = if status == 204 { Some(0) } else { length() };
+                body.is_some_and(|body| received.len() - head >= body)
+            };
+            return Ok(Some(Seen {
+                status,
+                retry_after: head.and(header("retry-after")).and_then(retry_after),
+                is_whole: head.is_some_and(is_whole),
+            }));
+        }
+    }
+}
+
+/// Seconds, or a date (RFC 9110, 10.2.3): how long it is until then.
+fn retry_after(value: &str) -> Option<Duration> {
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More than can be counted is for ever.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+fn broken_off(why: impl Into<String>) -> Failure {
+    failure(Kind::BrokenOff, why)
 }
 
 /// One after the other, each with its share of the time.
@@ -193,40 +306,5 @@ async fn connect(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStrea
     Err(last)
 }
 
-/// hyper's layers each say that there was an error; only the innermost says which.
-fn cause(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-        text = format!("{error}: {cause}");
-    }
-    text
-}
-
-/// Ends with whoever waits for it, so that no connection outlives its try.
-struct Driver(tokio::task::JoinHandle<()>);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// A body that keeps its connection going.
-struct Driven {
-    body: hyper::body::Incoming,
-    _driver: Driver,
-}
-
-impl hyper::body::Body for Driven {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, hyper::Error>>> {
-        std::pin::Pin::new(&mut self.body).poll_frame(cx)
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -380,7 +380,8 @@ impl Dispatcher {
                 let why: String = failure.why.chars().take(WHY_MAX).collect();
                 let give_up = tried_for >= self.parts.settings.give_up_after;
                 if !give_up && failure.kind != Kind::NoTarget {
-                    return self.postpone(pick, first_ms, attempts, why);
+                    let wish = failure.retry_after;
+                    return self.postpone(pick, first_ms, attempts, wish, why);
                 }
                 let operation_id = &*pick.operation_id;
                 tracing::warn!(operation_id, attempts, %why, "a notification is given up");
@@ -394,9 +395,18 @@ impl Dispatcher {
         });
     }
 
-    fn postpone(&mut self, pick: Pick, first_ms: i64, attempts: u32, why: String) {
+    /// `wish`: not before this long, says the target.
+    fn postpone(
+        &mut self,
+        pick: Pick,
+        first_ms: i64,
+        attempts: u32,
+        wish: Option<Duration>,
+        why: String,
+    ) {
         let salt = u64::from_be_bytes(pick.key.0[..8].try_into().expect("a key is longer"));
-        let pause = backoff(&self.bounds, attempts, salt);
+        let wish = wish.unwrap_or_default().min(self.bounds.retry_max);
+        let pause = backoff(&self.bounds, attempts, salt).max(wish);
         let operation_id = &*pick.operation_id;
         tracing::debug!(operation_id, attempts, %why, "a notification is postponed");
         let failing = Failing {

@@ -133,7 +133,8 @@ pub fn all(db: &dyn Db, ends: &Ends, now_ms: i64, well: &HashSet<Target>) -> sto
     let mut batch = Batch::default();
     store::view(db, |view| {
         let mut outcome = Ok(());
-        view.scan(
+        // What cannot be read is not sent: `Db::damage` says so.
+        view.scan_past_damage(
             Family::Outbox,
             keys::ALL,
             Direction::Forward,
@@ -141,6 +142,7 @@ pub fn all(db: &dyn Db, ends: &Ends, now_ms: i64, well: &HashSet<Target>) -> sto
                 let found = waiting(view, row, due, ends, &mut batch);
                 let (state, waiting) = match found {
                     Ok(found) => found,
+                    Err(Error::Corrupt(_)) => return ControlFlow::Continue(()),
                     Err(error) => {
                         outcome = Err(error);
                         return ControlFlow::Break(());
@@ -178,6 +180,7 @@ pub fn all(db: &dyn Db, ends: &Ends, now_ms: i64, well: &HashSet<Target>) -> sto
                 }
                 ControlFlow::Continue(())
             },
+            &mut |_| {},
         )?;
         outcome
     })?;

@@ -136,6 +136,14 @@ impl Handle {
         lock(&self.control).clone()
     }
 
+    /// Why nothing is sent any more until somebody acts.
+    pub fn halted(&self) -> Option<String> {
+        match &*lock(&self.doing) {
+            Doing::Halted(why) => Some(why.clone()),
+            Doing::Off | Doing::Starting | Doing::Running | Doing::Waiting(_) => None,
+        }
+    }
+
     /// What is no reason to turn a client away, and yet has to be known.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();

@@ -12,6 +12,7 @@ pub mod document;
 pub mod error_sheet;
 pub mod event_v1;
 pub mod fault;
+pub mod host;
 pub mod json;
 pub mod listed_v1;
 pub mod media_type;

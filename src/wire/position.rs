@@ -138,6 +138,20 @@ impl FromStr for Token {
 mod tests {
     use super::*;
 
+    /// nginx takes 4 KiB for all headers of an answer together.
+    #[test]
+    fn the_token_of_the_largest_embedded_log_fits_in_the_headers_that_proxies_take() {
+        let offset = 999_999_999_999;
+        let token = Token {
+            log: LogId(*b"abcd1234"),
+            positions: (0..crate::config::MAX_PARTITIONS)
+                .map(|partition| (partition, offset))
+                .collect(),
+        };
+        let length = token.to_string().len();
+        assert!(length < 2_500, "{length}");
+    }
+
     #[test]
     fn tokens_survive_the_round_trip_and_junk_does_not() {
         for good in ["abcd1234;", "abcd1234;3:1042", "abcd1234;3:1042,5:7"] {

@@ -19,7 +19,8 @@ const CHUNK: u8 = 3;
 /// Bytes as they lie in a log, without their position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// When the log took it, to the millisecond.
+    /// When the log took it, to the millisecond. Before 1970 where nobody said: see
+    /// [`Record::arrival`].
     pub arrived: Timestamp,
     /// The log keeps no time of its own: `arrived` is what the producer said.
     pub claimed: bool,

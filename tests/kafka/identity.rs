@@ -17,17 +17,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Each in a batch of its own, so that a log can be cut between any two.
-fn send(broker: &Broker, topic: &str, partition: i32, ids: &[String]) {
+pub fn send(broker: &Broker, topic: &str, partition: i32, ids: &[String]) {
     for id in ids {
         broker.send(topic, &[Raw::value(created(id).to_string()).on(partition)]);
     }
 }
 
-fn ids(prefix: &str, count: usize) -> Vec<String> {
+pub fn ids(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|n| format!("{prefix}-{n}")).collect()
 }
 
-fn ledger(data: &Path, broker: &Broker, topic: &str) -> Server {
+pub fn ledger(data: &Path, broker: &Broker, topic: &str) -> Server {
     let settings = [
         ("KAFKA__BOOTSTRAP", broker.bootstrap.as_str()),
         ("KAFKA__TOPIC", topic),
@@ -36,17 +36,17 @@ fn ledger(data: &Path, broker: &Broker, topic: &str) -> Server {
     Server::on(data, &settings)
 }
 
-fn is_there(server: &Server, id: &str) -> bool {
+pub fn is_there(server: &Server, id: &str) -> bool {
     server.get(&format!("/v1/operations/{id}")).status == 200
 }
 
-fn reasons(server: &Server) -> String {
+pub fn reasons(server: &Server) -> String {
     server.get("/readyz").json()["reasons"].to_string()
 }
 
 /// Sends `old-0` and so on to partition 0, and waits until they are applied.
 #[track_caller]
-fn apply(server: &Server, broker: &Broker, topic: &str, count: usize) {
+pub fn apply(server: &Server, broker: &Broker, topic: &str, count: usize) {
     let old = ids("old", count);
     send(broker, topic, 0, &old);
     server.eventually("applied", |server| is_there(server, &old[count - 1]));
@@ -60,7 +60,7 @@ fn signal(server: &Server, signal: &str) {
 
 /// Halted for this reason, with what was applied still readable.
 #[track_caller]
-fn halted(server: &Server, reason: &str, kept: &str) {
+pub fn halted(server: &Server, reason: &str, kept: &str) {
     server.eventually(reason, |server| {
         let reasons = reasons(server);
         reasons.contains("has halted") && reasons.contains(reason)
@@ -212,7 +212,7 @@ fn a_steady_stream_is_known_by_its_fetches_and_not_asked_about() {
 }
 
 /// Keeps the first batches of a partition's only segment.
-fn cut_off(folder: &Path, batches: usize) {
+pub fn cut_off(folder: &Path, batches: usize) {
     let segment = folder.join("00000000000000000000.log");
     let file = File::options()
         .read(true)

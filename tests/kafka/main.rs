@@ -6,6 +6,8 @@ mod forms;
 mod identity;
 mod main_job;
 mod notifications;
+mod positions;
+mod sizes;
 #[path = "../support/mod.rs"]
 mod support;
 mod surroundings;

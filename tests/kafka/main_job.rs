@@ -9,8 +9,11 @@ use crate::support::stories::{body_operations, check_bodies, stories, subject};
 use crate::{ledger, log_of};
 use opledger::event_log::kafka::{Kafka, Settings};
 use opledger::event_log::{EventLog, conformance};
+use rdkafka::Message as _;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 fn settings(broker: &Broker, topic: &str) -> Settings {
@@ -359,6 +362,58 @@ fn a_dead_letter_that_the_topic_refuses_stays_in_the_store_and_says_so() {
     );
     assert!(letters["dead_letters"][1].get("unsent").is_none());
     assert_eq!(broker.read(&small).len(), 1);
+}
+
+/// Their topic is made only later. None that waits is passed over, whatever is tried
+/// meanwhile, and neither by a restart.
+#[test]
+fn dead_letters_that_cannot_be_forwarded_wait_until_they_can() {
+    let broker = Broker::shared();
+    let topic = format!("waiting-letters-{}", std::process::id());
+    let letters = format!("{topic}.dead-letter");
+    broker.create(&topic, 1, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let start = |life: usize| {
+        let log = folder.path().join(format!("life-{life}.txt"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_opledger"));
+        command.stderr(std::fs::File::create(&log).unwrap());
+        let settings = [
+            ("KAFKA__BOOTSTRAP", broker.bootstrap.as_str()),
+            ("KAFKA__TOPIC", &topic),
+            ("LOG__PUBLISH_TIMEOUT", "1s"),
+        ];
+        let server = Server::spawn(command, &folder.path().join("data"), &settings);
+        (server, log)
+    };
+    let tried = |server: &Server, log: &Path| {
+        server.eventually("it was tried", |_| {
+            let told = std::fs::read_to_string(log).unwrap();
+            told.contains("dead letters wait in the store")
+        });
+    };
+    let send = |values: [&str; 2]| {
+        let records = values.map(|value| Raw::value(value).on(0));
+        broker.send(&topic, &records);
+    };
+    let (server, log) = start(0);
+    send(["first", "second"]);
+    tried(&server, &log);
+    assert_eq!(unsent(&server), (2, 0));
+    assert!(server.terminate().success());
+    let (server, log) = start(1);
+    send(["third", "fourth"]);
+    tried(&server, &log);
+    server.eventually("all wait", |server| unsent(server) == (4, 0));
+    broker.create(&letters, 1, &[("max.message.bytes", "6291456")]);
+    server.eventually("all were sent", |server| unsent(server) == (0, 0));
+    let mut sent: Vec<_> = broker
+        .read(&letters)
+        .iter()
+        .map(|message| String::from_utf8(message.payload().unwrap().to_vec()).unwrap())
+        .collect();
+    // A try that was not answered in time may have arrived.
+    sent.dedup();
+    assert_eq!(sent, ["first", "second", "third", "fourth"]);
 }
 
 #[test]

@@ -249,6 +249,59 @@ pub const FRAMES: &[(&str, Damage)] = &[
     }),
 ];
 
+const ACKNOWLEDGED: &str = "acknowledged";
+
+/// Damage to what is beside the frames or after them, and costs nothing.
+pub const BESIDE: &[(&str, Damage)] = &[
+    ("a slot of what was acknowledged", |log, _, _| {
+        flip(&log.join(ACKNOWLEDGED), 40);
+    }),
+    ("its other slot", |log, _, _| {
+        flip(&log.join(ACKNOWLEDGED), HEAD + 40);
+    }),
+    ("both slots", |log, _, _| {
+        flip(&log.join(ACKNOWLEDGED), 40);
+        flip(&log.join(ACKNOWLEDGED), HEAD + 40);
+    }),
+    ("it is missing", |log, _, _| {
+        fs::remove_file(log.join(ACKNOWLEDGED)).unwrap();
+    }),
+    ("it is empty", |log, _, _| {
+        fs::write(log.join(ACKNOWLEDGED), []).unwrap();
+    }),
+    ("an older copy of it", |log, _, older| {
+        fs::copy(older.join(ACKNOWLEDGED), log.join(ACKNOWLEDGED)).unwrap();
+    }),
+    ("noise after the end", |log, name, _| {
+        add(&log.join(name), &[0xA5; 999]);
+    }),
+    ("half a frame after the end", |log, name, _| {
+        let frame = fs::read(log.join(name)).unwrap()[HEAD..HEAD + 100].to_vec();
+        add(&log.join(name), &frame);
+    }),
+    ("a copy under a name of its own", |log, name, _| {
+        fs::copy(log.join(name), log.join("copy.segment")).unwrap();
+    }),
+    ("the file that is written ahead is noise", |log, _, _| {
+        fs::write(log.join("spare"), vec![0xA5; 1 << 16]).unwrap();
+    }),
+];
+
+/// Damage after which nobody knows where the log ended.
+pub const UNKNOWN: &[(&str, Damage)] = &[
+    ("both slots are damaged, and the end cut", |log, name, _| {
+        flip(&log.join("acknowledged"), 40);
+        flip(&log.join("acknowledged"), HEAD + 40);
+        let end = used(&log.join(name));
+        edit(&log.join(name), |bytes| bytes.truncate(end - 100));
+    }),
+    ("the file is missing, and the end cut", |log, name, _| {
+        fs::remove_file(log.join("acknowledged")).unwrap();
+        let end = used(&log.join(name));
+        edit(&log.join(name), |bytes| bytes.truncate(end - 9));
+    }),
+];
+
 pub const NEWEST: &str = "0000000003.segment";
 pub const OLDER: &str = "0000000002.segment";
 pub const FIRST: &str = "0000000001.segment";

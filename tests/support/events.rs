@@ -28,3 +28,17 @@ pub fn broken() -> [(&'static str, Value); 3] {
         ("out_of_range", range),
     ]
 }
+
+/// Of exactly so many bytes, which no codec makes much smaller.
+pub fn sized(id: &str, bytes: usize) -> String {
+    let mut event = created(id);
+    event["data"]["request"]["body"] = json!("");
+    let missing = bytes - event.to_string().len();
+    let mut rng = super::generate::Rng::new(bytes as u64);
+    let letter = |_| char::from(b"abcdefghijklmnopqrstuvwxyz012345"[rng.below(32)]);
+    let body: String = (0..missing).map(letter).collect();
+    event["data"]["request"]["body"] = json!(body);
+    let text = event.to_string();
+    assert_eq!(text.len(), bytes);
+    text
+}

@@ -4,15 +4,18 @@
 
 pub mod broker;
 pub mod damaged;
+pub mod deadline;
 pub mod events;
 pub mod generate;
 pub mod in_process;
 pub mod listed;
+pub mod names;
 pub mod notified;
 pub mod raw;
 pub mod receiver;
 pub mod reference;
 pub mod rows;
+pub mod same;
 pub mod schemas;
 pub mod server;
 pub mod simulated_log;

@@ -1,5 +1,6 @@
 //! Operations that somebody is to be told of, and what a ledger says of that.
 
+use super::deadline::{SOON, found_within};
 use super::schemas;
 use super::server::Server;
 use jsonschema::Validator;
@@ -114,7 +115,26 @@ pub fn repair(server: &Server, path: &str) -> Value {
 
 #[track_caller]
 pub fn delivered(server: &Server, id: &str) {
-    server.eventually(&format!("{id} is delivered"), |server| {
-        state(server, id) == "delivered"
+    let mut last = Value::Null;
+    let found = found_within(SOON, || {
+        last = list(server, &format!("operation_id={id}")).pop()?;
+        (last["state"] == "delivered").then_some(())
+    });
+    found.unwrap_or_else(|| panic!("{id} is not delivered within {SOON:?}: {last}"));
+}
+
+/// So many in all.
+#[track_caller]
+pub fn delivered_all(server: &Server, count: usize) {
+    let mut all = Vec::new();
+    let found = found_within(SOON, || {
+        all = list(server, "limit=1000");
+        let delivered = all.iter().filter(|entry| entry["state"] == "delivered");
+        (delivered.count() == count).then_some(())
+    });
+    found.unwrap_or_else(|| {
+        all.retain(|entry| entry["state"] != "delivered");
+        let rest: Vec<_> = all.iter().take(5).map(Value::to_string).collect();
+        panic!("{count} are not delivered within {SOON:?}; others: {rest:#?}")
     });
 }

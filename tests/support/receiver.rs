@@ -1,6 +1,7 @@
 //! Something that is notified: a real listener that answers as it is told to, and
 //! remembers who called.
 
+use super::deadline::{SOON, of_test, within};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -44,12 +45,25 @@ pub enum Reply {
     Hang,
     Redirect(String),
     Reset,
-    /// Half of a head, then the end.
-    CloseInHead,
-    /// A success with half of its body.
-    CloseInBody,
+    /// These bytes, then the end.
+    Raw(String),
     /// A success whose body never ends.
     Endless,
+}
+
+impl Reply {
+    /// Whether whoever called has to take it for a success.
+    fn is_success(&self) -> bool {
+        match self {
+            Reply::Status(status) => (200..300).contains(status),
+            Reply::Raw(text) => {
+                let line = text.split_once('\n').map(|(line, _)| line);
+                line.is_some_and(|line| line.starts_with("HTTP/1.1 2"))
+            }
+            Reply::Endless => true,
+            Reply::Hang | Reply::Redirect(_) | Reply::Reset => false,
+        }
+    }
 }
 
 pub struct Receiver {
@@ -70,6 +84,7 @@ impl Receiver {
         address: &str,
         reply: impl Fn(&Call, usize) -> Reply + Send + Sync + 'static,
     ) -> Receiver {
+        of_test();
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let (calls, connections) = (Arc::default(), Arc::<AtomicUsize>::default());
@@ -107,6 +122,15 @@ impl Receiver {
         self.calls.lock().unwrap().clone()
     }
 
+    /// The operation of each call, in order.
+    pub fn operations(&self) -> Vec<String> {
+        let calls = self.calls();
+        calls
+            .iter()
+            .map(|call| call.operation().to_owned())
+            .collect()
+    }
+
     pub fn of(&self, operation: &str) -> Vec<Call> {
         let mut calls = self.calls();
         calls.retain(|call| call.operation() == operation);
@@ -120,18 +144,10 @@ impl Receiver {
 
     #[track_caller]
     pub fn eventually(&self, what: &str, holds: impl Fn(&[Call]) -> bool) -> Vec<Call> {
-        let until = Instant::now() + Duration::from_secs(60);
-        loop {
+        within(SOON, what, || {
             let calls = self.calls();
-            if holds(&calls) {
-                return calls;
-            }
-            assert!(
-                Instant::now() < until,
-                "not in a minute: {what}; {calls:#?}"
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
+            holds(&calls).then_some(calls)
+        })
     }
 }
 
@@ -165,7 +181,7 @@ impl Served {
             calls.iter().filter(same).count()
         };
         let reply = (self.reply)(&call, before);
-        call.taken = matches!(reply, Reply::Status(200..=299) | Reply::Endless);
+        call.taken = reply.is_success();
         self.calls.lock().unwrap().push(call);
         // Whoever called may have gone.
         let _ = answer(stream, reply);
@@ -220,10 +236,7 @@ fn answer(mut stream: TcpStream, reply: Reply) -> std::io::Result<()> {
             let socket = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
             socket.map_err(Into::into)
         }
-        Reply::CloseInHead => stream.write_all(b"HTTP/1.1 200 Tol"),
-        Reply::CloseInBody => {
-            stream.write_all(b"HTTP/1.1 200 Told\r\ncontent-length: 100\r\n\r\nhalf of")
-        }
+        Reply::Raw(text) => stream.write_all(text.as_bytes()),
         Reply::Endless => {
             stream.write_all(b"HTTP/1.1 200 Told\r\ntransfer-encoding: chunked\r\n\r\n")?;
             loop {

@@ -1,12 +1,13 @@
 //! The built binary as a user runs it, in a data folder of its own, and a client.
 
+use super::deadline::{LATER, SOON, limit, of_test, within};
 use super::schemas;
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 
 pub const BATCH: &str = "application/cloudevents-batch+json";
@@ -18,6 +19,8 @@ pub struct Server {
     pub address: SocketAddr,
     pub data: PathBuf,
     client: Client,
+    /// How long it may take to come to what it will come to.
+    patience: Duration,
     _own: Option<TempDir>,
 }
 
@@ -92,12 +95,37 @@ impl Server {
         Server::spawn_at(command, data, settings, ([127, 0, 0, 1], 0).into())
     }
 
-    fn spawn_at(
-        mut command: Command,
+    /// One that may not start: then how it ended, and what it said.
+    pub fn try_on(data: &Path, settings: Settings) -> Result<Server, (Option<i32>, String)> {
+        Server::try_spawn(Command::new(env!("CARGO_BIN_EXE_opledger")), data, settings)
+    }
+
+    pub fn try_spawn(
+        mut binary: Command,
         data: &Path,
         settings: Settings,
-        listen: SocketAddr,
-    ) -> Server {
+    ) -> Result<Server, (Option<i32>, String)> {
+        binary.stderr(Stdio::piped());
+        let mut server = Server::begin(binary, data, settings, ([127, 0, 0, 1], 0).into());
+        let mut said = server.child.stderr.take().unwrap();
+        if server.address.port() != 0 {
+            // Somebody has to read it.
+            std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+            return Ok(server);
+        }
+        let mut text = String::new();
+        said.read_to_string(&mut text).unwrap();
+        Err((server.child.wait().unwrap().code(), text))
+    }
+
+    fn spawn_at(command: Command, data: &Path, settings: Settings, listen: SocketAddr) -> Server {
+        let server = Server::begin(command, data, settings, listen);
+        assert_ne!(server.address.port(), 0, "the ledger did not start");
+        server
+    }
+
+    /// The port is 0 if it did not say where it serves.
+    fn begin(mut command: Command, data: &Path, settings: Settings, listen: SocketAddr) -> Server {
         command
             .args(["serve", "--listen", &listen.to_string(), "--data"])
             .arg(data);
@@ -107,21 +135,30 @@ impl Server {
         for (name, value) in settings {
             command.env(format!("OPLEDGER_{name}"), value);
         }
+        of_test();
+        let in_time = limit(LATER, "the first line of a ledger that starts");
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
+        drop(in_time);
         let address = line
             .split("http://")
             .nth(1)
             .and_then(|rest| rest.split(' ').next());
-        let address = address.unwrap_or_else(|| panic!("the ledger did not start: {line:?}"));
+        let address = address.map(|address| address.parse().unwrap());
+        let address = address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
         Server {
-            address: address.parse().unwrap(),
-            client: Client::new(address.parse().unwrap()),
+            address,
+            client: Client::new(address),
             child,
             data: data.to_owned(),
+            // What a cluster does takes its own time.
+            patience: match settings.iter().any(|(name, _)| name.contains("KAFKA")) {
+                true => LATER,
+                false => SOON,
+            },
             _own: None,
         }
     }
@@ -184,11 +221,7 @@ impl Server {
 
     #[track_caller]
     pub fn eventually(&self, what: &str, holds: impl Fn(&Server) -> bool) {
-        let until = Instant::now() + Duration::from_secs(60);
-        while !holds(self) {
-            assert!(Instant::now() < until, "not in a minute: {what}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        within(self.patience, what, || holds(self).then_some(()));
     }
 
     /// As `kill -9`.
@@ -201,6 +234,7 @@ impl Server {
     pub fn terminate(mut self) -> std::process::ExitStatus {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let _in_time = limit(LATER, "the end of a ledger that was told to stop");
         self.child.wait().unwrap()
     }
 
@@ -211,6 +245,7 @@ impl Server {
         let tracee: i32 = tracee.split_whitespace().next().unwrap().parse().unwrap();
         let tracee = rustix::process::Pid::from_raw(tracee).unwrap();
         rustix::process::kill_process(tracee, rustix::process::Signal::TERM).unwrap();
+        let _in_time = limit(LATER, "the end of a traced ledger that was told to stop");
         self.child.wait().unwrap()
     }
 
@@ -254,7 +289,10 @@ impl Client {
         Client {
             base: format!("http://{address}"),
             http: reqwest::Client::builder()
-                .timeout(Duration::from_secs(120))
+                .timeout(match super::soak() {
+                    true => Duration::from_secs(600),
+                    false => LATER,
+                })
                 // Sooner than the ledger closes what is idle.
                 .pool_idle_timeout(Duration::from_secs(5))
                 .build()

@@ -2,9 +2,9 @@
 
 use super::server::Server;
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 /// Runs the binary in a mount namespace of its own with a tmpfs at `folder`, so
 /// that the small disk vanishes with it and no rights are needed where user
@@ -21,6 +21,73 @@ pub fn mounted_at(folder: &Path, options: &str) -> Command {
     );
     command.args(["--mount", "sh", "-c", &script, "sh"]);
     command
+}
+
+/// A small disk that outlives the processes on it, until it is dropped.
+pub struct Disk {
+    keeper: Child,
+    folder: PathBuf,
+    seen: PathBuf,
+}
+
+impl Disk {
+    /// A tmpfs at `folder`, which is made, in a mount namespace that a process of its own
+    /// holds. `options` as for [`mounted_at`].
+    pub fn mount(folder: &Path, options: &str) -> Disk {
+        std::fs::create_dir_all(folder).unwrap();
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.arg("--map-root-user");
+        }
+        let script = format!(
+            "mount -t tmpfs -o '{options}' tmpfs '{}' && echo mounted && exec cat",
+            folder.display()
+        );
+        command.args(["--mount", "sh", "-c", &script]);
+        // It ends with its input, so that it never outlives the test.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut keeper = command.spawn().unwrap();
+        let mut said = String::new();
+        let stdout = keeper.stdout.as_mut().unwrap();
+        BufReader::new(stdout).read_line(&mut said).unwrap();
+        assert_eq!(
+            said, "mounted\n",
+            "a small disk needs user namespaces, or root"
+        );
+        Disk {
+            seen: format!("/proc/{}/root{}", keeper.id(), folder.display()).into(),
+            folder: folder.to_owned(),
+            keeper,
+        }
+    }
+
+    /// Runs the binary where the disk is.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--preserve-credentials"]);
+        }
+        command.arg(format!("--target={}", self.keeper.id()));
+        command.args(["--mount", env!("CARGO_BIN_EXE_opledger")]);
+        command
+    }
+
+    /// What the ledger calls it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The same folder, seen from here.
+    pub fn seen(&self) -> &Path {
+        &self.seen
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+    }
 }
 
 /// The same folder, seen from here.

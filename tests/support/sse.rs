@@ -1,8 +1,9 @@
 //! A client of event streams that does what an EventSource does, and no more.
 
+use super::deadline::{SOON, of_test};
 use super::schemas;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::Instant;
 
 /// An event, and the position to resume behind.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +41,16 @@ pub struct Stream {
 
 impl Stream {
     pub fn open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Stream {
+        Stream::try_open(address, path, headers).unwrap()
+    }
+
+    /// An error if nobody listens there, as after a `kill -9`.
+    pub fn try_open(
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> reqwest::Result<Stream> {
+        of_test();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -51,15 +62,15 @@ impl Stream {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = runtime.block_on(request.send()).unwrap();
-        Stream {
+        let response = runtime.block_on(request.send())?;
+        Ok(Stream {
             runtime,
             response,
             buffer: Vec::new(),
             last_id: String::new(),
             keep_alives: 0,
             waits: 0,
-        }
+        })
     }
 
     pub fn status(&self) -> u16 {
@@ -70,17 +81,38 @@ impl Stream {
         self.response.headers()[name].to_str().unwrap()
     }
 
-    /// The next line with its end; `None` if the stream has ended or broke off.
-    pub fn line(&mut self) -> Option<String> {
-        self.until(b"\n")
-    }
-
-    /// The same of a block.
+    /// The next block; `None` if the stream has ended or broke off.
+    #[track_caller]
     pub fn block(&mut self) -> Option<String> {
-        self.until(b"\n\n")
+        self.block_before(Instant::now() + SOON, "another block")
     }
 
-    fn until(&mut self, mark: &[u8]) -> Option<String> {
+    /// The first block of a kind, by way of others.
+    #[track_caller]
+    pub fn block_that(&mut self, what: &str, is_meant: impl Fn(&str) -> bool) -> String {
+        let until = Instant::now() + SOON;
+        loop {
+            let block = self.block_before(until, what);
+            let block = block.unwrap_or_else(|| panic!("the stream ended before {what}"));
+            if is_meant(&block) {
+                return block;
+            }
+        }
+    }
+
+    /// The next line with its end; `None` as for a block.
+    #[track_caller]
+    pub fn line(&mut self) -> Option<String> {
+        self.before(Instant::now() + SOON, "another line", b"\n")
+    }
+
+    #[track_caller]
+    fn block_before(&mut self, until: Instant, what: &str) -> Option<String> {
+        self.before(until, what, b"\n\n")
+    }
+
+    #[track_caller]
+    fn before(&mut self, until: Instant, what: &str, mark: &[u8]) -> Option<String> {
         loop {
             let mut places = self.buffer.windows(mark.len());
             if let Some(end) = places.position(|found| found == mark) {
@@ -88,9 +120,13 @@ impl Stream {
                 return Some(String::from_utf8(found).unwrap());
             }
             let chunk = self.runtime.block_on(async {
-                let chunk = tokio::time::timeout(Duration::from_secs(60), self.response.chunk());
-                chunk.await.expect("something comes within a minute")
+                let until = tokio::time::Instant::from_std(until);
+                tokio::time::timeout_at(until, self.response.chunk()).await
             });
+            let Ok(chunk) = chunk else {
+                let (id, count) = (&self.last_id, self.keep_alives);
+                panic!("not within {SOON:?}: {what}, behind {id:?} and {count} keep-alives");
+            };
             match chunk {
                 Ok(Some(bytes)) => self.buffer.extend_from_slice(&bytes),
                 Ok(None) | Err(_) => return None,
@@ -99,9 +135,12 @@ impl Stream {
     }
 
     /// The next event, by way of those that tell nothing of an operation.
+    #[track_caller]
     pub fn next(&mut self) -> Option<Event> {
+        // Keep-alives do not renew it.
+        let until = Instant::now() + SOON;
         loop {
-            let block = self.block()?;
+            let block = self.block_before(until, "another event")?;
             let (mut kind, mut data) = (String::new(), String::new());
             for line in block.lines().filter(|line| !line.is_empty()) {
                 match line.split_once(": ").unwrap() {

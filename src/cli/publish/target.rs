@@ -5,6 +5,7 @@ use super::{PATIENCE, retrying};
 use crate::app;
 use crate::cli::client::{Connection, Ledger, POSITION, PREFER, position};
 use crate::cli::failure::Failure;
+use crate::clock;
 use crate::config::Config;
 use crate::domain::Event;
 use crate::event_log::kafka::Kafka;
@@ -149,7 +150,7 @@ impl Topic {
             let what = format!("an event is at most {max} bytes.");
             return Err(Fault::new(Rule::Size, "", what));
         }
-        if event.key.time > app::wall_clock().plus(self.clock_ahead) {
+        if event.key.time > clock::now().plus(self.clock_ahead) {
             let what = "further ahead of this machine's clock than is allowed.";
             return Err(Fault::new(Rule::Range, "time", what));
         }

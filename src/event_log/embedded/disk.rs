@@ -49,7 +49,10 @@ pub trait Disk: Send + Sync {
     fn space(&self) -> Option<Space>;
 }
 
+/// A file that is open.
+#[allow(clippy::len_without_is_empty, reason = "nobody asks")]
 pub trait DiskFile: Send + Sync {
+    /// In bytes.
     fn len(&self) -> io::Result<u64>;
     /// Fills `into` from there on; how many bytes, which are fewer only at the end.
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize>;

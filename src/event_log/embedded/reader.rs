@@ -156,8 +156,8 @@ impl Blocks {
     }
 
     fn is_behind(&self, tail: &Tail) -> bool {
-        let ends = tail.ends.iter().zip(&self.next);
-        ends.into_iter().any(|(end, next)| next < end)
+        let mut ends = tail.ends.iter().zip(&self.next);
+        ends.any(|(end, next)| next < end)
     }
 
     /// The frame at the place of the reader, in the next segment if need be; `None` at the tail.
@@ -248,8 +248,8 @@ impl Blocks {
         while low < high {
             let middle = low + (high - low).div_ceil(2);
             let (head, _) = self.open(middle, tail)?;
-            let ends = head.before.ends.iter().zip(&self.next);
-            match ends.into_iter().all(|(end, next)| end <= next) {
+            let mut ends = head.before.ends.iter().zip(&self.next);
+            match ends.all(|(end, next)| end <= next) {
                 true => low = middle,
                 false => high = middle - 1,
             }

@@ -40,8 +40,8 @@ pub fn repair(disk: &dyn Disk, read: &mut dyn FnMut(u64)) -> Result<Option<Repai
     let is_hopeless = look.broken.iter().any(is_hopeless);
     // Found between segments that are whole each.
     let is_covered = |damage: &Damage| {
-        let names = look.broken.iter().map(|b| segment_name(b.head.number));
-        look.has_unknown_end || names.into_iter().any(|name| name == damage.file)
+        let mut names = look.broken.iter().map(|b| segment_name(b.head.number));
+        look.has_unknown_end || names.any(|name| name == damage.file)
     };
     if let Some(damage) = look
         .damages
@@ -86,8 +86,8 @@ fn carry_out(disk: &dyn Disk, look: &Look) -> io::Result<String> {
     }
     let listed = disk.list("")?;
     let is_free = |name: &String| !listed.iter().any(|entry| entry.name == *name);
-    let names = (1..).map(|n| format!("damaged-{n}"));
-    let kept = names.into_iter().find(is_free);
+    let mut names = (1..).map(|n| format!("damaged-{n}"));
+    let kept = names.find(is_free);
     let kept = kept.ok_or_else(|| io::Error::other("no name is left for a folder"))?;
     disk.make_folder(&kept)?;
     let affected = look.broken.iter().map(|b| segment_name(b.head.number));

@@ -294,7 +294,7 @@ impl Walk {
             state.sequence == known.sequence && (state.records == known.records || self.after_loss);
         let may_differ = lost.is_some();
         let is_whole = raise(&mut self.state.ends, &known.ends, lost);
-        if !may_differ && !(is_same && is_whole) {
+        if !(may_differ || is_same && is_whole) {
             return false;
         }
         self.state = known.clone();

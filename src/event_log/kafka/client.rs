@@ -12,6 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -220,13 +221,20 @@ pub fn config(settings: &Settings, role: Role) -> ClientConfig {
 /// What librdkafka tells beside the records.
 pub struct Context {
     role: Role,
+    made: Instant,
     totals: Mutex<stats::Totals>,
 }
+
+/// So long a cluster may take until it knows its topics and who keeps the groups' offsets: a
+/// first look at a topic that was just made, or at a group that nobody has used yet, is answered
+/// "not yet". librdkafka asks again by itself.
+const SETTLES_WITHIN: Duration = Duration::from_secs(30);
 
 impl Context {
     pub fn new(role: Role) -> Context {
         Context {
             role,
+            made: Instant::now(),
             totals: Mutex::default(),
         }
     }
@@ -244,6 +252,14 @@ impl ClientContext for Context {
                 // Each try of a connection while a broker is away, which the projector
                 // tells once.
                 if matches!(facility, "FAIL" | "ERROR") =>
+            {
+                tracing::debug!(client, facility, "{message}");
+            }
+            // The producer asks for its id again by itself.
+            RDKafkaLogLevel::Warning
+                if facility == "GETPID"
+                    && message.ends_with(": retrying")
+                    && self.made.elapsed() < SETTLES_WITHIN =>
             {
                 tracing::debug!(client, facility, "{message}");
             }
@@ -278,12 +294,30 @@ impl ClientContext for Context {
             )
             // Where a partition ends is no error at all.
             | Some(RDKafkaErrorCode::PartitionEOF) => tracing::debug!(client, %error, "{reason}"),
+            Some(code) if is_not_yet(code) && self.made.elapsed() < SETTLES_WITHIN => {
+                tracing::debug!(client, %error, "{reason}");
+            }
             Some(_) | None => tracing::warn!(client, %error, "{reason}"),
         }
     }
 }
 
 impl ConsumerContext for Context {}
+
+/// What a cluster answers while it settles.
+fn is_not_yet(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::CoordinatorLoadInProgress
+            | RDKafkaErrorCode::CoordinatorNotAvailable
+            | RDKafkaErrorCode::NotCoordinator
+            | RDKafkaErrorCode::LeaderNotAvailable
+            | RDKafkaErrorCode::NotLeaderForPartition
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::UnknownTopic
+    )
+}
 
 /// Of a log line, as librdkafka numbers them.
 pub fn level(number: i32) -> RDKafkaLogLevel {

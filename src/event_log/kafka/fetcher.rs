@@ -117,13 +117,18 @@ impl Heard {
     }
 
     fn certainty(self: &Arc<Heard>) -> Certainty {
+        self.certainty_at(self.begun.elapsed())
+    }
+
+    /// `now` counts from `begun`.
+    fn certainty_at(self: &Arc<Heard>, now: Duration) -> Certainty {
         let answers = self.answers.load(Ordering::SeqCst);
         let at = Duration::from_millis(self.at.load(Ordering::SeqCst));
         if self.version.load(Ordering::SeqCst) < BY_ID {
             Certainty::Open
         } else if self.confirmed.load(Ordering::SeqCst) == answers {
             Certainty::Certain
-        } else if self.begun.elapsed() < at + SETTLES_WITHIN {
+        } else if now < at + SETTLES_WITHIN {
             Certainty::Open
         } else {
             let heard = self.clone();
@@ -452,4 +457,85 @@ unsafe extern "C" fn on_response(
     // Safety: it lives longer than the client.
     unsafe { &*heard.cast::<Heard>() }.note_answer(kind);
     DONE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Once the last answer has settled.
+    fn later(heard: &Arc<Heard>) -> Certainty {
+        let at = Duration::from_millis(heard.at.load(Ordering::SeqCst));
+        heard.certainty_at(at + SETTLES_WITHIN)
+    }
+
+    fn behind(heard: &Arc<Heard>) -> Behind {
+        match later(heard) {
+            Certainty::Behind(behind) => behind,
+            Certainty::Certain => panic!("nobody has confirmed it"),
+            Certainty::Open => panic!("a confirmation would count"),
+        }
+    }
+
+    fn by_id() -> Arc<Heard> {
+        let heard = Arc::new(Heard::new());
+        heard.note_request(FETCH, BY_ID);
+        heard
+    }
+
+    #[test]
+    fn what_is_fetched_is_certain_only_behind_a_confirmation() {
+        let heard = by_id();
+        let asked = behind(&heard);
+        assert!(!heard.is_certain(), "the answer is still to come");
+        asked.confirm();
+        assert!(heard.is_certain());
+        // Neither a fetch nor its answer changes which topic is fetched.
+        heard.note_request(FETCH, BY_ID);
+        heard.note_answer(FETCH);
+        assert!(heard.is_certain());
+    }
+
+    /// Between two fetches the client may have learnt that the topic is another one.
+    #[test]
+    fn an_answer_about_metadata_ends_all_certainty_until_the_next_confirmation() {
+        let heard = by_id();
+        behind(&heard).confirm();
+        heard.note_answer(METADATA);
+        let now = Duration::from_millis(heard.at.load(Ordering::SeqCst));
+        for early in [now, now + SETTLES_WITHIN - Duration::from_millis(1)] {
+            // A confirmation now may come from a broker that lags behind.
+            assert!(matches!(heard.certainty_at(early), Certainty::Open));
+        }
+        let asked = behind(&heard);
+        // What was asked before the next answer says nothing of what came with it.
+        heard.note_answer(METADATA);
+        asked.confirm();
+        assert!(!heard.is_certain());
+        let again = behind(&heard);
+        // Nor does a late answer to an early question undo a later one.
+        again.confirm();
+        asked.confirm();
+        assert!(heard.is_certain());
+    }
+
+    #[test]
+    fn what_is_fetched_by_name_is_never_certain() {
+        let heard = Arc::new(Heard::new());
+        assert!(
+            matches!(later(&heard), Certainty::Open),
+            "before the first fetch"
+        );
+        heard.note_request(FETCH, BY_ID);
+        behind(&heard).confirm();
+        assert!(heard.is_certain());
+        // One of several brokers is older.
+        heard.note_request(FETCH, BY_ID - 1);
+        assert!(matches!(later(&heard), Certainty::Open));
+        heard.note_request(FETCH, BY_ID);
+        assert!(
+            matches!(later(&heard), Certainty::Open),
+            "that one is still there"
+        );
+    }
 }

@@ -221,8 +221,9 @@ static PUBLISH: Route = Route {
         BUSY,
         (
             503,
-            "The event log does not accept writes, or did not confirm: then `data_consistency` is \
-             `unknown`, and sending the same again is harmless.",
+            "The event log does not accept writes, or is not known to be the one that the store \
+             belongs to; or it did not confirm: then `data_consistency` is `unknown`, and sending \
+             the same again is harmless.",
         ),
         (504, "The event log did not answer in time."),
     ],

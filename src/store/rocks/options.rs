@@ -7,10 +7,21 @@ use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, Options,
     SliceTransform, UniversalCompactOptions, UniversalCompactionStopStyle, WriteBufferManager,
 };
+use rustix::process::{Resource, getrlimit};
 
-pub fn of_database(memory: Memory) -> Result<Options> {
+pub fn of_database(memory: Memory, families: &[Family]) -> Result<Options> {
     // Without preallocation a small disk is not full before it is written to.
-    let mut options = with("allow_fallocate=false")?;
+    let mut options = match families.contains(&Family::Log) {
+        true => with("allow_fallocate=false")?,
+        false => {
+            // It is noticed when a file of the write-ahead log is missing or too short while a
+            // later one is there: families would be of different times, and rows missing that
+            // follow from others.
+            let mut options = with("allow_fallocate=false;track_and_verify_wals=true")?;
+            options.set_track_and_verify_wals_in_manifest(true);
+            options
+        }
+    };
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_manifest_preallocation_size(0);
@@ -26,8 +37,14 @@ pub fn of_database(memory: Memory) -> Result<Options> {
     options.set_compaction_readahead_size(256 << 10);
     options.set_keep_log_file_num(4);
     options.set_max_log_file_size(1 << 20);
-    options.set_max_open_files(1024);
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    options.set_max_open_files(open_files(limit) as i32);
     Ok(options)
+}
+
+/// Sorted files that a database keeps open, where the process may have `limit` files.
+pub fn open_files(limit: u64) -> u64 {
+    (limit / 8).clamp(32, 1024)
 }
 
 /// What the binding has no function for.

@@ -135,7 +135,8 @@ mod tests {
         let all: Vec<_> = rows.iter().map(|(_, row)| Some(row.clone())).collect();
         let one = |key: &&[u8]| db.get(FAMILY, key).unwrap();
         assert_eq!(keys.iter().map(one).collect::<Vec<_>>(), all);
-        assert_eq!(db.multi_get(FAMILY, &keys).unwrap(), all);
+        let several = |rows: Vec<store::Row>| rows.into_iter().collect::<Result<Vec<_>>>();
+        assert_eq!(several(db.multi_get(FAMILY, &keys)).unwrap(), all);
         let cached = db.get_cached(FAMILY, keys[2]).unwrap();
         assert_eq!(cached, store::Cached::Known(all[2].clone()));
         let (scanned, gotten, one) = store::view_held(held, |view| {
@@ -147,7 +148,7 @@ mod tests {
             })?;
             Ok((
                 scanned,
-                view.multi_get(FAMILY, &keys)?,
+                several(view.multi_get(FAMILY, &keys))?,
                 view.get(FAMILY, keys[2])?,
             ))
         })

@@ -113,7 +113,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::super::tests::MEMORY;
-    use super::super::{Family, Rocks};
+    use super::super::{Family, Memory, Rocks};
     use super::*;
     use crate::store::{Batch, Db, Durability};
 
@@ -125,7 +125,12 @@ mod tests {
     #[test]
     fn a_flipped_bit_before_other_records_is_damage_and_a_cut_is_none() {
         let folder = tempfile::tempdir().unwrap();
-        let db = Rocks::open(folder.path(), Family::EMBEDDED_LOG, MEMORY).unwrap();
+        // So large that all of it stays in one file.
+        let memory = Memory {
+            write_buffers: 64 << 20,
+            ..MEMORY
+        };
+        let db = Rocks::open(folder.path(), Family::EMBEDDED_LOG, memory).unwrap();
         for n in 0..50u64 {
             let mut batch = Batch::default();
             batch.put(Family::Log, &n.to_be_bytes(), &[7; 3000]);

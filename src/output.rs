@@ -1,0 +1,60 @@
+//! The one place that writes to standard output and standard error. Neither can end or
+//! hang a part of the program: what reads them may be gone, full, slow, or not block.
+
+use rustix::event::{PollFd, PollFlags, poll};
+use std::fmt::Display;
+use std::io::{self, IsTerminal, StderrLock, StdoutLock, Write};
+use std::os::fd::AsFd;
+
+/// A stream that waits until it can be written, also where its other end made it one that
+/// does not block.
+pub struct Patient<W>(W);
+
+impl<W: Write + AsFd> Patient<W> {
+    fn retry<T>(&mut self, mut attempt: impl FnMut(&mut W) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match attempt(&mut self.0) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let mut fds = [PollFd::new(&self.0, PollFlags::OUT)];
+                    // Interrupted: the next attempt tells.
+                    let _ = poll(&mut fds, None);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+impl<W: Write + AsFd> Write for Patient<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.retry(|stream| stream.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.retry(|stream| stream.flush())
+    }
+}
+
+pub fn stdout() -> Patient<StdoutLock<'static>> {
+    Patient(io::stdout().lock())
+}
+
+pub fn stderr() -> Patient<StderrLock<'static>> {
+    Patient(io::stderr().lock())
+}
+
+pub fn stdout_is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+pub fn stderr_is_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Writes a line for people to standard error, if that can be written.
+pub fn note(text: impl Display) {
+    // Whole, so that lines of several processes do not mix.
+    let line = format!("{text}\n");
+    // There is nobody left to tell.
+    let _ = stderr().write_all(line.as_bytes());
+}

@@ -1,0 +1,95 @@
+//! What reads had to leave out. Readiness and a metric say how many operations that are.
+
+use super::select::by_state;
+use crate::store::{Result, View};
+use crate::wire::document::Bodies;
+use std::collections::BTreeSet;
+use std::ops::{ControlFlow, Range};
+use std::sync::{Mutex, MutexGuard};
+
+/// Operations that could not be read, nor folded again.
+#[derive(Default)]
+pub struct Defects(Mutex<Found>);
+
+#[derive(Default)]
+struct Found {
+    /// In no list.
+    unreadable: BTreeSet<String>,
+    /// Without a document; in lists, which show no bodies, there may be an entry.
+    without_document: BTreeSet<String>,
+    /// Ranges of `by_time` without readable entries, too large to go through all states for
+    /// each list.
+    unread: Vec<Range<Vec<u8>>>,
+    /// Operations in these ranges.
+    in_unread: usize,
+}
+
+impl Defects {
+    pub fn count(&self) -> usize {
+        let found = self.lock();
+        let others = found.without_document.difference(&found.unreadable);
+        found.unreadable.len() + others.count() + found.in_unread
+    }
+
+    /// It is left out of every list from now on.
+    pub fn add(&self, operation_id: &str) {
+        if self.lock().unreadable.insert(operation_id.to_owned()) {
+            tracing::error!(
+                operation_id,
+                "an operation cannot be read and is left out of lists"
+            );
+        }
+    }
+
+    /// Its document cannot be read.
+    pub fn add_document(&self, operation_id: &str) {
+        let id = operation_id.to_owned();
+        if self.lock().without_document.insert(id) {
+            tracing::error!(operation_id, "a document cannot be read");
+        }
+    }
+
+    /// It was read, with its bodies or without them.
+    pub fn remove(&self, operation_id: &str, bodies: Bodies) {
+        let mut found = self.lock();
+        found.unreadable.remove(operation_id);
+        if bodies == Bodies::Shown {
+            found.without_document.remove(operation_id);
+        }
+    }
+
+    /// Operations between these keys of `by_time` are left out of a list. They are counted
+    /// once.
+    pub fn add_unread(&self, view: &dyn View, ranges: &[Range<Vec<u8>>]) -> Result<()> {
+        let is_in = |range: &Range<Vec<u8>>, known: &Range<Vec<u8>>| {
+            known.start <= range.start && range.end <= known.end
+        };
+        let known = self.lock().unread.clone();
+        let is_known = |range: &&Range<Vec<u8>>| known.iter().any(|known| is_in(range, known));
+        let mut new: Vec<_> = ranges.iter().filter(|range| !is_known(range)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        new.extend(&known);
+        let all: Vec<_> = new.into_iter().cloned().collect();
+        let mut count = 0;
+        by_state(view, &all, &mut |_| {
+            count += 1;
+            ControlFlow::Continue(())
+        })?;
+        tracing::error!(count, "operations are left out of lists");
+        let mut found = self.lock();
+        (found.unread, found.in_unread) = (all, count);
+        Ok(())
+    }
+
+    pub fn contains(&self, operation_id: &str) -> bool {
+        self.lock().unreadable.contains(operation_id)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Found> {
+        self.0
+            .lock()
+            .expect("nothing panics while it holds the defects")
+    }
+}

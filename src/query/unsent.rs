@@ -1,0 +1,128 @@
+//! Large answers, counted for as long as somebody is sent them: a client that does not read
+//! what it asked for keeps memory, and all of them together have a bound.
+
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What is no larger is not counted: the number of connections bounds it.
+pub const SMALL: usize = 64 << 10;
+
+pub struct Unsent {
+    max: u64,
+    held: AtomicU64,
+}
+
+/// There is no room for one more large answer at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the answers that clients have not taken yet leave no room")]
+pub struct NoRoom;
+
+/// The bytes of one answer, however many are sent it.
+pub struct Large {
+    bytes: Vec<u8>,
+    unsent: Arc<Unsent>,
+}
+
+impl Unsent {
+    /// Bytes in all.
+    pub fn new(max: u64) -> Arc<Unsent> {
+        Arc::new(Unsent {
+            max,
+            held: AtomicU64::new(0),
+        })
+    }
+
+    /// Bytes of large answers that are in memory.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Counts an answer until the last of its copies is dropped. One alone may be larger
+    /// than the bound: it could never be sent otherwise.
+    pub fn hold(self: &Arc<Unsent>, bytes: Vec<u8>) -> Result<Bytes, NoRoom> {
+        match bytes.len() <= SMALL {
+            true => Ok(bytes.into()),
+            false => Ok(Large::bytes(self.hold_large(bytes)?)),
+        }
+    }
+
+    pub fn hold_large(self: &Arc<Unsent>, bytes: Vec<u8>) -> Result<Arc<Large>, NoRoom> {
+        let len = bytes.len() as u64;
+        let has_room = |held: u64| {
+            let sum = held + len;
+            (held == 0 || sum <= self.max).then_some(sum)
+        };
+        let counted = self
+            .held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, has_room);
+        counted.map_err(|_| NoRoom)?;
+        Ok(self.counted(bytes))
+    }
+
+    /// The same for what must not be refused any more.
+    pub fn hold_anyway(self: &Arc<Unsent>, bytes: Vec<u8>) -> Bytes {
+        if bytes.len() <= SMALL {
+            return bytes.into();
+        }
+        self.held.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Large::bytes(self.counted(bytes))
+    }
+
+    fn counted(self: &Arc<Unsent>, bytes: Vec<u8>) -> Arc<Large> {
+        Arc::new(Large {
+            bytes,
+            unsent: self.clone(),
+        })
+    }
+}
+
+impl Large {
+    /// One more copy, which is none: it shares the memory.
+    pub fn bytes(large: Arc<Large>) -> Bytes {
+        struct Shared(Arc<Large>);
+        impl AsRef<[u8]> for Shared {
+            fn as_ref(&self) -> &[u8] {
+                &self.0.bytes
+            }
+        }
+        Bytes::from_owner(Shared(large))
+    }
+}
+
+impl Drop for Large {
+    fn drop(&mut self) {
+        let len = self.bytes.len() as u64;
+        self.unsent.held.fetch_sub(len, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_counts_once_until_its_last_copy_is_dropped() {
+        let unsent = Unsent::new(300_000);
+        let large = unsent.hold_large(vec![1; 200_000]).expect("there is room");
+        let copies = [Large::bytes(large.clone()), Large::bytes(large)];
+        assert_eq!(copies[0].as_ptr(), copies[1].as_ptr());
+        assert_eq!(unsent.held(), 200_000);
+        assert_eq!(unsent.hold(vec![2; 100_001]), Err(NoRoom));
+        let slice = copies[0].slice(5..6);
+        drop(copies);
+        assert_eq!(unsent.held(), 200_000);
+        drop(slice);
+        assert_eq!(unsent.held(), 0);
+        // Small ones do not count, one alone may be too large, and what must be sent is.
+        let all = [
+            unsent.hold(vec![3; SMALL]),
+            unsent.hold(vec![4; 400_000]),
+            Ok(unsent.hold_anyway(vec![5; 100_000])),
+        ];
+        assert!(all.iter().all(Result::is_ok));
+        assert_eq!(unsent.held(), 500_000);
+        drop(all);
+        assert_eq!(unsent.held(), 0);
+    }
+}

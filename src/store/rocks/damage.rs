@@ -1,0 +1,277 @@
+//! What cannot be read: which errors of RocksDB say so, what is remembered of them, and how a
+//! scan goes on behind it.
+//!
+//! RocksDB checks each block that it reads. An iterator ends at a block that is damaged, and
+//! does not tell where the block ends: that is found by seeking.
+
+use super::{Error, Result};
+use crate::store::{Direction, Family};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
+
+/// The binding has texts only: these are RocksDB's own words for the cases that
+/// are told apart.
+pub fn error(error: rocksdb::Error) -> Error {
+    let text = error.to_string();
+    let says = |words: &[&str]| words.iter().any(|words| text.contains(words));
+    if says(&["No space left on device"]) {
+        return Error::NoSpace(text);
+    }
+    if says(&["lock hold by", "While lock file"]) {
+        return Error::InUse(text);
+    }
+    if says(&["Column families not opened"]) {
+        return Error::Newer(text);
+    }
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => Error::Corrupt(text),
+        // No file comes back by itself.
+        _ if says(&[
+            "No such file or directory",
+            "Is a directory",
+            "Not a directory",
+        ]) =>
+        {
+            Error::Corrupt(text)
+        }
+        _ => Error::Io(text),
+    }
+}
+
+/// The same of a read: what the device cannot read is as good as damaged.
+fn read_error(failed: rocksdb::Error) -> Error {
+    match error(failed) {
+        Error::Io(text) if text.contains("Input/output error") => Error::Corrupt(text),
+        other => other,
+    }
+}
+
+/// Without the file that names the manifest RocksDB would begin an empty database, and remove
+/// the files of the one that was there.
+pub fn check_current(folder: &Path) -> Result<()> {
+    let entries = match folder.read_dir() {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotADirectory => {
+            return Err(Error::Corrupt(format!("{} is no folder", folder.display())));
+        }
+        Err(error) => return Err(Error::Io(format!("{}: {error}", folder.display()))),
+    };
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let names: Vec<_> = names.collect();
+    // What a first start leaves that was cut short.
+    let first = OsStr::new("MANIFEST-000001");
+    let is_of_one = |name: &&std::ffi::OsString| {
+        let extension = Path::new(name).extension().and_then(OsStr::to_str);
+        let is_manifest = name.to_str().is_some_and(|n| n.starts_with("MANIFEST-"));
+        matches!(extension, Some("sst" | "blob" | "log")) || (is_manifest && **name != first)
+    };
+    if names.iter().any(|name| name == "CURRENT") {
+        return Ok(());
+    }
+    match names.iter().find(is_of_one) {
+        None => Ok(()),
+        Some(name) => Err(Error::Corrupt(format!(
+            "{} has {} and no CURRENT",
+            folder.display(),
+            Path::new(name).display()
+        ))),
+    }
+}
+
+/// The families in which something could not be read, since the start.
+#[derive(Default)]
+pub struct Seen(Mutex<BTreeSet<Family>>);
+
+impl Seen {
+    /// The error of a read, noted if it says that something is damaged.
+    pub fn note(&self, family: Family, failed: rocksdb::Error) -> Error {
+        let error = read_error(failed);
+        self.note_error(family, &error);
+        error
+    }
+
+    pub fn note_error(&self, family: Family, error: &Error) {
+        if matches!(error, Error::Corrupt(_)) && self.lock().insert(family) {
+            tracing::error!(%error, rows = family.name(), "rows of the store cannot be read");
+        }
+    }
+
+    pub fn families(&self) -> Vec<Family> {
+        self.lock().iter().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<Family>> {
+        self.0
+            .lock()
+            .expect("nothing panics while it holds the families")
+    }
+}
+
+/// What a seek finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    Key(Vec<u8>),
+    /// No key from there on.
+    End,
+    Damaged,
+}
+
+/// Bytes of a key that are looked at together, as one number.
+const DIGITS: usize = 16;
+/// Beyond so many bytes keys are not told apart.
+const ROUNDS: usize = 4;
+
+/// The first key of `rest` from which on rows can be read again, by `seek`: the first key at or
+/// behind, or backward at or before, the one that it is given. `None` if there is none.
+///
+/// It looks farther and farther away from where the damage begins, then between the last place
+/// that could not be read and the first that could.
+pub fn readable_again(
+    rest: &Range<Vec<u8>>,
+    direction: Direction,
+    mut seek: impl FnMut(&[u8]) -> Result<Found>,
+) -> Result<Option<Vec<u8>>> {
+    let mut range = rest.clone();
+    let mut found = None;
+    for _ in 0..ROUNDS {
+        let Some((unreadable, end, key)) = nearest(&range, direction, &mut seek)? else {
+            break;
+        };
+        found = key;
+        // Between two numbers that follow each other only more digits tell.
+        range = match direction {
+            Direction::Forward => range.start.max(unreadable)..end,
+            Direction::Backward => end..range.end.min(unreadable),
+        };
+    }
+    Ok(found)
+}
+
+type Nearest = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
+
+/// Two keys next to each other as far as the digits go: from the first nothing can be read, from
+/// the second on it can, beginning with the key.
+fn nearest(
+    range: &Range<Vec<u8>>,
+    direction: Direction,
+    seek: &mut impl FnMut(&[u8]) -> Result<Found>,
+) -> Result<Option<Nearest>> {
+    let (start, end) = (&range.start, &range.end);
+    let same = start.iter().zip(end).take_while(|(a, b)| a == b).count();
+    let (prefix, digits) = (&end[..same], |key: &[u8]| number(&key[same..]));
+    let (first, last) = (digits(start), digits(end));
+    let key_at = |distance: u128| {
+        let number = match direction {
+            Direction::Forward => first + distance,
+            Direction::Backward => last - distance,
+        };
+        [prefix, &number.to_be_bytes()[..]].concat()
+    };
+    let most = last.saturating_sub(first);
+    let (mut bad, mut good) = (0, None);
+    let mut distance = 1;
+    while good.is_none() && bad < most {
+        distance = distance.min(most);
+        match seek(&key_at(distance))? {
+            Found::Damaged => bad = distance,
+            Found::Key(key) => good = Some((distance, Some(key))),
+            Found::End => good = Some((distance, None)),
+        }
+        distance = distance.saturating_mul(2);
+    }
+    let Some((mut good, mut key)) = good else {
+        return Ok(None);
+    };
+    while good - bad > 1 {
+        let middle = bad + (good - bad) / 2;
+        match seek(&key_at(middle))? {
+            Found::Damaged => bad = middle,
+            Found::Key(found) => (good, key) = (middle, Some(found)),
+            Found::End => (good, key) = (middle, None),
+        }
+    }
+    Ok(Some((key_at(bad), key_at(good), key)))
+}
+
+/// What the key begins with, as a number that sorts as keys do.
+fn number(key: &[u8]) -> u128 {
+    u128::from_be_bytes(crate::store::keys::head::<DIGITS>(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::ops::Bound;
+
+    type Keys = BTreeSet<Vec<u8>>;
+
+    /// As an iterator of RocksDB does over keys of which some are in damaged blocks: it ends
+    /// where it comes upon the first.
+    fn seek(keys: &Keys, damaged: &Keys, at: &[u8], direction: Direction) -> Found {
+        let found = match direction {
+            Direction::Forward => keys.range(at.to_vec()..).next(),
+            Direction::Backward => keys.range(..=at.to_vec()).next_back(),
+        };
+        match found {
+            None => Found::End,
+            Some(key) if damaged.contains(key) => Found::Damaged,
+            Some(key) => Found::Key(key.clone()),
+        }
+    }
+
+    fn check(keys: &Keys, damaged: &Keys, direction: Direction) {
+        let whole = vec![]..vec![0xFF];
+        let mut seeks = 0;
+        let found = readable_again(&whole, direction, |at| {
+            seeks += 1;
+            Ok(seek(keys, damaged, at, direction))
+        });
+        let is_readable = |key: &&Vec<u8>| !damaged.contains(*key);
+        let expected = match direction {
+            Direction::Forward => keys.iter().find(is_readable),
+            Direction::Backward => keys.iter().rev().find(is_readable),
+        };
+        assert_eq!(found.unwrap().as_ref(), expected, "{damaged:?}");
+        assert!(seeks <= ROUNDS * 2 * 8 * (DIGITS + 1), "{seeks}");
+    }
+
+    proptest! {
+        #[test]
+        fn rows_are_read_again_right_behind_one_stretch_of_damage(
+            keys in prop::collection::btree_set("[ab0]{1,3}(operation-with-a-long-id)?[ab]{0,20}", 1..40),
+            count in 0usize..40,
+        ) {
+            let keys: Keys = keys.into_iter().map(String::into_bytes).collect();
+            let first = keys.iter().take(count).cloned().collect();
+            check(&keys, &first, Direction::Forward);
+            let last = keys.iter().rev().take(count).cloned().collect();
+            check(&keys, &last, Direction::Backward);
+        }
+    }
+
+    #[test]
+    fn of_several_stretches_none_is_taken_for_readable() {
+        let keys: Keys = (0..2000u32)
+            .map(|n| format!("key-{n:05}").into_bytes())
+            .collect();
+        for direction in [Direction::Forward, Direction::Backward] {
+            let damaged: Keys = keys.iter().filter(|key| key[7] % 2 == 0).cloned().collect();
+            let ends = [keys.first(), keys.last()].map(|key| key.unwrap().clone());
+            let damaged: Keys = damaged.into_iter().chain(ends).collect();
+            let whole = vec![]..vec![0xFF];
+            let found = readable_again(&whole, direction, |at| {
+                Ok(seek(&keys, &damaged, at, direction))
+            });
+            let found = found.unwrap().unwrap();
+            let behind: (Bound<&[u8]>, _) = (Bound::Included(&found), Bound::Unbounded);
+            assert!(keys.range::<[u8], _>(behind).next().is_some());
+            assert!(!damaged.contains(&found));
+        }
+    }
+}
