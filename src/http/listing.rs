@@ -124,13 +124,7 @@ struct Found {
 /// `share` where the point may be one that others use.
 async fn look(app: &Arc<App>, asked: &Asked, share: bool) -> Result<Found, Refusal> {
     let asked = asked.clone();
-    let (done, found) = tokio::sync::oneshot::channel();
-    let app = app.clone();
-    tokio::task::spawn_blocking(move || {
-        // A client that has gone needs no answer.
-        let _ = done.send(look_blocking(&app, &asked, share, AGAIN));
-    });
-    found.await.map_err(|_| Refusal::Panicked)?
+    stream::apart(app, move |app| look_blocking(app, &asked, share, AGAIN)).await?
 }
 
 fn look_blocking(app: &App, asked: &Asked, share: bool, again: u32) -> Result<Found, Refusal> {

@@ -31,6 +31,14 @@ where
 {
     let permit = app.streams.clone().try_acquire_owned();
     let permit = permit.map_err(|_| Refusal::Busy("too many lists are being streamed."))?;
+    if app.reads == Reads::AtOnce {
+        let mut whole = Vec::new();
+        produce(app, &mut |piece: &[u8]| {
+            whole.extend_from_slice(piece);
+            ControlFlow::Continue(())
+        })?;
+        return Ok(json(whole));
+    }
     let (pieces, mut received) = mpsc::channel::<Piece>(PIECES);
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
@@ -72,8 +80,16 @@ pub async fn blocking<T: Send + 'static>(
     app: &Arc<App>,
     read: impl FnOnce(&App) -> store::Result<T> + Send + 'static,
 ) -> Result<T, Refusal> {
+    apart(app, read).await?.map_err(Refusal::Store)
+}
+
+/// The same, of a read that has refusals of its own.
+pub async fn apart<T: Send + 'static>(
+    app: &Arc<App>,
+    read: impl FnOnce(&App) -> T + Send + 'static,
+) -> Result<T, Refusal> {
     if app.reads == Reads::AtOnce {
-        return read(app).map_err(Refusal::Store);
+        return Ok(read(app));
     }
     let (done, result) = oneshot::channel();
     let app = app.clone();
@@ -81,10 +97,7 @@ pub async fn blocking<T: Send + 'static>(
         // A client that has gone needs no answer.
         let _ = done.send(read(&app));
     });
-    result
-        .await
-        .map_err(|_| Refusal::Panicked)?
-        .map_err(Refusal::Store)
+    result.await.map_err(|_| Refusal::Panicked)
 }
 
 /// The same, counted as work of a turn.
