@@ -72,7 +72,9 @@ async fn has_not_changed(app: &Arc<App>, operation_id: &str, last: Token) -> Res
         store::view(&*app.db, |view| {
             match changes::find(view, &applied, &last.positions)? {
                 Place::BeforeWindow => Ok(false),
-                Place::At(place) => Ok(changes::since(view, place, &operation_id)? == Since::Same),
+                Place::At { next, .. } => {
+                    Ok(changes::since(view, next, &operation_id)? == Since::Same)
+                }
             }
         })
     })

@@ -92,6 +92,7 @@ pub async fn operations(
         }),
         position,
         next: 0,
+        mixed_until: 0,
         seat,
         listing,
         pass: None,
@@ -121,7 +122,7 @@ async fn places(
         store::view(&*app.db, |view| {
             let place = changes::find(view, &now, &seen)?;
             match changes::find(view, &now, &now)? {
-                Place::At(end) => Ok((place, end)),
+                Place::At { next, .. } => Ok((place, next)),
                 Place::BeforeWindow => Ok((place, head)),
             }
         })
@@ -136,6 +137,8 @@ struct WatchAll {
     position: Token,
     /// The ordinal of the first change that was not looked at.
     next: u64,
+    /// Of rows before this all operations are told, whatever was before them.
+    mixed_until: u64,
     seat: Seat,
     /// While the operations that there are are listed: the key behind which to go on.
     listing: Option<Vec<u8>>,
@@ -159,12 +162,26 @@ struct Pass {
     told: HashSet<u64>,
 }
 
+impl Pass {
+    fn until(until: u64) -> Pass {
+        Pass {
+            until,
+            told: HashSet::new(),
+        }
+    }
+}
+
 impl WatchAll {
     fn begin_at(&mut self, place: Place) {
         match place {
-            Place::At(place) => {
-                self.next = place;
-                self.seat.begin_at(place);
+            Place::At { next, mixed_until } => {
+                self.next = next;
+                self.seat.begin_at(next);
+                if mixed_until > next {
+                    // No round calls for these: they need not concern its filter.
+                    self.mixed_until = mixed_until;
+                    self.pass = Some(Pass::until(mixed_until));
+                }
             }
             Place::BeforeWindow => self.must_reset = true,
         }
@@ -180,7 +197,8 @@ impl WatchAll {
         self.position = now.ok_or(Refusal::NotReached)?;
         let (_, end) = places(&self.app, head, &self.position, &self.position).await?;
         self.holds = end;
-        self.begin_at(Place::At(end));
+        self.next = end;
+        self.seat.begin_at(end);
         blocks.event("reset", Some(&self.position.to_string()), &sse::RESET);
         self.is_told = true;
         Ok(())
@@ -217,10 +235,7 @@ impl WatchAll {
         match self.seat.take() {
             Task::Look { from, until } if until > self.next => {
                 self.next = self.next.max(from);
-                self.pass = Some(Pass {
-                    until,
-                    told: HashSet::new(),
-                });
+                self.pass = Some(Pass::until(until));
                 true
             }
             Task::Look { .. } => false,
@@ -243,7 +258,10 @@ impl WatchAll {
         let app = self.app.clone();
         let mut turn = app.pace.turn().await;
         let next = self.next;
-        let rows = match app.progress.watchers.recent_from(next) {
+        let recent = app.progress.watchers.recent_from(next);
+        // What was published a moment ago may not be among them yet.
+        let recent = recent.filter(|rows| rows.iter().any(|row| row.end > next));
+        let mut rows = match recent {
             Some(rows) => rows,
             None => {
                 stream::counted(&app, &turn, move |app| {
@@ -258,7 +276,10 @@ impl WatchAll {
             self.pass = None;
             return Ok(());
         }
-        for row in &rows {
+        for row in &mut rows {
+            if row.number < self.mixed_until {
+                row.forget_notes();
+            }
             while let Some((ordinal, id)) = row.next(&self.query.filter, self.next) {
                 if blocks.len() >= PIECE {
                     // There is more of this row: it is not through.

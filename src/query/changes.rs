@@ -12,8 +12,14 @@ use std::ops::{ControlFlow, Range};
 /// Where a position stands in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// The first change that the position does not hold. All before it are held.
-    At(u64),
+    At {
+        /// The first change that the position does not hold. All before it are held.
+        next: u64,
+        /// Of the rows before this one, behind `next`, the position holds some or parts: it
+        /// was given before the store lost its last writes, and cuts are others since. What
+        /// such a row says was before it need not be what came with the position.
+        mixed_until: u64,
+    },
     /// Of the changes that it does not hold some are no longer remembered.
     BeforeWindow,
 }
@@ -31,9 +37,14 @@ pub fn find(view: &dyn View, applied: &Positions, seen: &Positions) -> store::Re
         .map(|(partition, _)| *partition)
         .collect();
     let mut place = None;
+    let mut mixed_until = 0;
     let read = each(view, keys::ALL, Direction::Backward, |number, change| {
         let is_held = |m: &change_v1::Moved| held(m.partition, Some(m.after));
         let end = number + count(&change);
+        let is_held_in_part = |m: &change_v1::Moved| seen.get(&m.partition).copied() > m.before;
+        if change.moved.iter().any(is_held_in_part) {
+            mixed_until = end.max(mixed_until);
+        }
         if !change.moved.iter().all(is_held) {
             place = Some(number);
         } else if place.is_none() {
@@ -58,8 +69,12 @@ pub fn find(view: &dyn View, applied: &Positions, seen: &Positions) -> store::Re
         return Ok(Place::BeforeWindow);
     }
     read?;
+    let next = place.unwrap_or(0);
     Ok(match lacking.is_empty() {
-        true => Place::At(place.unwrap_or(0)),
+        true => Place::At {
+            next,
+            mixed_until: next.max(mixed_until),
+        },
         false => Place::BeforeWindow,
     })
 }

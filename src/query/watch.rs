@@ -45,6 +45,11 @@ impl Change {
         self.noted = Some(Arc::new(Noted::new(moved)));
     }
 
+    /// Where what was before it does not count: it may concern everyone.
+    pub fn forget_notes(&mut self) {
+        self.noted = None;
+    }
+
     /// What is true of any of its operations; `None` if that of some is not known.
     pub fn keys(&self) -> Option<impl ExactSizeIterator<Item = Key>> {
         self.noted.as_ref()?.keys()
