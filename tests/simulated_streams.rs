@@ -12,9 +12,7 @@
 mod support;
 
 use axum::body::Body;
-use axum::http::{Request, Response};
 use http_body_util::BodyExt;
-use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use opledger::event_log::{self, EventLog, Limits, Reader};
 use opledger::http::{App, Reads, router};
@@ -27,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::generate::{self, Rng};
-use support::in_process::{self, LOG, open, record};
+use support::in_process::{self, Get, LOG, call, json_of, open, record};
 use support::reference;
 use support::same::{assert_same, short};
 use tokio::time::Instant;
@@ -159,8 +157,6 @@ fn app(store: &Arc<Memory>, log: &event_log::memory::Memory) -> Arc<App> {
     app
 }
 
-type Get = TowerToHyperService<axum::Router>;
-
 impl Simulation {
     fn new(mut rng: Rng) -> Simulation {
         let log = event_log::memory::Memory::new(LOG, PARTITIONS);
@@ -227,9 +223,13 @@ impl Simulation {
                 return;
             };
             let partition = self.rng.below(PARTITIONS as usize) as u32;
-            let offset = self.log.append(partition, record(&event)).offset;
-            self.truth.append(id, partition, offset, event);
+            self.append_to(partition, id, event);
         }
+    }
+
+    fn append_to(&mut self, partition: u32, id: String, event: Value) {
+        let offset = self.log.append(partition, record(&event)).offset;
+        self.truth.append(id, partition, offset, event);
     }
 
     /// One cut, tried until it is written or the store dies. False if there was none.
@@ -279,6 +279,10 @@ impl Simulation {
     fn crash(&mut self) {
         *self.fault.lock().unwrap() = None;
         self.store.crash(|buffered| self.rng.below(buffered + 1));
+        self.start();
+    }
+
+    fn start(&mut self) {
         self.projection = open(&self.store, self.window);
         // A cut may have been written before the process ended, and told to nobody.
         self.truth.applied.insert(self.projection.positions());
@@ -307,21 +311,20 @@ impl Simulation {
     /// A client that has seen everything is away while exactly one record is applied.
     async fn miss_one(&mut self, client: usize, workload: &mut Vec<(String, Value)>) {
         while self.project(5) {}
-        let get = TowerToHyperService::new(router(self.app.clone()));
-        self.clients[client].connect(&get).await;
-        self.clients[client]
-            .read(&get, &self.truth, usize::MAX)
-            .await;
+        self.read_all(client).await;
         self.clients[client].disconnect();
         if let Some(one) = workload.pop() {
             self.append(&mut vec![one]);
         }
         while self.project(1) {}
+        self.read_all(client).await;
+    }
+
+    async fn read_all(&mut self, client: usize) {
         let get = TowerToHyperService::new(router(self.app.clone()));
-        self.clients[client].connect(&get).await;
-        self.clients[client]
-            .read(&get, &self.truth, usize::MAX)
-            .await;
+        let client = &mut self.clients[client];
+        client.connect(&get).await;
+        client.read(&get, &self.truth, usize::MAX).await;
     }
 
     async fn finish(&mut self, client: usize) {
@@ -350,21 +353,6 @@ impl Simulation {
 
 fn covers(held: &Positions, wanted: &Positions) -> bool {
     wanted.iter().all(|(p, o)| held.get(p) >= Some(o))
-}
-
-async fn call(get: &Get, path: &str, headers: &[(&str, &str)]) -> Response<Body> {
-    let mut request = Request::get(path);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    get.call(request.body(Body::empty()).unwrap())
-        .await
-        .unwrap()
-}
-
-async fn json_of(response: Response<Body>) -> Value {
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    serde_json::from_slice(&body).unwrap()
 }
 
 /// Does what a client has to, and checks what it is told.
@@ -535,18 +523,45 @@ impl Client {
     }
 }
 
+fn event(kind: &str, second: u32) -> Value {
+    json!({"specversion": "1.0", "id": kind, "source": "/w", "subject": "op-0",
+        "type": format!("opledger.{kind}.v1"), "time": format!("2024-05-06T07:08:0{second}Z"),
+        "data": {"request": {"uri": "/x", "method": "PUT"}}})
+}
+
+/// The store loses its last writes, and one cut takes the operation from where it was not
+/// there to where it matches no more. By that cut it never matched.
+#[test]
+fn what_matched_only_in_a_lost_write_is_told_to_have_left() {
+    still_time().block_on(async {
+        let mut simulation = Simulation::new(Rng::new(1));
+        for (second, kind) in [(1, "operation.created"), (2, "operation.started")] {
+            simulation.append_to(0, "op-0".to_owned(), event(kind, second));
+        }
+        while simulation.project(1000) {}
+        let (everything, executing) = (0, 1);
+        simulation.read_all(executing).await;
+        let held: Vec<_> = simulation.clients[executing].held.keys().collect();
+        assert_eq!(held, ["op-0"]);
+        simulation.store.crash(|_| 0);
+        simulation.start();
+        // What becomes of entries is noted only while somebody watches a list.
+        simulation.read_all(everything).await;
+        let canceled = event("operation.canceled", 3);
+        simulation.append_to(1, "op-0".to_owned(), canceled);
+        while simulation.project(1000) {}
+        simulation.read_all(executing).await;
+        assert_eq!(simulation.clients[executing].held, BTreeMap::new());
+    });
+}
+
 #[test]
 fn a_removed_operation_is_told() {
     // Nothing removes operations yet; what is no more in the store is gone all the same.
     use opledger::store::{Batch, Db, Durability, Family, keys};
     still_time().block_on(async {
         let mut simulation = Simulation::new(Rng::new(1));
-        let event = |kind: &str| {
-            json!({"specversion": "1.0", "id": kind, "source": "/w", "subject": "op-0",
-                "type": format!("opledger.{kind}.v1"), "time": "2024-05-06T07:08:09Z",
-                "data": {"request": {"uri": "/x", "method": "PUT"}}})
-        };
-        let created = ("op-0".to_owned(), event("operation.created"));
+        let created = ("op-0".to_owned(), event("operation.created", 1));
         simulation.append(&mut vec![created]);
         while simulation.project(5) {}
         for client in [0, 3] {

@@ -1,6 +1,11 @@
 //! What HTTP works with, on a log and a store in memory: for tests that decide themselves
 //! when the projector does something.
 
+use axum::body::Body;
+use axum::http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
 use opledger::config::Config;
 use opledger::domain::Timestamp;
 use opledger::event_log::embedded::{Ahead, Appender, Layout, Which, disk};
@@ -81,4 +86,22 @@ pub fn app(store: &Arc<Memory>, log: &event_log::memory::Memory) -> Arc<App> {
         recorder.handle(),
         config,
     )
+}
+
+pub type Get = TowerToHyperService<axum::Router>;
+
+/// The answer to a GET.
+pub async fn call(get: &Get, path: &str, headers: &[(&str, &str)]) -> Response<Body> {
+    let mut request = Request::get(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    get.call(request.body(Body::empty()).unwrap())
+        .await
+        .unwrap()
+}
+
+pub async fn json_of(response: Response<Body>) -> Value {
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    serde_json::from_slice(&body).unwrap()
 }
