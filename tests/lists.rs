@@ -588,10 +588,7 @@ fn points_are_shared_and_bounded() {
     let server = Server::with(&[("LISTS__POINTS", "2"), ("LISTS__SHARE", "0s")]);
     let mut nexts = BTreeMap::new();
     for n in 0..4 {
-        let events = [
-            created(&format!("a-{n}"), n, "/x"),
-            created(&format!("b-{n}"), n, "/x"),
-        ];
+        let events = ["a", "b"].map(|name| created(&format!("{name}-{n}"), n, "/x"));
         let token = server.publish(&events);
         let first = server.get_with("/v1/operations?limit=1", &[("ledger-position", &token)]);
         nexts.insert(n, next_of(&first).unwrap());

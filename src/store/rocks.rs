@@ -113,7 +113,7 @@ impl Rocks {
         let seen = Arc::<Seen>::default();
         let open = Open::at(path, families, memory, access, seen.clone())?;
         if matches!(access, Access::Write) {
-            open.check_floor(path)?;
+            floor::keep(path, open.db.latest_sequence_number())?;
         }
         Ok(Rocks {
             path: path.to_owned(),
@@ -157,18 +157,6 @@ impl Rocks {
 }
 
 impl Open {
-    /// That nothing is missing of what the store is known to have held.
-    fn check_floor(&self, path: &Path) -> Result<()> {
-        let last = self.db.latest_sequence_number();
-        floor::check(path, last)?;
-        // What was in the write-ahead log alone has just been flushed. A full disk may have room
-        // again when it is to be written to.
-        if let Err(error) = floor::note(path, last) {
-            tracing::warn!(%error, "it is not noted how much the store holds");
-        }
-        Ok(())
-    }
-
     fn at(
         path: &Path,
         families: &'static [Family],

@@ -10,8 +10,19 @@ use std::path::Path;
 const NAME: &str = "FLOOR";
 const NEW: &str = "FLOOR.new";
 
+/// Checks a database that was just opened, and notes how much it holds.
+pub fn keep(folder: &Path, last: u64) -> Result<()> {
+    check(folder, last)?;
+    // What was in the write-ahead log alone has just been flushed. A full disk may have room
+    // again when it is to be written to.
+    if let Err(error) = note(folder, last) {
+        tracing::warn!(%error, "it is not noted how much the store holds");
+    }
+    Ok(())
+}
+
 /// Whether a database in `folder` whose last write has this number holds what it held.
-pub fn check(folder: &Path, last: u64) -> Result<()> {
+fn check(folder: &Path, last: u64) -> Result<()> {
     // Without a number there is nothing to hold it against: of before, or itself damaged.
     let text = fs::read_to_string(folder.join(NAME)).unwrap_or_default();
     match text.trim().parse() {
