@@ -16,7 +16,7 @@ use opledger::http::{App, router};
 use opledger::metrics;
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
-use opledger::query::progress::Progress;
+use opledger::query::progress::{LogState, Progress};
 use opledger::query::{document, state};
 use opledger::store::{Batch, Db, Durability, Family, Held, Result, Row, Space, View};
 use opledger::store::{memory as store, view};
@@ -259,10 +259,13 @@ fn render(db: &store::Memory) {
 fn serve(db: Arc<store::Memory>) {
     let config = Config::default();
     let log = Arc::new(log::Memory::new(LogId(*b"measured"), 6));
+    let progress = Progress::new(None);
+    // As a projector says once it has compared the log.
+    progress.set_log(LogState::Confirmed);
     let app = App::new(
         db.clone(),
         log.clone() as Arc<dyn EventLog>,
-        Arc::new(Progress::new(None)),
+        Arc::new(progress),
         webhook::Handle::idle(db, None),
         opledger::app::times(&config),
         metrics::install().expect("there is no recorder yet"),
