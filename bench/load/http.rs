@@ -89,7 +89,7 @@ fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
 
 /// `headers` are whole lines.
 pub fn get(path: &str, headers: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nhost: load\r\n{headers}\r\n").into_bytes()
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n").into_bytes()
 }
 
 pub fn get_operation(operation_id: &str, headers: &str) -> Vec<u8> {
@@ -98,7 +98,7 @@ pub fn get_operation(operation_id: &str, headers: &str) -> Vec<u8> {
 
 pub fn post(path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: load\r\ncontent-type: {content_type}\r\n\
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\n\
          content-length: {}\r\n\r\n",
         body.len()
     );
