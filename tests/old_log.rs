@@ -40,6 +40,18 @@ fn golden() -> (TempDir, Value) {
     (folder, serde_json::from_slice(&expected).unwrap())
 }
 
+/// What `serve` says when it does not start on this folder.
+fn refused(data: &Path) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_opledger"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(7), "{said}");
+    said
+}
+
 #[test]
 fn a_log_of_the_earlier_version_keeps_its_identity_positions_and_records() {
     let (folder, expected) = golden();
@@ -89,13 +101,7 @@ fn an_old_log_that_cannot_be_read_is_left_as_it_is() {
             Some(content) => std::fs::write(&path, content).unwrap(),
             None => std::fs::remove_file(&path).unwrap(),
         }
-        let output = Command::new(env!("CARGO_BIN_EXE_opledger"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(folder.path())
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(7), "{said}");
+        let said = refused(folder.path());
         assert!(
             said.contains("the event log is in the form of an earlier version"),
             "{said}"
@@ -132,13 +138,7 @@ fn a_flipped_bit_in_an_old_log_is_told_and_harmless_once_it_is_mended() {
         std::fs::write(&path, bytes).unwrap();
     };
     flip();
-    let output = Command::new(env!("CARGO_BIN_EXE_opledger"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-        .arg(folder.path())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(7), "{said}");
+    let said = refused(folder.path());
     assert!(
         said.contains("a record of the write-ahead log cannot be read"),
         "{said}"
