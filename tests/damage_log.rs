@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use support::damaged::*;
 use support::notified::{notes, quick};
 use support::server::{BATCH, Server};
+use support::unprivileged::Unprivileged;
 
 /// The operations that are there, all others must be missing; no document is wrong.
 fn served(server: &Server, events: &Events) -> BTreeSet<String> {
@@ -255,33 +255,17 @@ fn an_end_that_nobody_knows_stops_the_log_and_a_repair_makes_it_another_log() {
     }
 }
 
-/// As another user, where the tests are run by one who may do everything.
-fn opledger_of_nobody(data: &Path) -> Output {
-    use std::os::unix::process::CommandExt;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_opledger"));
-    if rustix::process::geteuid().is_root() {
-        let owned = Command::new("chown")
-            .args(["-R", "65534"])
-            .arg(data)
-            .status();
-        assert!(owned.unwrap().success());
-        command.uid(65534);
-    }
-    command
-        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-        .arg(data)
-        .output()
-        .unwrap()
-}
-
 #[test]
 fn a_file_that_may_not_be_read_is_no_damage() {
     let events = Events::get();
     for name in [NEWEST, OLDER, "acknowledged"] {
         let folder = damaged(events, |_, _, _| {}, name);
         let path = folder.path().join("log").join(name);
+        let program = Unprivileged::owning(folder.path());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
-        let output = opledger_of_nobody(folder.path());
+        let mut command = program.command();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]);
+        let output = command.arg(folder.path()).output().unwrap();
         let said = text(&output);
         assert_eq!(output.status.code(), Some(7), "{name}: {said}");
         assert!(said.contains("the event log cannot be used"), "{said}");

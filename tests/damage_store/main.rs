@@ -10,13 +10,13 @@ use files::{copy, cut_to, files, flip, flip_part, length, manifest, sst, wals, z
 use serde_json::{Value, json};
 use served::{Served, check_part};
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use support::generate::Rng;
 use support::server::{Server, Settings};
+use support::unprivileged::Unprivileged;
 
 /// Events beyond the size were taken when more was allowed, and are dead letters now. Pages show
 /// what is there when the first is read.
@@ -476,35 +476,13 @@ fn a_store_of_another_log_is_said_and_the_rebuild_makes_its_own() {
     assert!(!is_missing, "after the rebuild");
 }
 
-/// Somebody to whom things can be forbidden.
-const NOBODY: u32 = 65534;
-
-fn give(path: &Path, user: u32) {
-    chown(path, Some(user), Some(user)).unwrap();
-    if path.is_dir() {
-        for entry in fs::read_dir(path).unwrap() {
-            give(&entry.unwrap().path(), user);
-        }
-    }
-}
-
 #[test]
 fn what_may_not_be_read_is_said_and_is_no_damage() {
     let folder = tempfile::tempdir().unwrap();
-    let (data, program) = (folder.path().join("data"), folder.path().join("opledger"));
+    let data = folder.path().join("data");
     copy(&fixture().stopped(), &data);
-    // Where it lies that user may not go.
-    fs::copy(env!("CARGO_BIN_EXE_opledger"), &program).unwrap();
-    let command = || {
-        let mut command = Command::new(&program);
-        if rustix::process::geteuid().is_root() {
-            command.uid(NOBODY).gid(NOBODY);
-        }
-        command
-    };
-    if rustix::process::geteuid().is_root() {
-        give(folder.path(), NOBODY);
-    }
+    let program = Unprivileged::owning(folder.path());
+    let command = || program.command();
     let file = sst(&data.join("store"), "state");
     fs::set_permissions(&file, Permissions::from_mode(0o000)).unwrap();
     let Err((status, said)) = Server::try_spawn(command(), &data, SETTINGS) else {

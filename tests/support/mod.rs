@@ -22,6 +22,7 @@ pub mod simulated_log;
 pub mod small_disk;
 pub mod sse;
 pub mod stories;
+pub mod unprivileged;
 
 /// `make soak`: the same tests with long counts.
 pub fn soak() -> bool {
