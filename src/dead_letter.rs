@@ -5,7 +5,7 @@
 use crate::event_log::{DeadLetters, SendError};
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::position::Position;
-use crate::wire::record_v1;
+use crate::wire::record;
 use bytes::Bytes;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex};
@@ -174,7 +174,7 @@ fn forward_some<'p>(
         match letter.map(Bytes::from) {
             // It was removed meanwhile.
             None => batch.delete(Family::DeadLetterDue, &key),
-            Some(row) => match record_v1::decode_dead_letter(&row) {
+            Some(row) => match record::decode_dead_letter(&row) {
                 Err(unreadable) => {
                     let why = unreadable.to_string();
                     batch.put(Family::DeadLetterDue, &key, why.as_bytes());

@@ -10,10 +10,10 @@ use opledger::event_log::{EventLog, Logged};
 use opledger::projector::control::{ControlLog, Heard, State, begun, fold};
 use opledger::store::memory::{Fault, Memory};
 use opledger::store::{Batch, Db, Durability, Family, keys};
-use opledger::wire::control_v1::{Control, Notified, Said};
-use opledger::wire::notification_v1::{Key, Outcome, decode_outcome};
+use opledger::wire::control_record::{Control, Notified, Said};
+use opledger::wire::notification::{Key, Outcome, decode_outcome};
 use opledger::wire::position::{LogId, Position};
-use opledger::wire::record_v1::{Headers, Record};
+use opledger::wire::record::{Headers, Record};
 use std::sync::{Arc, Mutex};
 
 const LOG: LogId = LogId(*b"testing0");

@@ -7,9 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use opledger::domain::Timestamp;
 use opledger::wire::cloudevent::decode;
-use opledger::wire::event_v1::{careful_envelope, check, quick_envelope};
+use opledger::wire::event::{careful_envelope, check, quick_envelope};
 use opledger::wire::position::Position;
-use opledger::wire::record_v1::{self, Headers, Record};
+use opledger::wire::record::{self, Headers, Record};
 use proptest::prelude::*;
 use serde_json::Value;
 use support::generate::{self, Rng};
@@ -107,14 +107,14 @@ proptest! {
         junk: Vec<u8>,
     ) {
         let record = record(value, headers);
-        let row = Bytes::from(record_v1::encode(&record));
-        prop_assert_eq!(record_v1::decode(&row).unwrap(), record.clone());
-        let block = Bytes::from(record_v1::encode_block([record.clone(), record.clone()].iter()));
-        prop_assert_eq!(record_v1::decode_block(&block).unwrap(), [record.clone(), record]);
+        let row = Bytes::from(record::encode(&record));
+        prop_assert_eq!(record::decode(&row).unwrap(), record.clone());
+        let block = Bytes::from(record::encode_block([record.clone(), record.clone()].iter()));
+        prop_assert_eq!(record::decode_block(&block).unwrap(), [record.clone(), record]);
         let junk = Bytes::from(junk);
-        let _ = record_v1::decode(&junk);
-        let _ = record_v1::decode_block(&junk);
-        let _ = record_v1::decode_dead_letter(&junk);
+        let _ = record::decode(&junk);
+        let _ = record::decode_block(&junk);
+        let _ = record::decode_dead_letter(&junk);
     }
 
     #[test]
@@ -136,9 +136,9 @@ proptest! {
                 (Position { partition, offset }, record)
             })
             .collect();
-        let parts = record_v1::append_history(records.iter().map(|(at, r)| (*at, r)), Vec::new());
+        let parts = record::append_history(records.iter().map(|(at, r)| (*at, r)), Vec::new());
         let row = [&parts.0, parts.1].concat();
-        let back = record_v1::decode_history(&Bytes::from(row), records[0].0).unwrap();
+        let back = record::decode_history(&Bytes::from(row), records[0].0).unwrap();
         // Left out is the one header that every event has.
         let expected: Vec<_> = records
             .into_iter()

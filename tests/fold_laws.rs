@@ -9,7 +9,7 @@ use opledger::domain::{Event, Operation, document};
 use opledger::query::document::bytes;
 use opledger::wire::cloudevent::decode_structured;
 use opledger::wire::document::Bodies;
-use opledger::wire::snapshot_v1::{append, decode};
+use opledger::wire::snapshot::{append, decode};
 use opledger::wire::time::TimeStyle;
 use proptest::prelude::*;
 use serde_json::Value;

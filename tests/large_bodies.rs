@@ -12,8 +12,8 @@ use opledger::query::{document, state};
 use opledger::store::memory::Memory;
 use opledger::store::{self, Batch, Db, Durability, Family, keys};
 use opledger::wire::position::{LogId, Position};
-use opledger::wire::record_v1::{self, Headers, Record};
-use opledger::wire::snapshot_v1;
+use opledger::wire::record::{self, Headers, Record};
+use opledger::wire::snapshot;
 use opledger::wire::time::TimeStyle;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -194,14 +194,14 @@ fn a_store_from_before_large_bodies_had_names_goes_on() {
     for event in events_of(&records) {
         op.absorb(event);
     }
-    let mut snapshot = snapshot_v1::append(&op, None, Vec::new());
+    let mut snapshot = snapshot::append(&op, None, Vec::new());
     snapshot[0] = 1;
     let at = |offset| Position {
         partition: 0,
         offset,
     };
     let chunk: Vec<_> = (1..).map(at).zip(&records).collect();
-    let (head, end) = record_v1::append_history(chunk.iter().copied(), Vec::new());
+    let (head, end) = record::append_history(chunk.iter().copied(), Vec::new());
     let first = events_of(&records).next().unwrap().key;
     let mut batch = Batch::default();
     for (family, key, _) in ledger.db.dump() {

@@ -15,7 +15,7 @@ use opledger::query::select::{Bounds, Order, Query, select};
 use opledger::store::memory::Memory;
 use opledger::store::{self, Batch, Db, Direction, Durability, Family, Row, View, Visit, keys};
 use opledger::wire::position::{LogId, Position};
-use opledger::wire::record_v1::{Headers, Record};
+use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
 use serde_json::{Value, json};
 use std::ops::{ControlFlow, Range};

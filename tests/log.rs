@@ -11,7 +11,7 @@ use opledger::event_log::embedded::{Ahead, Embedded, Settings, Which, Why};
 use opledger::event_log::{EventLog, Limits, NewRecord, PublishError, conformance, memory};
 use opledger::store::memory::Fault;
 use opledger::wire::position::{LogId, Positions};
-use opledger::wire::record_v1::Headers;
+use opledger::wire::record::Headers;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

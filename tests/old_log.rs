@@ -10,9 +10,9 @@ use opledger::event_log::embedded::{Ahead, Embedded, Layout, Settings, Which, up
 use opledger::event_log::{EventLog, Limits, Logged};
 use opledger::store::memory::{Fault, Memory};
 use opledger::store::{Batch, Db, Durability, Family, keys};
-use opledger::wire::block_v2;
+use opledger::wire::block;
 use opledger::wire::position::{LogId, Position, Positions};
-use opledger::wire::record_v1::{Headers, Record};
+use opledger::wire::record::{Headers, Record};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -180,7 +180,7 @@ fn old_rows(rng: &mut Rng) -> (Memory, Vec<Logged>) {
             }
             let offset = ends[partition as usize];
             let at = Position { partition, offset };
-            let row = block_v2::Encoder::default().append(records.iter(), Vec::new());
+            let row = block::Encoder::default().append(records.iter(), Vec::new());
             batch.put(Family::Log, &keys::position(at), &row);
             for (offset, record) in (offset..).zip(records) {
                 all.push(Logged {

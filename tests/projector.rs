@@ -15,7 +15,7 @@ use opledger::query::{Page, dead_letters, document, history, state};
 use opledger::store::memory::{Fault, Memory};
 use opledger::store::{self, Batch, Db, Durability, Family, keys};
 use opledger::wire::position::{LogId, Position, Token};
-use opledger::wire::record_v1::{Headers, Record};
+use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -13,7 +13,7 @@ use opledger::wire::cloudevent::decode_structured;
 use opledger::wire::document::Bodies;
 use opledger::wire::error_sheet::{self, Code, Consistency};
 use opledger::wire::fault::Rule;
-use opledger::wire::record_v1::{Headers, Record};
+use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
 use serde_json::{Value, json};
 use support::generate::{self, Rng};

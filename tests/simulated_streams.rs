@@ -574,7 +574,7 @@ fn a_removed_operation_is_told() {
             .write(&batch, Durability::Buffered)
             .unwrap();
         let get: Get = TowerToHyperService::new(router(simulation.app.clone()));
-        let row = opledger::wire::change_v1::encode(&[], ["op-0"].into_iter());
+        let row = opledger::wire::change::encode(&[], ["op-0"].into_iter());
         batch.put(Family::Change, &keys::change(1), &row);
         simulation
             .store

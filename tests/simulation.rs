@@ -20,7 +20,7 @@ use opledger::query::{Page, document, history};
 use opledger::store::memory::Memory;
 use opledger::store::{Db, Family, keys};
 use opledger::wire::position::{LogId, Position, Positions};
-use opledger::wire::record_v1::{Headers, Record};
+use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,7 +4,7 @@ mod support;
 
 use bytes::Bytes;
 use opledger::domain::Timestamp;
-use opledger::wire::record_v1::{Headers, Record};
+use opledger::wire::record::{Headers, Record};
 use std::path::Path;
 use std::process::Command;
 use support::in_process::log_as_is;

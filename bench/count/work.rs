@@ -24,8 +24,8 @@ use opledger::webhook;
 use opledger::wire::cloudevent::{self, STRUCTURED};
 use opledger::wire::document::Bodies as Shown;
 use opledger::wire::position::{LogId, Position};
-use opledger::wire::record_v1::{Headers, Record, append_history};
-use opledger::wire::snapshot_v1;
+use opledger::wire::record::{Headers, Record, append_history};
+use opledger::wire::snapshot;
 use opledger::wire::time::TimeStyle;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -249,7 +249,7 @@ fn render(db: &store::Memory) {
     };
     count("read a state and render its document", ids.len(), || {
         for (id, row) in ids.iter().zip(&rows) {
-            let (state, _) = snapshot_v1::decode(row).expect("it is whole");
+            let (state, _) = snapshot::decode(row).expect("it is whole");
             black_box(document::bytes(id, &state, Shown::Shown, &times)).expect("a document");
         }
     });

@@ -4,7 +4,7 @@
 
 use crate::event_log::{Limits, Logged, ReadError, Reader};
 use crate::wire::position::Position;
-use crate::wire::record_v1::{Headers, Record};
+use crate::wire::record::{Headers, Record};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};

@@ -29,7 +29,7 @@ mod watch;
 
 use crate::cli::failure::{EXIT_STATUSES, Failure};
 use crate::cli::output::{Output, note};
-use crate::wire::event_v1::{OPERATION_ID, operation_id_fault};
+use crate::wire::event::{OPERATION_ID, operation_id_fault};
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::{OsStr, OsString};

@@ -3,7 +3,7 @@
 
 use super::{EventLog, Limits, Logged, NewRecord, Reader};
 use crate::wire::position::{Position, Positions};
-use crate::wire::record_v1::Headers;
+use crate::wire::record::Headers;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::domain::Timestamp;
 use crate::wire::position::{LogId, Position, Positions};
-use crate::wire::record_v1::Record;
+use crate::wire::record::Record;
 use disk::Disk;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;

@@ -27,7 +27,7 @@ use super::{
     ReadError, Reader, Sending,
 };
 use crate::wire::position::{LogId, Position, Positions};
-use crate::wire::record_v1::Record;
+use crate::wire::record::Record;
 use checks::Checks;
 use fetcher::{Ends, Fetcher};
 use inspect::Inspector;

@@ -8,7 +8,7 @@ use super::{
 use crate::domain::Timestamp;
 use crate::store::keys::shard;
 use crate::wire::position::{LogId, Position, Positions};
-use crate::wire::record_v1::Record;
+use crate::wire::record::Record;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 

@@ -8,7 +8,7 @@ pub mod kafka;
 pub mod memory;
 
 use crate::wire::position::{LogId, Position, Positions};
-use crate::wire::record_v1::{Headers, Record};
+use crate::wire::record::{Headers, Record};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt;

@@ -7,7 +7,7 @@ use super::params::Params;
 use super::{App, reading, stream};
 use crate::query::{Page, dead_letters, history, state};
 use crate::store::{self, keys};
-use crate::wire::event_v1::operation_id_fault;
+use crate::wire::event::operation_id_fault;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};

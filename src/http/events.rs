@@ -13,7 +13,7 @@ use crate::wire::fault::{Fault, Rule};
 use crate::wire::json::not_json;
 use crate::wire::media_type::{is_media_type, is_utf8};
 use crate::wire::position::{Position, Positions, Token};
-use crate::wire::record_v1::{Headers, Record};
+use crate::wire::record::{Headers, Record};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CONNECTION, CONTENT_TYPE};

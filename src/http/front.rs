@@ -9,7 +9,7 @@ use super::{
     App, REQUEST_ID, accept, admin, check_request_id, operations, reading, request_id, router,
 };
 use crate::query::at_hand::Quick;
-use crate::wire::event_v1::operation_id_fault;
+use crate::wire::event::operation_id_fault;
 use axum::Router;
 use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};

@@ -11,7 +11,7 @@ use crate::query::changes::{self, Place, Since};
 use crate::query::progress::Applied;
 use crate::query::watch::Watching;
 use crate::store;
-use crate::wire::event_v1::operation_id_fault;
+use crate::wire::event::operation_id_fault;
 use crate::wire::position::{Positions, Token};
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, Uri};

@@ -21,7 +21,7 @@ use crate::query::rounds::{Point, Running, Seat, Task};
 use crate::query::select::{Bounds, Order, Query};
 use crate::query::watch::Change;
 use crate::store;
-use crate::wire::change_v1;
+use crate::wire::change;
 use crate::wire::position::Token;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Uri};
@@ -311,7 +311,7 @@ impl WatchAll {
     /// All that came with this row has been told.
     fn pass_row(&mut self, row: &Change, blocks: &mut Blocks) {
         self.next = self.next.max(row.end);
-        if let Ok(change) = change_v1::decode(&row.row) {
+        if let Ok(change) = change::decode(&row.row) {
             let before = self.position.positions.clone();
             change.advance(&mut self.position.positions);
             self.is_told &= before == self.position.positions;

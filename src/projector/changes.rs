@@ -4,7 +4,7 @@
 use super::meta::Anchors;
 use crate::query::watch::Change;
 use crate::store::{self, Batch, Db, Direction, Family, View, keys};
-use crate::wire::change_v1::{self, Moved};
+use crate::wire::change::{self, Moved};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ impl Changes {
         store::view(db, |view| {
             let mut ends = |direction, end: &mut u64| {
                 let mut visit = |key: &[u8], row: &[u8]| {
-                    let count = change_v1::decode(row).map_or(0, |change| change.ids().count());
+                    let count = change::decode(row).map_or(0, |change| change.ids().count());
                     let number = keys::change_of(key).unwrap_or(0);
                     *end = match direction {
                         Direction::Forward => number,
@@ -118,7 +118,7 @@ impl Changes {
             });
         }
         let count = ids.len();
-        let row: Arc<[u8]> = change_v1::encode(&moved, ids).into();
+        let row: Arc<[u8]> = change::encode(&moved, ids).into();
         batch.put(Family::Change, &keys::change(self.next), &row);
         let row = Change::new(self.next, row, count);
         Ok(Pending {

@@ -10,8 +10,8 @@ use crate::domain::{Body, Event, Timestamp};
 use crate::event_log::Logged;
 use crate::store::{Batch, Family, Length, keys};
 use crate::wire::fault::Fault;
-use crate::wire::record_v1::{self, Record};
-use crate::wire::unnamed_v1;
+use crate::wire::record::{self, Record};
+use crate::wire::without_id;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -336,9 +336,9 @@ fn put_history(id: &str, events: &mut [Arrived], row: &mut Vec<u8>, batch: &mut 
         let key = keys::history(id, &first.key, logged.at);
         let chunk = chunk.iter().map(|(_, l)| (l.at, &l.record));
         row.clear();
-        let (head, end) = record_v1::append_history(chunk, std::mem::take(row));
+        let (head, end) = record::append_history(chunk, std::mem::take(row));
         batch.put_with(Family::History, &key, |out| {
-            unnamed_v1::append(id, [&head, end], out)
+            without_id::append(id, [&head, end], out)
         });
         *row = head;
         rest = after;

@@ -6,7 +6,7 @@ use crate::event_log::{Bounds, EventLog, Identity};
 use crate::query::progress::StatusCounts;
 use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
-use crate::wire::notification_v1::{Key, decode_due};
+use crate::wire::notification::{Key, decode_due};
 use crate::wire::position::{LogId, Positions, Token};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

@@ -18,11 +18,11 @@ use crate::query::operation::{self, history_records};
 use crate::query::state::Held;
 use crate::store::keys::{self, LaneKind};
 use crate::store::{self, Batch, Db, Error, Family, Row};
-use crate::wire::notification_v1::{Key, encode_due};
-use crate::wire::place_v1::{self, Place};
-use crate::wire::record_v1::Record;
-use crate::wire::snapshot_v1::{self, Apart, Unreadable};
-use crate::wire::unnamed_v1;
+use crate::wire::notification::{Key, encode_due};
+use crate::wire::record::Record;
+use crate::wire::snapshot::{self, Apart, Unreadable};
+use crate::wire::snapshot_location::{self, Place};
+use crate::wire::without_id;
 use std::sync::Arc;
 
 /// More lanes than this are kept apart. A row of this many is a few tens of
@@ -44,7 +44,7 @@ pub fn fold<'e>(
     let events = || arrived.clone().map(|(event, _)| event);
     // What the state may borrow from stands before it.
     let (records, lane_rows): (Vec<Record>, LaneRows);
-    let stored = match held.map(|held| snapshot_v1::decode(held.snapshot)) {
+    let stored = match held.map(|held| snapshot::decode(held.snapshot)) {
         None => Ok((Operation::default(), None)),
         Some(Ok((op, None))) => Ok((op, None)),
         Some(Ok((mut op, apart))) => {
@@ -112,7 +112,7 @@ pub fn fold<'e>(
     }
     let after = standing(&op, apart);
     let has_ended = after.listed.is_some_and(|listed| listed.status.has_ended());
-    let snapshot = |row| snapshot_v1::append(&op, apart, row);
+    let snapshot = |row| snapshot::append(&op, apart, row);
     let new = put_snapshot(
         (operation_id, key),
         held,
@@ -174,10 +174,12 @@ fn put_snapshot(
             snapshot: batch.put_with(Family::State, key, append).into(),
         },
         (Place::Open, Some(change)) => {
-            batch.put_with(Family::State, key, |row| place_v1::append(change, row));
+            batch.put_with(Family::State, key, |row| {
+                snapshot_location::append(change, row)
+            });
             let snapshot: Arc<[u8]> = append(Vec::with_capacity(1024)).into();
             batch.put_with(Family::Settled, &keys::settled(change, key), |row| {
-                unnamed_v1::append(operation_id, [&snapshot, &[]], row)
+                without_id::append(operation_id, [&snapshot, &[]], row)
             });
             let place = Place::Settled(change);
             Held { place, snapshot }
@@ -190,7 +192,7 @@ fn put_snapshot(
                 return Held { place, snapshot };
             }
             batch.put_with(Family::State, key, |row| {
-                let mut row = place_v1::append(change, row);
+                let mut row = snapshot_location::append(change, row);
                 row.extend_from_slice(&snapshot);
                 row
             });
@@ -229,7 +231,7 @@ fn add_lanes<'a>(rows: &'a LaneRows<'a>, op: &mut Operation<'a>) -> Result<(), U
         match row {
             Ok(None) => {}
             Ok(Some(row)) => {
-                lanes(op, *kind).insert(id.clone(), snapshot_v1::decode_lane(row)?);
+                lanes(op, *kind).insert(id.clone(), snapshot::decode_lane(row)?);
             }
             Err(_) => return Err(Unreadable::Damaged),
         }
@@ -321,7 +323,7 @@ fn put_lanes(operation_id: &str, op: &Operation, batch: &mut Batch) {
         (LaneKind::Rollback, &op.rollbacks),
     ] {
         for (id, lane) in lanes {
-            let row = |row| snapshot_v1::append_lane(lane, row);
+            let row = |row| snapshot::append_lane(lane, row);
             batch.put_with(Family::Lane, &keys::lane(&all, kind, id), row);
         }
     }
@@ -396,7 +398,7 @@ fn move_entry(
     if let Some(key) = after {
         batch.put_with(family, &key, |value| {
             let mut value = match settled {
-                Some(change) => place_v1::append(change, value),
+                Some(change) => snapshot_location::append(change, value),
                 None => value,
             };
             value.extend_from_slice(row);

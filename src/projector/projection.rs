@@ -18,7 +18,7 @@ use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::fault::Fault;
 use crate::wire::position::{Positions, Token};
-use crate::wire::record_v1;
+use crate::wire::record;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -292,7 +292,7 @@ impl Projection {
     fn put_aside(&self, logged: &Logged, fault: &Fault, batch: &mut Batch, tally: &mut Tally) {
         let reason = fault.rule.reason();
         *tally.dead_letters.entry(reason).or_default() += 1;
-        let row = record_v1::encode_dead_letter(reason, &fault.to_string(), &logged.record);
+        let row = record::encode_dead_letter(reason, &fault.to_string(), &logged.record);
         let key = keys::position(logged.at);
         batch.put(Family::DeadLetter, &key, &row);
         if self.rules.forward_dead_letters {

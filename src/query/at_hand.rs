@@ -10,7 +10,7 @@ use super::unsent::{self, Large, NoRoom, Unsent};
 use crate::domain::{Operation, document};
 use crate::store::{self, Cached, Db, Family, View, keys};
 use crate::wire::document::{Bodies, render};
-use crate::wire::snapshot_v1;
+use crate::wire::snapshot;
 use crate::wire::time::TimeStyle;
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -179,7 +179,7 @@ impl Documents {
             return Ok(None);
         };
         // Lanes in rows of their own change while this row stays.
-        let is_all = matches!(snapshot_v1::decode(&snapshot), Ok((_, None)));
+        let is_all = matches!(snapshot::decode(&snapshot), Ok((_, None)));
         let document = self.share(operation_id, rendered, is_all.then_some(&row))?;
         if is_all {
             self.keep(operation_id, applied, row, &document);
@@ -288,7 +288,7 @@ mod tests {
         let mut op = Operation::default();
         op.absorb(decode_structured(event.as_bytes()).unwrap());
         let mut batch = Batch::default();
-        let row = snapshot_v1::append(&op, None, Vec::new());
+        let row = snapshot::append(&op, None, Vec::new());
         batch.put(Family::State, &keys::operation("op"), &row);
         db.write(&batch, Durability::Buffered).unwrap();
     }

@@ -6,7 +6,7 @@ use crate::domain::{Body, Operation, OrderKey};
 use crate::store::keys;
 use crate::store::{Direction, Error, Family, Result, View};
 use crate::wire::cloudevent;
-use crate::wire::record_v1::Record;
+use crate::wire::record::Record;
 use std::ops::ControlFlow;
 
 /// So many bytes of other events are read in any case before the rest is looked up one by

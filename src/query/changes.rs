@@ -4,7 +4,7 @@
 
 use super::watch::Change;
 use crate::store::{self, Db, Direction, Error, Family, View, keys};
-use crate::wire::change_v1;
+use crate::wire::change;
 use crate::wire::position::Positions;
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
@@ -39,9 +39,9 @@ pub fn find(view: &dyn View, applied: &Positions, seen: &Positions) -> store::Re
     let mut place = None;
     let mut mixed_until = 0;
     let read = each(view, keys::ALL, Direction::Backward, |number, change| {
-        let is_held = |m: &change_v1::Moved| held(m.partition, Some(m.after));
+        let is_held = |m: &change::Moved| held(m.partition, Some(m.after));
         let end = number + count(&change);
-        let is_held_in_part = |m: &change_v1::Moved| seen.get(&m.partition).copied() > m.before;
+        let is_held_in_part = |m: &change::Moved| seen.get(&m.partition).copied() > m.before;
         if change.moved.iter().any(is_held_in_part) {
             mixed_until = end.max(mixed_until);
         }
@@ -58,7 +58,7 @@ pub fn find(view: &dyn View, applied: &Positions, seen: &Positions) -> store::Re
             }
         }
         // What is newer than `applied` says nothing about partitions that it left alone.
-        let is_known = |m: &change_v1::Moved| applied.get(&m.partition) >= Some(&m.after);
+        let is_known = |m: &change::Moved| applied.get(&m.partition) >= Some(&m.after);
         match lacking.is_empty() && change.moved.iter().all(is_known) {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
@@ -214,7 +214,7 @@ fn each(
     view: &dyn View,
     range: Range<&[u8]>,
     direction: Direction,
-    mut visit: impl FnMut(u64, change_v1::Change) -> ControlFlow<()>,
+    mut visit: impl FnMut(u64, change::Change) -> ControlFlow<()>,
 ) -> store::Result<()> {
     // Raised inside the visitor, which has no way to return it.
     let mut outcome = Ok(());
@@ -232,12 +232,12 @@ fn each(
 }
 
 /// A row without operations takes a number as well.
-fn count(change: &change_v1::Change) -> u64 {
+fn count(change: &change::Change) -> u64 {
     (change.ids().count() as u64).max(1)
 }
 
-fn decode(row: &[u8]) -> store::Result<change_v1::Change<'_>> {
-    change_v1::decode(row).map_err(|_| damaged())
+fn decode(row: &[u8]) -> store::Result<change::Change<'_>> {
+    change::decode(row).map_err(|_| damaged())
 }
 
 fn damaged() -> Error {

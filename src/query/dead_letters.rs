@@ -3,7 +3,7 @@
 use super::{Emit, Page};
 use crate::store::{self, Db, Direction, Error, Family, Result, keys};
 use crate::wire::position::Position;
-use crate::wire::record_v1::{self, Record};
+use crate::wire::record::{self, Record};
 use crate::wire::time::write_rfc3339_millis;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -72,7 +72,7 @@ fn show(key: &[u8], row: &[u8], due: Option<Vec<u8>>, out: &mut Vec<u8>) -> Resu
     let damaged = || Error::Corrupt("a dead letter".into());
     let at = keys::position_of(key).ok_or_else(damaged)?;
     let row = Bytes::copy_from_slice(row);
-    let (reason, detail, record) = record_v1::decode_dead_letter(&row).map_err(|_| damaged())?;
+    let (reason, detail, record) = record::decode_dead_letter(&row).map_err(|_| damaged())?;
     let mut shown = as_json(at, reason, detail, &record);
     // Why it is here alone, and not in the log's dead-letter topic as well.
     if let Some(why) = due.filter(|why| !why.is_empty()) {

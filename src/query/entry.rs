@@ -4,7 +4,7 @@
 use super::filter::Filter;
 use crate::domain::Operation;
 use crate::domain::effects::Listed;
-use crate::wire::listed_v1;
+use crate::wire::list_entry;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
@@ -33,7 +33,7 @@ impl Entry {
 pub fn row(op: &Operation, lanes: Lanes) -> Option<Vec<u8>> {
     let request = &op.created.get()?.value.0;
     let traits = (lanes == Lanes::AtHand).then(|| op.traits());
-    Some(listed_v1::encode(
+    Some(list_entry::encode(
         request.method,
         &request.uri,
         traits.as_ref(),

@@ -6,7 +6,7 @@ use super::{Emit, Page, records, state};
 use crate::store::{self, Db, Result, keys};
 use crate::wire::cloudevent;
 use crate::wire::position::Position;
-use crate::wire::record_v1::Record;
+use crate::wire::record::Record;
 use crate::wire::time::write_rfc3339_millis;
 use std::ops::ControlFlow;
 

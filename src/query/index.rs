@@ -5,7 +5,7 @@
 use super::entry::Moved;
 use super::filter::Filter;
 use crate::domain::{RollbackResult, Status};
-use crate::wire::listed_v1;
+use crate::wire::list_entry;
 use hashbrown::HashMap;
 use std::sync::OnceLock;
 use xxhash_rust::xxh3::xxh3_64;
@@ -100,7 +100,7 @@ impl Index {
     fn add(&mut self, place: u32, moved: &Moved) {
         for entry in moved.entries() {
             self.put(Key::Status(entry.listed.status), place);
-            let Some(listed) = listed_v1::decode(&entry.row) else {
+            let Some(listed) = list_entry::decode(&entry.row) else {
                 push(&mut self.unsure, place);
                 continue;
             };
@@ -178,7 +178,7 @@ mod tests {
                 occurred_time: Timestamp::from_millis(n as i64 * 1000),
                 status: Status::ALL[n % Status::ALL.len()],
             },
-            row: listed_v1::encode(Method::Put, uri, traits).into(),
+            row: list_entry::encode(Method::Put, uri, traits).into(),
         }
     }
 

@@ -6,7 +6,7 @@ use super::{Page, records};
 use crate::domain::{Kind, OrderKey};
 use crate::store::{self, Db, Direction, Error, Family, Result, View, keys};
 use crate::wire::cloudevent;
-use crate::wire::notification_v1::{Key, Outcome, Tries, decode_due, decode_outcome, decode_tries};
+use crate::wire::notification::{Key, Outcome, Tries, decode_due, decode_outcome, decode_tries};
 use crate::wire::time::write_rfc3339_millis;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -7,14 +7,14 @@ use crate::store::keys::{self, LaneKind};
 use crate::store::{Direction, Error, Family, Result, View};
 use crate::wire::cloudevent;
 use crate::wire::document::Bodies;
-use crate::wire::record_v1::Record;
-use crate::wire::snapshot_v1::{self, Unreadable};
+use crate::wire::record::Record;
+use crate::wire::snapshot::{self, Unreadable};
 use std::ops::ControlFlow;
 
 /// The operation whose snapshot is `row`, if that is all of it: no lanes kept apart, no
 /// bodies that are elsewhere, no damage.
 pub fn at_hand(row: &[u8]) -> Option<Operation<'_>> {
-    let (mut op, None) = snapshot_v1::decode(row).ok()? else {
+    let (mut op, None) = snapshot::decode(row).ok()? else {
         return None;
     };
     let is_all = op.bodies_mut().all(|(_, body)| body.known().is_some());
@@ -31,7 +31,7 @@ pub fn with_operation<T>(
     show: impl FnOnce(&Operation) -> T,
 ) -> Result<T> {
     let rows;
-    let mut op = match snapshot_v1::decode(row) {
+    let mut op = match snapshot::decode(row) {
         Ok((op, None)) => op,
         Ok((mut op, Some(_))) => {
             rows = match lane_rows(view, operation_id) {
@@ -82,7 +82,7 @@ fn add_lanes<'a>(
             LaneKind::Cluster => &mut op.clusters,
             LaneKind::Rollback => &mut op.rollbacks,
         };
-        lanes.insert(id, snapshot_v1::decode_lane(row)?);
+        lanes.insert(id, snapshot::decode_lane(row)?);
     }
     Ok(())
 }

@@ -6,8 +6,8 @@ use crate::store::keys;
 use crate::store::{Direction, Error, Family, Result, View};
 use crate::wire::cloudevent;
 use crate::wire::position::Position;
-use crate::wire::record_v1::{self, Record};
-use crate::wire::unnamed_v1;
+use crate::wire::record::{self, Record};
+use crate::wire::without_id;
 use bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -75,8 +75,8 @@ pub fn scan(view: &dyn View, operation_id: &str, visit: &mut Visit) -> Result<()
 /// What one row of the history holds; `None` if it is damaged.
 pub fn of_row(operation_id: &str, key: &[u8], row: &[u8]) -> Option<Vec<(Position, Record)>> {
     let (_, at) = keys::split_history(key)?;
-    let row = Bytes::from(unnamed_v1::restore(operation_id, row)?.into_owned());
-    record_v1::decode_history(&row, at).ok()
+    let row = Bytes::from(without_id::restore(operation_id, row)?.into_owned());
+    record::decode_history(&row, at).ok()
 }
 
 struct Merge<'m, 'v> {

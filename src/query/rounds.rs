@@ -6,7 +6,7 @@
 use super::filter::Filter;
 use super::index::Key;
 use super::watch::{Change, Watchers};
-use crate::wire::change_v1;
+use crate::wire::change;
 use crate::wire::position::Positions;
 use hashbrown::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -157,7 +157,7 @@ impl Rounds {
             Some(_) | None => self.ask(row, state.tables.iter()),
         }
         state.seen.next = row.end;
-        if let Ok(change) = change_v1::decode(&row.row) {
+        if let Ok(change) = change::decode(&row.row) {
             change.advance(&mut state.seen.positions);
         }
     }
@@ -285,7 +285,7 @@ mod tests {
     use super::*;
     use crate::domain::{Status, Timestamp, effects::Listed};
     use crate::query::entry::{Entry, Moved};
-    use crate::wire::change_v1::{self, encode};
+    use crate::wire::change::{self, encode};
 
     fn filter(cluster: &str) -> Arc<Filter> {
         Arc::new(Filter {
@@ -296,7 +296,7 @@ mod tests {
 
     /// A cut that leaves one operation in a cluster.
     fn row(number: u64, cluster: Option<&str>) -> Change {
-        let moved = [change_v1::Moved {
+        let moved = [change::Moved {
             partition: 0,
             before: number.checked_sub(1),
             after: number,
@@ -322,7 +322,7 @@ mod tests {
             status: Status::Executing,
         };
         let method = crate::domain::Method::Put;
-        let row = crate::wire::listed_v1::encode(method, "/x", Some(&traits));
+        let row = crate::wire::list_entry::encode(method, "/x", Some(&traits));
         let row = row.into();
         Entry { listed, row }
     }

@@ -8,7 +8,7 @@ use super::state;
 use crate::domain::{Status, document};
 use crate::store::{Direction, Family, Result, View, keys};
 use crate::wire::document::Bodies;
-use crate::wire::place_v1;
+use crate::wire::snapshot_location;
 use std::ops::{ControlFlow, Range};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -237,7 +237,7 @@ impl<'s> Selection<'s> {
             direction,
             &mut |key, row| {
                 let by_time = &key[prefix.len()..];
-                let (settled, row) = place_v1::of_entry(row);
+                let (settled, row) = snapshot_location::of_entry(row);
                 work += 1;
                 let matches = match judge(filter, entries, row) {
                     Some(matches) => Ok(matches),

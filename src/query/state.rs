@@ -1,9 +1,9 @@
 //! The snapshot of an operation, wherever it stands: under the operation's own key, or, of
-//! one that has ended, beside those that ended with it (`wire::place_v1`).
+//! one that has ended, beside those that ended with it (`wire::snapshot_location`).
 
 use crate::store::{Cached, Db, Direction, Error, Family, Result, Row, View, keys};
-use crate::wire::place_v1::{Place, of_state};
-use crate::wire::unnamed_v1;
+use crate::wire::snapshot_location::{Place, of_state};
+use crate::wire::without_id;
 use std::ops::{ControlFlow, Deref};
 
 /// The snapshot; empty if it cannot be read or is not where it should be, which is read as
@@ -222,7 +222,7 @@ pub fn held(db: &dyn Db, keys: &[&[u8]]) -> Result<Vec<Option<Held<Vec<u8>>>>> {
 /// damaged.
 fn whole(key: &[u8], row: Option<&[u8]>) -> Vec<u8> {
     let id = keys::operation_of(key).unwrap_or_default();
-    let row = row.and_then(|row| unnamed_v1::restore(id, row));
+    let row = row.and_then(|row| without_id::restore(id, row));
     row.unwrap_or_default().into_owned()
 }
 
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
     use crate::store::memory::Memory;
     use crate::store::{self, Batch, Durability};
-    use crate::wire::place_v1;
+    use crate::wire::snapshot_location;
 
     #[test]
     fn those_of_a_list_are_found_however_they_lie() {
@@ -246,9 +246,9 @@ mod tests {
                 batch.put(Family::State, &key, &row(n));
                 continue;
             }
-            let place = place_v1::append(n / 10, Vec::new());
+            let place = snapshot_location::append(n / 10, Vec::new());
             batch.put(Family::State, &key, &place);
-            let stored = unnamed_v1::append(&id(n), [&row(n), &[]], Vec::new());
+            let stored = without_id::append(&id(n), [&row(n), &[]], Vec::new());
             batch.put(Family::Settled, &keys::settled(n / 10, &key), &stored);
         }
         db.write(&batch, Durability::Buffered).unwrap();
@@ -277,7 +277,7 @@ mod tests {
     fn what_is_not_where_it_should_be_is_damage() {
         let db = Memory::default();
         let mut batch = Batch::default();
-        let place = place_v1::append(7, Vec::new());
+        let place = snapshot_location::append(7, Vec::new());
         batch.put(Family::State, &keys::operation("op"), &place);
         db.write(&batch, Durability::Buffered).unwrap();
         let empty = Some(Vec::new());

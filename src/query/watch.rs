@@ -7,7 +7,7 @@
 use super::entry::Moved;
 use super::filter::Filter;
 use super::index::{Key, Noted};
-use crate::wire::change_v1;
+use crate::wire::change;
 use hashbrown::{DefaultHashBuilder, HashMap};
 use std::collections::VecDeque;
 use std::fmt::{Debug, Formatter};
@@ -62,7 +62,7 @@ impl Change {
         if let Some(noted) = &self.noted {
             place = noted.next(filter, place)?;
         }
-        let ids = self.ids.get_or_init(|| match change_v1::decode(&self.row) {
+        let ids = self.ids.get_or_init(|| match change::decode(&self.row) {
             Ok(change) => change.places(&self.row).collect(),
             Err(_) => Box::default(),
         });
@@ -73,7 +73,7 @@ impl Change {
 
     /// All of its operations.
     pub fn each_id(&self, visit: impl FnMut(&str)) {
-        if let Ok(change) = change_v1::decode(&self.row) {
+        if let Ok(change) = change::decode(&self.row) {
             change.ids().for_each(visit);
         }
     }
@@ -138,7 +138,7 @@ impl Watchers {
     /// Wakes whoever has to know of this change.
     pub fn tell(&self, change: Change) {
         if self.watched.load(Ordering::Relaxed) > 0
-            && let Ok(decoded) = change_v1::decode(&change.row)
+            && let Ok(decoded) = change::decode(&change.row)
         {
             for id in decoded.ids() {
                 let shard = self.shard(id);
@@ -269,7 +269,7 @@ impl Drop for Watching {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::change_v1::{Moved, encode};
+    use crate::wire::change::{Moved, encode};
 
     fn change(number: u64, ids: &[&str]) -> Change {
         let moved = [Moved {

@@ -2,21 +2,21 @@
 //!
 //! | family | key | value |
 //! |---|---|---|
-//! | `state` | shard, operation | `place_v1`, `snapshot_v1` |
-//! | `settled` | number of the change, shard, operation | `unnamed_v1` of `snapshot_v1` |
-//! | `lane` | shard, operation, NUL, kind, cluster, request | `snapshot_v1` lane |
-//! | `history` | shard, operation, NUL, time, source, id, position | `unnamed_v1` of `record_v1` |
-//! | `by_time` | time, operation | `place_v1` of a settled operation |
-//! | `by_status` | status, time, operation | `place_v1` of a settled one, `listed_v1`; nothing in an old store |
+//! | `state` | shard, operation | `snapshot_location`, `snapshot` |
+//! | `settled` | number of the change, shard, operation | `without_id` of `snapshot` |
+//! | `lane` | shard, operation, NUL, kind, cluster, request | `snapshot` lane |
+//! | `history` | shard, operation, NUL, time, source, id, position | `without_id` of `record` |
+//! | `by_time` | time, operation | `snapshot_location` of a settled operation |
+//! | `by_status` | status, time, operation | `snapshot_location` of a settled one, `list_entry`; nothing in an old store |
 //! | `outbox` | shard, operation, NUL, its key | the ending's order key, address, port |
 //! | `outcome` | the same | what became of it, by the control log |
 //! | `tries` | the same | that it is held, or how its tries went |
-//! | `dead_letter` | position | `record_v1` dead letter |
+//! | `dead_letter` | position | `record` dead letter |
 //! | `dead_letter_due` | position | why it was refused; nothing if not yet sent |
 //! | `anomaly` | shard, operation | one byte, a bit for each |
-//! | `change` | count of the changes before | `change_v1` |
+//! | `change` | count of the changes before | `change` |
 //! | `meta` | text | see `projector::meta` |
-//! | `log` | position of the first record | `record_v1` block |
+//! | `log` | position of the first record | `record` block |
 //!
 //! Numbers are big-endian, so that bytes sort as values do; texts inside a key
 //! end with a NUL (and hold NUL as NUL 0xFF). An operation id has no NUL.
@@ -28,7 +28,7 @@
 //! side, the lowest position first, so a repeat costs no read when written.
 
 use crate::domain::{LaneId, OrderKey, Status, Timestamp};
-use crate::wire::notification_v1::Key;
+use crate::wire::notification::Key;
 use crate::wire::position::Position;
 use std::ops::Range;
 

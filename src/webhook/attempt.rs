@@ -7,7 +7,7 @@
 //! here, and not by a client that refuses a whole response for one header.
 
 use super::allow::{Allowed, Host};
-use crate::wire::notification_v1::Key;
+use crate::wire::notification::Key;
 use bytes::{Buf, Bytes, BytesMut};
 use httparse::{EMPTY_HEADER, ParserConfig};
 use std::net::SocketAddr;

@@ -5,7 +5,7 @@ use super::look::Ends;
 use super::{Doing, Handle, Parts, lock};
 use crate::projector::control::{self, ControlLog, State};
 use crate::store;
-use crate::wire::control_v1::Control;
+use crate::wire::control_record::Control;
 use std::time::Duration;
 
 /// Waits until the control log was read, and until what has to be held is known.

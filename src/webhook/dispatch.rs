@@ -11,7 +11,7 @@ use super::{Counts, Doing, Handle, Parts, Told, lock};
 use crate::projector::control::{self, ControlLog, RecordError, State};
 use crate::query::notifications::Failing;
 use crate::store;
-use crate::wire::control_v1::{Control, Notified};
+use crate::wire::control_record::{Control, Notified};
 use metrics::{counter, gauge, histogram};
 use std::future::Future;
 use std::pin::Pin;

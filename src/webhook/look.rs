@@ -9,7 +9,7 @@ use crate::query::operation::with_operation;
 use crate::query::state;
 use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, View, keys};
 use crate::wire::document::Bodies;
-use crate::wire::notification_v1::{Key, Tries, decode_due, encode_tries};
+use crate::wire::notification::{Key, Tries, decode_due, encode_tries};
 use crate::wire::time::TimeStyle;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, HashSet};

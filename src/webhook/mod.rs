@@ -23,7 +23,7 @@ use crate::projector::control::{Clock, ControlLog, Heard};
 use crate::query::notifications::is_any_due;
 use crate::query::progress::Progress;
 use crate::store::Db;
-use crate::wire::notification_v1::Key;
+use crate::wire::notification::Key;
 use crate::wire::time::TimeStyle;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};

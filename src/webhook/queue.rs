@@ -6,7 +6,7 @@
 //! tries at once. One operation has one try at a time, so its notifications keep their
 //! order.
 
-use crate::wire::notification_v1::Key;
+use crate::wire::notification::Key;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! What is remembered of the last record that was applied of a partition, so that
 //! a log that holds something else at that place is recognised.
 
-use super::record_v1::Record;
+use super::record::Record;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Version-free: 8 bytes of an offset are an anchor that nothing is known of.
@@ -77,7 +77,7 @@ impl Anchor {
 mod tests {
     use super::*;
     use crate::domain::Timestamp;
-    use crate::wire::record_v1::Headers;
+    use crate::wire::record::Headers;
     use bytes::Bytes;
 
     #[test]

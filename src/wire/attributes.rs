@@ -5,7 +5,7 @@
 use super::cloudevent::{CONTENT_TYPE, PREFIX};
 use super::document::text;
 use super::fault::{Fault, Rule};
-use super::record_v1::Headers;
+use super::record::Headers;
 use crate::domain::Text;
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -3,11 +3,11 @@
 //! `data`). Reading is total: any bytes give an event or a fault.
 
 use super::attributes::Attributes;
-use super::event_v1::{self, RawEvent};
+use super::event::{self, RawEvent};
 use super::fault::{Fault, Rule};
 use super::json::{Json, LEVELS};
 use super::media_type::{is_media_type, is_utf8};
-use super::record_v1::{Headers, Record};
+use super::record::{Headers, Record};
 use crate::domain::Event;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -94,9 +94,9 @@ fn partition_key(record: &Record) -> Option<String> {
 
 /// One event as JSON.
 pub fn decode_structured(json: &[u8]) -> Result<Event<'_>, Fault> {
-    match event_v1::quick_envelope(json) {
-        Some(raw) => event_v1::check(raw),
-        None => event_v1::check(event_v1::careful_envelope(json)?),
+    match event::quick_envelope(json) {
+        Some(raw) => event::check(raw),
+        None => event::check(event::careful_envelope(json)?),
     }
 }
 
@@ -107,8 +107,8 @@ pub fn read_batch<'j>(
     json: &'j [u8],
     mut is_wanted: impl FnMut(Event<'j>, Range<usize>) -> bool,
 ) -> bool {
-    event_v1::envelopes(json, |raw, place| {
-        event_v1::check(raw).is_ok_and(|event| is_wanted(event, place))
+    event::envelopes(json, |raw, place| {
+        event::check(raw).is_ok_and(|event| is_wanted(event, place))
     })
 }
 
@@ -118,12 +118,12 @@ fn decode_binary<'a>(headers: &'a Headers, value: Option<&'a [u8]>) -> Result<Ev
     let value = value.filter(|value| !value.is_empty());
     let data = match value {
         None => Default::default(),
-        Some(value) => match event_v1::quick_data(value) {
+        Some(value) => match event::quick_data(value) {
             Some(raw) => raw,
-            None => event_v1::careful_data(value, event_v1::event_type(kind.clone())?)?,
+            None => event::careful_data(value, event::event_type(kind.clone())?)?,
         },
     };
-    event_v1::check(RawEvent {
+    event::check(RawEvent {
         specversion: attributes.take("specversion"),
         id: attributes.take("id"),
         source: attributes.take("source"),

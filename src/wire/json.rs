@@ -1,6 +1,6 @@
 //! JSON read strictly, as a tree. A member that is given twice, half a surrogate pair and
 //! more than [`LEVELS`] levels are errors. Numbers stay as they are spelt, so that none is too
-//! large or too exact. Used where the quick way (`event_v1`) gave up, and to compare what was
+//! large or too exact. Used where the quick way (`event`) gave up, and to compare what was
 //! received by value.
 
 use super::number;

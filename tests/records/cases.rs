@@ -7,7 +7,7 @@ use axum::http::Request;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use opledger::wire::record_v1::{Headers, Record};
+use opledger::wire::record::{Headers, Record};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 use std::collections::BTreeSet;

@@ -18,7 +18,7 @@ use opledger::query::{Page, dead_letters, history};
 use opledger::store::memory::Memory;
 use opledger::wire::cloudevent;
 use opledger::wire::position::Position;
-use opledger::wire::record_v1::{Headers, Record};
+use opledger::wire::record::{Headers, Record};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use opledger::projector::{Cut, Projection};
 use opledger::query::{Page, dead_letters, document, history};
 use opledger::store::memory::Memory;
 use opledger::wire::position::Positions;
-use opledger::wire::record_v1::{Headers, Record};
+use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
 use serde::Deserialize;
 use serde_json::Value;

@@ -17,7 +17,7 @@ use opledger::query::progress::{LogState, Progress};
 use opledger::store::memory::Memory;
 use opledger::webhook;
 use opledger::wire::position::LogId;
-use opledger::wire::record_v1::{Headers, Record};
+use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
 use serde_json::Value;
 use std::path::Path;

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use opledger::store::{Family, keys};
-use opledger::wire::place_v1::{self, Place};
-use opledger::wire::{cloudevent, record_v1, unnamed_v1};
+use opledger::wire::snapshot_location::{self, Place};
+use opledger::wire::{cloudevent, record, without_id};
 use std::collections::BTreeMap;
 
 pub type Row = (Family, Vec<u8>, Vec<u8>);
@@ -27,12 +27,12 @@ pub fn one_by_one(rows: Vec<Row>) -> Vec<Row> {
             // What one cut changed is told cut by cut.
             Family::Change | Family::Settled => continue,
             Family::State => {
-                let (place, snapshot) = place_v1::of_state(&value);
+                let (place, snapshot) = snapshot_location::of_state(&value);
                 let snapshot = match place {
                     Place::Settled(change) => {
                         let row = &settled[&keys::settled(change, &key)];
                         let id = keys::operation_of(&key).expect("a key of ours");
-                        unnamed_v1::restore(id, row)
+                        without_id::restore(id, row)
                             .expect("a row of ours")
                             .into_owned()
                     }
@@ -42,7 +42,7 @@ pub fn one_by_one(rows: Vec<Row>) -> Vec<Row> {
                 continue;
             }
             Family::ByTime | Family::ByStatus => {
-                let (_, row) = place_v1::of_entry(&value);
+                let (_, row) = snapshot_location::of_entry(&value);
                 all.push((family, key, row.to_vec()));
                 continue;
             }
@@ -54,14 +54,14 @@ pub fn one_by_one(rows: Vec<Row>) -> Vec<Row> {
         let (_, at) = keys::split_history(&key).expect("a key of ours");
         let prefix = keys::operation_prefix(&key).expect("a key of ours");
         let id = keys::operation_of(&prefix[..prefix.len() - 1]).expect("a key of ours");
-        let value = unnamed_v1::restore(id, &value)
+        let value = without_id::restore(id, &value)
             .expect("a row of ours")
             .into_owned();
-        let records = record_v1::decode_history(&Bytes::from(value), at).expect("a row of ours");
+        let records = record::decode_history(&Bytes::from(value), at).expect("a row of ours");
         for (at, record) in records {
             let event = cloudevent::decode(&record).expect("an event");
             let key = keys::history(&event.operation_id, &event.key, at);
-            all.push((family, key, record_v1::encode(&record)));
+            all.push((family, key, record::encode(&record)));
         }
     }
     all
@@ -73,7 +73,7 @@ pub fn check_places(rows: &[Row]) {
     let settled: BTreeMap<&str, Option<u64>> = states
         .map(|(_, key, row)| {
             let id = keys::operation_of(key).expect("a key of ours");
-            (id, place_v1::of_state(row).0.settled())
+            (id, snapshot_location::of_state(row).0.settled())
         })
         .collect();
     for (family, key, row) in rows {
@@ -83,6 +83,10 @@ pub fn check_places(rows: &[Row]) {
             _ => continue,
         };
         let id = keys::operation_of_by_time(by_time).expect("a key of ours");
-        assert_eq!(place_v1::of_entry(row).0, settled[id], "{family:?} of {id}");
+        assert_eq!(
+            snapshot_location::of_entry(row).0,
+            settled[id],
+            "{family:?} of {id}"
+        );
     }
 }

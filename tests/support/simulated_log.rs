@@ -8,7 +8,7 @@ use opledger::event_log::embedded::{Ahead, Appender, Blocks, Layout, Tail, Which
 use opledger::event_log::{Limits, Logged, NewRecord, ReadError};
 use opledger::store::memory::{Fault, Memory};
 use opledger::wire::position::{Position, Positions};
-use opledger::wire::record_v1::Headers;
+use opledger::wire::record::Headers;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -13,7 +13,7 @@ use crate::event_log::{EventLog, NewRecord, PublishError};
 use crate::wire::cloudevent::{self, BATCH};
 use crate::wire::fault::{Fault, Rule};
 use crate::wire::position::Token;
-use crate::wire::record_v1::Headers;
+use crate::wire::record::Headers;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Response, Url};
 use serde_json::value::RawValue;

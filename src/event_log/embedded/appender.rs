@@ -12,9 +12,9 @@ use super::spare::{Ahead, SPARE, Spare};
 use crate::domain::Timestamp;
 use crate::event_log::NewRecord;
 use crate::store::keys::shard;
-use crate::wire::block_v2;
+use crate::wire::block;
 use crate::wire::position::{LogId, Position};
-use crate::wire::record_v1::Record;
+use crate::wire::record::Record;
 use std::io;
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ pub struct Appender {
     is_synced: bool,
     /// A write failed, and nothing may be written before the log is recovered.
     is_poisoned: bool,
-    blocks: block_v2::Encoder,
+    blocks: block::Encoder,
     /// The memory of the frame before.
     frame: Vec<u8>,
 }
@@ -142,7 +142,7 @@ impl Appender {
             told: first,
             is_synced: true,
             is_poisoned: false,
-            blocks: block_v2::Encoder::default(),
+            blocks: block::Encoder::default(),
             frame: Vec::new(),
         })
     }
@@ -190,7 +190,7 @@ impl Appender {
             told: now,
             is_synced: true,
             is_poisoned: false,
-            blocks: block_v2::Encoder::default(),
+            blocks: block::Encoder::default(),
             frame: Vec::new(),
         };
         if layout.partitions > stored {

@@ -9,9 +9,9 @@ use super::disk::Disk;
 use super::format::{self, Block, Entry, Frame, HEAD, Head, segment_name};
 use super::scan::{Found, Walk, Window, frame_at};
 use crate::event_log::{Limits, Logged, ReadError, Reader};
-use crate::wire::block_v2;
+use crate::wire::block;
 use crate::wire::position::{Position, Positions};
-use crate::wire::record_v1::Record;
+use crate::wire::record::Record;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io;
@@ -229,7 +229,7 @@ impl Blocks {
             let what = "the checksum of a block is wrong";
             return Err(self.damaged_at(here.segment, at, what, entry.partition));
         }
-        match block_v2::decode(&bytes) {
+        match block::decode(&bytes) {
             Ok(records) if records.len() as u64 == entry.count => Ok(records),
             Ok(_) => {
                 let what = "a block has another number of records than its frame says";

@@ -16,7 +16,7 @@ use super::format::segment_number;
 use super::spare::{Ahead, SPARE};
 use crate::store::rocks::{self, Rocks};
 use crate::store::{self, Db, Direction, Family, Space, View, keys};
-use crate::wire::block_v2;
+use crate::wire::block;
 use crate::wire::position::{LogId, Position};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -277,7 +277,7 @@ fn next_row(view: &dyn View, partition: u32, from: u64) -> Result<Option<Row>, W
     if at.map(|at| at.offset) != Some(from) {
         return Err(damaged("a record is missing"));
     }
-    let records = block_v2::decode(&block).map_err(|e| damaged(&e.to_string()))?;
+    let records = block::decode(&block).map_err(|e| damaged(&e.to_string()))?;
     let arrived = records.first().map(|record| record.arrived.as_millis());
     Ok(Some(Row {
         first: from,

@@ -7,7 +7,7 @@ use super::client::{self, Context, Role, failed, unavailable};
 use super::{BadOptions, NewTopics, Settings, message};
 use crate::event_log::{Bounds, Identity, ReadError};
 use crate::wire::position::{LogId, Positions};
-use crate::wire::record_v1::Record;
+use crate::wire::record::Record;
 use admin::Isolation;
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};

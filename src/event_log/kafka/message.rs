@@ -7,7 +7,7 @@ use crate::domain::Timestamp;
 use crate::event_log::Logged;
 use crate::wire::cloudevent;
 use crate::wire::position::Position;
-use crate::wire::record_v1::{Headers, Record};
+use crate::wire::record::{Headers, Record};
 use bytes::Bytes;
 use rdkafka::bindings as rdk;
 use rdkafka::types::{RDKafkaMessage, RDKafkaRespErr};

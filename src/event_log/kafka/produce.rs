@@ -7,7 +7,7 @@ use super::{BadOptions, Settings};
 use crate::event_log::{NewRecord, PublishError, SendError, Sending};
 use crate::wire::cloudevent;
 use crate::wire::position::Position;
-use crate::wire::record_v1::{Headers, Record};
+use crate::wire::record::{Headers, Record};
 use rdkafka::bindings as rdk;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;

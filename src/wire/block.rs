@@ -4,8 +4,8 @@
 //! checksum, the memtable and the file have a quarter of the bytes.
 
 use super::compressed::{self, Compressed};
-use super::record_v1::{self, Record};
-use super::snapshot_v1::Unreadable;
+use super::record::{self, Record};
+use super::snapshot::Unreadable;
 use bytes::Bytes;
 
 const COMPRESSED: u8 = 4;
@@ -32,7 +32,7 @@ impl Encoder {
     ) -> Vec<u8> {
         let count = records.len() as u64;
         self.plain.clear();
-        self.plain = record_v1::append_block(records, std::mem::take(&mut self.plain));
+        self.plain = record::append_block(records, std::mem::take(&mut self.plain));
         let start = row.len();
         if !compress(count, &self.plain, &mut row) {
             row.truncate(start);
@@ -56,10 +56,10 @@ fn compress(count: u64, plain: &[u8], row: &mut Vec<u8>) -> bool {
 
 pub fn decode(row: &Bytes) -> Result<Vec<Record>, Unreadable> {
     let Some((count, compressed)) = split(row)? else {
-        return record_v1::decode_block(row);
+        return record::decode_block(row);
     };
     let plain = compressed.restore().ok_or(Unreadable::Damaged)?;
-    let records = record_v1::decode_block(&plain.into())?;
+    let records = record::decode_block(&plain.into())?;
     match records.len() as u64 == count {
         true => Ok(records),
         false => Err(Unreadable::Damaged),
@@ -70,7 +70,7 @@ pub fn decode(row: &Bytes) -> Result<Vec<Record>, Unreadable> {
 pub fn len(row: &[u8]) -> Result<u64, Unreadable> {
     match split(row)? {
         Some((count, ..)) => Ok(count),
-        None => record_v1::block_len(row),
+        None => record::block_len(row),
     }
 }
 
@@ -90,7 +90,7 @@ fn split(row: &[u8]) -> Result<Option<(u64, Compressed<'_>)>, Unreadable> {
 mod tests {
     use super::*;
     use crate::domain::Timestamp;
-    use crate::wire::record_v1::Headers;
+    use crate::wire::record::Headers;
 
     fn encode(records: &[Record]) -> Vec<u8> {
         Encoder::default().append(records.iter(), Vec::new())
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn many_alike_are_small_and_one_of_version_1_is_read() {
         let written = records(100, b"{\"specversion\":\"1.0\",\"source\":\"/workers/1\"}");
-        let plain = record_v1::encode_block(written.iter());
+        let plain = record::encode_block(written.iter());
         let row = encode(&written);
         assert_eq!(row[0], COMPRESSED);
         assert!(

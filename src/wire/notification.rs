@@ -3,7 +3,7 @@
 //! version byte.
 
 use super::packed;
-use super::snapshot_v1::Unreadable;
+use super::snapshot::Unreadable;
 use crate::domain::effects::Due;
 use crate::domain::{Notification, OrderKey, Timestamp};
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 //! The same row is stored, kept in memory for a while, and told to those who watch.
 
 use super::packed;
-use super::snapshot_v1::Unreadable;
+use super::snapshot::Unreadable;
 use crate::wire::position::Positions;
 
 const VERSION: u8 = 1;

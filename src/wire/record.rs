@@ -6,7 +6,7 @@
 use super::cloudevent::{CONTENT_TYPE, STRUCTURED};
 use super::packed;
 use super::position::Position;
-use super::snapshot_v1::Unreadable;
+use super::snapshot::Unreadable;
 use crate::domain::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

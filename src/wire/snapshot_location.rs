@@ -1,9 +1,9 @@
 //! Where the snapshot of an operation stands. The row under the operation's own key is
 //!
-//! - `snapshot_v1` alone, while the operation goes on;
+//! - `snapshot` alone, while the operation goes on;
 //! - a place: a mark, and the number of the change that settled it, which names its row
 //!   in `settled`;
-//! - a place with `snapshot_v1` behind it, once a settled operation has changed again:
+//! - a place with `snapshot` behind it, once a settled operation has changed again:
 //!   what stands in `settled` is out of date then.
 //!
 //! The entries of lists begin with the place as well while it is where to look. Nothing

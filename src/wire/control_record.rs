@@ -2,9 +2,9 @@
 //! from the workers' log. CloudEvents in structured mode, so that any tool reads them.
 
 use super::cloudevent;
-use super::notification_v1::Key;
+use super::notification::Key;
 use super::position::LogId;
-use super::record_v1::{Headers, Record};
+use super::record::{Headers, Record};
 use super::time::{parse_rfc3339, write_rfc3339_millis};
 use crate::domain::Timestamp;
 use bytes::Bytes;
