@@ -1,5 +1,7 @@
 //! While many events come in, what projects runs when nothing else does, and as everything else
 //! once they have come: seen by the kernel's own account of the ledger's threads.
+//!
+//! A program of its own: what gives way runs only while the machine has nothing else to do.
 #![cfg(target_os = "linux")]
 
 mod support;

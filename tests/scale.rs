@@ -1,5 +1,8 @@
 //! What must not grow: memory with the length of a list, the cost of an event
 //! with the number of events its operation has.
+//!
+//! A program of its own: its ledgers take all of the machine for a while, and other tests beside
+//! them would wait.
 
 mod support;
 

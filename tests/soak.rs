@@ -6,6 +6,8 @@
 //!
 //! Twenty seconds, or `SOAK_SECONDS`; with `SOAK` an hour. `--nocapture` shows the figures
 //! of each minute.
+//!
+//! A program of its own: it takes all of the machine, and measures how long publishing fails.
 
 mod support;
 

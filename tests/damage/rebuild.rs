@@ -1,0 +1,251 @@
+//! What a rebuild leaves on the disk, and in which order: seen from outside, by its calls of the
+//! kernel. And that nobody else may read what a ledger keeps.
+
+use crate::support::server::Server;
+use serde_json::{Value, json};
+use std::collections::{BTreeSet, HashMap};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn created(n: usize) -> Value {
+    json!({"specversion": "1.0", "id": "e", "source": "/w", "subject": format!("operation-{n}"),
+        "type": "opledger.operation.created.v1", "time": "2024-05-06T07:08:09Z",
+        "data": {"request": {"uri": "/x", "method": "PUT"}}})
+}
+
+fn filled(data: &Path) {
+    let server = Server::on(data, &[]);
+    let events: Vec<_> = (0..300).map(created).collect();
+    let token = server.publish(&events);
+    assert!(server.document("operation-1", &token).is_some());
+    assert!(server.terminate().success());
+}
+
+/// Which names and which contents a sudden end could take back, by the calls so far.
+#[derive(Default)]
+struct Disk {
+    /// Written to, and not synced since.
+    files: BTreeSet<PathBuf>,
+    /// A name in it was added or removed, and it was not synced since.
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Disk {
+    fn name_changed(&mut self, path: &Path) {
+        self.folders.insert(path.parent().unwrap().to_owned());
+    }
+
+    fn renamed(&mut self, from: &Path, to: &Path) {
+        self.name_changed(from);
+        self.name_changed(to);
+        for paths in [&mut self.files, &mut self.folders] {
+            let moved = paths.iter().filter_map(|path| {
+                let rest = path.strip_prefix(from).ok()?;
+                Some((path.clone(), to.join(rest)))
+            });
+            for (was, is) in moved.collect::<Vec<_>>() {
+                paths.remove(&was);
+                // Joined with nothing it would end with a slash.
+                paths.insert(is.components().collect());
+            }
+        }
+    }
+
+    fn removed(&mut self, path: &Path) {
+        self.files.remove(path);
+        self.folders.remove(path);
+        self.name_changed(path);
+    }
+}
+
+/// A call that has returned, with its result.
+struct Call {
+    name: String,
+    /// In the order in which they are in it.
+    paths: Vec<PathBuf>,
+    creates: bool,
+}
+
+impl Call {
+    fn of(text: &str) -> Option<Call> {
+        let (name, rest) = text.split_once('(')?;
+        let (arguments, result) = rest.rsplit_once(" = ")?;
+        if result.starts_with('-') {
+            return None;
+        }
+        // Names in quotes are after the folder that they are in, if that is open.
+        let mut paths = Vec::new();
+        let mut folder = None;
+        let mut left = arguments;
+        while let Some(at) = left.find(['<', '"']) {
+            let end = if left[at..].starts_with('<') {
+                '>'
+            } else {
+                '"'
+            };
+            let inner = &left[at + 1..];
+            let length = inner.find(end)?;
+            let text = Path::new(&inner[..length]);
+            match (end, &folder) {
+                ('>', _) => folder = Some(text.to_owned()),
+                (_, Some(folder)) => paths.push(folder.join(text)),
+                (_, None) => paths.push(text.to_owned()),
+            }
+            left = &inner[length + 1..];
+            // What is written to a file is no name.
+            if name.contains("write") || name.contains("sync") {
+                break;
+            }
+        }
+        if paths.is_empty() {
+            paths.extend(folder);
+        }
+        Some(Call {
+            creates: arguments.contains("O_CREAT"),
+            name: name.to_owned(),
+            paths,
+        })
+    }
+}
+
+/// Calls of all threads in the order in which they returned.
+fn calls(trace: &str) -> Vec<Call> {
+    let mut begun: HashMap<&str, String> = HashMap::new();
+    let mut calls = Vec::new();
+    for line in trace.lines() {
+        let (thread, text) = line.split_once(' ').unwrap();
+        let text = text.trim_start();
+        if let Some(begin) = text.strip_suffix(" <unfinished ...>") {
+            begun.insert(thread, begin.to_owned());
+            continue;
+        }
+        let whole = match text.strip_prefix("<... ") {
+            None => text.to_owned(),
+            Some(rest) => {
+                let rest = rest.split_once(" resumed>").unwrap().1;
+                begun.remove(thread).unwrap_or_default() + rest
+            }
+        };
+        calls.extend(Call::of(&whole));
+    }
+    calls
+}
+
+#[test]
+fn a_rebuild_is_on_the_disk_before_it_takes_the_place_of_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().canonicalize().unwrap();
+    let (data, trace) = (folder.join("data"), folder.join("trace"));
+    filled(&data);
+    let traced = "trace=openat,write,writev,pwrite64,fsync,fdatasync,mkdir,mkdirat,\
+                  rename,renameat,renameat2,unlink,unlinkat,rmdir";
+    let rebuilt = Command::new("strace")
+        .args(["-f", "-y", "-qq", "-s", "8", "-e", traced, "-o"])
+        .arg(&trace)
+        .arg(env!("CARGO_BIN_EXE_opledger"))
+        .args(["rebuild", "--data"])
+        .arg(&data)
+        .output()
+        .unwrap();
+    assert!(rebuilt.status.success(), "{rebuilt:?}");
+    let [store, new, old] = ["store", "store.new", "store.old"].map(|name| data.join(name));
+    let mut disk = Disk::default();
+    let mut renames = Vec::new();
+    for call in calls(&std::fs::read_to_string(&trace).unwrap()) {
+        let [path, ..] = &call.paths[..] else {
+            continue;
+        };
+        match &*call.name {
+            "openat" if call.creates => disk.name_changed(path),
+            "mkdir" | "mkdirat" => disk.name_changed(path),
+            "write" | "writev" | "pwrite64" => drop(disk.files.insert(path.clone())),
+            "fsync" | "fdatasync" => {
+                disk.files.remove(path);
+                disk.folders.remove(path);
+            }
+            "rename" | "renameat" | "renameat2" => {
+                let to = &call.paths[1];
+                if *path == store || *path == new {
+                    renames.push((path.clone(), to.clone()));
+                    // What RocksDB says about itself is for people.
+                    let is_kept = |file: &&PathBuf| {
+                        file.starts_with(&new) && !file.to_string_lossy().contains("/LOG")
+                    };
+                    let unsynced: Vec<_> = disk.files.iter().filter(is_kept).collect();
+                    assert_eq!(unsynced, Vec::<&PathBuf>::new(), "{path:?} is renamed");
+                    let in_names = [&new, &data].map(|folder| disk.folders.contains(folder));
+                    assert_eq!(in_names, [false; 2], "names, when {path:?} is renamed");
+                }
+                disk.renamed(path, to);
+            }
+            "unlink" | "unlinkat" | "rmdir" => {
+                if path.starts_with(&old) && path != &old {
+                    assert_eq!(
+                        renames.len(),
+                        2,
+                        "{path:?} is removed before it is replaced"
+                    );
+                    assert!(
+                        !disk.folders.contains(&data),
+                        "{path:?} is removed while the names may come back as they were"
+                    );
+                }
+                disk.removed(path);
+            }
+            _ => {}
+        }
+    }
+    let expected = [(store.clone(), old), (new, store)];
+    assert_eq!(renames, expected);
+}
+
+fn open_to_others(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in folder.read_dir().unwrap().map(|entry| entry.unwrap()) {
+        let metadata = entry.metadata().unwrap();
+        if metadata.permissions().mode() & 0o077 != 0 {
+            found.push(entry.path());
+        }
+        if metadata.is_dir() {
+            open_to_others(&entry.path(), found);
+        }
+    }
+}
+
+/// With its own folder.
+fn assert_closed(data: &Path, when: &str) {
+    let mode = data.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "the data folder, {when}");
+    let mut found = Vec::new();
+    open_to_others(data, &mut found);
+    assert_eq!(found, Vec::<PathBuf>::new(), "{when}");
+}
+
+#[test]
+fn no_other_user_may_read_the_data_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let settings = [("NOTIFICATIONS__ALLOW", "127.0.0.1")];
+    let server = Server::on(&data, &settings);
+    let token = server.publish(&[created(0)]);
+    assert!(server.document("operation-0", &token).is_some());
+    assert!(data.join("control").exists());
+    assert_closed(&data, "while it runs");
+    assert!(server.terminate().success());
+    let rebuilt = Command::new(env!("CARGO_BIN_EXE_opledger"))
+        .args(["rebuild", "--data"])
+        .arg(&data)
+        .output()
+        .unwrap();
+    assert!(rebuilt.status.success(), "{rebuilt:?}");
+    assert_closed(&data, "after a rebuild");
+    // One that an earlier program has left.
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&data, open.clone()).unwrap();
+    std::fs::set_permissions(data.join("store"), open).unwrap();
+    let readable = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(data.join("store").join("CURRENT"), readable).unwrap();
+    let server = Server::on(&data, &settings);
+    assert_closed(&data, "after a start");
+    assert!(server.terminate().success());
+}

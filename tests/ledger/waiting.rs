@@ -1,0 +1,313 @@
+//! Conditional and waiting reads of one document, on the built binary.
+
+use crate::support::server::{Answer, Server};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::{Duration, Instant};
+
+fn event(operation: &str, kind: &str, second: u32) -> Value {
+    let data = match kind {
+        "operation.created" => json!({"request": {"uri": "/x", "method": "PUT"}}),
+        _ => json!({}),
+    };
+    json!({"specversion": "1.0", "id": kind, "source": "/w", "subject": operation,
+        "type": format!("opledger.{kind}.v1"), "data": data,
+        "time": format!("2024-05-06T07:08:{second:02}Z")})
+}
+
+fn created(operation: &str) -> Value {
+    event(operation, "operation.created", 0)
+}
+
+/// Runs `read` beside, and `change` once it waits.
+fn while_it_waits(
+    server: &Server,
+    path: &str,
+    headers: &[(&str, &str)],
+    change: impl FnOnce(),
+) -> Answer {
+    thread::scope(|scope| {
+        let client = server.client();
+        let waiting = scope.spawn(move || client.get(path, headers));
+        server.eventually("it waits", |server| {
+            let metrics = server.metrics();
+            metrics.contains("opledger_watched_operations 1\n")
+        });
+        change();
+        waiting.join().unwrap()
+    })
+}
+
+#[test]
+fn a_read_waits_for_a_document_that_is_not_there_yet() {
+    let server = Server::start();
+    let path = "/v1/operations/late";
+    let wait = [("prefer", "wait=15")];
+    let answer = while_it_waits(&server, path, &wait, || {
+        // Neither another operation nor a history without a creation is the document.
+        server.publish(&[created("another"), event("late", "operation.started", 1)]);
+        assert_eq!(server.get(path).status, 404);
+        server.publish(&[created("late")]);
+    });
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.json()["operation_id"], "late");
+    assert!(!answer.header("etag").is_empty());
+    // Once it is there nobody waits, and without a preference nobody does at all.
+    assert_eq!(server.get_with(path, &wait).status, 200);
+    assert_eq!(server.get("/v1/operations/never").status, 404);
+}
+
+#[test]
+fn a_read_with_an_etag_waits_until_the_document_differs() {
+    let server = Server::start();
+    let path = "/v1/operations/op";
+    let token = server.publish(&[created("op")]);
+    let first = server.get_with(path, &[("ledger-position", &token)]);
+    let etag = first.header("etag").to_owned();
+    let headers = [
+        ("if-none-match", &*etag),
+        ("prefer", "respond-async, wait=15"),
+    ];
+    let answer = while_it_waits(&server, path, &headers, || {
+        // A repeat changes nothing that is shown.
+        server.publish(&[created("op")]);
+        server.publish(&[event("op", "operation.started", 1)]);
+    });
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.json()["status"], "executing");
+    assert_ne!(answer.header("etag"), etag);
+    // What the client does not have is answered at once.
+    assert_eq!(server.get_with(path, &headers).status, 200);
+}
+
+/// The values of a document by path, with the places in arrays.
+fn leaves(path: &str, value: &Value, all: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(members) => {
+            for (name, inner) in members {
+                leaves(&format!("{path}/{name}"), inner, all);
+            }
+        }
+        Value::Array(elements) => {
+            for (at, inner) in elements.iter().enumerate() {
+                leaves(&format!("{path}/{at}"), inner, all);
+            }
+        }
+        leaf => {
+            all.insert(path.to_owned(), leaf.clone());
+        }
+    }
+}
+
+/// Each step changes one thing that a client sees, most of them nothing but that.
+#[test]
+fn whoever_knows_an_older_document_gets_the_new_one_whatever_changed() {
+    let server = Server::start();
+    let path = "/v1/operations/op";
+    // Among events of one second the id decides, and the last that changes decides no time.
+    let event = |id: &str, kind: &str, second: u32, data: Value| {
+        json!({"specversion": "1.0", "id": id, "source": "/w", "subject": "op",
+            "type": format!("opledger.{kind}.v1"), "data": data,
+            "time": format!("2024-05-06T07:08:{second:02}Z")})
+    };
+    let request =
+        |uri: &str, method: &str, body: &str| json!({"uri": uri, "method": method, "body": body});
+    let created = |id, second, uri, method, body| {
+        let data = json!({"request": request(uri, method, body)});
+        event(id, "operation.created", second, data)
+    };
+    let lane = |request: Value| json!({"cluster_id": "4", "request": request});
+    let answer = |status_code: u16, body: &str| json!({"status_code": status_code, "body": body});
+    let answered = |status_code: u16, body: &str| json!({"cluster_id": "4", "response": answer(status_code, body)});
+    let ended = |status_code: u16, body: &str| json!({"response": answer(status_code, body)});
+    let (sent, got) = ("cluster.request_sent", "cluster.response_received");
+    let (undo, undone) = ("rollback.attempted", "rollback.response_received");
+    let alone = |field: &'static str| vec![field];
+    let steps = [
+        (created("9", 10, "/x", "PUT", "b"), vec![]),
+        (created("8", 10, "/y", "PUT", "b"), alone("/request/uri")),
+        (
+            created("7", 10, "/y", "PATCH", "b"),
+            alone("/request/method"),
+        ),
+        (created("6", 10, "/y", "PATCH", "c"), alone("/request/body")),
+        (
+            event("1", "operation.started", 12, json!({})),
+            vec!["/status", "/last_update_time"],
+        ),
+        (created("5", 9, "/y", "PATCH", "c"), alone("/occurred_time")),
+        (
+            event("2", "operation.progressed", 12, json!({"sub_status": "a"})),
+            alone("/sub_status"),
+        ),
+        (
+            event("3", "operation.progressed", 12, json!({"sub_status": "b"})),
+            alone("/sub_status"),
+        ),
+        (
+            event("4", "operation.started", 13, json!({})),
+            alone("/last_update_time"),
+        ),
+        (
+            event("9", sent, 11, lane(request("/x", "PUT", "b"))),
+            vec!["/target_clusters"],
+        ),
+        (
+            event("8", sent, 11, lane(request("/y", "PUT", "b"))),
+            alone("/target_clusters/0/request/uri"),
+        ),
+        (
+            event("7", sent, 11, lane(request("/y", "POST", "b"))),
+            alone("/target_clusters/0/request/method"),
+        ),
+        (
+            event("6", sent, 11, lane(request("/y", "POST", "c"))),
+            alone("/target_clusters/0/request/body"),
+        ),
+        (
+            event("1", got, 12, answered(200, "b")),
+            vec!["/target_clusters/0/response"],
+        ),
+        (
+            event("2", got, 12, answered(201, "b")),
+            alone("/target_clusters/0/response/status_code"),
+        ),
+        (
+            event("3", got, 12, answered(201, "c")),
+            alone("/target_clusters/0/response/body"),
+        ),
+        (
+            event("9", undo, 12, lane(request("/x", "PUT", "b"))),
+            vec!["/rollbacks"],
+        ),
+        (
+            event("8", undo, 12, lane(request("/x", "PUT", "c"))),
+            alone("/rollbacks/target_clusters/0/request/body"),
+        ),
+        (
+            event("7", undo, 11, lane(request("/x", "PUT", "c"))),
+            alone("/rollbacks/occurred_time"),
+        ),
+        (
+            event("1", undone, 12, answered(200, "b")),
+            vec!["/rollbacks/target_clusters/0/response", "/rollbacks/result"],
+        ),
+        (
+            event("2", undone, 12, answered(200, "c")),
+            alone("/rollbacks/target_clusters/0/response/body"),
+        ),
+        (
+            event("3", undone, 12, answered(201, "c")),
+            alone("/rollbacks/target_clusters/0/response/status_code"),
+        ),
+        (
+            event("4", undone, 12, answered(500, "c")),
+            vec![
+                "/rollbacks/target_clusters/0/response/status_code",
+                "/rollbacks/result",
+            ],
+        ),
+        (
+            event("9", "operation.completed", 13, ended(200, "b")),
+            vec!["/status", "/sub_status", "/response"],
+        ),
+        (
+            event("8", "operation.completed", 13, ended(201, "b")),
+            alone("/response/status_code"),
+        ),
+        (
+            event("7", "operation.completed", 13, ended(201, "c")),
+            alone("/response/body"),
+        ),
+        (
+            event("6", "operation.failed", 13, ended(201, "c")),
+            alone("/status"),
+        ),
+        (
+            event("5", "operation.canceled", 13, json!({})),
+            vec!["/status", "/response"],
+        ),
+    ];
+    let (mut known, mut tags) = (None::<Answer>, BTreeSet::new());
+    for (event, changes) in steps {
+        let token = server.publish(std::slice::from_ref(&event));
+        let by_token = ("ledger-position", &*token);
+        let now = match &known {
+            None => server.get_with(path, &[by_token]),
+            Some(known) => {
+                let etag = ("if-none-match", known.header("etag"));
+                server.get_with(path, &[by_token, etag])
+            }
+        };
+        assert_eq!(now.status, 200, "the document has changed by {event}");
+        assert!(
+            tags.insert(now.header("etag").to_owned()),
+            "a new tag by {event}"
+        );
+        // At hand as well.
+        assert_eq!(server.get(path).header("etag"), now.header("etag"));
+        if let Some(known) = &known {
+            let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+            leaves("", &known.json(), &mut before);
+            leaves("", &now.json(), &mut after);
+            let paths = before.keys().chain(after.keys());
+            let changed = paths.filter(|path| before.get(*path) != after.get(*path));
+            let changed: BTreeSet<&String> = changed.collect();
+            for path in &changed {
+                let is_meant = changes.iter().any(|meant| path.starts_with(meant));
+                assert!(is_meant, "{path} changed by {event}");
+            }
+            for meant in changes {
+                let is_changed = changed.iter().any(|path| path.starts_with(meant));
+                assert!(is_changed, "{meant} did not change by {event}");
+            }
+        }
+        known = Some(now);
+    }
+}
+
+#[test]
+fn a_wait_ends_in_time_with_what_there_is() {
+    let server = Server::with(&[
+        ("SERVER__MAX_WAIT", "300ms"),
+        ("SERVER__DEFAULT_WAIT", "300ms"),
+    ]);
+    let path = "/v1/operations/op";
+    let started = Instant::now();
+    // Capped by the setting.
+    let missing = server.get_with(path, &[("prefer", "wait=3000")]);
+    missing.refused(404, "030001");
+    assert!(!missing.headers.contains_key("etag"));
+    let token = server.publish(&[created("op")]);
+    let first = server.get_with(path, &[("ledger-position", &token)]);
+    let headers = [
+        ("if-none-match", first.header("etag")),
+        ("prefer", "wait=1000"),
+    ];
+    let same = server.get_with(path, &headers);
+    assert_eq!((same.status, same.body.len()), (304, 0));
+    assert_eq!(same.header("etag"), first.header("etag"));
+    assert!(same.headers.contains_key("ledger-position"));
+    let took = started.elapsed();
+    assert!(took >= Duration::from_millis(600), "both waited: {took:?}");
+    assert!(took < Duration::from_secs(15), "neither for long: {took:?}");
+}
+
+#[test]
+fn a_ledger_that_stops_lets_nobody_wait() {
+    let server = Server::with(&[("SERVER__SHUTDOWN_GRACE", "60s")]);
+    thread::scope(|scope| {
+        let client = server.client();
+        let waiting =
+            scope.spawn(move || client.get("/v1/operations/never", &[("prefer", "wait=30")]));
+        server.eventually("it waits", |server| {
+            let metrics = server.metrics();
+            metrics.contains("opledger_watched_operations 1\n")
+        });
+        let started = Instant::now();
+        assert!(server.terminate().success());
+        assert_eq!(waiting.join().unwrap().status, 404);
+        assert!(started.elapsed() < Duration::from_secs(15));
+    });
+}

@@ -1,0 +1,232 @@
+//! Large bodies: stored once, shown whole, and compared as the texts that they are.
+
+use crate::support::reference;
+use bytes::Bytes;
+use opledger::domain::{Operation, Timestamp};
+use opledger::event_log::{Identity, Logged};
+use opledger::projector::step::Rules;
+use opledger::projector::{Cut, Projection};
+use opledger::query::operation::{events, history_records};
+use opledger::query::{document, state};
+use opledger::store::memory::Memory;
+use opledger::store::{self, Batch, Db, Durability, Family, keys};
+use opledger::wire::position::{LogId, Position};
+use opledger::wire::record::{self, Headers, Record};
+use opledger::wire::snapshot;
+use opledger::wire::time::TimeStyle;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const ID: &str = "operation-1";
+
+struct Ledger {
+    db: Memory,
+    projection: Projection,
+    offset: u64,
+}
+
+fn open(db: &Memory) -> Projection {
+    let log = Identity {
+        id: LogId(*b"testing0"),
+        name: "of the test".into(),
+    };
+    Projection::open(db, &log, 1 << 20, Rules::NONE).unwrap()
+}
+
+impl Ledger {
+    fn new() -> Ledger {
+        let db = Memory::default();
+        Ledger {
+            projection: open(&db),
+            db,
+            offset: 0,
+        }
+    }
+
+    /// In one cut.
+    fn apply(&mut self, events: &[Value]) {
+        let logged = events.iter().map(|event| {
+            self.offset += 1;
+            Logged {
+                at: Position {
+                    partition: 0,
+                    offset: self.offset,
+                },
+                record: Record {
+                    arrived: Timestamp::from_millis(1_700_000_000_000),
+                    claimed: false,
+                    key: None,
+                    headers: Headers::default(),
+                    value: Some(Bytes::from(event.to_string())),
+                },
+            }
+        });
+        let mut cut = Cut::decode(logged.collect(), BTreeMap::new(), &Rules::NONE);
+        self.projection.apply(&self.db, &mut cut).unwrap();
+    }
+
+    fn document(&self) -> Option<Value> {
+        let read = document::read(&self.db, ID, &TimeStyle::default()).unwrap();
+        read.map(|bytes| serde_json::from_slice(&bytes).unwrap())
+    }
+
+    fn holds(&self, family: Family, text: &str) -> usize {
+        let rows = self.db.dump().into_iter().filter(|(f, ..)| *f == family);
+        let found = rows.map(|(.., row)| memchr::memmem::find_iter(&row, text).count());
+        found.sum()
+    }
+}
+
+fn event(id: &str, kind: &str, data: Value) -> Value {
+    json!({"specversion": "1.0", "id": id, "source": "/w", "subject": ID,
+        "type": format!("opledger.{kind}.v1"), "time": "2024-05-06T07:08:09Z", "data": data})
+}
+
+fn created(id: &str, body: &str) -> Value {
+    let request = json!({"uri": "/u", "method": "PUT", "body": body});
+    event(id, "operation.created", json!({ "request": request }))
+}
+
+fn answered(id: &str, body: &str) -> Value {
+    let response = json!({"status_code": 200, "body": body});
+    let data = json!({"cluster_id": "1", "request_id": "r", "response": response});
+    event(id, "cluster.response_received", data)
+}
+
+fn completed(body: &str) -> Value {
+    let response = json!({"status_code": 200, "body": body});
+    event(
+        "end",
+        "operation.completed",
+        json!({ "response": response }),
+    )
+}
+
+/// Told by its middle, which is in no digest.
+fn large(name: &str) -> String {
+    format!("{}{name}{}", "x".repeat(3000), "y".repeat(3000))
+}
+
+#[test]
+fn a_large_body_stands_once_while_the_operation_goes_on_and_when_it_has_ended() {
+    let mut ledger = Ledger::new();
+    let sent = json!({"cluster_id": "1", "request_id": "r",
+        "request": {"uri": "/c", "method": "PUT", "body": large("SENT")}});
+    let events = [
+        created("1", &large("CREATED")),
+        event("2", "cluster.request_sent", sent),
+        answered("3", &large("ANSWERED")),
+        completed(&large("COMPLETED")),
+    ];
+    for (n, event) in events.iter().enumerate() {
+        ledger.apply(std::slice::from_ref(event));
+        assert_eq!(ledger.document(), reference::document(&events[..=n]));
+    }
+    for name in ["CREATED", "SENT", "ANSWERED", "COMPLETED"] {
+        assert_eq!(ledger.holds(Family::History, name), 1);
+        assert_eq!(ledger.holds(Family::State, name), 0);
+        assert_eq!(ledger.holds(Family::Settled, name), 0);
+    }
+    // A repeat of what has ended changes nothing.
+    let rows = |ledger: &Ledger| {
+        let rows = ledger.db.dump().into_iter();
+        let rows = rows.filter(|(f, ..)| [Family::State, Family::Settled].contains(f));
+        rows.collect::<Vec<_>>()
+    };
+    let before = rows(&ledger);
+    ledger.apply(&events);
+    assert_eq!(rows(&ledger), before);
+}
+
+#[test]
+fn bodies_are_found_however_much_lies_between_them() {
+    let mut ledger = Ledger::new();
+    let mut events = vec![created("1", &large("CREATED"))];
+    for n in 0..300 {
+        let data = json!({"sub_status": format!("{n} {}", "s".repeat(2000))});
+        events.push(event(&format!("2-{n:03}"), "operation.progressed", data));
+    }
+    events.push(completed(&large("COMPLETED")));
+    for cut in events.chunks(70) {
+        ledger.apply(cut);
+    }
+    assert_eq!(ledger.document(), reference::document(&events));
+}
+
+#[test]
+fn of_one_order_key_the_texts_decide_in_any_order_and_any_cuts() {
+    let bodies = ["small", &large("A"), &large("B"), &large("A"), "", "\0"];
+    let creations: Vec<Value> = bodies.iter().map(|body| created("1", body)).collect();
+    let answers: Vec<Value> = bodies.iter().map(|body| answered("2", body)).collect();
+    for all in [creations, [answers, vec![created("1", "c")]].concat()] {
+        let expected = reference::document(&all);
+        for turn in 0..all.len() {
+            for size in 1..=all.len() {
+                let mut ledger = Ledger::new();
+                let mut events = all.clone();
+                events.rotate_left(turn);
+                if size % 2 == 0 {
+                    events.reverse();
+                }
+                for cut in events.chunks(size) {
+                    ledger.apply(cut);
+                }
+                assert_eq!(ledger.document(), expected, "turned {turn}, cuts of {size}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_store_from_before_large_bodies_had_names_goes_on() {
+    let events = [
+        created("1", &large("CREATED")),
+        answered("2", &large("ANSWERED")),
+    ];
+    let mut ledger = Ledger::new();
+    ledger.apply(&events);
+    let expected = ledger.document();
+    // As format 4 had it: texts in the state, all records of a cut in one row.
+    let records = store::view(&ledger.db, |view| history_records(view, ID)).unwrap();
+    let mut op = Operation::default();
+    for event in events_of(&records) {
+        op.absorb(event);
+    }
+    let mut snapshot = snapshot::append(&op, None, Vec::new());
+    snapshot[0] = 1;
+    let at = |offset| Position {
+        partition: 0,
+        offset,
+    };
+    let chunk: Vec<_> = (1..).map(at).zip(&records).collect();
+    let (head, end) = record::append_history(chunk.iter().copied(), Vec::new());
+    let first = events_of(&records).next().unwrap().key;
+    let mut batch = Batch::default();
+    for (family, key, _) in ledger.db.dump() {
+        if family == Family::History {
+            batch.delete(family, &key);
+        }
+    }
+    batch.put(Family::State, &keys::operation(ID), &snapshot);
+    let row = [&head, end].concat();
+    batch.put(Family::History, &keys::history(ID, &first, at(1)), &row);
+    batch.put(Family::Meta, b"format", &[4]);
+    ledger.db.write(&batch, Durability::Synced).unwrap();
+    ledger.projection = open(&ledger.db);
+    assert_eq!(ledger.document(), expected, "as it was");
+    // From now on it has names, and finds the texts where they were.
+    ledger.apply(&[event("3", "operation.started", json!({}))]);
+    let snapshot = store::view(&ledger.db, |view| state::snapshot(view, ID)).unwrap();
+    assert!(snapshot.unwrap().len() < 1000);
+    let all = [&events[..], &[event("3", "operation.started", json!({}))]].concat();
+    assert_eq!(ledger.document(), reference::document(&all));
+    // What has the order key of one that was there is compared with its text.
+    let rival = answered("2", &large("B"));
+    ledger.apply(std::slice::from_ref(&rival));
+    let all = [&all[..], &[rival]].concat();
+    assert_eq!(ledger.document(), reference::document(&all));
+}
+
+fn events_of(records: &[Record]) -> impl Iterator<Item = opledger::domain::Event<'_>> {
+    events(records).map(|event| event.unwrap())
+}

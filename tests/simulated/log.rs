@@ -1,0 +1,194 @@
+//! Every event log goes through the same suite; the embedded one also through
+//! restarts.
+
+use crate::support::generate::Rng;
+use bytes::Bytes;
+use opledger::domain::Timestamp;
+use opledger::event_log::embedded::disk::memory::{Call, Memory};
+use opledger::event_log::embedded::disk::{self, Disk};
+use opledger::event_log::embedded::{Ahead, Embedded, Settings, Which, Why};
+use opledger::event_log::{EventLog, Limits, NewRecord, PublishError, conformance, memory};
+use opledger::store::memory::Fault;
+use opledger::wire::position::{LogId, Positions};
+use opledger::wire::record::Headers;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const SETTINGS: Settings = Settings {
+    which: Which::Events,
+    ahead: Ahead::Never,
+    partitions: 4,
+    max_waiting: 1 << 20,
+    publish_timeout: Duration::from_secs(10),
+};
+
+fn embedded(disk: Arc<dyn Disk>, settings: Settings) -> Result<Embedded, Why> {
+    Embedded::open(
+        disk,
+        settings,
+        Arc::new(|| Timestamp::from_millis(1_700_000_000_000)),
+    )
+}
+
+fn folder(path: &Path) -> Arc<dyn Disk> {
+    Arc::new(disk::Os::at(path).unwrap())
+}
+
+fn record(operation: &str, value: &str) -> NewRecord {
+    NewRecord {
+        operation_id: operation.into(),
+        headers: Headers::default(),
+        value: Some(Bytes::from(value.to_owned())),
+    }
+}
+
+#[tokio::test]
+async fn the_memory_log_conforms() {
+    conformance::suite(&memory::Memory::new(LogId(*b"memory00"), 3)).await;
+}
+
+#[tokio::test]
+async fn the_embedded_log_conforms_on_memory() {
+    let log = embedded(Arc::new(Memory::default()), SETTINGS).unwrap();
+    conformance::suite(&log).await;
+}
+
+#[tokio::test]
+async fn the_embedded_log_conforms_in_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    conformance::suite(&embedded(self::folder(folder.path()), SETTINGS).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_log_is_the_same_log_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = embedded(self::folder(folder.path()), SETTINGS).unwrap();
+    let id = log.id();
+    let first = log
+        .publish(vec![record("a", "1"), record("a", "2")])
+        .await
+        .unwrap()
+        .positions;
+    drop(log);
+    let log = embedded(self::folder(folder.path()), SETTINGS).unwrap();
+    assert_eq!(log.id(), id);
+    let id = id.unwrap();
+    let next = log.publish(vec![record("a", "3")]).await.unwrap().positions;
+    assert_eq!(next[0].partition, first[1].partition);
+    assert_eq!(next[0].offset, first[1].offset + 1);
+    let limits = Limits {
+        records: 10,
+        bytes: 1 << 20,
+        patience: Duration::from_secs(1),
+    };
+    let mut read = Vec::new();
+    log.reader(id, &Positions::new())
+        .unwrap()
+        .read(&limits, &mut read)
+        .unwrap();
+    assert_eq!(read.len(), 3);
+}
+
+#[tokio::test]
+async fn partitions_can_be_added_and_never_taken_away() {
+    let disk = Arc::new(Memory::default());
+    let more = Settings {
+        partitions: 7,
+        ..SETTINGS
+    };
+    drop(embedded(disk.clone(), SETTINGS).unwrap());
+    let log = embedded(disk.clone(), more).unwrap();
+    conformance::suite(&log).await;
+    assert_eq!(log.bounds().unwrap().len(), 7);
+    drop(log);
+    let refused = embedded(disk, SETTINGS).err().expect("fewer partitions");
+    assert!(refused.to_string().contains("log.partitions"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_failed_write_is_unknown_and_the_log_goes_on() {
+    let disk = Arc::new(Memory::default());
+    let log = embedded(disk.clone(), SETTINGS).unwrap();
+    let faults = [Fault::Refuse, Fault::Misreport];
+    for (aimed, fault) in [Call::Write, Call::Sync]
+        .into_iter()
+        .flat_map(|call| faults.map(|fault| (call, fault)))
+    {
+        let armed = Arc::new(AtomicBool::new(true));
+        let once = armed.clone();
+        disk.set_faults(Some(Box::new(move |call| {
+            if call == aimed && once.swap(false, Ordering::Relaxed) {
+                fault
+            } else {
+                Fault::None
+            }
+        })));
+        let outcome = log.publish(vec![record("a", "x")]).await;
+        assert!(
+            matches!(outcome, Err(PublishError::Unknown(_))),
+            "{outcome:?}"
+        );
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        while log.trouble().is_some() {
+            assert!(std::time::Instant::now() < until, "it goes on by itself");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        conformance::suite(&log).await;
+    }
+}
+
+#[tokio::test]
+async fn what_waits_is_bounded() {
+    let disk = Arc::new(Memory::default());
+    // A disk that hangs for a moment.
+    let log = Arc::new(embedded(disk.clone(), SETTINGS).unwrap());
+    disk.set_faults(Some(Box::new(|_| {
+        std::thread::sleep(Duration::from_millis(300));
+        Fault::None
+    })));
+    let big = "x".repeat(600 << 10);
+    let publishes: Vec<_> = (0..8)
+        .map(|_| {
+            let (log, big) = (log.clone(), big.clone());
+            tokio::spawn(async move { log.publish(vec![record("a", &big)]).await })
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    for publish in publishes {
+        outcomes.push(publish.await.unwrap());
+    }
+    assert!(outcomes.contains(&Err(PublishError::Busy)), "{outcomes:?}");
+    let stored = outcomes.iter().flatten().count() as u64;
+    let ends: u64 = log
+        .bounds()
+        .unwrap()
+        .values()
+        .map(|bounds| bounds.end)
+        .sum();
+    assert_eq!(ends, stored, "what was turned away is not stored");
+}
+
+#[tokio::test]
+async fn an_error_of_the_disk_names_no_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = embedded(self::folder(folder.path()), SETTINGS).unwrap();
+    // No file can be made any more: that is noticed when the next segment begins.
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    let mut rng = Rng::new(1);
+    let until = std::time::Instant::now() + Duration::from_secs(60);
+    let told = loop {
+        // Not to be compressed.
+        let noise = (0..60_000).map(|_| format!("{:016x}", rng.next()));
+        let noise: String = noise.collect();
+        match log.publish(vec![record("a", &noise)]).await {
+            Ok(_) => assert!(std::time::Instant::now() < until, "it never noticed"),
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(told.contains("No such file"), "{told}");
+    assert!(!told.contains(folder.path().to_str().unwrap()), "{told}");
+    let trouble = log.trouble().expect("it is told");
+    assert!(!trouble.contains('/'), "{trouble}");
+}

@@ -1,0 +1,13 @@
+//! The parts of a ledger in this process, on logs and stores in memory that fail and crash
+//! where a test says so.
+
+mod control;
+mod large_bodies;
+mod list_reads;
+mod log;
+mod many_streams;
+mod projector;
+mod simulation;
+mod streams;
+#[path = "../support/mod.rs"]
+mod support;

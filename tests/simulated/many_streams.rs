@@ -1,0 +1,249 @@
+//! Streams of lists share their work: what the ledger reads and judges does not grow with
+//! their number. Counted, not timed, on the real projector and handlers in memory.
+
+use crate::support::in_process::{self, LOG, open, record};
+use axum::body::Body;
+use axum::http::Request;
+use http_body_util::BodyExt;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use opledger::event_log::memory::Memory as Log;
+use opledger::event_log::{EventLog, Limits, Reader};
+use opledger::http::{App, router};
+use opledger::projector::step::Rules;
+use opledger::projector::{Cut, Projection};
+use opledger::store::memory::Memory;
+use opledger::wire::position::Positions;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+struct Ledger {
+    log: Log,
+    reader: Box<dyn Reader>,
+    store: Arc<Memory>,
+    projection: Projection,
+    app: Arc<App>,
+}
+
+impl Ledger {
+    fn new() -> Ledger {
+        let log = Log::new(LOG, 1);
+        let store = Arc::new(Memory::default());
+        // As at a first start: the log is reached later.
+        let app = in_process::app(&store, &log);
+        Ledger {
+            reader: log.reader(LOG, &Positions::new()).unwrap(),
+            projection: open(&store, 10_000),
+            app,
+            store,
+            log,
+        }
+    }
+
+    fn publish_position(&self) {
+        let progress = &self.app.progress;
+        progress.publish(self.projection.held(), self.projection.next());
+    }
+
+    /// One cut of all these.
+    fn apply(&mut self, events: &[Value]) {
+        for event in events {
+            self.log.append(0, record(event));
+        }
+        let limits = Limits {
+            records: events.len(),
+            bytes: usize::MAX,
+            patience: Duration::ZERO,
+        };
+        let mut records = Vec::new();
+        self.reader.read(&limits, &mut records).unwrap();
+        assert_eq!(records.len(), events.len());
+        let mut cut = Cut::decode(records, Default::default(), &Rules::NONE);
+        let watchers = &self.app.progress.watchers;
+        self.projection.note_entries(watchers.lists_watched());
+        let tally = self.projection.apply(&*self.store, &mut cut).unwrap();
+        self.publish_position();
+        self.app.progress.watchers.tell(tally.change.unwrap());
+    }
+
+    async fn get(&self, path: &str) -> axum::response::Response {
+        let request = Request::get(path).header("accept", "text/event-stream");
+        let request = request.body(Body::empty()).unwrap();
+        let routes = TowerToHyperService::new(router(self.app.clone()));
+        routes.call(request).await.unwrap()
+    }
+
+    async fn stream(&self, path: &str) -> Stream {
+        let response = self.get(path).await;
+        assert_eq!(response.status(), 200, "{path}");
+        let mut stream = Stream {
+            body: response.into_body(),
+            text: String::new(),
+        };
+        // What there is at first ends with the position alone.
+        while !stream.text.contains("event: position\n") {
+            assert!(stream.read().await, "{path}: {}", stream.text);
+        }
+        stream.text.clear();
+        stream
+    }
+}
+
+struct Stream {
+    body: Body,
+    text: String,
+}
+
+impl Stream {
+    /// False if nothing comes for a while.
+    async fn read(&mut self) -> bool {
+        let frame = tokio::time::timeout(Duration::from_millis(300), self.body.frame());
+        let Ok(frame) = frame.await else {
+            return false;
+        };
+        let frame = frame.expect("it goes on").unwrap();
+        let piece = std::str::from_utf8(frame.data_ref().unwrap()).unwrap();
+        self.text.push_str(piece);
+        true
+    }
+
+    /// Reads until so many events of this kind were told.
+    async fn expect(&mut self, kind: &str, count: usize) {
+        let line = format!("event: {kind}\n");
+        while self.text.matches(&line).count() < count {
+            assert!(self.read().await, "{} of {count}", self.text);
+        }
+        assert_eq!(self.text.matches(&line).count(), count);
+        self.text.clear();
+    }
+}
+
+fn event(operation: &str, kind: &str, n: usize, data: Value) -> Value {
+    json!({"specversion": "1.0", "id": format!("{operation}-{kind}-{n}"), "source": "/w",
+        "subject": operation, "type": format!("opledger.{kind}.v1"), "data": data,
+        "time": format!("2024-05-06T07:{:02}:{:02}Z", n / 60, n % 60)})
+}
+
+fn created(operation: &str) -> Value {
+    let data = json!({"request": {"uri": "/x", "method": "PUT"}});
+    event(operation, "operation.created", 0, data)
+}
+
+fn sent_to(operation: &str, cluster: &str) -> Value {
+    let data = json!({"cluster_id": cluster, "request_id": "r",
+        "request": {"uri": "/x", "method": "PUT"}});
+    event(operation, "cluster.request_sent", 1, data)
+}
+
+const OPERATIONS: usize = 50;
+
+fn of_all(make: impl Fn(&str) -> Value) -> Vec<Value> {
+    (0..OPERATIONS).map(|n| make(&format!("op-{n}"))).collect()
+}
+
+#[tokio::test]
+async fn streams_that_match_nothing_read_nothing_and_are_not_woken() {
+    let mut ledger = Ledger::new();
+    ledger.apply(&of_all(created));
+    let mut streams = Vec::new();
+    for n in 0..80 {
+        // Half of them by one filter, half by their own.
+        let cluster = if n % 2 == 0 { 0 } else { n };
+        streams.push(
+            ledger
+                .stream(&format!("/v1/operations?cluster_id=none-{cluster}"))
+                .await,
+        );
+    }
+    let mut one = ledger.stream("/v1/operations?cluster_id=here").await;
+    for n in 0..20 {
+        ledger.apply(&of_all(|id| {
+            event(id, "operation.progressed", n, json!({"sub_status": "s"}))
+        }));
+    }
+    ledger.apply(&[sent_to("op-7", "here")]);
+    one.expect("document", 1).await;
+    let (asked, reads) = (ledger.app.rounds.asked(), ledger.app.told.reads());
+    assert_eq!(reads, 1, "op-7, when it was told");
+    assert!(
+        asked <= 2,
+        "filters that no operation can be of are not asked: {asked}"
+    );
+    for stream in &mut streams {
+        stream.text.clear();
+        let frame = tokio::time::timeout(Duration::ZERO, stream.body.frame());
+        assert!(frame.await.is_err(), "nothing to tell");
+    }
+    // They go on from there, and miss nothing that concerns them.
+    ledger.apply(&[sent_to("op-8", "none-0"), sent_to("op-9", "none-1")]);
+    for (n, stream) in streams.iter_mut().enumerate() {
+        if n % 2 == 0 || n == 1 {
+            stream.expect("document", 1).await;
+        }
+    }
+    assert_eq!(ledger.app.told.reads(), 3, "each of them once, for forty");
+}
+
+#[tokio::test]
+async fn streams_of_everything_share_what_they_read() {
+    let mut ledger = Ledger::new();
+    ledger.apply(&of_all(created));
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        streams.push(ledger.stream("/v1/operations").await);
+    }
+    ledger.apply(&of_all(|id| event(id, "operation.started", 1, json!({}))));
+    for stream in &mut streams {
+        stream.expect("document", OPERATIONS).await;
+    }
+    assert_eq!(ledger.app.told.reads(), OPERATIONS as u64);
+}
+
+#[tokio::test]
+async fn one_that_falls_behind_is_told_of_each_operation_once() {
+    let mut ledger = Ledger::new();
+    ledger.apply(&of_all(created));
+    let mut all = ledger.stream("/v1/operations").await;
+    let mut executing = ledger.stream("/v1/operations?status=executing").await;
+    for n in 1..=50 {
+        ledger.apply(&of_all(|id| {
+            let kind = if n == 1 {
+                "operation.started"
+            } else {
+                "operation.progressed"
+            };
+            event(id, kind, n, json!({"sub_status": format!("step {n}")}))
+        }));
+    }
+    for stream in [&mut all, &mut executing] {
+        while stream.text.matches("step 50").count() < OPERATIONS {
+            assert!(stream.read().await, "{}", stream.text);
+        }
+        stream.expect("document", OPERATIONS).await;
+    }
+    ledger.apply(&of_all(|id| {
+        let data = json!({"response": {"status_code": 200}});
+        event(id, "operation.completed", 60, data)
+    }));
+    all.expect("document", OPERATIONS).await;
+    executing.expect("left", OPERATIONS).await;
+}
+
+#[tokio::test]
+async fn a_stream_is_told_to_come_again_while_the_log_has_not_been_reached() {
+    let ledger = Ledger::new();
+    // In this harness nobody waits for long.
+    let refused = ledger.get("/v1/operations").await;
+    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    let body = refused.into_body().collect().await.unwrap().to_bytes();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    assert!(body.to_string().contains("not been reached"), "{body}");
+    let plain = Request::get("/v1/operations").body(Body::empty()).unwrap();
+    let routes = TowerToHyperService::new(router(ledger.app.clone()));
+    let plain = routes.call(plain).await.unwrap();
+    assert_eq!(plain.status(), 200, "the list as it is: empty");
+    ledger.publish_position();
+    ledger.stream("/v1/operations").await;
+}

@@ -1,0 +1,560 @@
+//! The projector as it runs: what stops it, what it puts aside, what it survives.
+
+use crate::support::deadline::{SOON, within};
+use crate::support::events::{broken, completed, created};
+use crate::support::generate::{self, Rng};
+use crate::support::rows::{check_places, one_by_one};
+use crate::support::same::assert_same;
+use bytes::Bytes;
+use opledger::domain::Timestamp;
+use opledger::event_log::memory::Memory as MemoryLog;
+use opledger::event_log::{EventLog, Identity, Limits};
+use opledger::projector::halt::OpenError;
+use opledger::projector::run::{Projector, Settings, Took, Watch};
+use opledger::projector::step::Rules;
+use opledger::projector::{Cut, Halt, Projection, Tally, meta};
+use opledger::query::progress::{Doing, Progress};
+use opledger::query::{Page, dead_letters, document, history, state};
+use opledger::store::memory::{Fault, Memory};
+use opledger::store::{self, Batch, Db, Durability, Family, keys};
+use opledger::wire::position::{LogId, Position, Token};
+use opledger::wire::record::{Headers, Record};
+use opledger::wire::time::TimeStyle;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const LOG: LogId = LogId(*b"testing0");
+
+struct Silent;
+
+impl Watch for Silent {
+    fn anomalies(&mut self, _: &BTreeMap<&'static str, i64>) {}
+    fn applied(&mut self, _: &Cut, _: &Tally, _: Took) {}
+    fn failed(&mut self, _: &store::Error) {}
+}
+
+struct Running {
+    progress: Arc<Progress>,
+    _projector: Projector,
+}
+
+fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
+    let progress = Arc::new(Progress::new(meta::held(&*db).unwrap()));
+    let settings = Settings {
+        limits: Limits {
+            records: 100,
+            bytes: 1 << 20,
+            patience: Duration::from_millis(10),
+        },
+        hot_bytes: 1 << 20,
+        retry_max: Duration::from_millis(50),
+        change_window: 1_000,
+        rules: Rules {
+            max_size: 4096,
+            ..Rules::NONE
+        },
+        check_every: Some(Duration::from_millis(10)),
+    };
+    let log = Arc::new(log.clone());
+    let projector = Projector::start(db, log, progress.clone(), Box::new(Silent), settings);
+    Running {
+        progress,
+        _projector: projector.unwrap(),
+    }
+}
+
+impl Running {
+    #[track_caller]
+    fn until(&self, what: &str, holds: impl Fn(&Doing) -> bool) -> Doing {
+        within(SOON, what, || Some(self.progress.doing()).filter(&holds))
+    }
+
+    fn caught_up(&self, log: &MemoryLog) {
+        let ends = log.bounds().unwrap();
+        let positions = ends
+            .iter()
+            .filter(|(_, b)| b.end > 0)
+            .map(|(p, b)| (*p, b.end - 1));
+        let token = Token {
+            log: log.id().unwrap(),
+            positions: positions.collect(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let deadline = Instant::now() + SOON;
+        runtime
+            .block_on(self.progress.wait_for(&token, deadline))
+            .unwrap_or_else(|error| {
+                let (applied, doing) = (self.progress.applied(), self.progress.doing());
+                let applied = &applied.token;
+                panic!("{error:?}: {applied:?} is applied, of {token}; the projector: {doing:?}")
+            });
+    }
+}
+
+fn record(key: Option<&str>, value: Option<&str>) -> Record {
+    Record {
+        arrived: Timestamp::from_millis(0),
+        claimed: false,
+        key: key.map(|key| Bytes::from(key.to_owned())),
+        headers: Headers::default(),
+        value: value.map(|value| Bytes::from(value.to_owned())),
+    }
+}
+
+fn letters(db: &dyn Db) -> Vec<Value> {
+    let mut body = Vec::new();
+    dead_letters::stream(db, &Page::default(), &mut |piece| {
+        body.extend_from_slice(piece);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    body["dead_letters"].as_array().unwrap().clone()
+}
+
+#[test]
+fn poison_of_each_kind_is_put_aside_and_the_rest_applied() {
+    let log = MemoryLog::new(LOG, 1);
+    let [unknown, value, range] =
+        broken().map(|(reason, event)| (reason, record(None, Some(&event.to_string()))));
+    let good = created("x").to_string();
+    let poison = [
+        ("malformed", record(None, Some("{"))),
+        unknown,
+        value,
+        range,
+        ("key_mismatch", record(Some("other"), Some(&good))),
+        ("tombstone", record(Some("x"), None)),
+    ];
+    for (n, (_, bad)) in poison.iter().enumerate() {
+        log.append(
+            0,
+            record(None, Some(&created(&format!("good-{n}")).to_string())),
+        );
+        log.append(0, bad.clone());
+    }
+    log.append(
+        0,
+        record(Some("good-last"), Some(&created("good-last").to_string())),
+    );
+    let db = Arc::new(Memory::default());
+    let running = start(db.clone(), &log);
+    running.caught_up(&log);
+    for id in (0..poison.len())
+        .map(|n| format!("good-{n}"))
+        .chain(["good-last".into()])
+    {
+        assert!(
+            document::read(&*db, &id, &TimeStyle::default())
+                .unwrap()
+                .is_some(),
+            "{id}"
+        );
+    }
+    let letters = letters(&*db);
+    let found: Vec<_> = letters.iter().map(|l| l["reason"].to_string()).collect();
+    let expected: Vec<_> = poison.iter().map(|(r, _)| format!("\"{r}\"")).collect();
+    assert_same("the reasons", &found, &expected);
+    for (n, (reason, bad)) in poison.iter().enumerate() {
+        assert_eq!(letters[n]["position"], format!("0:{}", 2 * n + 1));
+        assert_eq!(letters[n]["reason"], *reason, "{}", letters[n]);
+        assert_eq!(letters[n]["value_base64"].is_null(), bad.value.is_none());
+        assert!(!letters[n]["detail"].as_str().unwrap().is_empty());
+    }
+    assert_eq!(
+        document::read(&*db, "x", &TimeStyle::default()).unwrap(),
+        None
+    );
+}
+
+#[test]
+fn a_hundred_thousand_random_records_stop_nothing() {
+    let log = MemoryLog::new(LOG, 2);
+    let mut rng = Rng::new(5);
+    let event = created("x").to_string().into_bytes();
+    for n in 0..100_000u32 {
+        let bytes: Vec<u8> = match n % 3 {
+            0 => (0..rng.below(40)).map(|_| rng.below(256) as u8).collect(),
+            1 => event.iter().take(rng.below(event.len())).copied().collect(),
+            _ => {
+                let mut bytes = event.clone();
+                bytes[rng.below(event.len())] = rng.below(256) as u8;
+                bytes
+            }
+        };
+        let mut record = record(None, None);
+        record.value = Some(Bytes::from(bytes));
+        log.append(n % 2, record);
+    }
+    let last = log.append(0, record(None, Some(&created("after-all").to_string())));
+    // One cut holds thousands of them: the batches of the rebuild.
+    let db = Memory::default();
+    let mut projection = Projection::open(&db, &named(LOG), 1 << 20, Rules::NONE).unwrap();
+    let mut reader = log.reader(LOG, &Default::default()).unwrap();
+    let limits = Limits {
+        records: 10_000,
+        bytes: usize::MAX,
+        patience: Duration::ZERO,
+    };
+    loop {
+        let mut cut = Vec::new();
+        reader.read(&limits, &mut cut).unwrap();
+        if cut.is_empty() {
+            break;
+        }
+        let mut cut = Cut::decode(cut, Default::default(), &Rules::NONE);
+        projection.apply(&db, &mut cut).unwrap();
+    }
+    assert_eq!(projection.positions()[&0], last.offset);
+    assert!(
+        document::read(&db, "after-all", &TimeStyle::default())
+            .unwrap()
+            .is_some()
+    );
+}
+
+#[test]
+fn a_store_that_fails_is_tried_until_it_works() {
+    let log = MemoryLog::new(LOG, 1);
+    let db = Arc::new(Memory::default());
+    let running = start(db.clone(), &log);
+    running.until("running", |doing| *doing == Doing::Running);
+    let faults = std::sync::atomic::AtomicUsize::new(0);
+    db.set_faults(Some(Box::new(move || {
+        match faults.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            n if n > 20 => Fault::None,
+            n if n % 2 == 0 => Fault::Refuse,
+            _ => Fault::Misreport,
+        }
+    })));
+    log.append(0, record(None, Some(&created("late").to_string())));
+    running.until("it says so", |doing| matches!(doing, Doing::Waiting(_)));
+    running.caught_up(&log);
+    running.until("running again", |doing| *doing == Doing::Running);
+    assert!(
+        document::read(&*db, "late", &TimeStyle::default())
+            .unwrap()
+            .is_some()
+    );
+}
+
+fn named(id: LogId) -> Identity {
+    let name = "a test".into();
+    Identity { id, name }
+}
+
+fn put(db: &dyn Db, key: &[u8], value: &[u8]) {
+    let mut batch = Batch::default();
+    batch.put(Family::Meta, key, value);
+    db.write(&batch, Durability::Synced).unwrap();
+}
+
+fn halt(db: &dyn Db, log: LogId) -> Halt {
+    match Projection::open(db, &named(log), 1000, Rules::NONE) {
+        Err(OpenError::Halt(halt)) => halt,
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("it opened"),
+    }
+}
+
+#[test]
+fn a_store_of_another_log_format_or_fold_is_refused() {
+    let db = Memory::default();
+    Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
+    let found = LogId(*b"another0");
+    match halt(&db, found) {
+        Halt::OtherLog { stored, found } => {
+            assert_eq!(stored, "testing0 (a test)");
+            assert_eq!(found, "another0 (a test)");
+        }
+        other => panic!("{other}"),
+    }
+    put(&db, b"fold", &(meta::FOLD + 1).to_be_bytes());
+    assert!(matches!(halt(&db, LOG), Halt::Fold { .. }));
+    put(&db, b"format", &[meta::FORMAT + 1]);
+    assert!(matches!(halt(&db, LOG), Halt::Format { .. }));
+}
+
+#[test]
+fn a_store_of_the_format_before_is_read_and_lifted() {
+    let db = Memory::default();
+    Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
+    put(&db, b"format", &[1]);
+    // Positions had no marks.
+    put(&db, b"position/\0\0\0\x03", &7u64.to_be_bytes());
+    let projection = Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
+    assert_eq!(projection.positions(), [(3, 7)].into());
+    assert_eq!(projection.anchors()[&3].mark, None);
+    let format = db.get(Family::Meta, b"format").unwrap().unwrap();
+    assert_eq!(format, [meta::FORMAT]);
+}
+
+#[test]
+fn notifications_of_the_format_before_get_names_of_their_own() {
+    let db = Memory::default();
+    let mut created = created("op");
+    created["data"]["notification"] = json!({"address": "10.0.0.1", "port": 80});
+    let mut ended = created.clone();
+    ended["id"] = json!("e2");
+    ended["type"] = json!("opledger.operation.canceled.v1");
+    ended["data"] = json!({});
+    let log = MemoryLog::new(LOG, 1);
+    log.append(0, record(None, Some(&created.to_string())));
+    log.append(0, record(None, Some(&ended.to_string())));
+    let mut projection = Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
+    let mut records = Vec::new();
+    let mut reader = log.reader(LOG, &Default::default()).unwrap();
+    let limits = Limits {
+        records: 10,
+        bytes: 1 << 20,
+        patience: Duration::ZERO,
+    };
+    reader.read(&limits, &mut records).unwrap();
+    let mut cut = Cut::decode(records, Default::default(), &Rules::NONE);
+    projection.apply(&db, &mut cut).unwrap();
+    let outbox = |db: &Memory| -> Vec<_> {
+        let rows = db.dump().into_iter();
+        rows.filter(|(family, _, _)| *family == Family::Outbox)
+            .collect()
+    };
+    let now = outbox(&db);
+    let [(_, key, row)] = &now[..] else {
+        panic!("one is due: {now:?}");
+    };
+    // As format 2 had it: named by the operation alone.
+    let mut batch = Batch::default();
+    batch.put(Family::Meta, b"format", &[2]);
+    batch.delete(Family::Outbox, key);
+    batch.put(Family::Outbox, &keys::operation("op"), row);
+    db.write(&batch, Durability::Buffered).unwrap();
+    Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
+    assert_eq!(outbox(&db), now);
+}
+
+#[test]
+fn a_row_of_a_partition_that_cannot_be_read_is_not_passed_over() {
+    for key in [
+        &b"position/\0\0\0\x03"[..],
+        b"next/\0\0\0\x03",
+        b"begins/\0\0\0\x03",
+    ] {
+        let db = Memory::default();
+        Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
+        put(&db, key, b"torn");
+        let opened = Projection::open(&db, &named(LOG), 1000, Rules::NONE);
+        let error = opened.err().expect("a row is damaged").to_string();
+        assert!(
+            error.contains("a position of the store cannot be read"),
+            "{error}"
+        );
+    }
+}
+
+/// Ways in which a log turns into something else, seen while the projector runs and
+/// when it starts.
+#[test]
+fn a_log_that_is_not_what_it_was_halts_with_nothing_of_it_applied() {
+    let event = |id: &str| record(None, Some(&created(id).to_string()));
+    let old = || vec![event("first"), event("second")];
+    let other = LogId(*b"another0");
+    type Change = (&'static str, LogId, Vec<Record>, &'static str);
+    let changes: Vec<Change> = vec![
+        (
+            "made anew with fewer records",
+            other,
+            vec![event("new")],
+            "belongs to the log",
+        ),
+        (
+            "made anew with more",
+            other,
+            vec![event("new"); 9],
+            "belongs to the log",
+        ),
+        ("cut off", LOG, vec![event("first")], "ends before offset"),
+        (
+            "cut off and written on",
+            LOG,
+            vec![event("first"), event("new")],
+            "another record",
+        ),
+    ];
+    for (what, id, records, reason) in changes {
+        for live in [true, false] {
+            let log = MemoryLog::new(LOG, 1);
+            log.replace(LOG, vec![old()]);
+            let db = Arc::new(Memory::default());
+            let mut running = start(db.clone(), &log);
+            running.caught_up(&log);
+            if !live {
+                drop(running);
+                log.replace(id, vec![records.clone()]);
+                running = start(db.clone(), &log);
+            } else {
+                log.replace(id, vec![records.clone()]);
+            }
+            let doing = running.until(what, |doing| matches!(doing, Doing::Halted(_)));
+            assert!(format!("{doing:?}").contains(reason), "{what}: {doing:?}");
+            let times = TimeStyle::default();
+            let is_there = |id| document::read(&*db, id, &times).unwrap().is_some();
+            assert!(is_there("second"), "{what}: what was applied is readable");
+            assert!(!is_there("new"), "{what}: nothing of it is applied");
+        }
+    }
+}
+
+#[test]
+fn a_record_that_is_too_large_is_put_aside() {
+    let log = MemoryLog::new(LOG, 1);
+    let mut large = created("large");
+    large["data"]["request"]["body"] = json!("x".repeat(5000));
+    log.append(0, record(None, Some(&large.to_string())));
+    log.append(0, record(None, Some(&created("small").to_string())));
+    let db = Arc::new(Memory::default());
+    start(db.clone(), &log).caught_up(&log);
+    let letters = letters(&*db);
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0]["reason"], "too_large");
+    let times = TimeStyle::default();
+    assert!(document::read(&*db, "small", &times).unwrap().is_some());
+}
+
+#[test]
+fn a_log_that_is_shorter_than_the_store_halts_and_reads_go_on() {
+    let long = MemoryLog::new(LOG, 2);
+    long.append(0, record(None, Some(&created("kept").to_string())));
+    long.append(1, record(None, Some(&created("also").to_string())));
+    let db = Arc::new(Memory::default());
+    start(db.clone(), &long).caught_up(&long);
+    for (short, word) in [
+        (MemoryLog::new(LOG, 2), "ends before"),
+        (MemoryLog::new(LOG, 1), "ends before"),
+    ] {
+        let running = start(db.clone(), &short);
+        let doing = running.until("halted", |doing| matches!(doing, Doing::Halted(_)));
+        let Doing::Halted(why) = doing else {
+            unreachable!()
+        };
+        assert!(why.contains(word), "{why}");
+        assert!(
+            document::read(&*db, "kept", &TimeStyle::default())
+                .unwrap()
+                .is_some()
+        );
+    }
+    let fewer = MemoryLog::new(LOG, 1);
+    fewer.append(0, record(None, Some("{}")));
+    let running = start(db, &fewer);
+    let doing = running.until("halted", |doing| matches!(doing, Doing::Halted(_)));
+    assert!(format!("{doing:?}").contains("partition 1"), "{doing:?}");
+}
+
+/// As format 3 had it: every snapshot under its own key, every record as it came.
+#[test]
+fn a_store_from_before_operations_settled_goes_on() {
+    let log = MemoryLog::new(LOG, 1);
+    let mut completed = completed("operation-1");
+    for event in [created("operation-1"), completed.clone()] {
+        log.append(0, record(None, Some(&event.to_string())));
+    }
+    let new = Arc::new(Memory::default());
+    start(new.clone(), &log).caught_up(&log);
+    let old = Arc::new(Memory::default());
+    let mut batch = Batch::default();
+    for (family, key, row) in one_by_one(new.dump()) {
+        batch.put(family, &key, &row);
+    }
+    batch.put(Family::Meta, b"format", &[3]);
+    old.write(&batch, Durability::Synced).unwrap();
+    let times = TimeStyle::default();
+    let read = |db: &Memory| document::read(db, "operation-1", &times).unwrap().unwrap();
+    assert_eq!(read(&old), read(&new));
+    // One that changes what is shown, to both.
+    completed["id"] = json!("again");
+    completed["time"] = json!("2024-05-06T07:08:08Z");
+    completed["data"] = json!({"response": {"status_code": 201}});
+    log.append(0, record(None, Some(&completed.to_string())));
+    for db in [&old, &new] {
+        start(db.clone(), &log).caught_up(&log);
+    }
+    assert_eq!(read(&old), read(&new));
+    let history = |db: &Memory| {
+        let mut body = Vec::new();
+        let emit = &mut |piece: &[u8]| {
+            body.extend_from_slice(piece);
+            ControlFlow::Continue(())
+        };
+        history::stream(db, "operation-1", &Page::default(), emit).unwrap();
+        body
+    };
+    assert_eq!(history(&old), history(&new));
+    let rows = old.dump();
+    check_places(&rows);
+    let settled = rows.iter().filter(|(f, ..)| *f == Family::Settled);
+    assert_eq!(settled.count(), 1, "it has settled");
+}
+
+#[test]
+fn a_damaged_snapshot_is_made_good_from_the_history() {
+    let log = MemoryLog::new(LOG, 1);
+    let mut events = generate::operation(&mut Rng::new(9), "op", 12);
+    events.extend([
+        created("op"),
+        created("open"),
+        created("ended"),
+        completed("ended"),
+    ]);
+    for event in &events {
+        log.append(0, record(None, Some(&event.to_string())));
+    }
+    let db = Arc::new(Memory::default());
+    start(db.clone(), &log).caught_up(&log);
+    let times = TimeStyle::default();
+    let read = |id| document::read(&*db, id, &times).unwrap().unwrap();
+    let snapshot = |id| store::view(&*db, |view| state::snapshot(view, id)).unwrap();
+    let ids = ["op", "open", "ended"];
+    let whole = ids.map(|id| (read(id), snapshot(id)));
+    let held = |family| {
+        let rows = db.dump().into_iter();
+        rows.filter(move |(f, ..)| *f == family)
+    };
+    let settled = held(Family::Settled).filter(|(_, key, _)| key.ends_with(b"ended"));
+    assert_eq!(settled.count(), 1, "that of the one that has ended");
+    // What says where a snapshot stands is damaged as well as the snapshot.
+    for family in [Family::State, Family::Settled, Family::State] {
+        let mut batch = Batch::default();
+        for (_, key, row) in held(family) {
+            batch.put(family, &key, &row[..row.len() / 2]);
+        }
+        db.write(&batch, Durability::Synced).unwrap();
+        assert_eq!(
+            ids.map(read),
+            whole.clone().map(|(document, _)| document),
+            "when read"
+        );
+        for id in ids {
+            log.append(0, record(None, Some(&created(id).to_string())));
+        }
+        start(db.clone(), &log).caught_up(&log);
+        assert_eq!(
+            ids.map(|id| (read(id), snapshot(id))),
+            whole,
+            "when written"
+        );
+    }
+}
+
+#[test]
+fn positions_are_where_they_say() {
+    let at = Position {
+        partition: 3,
+        offset: 1042,
+    };
+    assert_eq!(at.to_string(), "3:1042");
+}

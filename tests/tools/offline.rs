@@ -1,0 +1,123 @@
+//! `rebuild` and `replay` on a data folder, and a store that is put beside a log
+//! that is not its own.
+
+use crate::support::same::assert_same_text;
+use crate::support::server::Server;
+use serde_json::json;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn opledger(arguments: &[&str], data: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_opledger"));
+    command
+        .args(arguments)
+        .arg("--data")
+        .arg(data)
+        .output()
+        .unwrap()
+}
+
+fn created(id: &str) -> serde_json::Value {
+    json!({"specversion": "1.0", "id": "e1", "source": "/w", "subject": id,
+        "type": "opledger.operation.created.v1", "time": "2024-05-06T07:08:09Z",
+        "data": {"request": {"uri": "/x", "method": "PUT"}}})
+}
+
+/// A folder with these operations in it; returns the bytes of the last one's document.
+fn filled(data: &Path, ids: &[&str]) -> Vec<u8> {
+    let server = Server::on(data, &[]);
+    let events: Vec<_> = ids.iter().map(|id| created(id)).collect();
+    server.publish(&events);
+    let path = format!("/v1/operations/{}", ids[ids.len() - 1]);
+    server.eventually("visible", |server| server.get(&path).status == 200);
+    let document = server.get(&path).body;
+    assert!(server.terminate().success());
+    document
+}
+
+#[test]
+fn a_rebuilt_store_serves_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let document = filled(folder.path(), &["a", "b", "c"]);
+    let rebuilt = opledger(&["rebuild"], folder.path());
+    assert!(
+        rebuilt.status.success(),
+        "{}",
+        String::from_utf8_lossy(&rebuilt.stderr)
+    );
+    assert!(!folder.path().join("store.old").exists());
+    let replayed = opledger(&["replay", "--id", "c"], folder.path());
+    assert_eq!(replayed.stdout.trim_ascii_end(), document);
+    let server = Server::on(folder.path(), &[]);
+    let served = server.get("/v1/operations/c").body;
+    assert_same_text("the rebuilt document", &served, &document);
+    let ids = server.get("/v1/operations").json();
+    assert_eq!(ids["operation_ids"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn what_has_no_log_is_neither_made_nor_emptied() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in ["rebuild", "replay"] {
+        let mistyped = folder.path().join("mistyped");
+        let ended = opledger(&[command], &mistyped);
+        assert_eq!(ended.status.code(), Some(7), "{command}");
+        assert!(String::from_utf8_lossy(&ended.stderr).contains("no event log"));
+        assert!(!mistyped.exists(), "{command} made a folder");
+    }
+    let data = folder.path().join("data");
+    filled(&data, &["kept"]);
+    std::fs::remove_dir_all(data.join("log")).unwrap();
+    let files = || std::fs::read_dir(data.join("store")).unwrap().count();
+    let before = files();
+    let ended = opledger(&["rebuild"], &data);
+    assert_eq!(ended.status.code(), Some(7));
+    assert_eq!(files(), before, "the store is as it was");
+}
+
+#[test]
+fn a_store_beside_another_log_says_whose_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, other) = (folder.path().join("ours"), folder.path().join("other"));
+    let document = filled(&ours, &["kept"]);
+    filled(&other, &["else"]);
+    let log_of = |data: &Path| {
+        let server = Server::on(data, &[]);
+        server.get("/version").json()["log"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let (our_log, other_log) = (log_of(&ours), log_of(&other));
+    std::fs::remove_dir_all(ours.join("log")).unwrap();
+    std::fs::rename(other.join("log"), ours.join("log")).unwrap();
+    let server = Server::on(&ours, &[]);
+    server.eventually("halted", |server| {
+        let ready = server.get("/readyz");
+        ready.status == 503 && String::from_utf8_lossy(&ready.body).contains("halted")
+    });
+    let read = server.get("/v1/operations/kept");
+    assert_same_text("reads go on", &read.body, &document);
+    let token = read.header("ledger-position").to_owned();
+    assert!(token.starts_with(&format!("{our_log};")), "{token}");
+    assert!(token.ends_with(":0"), "with its positions: {token}");
+    let again = server.get_with("/v1/operations/kept", &[("ledger-position", &token)]);
+    again.refused(503, "000001");
+    let theirs = format!("{other_log};0:0");
+    let refused = server.get_with("/v1/operations/kept", &[("ledger-position", &theirs)]);
+    refused.refused(410, "010003");
+}
+
+#[test]
+fn fewer_partitions_than_the_log_has_are_a_wrong_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path(), &["a"]);
+    let ended = Command::new(env!("CARGO_BIN_EXE_opledger"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(folder.path())
+        .env("OPLEDGER_LOG__PARTITIONS", "2")
+        .output()
+        .unwrap();
+    assert_eq!(ended.status.code(), Some(6));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("log.partitions"));
+}

@@ -1,0 +1,426 @@
+//! The tour of the README, command by command in a clean folder, with what each prints
+//! compared with what the README shows. What cannot be the same twice is named in
+//! [`normal`] and nowhere else.
+
+use crate::support::broker::free_ports;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// For what one command prints. Some of them wait until a broker is missed.
+const LIMIT: Duration = Duration::from_secs(60);
+const MARK: &str = "-- the command has ended --";
+
+/// A command of the README, and the lines that it prints there.
+#[derive(Debug)]
+struct Step {
+    command: String,
+    output: Vec<String>,
+    /// Of its README.
+    line: usize,
+}
+
+/// The commands of a chapter, in order.
+fn steps(readme: &str, chapter: &str) -> VecDeque<Step> {
+    let mut steps = VecDeque::new();
+    let mut is_inside = false;
+    let mut is_code = false;
+    let mut here_document: Option<String> = None;
+    for (at, line) in readme.lines().enumerate() {
+        if line.starts_with("```") {
+            is_code = !is_code;
+        } else if !is_code {
+            if line.starts_with("## ") || line.starts_with("### ") {
+                is_inside = line.trim_start_matches('#').trim() == chapter;
+            }
+        } else if is_inside {
+            if let Some(end) = &here_document {
+                let step: &mut Step = steps.back_mut().expect("its command");
+                step.command.push_str(&format!("\n{line}"));
+                if line == end {
+                    here_document = None;
+                }
+            } else if let Some(command) = line.strip_prefix("$ ") {
+                here_document = command
+                    .split_once("<<'")
+                    .and_then(|(_, rest)| Some(rest.split_once('\'')?.0.to_owned()));
+                steps.push_back(Step {
+                    command: command.to_owned(),
+                    output: Vec::new(),
+                    line: at + 1,
+                });
+            } else {
+                let step: &mut Step = steps.back_mut().expect("a command before its output");
+                step.output.push(line.to_owned());
+            }
+        }
+    }
+    assert!(!steps.is_empty(), "the README has no chapter {chapter}");
+    steps
+}
+
+/// A program with both outputs in one, as on a terminal, read line by line.
+struct Terminal {
+    child: Child,
+    printed: Receiver<String>,
+}
+
+impl Terminal {
+    fn run(command: &mut Command) -> Terminal {
+        let (reader, writer) = std::io::pipe().unwrap();
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        let child = command.spawn().unwrap();
+        // Otherwise this end of the pipe would keep it open.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let (lines, printed) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(reader).lines() {
+                if lines.send(line.expect("UTF-8")).is_err() {
+                    return;
+                }
+            }
+        });
+        Terminal { child, printed }
+    }
+
+    /// The next line, or nothing at the end.
+    #[track_caller]
+    fn line(&self, what: &str) -> Option<String> {
+        match self.printed.recv_timeout(LIMIT) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("nothing came for {LIMIT:?}: {what}"),
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is gone after this.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The two terminals of a newcomer, in one folder.
+struct Tour {
+    folder: TempDir,
+    shell: Terminal,
+    /// In the other terminal.
+    ledger: Option<Terminal>,
+    variables: Vec<(&'static str, String)>,
+    /// What stands in the README, and what there is instead: addresses, folders, and the
+    /// log's name from when it is first printed.
+    instead: Vec<(String, String)>,
+}
+
+impl Tour {
+    /// `ports` of the README are other ones here, since those may be taken.
+    fn begin(ports: &[u16]) -> Tour {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let link = |from: &Path, to: &str| {
+            std::os::unix::fs::symlink(from, folder.path().join(to)).unwrap();
+        };
+        std::fs::create_dir(folder.path().join("bin")).unwrap();
+        link(Path::new(env!("CARGO_BIN_EXE_opledger")), "bin/opledger");
+        for name in ["demo", "examples", "scripts"] {
+            link(&root.join(name), name);
+        }
+        // `make setup-tests` has installed what the README has a newcomer install.
+        let cache = std::env::var_os("OPLEDGER_CACHE").map(PathBuf::from);
+        let home = || PathBuf::from(std::env::var_os("HOME").expect("a home"));
+        let cache = cache.unwrap_or_else(|| home().join(".cache/opledger"));
+        link(&cache.join("clients/python"), ".venv");
+        let mut instead = Vec::new();
+        let mut variables = Vec::new();
+        for port in ports {
+            let free = free_ports();
+            instead.push((format!("127.0.0.1:{port}"), format!("127.0.0.1:{free}")));
+            instead.push((format!("KAFKA_PORT={port}"), format!("KAFKA_PORT={free}")));
+            if *port == LEDGER {
+                // The defaults of the program are those of the README.
+                variables.push(("OPLEDGER_SERVER__LISTEN", format!("127.0.0.1:{free}")));
+                variables.push(("OPLEDGER_URL", format!("http://127.0.0.1:{free}")));
+            }
+        }
+        let kafka = folder.path().join("kafka").display().to_string();
+        instead.push(("/tmp/opledger-tour".into(), kafka));
+        let mut shell = Command::new("bash");
+        shell.args(["--noprofile", "--norc"]).stdin(Stdio::piped());
+        shell.current_dir(folder.path()).envs(variables.clone());
+        Tour {
+            shell: Terminal::run(&mut shell),
+            folder,
+            ledger: None,
+            variables,
+            instead,
+        }
+    }
+
+    fn here(&self, readme: &str) -> String {
+        let instead = self.instead.iter();
+        instead.fold(readme.to_owned(), |text, (readme, here)| {
+            text.replace(readme, here)
+        })
+    }
+
+    /// As the README would print it.
+    fn there(&self, printed: &str) -> String {
+        let instead = self.instead.iter();
+        instead.fold(printed.to_owned(), |text, (readme, here)| {
+            text.replace(here, readme)
+        })
+    }
+
+    fn follow(&mut self, steps: VecDeque<Step>) {
+        for step in steps {
+            self.take(&step);
+        }
+    }
+
+    fn take(&mut self, step: &Step) {
+        let (command, when) = step
+            .command
+            .split_once("     # after ")
+            .unwrap_or((&step.command, ""));
+        match when.split_whitespace().next() {
+            Some("kill") => drop(self.ledger.take().expect("a ledger to kill")),
+            Some("Ctrl-C") => {
+                let mut ledger = self.ledger.take().expect("a ledger to stop");
+                ledger.signal(Signal::INT);
+                assert!(ledger.child.wait().unwrap().success());
+            }
+            _ => {}
+        }
+        if command.starts_with("python3 -m venv ") {
+            return;
+        }
+        if command.contains(" serve ") {
+            return self.serve(command, step);
+        }
+        let until = Instant::now() + LIMIT;
+        loop {
+            let printed = self.run(&self.here(command));
+            self.learn(&step.output, &printed);
+            let (expected, found) = self.compared(step, &printed);
+            // A read may be asked again until it is as the README says: a ledger needs a
+            // moment to miss its broker.
+            let is_read = command.starts_with("kcat -C")
+                || command.starts_with("curl -s") && !command.contains(" -d ");
+            if expected == found || !is_read || Instant::now() > until {
+                assert_eq!(
+                    found, expected,
+                    "README line {}: {}",
+                    step.line, step.command
+                );
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// In the other terminal, until it says that it serves.
+    fn serve(&mut self, command: &str, step: &Step) {
+        let mut bash = Command::new("bash");
+        let command = self.here(&format!("exec {command}"));
+        bash.args(["-c", &command]).current_dir(self.folder.path());
+        bash.envs(self.variables.clone());
+        let terminal = Terminal::run(&mut bash);
+        let mut printed = Vec::new();
+        while printed
+            .last()
+            .is_none_or(|line: &String| !line.contains("opledger serves"))
+        {
+            let line = terminal.line(&command);
+            printed.push(line.unwrap_or_else(|| panic!("it ended: {printed:?}")));
+        }
+        let (expected, found) = self.compared(step, &printed);
+        assert_eq!(
+            found, expected,
+            "README line {}: {}",
+            step.line, step.command
+        );
+        self.ledger = Some(terminal);
+    }
+
+    /// Types a command, and waits for its end.
+    fn run(&mut self, command: &str) -> Vec<String> {
+        let input = self
+            .shell
+            .child
+            .stdin
+            .as_mut()
+            .expect("a shell that is typed to");
+        // The status is kept for `echo $?`.
+        write!(
+            input,
+            "{command}\nstatus=$?; printf '\\n{MARK}\\n'; (exit $status)\n"
+        )
+        .unwrap();
+        let mut printed = Vec::new();
+        loop {
+            let line = self.shell.line(command).expect("the shell goes on");
+            if line == MARK {
+                // Not all that is printed ends its line.
+                if printed.last().is_some_and(String::is_empty) {
+                    printed.pop();
+                }
+                return printed;
+            }
+            printed.push(line.trim_end_matches('\r').to_owned());
+        }
+    }
+
+    /// The log's name, from where it is first printed.
+    fn learn(&mut self, readme: &[String], printed: &[String]) {
+        let log = |line: &String| {
+            let (_, rest) = line.split_once("Ledger-Position: ")?;
+            Some(rest.split_once(';')?.0.to_owned())
+        };
+        if let (Some(readme), Some(here)) =
+            (readme.iter().find_map(log), printed.iter().find_map(log))
+        {
+            self.instead.push((readme, here));
+        }
+    }
+
+    fn compared(&self, step: &Step, printed: &[String]) -> (String, String) {
+        let expected = normal(&step.output.join("\n"));
+        let found = normal(&self.there(&printed.join("\n")));
+        match same_but_for_ellipses(&expected, &found) {
+            true => (expected.clone(), expected),
+            false => (expected, found),
+        }
+    }
+}
+
+/// What differs from one run to the next: moments after the README was written, the ids
+/// of requests and processes.
+fn normal(text: &str) -> String {
+    let mut text = text.to_owned();
+    for shape in ["0000-00-00T00:00:00.000Z", "00000000 000000"] {
+        text = without_moments(&text, shape);
+    }
+    let words = text.split_inclusive(|c: char| c.is_whitespace());
+    let words = words.map(|word| match is_uuid(word.trim_end()) {
+        true => word.replace(word.trim_end(), "UUID"),
+        false => word.to_owned(),
+    });
+    let text: String = words.collect();
+    // What librdkafka says of kcat's own options.
+    let lines = text.lines().filter(|line| !line.starts_with("%4|"));
+    let lines = lines.map(|line| {
+        if line.starts_with("date: ") {
+            return "date: MOMENT".to_owned();
+        }
+        match line.split_once("kafka-local: pid ") {
+            Some((before, rest)) => {
+                let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+                format!("{before}kafka-local: pid PID{rest}")
+            }
+            None => line.trim_end().to_owned(),
+        }
+    });
+    let lines: Vec<String> = lines.collect();
+    lines.join("\n").trim_end().to_owned()
+}
+
+/// Those later than the sample operations. The shape has `0` for each digit.
+fn without_moments(text: &str, shape: &str) -> String {
+    let is_moment = |word: &str| {
+        let digits = |c: char| if c.is_ascii_digit() { '0' } else { c };
+        word >= "2026" && word.chars().map(digits).eq(shape.chars())
+    };
+    let mut rest = text;
+    let mut without = String::new();
+    while let Some(first) = rest.chars().next() {
+        let word = rest.get(..shape.len()).filter(|word| is_moment(word));
+        match word {
+            Some(_) => without.push_str("MOMENT"),
+            None => without.push(first),
+        }
+        rest = &rest[word.map_or(first.len_utf8(), str::len)..];
+    }
+    without
+}
+
+fn is_uuid(word: &str) -> bool {
+    let parts: Vec<usize> = word.split('-').map(str::len).collect();
+    parts == [8, 4, 4, 4, 12] && word.chars().all(|c| c == '-' || c.is_ascii_hexdigit())
+}
+
+/// `…` in the README stands for what is left out there.
+fn same_but_for_ellipses(readme: &str, found: &str) -> bool {
+    let mut parts = readme.split('…');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = found.strip_prefix(first) else {
+        return false;
+    };
+    let mut last = first;
+    for part in parts {
+        last = part;
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.is_empty() || (readme.contains('…') && found.ends_with(last))
+}
+
+impl Drop for Tour {
+    fn drop(&mut self) {
+        self.ledger = None;
+        if self.folder.path().join("kafka").exists() {
+            let input = self
+                .shell
+                .child
+                .stdin
+                .as_mut()
+                .expect("a shell that is typed to");
+            let _ = writeln!(input, "scripts/kafka/kafka-local kill; exit");
+            let _ = self.shell.child.wait();
+        }
+    }
+}
+
+const LEDGER: u16 = 8470;
+const KAFKA: u16 = 9092;
+
+fn readme() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// In this order, in one folder.
+const CHAPTERS: [&str; 3] = ["A tour", "On Kafka", "Lists"];
+
+#[test]
+fn the_tour_shows_what_a_newcomer_sees() {
+    let readme = readme();
+    let mut tour = Tour::begin(&[LEDGER, KAFKA]);
+    for chapter in CHAPTERS {
+        tour.follow(steps(&readme, chapter));
+    }
+}
+
+#[test]
+fn every_command_of_the_readme_belongs_to_a_tour() {
+    let readme = readme();
+    let commands = readme.lines().filter(|line| line.starts_with("$ ")).count();
+    let taken = CHAPTERS.map(|chapter| steps(&readme, chapter).len());
+    let taken: usize = taken.iter().sum();
+    assert_eq!(
+        commands, taken,
+        "commands under another heading are never tried"
+    );
+}

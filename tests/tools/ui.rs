@@ -1,0 +1,198 @@
+//! The web page in a real browser, on the built binary: see tests/ui/page.mjs.
+
+use crate::support::in_process::log_as_is;
+use crate::support::same::assert_same_text;
+use crate::support::server::Server;
+use bytes::Bytes;
+use opledger::domain::Timestamp;
+use opledger::wire::record::{Headers, Record};
+use std::path::Path;
+use std::process::Command;
+
+/// Runs one check of the page against a ledger.
+#[track_caller]
+fn check(name: &str, server: &Server) {
+    let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ui/run");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ui/page.mjs");
+    let base = format!("http://{}", server.address);
+    let ran = Command::new(run).args([page, name, &base]).output();
+    let ran = ran.expect("Node runs: make setup-tests");
+    let told = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{name}: {told}");
+}
+
+#[test]
+fn the_list_filters_pages_and_links() {
+    check("list", &Server::start());
+}
+
+#[test]
+fn what_happens_is_seen_at_once() {
+    check("live", &Server::start());
+}
+
+#[test]
+fn an_operation_is_drawn_as_it_went() {
+    check("timeline", &Server::start());
+}
+
+#[test]
+fn whatever_a_field_holds_is_text() {
+    let folder = tempfile::tempdir().unwrap();
+    log_with_poison(folder.path());
+    check("hostile", &Server::on(folder.path(), &[]));
+}
+
+#[test]
+fn the_page_is_for_everyone() {
+    let folder = tempfile::tempdir().unwrap();
+    log_with_poison(folder.path());
+    check("everyone", &Server::on(folder.path(), &[]));
+}
+
+/// A log that begins with records that are no events.
+fn log_with_poison(folder: &Path) {
+    let record = |key: &'static [u8], value: Option<&'static [u8]>| Record {
+        arrived: Timestamp::from_millis(1_715_000_000_123),
+        claimed: false,
+        key: Some(Bytes::from_static(key)),
+        headers: Headers(vec![
+            (
+                "<b>name</b>".into(),
+                Some(Bytes::from_static(b"<script>alert(9)</script>")),
+            ),
+            ("bytes".into(), Some(Bytes::from_static(b"\xff"))),
+        ]),
+        value: value.map(Bytes::from_static),
+    };
+    let event = br#"{"specversion":"1.0","id":"e","source":"/w","subject":"op","type":"opledger.operation.started.v1","time":"2024-05-06T07:08:09Z"}"#;
+    let records = [
+        record(
+            b"<img src=x onerror=alert(7)>",
+            Some(b"<img src=x onerror=alert(7)>"),
+        ),
+        record(b"\xff\xfe", Some(b"\x00\xff\xfe\x01")),
+        record(b"other", Some(event)),
+        record(b"op", None),
+    ];
+    log_as_is(folder, &records);
+}
+
+const BUDGET: usize = 150_000;
+
+/// Every file of `ui/`: its name and what it holds.
+fn files() -> Vec<(String, Vec<u8>)> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/ui");
+    let entries = std::fs::read_dir(folder).unwrap();
+    let read = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        (name, std::fs::read(path).unwrap())
+    };
+    entries.map(read).collect()
+}
+
+#[test]
+fn the_page_is_small_and_asks_nobody_else() {
+    let files = files();
+    let size: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
+    assert!(size <= BUDGET, "{size} bytes, of {BUDGET}");
+    for (name, bytes) in files {
+        let text = String::from_utf8(bytes).expect("a text file");
+        let text = text.replace("http://www.w3.org/2000/svg", "");
+        for banned in [
+            "http://",
+            "https://",
+            "innerHTML",
+            "insertAdjacentHTML",
+            "eval(",
+        ] {
+            assert!(!text.contains(banned), "{name} holds {banned}");
+        }
+    }
+}
+
+#[test]
+fn every_file_is_served_under_the_policy_and_cached_by_its_etag() {
+    let server = Server::start();
+    for (name, bytes) in files() {
+        let path = match name.as_str() {
+            "index.html" => "/".to_owned(),
+            "docs.html" => "/docs".to_owned(),
+            name => format!("/ui/{name}"),
+        };
+        let served = server.get(&path);
+        assert_eq!(served.status, 200, "{path}");
+        assert_same_text(&path, &served.body, &bytes);
+        let policy = served.header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"));
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(served.header("x-content-type-options"), "nosniff");
+        assert_eq!(served.header("cache-control"), "no-cache");
+        let etag = served.header("etag").to_owned();
+        let again = server.get_with(&path, &[("if-none-match", &etag)]);
+        assert_eq!((again.status, again.body.len()), (304, 0), "{path}");
+        assert_eq!(again.header("content-security-policy"), policy);
+    }
+    for path in [
+        "/ui/",
+        "/ui/index.html",
+        "/ui/docs.html",
+        "/ui/..%2FCargo.toml",
+        "/ui/x.js",
+    ] {
+        server.get(path).refused(404, "030001");
+    }
+}
+
+#[test]
+fn counts_and_moments_agree_with_what_was_published() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut expected = std::collections::BTreeMap::new();
+    for round in 0..2 {
+        let server = Server::on(folder.path(), &[]);
+        if round == 0 {
+            for story in crate::support::stories::stories() {
+                let token = server.publish(&story.events);
+                let id = crate::support::stories::subject(&story.events).to_owned();
+                if let Some(document) = server.document(&id, &token) {
+                    let status = document["status"].as_str().unwrap().to_owned();
+                    expected.insert(id, status);
+                }
+            }
+        }
+        // Counted as they come, and the same after the next start.
+        server.eventually("all are counted", |server| {
+            let state = server.get("/projector").json();
+            ["unexecuted", "executing", "completed", "failed", "canceled"]
+                .iter()
+                .all(|status| {
+                    let count = expected.values().filter(|held| held == status).count();
+                    state["operations"][status] == count
+                })
+        });
+        server.eventually("a moment has all of it", |server| {
+            let state = server.get("/projector").json();
+            let sum = |offsets: &serde_json::Value| {
+                let offsets = offsets.as_object().unwrap().values();
+                offsets.map(|offset| offset.as_u64().unwrap()).sum::<u64>()
+            };
+            let last = state["moments"].as_array().unwrap().last().cloned();
+            last.is_some_and(|last| {
+                let partitions = state["partitions"].as_array().unwrap();
+                let end = partitions.iter().map(|p| p["end"].as_u64().unwrap());
+                sum(&last["end"]) == end.sum::<u64>() && sum(&last["next"]) == sum(&last["end"])
+            })
+        });
+        let state = server.get("/projector").json();
+        assert_eq!(state["state"], "running");
+        let at = state["moments"][0]["at"].as_u64().unwrap();
+        let newer = server.get(&format!("/projector?since={at}")).json();
+        let newer = newer["moments"].as_array().unwrap();
+        assert!(newer.iter().all(|moment| moment["at"].as_u64() > Some(at)));
+        server.get("/projector?since=x").refused(400, "010001");
+        server.get("/projector?sinc=1").refused(400, "010001");
+        let metrics = server.metrics();
+        assert!(metrics.contains("opledger_operations{status=\"completed\"}"));
+    }
+}
