@@ -1,14 +1,20 @@
-//! What the documents say of the program, against the program: its settings, its metrics,
-//! its exit statuses, its formats and the versions of what it is tested with.
+//! What the documents say of the program, against the program: its settings, metrics, alerts,
+//! routes, exit statuses and formats, the tests and files that they name, the versions of what
+//! it is tested with. And the documents against each other: links, anchors, the summary.
 
+use crate::support::server::Server;
 use opledger::config::Config;
 use opledger::projector::meta;
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn read(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -23,6 +29,21 @@ fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
         let inner = line.trim().strip_prefix('|')?.strip_suffix('|')?;
         Some(inner.split('|').map(str::trim).collect())
     })
+}
+
+/// Says what a document lacks and what it has too much, rather than print both lists.
+#[track_caller]
+fn assert_documented<T: Ord + std::fmt::Debug>(
+    documented: &BTreeSet<T>,
+    known: &BTreeSet<T>,
+    place: &str,
+) {
+    let missing: Vec<_> = known.difference(documented).collect();
+    let gone: Vec<_> = documented.difference(known).collect();
+    assert!(
+        missing.is_empty() && gone.is_empty(),
+        "{place}: missing {missing:?}, too many {gone:?}"
+    );
 }
 
 /// The settings with their defaults, as `opledger config show` prints them.
@@ -48,12 +69,10 @@ fn settings() -> Vec<(String, String, String)> {
 }
 
 #[test]
-fn the_readme_lists_every_setting_with_its_default() {
-    let readme = read("README.md");
-    let (_, rest) = readme.split_once("## Configuration").expect("a chapter");
-    let (chapter, _) = rest.split_once("\n## ").expect("another one after it");
+fn every_setting_is_listed_with_its_default() {
+    let chapter = read("docs/configuration.md");
     let mut complaints = Vec::new();
-    let rows: Vec<_> = rows(chapter).filter(|cells| cells.len() == 2).collect();
+    let rows: Vec<_> = rows(&chapter).filter(|cells| cells.len() == 2).collect();
     for (section, name, default) in settings() {
         let head = match &*section {
             "" => String::new(),
@@ -96,7 +115,7 @@ fn the_readme_lists_every_setting_with_its_default() {
     }
     assert!(
         complaints.is_empty(),
-        "README, Configuration:\n{}",
+        "docs/configuration.md:\n{}",
         complaints.join("\n")
     );
 }
@@ -120,7 +139,7 @@ fn described() -> Vec<(String, &'static str, String)> {
 
 #[test]
 fn the_table_of_metrics_is_that_of_the_code() {
-    let guide = read("docs/operations.md");
+    let guide = read("docs/monitoring.md");
     let mut documented = BTreeSet::new();
     for cells in rows(&guide).filter(|cells| cells.len() == 4) {
         for name in code(cells[0]).filter(|name| name.starts_with("opledger_")) {
@@ -135,16 +154,11 @@ fn the_table_of_metrics_is_that_of_the_code() {
         .iter()
         .map(|(name, kind, _)| (name.clone(), (*kind).to_owned()))
         .collect();
-    let missing: Vec<_> = known.difference(&documented).collect();
-    let gone: Vec<_> = documented.difference(&known).collect();
-    assert!(
-        missing.is_empty() && gone.is_empty(),
-        "docs/operations.md, Metrics: missing {missing:?}, too many {gone:?}"
-    );
+    assert_documented(&documented, &known, "docs/monitoring.md, Metrics");
 }
 
 #[test]
-fn the_exit_statuses_of_the_readme_are_those_of_the_help() {
+fn the_exit_statuses_are_those_of_the_help() {
     let help = Command::new(env!("CARGO_BIN_EXE_opledger"))
         .arg("--help")
         .output()
@@ -155,9 +169,8 @@ fn the_exit_statuses_of_the_readme_are_those_of_the_help() {
         .lines()
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    let readme = read("README.md");
-    let (_, table) = readme.split_once("| status | meaning |").expect("a table");
-    let (table, _) = table.split_once("\n\n").expect("an end");
+    let chapter = read("docs/cli.md");
+    let (_, table) = chapter.split_once("| status | meaning |").expect("a table");
     let told: Vec<&str> = rows(table)
         .map(|cells| cells[0])
         .filter(|cell| !cell.starts_with('-'))
@@ -186,8 +199,8 @@ fn documents_name_the_store_format_and_the_fold_that_the_program_writes() {
         .expect("a row");
     assert_eq!((row[1], row[2]), (&*fold.to_string(), &*fold.to_string()));
     assert!(read("CHANGELOG.md").contains(&format!("store formats\n1 to {format}, fold")));
-    assert!(read("README.md").contains(&format!("\"store_format\":{format},")));
-    assert!(read("README.md").contains(&format!("\"fold_version\":{fold},")));
+    assert!(read("docs/kafka.md").contains(&format!("\"store_format\":{format},")));
+    assert!(read("docs/kafka.md").contains(&format!("\"fold_version\":{fold},")));
 }
 
 #[test]
@@ -200,5 +213,227 @@ fn one_version_of_kafka_is_named_everywhere() {
         assert!(read(file).contains(&image), "{file} does not name {image}");
     }
     let (major_minor, _) = version.rsplit_once('.').expect("three numbers");
-    assert!(read("README.md").contains(&format!("(tested with {major_minor})")));
+    assert!(read("docs/kafka.md").contains(&format!("(tested with {major_minor})")));
+}
+
+#[test]
+fn the_table_of_routes_is_that_of_the_interface() {
+    let server = Server::start();
+    let api = server.get("/openapi.json").json();
+    // These are for browsers, and the interface does not describe them.
+    let mut served: BTreeSet<String> = ["GET /", "GET /docs"].map(str::to_owned).into();
+    for (path, methods) in api["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            served.insert(format!("{} {path}", method.to_uppercase()));
+        }
+    }
+    let chapter = read("docs/http.md");
+    let (_, table) = chapter
+        .split_once("| request | response |")
+        .expect("a table");
+    let (table, _) = table.split_once("\n\n").expect("an end");
+    let documented: BTreeSet<String> = rows(table)
+        .flat_map(|cells| code(cells[0]).map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    assert_documented(&documented, &served, "docs/http.md, the first table");
+}
+
+#[test]
+fn the_statuses_of_errors_are_those_of_the_interface() {
+    let server = Server::start();
+    let api = server.get("/openapi.json").json();
+    let paths = api["paths"].as_object().unwrap();
+    let routes = paths
+        .values()
+        .flat_map(|routes| routes.as_object().unwrap().values());
+    let answers = routes.flat_map(|route| route["responses"].as_object().unwrap().keys());
+    let described: BTreeSet<&str> = answers
+        .map(|status| status.as_str())
+        .filter(|status| *status >= "400" && *status != "default")
+        .collect();
+    let chapter = read("docs/http.md");
+    let (_, table) = chapter
+        .split_once("| status | code | when |")
+        .expect("a table");
+    let (table, _) = table.split_once("\n\n").expect("an end");
+    let documented: BTreeSet<&str> = rows(table).flat_map(|cells| cells[0].split(", ")).collect();
+    let missing: Vec<_> = described.difference(&documented).collect();
+    assert!(
+        missing.is_empty(),
+        "docs/http.md, Errors, lacks {missing:?}"
+    );
+}
+
+#[test]
+fn the_table_of_alerts_is_that_of_the_rules() {
+    let rules = read("deploy/alerts.yml");
+    let defined: BTreeSet<(String, String)> = rules
+        .split("- alert: ")
+        .skip(1)
+        .map(|rule| {
+            let (name, rest) = rule.split_once('\n').expect("a name");
+            let (_, severity) = rest.split_once("severity: ").expect("a severity");
+            let severity = severity.chars().take_while(char::is_ascii_alphabetic);
+            (severity.collect(), name.trim().to_owned())
+        })
+        .collect();
+    assert!(defined.len() > 10);
+    let chapter = read("docs/monitoring.md");
+    let (_, table) = chapter
+        .split_once("| severity | alerts |")
+        .expect("a table");
+    let (table, _) = table.split_once("\n\n").expect("an end");
+    let mut documented = BTreeSet::new();
+    for cells in rows(table).filter(|cells| cells[0].starts_with('`')) {
+        let severity = code(cells[0]).next().expect("a severity");
+        for name in cells[1].split(", ") {
+            documented.insert((severity.to_owned(), name.to_owned()));
+        }
+    }
+    assert_documented(&documented, &defined, "docs/monitoring.md, Alerts");
+}
+
+/// Every document that people read, from the root of the repository.
+fn documents() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(root().join(&folder)).unwrap() {
+            let entry = entry.unwrap();
+            let path = folder.join(entry.file_name());
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_ours = !name.starts_with('.') && !["target", "vendor", "bin"].contains(&&*name);
+            if entry.file_type().unwrap().is_dir() && is_ours {
+                folders.push(path);
+            } else if name.ends_with(".md") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    assert!(found.len() > 50);
+    found
+}
+
+/// Without what stands in blocks of code.
+fn prose(path: &Path) -> String {
+    let mut is_code = false;
+    let mut prose = String::new();
+    for line in read(path).lines() {
+        if line.trim_start().starts_with("```") {
+            is_code = !is_code;
+        } else if !is_code {
+            prose.push_str(line);
+            prose.push('\n');
+        }
+    }
+    prose
+}
+
+/// The anchors of headings, as GitHub and mdBook make them.
+fn anchors(prose: &str) -> BTreeSet<String> {
+    let headings = prose.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            let text = line.trim_start_matches('#').trim().to_lowercase();
+            text.chars()
+                .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+                .map(|c| if c == ' ' { '-' } else { c })
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut known: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
+    let mut complaints = Vec::new();
+    let mut links = 0;
+    for document in documents() {
+        let text = prose(&document);
+        for (at, _) in text.match_indices("](") {
+            let (target, _) = text[at + 2..].split_once(')').expect("a link that ends");
+            if target.starts_with("http://") || target.starts_with("https://") {
+                continue;
+            }
+            links += 1;
+            let (file, anchor) = match target.split_once('#') {
+                Some((file, anchor)) => (file, Some(anchor)),
+                None => (target, None),
+            };
+            let file = match file {
+                "" => document.clone(),
+                file => document.parent().expect("a folder").join(file),
+            };
+            let Ok(path) = root().join(&file).canonicalize() else {
+                complaints.push(format!("{}: {target}: no such file", document.display()));
+                continue;
+            };
+            if let Some(anchor) = anchor {
+                let known = known.entry(path).or_insert_with(|| anchors(&prose(&file)));
+                if !known.contains(anchor) {
+                    complaints.push(format!("{}: {target}: no such heading", document.display()));
+                }
+            }
+        }
+    }
+    assert!(links > 100, "{links}");
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+#[test]
+fn the_summary_names_every_chapter_by_its_title() {
+    let summary = read("docs/SUMMARY.md");
+    let named: Vec<(String, String)> = summary
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- ["))
+        .map(|rest| {
+            let (title, rest) = rest.split_once("](").expect("a link");
+            let path = rest.strip_suffix(')').expect("a link that ends the line");
+            (path.to_owned(), title.to_owned())
+        })
+        .collect();
+    let once: BTreeSet<_> = named.iter().cloned().collect();
+    assert_eq!(
+        once.len(),
+        named.len(),
+        "docs/SUMMARY.md names a chapter twice"
+    );
+    let mut chapters = BTreeSet::new();
+    for document in documents() {
+        let Ok(path) = document.strip_prefix("docs") else {
+            continue;
+        };
+        if path != Path::new("SUMMARY.md") {
+            let text = read(&document);
+            let title = text.lines().next().and_then(|line| line.strip_prefix("# "));
+            let title = title.unwrap_or_else(|| panic!("{} has no title", document.display()));
+            chapters.insert((path.display().to_string(), title.to_owned()));
+        }
+    }
+    assert_documented(&once, &chapters, "docs/SUMMARY.md");
+}
+
+#[test]
+fn a_busy_engineer_finishes_the_readme() {
+    let lines = read("README.md").lines().count();
+    assert!(lines <= 200, "README.md has {lines} lines, at most 200");
+}
+
+#[test]
+fn tests_of_the_guarantees_exist() {
+    let mut complaints = Vec::new();
+    let guarantees = read("docs/guarantees.md");
+    let mut count = 0;
+    for cells in rows(&guarantees).filter(|cells| cells.len() == 2) {
+        for name in code(cells[1]).filter(|name| name.contains('/') || *name == "scale") {
+            count += 1;
+            let test = root().join("tests").join(name);
+            if !test.is_dir() && !test.with_extension("rs").is_file() {
+                complaints.push(format!("docs/guarantees.md: no {name} in tests/"));
+            }
+        }
+    }
+    assert!(count > 30, "{count}");
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }

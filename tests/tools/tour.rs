@@ -1,6 +1,6 @@
-//! The tour of the README, command by command in a clean folder, with what each prints
-//! compared with what the README shows. What cannot be the same twice is named in
-//! [`normal`] and nowhere else.
+//! The tour of the README and of the chapters that go on from there, command by command in
+//! a clean folder, with what each prints compared with what is shown. What cannot be the
+//! same twice is named in [`normal`] and nowhere else.
 
 use crate::support::broker::free_ports;
 use rustix::process::{Pid, Signal, kill_process};
@@ -16,51 +16,57 @@ use tempfile::TempDir;
 const LIMIT: Duration = Duration::from_secs(60);
 const MARK: &str = "-- the command has ended --";
 
-/// A command of the README, and the lines that it prints there.
+/// A command of a document, and the lines that it prints there.
 #[derive(Debug)]
 struct Step {
     command: String,
     output: Vec<String>,
-    /// Of its README.
-    line: usize,
+    /// `README.md:57`
+    place: String,
 }
 
-/// The commands of a chapter, in order.
-fn steps(readme: &str, chapter: &str) -> VecDeque<Step> {
-    let mut steps = VecDeque::new();
-    let mut is_inside = false;
+/// The commands of a document, in order. Blocks that do not begin with one show something
+/// else.
+fn steps(document: &str) -> VecDeque<Step> {
+    let mut steps: VecDeque<Step> = VecDeque::new();
     let mut is_code = false;
+    let mut is_shell = false;
+    let mut is_first = false;
     let mut here_document: Option<String> = None;
-    for (at, line) in readme.lines().enumerate() {
+    for (at, line) in read(document).lines().enumerate() {
         if line.starts_with("```") {
             is_code = !is_code;
-        } else if !is_code {
-            if line.starts_with("## ") || line.starts_with("### ") {
-                is_inside = line.trim_start_matches('#').trim() == chapter;
+            is_first = is_code;
+            continue;
+        }
+        if is_first {
+            is_shell = line.starts_with("$ ");
+        }
+        is_first = false;
+        if !(is_code && is_shell) {
+            continue;
+        }
+        if let Some(end) = &here_document {
+            let step = steps.back_mut().expect("its command");
+            step.command.push_str(&format!("\n{line}"));
+            if line == end {
+                here_document = None;
             }
-        } else if is_inside {
-            if let Some(end) = &here_document {
-                let step: &mut Step = steps.back_mut().expect("its command");
-                step.command.push_str(&format!("\n{line}"));
-                if line == end {
-                    here_document = None;
-                }
-            } else if let Some(command) = line.strip_prefix("$ ") {
-                here_document = command
-                    .split_once("<<'")
-                    .and_then(|(_, rest)| Some(rest.split_once('\'')?.0.to_owned()));
-                steps.push_back(Step {
-                    command: command.to_owned(),
-                    output: Vec::new(),
-                    line: at + 1,
-                });
-            } else {
-                let step: &mut Step = steps.back_mut().expect("a command before its output");
-                step.output.push(line.to_owned());
-            }
+        } else if let Some(command) = line.strip_prefix("$ ") {
+            here_document = command
+                .split_once("<<'")
+                .and_then(|(_, rest)| Some(rest.split_once('\'')?.0.to_owned()));
+            steps.push_back(Step {
+                command: command.to_owned(),
+                output: Vec::new(),
+                place: format!("{document}:{}", at + 1),
+            });
+        } else {
+            let step = steps.back_mut().expect("a command before its output");
+            step.output.push(line.to_owned());
         }
     }
-    assert!(!steps.is_empty(), "the README has no chapter {chapter}");
+    assert!(!steps.is_empty(), "{document} has no command");
     steps
 }
 
@@ -118,13 +124,13 @@ struct Tour {
     /// In the other terminal.
     ledger: Option<Terminal>,
     variables: Vec<(&'static str, String)>,
-    /// What stands in the README, and what there is instead: addresses, folders, and the
+    /// What the documents show, and what there is instead: addresses, folders, and the
     /// log's name from when it is first printed.
     instead: Vec<(String, String)>,
 }
 
 impl Tour {
-    /// `ports` of the README are other ones here, since those may be taken.
+    /// `ports` of the documents are other ones here, since those may be taken.
     fn begin(ports: &[u16]) -> Tour {
         let folder = tempfile::tempdir().unwrap();
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -136,7 +142,7 @@ impl Tour {
         for name in ["demo", "examples", "scripts"] {
             link(&root.join(name), name);
         }
-        // `make setup-tests` has installed what the README has a newcomer install.
+        // `make setup-tests` has installed what the chapter on Kafka has a newcomer install.
         let cache = std::env::var_os("OPLEDGER_CACHE").map(PathBuf::from);
         let home = || PathBuf::from(std::env::var_os("HOME").expect("a home"));
         let cache = cache.unwrap_or_else(|| home().join(".cache/opledger"));
@@ -148,7 +154,7 @@ impl Tour {
             instead.push((format!("127.0.0.1:{port}"), format!("127.0.0.1:{free}")));
             instead.push((format!("KAFKA_PORT={port}"), format!("KAFKA_PORT={free}")));
             if *port == LEDGER {
-                // The defaults of the program are those of the README.
+                // The defaults of the program are those of the documents.
                 variables.push(("OPLEDGER_SERVER__LISTEN", format!("127.0.0.1:{free}")));
                 variables.push(("OPLEDGER_URL", format!("http://127.0.0.1:{free}")));
             }
@@ -167,18 +173,18 @@ impl Tour {
         }
     }
 
-    fn here(&self, readme: &str) -> String {
+    fn here(&self, shown: &str) -> String {
         let instead = self.instead.iter();
-        instead.fold(readme.to_owned(), |text, (readme, here)| {
-            text.replace(readme, here)
+        instead.fold(shown.to_owned(), |text, (shown, here)| {
+            text.replace(shown, here)
         })
     }
 
-    /// As the README would print it.
+    /// As the documents would show it.
     fn there(&self, printed: &str) -> String {
         let instead = self.instead.iter();
-        instead.fold(printed.to_owned(), |text, (readme, here)| {
-            text.replace(here, readme)
+        instead.fold(printed.to_owned(), |text, (shown, here)| {
+            text.replace(here, shown)
         })
     }
 
@@ -213,16 +219,12 @@ impl Tour {
             let printed = self.run(&self.here(command));
             self.learn(&step.output, &printed);
             let (expected, found) = self.compared(step, &printed);
-            // A read may be asked again until it is as the README says: a ledger needs a
+            // A read may be asked again until it is as the document says: a ledger needs a
             // moment to miss its broker.
             let is_read = command.starts_with("kcat -C")
                 || command.starts_with("curl -s") && !command.contains(" -d ");
             if expected == found || !is_read || Instant::now() > until {
-                assert_eq!(
-                    found, expected,
-                    "README line {}: {}",
-                    step.line, step.command
-                );
+                assert_eq!(found, expected, "{}: {}", step.place, step.command);
                 return;
             }
             std::thread::sleep(Duration::from_millis(200));
@@ -245,11 +247,7 @@ impl Tour {
             printed.push(line.unwrap_or_else(|| panic!("it ended: {printed:?}")));
         }
         let (expected, found) = self.compared(step, &printed);
-        assert_eq!(
-            found, expected,
-            "README line {}: {}",
-            step.line, step.command
-        );
+        assert_eq!(found, expected, "{}: {}", step.place, step.command);
         self.ledger = Some(terminal);
     }
 
@@ -282,15 +280,15 @@ impl Tour {
     }
 
     /// The log's name, from where it is first printed.
-    fn learn(&mut self, readme: &[String], printed: &[String]) {
+    fn learn(&mut self, shown: &[String], printed: &[String]) {
         let log = |line: &String| {
             let (_, rest) = line.split_once("Ledger-Position: ")?;
             Some(rest.split_once(';')?.0.to_owned())
         };
-        if let (Some(readme), Some(here)) =
-            (readme.iter().find_map(log), printed.iter().find_map(log))
+        if let (Some(shown), Some(here)) =
+            (shown.iter().find_map(log), printed.iter().find_map(log))
         {
-            self.instead.push((readme, here));
+            self.instead.push((shown, here));
         }
     }
 
@@ -304,7 +302,7 @@ impl Tour {
     }
 }
 
-/// What differs from one run to the next: moments after the README was written, the ids
+/// What differs from one run to the next: moments after the documents were written, the ids
 /// of requests and processes.
 fn normal(text: &str) -> String {
     let mut text = text.to_owned();
@@ -359,9 +357,9 @@ fn is_uuid(word: &str) -> bool {
     parts == [8, 4, 4, 4, 12] && word.chars().all(|c| c == '-' || c.is_ascii_hexdigit())
 }
 
-/// `…` in the README stands for what is left out there.
-fn same_but_for_ellipses(readme: &str, found: &str) -> bool {
-    let mut parts = readme.split('…');
+/// `…` in a document stands for what is left out there.
+fn same_but_for_ellipses(shown: &str, found: &str) -> bool {
+    let mut parts = shown.split('…');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = found.strip_prefix(first) else {
         return false;
@@ -374,7 +372,7 @@ fn same_but_for_ellipses(readme: &str, found: &str) -> bool {
             None => return false,
         }
     }
-    rest.is_empty() || (readme.contains('…') && found.ends_with(last))
+    rest.is_empty() || (shown.contains('…') && found.ends_with(last))
 }
 
 impl Drop for Tour {
@@ -396,31 +394,40 @@ impl Drop for Tour {
 const LEDGER: u16 = 8470;
 const KAFKA: u16 = 9092;
 
-fn readme() -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    std::fs::read_to_string(path).unwrap()
+/// In this order, in one folder.
+const CHAPTERS: [&str; 4] = ["README.md", "docs/tour.md", "docs/kafka.md", "docs/http.md"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// In this order, in one folder.
-const CHAPTERS: [&str; 3] = ["A tour", "On Kafka", "Lists"];
+fn read(document: &str) -> String {
+    std::fs::read_to_string(root().join(document)).unwrap()
+}
 
 #[test]
 fn the_tour_shows_what_a_newcomer_sees() {
-    let readme = readme();
     let mut tour = Tour::begin(&[LEDGER, KAFKA]);
     for chapter in CHAPTERS {
-        tour.follow(steps(&readme, chapter));
+        tour.follow(steps(chapter));
     }
 }
 
 #[test]
-fn every_command_of_the_readme_belongs_to_a_tour() {
-    let readme = readme();
-    let commands = readme.lines().filter(|line| line.starts_with("$ ")).count();
-    let taken = CHAPTERS.map(|chapter| steps(&readme, chapter).len());
-    let taken: usize = taken.iter().sum();
-    assert_eq!(
-        commands, taken,
-        "commands under another heading are never tried"
-    );
+fn every_command_that_a_document_shows_belongs_to_the_tour() {
+    let docs = std::fs::read_dir(root().join("docs")).unwrap();
+    let docs = docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().display()));
+    let documents = docs.filter(|name| name.ends_with(".md"));
+    for document in documents.chain(["README.md".to_owned(), "deploy/README.md".to_owned()]) {
+        let text = read(&document);
+        let shown = text.lines().filter(|line| line.starts_with("$ ")).count();
+        let taken = match CHAPTERS.contains(&&*document) {
+            true => steps(&document).len(),
+            false => 0,
+        };
+        assert_eq!(
+            shown, taken,
+            "{document} shows commands that are never tried"
+        );
+    }
 }
