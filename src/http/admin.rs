@@ -93,7 +93,6 @@ fn damage(app: &App) -> (Vec<&'static str>, bool) {
         Family::Log => None,
         // Folded again from the history, or found by other rows.
         Family::State
-        | Family::Settled
         | Family::Lane
         | Family::ByTime
         | Family::ByStatus

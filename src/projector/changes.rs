@@ -3,7 +3,7 @@
 
 use super::meta::Anchors;
 use crate::query::watch::Change;
-use crate::store::{self, Batch, Db, Direction, Family, View, keys};
+use crate::store::{self, Batch, Db, Direction, Family, keys};
 use crate::wire::change::{self, Moved};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,22 +13,6 @@ const WINDOW: u64 = 200_000;
 
 /// Where the last numbers cannot be read, it goes on at one that is surely beyond them.
 const GAP: u64 = 1 << 40;
-
-/// Behind the last change that is known to have settled an operation.
-fn settled_end(view: &dyn View) -> store::Result<u64> {
-    let mut end = 0;
-    view.scan_past_damage(
-        Family::Settled,
-        keys::ALL,
-        Direction::Backward,
-        &mut |key, _| {
-            end = u64::from_be_bytes(keys::head(key)) + 1;
-            ControlFlow::Break(())
-        },
-        &mut |_| {},
-    )?;
-    Ok(end)
-}
 
 /// Where the index is. A row's key counts the changes before it, so that the window is
 /// a range of keys.
@@ -71,7 +55,7 @@ impl Changes {
             ends(Direction::Forward, &mut trimmed)?;
             ends(Direction::Backward, &mut next)?;
             if is_end_damaged {
-                next = settled_end(view)?.max(next).next_multiple_of(GAP) + GAP;
+                next = next.next_multiple_of(GAP) + GAP;
             }
             Ok(())
         })?;

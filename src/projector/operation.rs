@@ -15,36 +15,31 @@ use crate::domain::{
 use crate::query::bodies;
 use crate::query::entry::{self, Entry, Moved};
 use crate::query::operation::{self, history_records};
-use crate::query::state::Held;
 use crate::store::keys::{self, LaneKind};
 use crate::store::{self, Batch, Db, Error, Family, Row};
 use crate::wire::notification::{Key, encode_due};
 use crate::wire::record::Record;
 use crate::wire::snapshot::{self, Apart, Unreadable};
-use crate::wire::snapshot_location::{self, Place};
-use crate::wire::without_id;
 use std::sync::Arc;
 
 /// More lanes than this are kept apart. A row of this many is a few tens of
 /// kilobytes at most where bodies are small, and rewritten as a whole.
 const LANES_INLINE: usize = 32;
 
-/// Folds `arrived` into the operation of which `held` is known, under `key`, and adds to
-/// the batch all that follows, the new snapshot included. Returns that snapshot. `change`
-/// is the number of the change that the batch makes.
+/// Folds `arrived` into the operation with this snapshot, under `key`, and adds to the batch
+/// all that follows, the new snapshot included. Returns that snapshot.
 pub fn fold<'e>(
     db: &dyn Db,
     (operation_id, key): (&str, &[u8]),
-    held: Option<Held<&[u8]>>,
+    snapshot: Option<&[u8]>,
     arrived: impl Iterator<Item = Arrived<'e>> + Clone,
-    change: u64,
     batch: &mut Batch,
     tally: &mut Tally,
-) -> store::Result<Held<Arc<[u8]>>> {
+) -> store::Result<Arc<[u8]>> {
     let events = || arrived.clone().map(|(event, _)| event);
     // What the state may borrow from stands before it.
     let (records, lane_rows): (Vec<Record>, LaneRows);
-    let stored = match held.map(|held| snapshot::decode(held.snapshot)) {
+    let stored = match snapshot.map(snapshot::decode) {
         None => Ok((Operation::default(), None)),
         Some(Ok((op, None))) => Ok((op, None)),
         Some(Ok((mut op, apart))) => {
@@ -111,35 +106,29 @@ pub fn fold<'e>(
         put_lanes(operation_id, &op, batch);
     }
     let after = standing(&op, apart);
-    let has_ended = after.listed.is_some_and(|listed| listed.status.has_ended());
-    let snapshot = |row| snapshot::append(&op, apart, row);
     let new = put_snapshot(
-        (operation_id, key),
-        held,
-        has_ended.then_some(change),
+        key,
         snapshot,
+        |row| snapshot::append(&op, apart, row),
         batch,
     );
-    let was_settled = held.and_then(|held| held.place.settled());
-    let settled = new.place.settled();
-    let is_placed = was_settled != settled;
     let time = |listed: Listed| listed.occurred_time;
-    if is_placed || before.listed.map(time) != after.listed.map(time) {
+    if before.listed.map(time) != after.listed.map(time) {
         let key = |listed: Listed| keys::by_time(listed.occurred_time, operation_id);
         let moved = (before.listed.map(key), after.listed.map(key));
-        move_entry(Family::ByTime, moved, settled, b"", batch);
+        move_entry(Family::ByTime, moved, b"", batch);
     }
     let is_elsewhere = before.listed != after.listed;
-    let row_after = (row_before.is_some() || is_elsewhere || is_placed)
-        .then(|| entry::row(&op, at_hand_of(apart)));
+    let row_after =
+        (row_before.is_some() || is_elsewhere).then(|| entry::row(&op, at_hand_of(apart)));
     let is_other = row_before.is_some() && row_before != row_after;
     if let Some(row_after) = &row_after
-        && (is_elsewhere || is_other || is_placed)
+        && (is_elsewhere || is_other)
     {
         let key = |l: Listed| keys::by_status(l.status, l.occurred_time, operation_id);
         let moved = (before.listed.map(key), after.listed.map(key));
         let row = row_after.as_deref().unwrap_or_default();
-        move_entry(Family::ByStatus, moved, settled, row, batch);
+        move_entry(Family::ByStatus, moved, row, batch);
     }
     if let Some(moved) = &mut tally.moved {
         let entry = |listed: Option<Listed>, row: Option<Option<Vec<u8>>>| {
@@ -157,49 +146,21 @@ pub fn fold<'e>(
     Ok(new)
 }
 
-/// Puts the snapshot where it belongs. That of an operation that has ended goes beside those
-/// that end with it, once: what is written there is never written again, rows of one change
-/// lie behind those of all before, and so files of them need not be merged.
+/// A repeat says nothing new, mostly, and writes no snapshot.
 fn put_snapshot(
-    (operation_id, key): (&str, &[u8]),
-    held: Option<Held<&[u8]>>,
-    settles: Option<u64>,
+    key: &[u8],
+    before: Option<&[u8]>,
     append: impl FnOnce(Vec<u8>) -> Vec<u8>,
     batch: &mut Batch,
-) -> Held<Arc<[u8]>> {
-    let place = held.map_or(Place::Open, |held| held.place);
-    match (place, settles) {
-        (Place::Open, None) => Held {
-            place,
-            snapshot: batch.put_with(Family::State, key, append).into(),
-        },
-        (Place::Open, Some(change)) => {
-            batch.put_with(Family::State, key, |row| {
-                snapshot_location::append(change, row)
-            });
-            let snapshot: Arc<[u8]> = append(Vec::with_capacity(1024)).into();
-            batch.put_with(Family::Settled, &keys::settled(change, key), |row| {
-                without_id::append(operation_id, [&snapshot, &[]], row)
-            });
-            let place = Place::Settled(change);
-            Held { place, snapshot }
-        }
-        (Place::Settled(change) | Place::Revised(change), _) => {
-            let before = held.map_or(&[][..], |held| held.snapshot);
-            let snapshot: Arc<[u8]> = append(Vec::with_capacity(before.len())).into();
-            // A repeat, mostly: it says nothing new.
-            if *snapshot == *before {
-                return Held { place, snapshot };
-            }
-            batch.put_with(Family::State, key, |row| {
-                let mut row = snapshot_location::append(change, row);
-                row.extend_from_slice(&snapshot);
-                row
-            });
-            let place = Place::Revised(change);
-            Held { place, snapshot }
-        }
+) -> Arc<[u8]> {
+    let Some(before) = before else {
+        return batch.put_with(Family::State, key, append).into();
+    };
+    let snapshot: Arc<[u8]> = append(Vec::with_capacity(before.len() + 256)).into();
+    if *snapshot != *before {
+        batch.put(Family::State, key, &snapshot);
     }
+    snapshot
 }
 
 /// Lanes that are kept apart, each with its row.
@@ -383,12 +344,10 @@ fn put_effects(
     }
 }
 
-/// The entry of an operation in one of the lists, from one key to the other, with the
-/// change that has settled the operation in front of the row.
+/// The entry of an operation in one of the lists, from one key to the other.
 fn move_entry(
     family: Family,
     (before, after): (Option<Vec<u8>>, Option<Vec<u8>>),
-    settled: Option<u64>,
     row: &[u8],
     batch: &mut Batch,
 ) {
@@ -396,13 +355,6 @@ fn move_entry(
         batch.delete(family, &key);
     }
     if let Some(key) = after {
-        batch.put_with(family, &key, |value| {
-            let mut value = match settled {
-                Some(change) => snapshot_location::append(change, value),
-                None => value,
-            };
-            value.extend_from_slice(row);
-            value
-        });
+        batch.put(family, &key, row);
     }
 }

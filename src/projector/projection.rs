@@ -12,7 +12,7 @@ use crate::domain::{Anomalies, Anomaly, Status};
 use crate::event_log::{Identity, Logged};
 use crate::query::entry::Moved;
 use crate::query::progress::StatusCounts;
-use crate::query::state::{self, Held};
+use crate::query::state;
 use crate::query::watch::Change;
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
@@ -65,18 +65,18 @@ impl Tally {
 }
 
 /// New snapshots by operation id.
-type Snapshots = Vec<(Box<str>, Held<Arc<[u8]>>)>;
+type Snapshots = Vec<(Box<str>, Arc<[u8]>)>;
 
 /// Operations that were touched lately, by id.
-type Hot = quick_cache::unsync::Cache<Box<str>, Held<Arc<[u8]>>, ByBytes>;
+type Hot = quick_cache::unsync::Cache<Box<str>, Arc<[u8]>, ByBytes>;
 
 #[derive(Clone)]
 struct ByBytes;
 
-impl quick_cache::Weighter<Box<str>, Held<Arc<[u8]>>> for ByBytes {
-    fn weight(&self, id: &Box<str>, held: &Held<Arc<[u8]>>) -> u64 {
+impl quick_cache::Weighter<Box<str>, Arc<[u8]>> for ByBytes {
+    fn weight(&self, id: &Box<str>, snapshot: &Arc<[u8]>) -> u64 {
         // What the cache itself needs for an entry is about 100 bytes.
-        (id.len() + held.snapshot.len() + 100) as u64
+        (id.len() + snapshot.len() + 100) as u64
     }
 }
 
@@ -261,8 +261,8 @@ impl Projection {
         if let (Some(change), Some(moved)) = (&mut tally.change, tally.moved.take()) {
             change.note(moved);
         }
-        for (id, held) in prepared.snapshots {
-            self.hot.insert(id, held);
+        for (id, snapshot) in prepared.snapshots {
+            self.hot.insert(id, snapshot);
         }
         Ok(tally)
     }
@@ -308,7 +308,7 @@ impl Projection {
         tally: &mut Tally,
     ) -> store::Result<Snapshots> {
         let mut cold: Vec<&[u8]> = Vec::new();
-        let hot: Vec<Option<Held<Arc<[u8]>>>> = parts
+        let hot: Vec<Option<Arc<[u8]>>> = parts
             .iter()
             .map(|part| {
                 let hot = self.hot.get(part.id).cloned();
@@ -318,23 +318,22 @@ impl Projection {
                 hot
             })
             .collect();
-        let mut fetched = state::held(db, &cold)?.into_iter();
-        let change = self.changes.number();
+        let mut fetched = state::current(db, &cold)?.into_iter();
         parts
             .iter()
             .zip(hot)
             .map(|(part, hot)| {
                 let cold;
-                let held = match &hot {
-                    Some(hot) => Some(hot.borrow()),
+                let snapshot = match &hot {
+                    Some(hot) => Some(&**hot),
                     None => {
                         cold = fetched.next().expect("one for each cold key");
-                        cold.as_ref().map(Held::borrow)
+                        cold.as_deref()
                     }
                 };
                 let part_of = (part.id, part.key);
-                let held = fold(db, part_of, held, part.arrived(), change, batch, tally)?;
-                Ok((part.id.into(), held))
+                let snapshot = fold(db, part_of, snapshot, part.arrived(), batch, tally)?;
+                Ok((part.id.into(), snapshot))
             })
             .collect()
     }

@@ -8,7 +8,7 @@ use super::progress::Applied;
 use super::state;
 use super::unsent::{self, Large, NoRoom, Unsent};
 use crate::domain::{Operation, document};
-use crate::store::{self, Cached, Db, Family, View, keys};
+use crate::store::{self, Cached, Db, View};
 use crate::wire::document::{Bodies, render};
 use crate::wire::snapshot;
 use crate::wire::time::TimeStyle;
@@ -114,8 +114,7 @@ impl Documents {
         {
             return Ok(Quick::Found(kept.document.clone()));
         }
-        let key = keys::operation(operation_id);
-        let row = match db.get_cached(Family::State, &key)? {
+        let row = match state::snapshot_cached(db, operation_id)? {
             Cached::Unknown => return Ok(Quick::NeedsDisk),
             Cached::Known(None) => return Ok(Quick::Missing),
             Cached::Known(Some(row)) => row,
@@ -124,11 +123,7 @@ impl Documents {
             kept.seen.fetch_max(applied.version, Ordering::Relaxed);
             return Ok(Quick::Found(kept.document.clone()));
         }
-        let Cached::Known(snapshot) = state::follow_cached(db, &key, &row)? else {
-            return Ok(Quick::NeedsDisk);
-        };
-        let snapshot = snapshot.unwrap_or_default();
-        let Some(op) = at_hand(&snapshot) else {
+        let Some(op) = at_hand(&row) else {
             return Ok(Quick::NeedsDisk);
         };
         let Some(rendered) = self.render(operation_id, &op) else {
@@ -161,8 +156,7 @@ impl Documents {
         applied: &Applied,
         operation_id: &str,
     ) -> Result<Option<Document>> {
-        let key = keys::operation(operation_id);
-        let Some(row) = state::row(view, &key)? else {
+        let Some(row) = state::snapshot(view, operation_id)? else {
             return Ok(None);
         };
         if let Some(sent) = self.large().get(operation_id)
@@ -171,15 +165,14 @@ impl Documents {
         {
             return Ok(Some(document));
         }
-        let snapshot = state::follow(view, &key, row.clone())?;
-        let rendered = with_operation(view, operation_id, &snapshot, Bodies::Shown, |op| {
+        let rendered = with_operation(view, operation_id, &row, Bodies::Shown, |op| {
             self.render(operation_id, op)
         })?;
         let Some(rendered) = rendered else {
             return Ok(None);
         };
         // Lanes in rows of their own change while this row stays.
-        let is_all = matches!(snapshot::decode(&snapshot), Ok((_, None)));
+        let is_all = matches!(snapshot::decode(&row), Ok((_, None)));
         let document = self.share(operation_id, rendered, is_all.then_some(&row))?;
         if is_all {
             self.keep(operation_id, applied, row, &document);
@@ -275,7 +268,7 @@ mod tests {
     use super::*;
     use crate::domain::Operation;
     use crate::store::memory::Memory;
-    use crate::store::{Batch, Durability};
+    use crate::store::{Batch, Durability, Family, keys};
     use crate::wire::cloudevent::decode_structured;
 
     /// Writes an operation with a request of this body.

@@ -5,7 +5,7 @@ use super::at_hand;
 use super::defects::Defects;
 use super::document::bytes_into;
 use super::operation::with_operation;
-use super::select::{Bounds, Found, Query, select};
+use super::select::{Bounds, Query, select};
 use super::state;
 use super::{Emit, PAGE_BYTES};
 use crate::store::{self, Db, Error, Family, Result, View, keys};
@@ -25,9 +25,8 @@ pub enum Format {
 
 /// Operations looked up at once.
 const CHUNK: usize = 256;
-/// Operations of a stream that are looked up before any of them is sent. Those that
-/// follow each other by time have mostly settled one after the other, but not all: the more
-/// there are, the more of the others have neighbours that are wanted as well.
+/// Operations of a stream that are looked up before any of them is sent, in the order of
+/// their rows: the more there are, the more of them lie in one block.
 const SPREAD: usize = 16_384;
 /// Beyond so many bytes of documents, by each of two threads, fewer are looked up.
 const SPREAD_BYTES: usize = 4 << 20;
@@ -155,7 +154,7 @@ impl<'l, 'e> List<'l, 'e> {
         }
     }
 
-    fn add(&mut self, found: &[Found]) -> Result<Added> {
+    fn add(&mut self, found: &[Vec<u8>]) -> Result<Added> {
         let flow = match self.shown.format {
             Format::List => self.add_ids(found),
             Format::DetailList => match self.add_documents(found)? {
@@ -163,7 +162,7 @@ impl<'l, 'e> List<'l, 'e> {
                 None => return Ok(Added::TooMuch),
             },
         };
-        let last = found.last().map(|last| last.key.clone());
+        let last = found.last().cloned();
         self.last = last.or(self.last.take());
         Ok(match flow {
             ControlFlow::Continue(()) => Added::All,
@@ -171,8 +170,11 @@ impl<'l, 'e> List<'l, 'e> {
         })
     }
 
-    fn add_ids(&mut self, found: &[Found]) -> ControlFlow<()> {
-        for id in found.iter().filter_map(Found::id) {
+    fn add_ids(&mut self, found: &[Vec<u8>]) -> ControlFlow<()> {
+        for id in found
+            .iter()
+            .filter_map(|key| keys::operation_of_by_time(key))
+        {
             if !self.shown.defects.contains(id) {
                 self.comma();
                 text(id, &mut self.out);
@@ -184,13 +186,13 @@ impl<'l, 'e> List<'l, 'e> {
 
     /// They are read in the order of their rows, and shown in that of the keys. `None` if
     /// that would take too much memory; of one chunk it is always done.
-    fn add_documents(&mut self, found: &[Found]) -> Result<Option<ControlFlow<()>>> {
+    fn add_documents(&mut self, found: &[Vec<u8>]) -> Result<Option<ControlFlow<()>>> {
         let mut by_row: Vec<Row> = found
             .iter()
             .enumerate()
             .filter_map(|(place, found)| {
-                let id = found.id()?;
-                Some((found.settled, keys::shard(id), id, place))
+                let id = keys::operation_of_by_time(found)?;
+                Some((keys::shard(id), id, place))
             })
             .collect();
         by_row.sort_unstable();
@@ -254,8 +256,8 @@ impl<'l, 'e> List<'l, 'e> {
     }
 }
 
-/// What settled it, shard and operation, as rows are ordered, and where it is shown.
-type Row<'k> = (Option<u64>, u16, &'k str, usize);
+/// Shard and operation, as rows are ordered, and where it is shown.
+type Row<'k> = (u16, &'k str, usize);
 
 #[derive(Default)]
 struct Rendered {
@@ -272,10 +274,9 @@ fn render(view: &dyn View, shown: Shown, by_row: &[Row]) -> Result<Rendered> {
             rendered.is_too_much = true;
             break;
         }
-        let rows = chunk.iter().map(|(settled, _, id, _)| (*id, *settled));
-        let rows: Vec<_> = rows.collect();
-        each(view, &rows, Bodies::LeftOut, shown.defects, |at, op| {
-            let (_, _, id, place) = chunk[at];
+        let ids: Vec<_> = chunk.iter().map(|(_, id, _)| *id).collect();
+        each(view, &ids, Bodies::LeftOut, shown.defects, |at, op| {
+            let (_, id, place) = chunk[at];
             let start = rendered.bytes.len();
             let out = &mut rendered.bytes;
             bytes_into(id, op, Bodies::LeftOut, shown.times, out)?;
@@ -291,14 +292,14 @@ fn render(view: &dyn View, shown: Shown, by_row: &[Row]) -> Result<Rendered> {
 /// defect: it must not turn the list into an error.
 fn each(
     view: &dyn View,
-    rows: &[(&str, Option<u64>)],
+    ids: &[&str],
     bodies: Bodies,
     defects: &Defects,
     mut show: impl FnMut(usize, &crate::domain::Operation) -> Option<ControlFlow<()>>,
 ) -> Result<()> {
-    let snapshots = state::snapshots(view, rows)?;
+    let snapshots = state::snapshots(view, ids.iter().copied())?;
     let has_defects = defects.count() > 0;
-    for (at, ((id, _), snapshot)) in rows.iter().zip(snapshots).enumerate() {
+    for (at, (id, snapshot)) in ids.iter().zip(snapshots).enumerate() {
         let snapshot = snapshot.unwrap_or_default();
         match with_operation(view, id, &snapshot, bodies, |op| show(at, op)) {
             Ok(Some(flow)) => {
@@ -350,12 +351,13 @@ pub fn documents(
         defects.add_unread(view, &selected.unread)?;
         let mut bytes_held = 0;
         for found in selected.found.chunks(DOCUMENTS) {
-            let named = found.iter().filter_map(|one| Some((one, one.id()?)));
-            let named: Vec<_> = named.collect();
-            let rows: Vec<_> = named.iter().map(|(one, id)| (*id, one.settled)).collect();
+            let named = found
+                .iter()
+                .filter_map(|key| Some((key, keys::operation_of_by_time(key)?)));
+            let (keys, ids): (Vec<_>, Vec<_>) = named.unzip();
             let mut last = None;
-            each(view, &rows, Bodies::Shown, defects, |at, op| {
-                let (one, id) = named[at];
+            each(view, &ids, Bodies::Shown, defects, |at, op| {
+                let id = ids[at];
                 let document = match at_hand.rendered(id, op) {
                     Ok(document) => document?.bytes,
                     Err(error) => {
@@ -365,14 +367,14 @@ pub fn documents(
                 };
                 bytes_held += document.len();
                 page.documents.push((id.to_owned(), document));
-                last = Some(&one.key);
+                last = Some(keys[at]);
                 Some(match bytes_held >= enough {
                     true => ControlFlow::Break(()),
                     false => ControlFlow::Continue(()),
                 })
             })?;
             let is_enough = bytes_held >= enough;
-            if failed.is_err() || is_enough && last != selected.found.last().map(|one| &one.key) {
+            if failed.is_err() || is_enough && last != selected.found.last() {
                 page.next = last.cloned();
                 return Ok(());
             }

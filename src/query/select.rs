@@ -8,7 +8,6 @@ use super::state;
 use crate::domain::{Status, document};
 use crate::store::{Direction, Family, Result, View, keys};
 use crate::wire::document::Bodies;
-use crate::wire::snapshot_location;
 use std::ops::{ControlFlow, Range};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,26 +35,11 @@ pub struct Bounds {
 /// Reading an operation costs as much as looking at this many entries.
 const READ: usize = 50;
 
-/// An operation of a list.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Found {
-    /// As those of `by_time`.
-    pub key: Vec<u8>,
-    /// The change that names its row in `settled`.
-    pub settled: Option<u64>,
-}
-
-impl Found {
-    /// `None` for a key that is none of ours.
-    pub fn id(&self) -> Option<&str> {
-        keys::operation_of_by_time(&self.key)
-    }
-}
-
 #[derive(Debug, Default, PartialEq)]
 pub struct Selected {
     /// In the order of the list.
-    pub found: Vec<Found>,
+    /// By their keys in `by_time`.
+    pub found: Vec<Vec<u8>>,
     /// Behind what the next page begins, if there may be more.
     pub next: Option<Vec<u8>>,
     /// Keys of `by_time` between which operations may be left out: none of their entries can
@@ -141,10 +125,7 @@ pub fn by_state(
         let Some(id) = keys::operation_of(key) else {
             return Ok(ControlFlow::Continue(()));
         };
-        let snapshot = state::follow(view, key, row.to_vec())?;
-        let listed = with_operation(view, id, &snapshot, Bodies::LeftOut, |op| {
-            op.standing().listed
-        });
+        let listed = with_operation(view, id, row, Bodies::LeftOut, |op| op.standing().listed);
         let time = match listed {
             Ok(Some(listed)) => listed.occurred_time,
             Ok(None) => return Ok(ControlFlow::Continue(())),
@@ -180,7 +161,7 @@ struct Selection<'s> {
     /// Where there can be something that is still wanted.
     start: Vec<u8>,
     end: Vec<u8>,
-    found: Vec<Found>,
+    found: Vec<Vec<u8>>,
     /// The first entry behind which not all was looked at.
     frontier: Option<Vec<u8>>,
 }
@@ -237,19 +218,17 @@ impl<'s> Selection<'s> {
             direction,
             &mut |key, row| {
                 let by_time = &key[prefix.len()..];
-                let (settled, row) = snapshot_location::of_entry(row);
                 work += 1;
                 let matches = match judge(filter, entries, row) {
                     Some(matches) => Ok(matches),
                     None => {
                         work += READ;
-                        ask(view, filter, by_time, settled)
+                        ask(view, filter, by_time)
                     }
                 };
                 match matches {
                     Ok(true) => {
-                        let key = by_time.to_vec();
-                        found.push(Found { key, settled });
+                        found.push(by_time.to_vec());
                         count += 1;
                     }
                     Ok(false) => {}
@@ -300,8 +279,8 @@ impl<'s> Selection<'s> {
         }
         unread.clear();
         for key in found.into_iter().filter(|key| wanted.contains(key)) {
-            if ask(self.view, &self.query.filter, &key, None)? {
-                self.found.push(Found { key, settled: None });
+            if ask(self.view, &self.query.filter, &key)? {
+                self.found.push(key);
             }
         }
         self.cut_off();
@@ -317,7 +296,7 @@ impl<'s> Selection<'s> {
         self.sort();
         if self.found.len() > limit {
             self.found.truncate(limit + 1);
-            let last = self.found[limit].key.clone();
+            let last = self.found[limit].clone();
             self.narrow(last);
         }
     }
@@ -346,14 +325,14 @@ impl<'s> Selection<'s> {
         if let Some(frontier) = &self.frontier {
             let order = self.query.order;
             self.found.retain(|found| match order {
-                Order::Newest => found.key >= *frontier,
-                Order::Oldest => found.key <= *frontier,
+                Order::Newest => found >= frontier,
+                Order::Oldest => found <= frontier,
             });
         }
         let next = match self.found.len() > self.bounds.limit {
             true => {
                 self.found.truncate(self.bounds.limit);
-                self.found.last().map(|found| found.key.clone())
+                self.found.last().cloned()
             }
             false => self.frontier,
         };
@@ -367,7 +346,7 @@ impl<'s> Selection<'s> {
     /// What both kinds of entries were asked for is found twice.
     fn sort(&mut self) {
         self.found.sort_unstable();
-        self.found.dedup_by(|a, b| a.key == b.key);
+        self.found.dedup();
         if self.query.order == Order::Newest {
             self.found.reverse();
         }
@@ -390,12 +369,11 @@ fn judge(filter: &Filter, entries: Entries, row: &[u8]) -> Option<bool> {
 }
 
 /// One that cannot be read matches nothing; lists tell of it when they show it.
-fn ask(view: &dyn View, filter: &Filter, by_time: &[u8], settled: Option<u64>) -> Result<bool> {
+fn ask(view: &dyn View, filter: &Filter, by_time: &[u8]) -> Result<bool> {
     let Some(id) = keys::operation_of_by_time(by_time) else {
         return Ok(false);
     };
-    let snapshot = state::snapshots(view, &[(id, settled)])?.pop().flatten();
-    let snapshot = snapshot.unwrap_or_default();
+    let snapshot = state::snapshot(view, id)?.unwrap_or_default();
     let shown = with_operation(view, id, &snapshot, Bodies::LeftOut, |op| {
         document(id, op).is_some_and(|document| filter.matches(&document))
     });

@@ -2,12 +2,11 @@
 //!
 //! | family | key | value |
 //! |---|---|---|
-//! | `state` | shard, operation | `snapshot_location`, `snapshot` |
-//! | `settled` | number of the change, shard, operation | `without_id` of `snapshot` |
+//! | `state` | shard, operation | `snapshot` |
 //! | `lane` | shard, operation, NUL, kind, cluster, request | `snapshot` lane |
 //! | `history` | shard, operation, NUL, time, source, id, position | `without_id` of `record` |
-//! | `by_time` | time, operation | `snapshot_location` of a settled operation |
-//! | `by_status` | status, time, operation | `snapshot_location` of a settled one, `list_entry`; nothing in an old store |
+//! | `by_time` | time, operation | nothing |
+//! | `by_status` | status, time, operation | `list_entry`; nothing in an old store |
 //! | `outbox` | shard, operation, NUL, its key | the ending's order key, address, port |
 //! | `outcome` | the same | what became of it, by the control log |
 //! | `tries` | the same | that it is held, or how its tries went |
@@ -48,12 +47,6 @@ pub fn operation(operation_id: &str) -> Vec<u8> {
     key.extend_from_slice(&shard(operation_id).to_be_bytes());
     key.extend_from_slice(operation_id.as_bytes());
     key
-}
-
-/// `settled`. Of the operations that one change has settled each has a row of its own, and
-/// rows of a later change lie behind all of them. `operation` is its key in `state`.
-pub fn settled(change: u64, operation: &[u8]) -> Vec<u8> {
-    [&change.to_be_bytes(), operation].concat()
 }
 
 /// The operation id in a key that `operation` made.

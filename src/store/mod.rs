@@ -12,10 +12,8 @@ use std::sync::Arc;
 /// A column family. The order is the order of creation; names are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
-    /// One row for each operation: its snapshot, or where that is.
+    /// One row for each operation: its snapshot.
     State,
-    /// Snapshots of operations that have ended, beside those that ended with them.
-    Settled,
     /// Lanes of operations that have too many for one row.
     Lane,
     /// Every event as received.
@@ -48,7 +46,6 @@ impl Family {
     /// What the ledger's store consists of.
     pub const LEDGER: &'static [Family] = &[
         Family::State,
-        Family::Settled,
         Family::Lane,
         Family::History,
         Family::ByTime,
@@ -68,7 +65,6 @@ impl Family {
     pub fn name(self) -> &'static str {
         match self {
             Family::State => "state",
-            Family::Settled => "settled",
             Family::Lane => "lane",
             Family::History => "history",
             Family::ByTime => "by_time",

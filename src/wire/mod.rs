@@ -22,6 +22,5 @@ mod packed;
 pub mod position;
 pub mod record;
 pub mod snapshot;
-pub mod snapshot_location;
 pub mod time;
 pub mod without_id;

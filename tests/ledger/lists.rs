@@ -517,18 +517,18 @@ fn a_list_that_is_as_long_as_before_has_another_tag() {
     let ids = ["op-1", "op-2", "op-3"];
     let mut events: Vec<Value> = ids.iter().map(|id| created(id, 1, "/x")).collect();
     events.push(started("op-1"));
-    server.publish(&events);
+    let mut token = server.publish(&events);
     for (path, step) in [
         ("/v1/operations?status=executing", "op-2"),
         ("/v1/operations?status=executing&limit=5", "op-3"),
     ] {
-        let before = server.get(path);
+        let before = server.get_with(path, &[("ledger-position", &token)]);
         let listed = before.json()["operation_ids"][0]
             .as_str()
             .unwrap()
             .to_owned();
         // One takes the place of the other.
-        let token = server.publish(&[canceled(&listed), started(step)]);
+        token = server.publish(&[canceled(&listed), started(step)]);
         let headers = [
             ("ledger-position", &*token),
             ("if-none-match", before.header("etag")),
@@ -541,7 +541,7 @@ fn a_list_that_is_as_long_as_before_has_another_tag() {
     }
     // The same operations, one of which stands otherwise.
     let path = "/v1/operations?format=detail-list";
-    let before = server.get(path);
+    let before = server.get_with(path, &[("ledger-position", &token)]);
     let again = json!({"request": {"uri": "/y", "method": "PUT"}});
     let earlier = event("op-1", "operation.created", 0, again);
     let token = server.publish(&[earlier]);

@@ -54,7 +54,10 @@ fn selected(db: &Memory, query: &Query, bounds: Bounds) -> (Vec<String>, usize) 
     loop {
         let page = store::view(db, |view| select(view, query, after.as_deref(), bounds)).unwrap();
         pages += 1;
-        let ids = page.found.iter().map(|found| found.id().unwrap());
+        let ids = page
+            .found
+            .iter()
+            .map(|key| keys::operation_of_by_time(key).unwrap());
         all.extend(ids.map(str::to_owned));
         assert!(page.found.len() <= bounds.limit);
         match page.next {
@@ -226,7 +229,11 @@ fn lists_of_several_statuses_are_what_a_look_at_every_operation_gives() {
                 let page = page.unwrap();
                 assert!(page.found.len() <= limit);
                 short += usize::from(page.found.len() < limit && page.next.is_some());
-                found.extend(page.found.iter().map(|one| one.id().unwrap().to_owned()));
+                found.extend(
+                    page.found
+                        .iter()
+                        .map(|key| keys::operation_of_by_time(key).unwrap().to_owned()),
+                );
                 match page.next {
                     Some(next) => after = Some(next),
                     None => break,

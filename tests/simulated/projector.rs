@@ -3,7 +3,6 @@
 use crate::support::deadline::{SOON, within};
 use crate::support::events::{broken, completed, created};
 use crate::support::generate::{self, Rng};
-use crate::support::rows::{check_places, one_by_one};
 use crate::support::same::assert_same;
 use bytes::Bytes;
 use opledger::domain::Timestamp;
@@ -14,7 +13,7 @@ use opledger::projector::run::{Projector, Settings, Took, Watch};
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Halt, Projection, Tally, meta};
 use opledger::query::progress::{Doing, Progress};
-use opledger::query::{Page, dead_letters, document, history, state};
+use opledger::query::{Page, dead_letters, document, state};
 use opledger::store::memory::{Fault, Memory};
 use opledger::store::{self, Batch, Db, Durability, Family, keys};
 use opledger::wire::position::{LogId, Position, Token};
@@ -455,51 +454,6 @@ fn a_log_that_is_shorter_than_the_store_halts_and_reads_go_on() {
     assert!(format!("{doing:?}").contains("partition 1"), "{doing:?}");
 }
 
-/// As format 3 had it: every snapshot under its own key, every record as it came.
-#[test]
-fn a_store_from_before_operations_settled_goes_on() {
-    let log = MemoryLog::new(LOG, 1);
-    let mut completed = completed("operation-1");
-    for event in [created("operation-1"), completed.clone()] {
-        log.append(0, record(None, Some(&event.to_string())));
-    }
-    let new = Arc::new(Memory::default());
-    start(new.clone(), &log).caught_up(&log);
-    let old = Arc::new(Memory::default());
-    let mut batch = Batch::default();
-    for (family, key, row) in one_by_one(new.dump()) {
-        batch.put(family, &key, &row);
-    }
-    batch.put(Family::Meta, b"format", &[3]);
-    old.write(&batch, Durability::Synced).unwrap();
-    let times = TimeStyle::default();
-    let read = |db: &Memory| document::read(db, "operation-1", &times).unwrap().unwrap();
-    assert_eq!(read(&old), read(&new));
-    // One that changes what is shown, to both.
-    completed["id"] = json!("again");
-    completed["time"] = json!("2024-05-06T07:08:08Z");
-    completed["data"] = json!({"response": {"status_code": 201}});
-    log.append(0, record(None, Some(&completed.to_string())));
-    for db in [&old, &new] {
-        start(db.clone(), &log).caught_up(&log);
-    }
-    assert_eq!(read(&old), read(&new));
-    let history = |db: &Memory| {
-        let mut body = Vec::new();
-        let emit = &mut |piece: &[u8]| {
-            body.extend_from_slice(piece);
-            ControlFlow::Continue(())
-        };
-        history::stream(db, "operation-1", &Page::default(), emit).unwrap();
-        body
-    };
-    assert_eq!(history(&old), history(&new));
-    let rows = old.dump();
-    check_places(&rows);
-    let settled = rows.iter().filter(|(f, ..)| *f == Family::Settled);
-    assert_eq!(settled.count(), 1, "it has settled");
-}
-
 #[test]
 fn a_damaged_snapshot_is_made_good_from_the_history() {
     let log = MemoryLog::new(LOG, 1);
@@ -520,34 +474,27 @@ fn a_damaged_snapshot_is_made_good_from_the_history() {
     let snapshot = |id| store::view(&*db, |view| state::snapshot(view, id)).unwrap();
     let ids = ["op", "open", "ended"];
     let whole = ids.map(|id| (read(id), snapshot(id)));
-    let held = |family| {
-        let rows = db.dump().into_iter();
-        rows.filter(move |(f, ..)| *f == family)
-    };
-    let settled = held(Family::Settled).filter(|(_, key, _)| key.ends_with(b"ended"));
-    assert_eq!(settled.count(), 1, "that of the one that has ended");
-    // What says where a snapshot stands is damaged as well as the snapshot.
-    for family in [Family::State, Family::Settled, Family::State] {
-        let mut batch = Batch::default();
-        for (_, key, row) in held(family) {
+    let mut batch = Batch::default();
+    for (family, key, row) in db.dump() {
+        if family == Family::State {
             batch.put(family, &key, &row[..row.len() / 2]);
         }
-        db.write(&batch, Durability::Synced).unwrap();
-        assert_eq!(
-            ids.map(read),
-            whole.clone().map(|(document, _)| document),
-            "when read"
-        );
-        for id in ids {
-            log.append(0, record(None, Some(&created(id).to_string())));
-        }
-        start(db.clone(), &log).caught_up(&log);
-        assert_eq!(
-            ids.map(|id| (read(id), snapshot(id))),
-            whole,
-            "when written"
-        );
     }
+    db.write(&batch, Durability::Synced).unwrap();
+    assert_eq!(
+        ids.map(read),
+        whole.clone().map(|(document, _)| document),
+        "when read"
+    );
+    for id in ids {
+        log.append(0, record(None, Some(&created(id).to_string())));
+    }
+    start(db.clone(), &log).caught_up(&log);
+    assert_eq!(
+        ids.map(|id| (read(id), snapshot(id))),
+        whole,
+        "when written"
+    );
 }
 
 #[test]

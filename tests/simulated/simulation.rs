@@ -10,7 +10,7 @@
 
 use crate::support::generate::{self, Rng};
 use crate::support::reference;
-use crate::support::rows::{check_places, one_by_one};
+use crate::support::rows::one_by_one;
 use crate::support::same::{assert_same, assert_same_set};
 use crate::support::simulated_log::{
     EmbeddedLog, FaultPlan, LARGE, SimulatedLog, check_acknowledged,
@@ -415,7 +415,6 @@ fn check_indexes(store: &Memory, operations: &BTreeMap<String, Vec<Value>>) {
     let documents = documents.count();
     assert_eq!(count(Family::ByTime), documents, "listed by time once");
     assert_eq!(count(Family::ByStatus), documents, "listed by status once");
-    check_places(&rows);
     let expected: BTreeSet<(&str, Vec<&str>)> = operations
         .iter()
         .map(|(id, events)| (&**id, reference::anomalies(events)))

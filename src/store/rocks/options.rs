@@ -75,18 +75,6 @@ pub fn of_family(family: Family, cache: &Cache) -> Result<Options> {
             compress_merged(&mut options);
             merge_by_size(&mut options, 4);
         }
-        Family::Settled => {
-            // Each batch's rows lie behind all before: a file is moved from level to level
-            // as it is and never merged, if it is compressed the same in all of them. No
-            // filters: whoever asks for a row knows that it is there.
-            table.set_block_size(8 << 10);
-            // Files that lie at the bottom would be written again to forget in which order
-            // their rows came: not for a hundred years.
-            options = with("bottommost_file_compaction_delay=4294967295")?;
-            options.set_compression_type(DBCompressionType::Zstd);
-            options.set_compression_options(ZSTD_WINDOW, 1, 0, 0);
-            options.set_ttl(0);
-        }
         Family::History => {
             // Written once, read rarely, the largest: blocks that compress well.
             table.set_block_size(256 << 10);
