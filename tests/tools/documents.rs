@@ -437,3 +437,104 @@ fn tests_of_the_guarantees_exist() {
     assert!(count > 30, "{count}");
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
+
+/// Everything that is written in Rust.
+fn sources() -> String {
+    let mut found = String::new();
+    let mut folders = vec![root().join("src"), root().join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push_str(&read(&path));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn tests_that_guard_an_invariant_exist() {
+    let sources = sources();
+    let mut complaints = Vec::new();
+    let mut count = 0;
+    let invariants = read("docs/invariants.md");
+    let architecture = read("ARCHITECTURE.md");
+    let (_, architecture) = architecture.split_once("## Invariants").expect("a chapter");
+    let (architecture, _) = architecture
+        .split_once("\n## ")
+        .expect("another one after it");
+    for (place, text) in [
+        ("docs/invariants.md", &*invariants),
+        ("ARCHITECTURE.md", architecture),
+    ] {
+        for cells in rows(text).filter(|cells| cells.len() == 2) {
+            for name in code(cells[1]) {
+                count += 1;
+                let is_there = match name.contains(['/', '.']) {
+                    true => root().join("tests").join(name).exists() || root().join(name).exists(),
+                    false => sources.contains(&format!("fn {name}(")),
+                };
+                if !is_there {
+                    complaints.push(format!("{place}: there is no test {name}"));
+                }
+            }
+        }
+    }
+    assert!(count > 80, "{count}");
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+#[test]
+fn files_that_the_architecture_names_exist() {
+    let architecture = read("ARCHITECTURE.md");
+    let (_, tables) = architecture
+        .split_once("## To change, open")
+        .expect("a chapter");
+    let (tables, _) = tables
+        .split_once("## Data on disk")
+        .expect("another one after it");
+    let mut complaints = Vec::new();
+    let mut count = 0;
+    for cells in rows(tables) {
+        // A bare name is in the folder of the path before it.
+        let mut folder = PathBuf::new();
+        for name in cells.iter().flat_map(|cell| code(cell)) {
+            let is_path = name.ends_with('/')
+                || [".rs", ".json", ".toml", ".md", ".yml", ".mjs"]
+                    .iter()
+                    .any(|extension| name.ends_with(extension));
+            if !is_path {
+                continue;
+            }
+            count += 1;
+            let places = [PathBuf::new(), "src".into(), "tests".into(), folder.clone()];
+            match places
+                .iter()
+                .find(|place| root().join(place).join(name).exists())
+            {
+                Some(place) => {
+                    let path = place.join(name);
+                    folder = match name.ends_with('/') {
+                        true => path,
+                        false => path.parent().expect("a folder").to_owned(),
+                    };
+                }
+                None => complaints.push(format!("there is no {name}")),
+            }
+        }
+    }
+    assert!(count > 80, "{count}");
+    assert!(
+        complaints.is_empty(),
+        "ARCHITECTURE.md:\n{}",
+        complaints.join("\n")
+    );
+    let words = architecture.split_whitespace().count();
+    assert!(
+        words <= 2400,
+        "ARCHITECTURE.md has {words} words, four pages have 2400"
+    );
+}
