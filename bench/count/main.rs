@@ -18,12 +18,14 @@ mod record;
 #[allow(dead_code)]
 #[path = "../../tests/support/reference.rs"]
 mod reference;
+#[path = "../../tests/support/root.rs"]
+mod root;
 mod work;
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use record::{Counts, Record, Tools};
-use std::path::Path;
+use root::root;
 use std::process::{Command, ExitCode};
 
 /// As in the program that is measured.
@@ -63,7 +65,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         println!("count: not counted: {why}");
         return Ok(true);
     }
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/counts.json");
+    let file = root().join("bench/counts.json");
     let found = Record {
         tools: Tools::here()?,
         counts: count()?,

@@ -39,7 +39,7 @@ fn problem(outcome: Result<Config, String>) -> String {
         .to_owned()
 }
 
-const SAMPLE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/config.sample.toml"));
+const SAMPLE: &str = include_str!("../../config.sample.toml");
 
 #[test]
 fn the_sample_says_what_the_defaults_are() {

@@ -4,6 +4,7 @@
 use crate::support::generate::Rng;
 use crate::support::notified::{delivered, list, quick, told};
 use crate::support::receiver::Receiver;
+use crate::support::root;
 use crate::support::server::Server;
 use opledger::domain::Timestamp;
 use opledger::event_log::embedded::disk::memory::Memory as Disk;
@@ -25,7 +26,7 @@ use tempfile::TempDir;
 
 /// A data folder of the earlier version without its store, and what it holds.
 fn golden() -> (TempDir, Value) {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old_logs");
+    let here = root().join("tests/old_logs");
     let folder = TempDir::new().unwrap();
     let unpacked = Command::new("tar")
         .arg("-xzf")

@@ -1,7 +1,8 @@
 //! The commands that work on a topic, and the workers of the README.
 
-use crate::support::broker::{Broker, RUN};
+use crate::support::broker::{Broker, run};
 use crate::support::events::created;
+use crate::support::root;
 use crate::support::server::Server;
 use crate::support::stories::{stories, subject};
 use crate::{ledger, log_of};
@@ -228,7 +229,7 @@ fn the_workers_of_the_readme_are_heard() {
     let topic = broker.topic(3, &[]);
     let server: Server = ledger(&broker, &topic);
     let log = log_of(&server);
-    let example = |name: &str| format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"));
+    let example = |name: &str| Some(root().join("examples").join(name));
     // Beside the folder of the tests; `cargo test` builds it with them.
     let tests = std::env::current_exe().unwrap();
     let rust = tests
@@ -237,10 +238,10 @@ fn the_workers_of_the_readme_are_heard() {
         .with_file_name("examples")
         .join("worker");
     let workers = [
-        (rust.to_str().unwrap().to_owned(), None),
-        (RUN.to_owned(), Some(example("worker.py"))),
-        (RUN.to_owned(), Some(example("worker.mjs"))),
-        (RUN.to_owned(), Some(example("Worker.java"))),
+        (rust, None),
+        (run(), example("worker.py")),
+        (run(), example("worker.mjs")),
+        (run(), example("Worker.java")),
     ];
     for (n, (program, file)) in workers.into_iter().enumerate() {
         let id = format!("worker-{n}");
@@ -253,10 +254,10 @@ fn the_workers_of_the_readme_are_heard() {
                 .unwrap(),
         );
         let positions: Vec<&str> = text.lines().collect();
-        assert_eq!(positions.len(), 2, "{program} {file:?}: {text}");
+        assert_eq!(positions.len(), 2, "{program:?} {file:?}: {text}");
         let token = format!("{log};{}", positions.join(","));
         let document = server.document(&id, &token).expect("created");
-        assert_eq!(document["status"], "executing", "{program} {file:?}");
+        assert_eq!(document["status"], "executing", "{program:?} {file:?}");
         assert_eq!(document["request"]["body"], "{\"action\":\"update\"}");
     }
 }

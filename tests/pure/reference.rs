@@ -3,9 +3,9 @@
 //! events are the trouble that they are meant to be. Nothing here runs the
 //! product.
 
+use crate::support::root;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
 
 use crate::support::generate::{self, Rng};
 use crate::support::reference::{anomalies, calendar, document, history, instant, without_bodies};
@@ -22,7 +22,7 @@ struct Story {
 }
 
 fn stories() -> Vec<Story> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let folder = root().join("tests/scenarios");
     let mut stories = Vec::new();
     for entry in fs::read_dir(&folder).expect("the stories") {
         let file = entry.expect("an entry").file_name();

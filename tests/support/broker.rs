@@ -3,6 +3,7 @@
 //! it that looks on, so that tests need not believe what the ledger says.
 
 pub use super::raw::Raw;
+use super::root;
 use rdkafka::ClientConfig;
 use rdkafka::Offset;
 use rdkafka::TopicPartitionList;
@@ -19,9 +20,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka/kafka-local");
 /// Runs a foreign client in its own language.
-pub const RUN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/run");
+pub fn run() -> PathBuf {
+    root().join("tests/clients/run")
+}
 pub const CLIENTS: [&str; 3] = ["produce.py", "produce.mjs", "Produce.java"];
 
 pub struct Broker {
@@ -211,7 +213,7 @@ impl Broker {
         else {
             panic!("this broker is not ours to command");
         };
-        let mut command = Command::new(SCRIPT);
+        let mut command = Command::new(root().join("scripts/kafka/kafka-local"));
         command
             .args(arguments)
             .env("KAFKA_PORT", port.to_string())
@@ -481,9 +483,10 @@ impl Broker {
 
     /// A producer that is not ours, in another language, reading events from a pipe.
     pub fn client(&self, client: &str, topic: &str, options: &[&str]) -> Child {
-        let file = format!("{}/tests/clients/{client}", env!("CARGO_MANIFEST_DIR"));
-        Command::new(RUN)
-            .args([&file, &self.bootstrap, topic])
+        let file = root().join("tests/clients").join(client);
+        Command::new(run())
+            .arg(file)
+            .args([&self.bootstrap, topic])
             .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -14,6 +14,7 @@ pub mod notified;
 pub mod raw;
 pub mod receiver;
 pub mod reference;
+mod root;
 pub mod rows;
 pub mod same;
 pub mod schemas;
@@ -23,6 +24,21 @@ pub mod small_disk;
 pub mod sse;
 pub mod stories;
 pub mod unprivileged;
+
+pub use root::root;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// For a test that opens many connections itself: a login often has 1,024 descriptors for all
+/// tests of a program together.
+pub fn allow_many_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
+}
 
 /// `make soak`: the same tests with long counts.
 pub fn soak() -> bool {

@@ -1,11 +1,12 @@
 //! The schemas of `schemas/`, as validators. One may refer to another by its id.
 
+use super::root;
 use jsonschema::{Registry, Validator};
 use serde_json::Value;
 use std::sync::OnceLock;
 
 pub fn text(name: &str) -> Value {
-    let path = format!("{}/schemas/{name}.schema.json", env!("CARGO_MANIFEST_DIR"));
+    let path = root().join(format!("schemas/{name}.schema.json"));
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 

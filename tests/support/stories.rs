@@ -1,5 +1,6 @@
 //! The worked stories and the real bodies, as the tests of every way in use them.
 
+use super::root;
 use super::server::Server;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ pub struct Story {
 }
 
 pub fn stories() -> Vec<Story> {
-    let folder = format!("{}/tests/scenarios", env!("CARGO_MANIFEST_DIR"));
+    let folder = root().join("tests/scenarios");
     let mut stories = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -48,7 +49,7 @@ pub fn subject(events: &[Value]) -> &str {
 /// `(requests, responses)` of tests/bodies.
 fn bodies() -> (Vec<Value>, Vec<Value>) {
     let read = |name: &str| {
-        let path = format!("{}/tests/bodies/{name}.jsonl", env!("CARGO_MANIFEST_DIR"));
+        let path = root().join(format!("tests/bodies/{name}.jsonl"));
         let lines = std::fs::read_to_string(path).unwrap();
         lines
             .lines()

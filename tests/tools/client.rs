@@ -2,6 +2,7 @@
 //! the built binary.
 
 use crate::support::deadline::LATER;
+use crate::support::root;
 use crate::support::same::assert_same_text;
 use crate::support::server::Server;
 use crate::support::stories::{stories, subject};
@@ -277,7 +278,7 @@ fn commands_wait_and_watch() {
 /// a mistake that was not thought of.
 #[test]
 fn examples_say_how_they_are_called() {
-    let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/run");
+    let run = root().join("tests/clients/run");
     let files = [
         "client.py",
         "client.mjs",
@@ -287,9 +288,9 @@ fn examples_say_how_they_are_called() {
         "Worker.java",
     ];
     for name in files {
-        let example = format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"));
+        let example = root().join("examples").join(name);
         for arguments in [&[][..], &["http://127.0.0.1:1"], &["a", "b", "c", "d"]] {
-            let ran = Command::new(run)
+            let ran = Command::new(&run)
                 .arg(&example)
                 .args(arguments)
                 .output()
@@ -307,13 +308,14 @@ fn examples_say_how_they_are_called() {
 fn examples_in_other_languages_work() {
     let server = Server::start();
     let base = format!("http://{}", server.address);
-    let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/run");
+    let run = root().join("tests/clients/run");
     for name in ["client.py", "client.mjs", "Client.java"] {
-        let example = format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"));
+        let example = root().join("examples").join(name);
         let id = format!("example-{}", name.replace('.', "-"));
         let started = Instant::now();
-        let ran = Command::new(run)
-            .args([&example, &base, &id])
+        let ran = Command::new(&run)
+            .arg(example)
+            .args([&base, &id])
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&ran.stdout);

@@ -2,16 +2,13 @@
 //! routes, exit statuses and formats, the tests and files that they name, the versions of what
 //! it is tested with. And the documents against each other: links, anchors, the summary.
 
+use crate::support::root;
 use crate::support::server::Server;
 use opledger::config::Config;
 use opledger::projector::meta;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn read(path: impl AsRef<Path>) -> String {
     let path = root().join(path);

@@ -1,13 +1,13 @@
 //! Clients that others generate out of /openapi.json publish, read, list and wait.
 
+use crate::support::root;
 use crate::support::server::Server;
 use serde_json::Value;
 use std::process::Command;
 
 fn run(server: &Server, arguments: &[&str]) -> String {
-    let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/generated/run");
     let (what, rest) = arguments.split_first().unwrap();
-    let ran = Command::new(run)
+    let ran = Command::new(root().join("tests/generated/run"))
         .args([what, &&*format!("http://{}", server.address)])
         .args(rest)
         .output()

@@ -2,6 +2,7 @@
 //! strict schemas and, by schemathesis, against what is answered.
 
 use crate::support::generate::{self, Rng};
+use crate::support::root;
 use crate::support::schemas;
 use crate::support::server::Server;
 use crate::support::soak;
@@ -20,8 +21,7 @@ const PAGES: &[&str] = &["/", "/ui/{file}", "/docs"];
 
 #[test]
 fn every_route_is_described_and_nothing_else() {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/http/mod.rs");
-    let source = std::fs::read_to_string(source).unwrap();
+    let source = std::fs::read_to_string(root().join("src/http/mod.rs")).unwrap();
     // `.route("/path", get(a::b).post(c))`, however it is laid out.
     let mut routed = BTreeSet::new();
     for call in source.split(".route(").skip(1) {
@@ -331,9 +331,8 @@ fn schemathesis_finds_nothing() {
     }
     let token = server.publish(&stories()[0].events);
     let known = json!({"operations": ids, "position": token});
-    let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openapi/run");
     let examples = if soak() { "1000" } else { "60" };
-    let ran = Command::new(run)
+    let ran = Command::new(root().join("tests/openapi/run"))
         .args([&format!("http://{}", server.address), examples])
         .env("KNOWN", known.to_string())
         .output()

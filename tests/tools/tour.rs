@@ -3,6 +3,7 @@
 //! same twice is named in [`normal`] and nowhere else.
 
 use crate::support::broker::free_ports;
+use crate::support::root;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
@@ -133,7 +134,7 @@ impl Tour {
     /// `ports` of the documents are other ones here, since those may be taken.
     fn begin(ports: &[u16]) -> Tour {
         let folder = tempfile::tempdir().unwrap();
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = root();
         let link = |from: &Path, to: &str| {
             std::os::unix::fs::symlink(from, folder.path().join(to)).unwrap();
         };
@@ -396,10 +397,6 @@ const KAFKA: u16 = 9092;
 
 /// In this order, in one folder.
 const CHAPTERS: [&str; 4] = ["README.md", "docs/tour.md", "docs/kafka.md", "docs/http.md"];
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn read(document: &str) -> String {
     std::fs::read_to_string(root().join(document)).unwrap()

@@ -1,6 +1,7 @@
 //! The web page in a real browser, on the built binary: see tests/ui/page.mjs.
 
 use crate::support::in_process::log_as_is;
+use crate::support::root;
 use crate::support::same::assert_same_text;
 use crate::support::server::Server;
 use bytes::Bytes;
@@ -12,10 +13,12 @@ use std::process::Command;
 /// Runs one check of the page against a ledger.
 #[track_caller]
 fn check(name: &str, server: &Server) {
-    let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ui/run");
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ui/page.mjs");
+    let folder = root().join("tests/ui");
     let base = format!("http://{}", server.address);
-    let ran = Command::new(run).args([page, name, &base]).output();
+    let ran = Command::new(folder.join("run"))
+        .arg(folder.join("page.mjs"))
+        .args([name, &base])
+        .output();
     let ran = ran.expect("Node runs: make setup-tests");
     let told = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{name}: {told}");
@@ -82,8 +85,7 @@ const BUDGET: usize = 150_000;
 
 /// Every file of `ui/`: its name and what it holds.
 fn files() -> Vec<(String, Vec<u8>)> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/ui");
-    let entries = std::fs::read_dir(folder).unwrap();
+    let entries = std::fs::read_dir(root().join("ui")).unwrap();
     let read = |entry: std::io::Result<std::fs::DirEntry>| {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
