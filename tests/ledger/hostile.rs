@@ -1,6 +1,7 @@
 //! Clients that mean harm, or are broken: they get an answer where one can be
 //! given, and they hold nobody up.
 
+use crate::support::allow_many_descriptors;
 use crate::support::events::{created, sized};
 use crate::support::schemas;
 use crate::support::server::{BATCH, ONE, Server};
@@ -113,6 +114,7 @@ fn slow_and_endless_senders_hold_nobody_up() {
 
 #[test]
 fn a_thousand_idle_connections_hold_nobody_up() {
+    allow_many_descriptors();
     let server = Server::start();
     let idle: Vec<TcpStream> = (0..1_000)
         .map(|_| TcpStream::connect(server.address).unwrap())

@@ -1,5 +1,6 @@
 //! What a ledger with few descriptors and clients that do not read is held to.
 
+use crate::support::allow_many_descriptors;
 use crate::support::events::created;
 use crate::support::server::{BATCH, Server};
 use serde_json::json;
@@ -68,6 +69,7 @@ impl Kept {
 
 #[test]
 fn idle_connections_leave_the_log_its_descriptors() {
+    allow_many_descriptors();
     for limit in [256, 1024] {
         let data = TempDir::new().unwrap();
         let log = std::fs::File::create(data.path().join("log.txt")).unwrap();
