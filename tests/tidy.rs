@@ -60,6 +60,8 @@ fn dependencies_point_inwards() {
                 "crate::store",
                 "crate::event_log",
                 "crate::projector",
+                "crate::rows",
+                "crate::feed",
                 "crate::query",
                 "crate::http",
                 "tokio",
@@ -83,6 +85,8 @@ fn dependencies_point_inwards() {
                 "crate::store",
                 "crate::event_log",
                 "crate::projector",
+                "crate::rows",
+                "crate::feed",
                 "crate::query",
                 "crate::http",
                 "tokio",
@@ -96,6 +100,8 @@ fn dependencies_point_inwards() {
             &[
                 "crate::event_log",
                 "crate::projector",
+                "crate::rows",
+                "crate::feed",
                 "crate::query",
                 "crate::http",
                 "axum",
@@ -104,8 +110,31 @@ fn dependencies_point_inwards() {
         ),
         (
             "src/event_log/",
-            &["crate::projector", "crate::query", "crate::http", "axum"],
+            &[
+                "crate::projector",
+                "crate::rows",
+                "crate::feed",
+                "crate::query",
+                "crate::http",
+                "axum",
+            ],
             "the log knows records, not what becomes of them",
+        ),
+        (
+            "src/rows/",
+            &[
+                "crate::feed",
+                "crate::query",
+                "crate::projector",
+                "crate::http",
+                "axum",
+            ],
+            "rows know how operations are stored, not who reads or writes them",
+        ),
+        (
+            "src/feed/",
+            &["crate::query", "crate::projector", "crate::http", "axum"],
+            "the feed says what changed, and does not know who asks",
         ),
         (
             "src/query/",
@@ -114,8 +143,8 @@ fn dependencies_point_inwards() {
         ),
         (
             "src/projector/",
-            &["crate::http", "axum"],
-            "the projector serves no one",
+            &["crate::query", "crate::http", "axum"],
+            "the projector serves no one, and reads rows, not answers",
         ),
         (
             "src/webhook/",

@@ -3,8 +3,8 @@
 
 use super::coding;
 use crate::event_log::PublishError;
-use crate::query::at_hand;
-use crate::query::unsent::NoRoom;
+use crate::feed::at_hand;
+use crate::feed::unsent::NoRoom;
 use crate::store;
 use crate::wire::error_sheet::{Code, Consistency, render, render_fixed};
 use crate::wire::fault::{Fault, Rule};

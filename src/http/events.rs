@@ -7,7 +7,7 @@ use super::{App, LEDGER_POSITION, body, stream};
 use crate::clock;
 use crate::domain::Timestamp;
 use crate::event_log::{NewRecord, PublishError, Published};
-use crate::query::progress::{Applied, LogState};
+use crate::feed::progress::{Applied, LogState};
 use crate::wire::cloudevent;
 use crate::wire::fault::{Fault, Rule};
 use crate::wire::json::not_json;

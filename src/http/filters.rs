@@ -3,7 +3,7 @@
 use super::error::Refusal;
 use super::params::Params;
 use crate::domain::{Method, RollbackResult, Status, Timestamp};
-use crate::query::filter::Filter;
+use crate::rows::filter::Filter;
 use crate::wire::fault::{Fault, Rule};
 use crate::wire::time::{TimeFault, parse_rfc3339};
 

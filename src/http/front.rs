@@ -8,7 +8,7 @@ use super::host::Names;
 use super::{
     App, REQUEST_ID, accept, admin, check_request_id, operations, reading, request_id, router,
 };
-use crate::query::at_hand::Quick;
+use crate::feed::at_hand::Quick;
 use crate::wire::event::operation_id_fault;
 use axum::Router;
 use axum::body::Body;

@@ -6,7 +6,7 @@ use super::filters::FILTERS;
 use super::params::Params;
 use super::reading::Reading;
 use super::{App, accept, listing, reading, stream, waiting, watch, watch_all};
-use crate::query::at_hand::Document;
+use crate::feed::at_hand::Document;
 use crate::wire::event::operation_id_fault;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};

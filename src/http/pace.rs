@@ -3,7 +3,7 @@
 //! turns, first come, first served; a little of it is always free, so that what changes
 //! now and then is told at once.
 
-use crate::query::progress::Progress;
+use crate::feed::progress::Progress;
 use rustix::time::{ClockId, clock_gettime};
 use std::future::Future;
 use std::pin::pin;

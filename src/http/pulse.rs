@@ -6,7 +6,7 @@ use super::params::Params;
 use super::{App, admin, reading, stream};
 use crate::clock;
 use crate::domain::Status;
-use crate::query::progress::Doing;
+use crate::feed::progress::Doing;
 use crate::wire::fault::{Fault, Rule};
 use axum::extract::State;
 use axum::http::Uri;

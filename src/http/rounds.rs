@@ -3,7 +3,7 @@
 
 use super::App;
 use super::sse::REST;
-use crate::query::rounds::Held;
+use crate::feed::rounds::Held;
 use std::sync::Arc;
 use tokio::time::Instant;
 

@@ -4,7 +4,7 @@ use super::App;
 use super::error::Refusal;
 use super::pace::Turn;
 use super::stream;
-use crate::query::document::Current;
+use crate::feed::current::Current;
 use crate::query::select::Query;
 use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};

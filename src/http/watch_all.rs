@@ -1,7 +1,7 @@
 //! All operations that match the filters, as a stream of states. Without a position it
 //! begins with those that there are; behind one, with what has changed since.
 //!
-//! Looking at what changed is done by `query::rounds` for all streams at once: a stream
+//! Looking at what changed is done by `feed::rounds` for all streams at once: a stream
 //! goes through the rows of changes only from one that may concern it, and then reads the
 //! operations that its filter may be about. All of that is paced (`pace`).
 
@@ -13,13 +13,13 @@ use super::reading::{self, Resumption};
 use super::rounds::hold_rounds;
 use super::sse::{self, Blocks, PIECE, Source, Woken};
 use super::{App, stream};
-use crate::query::changes::{self, Place};
-use crate::query::document::Current;
-use crate::query::filter::Filter;
+use crate::feed::changes::{self, Place};
+use crate::feed::current::Current;
+use crate::feed::rounds::{Point, Running, Seat, Task};
+use crate::feed::watch::Change;
 use crate::query::list;
-use crate::query::rounds::{Point, Running, Seat, Task};
 use crate::query::select::{Bounds, Order, Query};
-use crate::query::watch::Change;
+use crate::rows::filter::Filter;
 use crate::store;
 use crate::wire::change;
 use crate::wire::position::Token;

@@ -2,7 +2,7 @@
 //! Streams that resume read it. It reaches back over a bounded number of changes.
 
 use super::meta::Anchors;
-use crate::query::watch::Change;
+use crate::feed::watch::Change;
 use crate::store::{self, Batch, Db, Direction, Family, keys};
 use crate::wire::change::{self, Moved};
 use std::ops::ControlFlow;

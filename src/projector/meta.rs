@@ -3,7 +3,7 @@
 
 use super::halt::{Halt, OpenError};
 use crate::event_log::{Bounds, EventLog, Identity};
-use crate::query::progress::StatusCounts;
+use crate::feed::progress::StatusCounts;
 use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::notification::{Key, decode_due};

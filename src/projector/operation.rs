@@ -12,9 +12,9 @@ use crate::domain::effects::{Due, Listed};
 use crate::domain::{
     Absorbed, Anomaly, Body, Event, Kind, Lane, LaneId, Lanes, Operation, Standing,
 };
-use crate::query::bodies;
-use crate::query::entry::{self, Entry, Moved};
-use crate::query::operation::{self, history_records};
+use crate::rows::bodies;
+use crate::rows::entry::{self, Entry, Moved};
+use crate::rows::operation::{self, history_records};
 use crate::store::keys::{self, LaneKind};
 use crate::store::{self, Batch, Db, Error, Family, Row};
 use crate::wire::notification::{Key, encode_due};

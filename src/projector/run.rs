@@ -10,7 +10,7 @@ use super::projection::{Projection, Tally, count_anomalies};
 use super::step::Rules;
 use super::watchdog::Watchdog;
 use crate::event_log::{EventLog, Limits};
-use crate::query::progress::{Doing, LogState, Progress};
+use crate::feed::progress::{Doing, LogState, Progress};
 use crate::store::{self, Db};
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,7 +2,8 @@
 //! Records of the same event are shown once, at their lowest position; records
 //! that share time, source and id but differ are several events.
 
-use super::{Emit, Page, records, state};
+use super::{Emit, Page};
+use crate::rows::{records, state};
 use crate::store::{self, Db, Result, keys};
 use crate::wire::cloudevent;
 use crate::wire::position::Position;

@@ -1,13 +1,13 @@
 //! The two lists: as pages, or streamed as a whole, from one point of the store. Memory
 //! is bounded by one chunk, however many operations there are.
 
-use super::at_hand;
 use super::defects::Defects;
 use super::document::bytes_into;
-use super::operation::with_operation;
 use super::select::{Bounds, Query, select};
-use super::state;
 use super::{Emit, PAGE_BYTES};
+use crate::feed::at_hand;
+use crate::rows::operation::with_operation;
+use crate::rows::state;
 use crate::store::{self, Db, Error, Family, Result, View, keys};
 use crate::wire::document::{Bodies, text};
 use crate::wire::time::TimeStyle;

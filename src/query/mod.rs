@@ -1,28 +1,14 @@
 //! Reads: one document, the lists, the history, the dead letters. All from the
 //! store, none through the projector.
 
-pub mod at_hand;
-pub mod bodies;
-pub mod changes;
 pub mod dead_letters;
 pub mod defects;
 pub mod document;
-pub mod entry;
-pub mod filter;
 pub mod history;
-pub mod index;
 pub mod list;
 pub mod notifications;
-pub mod operation;
-pub mod progress;
-pub mod records;
-pub mod rounds;
 pub mod select;
-pub mod state;
 pub mod sweeps;
-pub mod told;
-pub mod unsent;
-pub mod watch;
 
 /// What a streaming read does with each piece of its answer: `Break` ends it,
 /// because the client has gone.

@@ -2,8 +2,9 @@
 //! the workers' log, what became of it from the control log; what neither says, how
 //! far the tries have come, is in a row of its own.
 
-use super::{Page, records};
+use super::Page;
 use crate::domain::{Kind, OrderKey};
+use crate::rows::records;
 use crate::store::{self, Db, Direction, Error, Family, Result, View, keys};
 use crate::wire::cloudevent;
 use crate::wire::notification::{Key, Outcome, Tries, decode_due, decode_outcome, decode_tries};

@@ -2,10 +2,10 @@
 //! these say enough. What a page costs is bounded, however few operations match: it
 //! may be short or empty, and there is more behind it all the same.
 
-use super::filter::Filter;
-use super::operation::with_operation;
-use super::state;
 use crate::domain::{Status, document};
+use crate::rows::filter::Filter;
+use crate::rows::operation::with_operation;
+use crate::rows::state;
 use crate::store::{Direction, Family, Result, View, keys};
 use crate::wire::document::Bodies;
 use std::ops::{ControlFlow, Range};

@@ -3,7 +3,7 @@
 //! lie idle is bounded, since what is deleted meanwhile stays on the disk for them.
 
 use super::list;
-use super::progress::{Applied, Progress};
+use crate::feed::progress::{Applied, Progress};
 use crate::store::{self, Db, Held};
 use crate::wire::position::Token;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -5,8 +5,8 @@
 use super::queue::{Target, WINDOW, WINDOW_ALL, WINDOW_SMALL};
 use crate::query::document::bytes;
 use crate::query::notifications::{Failing, State, entry, was_due_before};
-use crate::query::operation::with_operation;
-use crate::query::state;
+use crate::rows::operation::with_operation;
+use crate::rows::state;
 use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, View, keys};
 use crate::wire::document::Bodies;
 use crate::wire::notification::{Key, Tries, decode_due, encode_tries};

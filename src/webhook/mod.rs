@@ -19,9 +19,9 @@ mod queue;
 
 use crate::config::Notifications;
 use crate::event_log::EventLog;
+use crate::feed::progress::Progress;
 use crate::projector::control::{Clock, ControlLog, Heard};
 use crate::query::notifications::is_any_due;
-use crate::query::progress::Progress;
 use crate::store::Db;
 use crate::wire::notification::Key;
 use crate::wire::time::TimeStyle;

@@ -12,6 +12,13 @@ pub enum Bodies {
     LeftOut,
 }
 
+/// The document as bytes of its own.
+pub fn rendered(document: &Document, bodies: Bodies, times: &TimeStyle) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    render(document, bodies, times, &mut out);
+    out
+}
+
 pub fn render(doc: &Document, bodies: Bodies, times: &TimeStyle, out: &mut Vec<u8>) {
     let mut w = Writer { out, bodies, times };
     w.raw("{\"operation_id\":");

@@ -579,7 +579,7 @@ fn a_removed_operation_is_told() {
             .store
             .write(&batch, Durability::Buffered)
             .unwrap();
-        let change = opledger::query::watch::Change::new(1, row.into(), 1);
+        let change = opledger::feed::watch::Change::new(1, row.into(), 1);
         simulation.app.progress.watchers.tell(change);
         for client in [0, 3] {
             let client = &mut simulation.clients[client];

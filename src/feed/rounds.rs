@@ -3,9 +3,9 @@
 //! concern it, and calls those that it does. All others sleep on, and have seen the row
 //! all the same: whoever wakes up goes on from the first row that concerns it.
 
-use super::filter::Filter;
 use super::index::Key;
 use super::watch::{Change, Watchers};
+use crate::rows::filter::Filter;
 use crate::wire::change;
 use crate::wire::position::Positions;
 use hashbrown::HashMap;
@@ -284,7 +284,7 @@ impl Drop for Seat {
 mod tests {
     use super::*;
     use crate::domain::{Status, Timestamp, effects::Listed};
-    use crate::query::entry::{Entry, Moved};
+    use crate::rows::entry::{Entry, Moved};
     use crate::wire::change::{self, encode};
 
     fn filter(cluster: &str) -> Arc<Filter> {

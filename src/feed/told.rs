@@ -2,16 +2,16 @@
 //! watch lists.
 
 use super::at_hand::{self, Documents};
-use super::document::{self, Current};
-use super::entry::{Entry, Lanes};
-use super::filter::Filter;
-use super::operation::{at_hand as operation_at_hand, with_operation};
 use super::progress::Applied;
-use super::state;
 use super::watch::{Change, Watchers};
 use crate::domain::{Operation, document as document_of};
+use crate::feed::current::Current;
+use crate::rows::entry::{Entry, Lanes};
+use crate::rows::filter::Filter;
+use crate::rows::operation::{at_hand as operation_at_hand, with_operation};
+use crate::rows::state;
 use crate::store::{self, Cached, Db};
-use crate::wire::document::Bodies;
+use crate::wire::document::{Bodies, rendered};
 use crate::wire::time::TimeStyle;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl State {
         State::Shown {
             entry,
             has_ended: document.status.has_ended(),
-            document: document::rendered(&document, Bodies::Shown, times).into(),
+            document: rendered(&document, Bodies::Shown, times).into(),
         }
     }
 

@@ -2,9 +2,9 @@
 //! may be about: a stream that is about few of them does not look at the others. The
 //! index is made by who looks first, for everyone.
 
-use super::entry::Moved;
-use super::filter::Filter;
 use crate::domain::{RollbackResult, Status};
+use crate::rows::entry::Moved;
+use crate::rows::filter::Filter;
 use crate::wire::list_entry;
 use hashbrown::HashMap;
 use std::sync::OnceLock;
@@ -148,10 +148,10 @@ fn push(places: &mut Vec<u32>, place: u32) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::Entry;
     use super::*;
     use crate::domain::effects::Listed;
     use crate::domain::{Method, Timestamp, Traits};
+    use crate::rows::entry::Entry;
 
     fn entry(n: usize) -> Entry {
         let many: Vec<String> = (0..300).map(|n| format!("c-{n}")).collect();

@@ -4,9 +4,9 @@
 //! handed anything: who wakes up reads how things stand, so that one who is slow misses
 //! what lies between and costs nothing.
 
-use super::entry::Moved;
-use super::filter::Filter;
 use super::index::{Key, Noted};
+use crate::rows::entry::Moved;
+use crate::rows::filter::Filter;
 use crate::wire::change;
 use hashbrown::{DefaultHashBuilder, HashMap};
 use std::collections::VecDeque;

@@ -3,11 +3,11 @@
 //! after that the row is compared, and only a new one is decoded and rendered. A large one
 //! is in memory once, whoever is sent it, and also where it is too large to be kept.
 
-use super::operation::{at_hand, with_operation};
 use super::progress::Applied;
-use super::state;
 use super::unsent::{self, Large, NoRoom, Unsent};
 use crate::domain::{Operation, document};
+use crate::rows::operation::{at_hand, with_operation};
+use crate::rows::state;
 use crate::store::{self, Cached, Db, View};
 use crate::wire::document::{Bodies, render};
 use crate::wire::snapshot;

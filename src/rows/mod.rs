@@ -1,0 +1,9 @@
+//! How operations are stored: where a snapshot is, which records share a row of the history,
+//! where the text of a large body is, what an entry of a list says.
+
+pub mod bodies;
+pub mod entry;
+pub mod filter;
+pub mod operation;
+pub mod records;
+pub mod state;
