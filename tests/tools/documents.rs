@@ -292,6 +292,49 @@ fn the_table_of_alerts_is_that_of_the_rules() {
     assert_documented(&documented, &defined, "docs/monitoring.md, Alerts");
 }
 
+/// An operator looks a message up by its text. What stands in braces differs from case to
+/// case.
+#[test]
+fn messages_of_halts_are_those_of_the_program() {
+    let mut program = String::new();
+    // As they are printed, however they are laid out in the source.
+    let sources = sources();
+    let mut lines = sources.lines();
+    while let Some(line) = lines.next() {
+        let mut line = line.to_owned();
+        while let Some(begun) = line.strip_suffix('\\') {
+            line = format!("{begun}{}", lines.next().expect("the rest").trim_start());
+        }
+        program.push_str(&line);
+        program.push('\n');
+    }
+    let guide = read("docs/operations.md");
+    let (_, table) = guide
+        .split_once("| message | cause | ways out |")
+        .expect("a table");
+    let (table, _) = table.split_once("\n\n").expect("an end");
+    let mut complaints = Vec::new();
+    let mut count = 0;
+    for cells in rows(table).filter(|cells| cells[0].starts_with('`')) {
+        count += 1;
+        let message = cells[0]
+            .strip_prefix('`')
+            .and_then(|text| text.strip_suffix('`'));
+        let message = message.expect("a message in backticks");
+        for piece in message.split(['{', '}']).step_by(2) {
+            if piece.len() > 3 && !program.contains(piece) {
+                complaints.push(format!("{message}\n    nothing prints {piece:?}"));
+            }
+        }
+    }
+    assert!(count > 10, "{count}");
+    assert!(
+        complaints.is_empty(),
+        "docs/operations.md, Halts:\n{}",
+        complaints.join("\n")
+    );
+}
+
 /// Every document that people read, from the root of the repository.
 fn documents() -> Vec<PathBuf> {
     let mut found = Vec::new();
