@@ -2,76 +2,21 @@
 //! retention, compacted, grown, or on another cluster; while the ledger runs and
 //! over a restart. And brokers that are not there.
 
+use crate::changed_log::When::{Paused, Running, Stopped};
+use crate::changed_log::{
+    Ledger, apply, cut_off, halted, ids, is_there, ledger, make_anew, reasons, send,
+};
 use crate::support::broker::{Broker, Raw};
 use crate::support::events::created;
 use crate::support::server::{BATCH, Server};
 use rdkafka::Message as _;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-/// Each in a batch of its own, so that a log can be cut between any two.
-pub fn send(broker: &Broker, topic: &str, partition: i32, ids: &[String]) {
-    for id in ids {
-        broker.send(topic, &[Raw::value(created(id).to_string()).on(partition)]);
-    }
-}
-
-pub fn ids(prefix: &str, count: usize) -> Vec<String> {
-    (0..count).map(|n| format!("{prefix}-{n}")).collect()
-}
-
-pub fn ledger(data: &Path, broker: &Broker, topic: &str) -> Server {
-    let settings = [
-        ("KAFKA__BOOTSTRAP", broker.bootstrap.as_str()),
-        ("KAFKA__TOPIC", topic),
-        ("KAFKA__CHECK_INTERVAL", "500ms"),
-    ];
-    Server::on(data, &settings)
-}
-
-pub fn is_there(server: &Server, id: &str) -> bool {
-    server.get(&format!("/v1/operations/{id}")).status == 200
-}
-
-pub fn reasons(server: &Server) -> String {
-    server.get("/readyz").json()["reasons"].to_string()
-}
-
-/// Sends `old-0` and so on to partition 0, and waits until they are applied.
-#[track_caller]
-pub fn apply(server: &Server, broker: &Broker, topic: &str, count: usize) {
-    let old = ids("old", count);
-    send(broker, topic, 0, &old);
-    server.eventually("applied", |server| is_there(server, &old[count - 1]));
-}
-
-fn signal(server: &Server, signal: &str) {
-    let pid = server.pid().to_string();
-    let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
-    assert!(sent.success());
-}
-
-/// Halted for this reason, with what was applied still readable.
-#[track_caller]
-pub fn halted(server: &Server, reason: &str, kept: &str) {
-    server.eventually(reason, |server| {
-        let reasons = reasons(server);
-        reasons.contains("has halted") && reasons.contains(reason)
-    });
-    assert!(is_there(server, kept), "reads go on");
-    let told = reasons(server);
-    assert!(
-        told.contains("opledger rebuild") || told.contains("cleanup.policy"),
-        "{told}"
-    );
-}
 
 fn rebuild(data: &Path, broker: &Broker, topic: &str) {
     let output = Command::new(env!("CARGO_BIN_EXE_opledger"))
@@ -93,45 +38,33 @@ fn rebuild(data: &Path, broker: &Broker, topic: &str) {
 #[test]
 fn a_topic_made_anew_halts_in_each_of_four_ways_and_rebuild_is_a_way_out() {
     let broker = Broker::shared();
-    for (live, records) in [(true, 2), (true, 9), (false, 2), (false, 9)] {
-        let what = format!("live: {live}, {records} records");
-        let topic = broker.topic(1, &[]);
-        let folder = tempfile::tempdir().unwrap();
-        let mut server = ledger(folder.path(), &broker, &topic);
-        apply(&server, &broker, &topic, 5);
+    for (when, records) in [(Running, 2), (Running, 9), (Stopped, 2), (Stopped, 9)] {
+        let what = format!("{when:?}, {records} records");
+        let mut ledger = Ledger::with(&broker, 5);
         let new = ids("new", records);
-        let replace = || {
-            broker.delete(&topic);
-            broker.create(&topic, 1, &[]);
-            send(&broker, &topic, 0, &new);
-        };
-        if live {
-            replace();
-        } else {
-            drop(server);
-            replace();
-            server = ledger(folder.path(), &broker, &topic);
-        }
-        halted(&server, "belongs to the log", "old-4");
+        ledger.while_it_is(when, |topic| make_anew(&broker, topic, &new));
+        halted(&ledger, "belongs to the log", "old-4");
         for id in &new {
-            assert!(!is_there(&server, id), "{what}: {id} is not applied");
+            assert!(!is_there(&ledger, id), "{what}: {id} is not applied");
         }
-        let reasons = reasons(&server);
+        let reasons = reasons(&ledger);
         assert_eq!(
-            reasons.matches(&format!("topic {topic}, id")).count(),
+            reasons
+                .matches(&format!("topic {}, id", ledger.topic))
+                .count(),
             2,
             "{what}: {reasons}"
         );
         // Nobody is told that an event was taken which would never be seen here.
-        let refused = server.post(BATCH, json!([created("late")]).to_string());
+        let refused = ledger.post(BATCH, json!([created("late")]).to_string());
         refused.refused(503, "000001");
 
-        drop(server);
-        rebuild(folder.path(), &broker, &topic);
-        let server = ledger(folder.path(), &broker, &topic);
-        server.eventually("ready", |server| server.get("/readyz").status == 200);
-        assert!(is_there(&server, new.last().unwrap()), "{what}");
-        assert!(!is_there(&server, "old-4"), "{what}");
+        ledger.stop();
+        rebuild(ledger.data.path(), &broker, &ledger.topic);
+        ledger.start();
+        ledger.eventually("ready", |server| server.get("/readyz").status == 200);
+        assert!(is_there(&ledger, new.last().unwrap()), "{what}");
+        assert!(!is_there(&ledger, "old-4"), "{what}");
     }
 }
 
@@ -211,88 +144,39 @@ fn a_steady_stream_is_known_by_its_fetches_and_not_asked_about() {
     assert!(asked < published, "{asked} requests, {published} published");
 }
 
-/// Keeps the first batches of a partition's only segment.
-pub fn cut_off(folder: &Path, batches: usize) {
-    let segment = folder.join("00000000000000000000.log");
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .open(segment)
-        .unwrap();
-    let mut at = 0;
-    for _ in 0..batches {
-        // A batch begins with its first offset and the number of bytes that follow.
-        let mut head = [0; 12];
-        file.read_exact_at(&mut head, at).unwrap();
-        at += 12 + u64::from(u32::from_be_bytes(head[8..].try_into().unwrap()));
-    }
-    file.set_len(at).unwrap();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let is_derived = |e: &std::ffi::OsStr| e == "index" || e == "timeindex" || e == "snapshot";
-        if path.extension().is_some_and(is_derived) {
-            std::fs::remove_file(path).unwrap();
-        }
-    }
-}
-
 #[test]
 fn a_log_that_is_cut_off_halts_whether_or_not_it_is_written_on() {
     let broker = Broker::own();
-    for (live, more) in [(true, 0), (false, 0), (true, 9), (false, 9)] {
-        let topic = broker.topic(1, &[]);
-        let folder = tempfile::tempdir().unwrap();
-        let mut server = Some(ledger(folder.path(), &broker, &topic));
-        apply(server.as_ref().unwrap(), &broker, &topic, 5);
-        if !live {
-            server = None;
-        }
-        broker.kill();
-        cut_off(&broker.partition_folder(&topic, 0), 2);
-        broker.start();
-        send(&broker, &topic, 0, &ids("new", more));
-        let server = server.unwrap_or_else(|| ledger(folder.path(), &broker, &topic));
-        let reason = match more {
-            0 => "ends before offset 2, the store goes on at 5",
+    for (when, more) in [(Running, 0), (Stopped, 0), (Running, 9), (Stopped, 9)] {
+        let mut ledger = Ledger::with(&broker, 5);
+        ledger.while_it_is(when, |topic| cut_off(&broker, topic, more));
+        let reason = match (when, more) {
+            (_, 0) => "ends before offset 2, the store goes on at 5",
+            // While it runs, the ledger may see the cut before the new records.
+            (Running, _) => "partition 0",
             _ => "holds another record at offset 4",
         };
-        // While it runs, the ledger may see the cut before the new records.
-        let reason = if live && more > 0 {
-            "partition 0"
-        } else {
-            reason
-        };
-        halted(&server, reason, "old-4");
-        assert!(!is_there(&server, "new-0") && !is_there(&server, "new-8"));
+        halted(&ledger, reason, "old-4");
+        assert!(!is_there(&ledger, "new-0") && !is_there(&ledger, "new-8"));
     }
 }
 
 #[test]
 fn records_that_retention_took_before_they_were_seen_halt() {
     let broker = Broker::shared();
-    for live in [true, false] {
-        let topic = broker.topic(1, &[]);
-        let folder = tempfile::tempdir().unwrap();
-        let mut server = Some(ledger(folder.path(), &broker, &topic));
-        apply(server.as_ref().unwrap(), &broker, &topic, 3);
-        match live {
-            // A ledger that is very slow.
-            true => signal(server.as_ref().unwrap(), "-STOP"),
-            false => server = None,
-        }
-        send(&broker, &topic, 0, &ids("unseen", 5));
-        broker.forget_before(&topic, 0, 6);
-        if live {
-            signal(server.as_ref().unwrap(), "-CONT");
-        }
-        let server = server.unwrap_or_else(|| ledger(folder.path(), &broker, &topic));
-        // The first of them may have been on their way when it was stopped.
-        let reason = match live {
-            true => "now begins at offset 6, the store goes on at ",
-            false => "now begins at offset 6, the store goes on at 3",
+    for when in [Paused, Stopped] {
+        let mut ledger = Ledger::with(&broker, 3);
+        ledger.while_it_is(when, |topic| {
+            send(&broker, topic, 0, &ids("unseen", 5));
+            broker.forget_before(topic, 0, 6);
+        });
+        let reason = match when {
+            // The first of them may have been on their way when it was paused.
+            Paused => "now begins at offset 6, the store goes on at ",
+            _ => "now begins at offset 6, the store goes on at 3",
         };
-        halted(&server, reason, "old-2");
-        assert!(!is_there(&server, "unseen-4"));
+        halted(&ledger, reason, "old-2");
+        assert!(!is_there(&ledger, "unseen-4"));
     }
 }
 
@@ -385,16 +269,11 @@ fn a_ledger_stops_in_time_while_its_broker_is_away() {
 #[test]
 fn retention_of_what_was_applied_is_nothing_to_stop_for() {
     let broker = Broker::shared();
-    let topic = broker.topic(1, &[]);
-    let folder = tempfile::tempdir().unwrap();
-    let server = ledger(folder.path(), &broker, &topic);
-    apply(&server, &broker, &topic, 5);
-    drop(server);
+    let mut ledger = Ledger::with(&broker, 5);
     // The last applied record is gone too: there is nothing to compare with.
-    broker.forget_before(&topic, 0, 5);
-    let server = ledger(folder.path(), &broker, &topic);
-    send(&broker, &topic, 0, &ids("more", 1));
-    server.eventually("goes on", |server| is_there(server, "more-0"));
+    ledger.while_it_is(Stopped, |topic| broker.forget_before(topic, 0, 5));
+    send(&broker, &ledger.topic, 0, &ids("more", 1));
+    ledger.eventually("goes on", |server| is_there(server, "more-0"));
 }
 
 #[test]

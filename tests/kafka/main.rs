@@ -1,5 +1,6 @@
 //! The ledger on a real Kafka broker. One binary, so that its tests share a broker.
 
+mod changed_log;
 mod command_line;
 mod crash;
 mod forms;

@@ -1,13 +1,17 @@
 //! Which positions count as reached, and when events are accepted: while the log is known
 //! to be the store's own. And offsets that are no records.
 
-use crate::identity::{apply, cut_off, halted, ids, is_there, ledger, reasons, send};
+use crate::changed_log::When::{Paused, Running, Stopped};
+use crate::changed_log::{
+    Ledger, apply, cut_off, halted, ids, is_there, ledger, make_anew, reasons, send, signal,
+};
 use crate::log_of;
 use crate::support::broker::{Broker, Raw};
 use crate::support::events::created;
 use crate::support::server::{Answer, BATCH, Server};
 use crate::support::sse::Stream;
 use rdkafka::Message as _;
+use rustix::process::Signal;
 use serde_json::json;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -57,25 +61,13 @@ fn answers_for_nothing(server: &Server, reason: &str, token: &str) {
 #[test]
 fn a_topic_made_anew_accepts_nothing_and_answers_for_no_position() {
     let broker = Broker::shared();
-    for live in [true, false] {
-        let topic = broker.topic(1, &[]);
-        let folder = tempfile::tempdir().unwrap();
-        let mut server = Some(ledger(folder.path(), &broker, &topic));
-        apply(server.as_ref().unwrap(), &broker, &topic, 5);
-        let token = format!("{};0:4", log_of(server.as_ref().unwrap()));
-        assert_eq!(
-            at(server.as_ref().unwrap(), "/v1/operations/old-4", &token).status,
-            200
-        );
-        if !live {
-            server = None;
-        }
-        broker.delete(&topic);
-        broker.create(&topic, 1, &[]);
-        send(&broker, &topic, 0, &ids("new", 9));
-        let server = server.unwrap_or_else(|| ledger(folder.path(), &broker, &topic));
-        answers_for_nothing(&server, "belongs to the log", &token);
-        for message in broker.read(&topic) {
+    for when in [Running, Stopped] {
+        let mut ledger = Ledger::with(&broker, 5);
+        let token = format!("{};0:4", log_of(&ledger));
+        assert_eq!(at(&ledger, "/v1/operations/old-4", &token).status, 200);
+        ledger.while_it_is(when, |topic| make_anew(&broker, topic, &ids("new", 9)));
+        answers_for_nothing(&ledger, "belongs to the log", &token);
+        for message in broker.read(&ledger.topic) {
             let payload = message.payload().unwrap();
             assert!(!String::from_utf8_lossy(payload).contains("\"late\""));
         }
@@ -85,67 +77,45 @@ fn a_topic_made_anew_accepts_nothing_and_answers_for_no_position() {
 #[test]
 fn a_log_that_is_cut_off_accepts_nothing_and_answers_for_no_position() {
     let broker = Broker::own();
-    for (live, more) in [(true, 0), (false, 0), (false, 9)] {
-        let topic = broker.topic(1, &[]);
-        let folder = tempfile::tempdir().unwrap();
-        let mut server = Some(ledger(folder.path(), &broker, &topic));
-        apply(server.as_ref().unwrap(), &broker, &topic, 5);
-        let token = format!("{};0:3", log_of(server.as_ref().unwrap()));
-        if !live {
-            server = None;
-        }
-        broker.kill();
-        cut_off(&broker.partition_folder(&topic, 0), 2);
-        broker.start();
-        send(&broker, &topic, 0, &ids("new", more));
-        let server = server.unwrap_or_else(|| ledger(folder.path(), &broker, &topic));
+    for (when, more) in [(Running, 0), (Stopped, 0), (Stopped, 9)] {
+        let mut ledger = Ledger::with(&broker, 5);
+        let token = format!("{};0:3", log_of(&ledger));
+        ledger.while_it_is(when, |topic| cut_off(&broker, topic, more));
         // From the first moment on.
-        server.eventually("halted", |server| {
+        ledger.eventually("halted", |server| {
             let early = publish(server, "early");
             assert_eq!(early.status, 503, "{early:?}");
             reasons(server).contains("has halted")
         });
-        answers_for_nothing(&server, "partition 0", &token);
+        answers_for_nothing(&ledger, "partition 0", &token);
     }
 }
 
 #[test]
 fn one_record_that_retention_took_unseen_halts_and_none_does_not() {
     let broker = Broker::shared();
-    for live in [true, false] {
+    for when in [Paused, Stopped] {
         for (first, is_whole) in [(5, true), (6, false)] {
-            let topic = broker.topic(1, &[]);
-            let folder = tempfile::tempdir().unwrap();
-            let server = ledger(folder.path(), &broker, &topic);
-            apply(&server, &broker, &topic, 5);
-            let token = format!("{};0:4", log_of(&server));
-            let pid = rustix::process::Pid::from_raw(server.pid() as i32).unwrap();
-            let signal = |signal| rustix::process::kill_process(pid, signal).unwrap();
-            let mut server = Some(server);
-            match live {
-                true => signal(rustix::process::Signal::STOP),
-                false => server = None,
-            }
-            send(&broker, &topic, 0, &ids("unseen", 2));
-            broker.forget_before(&topic, 0, first);
-            if live {
-                signal(rustix::process::Signal::CONT);
-            }
-            let server = server.unwrap_or_else(|| ledger(folder.path(), &broker, &topic));
-            if live && server.get("/v1/operations/unseen-0").status == 200 {
-                // It was on its way already when the ledger was stopped.
+            let mut ledger = Ledger::with(&broker, 5);
+            let token = format!("{};0:4", log_of(&ledger));
+            ledger.while_it_is(when, |topic| {
+                send(&broker, topic, 0, &ids("unseen", 2));
+                broker.forget_before(topic, 0, first);
+            });
+            if when == Paused && ledger.get("/v1/operations/unseen-0").status == 200 {
+                // It was on its way already when the ledger was paused.
                 continue;
             }
             if is_whole {
-                server.eventually("goes on", |server| is_there(server, "unseen-1"));
-                server.eventually("ready", |server| server.get("/readyz").status == 200);
+                ledger.eventually("goes on", |server| is_there(server, "unseen-1"));
+                ledger.eventually("ready", |server| server.get("/readyz").status == 200);
             } else {
                 answers_for_nothing(
-                    &server,
+                    &ledger,
                     "now begins at offset 6, the store goes on at 5",
                     &token,
                 );
-                assert!(!is_there(&server, "unseen-1"));
+                assert!(!is_there(&ledger, "unseen-1"));
             }
         }
     }
@@ -171,9 +141,7 @@ fn a_topic_made_anew_between_two_fetches_is_not_read_on() {
             let token = server.publish(&[created(&id)]);
             assert!(server.document(&id, &token).is_some());
         }
-        let pid = rustix::process::Pid::from_raw(server.pid() as i32).unwrap();
-        let signal = |signal| rustix::process::kill_process(pid, signal).unwrap();
-        signal(rustix::process::Signal::STOP);
+        signal(&server, Signal::STOP);
         broker.delete(&topic);
         broker.create(&topic, 1, &[]);
         let new = ids("new", 60);
@@ -181,7 +149,7 @@ fn a_topic_made_anew_between_two_fetches_is_not_read_on() {
             .iter()
             .map(|id| Raw::value(created(id).to_string()).on(0));
         broker.send(&topic, &records.collect::<Vec<_>>());
-        signal(rustix::process::Signal::CONT);
+        signal(&server, Signal::CONT);
         server.eventually("halted", |server| {
             reasons(server).contains("belongs to the log")
         });

@@ -20,10 +20,11 @@ use opledger::projector::step::Rules;
 use opledger::store::memory::Memory;
 use opledger::wire::position::Positions;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// So that positions can be compared.
 const ONE: Settings = &[("LOG__PARTITIONS", "1")];
@@ -52,6 +53,17 @@ fn fill(server: &Server, prefix: &str, count: usize) -> String {
         assert!(shown.is_some());
     }
     token
+}
+
+/// The data folder of a ledger with three operations, and a copy of it.
+fn copied() -> (TempDir, [PathBuf; 2]) {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+    let server = Server::on(&one, ONE);
+    fill(&server, "common", 3);
+    stop(server);
+    copy(&one, &other);
+    (folder, [one, other])
 }
 
 fn publish_by_command(server: &Server, folder: &Path, id: &str) -> Output {
@@ -190,12 +202,7 @@ fn a_log_brought_back_from_an_older_copy_accepts_nothing_and_answers_for_no_posi
 
 #[test]
 fn a_log_that_was_written_on_elsewhere_is_not_the_stores_own() {
-    let folder = tempfile::tempdir().unwrap();
-    let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
-    let server = Server::on(&one, ONE);
-    fill(&server, "common", 3);
-    stop(server);
-    copy(&one, &other);
+    let (_folder, [one, other]) = copied();
     // Two ledgers give the same positions to different events: neither can see it.
     let mut tokens = Vec::new();
     for (data, prefix) in [(&one, "one"), (&other, "other")] {
@@ -229,12 +236,7 @@ fn the_log_of_another_folder_is_not_the_stores_own() {
 /// those of the first until one of them goes on. This is what can be seen of it.
 #[test]
 fn a_copied_folder_does_not_answer_for_what_the_original_accepted_since() {
-    let folder = tempfile::tempdir().unwrap();
-    let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
-    let server = Server::on(&one, ONE);
-    fill(&server, "common", 3);
-    stop(server);
-    copy(&one, &other);
+    let (_folder, [one, other]) = copied();
     let original = Server::on(&one, ONE);
     let token = fill(&original, "since", 3);
     let restored = Server::on(&other, ONE);

@@ -20,7 +20,20 @@ fn created(operation: &str) -> Value {
     event(operation, "operation.created", 0)
 }
 
-/// Runs `read` beside, and `change` once it waits.
+fn until_one_waits(server: &Server) {
+    server.eventually("it waits", |server| {
+        let metrics = server.metrics();
+        metrics.contains("opledger_watched_operations 1\n")
+    });
+}
+
+/// Publishes `op`, and reads it.
+fn first(server: &Server) -> Answer {
+    let token = server.publish(&[created("op")]);
+    server.get_with("/v1/operations/op", &[("ledger-position", &token)])
+}
+
+/// Reads beside, and runs `change` once the read waits.
 fn while_it_waits(
     server: &Server,
     path: &str,
@@ -30,10 +43,7 @@ fn while_it_waits(
     thread::scope(|scope| {
         let client = server.client();
         let waiting = scope.spawn(move || client.get(path, headers));
-        server.eventually("it waits", |server| {
-            let metrics = server.metrics();
-            metrics.contains("opledger_watched_operations 1\n")
-        });
+        until_one_waits(server);
         change();
         waiting.join().unwrap()
     })
@@ -62,8 +72,7 @@ fn a_read_waits_for_a_document_that_is_not_there_yet() {
 fn a_read_with_an_etag_waits_until_the_document_differs() {
     let server = Server::start();
     let path = "/v1/operations/op";
-    let token = server.publish(&[created("op")]);
-    let first = server.get_with(path, &[("ledger-position", &token)]);
+    let first = first(&server);
     let etag = first.header("etag").to_owned();
     let headers = [
         ("if-none-match", &*etag),
@@ -279,8 +288,7 @@ fn a_wait_ends_in_time_with_what_there_is() {
     let missing = server.get_with(path, &[("prefer", "wait=3000")]);
     missing.refused(404, "030001");
     assert!(!missing.headers.contains_key("etag"));
-    let token = server.publish(&[created("op")]);
-    let first = server.get_with(path, &[("ledger-position", &token)]);
+    let first = first(&server);
     let headers = [
         ("if-none-match", first.header("etag")),
         ("prefer", "wait=1000"),
@@ -301,10 +309,7 @@ fn a_ledger_that_stops_lets_nobody_wait() {
         let client = server.client();
         let waiting =
             scope.spawn(move || client.get("/v1/operations/never", &[("prefer", "wait=30")]));
-        server.eventually("it waits", |server| {
-            let metrics = server.metrics();
-            metrics.contains("opledger_watched_operations 1\n")
-        });
+        until_one_waits(&server);
         let started = Instant::now();
         assert!(server.terminate().success());
         assert_eq!(waiting.join().unwrap().status, 404);

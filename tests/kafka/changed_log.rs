@@ -1,0 +1,172 @@
+//! A ledger whose log turns into another one while it runs, while it is slow or while it is
+//! stopped, and what it says then.
+
+use crate::support::broker::{Broker, Raw};
+use crate::support::events::created;
+use crate::support::server::Server;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::File;
+use std::ops::Deref;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// What the ledger does while its log changes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum When {
+    Running,
+    /// As one that is very slow.
+    Paused,
+    Stopped,
+}
+
+pub struct Ledger<'b> {
+    broker: &'b Broker,
+    pub topic: String,
+    pub data: TempDir,
+    server: Option<Server>,
+}
+
+impl<'b> Ledger<'b> {
+    /// On a topic of one partition, of which `old-0` and so on are applied.
+    #[track_caller]
+    pub fn with(broker: &'b Broker, count: usize) -> Ledger<'b> {
+        let topic = broker.topic(1, &[]);
+        let data = tempfile::tempdir().unwrap();
+        let server = ledger(data.path(), broker, &topic);
+        apply(&server, broker, &topic, count);
+        Ledger {
+            broker,
+            topic,
+            data,
+            server: Some(server),
+        }
+    }
+
+    pub fn stop(&mut self) {
+        self.server = None;
+    }
+
+    pub fn start(&mut self) {
+        self.server = Some(ledger(self.data.path(), self.broker, &self.topic));
+    }
+
+    /// Changes the topic of this name. The ledger runs afterwards.
+    pub fn while_it_is(&mut self, when: When, change: impl FnOnce(&str)) {
+        match when {
+            When::Running => {}
+            When::Paused => signal(self, Signal::STOP),
+            When::Stopped => self.stop(),
+        }
+        change(&self.topic);
+        match when {
+            When::Running => {}
+            When::Paused => signal(self, Signal::CONT),
+            When::Stopped => self.start(),
+        }
+    }
+}
+
+impl Deref for Ledger<'_> {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        self.server.as_ref().expect("it is not stopped")
+    }
+}
+
+pub fn signal(server: &Server, signal: Signal) {
+    let pid = Pid::from_raw(server.pid() as i32).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+/// Each in a batch of its own, so that a log can be cut between any two.
+pub fn send(broker: &Broker, topic: &str, partition: i32, ids: &[String]) {
+    for id in ids {
+        broker.send(topic, &[Raw::value(created(id).to_string()).on(partition)]);
+    }
+}
+
+pub fn ids(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{prefix}-{n}")).collect()
+}
+
+pub fn ledger(data: &Path, broker: &Broker, topic: &str) -> Server {
+    let settings = [
+        ("KAFKA__BOOTSTRAP", broker.bootstrap.as_str()),
+        ("KAFKA__TOPIC", topic),
+        ("KAFKA__CHECK_INTERVAL", "500ms"),
+    ];
+    Server::on(data, &settings)
+}
+
+pub fn is_there(server: &Server, id: &str) -> bool {
+    server.get(&format!("/v1/operations/{id}")).status == 200
+}
+
+pub fn reasons(server: &Server) -> String {
+    server.get("/readyz").json()["reasons"].to_string()
+}
+
+/// Sends `old-0` and so on to partition 0, and waits until they are applied.
+#[track_caller]
+pub fn apply(server: &Server, broker: &Broker, topic: &str, count: usize) {
+    let old = ids("old", count);
+    send(broker, topic, 0, &old);
+    server.eventually("applied", |server| is_there(server, &old[count - 1]));
+}
+
+/// Halted for this reason, with what was applied still readable.
+#[track_caller]
+pub fn halted(server: &Server, reason: &str, kept: &str) {
+    server.eventually(reason, |server| {
+        let reasons = reasons(server);
+        reasons.contains("has halted") && reasons.contains(reason)
+    });
+    assert!(is_there(server, kept), "reads go on");
+    let told = reasons(server);
+    assert!(
+        told.contains("opledger rebuild") || told.contains("cleanup.policy"),
+        "{told}"
+    );
+}
+
+/// Another topic of the same name, with these on partition 0.
+pub fn make_anew(broker: &Broker, topic: &str, new: &[String]) {
+    broker.delete(topic);
+    broker.create(topic, 1, &[]);
+    send(broker, topic, 0, new);
+}
+
+/// Leaves two batches of the topic, each of one record, and writes so many others after them.
+pub fn cut_off(broker: &Broker, topic: &str, more: usize) {
+    broker.kill();
+    keep_batches(&broker.partition_folder(topic, 0), 2);
+    broker.start();
+    send(broker, topic, 0, &ids("new", more));
+}
+
+/// Keeps the first batches of a partition's only segment.
+fn keep_batches(folder: &Path, batches: usize) {
+    let segment = folder.join("00000000000000000000.log");
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(segment)
+        .unwrap();
+    let mut at = 0;
+    for _ in 0..batches {
+        // A batch begins with its first offset and the number of bytes that follow.
+        let mut head = [0; 12];
+        file.read_exact_at(&mut head, at).unwrap();
+        at += 12 + u64::from(u32::from_be_bytes(head[8..].try_into().unwrap()));
+    }
+    file.set_len(at).unwrap();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let is_derived = |e: &std::ffi::OsStr| e == "index" || e == "timeindex" || e == "snapshot";
+        if path.extension().is_some_and(is_derived) {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+}
