@@ -269,6 +269,53 @@ fn nothing_is_left_behind() {
     fail_if_any(complaints);
 }
 
+/// Each test program that uses the crate links RocksDB and librdkafka, and compiles all of
+/// `tests/support`. And a file that no program names is never compiled, so its tests are lost.
+#[test]
+fn test_programs_are_few_and_every_file_belongs_to_one() {
+    let programs = [
+        "damage/main.rs",
+        "giving_way.rs",
+        "kafka/main.rs",
+        "ledger/main.rs",
+        "pure/main.rs",
+        "scale.rs",
+        "simulated/main.rs",
+        "soak.rs",
+        "tidy.rs",
+        "tools/main.rs",
+    ];
+    let files = sources(&["tests"]);
+    let mut complaints = Vec::new();
+    for file in &files {
+        let name = file.path.strip_prefix("tests/").unwrap();
+        let (folder, stem) = match name.trim_end_matches(".rs").rsplit_once('/') {
+            None | Some((_, "main")) => {
+                if !programs.contains(&name) {
+                    complaints.push(format!(
+                        "{} is one more program: make it a module of one that is there",
+                        file.path
+                    ));
+                }
+                continue;
+            }
+            Some((folder, "mod")) => folder.rsplit_once('/').unwrap_or(("", folder)),
+            Some(found) => found,
+        };
+        let parents = ["main", "mod"].map(|parent| format!("tests/{folder}/{parent}.rs"));
+        let names_it = format!("mod {stem};");
+        let is_named = |parent: &Source| {
+            let is_parent = parents.contains(&parent.path);
+            is_parent && code(&parent.text).any(|line| line.trim_start_matches("pub ") == names_it)
+        };
+        // `support` is of every program.
+        if stem != "support" && !files.iter().any(is_named) {
+            complaints.push(format!("{} is of no program: `{names_it}`", file.path));
+        }
+    }
+    fail_if_any(complaints);
+}
+
 /// Cargo turns a feature on for all that is built together, so what the tests depend on could
 /// change the program that they test, which would not be the one that `make build` installs.
 #[test]
