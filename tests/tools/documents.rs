@@ -580,3 +580,32 @@ fn files_that_the_architecture_names_exist() {
         "ARCHITECTURE.md has {words} words, four pages have 2400"
     );
 }
+
+#[test]
+fn words_of_the_glossary_are_words_of_the_code() {
+    let sources = sources().to_lowercase();
+    let architecture = read("ARCHITECTURE.md");
+    let (_, glossary) = architecture.split_once("## Glossary").expect("a chapter");
+    let mut seen = BTreeSet::new();
+    let mut complaints = Vec::new();
+    for cells in rows(glossary).filter(|cells| !["word", "---"].contains(&cells[0])) {
+        for word in cells[0].split(" · ") {
+            if !seen.insert(word) {
+                complaints.push(format!("{word} is explained twice"));
+            }
+            let in_code = [
+                word.to_owned(),
+                word.replace(' ', "_"),
+                word.replace(' ', ""),
+            ];
+            if !in_code.iter().any(|word| sources.contains(word)) {
+                complaints.push(format!("no file names {word}"));
+            }
+        }
+    }
+    assert!(seen.len() > 20, "{seen:?}");
+    assert!(
+        complaints.is_empty(),
+        "ARCHITECTURE.md, Glossary: {complaints:?}"
+    );
+}
