@@ -25,6 +25,11 @@ pub enum Error {
          its log/ back from a copy, or give --kafka if its log is there"
     )]
     NoLog { path: PathBuf },
+    #[error(
+        "there is no store in {path}: name the folder that a ledger was given with --data, or run \
+         `opledger rebuild` if only its log is there"
+    )]
+    NoStore { path: PathBuf },
     #[error("{path} cannot be used as data folder: {source}")]
     Io { path: PathBuf, source: io::Error },
 }
@@ -103,6 +108,20 @@ impl DataFolder {
     pub fn open_existing(path: &Path) -> Result<DataFolder, Error> {
         if !has_log(path) {
             return Err(Error::NoLog {
+                path: path.to_owned(),
+            });
+        }
+        DataFolder::open(path)
+    }
+
+    /// The same, if there is a store in it.
+    pub fn open_stored(path: &Path) -> Result<DataFolder, Error> {
+        // A swap that was cut short may have left its successor alone.
+        if !["store", "store.new"]
+            .iter()
+            .any(|name| is_there(&path.join(name)))
+        {
+            return Err(Error::NoStore {
                 path: path.to_owned(),
             });
         }

@@ -1,5 +1,5 @@
 //! The command line: one file per command. `serve`, `replay`, `rebuild`,
-//! `log` and `config` work on this machine; all others ask a running ledger over HTTP and
+//! `digest`, `log` and `config` work on this machine; all others ask a running ledger over HTTP and
 //! never touch a data folder.
 
 mod at;
@@ -7,6 +7,7 @@ mod client;
 mod completions;
 mod config;
 mod dead_letters;
+mod digest;
 pub mod failure;
 mod filters;
 mod get;
@@ -88,6 +89,8 @@ enum Command {
     Replay(replay::Args),
     /// Make the store anew from the log
     Rebuild(rebuild::Args),
+    /// Print a digest of what the store holds
+    Digest(digest::Args),
     /// Check or repair the log in a data folder
     Log(log::Args),
     /// Check or show the configuration
@@ -165,6 +168,7 @@ fn run(cli: Option<Cli>) -> Result<(), Failure> {
         Command::Notifications(args) => block_on(notifications::run(args)),
         Command::Replay(args) => replay::run(args),
         Command::Rebuild(args) => rebuild::run(args),
+        Command::Digest(args) => digest::run(args),
         Command::Log(args) => log::run(args),
         Command::Config(args) => config::run(args),
         Command::Completions(args) => completions::run(args),

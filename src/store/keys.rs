@@ -49,6 +49,11 @@ pub fn operation(operation_id: &str) -> Vec<u8> {
     key
 }
 
+/// The shard that a key begins with, if it is of one operation.
+pub fn shard_of(key: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(*key.first_chunk()?))
+}
+
 /// The operation id in a key that `operation` made.
 pub fn operation_of(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key.get(2..)?).ok()

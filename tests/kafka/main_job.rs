@@ -236,6 +236,46 @@ fn what_is_published_over_http_is_in_the_topic_and_read_at_once() {
 }
 
 #[test]
+fn equal_events_give_equal_stores_on_kafka_and_on_the_embedded_log() {
+    let broker = Broker::shared();
+    let topic = broker.topic(3, &[]);
+    let kafka = [
+        ("KAFKA__BOOTSTRAP", &*broker.bootstrap),
+        ("KAFKA__TOPIC", &*topic),
+    ];
+    let mut rng = Rng::new(5);
+    let mut events: Vec<Value> = (0..60)
+        .flat_map(|n| generate::operation(&mut rng, &format!("operation-{n}"), 12))
+        .collect();
+    let digests = [(&[][..], 7), (&kafka[..], 41)].map(|(settings, size)| {
+        rng.shuffle(&mut events);
+        let folder = tempfile::tempdir().unwrap();
+        for half in events.chunks(events.len().div_ceil(2)) {
+            let server = Server::on(folder.path(), settings);
+            server.eventually("ready", |server| server.get("/readyz").status == 200);
+            let tokens = half.chunks(size).map(|batch| server.publish(batch));
+            let last = tokens.last().unwrap();
+            server.document(half[0]["subject"].as_str().unwrap(), &last);
+            server.kill();
+        }
+        // All of it is applied where the last life did not come to it.
+        let server = Server::on(folder.path(), settings);
+        server.eventually("ready", |server| server.get("/readyz").status == 200);
+        assert!(server.terminate().success());
+        let digest = Command::new(env!("CARGO_BIN_EXE_opledger"))
+            .args(["digest", "--data"])
+            .arg(folder.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(digest.stdout).unwrap();
+        assert!(digest.status.success(), "{said}");
+        said.lines().next().unwrap().to_owned()
+    });
+    assert_eq!(digests[0].len(), 64);
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[test]
 fn poison_of_each_kind_is_in_topic_and_store_and_the_rest_applied() {
     let broker = Broker::shared();
     let topic = broker.topic(1, &[("max.message.bytes", "5242880")]);

@@ -23,8 +23,9 @@ use opledger::projector::halt::OpenError;
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
 use opledger::query::{Page, document, history};
+use opledger::rows::digest::Digest;
 use opledger::store::memory::Memory;
-use opledger::store::{Db, Family, keys};
+use opledger::store::{self, Db, Family, keys};
 use opledger::wire::position::{LogId, Position, Positions};
 use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
@@ -354,6 +355,11 @@ impl<L: SimulatedLog> Simulation<L> {
                 )
                 .expect("no faults");
         }
+        let digest = |store: &Memory| store::view(store, Digest::of).expect("readable");
+        assert!(
+            digest(&quiet) == digest(&self.store),
+            "the digest follows from the log alone"
+        );
         let (quiet, stormy) = (one_by_one(quiet.dump()), one_by_one(self.store.dump()));
         assert_same_set("the rows follow from the log alone", &stormy, &quiet);
     }

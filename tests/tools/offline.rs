@@ -55,6 +55,49 @@ fn a_rebuilt_store_serves_the_same() {
     assert_eq!(ids["operation_ids"].as_array().unwrap().len(), 3);
 }
 
+fn digest(data: &Path) -> serde_json::Value {
+    let output = opledger(&["digest", "--json"], data);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn the_digest_of_a_store_follows_from_its_events_and_a_rebuild_gives_it_again() {
+    let [one, other] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    filled(one.path(), &["a", "b", "c"]);
+    for id in ["c", "a", "b"] {
+        filled(other.path(), &[id]);
+    }
+    let before = digest(one.path());
+    assert_eq!(before["slices"].as_array().unwrap().len(), 64);
+    assert_eq!(digest(other.path())["digest"], before["digest"]);
+    assert_eq!(digest(other.path())["slices"], before["slices"]);
+    assert!(opledger(&["rebuild"], one.path()).status.success());
+    assert_eq!(digest(one.path()), before);
+    filled(other.path(), &["d"]);
+    let after = digest(other.path());
+    assert_ne!(after["digest"], before["digest"]);
+    let slices = |digest: &serde_json::Value| digest["slices"].as_array().unwrap().clone();
+    let changed = slices(&after)
+        .iter()
+        .zip(slices(&before))
+        .filter(|(after, before)| *after != before)
+        .count();
+    assert_eq!(changed, 1, "the slice of one operation");
+}
+
+#[test]
+fn what_has_no_store_has_no_digest_and_is_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let output = opledger(&["digest"], &data);
+    assert_eq!(output.status.code(), Some(7));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("there is no store in"), "{said}");
+    assert!(!data.exists());
+}
+
 #[test]
 fn what_has_no_log_is_neither_made_nor_emptied() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,0 +1,77 @@
+//! `opledger digest`: what a store holds, in 256 bits.
+
+use crate::app;
+use crate::cli::config::Source;
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use crate::config::Overrides;
+use crate::data_folder::DataFolder;
+use crate::projector::meta;
+use crate::rows::digest::Digest;
+use crate::store::keys::SHARDS;
+use crate::store::rocks::Rocks;
+use crate::store::{self, Family};
+use clap::ValueHint;
+use serde_json::json;
+
+/// Slices of equally many shards.
+const SLICES: u16 = 64;
+
+const EXAMPLES: &str = "\
+Examples:
+  opledger digest --data /var/lib/opledger
+  opledger digest --data copy --json
+
+The ledger must not be running. Two stores that have applied the same events have the
+same digest, whichever log they were read from, in whatever order and batches, and
+however often the process was restarted or the store rebuilt.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Folder that holds the ledger's data [default: ./opledger-data]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    data: Option<String>,
+
+    /// Print JSON, with the digest of each of 64 slices of the operations
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    source: Source,
+}
+
+pub fn run(args: Args) -> Result<(), Failure> {
+    let config = args.source.load(Overrides {
+        data: args.data,
+        ..Overrides::default()
+    })?;
+    let folder = DataFolder::open_stored(&config.data)?;
+    let store = Rocks::open(&folder.store(), Family::LEDGER, app::memory(&config))?;
+    let position = meta::held(&store)?.map(|token| token.to_string());
+    let digest = store::view(&store, Digest::of)?;
+    let mut out = Output::new();
+    match args.json {
+        true => {
+            let width = SHARDS / SLICES;
+            let slices = (0..SLICES).map(|slice| slice * width..(slice + 1) * width);
+            let slices: Vec<_> = slices
+                .map(|shards| digest.of_shards(shards).to_string())
+                .collect();
+            let text = json!({
+                "position": position,
+                "digest": digest.whole().to_string(),
+                "slices": slices,
+            });
+            out.line(text.to_string())?;
+        }
+        false => {
+            out.line(format!("{}", digest.whole()))?;
+            out.line(format!(
+                "at {}",
+                position.as_deref().unwrap_or("the beginning")
+            ))?;
+        }
+    }
+    out.flush()
+}
