@@ -210,3 +210,101 @@ fn forward_some<'p>(
         Some(why) => Err(why),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_log::Sending;
+    use crate::store::memory::Memory;
+    use crate::store::{Cached, Held, Result, Row, Space, View};
+    use crate::wire::record::{Headers, Record};
+
+    /// Takes every letter, and remembers which it was sent.
+    #[derive(Default)]
+    struct Taken(Mutex<Vec<u64>>);
+
+    impl DeadLetters for Taken {
+        fn send(&self, at: Position, _: &str, _: &str, _: &Record) -> Sending {
+            self.0.lock().unwrap().push(at.offset);
+            Box::new(|| Ok(()))
+        }
+    }
+
+    /// A disk that gives one letter back otherwise than it was written.
+    struct Damaged(Memory, Vec<u8>);
+
+    impl Db for Damaged {
+        fn get(&self, family: Family, key: &[u8]) -> Row {
+            match family == Family::DeadLetter && key == self.1 {
+                true => Err(store::Error::Corrupt("a block".into())),
+                false => self.0.get(family, key),
+            }
+        }
+
+        fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row> {
+            keys.iter().map(|key| self.get(family, key)).collect()
+        }
+
+        fn get_cached(&self, family: Family, key: &[u8]) -> Result<Cached> {
+            self.0.get_cached(family, key)
+        }
+
+        fn write(&self, batch: &Batch, durability: Durability) -> Result<()> {
+            self.0.write(batch, durability)
+        }
+
+        fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {
+            self.0.view(read)
+        }
+
+        fn hold(&self) -> Result<Arc<dyn Held>> {
+            self.0.hold()
+        }
+
+        fn reopen(&self) -> Result<()> {
+            self.0.reopen()
+        }
+
+        fn space(&self) -> Option<Space> {
+            self.0.space()
+        }
+    }
+
+    #[test]
+    fn letters_that_cannot_be_read_are_kept_with_the_reason_and_the_others_are_sent() {
+        let at = |offset| {
+            keys::position(Position {
+                partition: 0,
+                offset,
+            })
+        };
+        let letter = Record {
+            arrived: Record::NO_ARRIVAL,
+            claimed: false,
+            key: None,
+            headers: Headers::default(),
+            value: Some("no event".into()),
+        };
+        let row = record::encode_dead_letter("format", "not JSON", &letter);
+        let db = Damaged(Memory::default(), at(1));
+        let mut batch = Batch::default();
+        for offset in 0..4 {
+            let row = if offset == 2 { b"noise" } else { &row[..] };
+            batch.put(Family::DeadLetter, &at(offset), row);
+            batch.put(Family::DeadLetterDue, &at(offset), b"");
+        }
+        db.write(&batch, Durability::Buffered).unwrap();
+        let topic = Taken::default();
+        for _ in 0..2 {
+            forward(&db, &topic, &Stop::default()).unwrap();
+            assert_eq!(*topic.0.lock().unwrap(), [0, 3]);
+            for offset in [1, 2] {
+                let why = db.get(Family::DeadLetterDue, &at(offset)).unwrap();
+                assert_ne!(why.as_deref(), None, "letter {offset} was passed over");
+                assert_ne!(why.as_deref(), Some(&b""[..]), "letter {offset}");
+            }
+            let due = due(&db).unwrap();
+            assert_eq!((due.pending_in_all, due.refused), (0, 2));
+        }
+    }
+}

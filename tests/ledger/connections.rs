@@ -468,3 +468,18 @@ fn compressed_events_are_taken_as_what_they_stand_for() {
         assert!(grown < 64 << 20, "{coding}: {grown}");
     }
 }
+
+#[test]
+fn a_compressed_body_may_stand_for_as_many_bytes_as_one_that_is_not_and_no_more() {
+    const MAX: usize = 8192;
+    let server = Server::with(&[("SERVER__MAX_BODY", "8KiB"), ("EVENTS__MAX_SIZE", "8KiB")]);
+    for (bytes, status) in [(MAX - 1, 202), (MAX, 202), (MAX + 1, 413)] {
+        let batch = json!([created(&format!("op-{bytes}"))]).to_string();
+        let body = format!("{batch}{}", " ".repeat(bytes - batch.len())).into_bytes();
+        for (coding, encoded) in [("gzip", gzip(&body)), ("zstd", zstd(&body))] {
+            let headers = [("content-type", BATCH), ("content-encoding", coding)];
+            let answer = server.post_with(&headers, encoded);
+            assert_eq!(answer.status, status, "{bytes} bytes by {coding}");
+        }
+    }
+}

@@ -94,20 +94,15 @@ fn refused_for(answer: &Answer, status: u16, reason: &str) {
 /// go on.
 #[track_caller]
 fn answers_for_nothing(server: &Server, reason: &str, kept: &str, tokens: &[&str]) {
+    let one = [("content-type", "application/cloudevents+json")];
     // At once: not only after the projector has found out.
-    refused_for(
-        &server.post(BATCH, json!([created("late")]).to_string()),
-        503,
-        reason,
-    );
-    refused_for(
-        &server.post_with(
-            &[("content-type", "application/cloudevents+json")],
-            created("late").to_string(),
-        ),
-        503,
-        reason,
-    );
+    for answer in [
+        server.post(BATCH, json!([created("late")]).to_string()),
+        server.post_with(&one, created("late").to_string()),
+    ] {
+        refused_for(&answer, 503, reason);
+        refused_for(&answer, 503, "nothing was stored");
+    }
     for token in tokens {
         for path in [
             format!("/v1/operations/{kept}"),

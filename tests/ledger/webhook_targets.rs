@@ -178,8 +178,9 @@ fn of_the_addresses_of_a_name_only_those_that_are_allowed_are_called() {
     }
     let created = created_for("dead", "dead.test", port);
     server.publish(&[created, ended("dead", 30, "completed")]);
+    let is_called = |receiver: &Receiver| receiver.connections() > 0;
     server.eventually("the dead one was tried", |server| {
-        attempts(server, "dead") > 2
+        attempts(server, "dead") > 2 || outside.iter().any(is_called)
     });
     for outside in &outside {
         assert_eq!(outside.connections(), 0, "{}", outside.address);
