@@ -79,56 +79,6 @@ pub fn find(view: &dyn View, applied: &Positions, seen: &Positions) -> store::Re
     })
 }
 
-/// A stretch of changes from some ordinal on.
-#[derive(Debug, Default, PartialEq)]
-pub struct Stretch {
-    /// In the order of the changes, each once.
-    pub ids: Vec<Box<str>>,
-    /// The ordinal behind them.
-    pub next: u64,
-}
-
-/// Takes up to `limit` changes from `next` on, and moves `positions` along with the rows
-/// that are used up. `None` if they are not remembered. Nothing if there is none yet.
-pub fn take(
-    rows: &[Change],
-    next: u64,
-    limit: usize,
-    positions: &mut Positions,
-) -> store::Result<Option<Stretch>> {
-    let mut stretch = Stretch {
-        ids: Vec::new(),
-        next,
-    };
-    let mut known = hashbrown::HashSet::new();
-    for row in rows {
-        let change = decode(&row.row)?;
-        let end = row.number + count(&change);
-        if end <= stretch.next {
-            continue;
-        }
-        if row.number > stretch.next {
-            return Ok(None);
-        }
-        let skip = (stretch.next - row.number) as usize;
-        for id in change.ids().skip(skip) {
-            if known.len() >= limit {
-                return Ok(Some(stretch));
-            }
-            if known.insert(id) {
-                stretch.ids.push(id.into());
-            }
-            stretch.next += 1;
-        }
-        stretch.next = end;
-        change.advance(positions);
-        if known.len() >= limit {
-            break;
-        }
-    }
-    Ok(Some(stretch))
-}
-
 /// The rows from that with this ordinal on, as many as have `limit` changes. Those of the
 /// last moments are in memory: see `Watchers::recent_from`.
 pub fn rows_stored(db: &dyn Db, next: u64, limit: usize) -> store::Result<Vec<Change>> {
