@@ -11,6 +11,8 @@ pub const SMALL: usize = 64 << 10;
 pub struct Unsent {
     max: u64,
     held: AtomicU64,
+    /// The size of the answer that found no room last.
+    refused: AtomicU64,
 }
 
 /// There is no room for one more large answer at the moment.
@@ -30,6 +32,7 @@ impl Unsent {
         Arc::new(Unsent {
             max,
             held: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         })
     }
 
@@ -38,8 +41,18 @@ impl Unsent {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Counts an answer until the last of its copies is dropped. One alone may be larger
-    /// than the bound: it could never be sent otherwise.
+    /// Whether the answer that found no room last would find none now.
+    pub fn is_full(&self) -> bool {
+        let refused = self.refused.load(Ordering::Relaxed);
+        refused > 0 && !self.has_room(self.held(), refused)
+    }
+
+    /// One alone may be larger than the bound: it could never be sent otherwise.
+    fn has_room(&self, held: u64, len: u64) -> bool {
+        held == 0 || held + len <= self.max
+    }
+
+    /// Counts an answer until the last of its copies is dropped.
     pub fn hold(self: &Arc<Unsent>, bytes: Vec<u8>) -> Result<Bytes, NoRoom> {
         match bytes.len() <= SMALL {
             true => Ok(bytes.into()),
@@ -49,14 +62,14 @@ impl Unsent {
 
     pub fn hold_large(self: &Arc<Unsent>, bytes: Vec<u8>) -> Result<Arc<Large>, NoRoom> {
         let len = bytes.len() as u64;
-        let has_room = |held: u64| {
-            let sum = held + len;
-            (held == 0 || sum <= self.max).then_some(sum)
-        };
+        let sum = |held: u64| self.has_room(held, len).then_some(held + len);
         let counted = self
             .held
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, has_room);
-        counted.map_err(|_| NoRoom)?;
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum);
+        if counted.is_err() {
+            self.refused.store(len, Ordering::Relaxed);
+            return Err(NoRoom);
+        }
         Ok(self.counted(bytes))
     }
 
@@ -109,11 +122,14 @@ mod tests {
         assert_eq!(copies[0].as_ptr(), copies[1].as_ptr());
         assert_eq!(unsent.held(), 200_000);
         assert_eq!(unsent.hold(vec![2; 100_001]), Err(NoRoom));
+        assert!(unsent.is_full());
         let slice = copies[0].slice(5..6);
         drop(copies);
         assert_eq!(unsent.held(), 200_000);
+        assert!(unsent.is_full());
         drop(slice);
         assert_eq!(unsent.held(), 0);
+        assert!(!unsent.is_full());
         // Small ones do not count, one alone may be too large, and what must be sent is.
         let all = [
             unsent.hold(vec![3; SMALL]),

@@ -126,7 +126,15 @@ pub fn notes(app: &App) -> Vec<String> {
         ),
         _ => None,
     };
-    let notes = begins.map(note).chain(damaged);
+    let full = app.unsent.is_full().then(|| {
+        format!(
+            "large responses are refused (503): clients have not read {} bytes of others, and \
+             server.max_unsent allows {}",
+            app.unsent.held(),
+            app.config.server.max_unsent
+        )
+    });
+    let notes = begins.map(note).chain(damaged).chain(full);
     notes.chain(app.notifications.notes()).collect()
 }
 

@@ -335,7 +335,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The list answers 500 where every other resource answers 503: the origin's rule.
+/// The origin's list answers 500 where every other resource answers 503: its own rule.
 pub fn of_the_list(mut response: Response) -> Response {
     if response.status() == StatusCode::SERVICE_UNAVAILABLE {
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

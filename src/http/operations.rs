@@ -115,7 +115,13 @@ pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> 
         return refuse_as_the_origin(&app, &headers, &uri, answer);
     }
     let answer = listing::operations(&app, &uri, &headers).await;
-    error::of_the_list(refuse_as_the_origin(&app, &headers, &uri, answer))
+    // Only a page is held in memory, and the origin has no pages.
+    let is_page = matches!(answer, Err(Refusal::NoRoom));
+    let response = refuse_as_the_origin(&app, &headers, &uri, answer);
+    match is_page {
+        true => response,
+        false => error::of_the_list(response),
+    }
 }
 
 /// With the origin's fixed texts, unless the request used an extension of ours.

@@ -146,11 +146,15 @@ fn large(server: &Server, id: &str, mib: usize) {
 
 /// Asks and reads no more than the first byte.
 fn ask(server: &Server, id: &str, headers: &str) -> TcpStream {
+    ask_for(server, &format!("/v1/operations/{id}"), headers)
+}
+
+fn ask_for(server: &Server, path: &str, headers: &str) -> TcpStream {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
-    let request = format!("GET /v1/operations/{id} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     stream.read_exact(&mut [0]).unwrap();
     stream
@@ -194,6 +198,22 @@ fn unread_answers_have_a_bound_and_what_is_beyond_comes_back_later() {
     for id in ["a", "b", "c"] {
         large(&server, id, 15);
     }
+    // A page of them is large as well.
+    let long = |n| {
+        let mut event = created(&format!("long-{n}"));
+        event["data"]["request"]["uri"] = json!(format!("/{}", "x".repeat(8000)));
+        event
+    };
+    let many: Vec<_> = (0..1000).map(long).collect();
+    let token = server.publish(&many);
+    let page = "/v1/operations?format=detail-list&limit=1000";
+    let read = server.get_with(page, &[("ledger-position", &token)]);
+    assert!(read.body.len() > 6_000_000, "{}", read.body.len());
+    let notes = |server: &Server| server.get("/readyz").json()["notes"].to_string();
+    assert_eq!(notes(&server), "[]");
+    server.eventually("all that was read has left the memory", |server| {
+        server.metrics().contains("opledger_unsent_bytes 0\n")
+    });
     let viewers = [ask(&server, "a", ""), ask(&server, "b", STREAM)];
     server.eventually("there is no room", |server| {
         server.get("/v1/operations/c").status == 503
@@ -201,6 +221,16 @@ fn unread_answers_have_a_bound_and_what_is_beyond_comes_back_later() {
     let answer = server.get("/v1/operations/c");
     answer.refused(503, "000001");
     assert_eq!(answer.header("retry-after"), "1");
+    let said = notes(&server);
+    assert!(said.contains("server.max_unsent allows 41943040"), "{said}");
+    assert_eq!(server.get("/readyz").status, 200);
+    // There is room for one page. The whole list holds no memory: it is streamed.
+    let unread_page = ask_for(&server, page, "");
+    let answer = server.get(page);
+    answer.refused(503, "000001");
+    assert_eq!(answer.header("retry-after"), "1");
+    assert_eq!(server.get("/v1/operations?format=detail-list").status, 200);
+    drop(unread_page);
     // Those that are sent already are no more memory, and small ones go on.
     assert_eq!(server.get("/v1/operations/a").status, 200);
     let token = server.publish(&[created("small")]);
@@ -209,6 +239,7 @@ fn unread_answers_have_a_bound_and_what_is_beyond_comes_back_later() {
     server.eventually("there is room again", |server| {
         server.get("/v1/operations/c").status == 200
     });
+    assert_eq!(notes(&server), "[]");
 }
 
 /// A hundred who begin to watch a large document at once, and read as fast as they can, do
