@@ -14,6 +14,7 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use metrics::{counter, gauge};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -75,7 +76,14 @@ pub fn reasons(app: &App) -> Vec<String> {
             lost.join(", ")
         ));
     }
-    reasons
+    let without_folder = |reason: String| without_folder(&reason, &app.config.data);
+    reasons.into_iter().map(without_folder).collect()
+}
+
+/// RocksDB says whole paths. Clients see readiness too, and where the data is concerns the
+/// operator alone, who finds it in the log lines.
+fn without_folder(reason: &str, data: &Path) -> String {
+    reason.replace(&format!(" {}/", data.display()), " ")
 }
 
 const REBUILD: &str = "the store is damaged, the event log has everything; stop the ledger and \

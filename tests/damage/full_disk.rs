@@ -131,6 +131,11 @@ fn a_store_that_ran_out_goes_on(shortage: Shortage) {
         assert!(told.contains("the projector waits"), "{told}");
         assert!(told.contains("No space left on device"), "{told}");
         let so_far = failures(&server);
+        let path = folder.path().to_str().unwrap();
+        assert!(
+            !told.contains(path),
+            "where the data is concerns no client: {told}"
+        );
         within(LATER, "it goes on trying", || {
             reads_go_on(&server);
             (failures(&server) >= so_far + 5).then_some(())
