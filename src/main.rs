@@ -5,7 +5,15 @@ mod allocator;
 fn main() -> std::process::ExitCode {
     // What it makes is for its own user, whoever may read the folders around it.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    fail_writes_beyond_the_limit();
     opledger::cli::main()
+}
+
+/// Makes a write beyond the limit on file sizes (`ulimit -f`, `LimitFSIZE=`) fail like one on a
+/// full disk. Without this a signal ends the process.
+fn fail_writes_beyond_the_limit() {
+    // Safety: to ignore a signal runs no code in it.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::support::server::{Answer, BATCH, Server};
 use crate::support::small_disk::{Ballast, Shortage, mounted_at, seen};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::process::Command;
 
 fn created(operation: &str) -> Value {
     json!({"specversion": "1.0", "id": "created", "source": "/sender", "subject": operation,
@@ -130,12 +131,12 @@ fn a_store_that_ran_out_goes_on(shortage: Shortage) {
         });
         assert!(told.contains("the projector waits"), "{told}");
         assert!(told.contains("No space left on device"), "{told}");
-        let so_far = failures(&server);
         let path = folder.path().to_str().unwrap();
         assert!(
             !told.contains(path),
             "where the data is concerns no client: {told}"
         );
+        let so_far = failures(&server);
         within(LATER, "it goes on trying", || {
             reads_go_on(&server);
             (failures(&server) >= so_far + 5).then_some(())
@@ -154,6 +155,58 @@ fn a_store_that_ran_out_goes_on(shortage: Shortage) {
         assert_eq!(answer.status, 202, "round {round}");
         sender.check(&server, answer.header("ledger-position"));
     }
+}
+
+/// The binary, where no file may be larger than this.
+fn with_files_up_to(mib: u64) -> Command {
+    let mut command = Command::new("sh");
+    // In blocks of 512 bytes.
+    let script = format!(
+        "ulimit -f {} && exec '{}' \"$@\"",
+        mib * 2048,
+        env!("CARGO_BIN_EXE_opledger")
+    );
+    command.args(["-c", &script, "sh"]);
+    command
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_like_a_full_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let server = Server::spawn(with_files_up_to(9), &data, &[]);
+    let mut sender = Sender::new(1_000_000);
+    server.publish(&[created("full")]);
+    let refused = within(LATER, "a file would be too large", || {
+        let answer = sender.post(&server);
+        (answer.status != 202).then_some(answer)
+    });
+    refused.refused(503, "000001");
+    let told = reasons(&server).expect("readiness says so");
+    assert!(told.contains("File too large"), "{told}");
+    let path = folder.path().to_str().unwrap();
+    assert!(
+        !told.contains(path),
+        "where the data is concerns no client: {told}"
+    );
+    reads_go_on(&server);
+    // The same for commands that write.
+    let history = ["history", "full", "--json", "--url"];
+    let output = std::fs::File::create(folder.path().join("history.json")).unwrap();
+    let ran = with_files_up_to(1)
+        .args(history)
+        .arg(format!("http://{}", server.address))
+        .stdout(output)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    assert!(said.contains("File too large"), "{said}");
+    assert!(server.terminate().success());
+    let server = Server::on(&data, &[]);
+    let answer = sender.post(&server);
+    assert_eq!(answer.status, 202);
+    sender.check(&server, answer.header("ledger-position"));
 }
 
 #[test]
