@@ -288,8 +288,17 @@ impl Refusal {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.extend(answer.header);
-        if answer.status.is_server_error() {
-            tracing::warn!(refusal = ?self, status = answer.status.as_u16(), "request failed");
+        let status = answer.status.as_u16();
+        match answer.status {
+            // The ledger's state, not the request's: whoever changes the state logs that once,
+            // and `opledger_http_requests_total` counts the refusals.
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                tracing::debug!(refusal = ?self, status, "request refused");
+            }
+            other if other.is_server_error() => {
+                tracing::warn!(refusal = ?self, status, "request failed");
+            }
+            _ => {}
         }
         response
     }

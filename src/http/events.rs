@@ -56,10 +56,16 @@ pub async fn publish(
     } else {
         rules.check(form, bytes)?
     };
-    let before = confirmed(&app)?;
+    let published = append(&app, records).await;
+    app.accepting.note(published.as_ref().err());
+    Ok(accepted(&app, &published?))
+}
+
+async fn append(app: &App, records: Vec<NewRecord>) -> Result<Published, PublishError> {
+    let before = confirmed(app)?;
     let published = app.log.publish(records).await?;
-    was_confirmed(&app, &before, &published)?;
-    Ok(accepted(&app, &published))
+    was_confirmed(app, &before, &published)?;
+    Ok(published)
 }
 
 /// How far the store is, of a log that is known to be its own. What goes into another one

@@ -2,6 +2,7 @@
 //! was asked for, and hand over to `query` or the event log.
 
 mod accept;
+mod accepting;
 pub mod admin;
 mod audit;
 mod body;
@@ -87,6 +88,7 @@ pub struct App {
     pub notifications: Arc<webhook::Handle>,
     pub config: Config,
     pub metrics: PrometheusHandle,
+    pub accepting: accepting::Accepting,
     /// Kibibytes of request bodies that may be held at once.
     pub buffered: Arc<Semaphore>,
     /// Streams that may run at once: each holds a thread and a view of the store.
@@ -125,6 +127,7 @@ impl App {
             unsent,
             notifications,
             metrics,
+            accepting: Default::default(),
             buffered: Arc::new(Semaphore::new((config.server.max_buffered / 1024) as usize)),
             streams: Arc::new(Semaphore::new(config.server.max_streams)),
             pulse: Default::default(),

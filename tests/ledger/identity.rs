@@ -160,11 +160,23 @@ fn a_log_brought_back_from_an_older_copy_accepts_nothing_and_answers_for_no_posi
     copy(&log, &new);
     replace(&log, &old);
 
-    let server = Server::on(&data, ONE);
+    let lines = folder.path().join("lines.txt");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_opledger"));
+    command.stderr(std::fs::File::create(&lines).unwrap());
+    let server = Server::spawn(command, &data, ONE);
     answers_for_nothing(&server, "lost records", "new-4", &[&kept, &lost]);
     let published = publish_by_command(&server, folder.path(), "late");
     assert_eq!(published.status.code(), Some(5), "{published:?}");
+    // Workers try again and again. The log says so once.
+    for _ in 0..50 {
+        server
+            .post(BATCH, json!([created("late")]).to_string())
+            .refused(503, "000001");
+    }
     stop(server);
+    let lines = std::fs::read_to_string(lines).unwrap();
+    assert_eq!(lines.matches("events are refused").count(), 1, "{lines}");
+    assert!(lines.lines().count() < 20, "{lines}");
 
     // Once its own log is back, nothing of that is in it.
     replace(&log, &new);
