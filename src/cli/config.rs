@@ -4,7 +4,7 @@
 use crate::app;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, note};
-use crate::cli::text::{clean, clean_lines};
+use crate::cli::text::{clean, clean_toml};
 use crate::config::{Config, Overrides, variables};
 use crate::event_log::kafka::Kafka;
 use clap::{Subcommand, ValueHint};
@@ -116,7 +116,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             out.line("the configuration is valid")?;
         }
         Action::Show(source) => {
-            out.write(clean_lines(&source.load(Overrides::default())?.show()))?;
+            out.write(clean_toml(&source.load(Overrides::default())?.show()))?;
         }
     }
     out.flush()

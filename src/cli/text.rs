@@ -38,6 +38,22 @@ pub fn clean_lines(text: &str) -> String {
     shown
 }
 
+/// TOML whose strings all take escapes: it stays the same TOML.
+pub fn clean_toml(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => shown.push(c),
+            _ if acts_on_a_terminal(c) => match c as u32 {
+                code @ ..=0xFFFF => shown.push_str(&format!("\\u{code:04X}")),
+                code => shown.push_str(&format!("\\U{code:08X}")),
+            },
+            _ => shown.push(c),
+        }
+    }
+    shown
+}
+
 fn show(c: char, shown: &mut String) {
     match acts_on_a_terminal(c) {
         true => shown.extend(c.escape_default()),
@@ -139,6 +155,16 @@ mod tests {
         assert_eq!(clean_lines("a\n\tb\u{9b}"), "a\n\\tb\\u{9b}");
         assert_eq!(shorten("abcdef", 3), "abc…");
         assert_eq!(shorten("abc", 3), "abc");
+    }
+
+    #[test]
+    fn toml_keeps_its_values() {
+        for c in ('\0'..=char::MAX).filter(|c| !c.is_ascii()) {
+            let shown = clean_toml(&format!("a = \"{c}\" # {c}\n"));
+            assert!(!shown.contains(c) || !acts_on_a_terminal(c), "{shown}");
+            let read: toml::Table = shown.parse().expect("TOML");
+            assert_eq!(read["a"].as_str(), Some(&*c.to_string()));
+        }
     }
 
     /// By the categories of another crate; and beyond those, what is invisible though

@@ -7,7 +7,7 @@ use super::Choice;
 use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
 use crate::wire::host::{normal, without_port};
 use ipnet::IpNet;
-use std::fmt::Display;
+use std::fmt::{Display, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -67,9 +67,24 @@ impl Raw {
     }
 }
 
-/// A TOML string.
+/// A TOML string. One that is not plain ASCII is of the kind that takes escapes, so that
+/// whoever prints it may write any of its characters as one.
 pub(super) fn quoted(text: &str) -> String {
-    toml::Value::from(text).to_string()
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return toml::Value::from(text).to_string();
+    }
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_ascii_control() => {
+                write!(quoted, "\\u{:04X}", c as u32).expect("memory takes any text");
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// One place of the configuration that a setting is written to.

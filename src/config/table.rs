@@ -146,7 +146,10 @@ fn header(out: &mut String, section: &str) {
 
 fn line(out: &mut String, key: &str, name: &str, value: String, sources: &Sources) {
     let value = if is_secret(key) { quoted(MASK) } else { value };
-    let source = sources.get(key).map(|source| format!(" # {source}"));
+    // The name of a file may have several lines, a comment has one.
+    let source = sources
+        .get(key)
+        .map(|source| format!(" # {source}").replace('\n', "\\n"));
     writeln!(out, "{name} = {value}{}", source.unwrap_or_default()).expect("memory takes any text");
 }
 

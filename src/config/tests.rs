@@ -443,7 +443,7 @@ fn bytes_that_are_not_utf8_are_told() {
 fn what_is_shown_can_be_read_back_and_tells_the_sources() {
     let env = [
         ("OPLEDGER_TELEMETRY__FORMAT", "json"),
-        ("OPLEDGER_DATA", "C:\\\"d\"\n"),
+        ("OPLEDGER_DATA", "C:\\\"d\"\n\t\u{1}\u{7f}ü\u{202e}"),
     ];
     let mut config = load("log.partitions = 7", &env, Overrides::default()).expect("right");
     let shown = config.show();
