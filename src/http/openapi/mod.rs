@@ -148,13 +148,22 @@ const ALWAYS: &[(u16, &str)] = &[
         "Something of the request cannot be read, or breaks a rule.",
     ),
     (
+        414,
+        "The request line is too long: the setting `server.max_headers` bounds it and all headers.",
+    ),
+    (
+        421,
+        "The request's `Host` is not a name of this ledger: see the setting `server.hosts`.",
+    ),
+    (431, "The headers are too large or too many."),
+    (
         500,
         "A fault of the ledger's own, or its store cannot be read.",
     ),
     (
         503,
         "Not now: the ledger is starting or stopping, its store is being reopened, or there \
-         are too many connections.",
+         are too many connections. Of a large response: clients have not read too many others.",
     ),
 ];
 
@@ -162,6 +171,11 @@ fn refusal(status: u16, about: &str) -> Value {
     let mut headers = json!({"x-request-id": header("x-request-id")});
     if matches!(status, 429 | 503 | 504) {
         headers["retry-after"] = header("retry-after");
+    }
+    if status == 415 {
+        for name in ["accept", "accept-encoding"] {
+            headers[name] = header(name);
+        }
     }
     json!({
         "description": about,
@@ -192,6 +206,14 @@ fn header(name: &str) -> Value {
         "link" => (
             "`<…>; rel=\"next\"` while there is a further page.",
             json!({"type": "string", "pattern": "^<.*>; rel=\"next\"$"}),
+        ),
+        "accept" => (
+            "The content types that are taken, where that of the body is not one of them.",
+            json!({"type": "string"}),
+        ),
+        "accept-encoding" => (
+            "The content encodings that are taken, where that of the body is not one of them.",
+            json!({"type": "string"}),
         ),
         "retry-after" => ("Seconds.", json!({"type": "string", "pattern": "^[0-9]+$"})),
         _ => (

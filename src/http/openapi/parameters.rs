@@ -106,6 +106,10 @@ fn known(name: &str) -> Option<Param> {
             "Of a stream: the `id` of the last event that was received; it goes on after that.",
             token(),
         ),
+        "Content-Encoding" => (
+            "How the body is compressed, if it is.",
+            choice(&["gzip", "zstd"]),
+        ),
         "ce-specversion" => (
             "Binary mode: the attribute `specversion`.",
             json!({"type": "string", "enum": ["1.0"]}),

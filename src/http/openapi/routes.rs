@@ -152,7 +152,8 @@ static LIST_OPERATIONS: Route = Route {
         ),
         (
             503,
-            "Not now: of a stream, or there are too many connections. A list says 500.",
+            "Not now: of a stream; of a page, while clients have not read too many large \
+             responses; or there are too many connections. A list says 500 otherwise.",
         ),
         NOT_REACHED,
     ],
@@ -196,6 +197,7 @@ static PUBLISH: Route = Route {
         request is checked before any of it is stored. Sending the same again is harmless.",
     query: &[],
     headers: &[
+        "Content-Encoding",
         "ce-specversion",
         "ce-id",
         "ce-source",
@@ -216,8 +218,16 @@ static PUBLISH: Route = Route {
     }],
     refusals: &[
         (408, "The body did not arrive in time."),
-        (413, "The body or an event is too large."),
-        (415, "The content type is none that events come in."),
+        (
+            413,
+            "The body or an event is too large. A compressed body counts by its size after \
+             decompression.",
+        ),
+        (
+            415,
+            "The content type is none that events come in (`Accept` names those), or \
+             `Content-Encoding` is neither `gzip` nor `zstd` (`Accept-Encoding` names those).",
+        ),
         BUSY,
         (
             503,
@@ -283,7 +293,7 @@ const fn said(
         summary,
         about: "Recorded in the control log, with who wants it and why, before it is answered.",
         query: &[],
-        headers: &[],
+        headers: &["Content-Encoding"],
         body: Some(REASONS),
         answers: NOTED,
         refusals,
@@ -302,8 +312,14 @@ const ONE_OF_THEM: &[(u16, &str)] = &[
     NOTHING, TOO_LATE, TOO_LARGE, NO_JSON, BUSY, NONE_SENT, NO_ANSWER,
 ];
 const TOO_LATE: (u16, &str) = (408, "The body did not arrive in time.");
-const TOO_LARGE: (u16, &str) = (413, "The body is too large.");
-const NO_JSON: (u16, &str) = (415, "The body must be application/json.");
+const TOO_LARGE: (u16, &str) = (
+    413,
+    "The body is too large. A compressed one counts by its size after decompression.",
+);
+const NO_JSON: (u16, &str) = (
+    415,
+    "The body must be application/json, and `Content-Encoding` `gzip` or `zstd` if it is compressed.",
+);
 const NONE_SENT: (u16, &str) = (
     503,
     "No notifications are sent, or the control log does not accept writes.",
