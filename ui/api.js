@@ -8,6 +8,16 @@ export class Refused extends Error {
   }
 }
 
+/**
+ * JSON.parse, but a number that would come out otherwise than it is written (integers beyond
+ * 2^53, 1.50, 1e400) is kept as its text: JSON.stringify writes it as it came. Browsers from
+ * before 2025 may not have that, and round.
+ */
+export function parse(text) {
+  if (!JSON.rawJSON) return JSON.parse(text);
+  return JSON.parse(text, (_, value, { source } = {}) => (typeof value === 'number' && String(value) !== source ? JSON.rawJSON(source) : value));
+}
+
 /** `{ value, position, next, etag }`; throws Refused, or what fetch throws. */
 export async function read(path, { signal, headers } = {}) {
   const answer = await fetch(path, { signal, headers, cache: 'no-store' });
@@ -15,7 +25,7 @@ export async function read(path, { signal, headers } = {}) {
   if (!answer.ok) throw new Refused(answer.status, await answer.json().catch(() => undefined));
   const link = /^<([^>]*)>; rel="next"$/.exec(answer.headers.get('link') ?? '');
   return {
-    value: await answer.json(),
+    value: parse(await answer.text()),
     position: answer.headers.get('ledger-position'),
     etag: answer.headers.get('etag'),
     next: link?.[1],
@@ -100,7 +110,7 @@ export function follow(path, position, tell) {
       if (event.data === '') return;
       let data;
       try {
-        data = JSON.parse(event.data);
+        data = parse(event.data);
       } catch {
         data = undefined;
       }

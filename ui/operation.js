@@ -1,6 +1,6 @@
 // One operation: its picture, its document, its history.
 
-import { Refused, follow, operationPath, read } from './api.js';
+import { Refused, follow, operationPath, parse, read } from './api.js';
 import { h, replace, say, throttle } from './dom.js';
 import { count, documentTime, duration, elapsed, isGood, isTerminal, plural, size, timeOfDay, visible, visibleLines } from './format.js';
 import { badge, rollbackWord } from './list.js';
@@ -212,7 +212,7 @@ export function body(text) {
   } }, `Show all ${size(new Blob([text]).size)}`);
   let parsed;
   try {
-    parsed = JSON.parse(text);
+    parsed = parse(text);
   } catch {
     parsed = undefined;
   }

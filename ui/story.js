@@ -2,6 +2,7 @@
 // ledger gives events in the order that decides (time, source, id), so the
 // first and the last of a list are the earliest and the latest.
 
+import { parse } from './api.js';
 import { eventTime, isGood, visible } from './format.js';
 
 const TYPE = /^opledger\.(.*)\.v1$/;
@@ -55,7 +56,7 @@ function read(entry, index) {
 function decoded(base64) {
   if (typeof base64 !== 'string') return undefined;
   try {
-    return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))));
+    return parse(new TextDecoder().decode(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))));
   } catch {
     return undefined;
   }
@@ -113,9 +114,19 @@ const same = (a, b) => canonical(a) === canonical(b);
 
 function canonical(value) {
   if (Array.isArray(value)) return `[${value.map(canonical)}]`;
+  if (typeof value === 'number' && Number.isFinite(value)) return decimal(String(value));
+  if (JSON.isRawJSON?.(value)) return decimal(value.rawJSON);
   if (value === null || typeof value !== 'object') return JSON.stringify(value ?? null);
   const members = Object.keys(value).filter((name) => value[name] !== null).sort();
   return `{${members.map((name) => `${JSON.stringify(name)}:${canonical(value[name])}`)}}`;
+}
+
+/** One text for each value: that of 1 and 1.0 is the same. */
+function decimal(text) {
+  const [, sign, whole, part = '', power = '0'] = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(text);
+  const digits = (whole + part).replace(/^0+/, '');
+  const short = digits.replace(/0+$/, '');
+  return short && `${sign}${short}e${BigInt(power) - BigInt(part.length) + BigInt(digits.length - short.length)}`;
 }
 
 const laneName = (lane) => (lane.request === lane.cluster ? `Cluster ${visible(lane.cluster)}` : `Cluster ${visible(lane.cluster)}, request ${visible(lane.request)}`);

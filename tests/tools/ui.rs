@@ -40,6 +40,11 @@ fn an_operation_is_drawn_as_it_went() {
 }
 
 #[test]
+fn numbers_are_shown_as_they_came() {
+    check("numbers", &Server::start());
+}
+
+#[test]
 fn whatever_a_field_holds_is_text() {
     let folder = tempfile::tempdir().unwrap();
     log_with_poison(folder.path());

@@ -56,15 +56,19 @@ export async function open(base, options = {}) {
   };
 }
 
-export async function publish(base, events) {
-  const answer = await fetch(`${base}/v1/events`, { method: 'POST', headers: { 'content-type': 'application/cloudevents-batch+json' }, body: JSON.stringify(events) });
+export const publish = (base, events) => publishText(base, JSON.stringify(events));
+
+async function publishText(base, body) {
+  const answer = await fetch(`${base}/v1/events`, { method: 'POST', headers: { 'content-type': 'application/cloudevents-batch+json' }, body });
   if (answer.status !== 202) throw new Error(`${answer.status} ${await answer.text()}`);
   return answer.headers.get('ledger-position');
 }
 
 /** Publishes and waits until it can be read. */
-export async function settle(base, events) {
-  const position = await publish(base, events);
+export const settle = (base, events) => settleText(base, JSON.stringify(events));
+
+export async function settleText(base, body) {
+  const position = await publishText(base, body);
   const answer = await fetch(`${base}/v1/dead-letters?limit=1`, { headers: { 'ledger-position': position } });
   if (answer.status !== 200) throw new Error(`${answer.status} ${await answer.text()}`);
 }

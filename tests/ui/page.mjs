@@ -1,7 +1,7 @@
 // usage: tests/ui/run tests/ui/page.mjs CHECK BASE
 // One check of the web page in a real browser. PICTURES=folder keeps pictures.
 
-import { asked, equal, events, open, publish, settle, until } from './browser.mjs';
+import { asked, equal, events, open, publish, settle, settleText, until } from './browser.mjs';
 
 const [, , check, base] = process.argv;
 const rows = (page) => page.locator('.operations tbody tr');
@@ -218,6 +218,34 @@ const checks = {
       await page.waitForLoadState('networkidle', { timeout: 3000 }).catch(() => undefined);
     }
     calm(/console: Failed to load resource.* 40[04]/);
+    await end();
+  },
+
+  /** Numbers are shown as they came, whatever JavaScript would make of them. */
+  async numbers() {
+    const data = JSON.stringify({ request: { ...asked, body: '{"of the body":9007199254740993}' }, more: 0 });
+    const text = (subject, id, more) => `{"specversion":"1.0","id":"${id}","source":"/w","subject":"${subject}","type":"opledger.operation.created.v1","time":"2026-03-04T05:06:07Z","data":${data.replace('"more":0', `"more":${more}`)}}`;
+    const exact = ['9007199254740993', '-12345678901234567890123', '1.50', '1e400', '0.1'];
+    await settleText(base, `[${text('exact', 'one', `[${exact}]`)}]`);
+    // What is created again with the same content is no anomaly.
+    await settleText(base, `[${['0.001', '1e-3', '0.00100'].map((number, n) => text('alike', n, number))}]`);
+    await settleText(base, `[${['9007199254740992', '9007199254740993'].map((number, n) => text('others', n, number))}]`);
+    const { page, check: calm, go, end } = await open(base);
+    await go('#/operations/exact');
+    const row = page.locator('.history tbody tr').first();
+    await row.locator('summary').click();
+    await until('the numbers', async () => {
+      const shown = await row.innerText();
+      return exact.every((number) => shown.includes(number));
+    });
+    await page.getByRole('button', { name: 'Laid out' }).first().click();
+    await page.getByText('"of the body": 9007199254740993').first().waitFor();
+    await go('#/operations/alike');
+    await page.getByText('3 events \u00b7 0 anomalies').waitFor();
+    await go('#/operations/others');
+    await page.getByText('2 events \u00b7 1 anomaly').waitFor();
+    await page.getByText('created_again').waitFor();
+    calm();
     await end();
   },
 
