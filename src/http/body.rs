@@ -5,8 +5,11 @@
 use super::coding::Coding;
 use super::error::Refusal;
 use super::{App, stream};
+use crate::wire::cloudevent;
+use crate::wire::fault::{Fault, Rule};
 use axum::body::Body;
-use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
@@ -62,6 +65,19 @@ impl Share {
             self.held += more * KIB;
         }
         Ok(())
+    }
+}
+
+/// The one content type of a request. Of two, nobody knows which was meant.
+pub fn content_type(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Fault> {
+    let mut all = headers.get_all(CONTENT_TYPE).iter();
+    let content_type = all.next();
+    match all.next() {
+        None => Ok(content_type),
+        Some(_) => {
+            let what = "given more than once.";
+            Err(Fault::new(Rule::Format, cloudevent::CONTENT_TYPE, what))
+        }
     }
 }
 

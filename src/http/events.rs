@@ -124,15 +124,10 @@ enum Form {
 
 impl Form {
     fn of(headers: &HeaderMap) -> Result<Form, Refusal> {
-        let mut content_types = headers.get_all(CONTENT_TYPE).iter();
-        let content_type = match content_types.next() {
+        let content_type = match body::content_type(headers)? {
             Some(value) => value.to_str().map_err(|_| Refusal::MediaType)?,
             None => "",
         };
-        if content_types.next().is_some() {
-            let what = "given more than once.";
-            return Err(Fault::new(Rule::Format, cloudevent::CONTENT_TYPE, what).into());
-        }
         if !is_utf8(content_type) {
             return Err(Refusal::MediaType);
         }

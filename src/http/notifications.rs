@@ -18,7 +18,6 @@ use crate::wire::notification::Key;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use std::sync::Arc;
@@ -202,9 +201,7 @@ fn control_log(app: &App) -> Result<Arc<ControlLog>, Refusal> {
 /// cannot give it.
 async fn said(app: &Arc<App>, uri: &Uri, headers: &HeaderMap, body: Body) -> Result<Said, Refusal> {
     Params::parse(app, uri, &[])?;
-    let media_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
+    let media_type = body::content_type(headers)?.and_then(|value| value.to_str().ok());
     let is_json = |value| is_media_type(value, "application/json") && is_utf8(value);
     if !media_type.is_some_and(is_json) {
         return Err(Refusal::NotJson);

@@ -531,6 +531,12 @@ fn requests_about_notifications_are_checked() {
         )
     };
     post("op/retry", "text/plain", "{}").refused(415, "010001");
+    let twice = [
+        ("content-type", "application/json"),
+        ("content-type", "text/plain"),
+    ];
+    let path = "/v1/notifications/op/retry";
+    client.post(path, &twice, "{}").refused(400, "010001");
     post("op/retry", "application/json", "[").refused(400, "010001");
     post("op/retry", "application/json", "{\"who\": 7}").refused(400, "010001");
     let long = json!({"why": "x".repeat(1025)}).to_string();
