@@ -316,7 +316,13 @@ fn preferred_wait(app: &App, headers: &HeaderMap) -> Option<Duration> {
         .flat_map(|value| value.split([',', ';']))
         .filter_map(|preference| preference.trim().split_once('='))
         .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
-        .and_then(|(_, seconds)| seconds.trim().trim_matches('"').parse().ok())
+        .and_then(|(_, seconds)| whole_seconds(seconds.trim().trim_matches('"')))
         .map(Duration::from_secs);
     preferred.map(|wait| wait.min(app.config.server.max_wait))
+}
+
+/// More than can be counted is as much as can be.
+fn whole_seconds(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
 }

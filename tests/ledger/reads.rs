@@ -323,9 +323,11 @@ fn a_wait_that_is_cut_says_how_long_it_may_be() {
         let answer = wait(path, "wait=600", &[]);
         assert_eq!(answer.status, 200, "{path}");
         assert_eq!(answer.header("preference-applied"), "wait=1", "{path}");
+        let answer = wait(path, "wait=99999999999999999999999", &[]);
+        assert_eq!(answer.header("preference-applied"), "wait=1", "{path}");
         let answer = wait(path, "respond-async, wait=0", &[]);
         assert_eq!(answer.header("preference-applied"), "wait=0", "{path}");
-        for nothing in ["respond-async", "wait=soon"] {
+        for nothing in ["respond-async", "wait=soon", "wait=", "wait=-1", "wait=+1"] {
             let answer = wait(path, nothing, &[]);
             assert!(!answer.headers.contains_key("preference-applied"), "{path}");
         }
