@@ -241,6 +241,9 @@ impl ErrorSheet {
     }
 }
 
+/// What a ledger says of a path that it does not have at all.
+const NO_SUCH_ROUTE: &str = "no such route";
+
 fn judge(
     url: &str,
     status: StatusCode,
@@ -260,6 +263,9 @@ fn judge(
     };
     let text = sheet.text();
     match status.as_u16() {
+        404 if text.contains(NO_SUCH_ROUTE) => Failure::Unexpected(format!(
+            "{url} is not the address of a ledger, which is like http://127.0.0.1:8470: {text}"
+        )),
         404 => Failure::NotFound(text),
         408 | 429 | 502 | 503 | 504 => Failure::Unavailable {
             why: format!("the ledger cannot do it now: {text}"),
@@ -399,6 +405,20 @@ mod tests {
             assert_eq!(failure.exit_status(), expected, "{status} {code}");
             assert!(failure.to_string().contains(&format!("Text (code {code})")));
         }
+        let no_route = ErrorSheet {
+            error_code: "030001".into(),
+            error_message: "Target resource not found. no such route.".into(),
+            data_consistency: "rolled back".into(),
+            detail: None,
+        };
+        let failure = judge(
+            "http://h/v1",
+            StatusCode::from_u16(404).unwrap(),
+            Some(&no_route),
+            None,
+        );
+        assert_eq!(failure.exit_status(), 1);
+        assert!(failure.to_string().starts_with("http://h/v1 is not"));
         for (status, expected) in [(404, 1), (200, 1), (301, 1), (502, 5), (413, 4)] {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(
