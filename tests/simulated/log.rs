@@ -6,7 +6,7 @@ use bytes::Bytes;
 use opledger::domain::Timestamp;
 use opledger::event_log::embedded::disk::memory::{Call, Memory};
 use opledger::event_log::embedded::disk::{self, Disk};
-use opledger::event_log::embedded::{Ahead, Embedded, Settings, Which, Why};
+use opledger::event_log::embedded::{Ahead, Appender, Embedded, Layout, Settings, Which, Why};
 use opledger::event_log::{EventLog, Limits, NewRecord, PublishError, conformance, memory};
 use opledger::store::memory::Fault;
 use opledger::wire::position::{LogId, Positions};
@@ -136,6 +136,55 @@ async fn a_failed_write_is_unknown_and_the_log_goes_on() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         conformance::suite(&log).await;
+    }
+}
+
+#[test]
+fn an_acknowledgement_that_failed_but_happened_does_not_stop_the_next_start() {
+    let layout = Layout {
+        which: Which::Events,
+        partitions: 2,
+        least: 18 << 10,
+        most: 20 << 10,
+        ahead: Ahead::Never,
+    };
+    let now = Timestamp::from_millis(0);
+    // The process dies after ever more of the calls by which the log goes on.
+    for calls in 0.. {
+        let disk = Memory::default();
+        let mut appender = Appender::open(Arc::new(disk.clone()), layout).unwrap();
+        appender.append(vec![vec![record("a", "x")]], now).unwrap();
+        let mut writes = 0;
+        disk.set_faults(Some(Box::new(move |call| {
+            writes += usize::from(call == Call::Write);
+            // The frame is the first, what was acknowledged the second.
+            match (call, writes) {
+                (Call::Write, 2) => Fault::Misreport,
+                _ => Fault::None,
+            }
+        })));
+        let failed = appender.append(vec![vec![record("b", "y")]], now);
+        assert!(failed.is_err(), "{failed:?}");
+        let mut left = calls;
+        disk.set_faults(Some(Box::new(move |_| match left {
+            0 => Fault::Die { after: false },
+            _ => {
+                left -= 1;
+                Fault::None
+            }
+        })));
+        let went_on = appender.recover();
+        disk.set_faults(None);
+        drop(appender);
+        if !disk.is_dead() {
+            assert!(went_on.is_ok() && calls > 4, "{calls}: {went_on:?}");
+            return;
+        }
+        disk.restart();
+        let log = Appender::open(Arc::new(disk), layout);
+        let log = log.unwrap_or_else(|why| panic!("after {calls} calls: {why}"));
+        let records: u64 = log.ends().iter().sum();
+        assert!((1..=2).contains(&records), "{records}");
     }
 }
 

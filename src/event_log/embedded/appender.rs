@@ -378,6 +378,14 @@ impl Appender {
         if !self.is_poisoned {
             return Ok(());
         }
+        // What failed may have been the acknowledgement, and have happened: it is taken back
+        // before a segment begins that knows nothing of it.
+        let name = super::acknowledged::NAME;
+        let opened = Writer::open(&*self.disk, self.acknowledged.number());
+        self.acknowledged = opened.map_err(|error| failed(name, &error))?;
+        let told = self.acknowledged.write(self.told.clone());
+        told.map_err(|error| failed(name, &error))?;
+        self.settle()?;
         // Of a segment that was begun since, nothing is acknowledged.
         let is_new = self.head.number != self.told.segment;
         self.end = if is_new { HEAD } else { self.told.end };
@@ -385,15 +393,6 @@ impl Appender {
         self.state.ends.resize(self.layout.partitions as usize, 0);
         self.is_synced = true;
         self.begin_segment()?;
-        // Proves that this can be written as well.
-        let name = super::acknowledged::NAME;
-        let opened = Writer::open(&*self.disk, self.acknowledged.number());
-        self.acknowledged = opened.map_err(|error| failed(name, &error))?;
-        let now = self.now();
-        let told = self.acknowledged.write(now.clone());
-        told.map_err(|error| failed(name, &error))?;
-        self.told = now;
-        self.settle()?;
         self.is_poisoned = false;
         Ok(())
     }
