@@ -231,7 +231,7 @@ impl Watch for ProjectorMetrics {
             store::Error::NoSpace(_) => "no_space",
             store::Error::Io(_) => "io",
             store::Error::Corrupt(_) => "corrupt",
-            store::Error::Newer(_) => "newer",
+            store::Error::OtherFormat(_) => "other_format",
             store::Error::InUse(_) => "in_use",
             store::Error::Setting(_) => "setting",
         };

@@ -152,7 +152,7 @@ impl From<store::Error> for Failure {
             | store::Error::NoSpace(_)
             | store::Error::Io(_)
             | store::Error::Corrupt(_)
-            | store::Error::Newer(_)
+            | store::Error::OtherFormat(_)
             | store::Error::InUse(_) => Failure::DataFolder(error.to_string()),
         }
     }

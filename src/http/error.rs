@@ -325,11 +325,13 @@ fn store_answer(error: &store::Error) -> Answer {
             "the store is being reopened.",
         )
         .with(RETRY_AFTER, "1"),
-        store::Error::InUse(_) | store::Error::Setting(_) | store::Error::Newer(_) => Answer::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            Code::StoreConnection,
-            "the store cannot be opened.",
-        ),
+        store::Error::InUse(_) | store::Error::Setting(_) | store::Error::OtherFormat(_) => {
+            Answer::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Code::StoreConnection,
+                "the store cannot be opened.",
+            )
+        }
         store::Error::NoSpace(_) | store::Error::Io(_) | store::Error::Corrupt(_) => Answer::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             Code::StoreOperation,

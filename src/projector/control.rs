@@ -14,6 +14,7 @@ use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::control_record::{Control, Decoded, Notified, decode};
 use crate::wire::notification::{Key, Outcome, decode_outcome, encode_outcome};
 use crate::wire::position::{LogId, Position};
+use crate::wire::stored::{self, NOTIFICATIONS_BEGIN};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -169,8 +170,12 @@ fn was_folded(next: &Next, at: &Position) -> bool {
 /// known of one that is not in it.
 pub fn begun(db: &dyn Db, log: LogId) -> store::Result<Option<BTreeMap<u32, u64>>> {
     let row = db.get(Family::Meta, &begun_key(log))?;
-    row.map(|row| postcard::from_bytes(&row).map_err(|_| damaged("where notifications begin")))
-        .transpose()
+    row.map(|row| {
+        let body = stored::body(NOTIFICATIONS_BEGIN, &row).ok();
+        let ends = body.and_then(|body| postcard::from_bytes(body).ok());
+        ends.ok_or_else(|| damaged("where notifications begin"))
+    })
+    .transpose()
 }
 
 /// Whether the store was ever told of a control log.
@@ -323,7 +328,7 @@ impl Follower {
             let mut batch = Batch::default();
             let heard = fold(&*self.db, &records, &mut batch)?;
             for logged in &records {
-                let mark = Some(Mark::of(&logged.record));
+                let mark = Mark::of(&logged.record);
                 let offset = logged.at.offset;
                 anchors.insert(logged.at.partition, Anchor { offset, mark });
             }
@@ -477,7 +482,8 @@ impl Changed<'_> {
     }
 
     fn put_begun(&mut self, log: LogId, ends: BTreeMap<u32, u64>, batch: &mut Batch) {
-        let row = postcard::to_allocvec(&ends).expect("memory takes whatever postcard writes");
+        let row = postcard::to_extend(&ends, vec![NOTIFICATIONS_BEGIN]);
+        let row = row.expect("memory takes whatever postcard writes");
         batch.put(Family::Meta, &begun_key(log), &row);
         self.begun.insert(log, ends);
     }

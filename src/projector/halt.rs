@@ -55,8 +55,6 @@ pub enum Halt {
     FewerPartitions { partition: u32, count: usize },
     #[error("{0}")]
     UnfitLog(String),
-    #[error("the store has format {stored}, this program knows {known}: upgrade the program")]
-    Format { stored: u8, known: u8 },
     #[error(
         "the store was folded by version {stored} of the rules, this program has {known}: run \
          `opledger rebuild`"
@@ -91,8 +89,7 @@ impl Halt {
             | Halt::FewerPartitions { .. }
             | Halt::UnfitLog(_)
             | Halt::LogDamaged { .. } => true,
-            Halt::Format { .. }
-            | Halt::Fold { .. }
+            Halt::Fold { .. }
             | Halt::OtherControlLog { .. }
             | Halt::NewerControl(_)
             | Halt::Store(_) => false,

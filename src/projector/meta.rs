@@ -6,19 +6,14 @@ use crate::event_log::{Bounds, EventLog, Identity};
 use crate::feed::progress::StatusCounts;
 use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
-use crate::wire::notification::{Key, decode_due};
 use crate::wire::position::{LogId, Positions, Token};
+use crate::wire::stored::{self, STATUS_COUNTS};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-/// The shape of rows and keys. A reader of format N reads all before it. Since 2
-/// positions have marks, and history rows may say that an arrival is claimed; since 3 the
-/// rows of notifications are named by operation and ending, there is the family `change`,
-/// and entries by status have a row; without one the operation is read; since 4 a snapshot
-/// may stand in the family `settled`, and rows of the history leave out the operation; since 5
-/// a snapshot may have the name of a body, whose text is in the history; since 6 long rows of
-/// the history are compressed until they are merged.
-pub const FORMAT: u8 = 6;
+/// The shape of keys and rows (`wire::stored`). A store of another one is rebuilt, not
+/// converted.
+pub const FORMAT: u8 = 1;
 /// The rules of the fold. A store of other rules is rebuilt, not converted.
 pub const FOLD: u32 = 2;
 
@@ -31,21 +26,8 @@ pub type Next = BTreeMap<u32, u64>;
 
 /// Reads where the store is; a new store is stamped with the log's identity.
 pub fn open(db: &dyn Db, log: &Identity) -> Result<Anchors, OpenError> {
-    match db.get(Family::Meta, b"format")?.as_deref() {
-        None => stamp(db, log)?,
-        Some([FORMAT]) => {}
-        // What is written from now on an older program could not read.
-        Some([older]) if *older < FORMAT => {
-            let mut batch = Batch::default();
-            batch.put(Family::Meta, b"format", &[FORMAT]);
-            rename_notifications(db, &mut batch)?;
-            db.write(&batch, Durability::Synced)?;
-        }
-        Some([stored, ..]) => Err(Halt::Format {
-            stored: *stored,
-            known: FORMAT,
-        })?,
-        Some([]) => Err(damaged("format"))?,
+    if is_new(db)? {
+        stamp(db, log)?;
     }
     open_stamped(db, log)
 }
@@ -54,20 +36,27 @@ pub fn open(db: &dyn Db, log: &Identity) -> Result<Anchors, OpenError> {
 /// that is new belongs to whichever log it meets first; one of another format or fold is
 /// refused, as the projector will refuse it.
 pub fn compare(db: &dyn Db, log: &dyn EventLog) -> Result<(), OpenError> {
-    match db.get(Family::Meta, b"format")?.as_deref() {
-        None => return Ok(()),
-        Some([stored, ..]) if *stored > FORMAT => Err(Halt::Format {
-            stored: *stored,
-            known: FORMAT,
-        })?,
-        Some(_) => {}
+    if is_new(db)? {
+        return Ok(());
     }
     let found = log.identify()?;
     let anchors = open_stamped(db, &found)?;
     check(log, &found, &anchors, &next(db, &anchors)?)
 }
 
-/// Of a store whose rows are of a known format.
+/// Whether nothing was ever written to it. One of another format is refused.
+fn is_new(db: &dyn Db) -> store::Result<bool> {
+    match db.get(Family::Meta, b"format")?.as_deref() {
+        None => Ok(true),
+        Some([FORMAT]) => Ok(false),
+        Some([other, ..]) => Err(Error::OtherFormat(format!(
+            "it is {other}, this program knows {FORMAT}"
+        ))),
+        Some([]) => Err(damaged("format")),
+    }
+}
+
+/// Of a store of our format.
 fn open_stamped(db: &dyn Db, log: &Identity) -> Result<Anchors, OpenError> {
     let fold = db
         .get(Family::Meta, b"fold")?
@@ -93,25 +82,11 @@ fn open_stamped(db: &dyn Db, log: &Identity) -> Result<Anchors, OpenError> {
     Ok(anchors(db)?)
 }
 
-/// Before format 3 an operation was the whole key.
-fn rename_notifications(db: &dyn Db, batch: &mut Batch) -> store::Result<()> {
-    store::view(db, |view| {
-        let forward = Direction::Forward;
-        view.scan(Family::Outbox, keys::ALL, forward, &mut |key, row| {
-            if keys::notification_of(key).is_none()
-                && let (Some(id), Ok(due)) = (keys::operation_of(key), decode_due(row))
-            {
-                let new = keys::notification(id, Key::of(id, &due.ending));
-                batch.delete(Family::Outbox, key);
-                batch.put(Family::Outbox, &new, row);
-            }
-            ControlFlow::Continue(())
-        })
-    })
-}
-
 /// What the store says that it holds, of whatever log; `None` if it is new.
 pub fn held(db: &dyn Db) -> store::Result<Option<Token>> {
+    if is_new(db)? {
+        return Ok(None);
+    }
     let Some(log) = log_id(db)? else {
         return Ok(None);
     };
@@ -126,9 +101,8 @@ fn log_id(db: &dyn Db) -> store::Result<Option<LogId>> {
 }
 
 fn log_name(db: &dyn Db) -> store::Result<String> {
-    let name = db.get(Family::Meta, b"log_name")?;
-    let name = name.map(|name| String::from_utf8_lossy(&name).into_owned());
-    Ok(name.unwrap_or_else(|| "embedded log".into()))
+    let name = db.get(Family::Meta, b"log_name")?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&name).into_owned())
 }
 
 pub fn positions(anchors: &Anchors) -> Positions {
@@ -216,7 +190,7 @@ pub fn check(
     let marked: BTreeMap<u32, (u64, Mark)> = anchors
         .iter()
         .filter(|(partition, anchor)| is_kept(partition, anchor.offset))
-        .filter_map(|(partition, anchor)| Some((*partition, (anchor.offset, anchor.mark?))))
+        .map(|(partition, anchor)| (*partition, (anchor.offset, anchor.mark)))
         .collect();
     let at = marked.iter().map(|(p, (offset, _))| (*p, *offset));
     let records = log.records_at(&at.collect())?;
@@ -279,33 +253,31 @@ fn check_bounds(next: &Next, count: usize, log: &BTreeMap<u32, Bounds>) -> Resul
 
 /// How many documents have each status, in the order of `Status::ALL`.
 pub fn put_statuses(batch: &mut Batch, statuses: &StatusCounts) {
-    let row: Vec<u8> = statuses
-        .iter()
-        .flat_map(|count| count.to_be_bytes())
-        .collect();
+    let counts = statuses.iter().flat_map(|count| count.to_be_bytes());
+    let row: Vec<u8> = [STATUS_COUNTS].into_iter().chain(counts).collect();
     batch.put(Family::Meta, STATUSES, &row);
 }
 
-/// `None` in a store from before they were written.
-pub fn statuses(db: &dyn Db) -> store::Result<Option<StatusCounts>> {
+/// As they were written with the last batch that changed them.
+pub fn statuses(db: &dyn Db) -> store::Result<StatusCounts> {
     let Some(row) = db.get(Family::Meta, STATUSES)? else {
-        return Ok(None);
+        return Ok(StatusCounts::default());
     };
-    let (counts, []) = row.as_chunks::<8>() else {
-        return Err(damaged("the counts by status"));
+    let damaged = || damaged("the counts by status");
+    let counts = stored::body(STATUS_COUNTS, &row).map_err(|_| damaged())?;
+    let (counts, []) = counts.as_chunks::<8>() else {
+        return Err(damaged());
     };
     let counts: Vec<i64> = counts.iter().map(|c| i64::from_be_bytes(*c)).collect();
-    let counts = counts.try_into();
-    counts
-        .map(Some)
-        .map_err(|_| damaged("the counts by status"))
+    counts.try_into().map_err(|_| damaged())
 }
 
 pub fn put_next(batch: &mut Batch, partition: u32, next: u64) {
     batch.put(Family::Meta, &key(NEXT, partition), &next.to_be_bytes());
 }
 
-/// Where the store goes on. Rows of the format before have only the last record.
+/// Where the store goes on. There is no row for a partition where that is right behind its last
+/// record.
 pub fn next(db: &dyn Db, anchors: &Anchors) -> store::Result<Next> {
     let mut next = by_partition(db, BEGINS, offset)?;
     let behind = anchors.iter().map(|(p, anchor)| (*p, anchor.offset + 1));

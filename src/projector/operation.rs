@@ -19,7 +19,8 @@ use crate::store::keys::{self, LaneKind};
 use crate::store::{self, Batch, Db, Error, Family, Row};
 use crate::wire::notification::{Key, encode_due};
 use crate::wire::record::Record;
-use crate::wire::snapshot::{self, Apart, Unreadable};
+use crate::wire::snapshot::{self, Apart};
+use crate::wire::stored::{ANOMALIES, Unreadable};
 use std::sync::Arc;
 
 /// More lanes than this are kept apart. A row of this many is a few tens of
@@ -64,8 +65,8 @@ pub fn fold<'e>(
             }
             (op, None)
         }
-        Err(unreadable @ Unreadable::Version(_)) => {
-            return Err(Error::Newer(unreadable.to_string()));
+        Err(unreadable @ Unreadable::Unknown(_)) => {
+            return Err(Error::OtherFormat(unreadable.to_string()));
         }
     };
     let before = standing(&op, apart);
@@ -338,7 +339,7 @@ fn put_effects(
         if after.anomalies.is_empty() {
             batch.delete(Family::Anomaly, key);
         } else {
-            batch.put(Family::Anomaly, key, &[after.anomalies.0]);
+            batch.put(Family::Anomaly, key, &[ANOMALIES, after.anomalies.0]);
         }
         tally.moved(before.anomalies, after.anomalies);
     }

@@ -8,7 +8,7 @@ use super::meta::{self, Anchors, Next};
 use super::operation::fold;
 use super::step::Rules;
 use crate::domain::effects::Listed;
-use crate::domain::{Anomalies, Anomaly, Status};
+use crate::domain::{Anomalies, Anomaly};
 use crate::event_log::{Identity, Logged};
 use crate::feed::progress::StatusCounts;
 use crate::feed::watch::Change;
@@ -19,6 +19,7 @@ use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::fault::Fault;
 use crate::wire::position::{Positions, Token};
 use crate::wire::record;
+use crate::wire::stored::ANOMALIES;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -125,7 +126,7 @@ impl Projection {
             rules,
             changes: Changes::open(db)?,
             notes_entries: false,
-            statuses: Some(count_statuses(db)?),
+            statuses: Some(meta::statuses(db)?),
         })
     }
 
@@ -224,7 +225,7 @@ impl Projection {
         }
         let mut statuses = match self.statuses {
             Some(statuses) => statuses,
-            None => count_statuses(db)?,
+            None => meta::statuses(db)?,
         };
         if tally.statuses != StatusCounts::default() {
             let changes = statuses.iter_mut().zip(&tally.statuses);
@@ -273,7 +274,7 @@ impl Projection {
         for (partition, first, last) in cut.spans() {
             let anchor = Anchor {
                 offset: last.at.offset,
-                mark: Some(Mark::of(&last.record)),
+                mark: Mark::of(&last.record),
             };
             let before = anchors.insert(partition, anchor);
             assert!(
@@ -359,7 +360,10 @@ pub fn count_anomalies(db: &dyn Db) -> store::Result<BTreeMap<&'static str, i64>
             keys::ALL,
             Direction::Forward,
             &mut |_, row| {
-                let held = Anomalies(row.first().copied().unwrap_or(0));
+                let [ANOMALIES, flags] = *row else {
+                    return ControlFlow::Continue(());
+                };
+                let held = Anomalies(flags);
                 tally.moved(Anomalies::default(), held);
                 ControlFlow::Continue(())
             },
@@ -367,29 +371,4 @@ pub fn count_anomalies(db: &dyn Db) -> store::Result<BTreeMap<&'static str, i64>
         )
     })?;
     Ok(tally.anomalies)
-}
-
-/// How many documents have each status: as it was written with the last batch that
-/// changed it, or counted, in a store that is older than that.
-fn count_statuses(db: &dyn Db) -> store::Result<StatusCounts> {
-    if let Some(statuses) = meta::statuses(db)? {
-        return Ok(statuses);
-    }
-    let mut counts = StatusCounts::default();
-    store::view(db, |view| {
-        for status in Status::ALL {
-            let first = keys::of_status(status);
-            view.scan(
-                Family::ByStatus,
-                &[first][..]..&[first + 1][..],
-                Direction::Forward,
-                &mut |_, _| {
-                    counts[status as usize] += 1;
-                    ControlFlow::Continue(())
-                },
-            )?;
-        }
-        Ok(())
-    })?;
-    Ok(counts)
 }

@@ -64,8 +64,8 @@ pub fn look_up(view: &dyn View, operation_id: &str, op: &mut Operation) -> Resul
     Ok(())
 }
 
-/// What an event with this order key has brought. Its record has a row of its own if the
-/// body is large; in a store of before it may be anywhere in a row that begins earlier.
+/// What an event with this order key has brought. The record of a large body has a row of its
+/// own.
 pub fn text(view: &dyn View, operation_id: &str, key: &OrderKey, digest: Digest) -> Result<String> {
     let mut found = None;
     let range = keys::history_of_event(operation_id, key);
@@ -77,16 +77,6 @@ pub fn text(view: &dyn View, operation_id: &str, key: &OrderKey, digest: Digest)
             Some(_) => ControlFlow::Break(()),
             None => ControlFlow::Continue(()),
         }
-    })?;
-    if let Some(found) = found {
-        return Ok(found);
-    }
-    records::scan(view, operation_id, &mut |_, record| {
-        found = text_in(&record, digest);
-        Ok(match found {
-            Some(_) => ControlFlow::Break(()),
-            None => ControlFlow::Continue(()),
-        })
     })?;
     found.ok_or_else(|| Error::Corrupt(format!("the history of {operation_id} lacks a body")))
 }

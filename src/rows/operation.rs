@@ -8,7 +8,8 @@ use crate::store::{Direction, Error, Family, Result, View};
 use crate::wire::cloudevent;
 use crate::wire::document::Bodies;
 use crate::wire::record::Record;
-use crate::wire::snapshot::{self, Unreadable};
+use crate::wire::snapshot;
+use crate::wire::stored::Unreadable;
 use std::ops::ControlFlow;
 
 /// The operation whose snapshot is `row`, if that is all of it: no lanes kept apart, no
@@ -95,7 +96,7 @@ fn refolded<T>(
     show: impl FnOnce(&Operation) -> T,
 ) -> Result<T> {
     if unreadable != Unreadable::Damaged {
-        return Err(Error::Newer(unreadable.to_string()));
+        return Err(Error::OtherFormat(unreadable.to_string()));
     }
     tracing::error!(
         operation_id,

@@ -6,16 +6,16 @@
 //! | `lane` | shard, operation, NUL, kind, cluster, request | `snapshot` lane |
 //! | `history` | shard, operation, NUL, time, source, id, position | `without_id` of `record` |
 //! | `by_time` | time, operation | nothing |
-//! | `by_status` | status, time, operation | `list_entry`; nothing in an old store |
+//! | `by_status` | status, time, operation | `list_entry` |
 //! | `outbox` | shard, operation, NUL, its key | the ending's order key, address, port |
 //! | `outcome` | the same | what became of it, by the control log |
 //! | `tries` | the same | that it is held, or how its tries went |
 //! | `dead_letter` | position | `record` dead letter |
 //! | `dead_letter_due` | position | why it was refused; nothing if not yet sent |
-//! | `anomaly` | shard, operation | one byte, a bit for each |
+//! | `anomaly` | shard, operation | its byte, and one with a bit for each |
 //! | `change` | count of the changes before | `change` |
 //! | `meta` | text | see `projector::meta` |
-//! | `log` | position of the first record | `record` block |
+//! | `log` | position of the first record | `block` |
 //!
 //! Numbers are big-endian, so that bytes sort as values do; texts inside a key
 //! end with a NUL (and hold NUL as NUL 0xFF). An operation id has no NUL.
@@ -34,11 +34,33 @@ use std::ops::Range;
 /// Every key of a family; none begins with 0xFF.
 pub const ALL: Range<&[u8]> = &[]..&[0xFF];
 
-/// Shards are a fixed hash of the operation id, whatever the log's partitions.
+/// Shards are a fixed hash of the operation id, whatever the log's partitions: the hash by which
+/// Kafka's Java client chooses the partition of a key. In a topic whose number of partitions
+/// divides this, all operations of a shard are in one partition if their id is the key.
 pub const SHARDS: u16 = 1024;
 
 pub fn shard(operation_id: &str) -> u16 {
-    (xxhash_rust::xxh3::xxh3_64(operation_id.as_bytes()) % u64::from(SHARDS)) as u16
+    ((murmur2(operation_id.as_bytes()) & 0x7FFF_FFFF) % u32::from(SHARDS)) as u16
+}
+
+/// `org.apache.kafka.common.utils.Utils.murmur2`.
+fn murmur2(bytes: &[u8]) -> u32 {
+    const SEED: u32 = 0x9747_B28C;
+    const M: u32 = 0x5BD1_E995;
+    let (words, rest) = bytes.as_chunks::<4>();
+    let mut hash = SEED ^ bytes.len() as u32;
+    for word in words {
+        let mut word = u32::from_le_bytes(*word).wrapping_mul(M);
+        word ^= word >> 24;
+        hash = hash.wrapping_mul(M) ^ word.wrapping_mul(M);
+    }
+    if !rest.is_empty() {
+        let mut word = [0; 4];
+        word[..rest.len()].copy_from_slice(rest);
+        hash = (hash ^ u32::from_le_bytes(word)).wrapping_mul(M);
+    }
+    hash = (hash ^ (hash >> 13)).wrapping_mul(M);
+    hash ^ (hash >> 15)
 }
 
 /// `state` and `anomaly`.
@@ -376,7 +398,7 @@ mod tests {
             assert_eq!(notification_of(&row), Some(("op-1", key)));
             assert!(row < of_operation("op-1").end);
         }
-        // As rows were named before: an operation and no more.
+        // An operation and no more.
         assert_eq!(
             notification_of(&operation("an-operation-with-a-long-id")),
             None
@@ -387,8 +409,26 @@ mod tests {
     #[test]
     fn the_shard_of_an_id_never_changes() {
         // Stored keys depend on it.
-        assert_eq!(shard("0001561626000500"), 286);
-        assert_eq!(shard("a"), 543);
+        assert_eq!(shard("0001561626000500"), 349);
+        assert_eq!(shard("a"), 636);
+    }
+
+    #[test]
+    fn the_hash_of_a_shard_is_that_of_kafkas_java_client() {
+        // From `UtilsTest.testMurmur2` of Kafka.
+        for (key, hash) in [
+            ("21", -973_932_308),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            (
+                "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
+                -58_897_971,
+            ),
+            ("abc", 479_470_107),
+        ] {
+            assert_eq!(murmur2(key.as_bytes()).cast_signed(), hash, "{key}");
+        }
     }
 
     #[test]

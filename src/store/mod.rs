@@ -112,10 +112,10 @@ pub enum Error {
     Corrupt(String),
     /// It has what this program does not know.
     #[error(
-        "the store was written by a newer program: {0} (upgrade this one, or run `opledger \
+        "the store has another format: {0} (start the program that wrote it, or run `opledger \
          rebuild`, which makes the store anew from the event log)"
     )]
-    Newer(String),
+    OtherFormat(String),
     /// A setting does not fit what is stored.
     #[error("{0}")]
     Setting(String),
@@ -132,7 +132,7 @@ impl Error {
             | Error::NoSpace(what)
             | Error::Io(what)
             | Error::Corrupt(what)
-            | Error::Newer(what)
+            | Error::OtherFormat(what)
             | Error::Setting(what)
             | Error::InUse(what) => what,
         }
@@ -140,7 +140,7 @@ impl Error {
 
     /// What is asked for cannot be read, now or later; other rows may well be.
     pub fn is_unreadable(&self) -> bool {
-        matches!(self, Error::Corrupt(_) | Error::Newer(_))
+        matches!(self, Error::Corrupt(_) | Error::OtherFormat(_))
     }
 }
 

@@ -2,14 +2,13 @@
 //! a log that holds something else at that place is recognised.
 
 use super::record::Record;
+use super::stored::ANCHOR;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Version-free: 8 bytes of an offset are an anchor that nothing is known of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Anchor {
     pub offset: u64,
-    /// `None` in rows that were written before there were marks.
-    pub mark: Option<Mark>,
+    pub mark: Mark,
 }
 
 /// Arrival and content of a record, in 16 bytes.
@@ -50,26 +49,29 @@ impl std::fmt::Display for Mark {
 
 impl Anchor {
     pub fn encode(self) -> Vec<u8> {
-        let mut row = self.offset.to_be_bytes().to_vec();
-        if let Some(mark) = self.mark {
-            row.extend_from_slice(&mark.arrived_ms.to_be_bytes());
-            row.extend_from_slice(&mark.digest.to_be_bytes());
-        }
+        let Mark { arrived_ms, digest } = self.mark;
+        let mut row = Vec::with_capacity(25);
+        row.push(ANCHOR);
+        row.extend_from_slice(&self.offset.to_be_bytes());
+        row.extend_from_slice(&arrived_ms.to_be_bytes());
+        row.extend_from_slice(&digest.to_be_bytes());
         row
     }
 
     pub fn decode(row: &[u8]) -> Option<Anchor> {
-        let (offset, mark) = row.split_first_chunk::<8>()?;
-        let mark = match mark.split_first_chunk::<8>() {
-            None if mark.is_empty() => None,
-            None => return None,
-            Some((arrived, digest)) => Some(Mark {
-                arrived_ms: i64::from_be_bytes(*arrived),
-                digest: u64::from_be_bytes(digest.try_into().ok()?),
-            }),
+        let [ANCHOR, numbers @ ..] = row else {
+            return None;
         };
-        let offset = u64::from_be_bytes(*offset);
-        Some(Anchor { offset, mark })
+        let (&[offset, arrived, digest], []) = numbers.as_chunks::<8>() else {
+            return None;
+        };
+        Some(Anchor {
+            offset: u64::from_be_bytes(offset),
+            mark: Mark {
+                arrived_ms: i64::from_be_bytes(arrived),
+                digest: u64::from_be_bytes(digest),
+            },
+        })
     }
 }
 
@@ -86,13 +88,12 @@ mod tests {
             arrived_ms: -1,
             digest: u64::MAX,
         };
-        for mark in [None, Some(mark)] {
-            let anchor = Anchor { offset: 7, mark };
-            assert_eq!(Anchor::decode(&anchor.encode()), Some(anchor));
+        let anchor = Anchor { offset: 7, mark };
+        assert_eq!(Anchor::decode(&anchor.encode()), Some(anchor));
+        for len in (0..25).chain(26..40) {
+            assert_eq!(Anchor::decode(&vec![ANCHOR; len]), None, "{len}");
         }
-        for len in (0..8).chain(9..24).chain([25]) {
-            assert_eq!(Anchor::decode(&vec![1; len]), None, "{len}");
-        }
+        assert_eq!(Anchor::decode(&[1; 25]), None);
     }
 
     #[test]

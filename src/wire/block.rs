@@ -1,15 +1,16 @@
-//! A block of the embedded log, version 2 (a row that begins with 4, since 2 and 3
-//! are records): how many records, how many bytes, and a block of version 1 in LZ4.
-//! It is compressed before it reaches the database, so that the write-ahead log, its
-//! checksum, the memtable and the file have a quarter of the bytes.
+//! A block of the embedded log: consecutive records of one partition. A plain one is their
+//! number, and the records as postcard, whose arrival the log keeps itself. Most are
+//! compressed: how many records, how many bytes, and a plain block in LZ4.
+//!
+//! Blocks are ground truth: neither form is ever changed.
 
 use super::compressed::{self, Compressed};
-use super::record::{self, Record};
-use super::snapshot::Unreadable;
+use super::packed;
+use super::record::{Record, RecordRow, take};
+use super::stored::{self, BLOCK, BLOCK_COMPRESSED, Unreadable};
 use bytes::Bytes;
 
-const COMPRESSED: u8 = 4;
-/// The version and the count.
+/// The byte and the count.
 const HEAD: usize = 1 + 8;
 /// Less is not worth it.
 const WORTH_IT: usize = 512;
@@ -32,7 +33,7 @@ impl Encoder {
     ) -> Vec<u8> {
         let count = records.len() as u64;
         self.plain.clear();
-        self.plain = record::append_block(records, std::mem::take(&mut self.plain));
+        self.plain = append_plain(records, std::mem::take(&mut self.plain));
         let start = row.len();
         if !compress(count, &self.plain, &mut row) {
             row.truncate(start);
@@ -49,17 +50,17 @@ fn compress(count: u64, plain: &[u8], row: &mut Vec<u8>) -> bool {
         return false;
     }
     let start = row.len();
-    row.push(COMPRESSED);
+    row.push(BLOCK_COMPRESSED);
     row.extend_from_slice(&count.to_be_bytes());
     compressed::append(plain, row) && row.len() - start < plain.len()
 }
 
 pub fn decode(row: &Bytes) -> Result<Vec<Record>, Unreadable> {
     let Some((count, compressed)) = split(row)? else {
-        return record::decode_block(row);
+        return decode_plain(row);
     };
     let plain = compressed.restore().ok_or(Unreadable::Damaged)?;
-    let records = record::decode_block(&plain.into())?;
+    let records = decode_plain(&plain.into())?;
     match records.len() as u64 == count {
         true => Ok(records),
         false => Err(Unreadable::Damaged),
@@ -70,19 +71,44 @@ pub fn decode(row: &Bytes) -> Result<Vec<Record>, Unreadable> {
 pub fn len(row: &[u8]) -> Result<u64, Unreadable> {
     match split(row)? {
         Some((count, ..)) => Ok(count),
-        None => record::block_len(row),
+        None => Ok(take::<u64>(stored::body(BLOCK, row)?)?.0),
     }
 }
 
-/// How many records, and these; `None` for a block of version 1.
+/// How many records, and these; `None` for a plain block.
 fn split(row: &[u8]) -> Result<Option<(u64, Compressed<'_>)>, Unreadable> {
     match row.split_first_chunk::<HEAD>() {
-        Some((&[COMPRESSED, ref count @ ..], rest)) => {
+        Some((&[BLOCK_COMPRESSED, ref count @ ..], rest)) => {
             let compressed = Compressed::of(rest).ok_or(Unreadable::Damaged)?;
             Ok(Some((u64::from_be_bytes(*count), compressed)))
         }
-        _ if row.first() == Some(&COMPRESSED) => Err(Unreadable::Damaged),
+        _ if row.first() == Some(&BLOCK_COMPRESSED) => Err(Unreadable::Damaged),
         _ => Ok(None),
+    }
+}
+
+fn append_plain<'a>(
+    records: impl ExactSizeIterator<Item = &'a Record>,
+    mut row: Vec<u8>,
+) -> Vec<u8> {
+    let count = records.len() as u64;
+    row.push(BLOCK);
+    records.fold(packed::append(&count, row), |row, record| {
+        packed::append(&RecordRow::of(record), row)
+    })
+}
+
+fn decode_plain(row: &Bytes) -> Result<Vec<Record>, Unreadable> {
+    let (count, mut rest) = take::<u64>(stored::body(BLOCK, row)?)?;
+    let mut records = Vec::with_capacity(count.min(100_000) as usize);
+    for _ in 0..count {
+        let (stored, after) = take::<RecordRow>(rest)?;
+        records.push(stored.own(false, row));
+        rest = after;
+    }
+    match rest.is_empty() {
+        true => Ok(records),
+        false => Err(Unreadable::Damaged),
     }
 }
 
@@ -126,11 +152,11 @@ mod tests {
     }
 
     #[test]
-    fn many_alike_are_small_and_one_of_version_1_is_read() {
+    fn many_alike_are_small_and_a_plain_block_is_read() {
         let written = records(100, b"{\"specversion\":\"1.0\",\"source\":\"/workers/1\"}");
-        let plain = record::encode_block(written.iter());
+        let plain = append_plain(written.iter(), Vec::new());
         let row = encode(&written);
-        assert_eq!(row[0], COMPRESSED);
+        assert_eq!(row[0], BLOCK_COMPRESSED);
         assert!(
             row.len() < plain.len() / 4,
             "{} of {}",
@@ -156,7 +182,7 @@ mod tests {
             // Whether it can be read at all: what it says is for the database's checksum.
             let _ = (len(&row), decode(&row.into()));
         }
-        let huge = [&[COMPRESSED][..], &[0; 8], &[0xFF; 4], b"x"].concat();
+        let huge = [&[BLOCK_COMPRESSED][..], &[0; 8], &[0xFF; 4], b"x"].concat();
         assert_eq!(decode(&huge.into()), Err(Unreadable::Damaged));
     }
 }

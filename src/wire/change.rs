@@ -1,12 +1,9 @@
-//! Which operations one cut changed, and how far that moved each partition. Version 1:
-//! a version byte, the moves as postcard, then each id behind its length (two bytes).
+//! Which operations one cut changed, and how far that moved each partition: its byte, the moves as postcard, then each id behind its length (two bytes).
 //! The same row is stored, kept in memory for a while, and told to those who watch.
 
 use super::packed;
-use super::snapshot::Unreadable;
+use super::stored::{self, CHANGE, Unreadable};
 use crate::wire::position::Positions;
-
-const VERSION: u8 = 1;
 
 /// What a cut did to the position of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -18,7 +15,7 @@ pub struct Moved {
 }
 
 pub fn encode<'i>(moved: &[Moved], ids: impl Iterator<Item = &'i str>) -> Vec<u8> {
-    let mut row = packed::append(moved, vec![VERSION]);
+    let mut row = packed::append(moved, vec![CHANGE]);
     for id in ids {
         let length = u16::try_from(id.len()).expect("an operation id has 256 bytes at most");
         row.extend_from_slice(&length.to_be_bytes());
@@ -34,11 +31,7 @@ pub struct Change<'r> {
 }
 
 pub fn decode(row: &[u8]) -> Result<Change<'_>, Unreadable> {
-    let rest = match row.split_first() {
-        Some((&VERSION, rest)) => rest,
-        Some((&other, _)) if other > VERSION => return Err(Unreadable::Version(other)),
-        _ => return Err(Unreadable::Damaged),
-    };
+    let rest = stored::body(CHANGE, row)?;
     let (moved, ids) = postcard::take_from_bytes(rest).map_err(|_| Unreadable::Damaged)?;
     Ok(Change { moved, ids })
 }
@@ -108,7 +101,7 @@ mod tests {
     #[test]
     fn junk_is_no_row() {
         assert_eq!(decode(&[]), Err(Unreadable::Damaged));
-        assert_eq!(decode(&[9]), Err(Unreadable::Version(9)));
-        assert_eq!(decode(&[VERSION, 0xFF]), Err(Unreadable::Damaged));
+        assert_eq!(decode(&[9]), Err(Unreadable::Unknown(9)));
+        assert_eq!(decode(&[CHANGE, 0xFF]), Err(Unreadable::Damaged));
     }
 }

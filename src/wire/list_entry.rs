@@ -1,11 +1,11 @@
 //! What the lists can be filtered by without reading the operation, as it stands beside
-//! its entry by status. Version 1: version, method, result of the rollback, whether the
+//! its entry by status: its byte, method, result of the rollback, whether the
 //! URI is cut, the URI behind its length (one byte), then each cluster behind its length
 //! (two bytes), or one length of 0xFFFF for clusters that do not fit in here.
 
+use super::stored::LIST_ENTRY;
 use crate::domain::{Method, RollbackResult, Traits};
 
-const VERSION: u8 = 1;
 /// Bytes of a URI that are kept: most are shorter.
 const URI: usize = 128;
 /// Bytes of cluster ids that are kept.
@@ -18,7 +18,7 @@ const UNKNOWN: u8 = 9;
 pub fn encode(method: Method, uri: &str, traits: Option<&Traits>) -> Vec<u8> {
     let kept = &uri[..uri.floor_char_boundary(URI)];
     let mut row = Vec::with_capacity(5 + kept.len() + 16);
-    row.push(VERSION);
+    row.push(LIST_ENTRY);
     let method = Method::ALL.iter().position(|m| *m == method);
     row.push(method.expect("all of them") as u8);
     row.push(match traits {
@@ -60,10 +60,10 @@ pub struct Listed<'r> {
     clusters: &'r [u8],
 }
 
-/// `None` for a row of before there were any, or of a later version.
+/// `None` for a row that is damaged, or of an unknown encoding.
 pub fn decode(row: &[u8]) -> Option<Listed<'_>> {
     let (head, rest) = row.split_first_chunk::<5>()?;
-    let [VERSION, method, result, is_cut, length] = *head else {
+    let [LIST_ENTRY, method, result, is_cut, length] = *head else {
         return None;
     };
     let (uri, clusters) = rest.split_at_checked(length.into())?;
@@ -180,8 +180,8 @@ mod tests {
         assert_eq!(apart.has_rollbacks(RollbackResult::None), None);
         assert_eq!(apart.has_cluster("c1"), None);
         assert_eq!((apart.rollbacks(), apart.clusters()), (None, None));
-        for old in [&[][..], &[2, 0, 0, 0, 0], &[1, 0, 0, 0, 7]] {
-            assert!(decode(old).is_none());
+        for bad in [&[][..], &[2, 0, 0, 0, 0], &[LIST_ENTRY, 0, 0, 0, 7]] {
+            assert!(decode(bad).is_none());
         }
     }
 }

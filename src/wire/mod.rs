@@ -1,5 +1,5 @@
-//! The versioned formats at the edges: what comes in, what goes out, what is
-//! kept on disk. Converts to and from `domain` and decides nothing about it.
+//! The formats at the edges: what comes in, what goes out, what is kept on disk
+//! (`stored` lists these). Converts to and from `domain` and decides nothing about it.
 
 pub mod anchor;
 mod attributes;
@@ -22,5 +22,6 @@ mod packed;
 pub mod position;
 pub mod record;
 pub mod snapshot;
+pub mod stored;
 pub mod time;
 pub mod without_id;

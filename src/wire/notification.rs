@@ -1,16 +1,14 @@
 //! Notifications as they are kept: what is due (from the workers' log), what became
-//! of it (from the control log), and how far the tries have come. Postcard behind a
-//! version byte.
+//! of it (from the control log), and how far the tries have come. Postcard after its
+//! byte.
 
 use super::packed;
-use super::snapshot::Unreadable;
+use super::stored::{self, DUE, OUTCOME, TRIES, Unreadable};
 use crate::domain::effects::Due;
 use crate::domain::{Notification, OrderKey, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
-
-const V1: u8 = 1;
 
 /// Names one notification: the operation, and the order key of the ending that won. The
 /// same ending has the same key whenever and by whomever it is sent, and another ending
@@ -59,12 +57,12 @@ impl FromStr for Key {
 pub fn encode_due(due: &Due) -> Vec<u8> {
     let key = &due.ending;
     let ending = (key.time.secs, key.time.nanos, &*key.source, &*key.id);
-    extend(&(ending, &*due.to.address, due.to.port))
+    extend(DUE, &(ending, &*due.to.address, due.to.port))
 }
 
 pub fn decode_due(row: &[u8]) -> Result<Due<'_>, Unreadable> {
     type Row<'a> = ((i64, u32, &'a str, &'a str), &'a str, u16);
-    let ((secs, nanos, source, id), address, port): Row = take(row)?;
+    let ((secs, nanos, source, id), address, port): Row = take(DUE, row)?;
     Ok(Due {
         ending: OrderKey {
             time: Timestamp { secs, nanos },
@@ -100,11 +98,11 @@ pub enum Outcome {
 }
 
 pub fn encode_outcome(outcome: &Outcome) -> Vec<u8> {
-    extend(outcome)
+    extend(OUTCOME, outcome)
 }
 
 pub fn decode_outcome(row: &[u8]) -> Result<Outcome, Unreadable> {
-    take(row)
+    take(OUTCOME, row)
 }
 
 /// How far the tries of this process and those before it have come: lost with the store,
@@ -123,23 +121,19 @@ pub enum Tries {
 }
 
 pub fn encode_tries(tries: &Tries) -> Vec<u8> {
-    extend(tries)
+    extend(TRIES, tries)
 }
 
 pub fn decode_tries(row: &[u8]) -> Result<Tries, Unreadable> {
-    take(row)
+    take(TRIES, row)
 }
 
-fn extend<T: Serialize>(value: &T) -> Vec<u8> {
-    packed::append(value, vec![V1])
+fn extend<T: Serialize>(encoding: u8, value: &T) -> Vec<u8> {
+    packed::append(value, vec![encoding])
 }
 
-fn take<'a, T: Deserialize<'a>>(row: &'a [u8]) -> Result<T, Unreadable> {
-    match row.split_first() {
-        Some((&V1, body)) => postcard::from_bytes(body).map_err(|_| Unreadable::Damaged),
-        Some((&other, _)) if other > V1 => Err(Unreadable::Version(other)),
-        Some(_) | None => Err(Unreadable::Damaged),
-    }
+fn take<'a, T: Deserialize<'a>>(encoding: u8, row: &'a [u8]) -> Result<T, Unreadable> {
+    postcard::from_bytes(stored::body(encoding, row)?).map_err(|_| Unreadable::Damaged)
 }
 
 #[cfg(test)]
@@ -194,7 +188,7 @@ mod tests {
         };
         assert_eq!(decode_outcome(&encode_outcome(&failed)), Ok(failed));
         assert_eq!(decode_tries(&encode_tries(&Tries::Held)), Ok(Tries::Held));
-        assert_eq!(decode_tries(&[9]), Err(Unreadable::Version(9)));
+        assert_eq!(decode_tries(&[9]), Err(Unreadable::Unknown(9)));
         assert_eq!(decode_tries(&[]), Err(Unreadable::Damaged));
     }
 }

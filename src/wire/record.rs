@@ -1,20 +1,18 @@
-//! A record of the log, and how the embedded log, the history and the dead
-//! letters keep it: postcard behind a version byte. Version 2 has the fields of
-//! version 1, and says by its number that the arrival is the producer's claim.
-//! Version 3 is a chunk of the history: several records with their positions.
+//! A record of the log, and how the history and the dead letters keep it: postcard after
+//! a byte that also says whose the time of its arrival is. A row of the history may hold
+//! several records, with their positions.
 
 use super::cloudevent::{CONTENT_TYPE, STRUCTURED};
 use super::packed;
 use super::position::Position;
-use super::snapshot::Unreadable;
+use super::stored::{
+    self, DEAD_LETTER, DEAD_LETTER_OF_PRODUCER_TIME, RECORD, RECORD_OF_PRODUCER_TIME, RECORDS,
+    Unreadable,
+};
 use crate::domain::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-
-const ARRIVAL_BY_LOG: u8 = 1;
-const ARRIVAL_CLAIMED: u8 = 2;
-const CHUNK: u8 = 3;
 
 /// Bytes as they lie in a log, without their position.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,8 +73,9 @@ impl Headers {
     }
 }
 
+/// In logs as well (`block`): never changed.
 #[derive(Serialize, Deserialize)]
-struct RecordV1<'a> {
+pub(super) struct RecordRow<'a> {
     arrived_ms: i64,
     #[serde(borrow)]
     key: Option<&'a serde_bytes::Bytes>,
@@ -86,10 +85,10 @@ struct RecordV1<'a> {
     value: Option<&'a serde_bytes::Bytes>,
 }
 
-impl<'a> RecordV1<'a> {
-    fn of(record: &'a Record) -> RecordV1<'a> {
+impl<'a> RecordRow<'a> {
+    pub(super) fn of(record: &'a Record) -> RecordRow<'a> {
         let bytes = serde_bytes::Bytes::new;
-        RecordV1 {
+        RecordRow {
             arrived_ms: record.arrived.as_millis(),
             key: record.key.as_deref().map(bytes),
             headers: record
@@ -102,7 +101,7 @@ impl<'a> RecordV1<'a> {
     }
 
     /// A record whose bytes share the row's.
-    fn own(self, claimed: bool, row: &Bytes) -> Record {
+    pub(super) fn own(self, claimed: bool, row: &Bytes) -> Record {
         let share = |part: &'a serde_bytes::Bytes| row.slice_ref(part);
         Record {
             arrived: Timestamp::from_millis(self.arrived_ms),
@@ -120,12 +119,12 @@ impl<'a> RecordV1<'a> {
 }
 
 pub fn encode(record: &Record) -> Vec<u8> {
-    packed::append(&RecordV1::of(record), vec![version(record)])
+    packed::append(&RecordRow::of(record), vec![encoding(record)])
 }
 
 pub fn decode(row: &Bytes) -> Result<Record, Unreadable> {
-    let (claimed, body) = body(row)?;
-    let stored: RecordV1 = postcard::from_bytes(body).map_err(|_| Unreadable::Damaged)?;
+    let (claimed, body) = body([RECORD, RECORD_OF_PRODUCER_TIME], row)?;
+    let stored: RecordRow = postcard::from_bytes(body).map_err(|_| Unreadable::Damaged)?;
     Ok(stored.own(claimed, row))
 }
 
@@ -137,14 +136,14 @@ pub fn append_history<'r>(
 ) -> (Vec<u8>, &'r [u8]) {
     let count = events.len();
     if count != 1 {
-        row.push(CHUNK);
+        row.push(RECORDS);
         packed::varint(count as u64, &mut row);
     }
     let mut value: &[u8] = &[];
     for (at, record) in events {
         row.extend_from_slice(value);
         if count == 1 {
-            row.push(version(record));
+            row.push(encoding(record));
         } else {
             row.push(u8::from(record.claimed));
             packed::varint(at.partition.into(), &mut row);
@@ -156,7 +155,7 @@ pub fn append_history<'r>(
     (row, value)
 }
 
-/// As postcard writes `RecordV1`, without what says no more than the event does: the key, and
+/// As postcard writes `RecordRow`, without what says no more than the event does: the key, and
 /// a header that says that it is one. Up to the value.
 fn append_event(record: &Record, mut row: Vec<u8>) -> Vec<u8> {
     packed::zigzag(record.arrived.as_millis(), &mut row);
@@ -164,7 +163,7 @@ fn append_event(record: &Record, mut row: Vec<u8>) -> Vec<u8> {
     if record.headers.are_of_an_event() {
         row.push(0);
     } else {
-        row = packed::append(&RecordV1::of(record).headers, row);
+        row = packed::append(&RecordRow::of(record).headers, row);
     }
     packed::option(record.value.as_ref(), &mut row, |value, row| {
         packed::varint(value.len() as u64, row);
@@ -174,13 +173,13 @@ fn append_event(record: &Record, mut row: Vec<u8>) -> Vec<u8> {
 
 /// `at` is the position in the row's key.
 pub fn decode_history(row: &Bytes, at: Position) -> Result<Vec<(Position, Record)>, Unreadable> {
-    let Some((&CHUNK, body)) = row.split_first() else {
+    let Some((&RECORDS, body)) = row.split_first() else {
         return Ok(vec![(at, decode(row)?)]);
     };
     let (count, mut rest) = take::<u64>(body)?;
     let mut records = Vec::with_capacity(count.min(1000) as usize);
     for _ in 0..count {
-        let ((place, stored), after) = take::<((bool, u32, u64), RecordV1)>(rest)?;
+        let ((place, stored), after) = take::<((bool, u32, u64), RecordRow)>(rest)?;
         let (claimed, partition, offset) = place;
         records.push((Position { partition, offset }, stored.own(claimed, row)));
         rest = after;
@@ -191,74 +190,35 @@ pub fn decode_history(row: &Bytes, at: Position) -> Result<Vec<(Position, Record
     }
 }
 
-fn version(record: &Record) -> u8 {
-    if record.claimed {
-        ARRIVAL_CLAIMED
-    } else {
-        ARRIVAL_BY_LOG
+fn encoding(record: &Record) -> u8 {
+    match record.claimed {
+        true => RECORD_OF_PRODUCER_TIME,
+        false => RECORD,
     }
-}
-
-/// Consecutive records of one partition in one row of the embedded log, which
-/// keeps their arrival itself.
-pub fn encode_block<'a>(records: impl ExactSizeIterator<Item = &'a Record>) -> Vec<u8> {
-    append_block(records, Vec::new())
-}
-
-pub fn append_block<'a>(
-    records: impl ExactSizeIterator<Item = &'a Record>,
-    mut row: Vec<u8>,
-) -> Vec<u8> {
-    let count = records.len() as u64;
-    row.push(ARRIVAL_BY_LOG);
-    records.fold(packed::append(&count, row), |row, record| {
-        packed::append(&RecordV1::of(record), row)
-    })
-}
-
-pub fn decode_block(row: &Bytes) -> Result<Vec<Record>, Unreadable> {
-    let (claimed, rest) = body(row)?;
-    let (count, mut rest) = take::<u64>(rest)?;
-    let mut records = Vec::with_capacity(count.min(100_000) as usize);
-    for _ in 0..count {
-        let (stored, after) = take::<RecordV1>(rest)?;
-        records.push(stored.own(claimed, row));
-        rest = after;
-    }
-    if rest.is_empty() {
-        Ok(records)
-    } else {
-        Err(Unreadable::Damaged)
-    }
-}
-
-/// How many records a block holds, without reading them.
-pub fn block_len(row: &[u8]) -> Result<u64, Unreadable> {
-    Ok(take::<u64>(body(row)?.1)?.0)
 }
 
 /// A dead letter: why, and the record whole.
 pub fn encode_dead_letter(reason: &str, detail: &str, record: &Record) -> Vec<u8> {
-    let row = vec![version(record)];
-    packed::append(&(reason, detail, RecordV1::of(record)), row)
+    let row = vec![match record.claimed {
+        true => DEAD_LETTER_OF_PRODUCER_TIME,
+        false => DEAD_LETTER,
+    }];
+    packed::append(&(reason, detail, RecordRow::of(record)), row)
 }
 
 pub fn decode_dead_letter(row: &Bytes) -> Result<(&str, &str, Record), Unreadable> {
-    let (claimed, rest) = body(row)?;
-    let ((reason, detail, stored), _) = take::<(&str, &str, RecordV1)>(rest)?;
+    let (claimed, rest) = body([DEAD_LETTER, DEAD_LETTER_OF_PRODUCER_TIME], row)?;
+    let ((reason, detail, stored), _) = take::<(&str, &str, RecordRow)>(rest)?;
     Ok((reason, detail, stored.own(claimed, row)))
 }
 
-fn take<'a, T: Deserialize<'a>>(input: &'a [u8]) -> Result<(T, &'a [u8]), Unreadable> {
+pub(super) fn take<'a, T: Deserialize<'a>>(input: &'a [u8]) -> Result<(T, &'a [u8]), Unreadable> {
     postcard::take_from_bytes(input).map_err(|_| Unreadable::Damaged)
 }
 
-/// Whether the arrival is a claim, and what stands behind the version.
-fn body(row: &[u8]) -> Result<(bool, &[u8]), Unreadable> {
-    match row.split_first() {
-        Some((&ARRIVAL_BY_LOG, rest)) => Ok((false, rest)),
-        Some((&ARRIVAL_CLAIMED, rest)) => Ok((true, rest)),
-        Some((&other, _)) if other > CHUNK => Err(Unreadable::Version(other)),
-        _ => Err(Unreadable::Damaged),
-    }
+/// Whether the arrival is a claim, and what follows the byte that says so.
+fn body([by_log, by_producer]: [u8; 2], row: &[u8]) -> Result<(bool, &[u8]), Unreadable> {
+    let claimed = row.first() == Some(&by_producer);
+    let encoding = if claimed { by_producer } else { by_log };
+    Ok((claimed, stored::body(encoding, row)?))
 }

@@ -1,27 +1,17 @@
-//! Stored state: a version byte, then postcard, written and read by hand: through its
+//! Stored state: its byte, then postcard, written and read by hand: through its
 //! serializer that was half of the work on an event. Strings borrow from the row when
-//! read. Version 2 has the fields of version 1, and where a body's text would be it may
-//! have the body's name. Never edit: a new shape is a new version beside this one.
+//! read. Where the text of a body would be there may be the body's name.
 
 use super::packed::{self, Rest};
+use super::stored::{self, LANE, SNAPSHOT, Unreadable};
 use crate::domain::{
     Body, Creation, Earliest, Ending, Lane, LaneId, Lanes, Latest, Method, Notification, Operation,
     OrderKey, Outcome, Register, Request, Response, Text, Timestamp,
 };
 use std::borrow::Cow;
 
-const VERSION: u8 = 2;
 /// No text begins with it. A digest follows.
 const NAMED: u8 = 0xFF;
-
-/// Why stored bytes are not a snapshot of ours.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
-    #[error("stored format {0} is newer than this program: upgrade it")]
-    Version(u8),
-    #[error("the stored row is damaged")]
-    Damaged,
-}
 
 /// Lanes kept in rows of their own once there are many: what the whole says of
 /// those that are not at hand.
@@ -37,7 +27,7 @@ pub struct Apart {
 pub fn append(op: &Operation, apart: Option<Apart>, mut row: Vec<u8>) -> Vec<u8> {
     let none = Lanes::new();
     let lanes = |lanes| if apart.is_some() { &none } else { lanes };
-    row.push(VERSION);
+    row.push(SNAPSHOT);
     put_register(op.created.get(), &mut row, put_creation);
     row.push(op.begun.into());
     put_register(op.sub_status.get(), &mut row, |text, row| {
@@ -58,25 +48,17 @@ pub fn append(op: &Operation, apart: Option<Apart>, mut row: Vec<u8>) -> Vec<u8>
 }
 
 pub fn append_lane(lane: &Lane, mut row: Vec<u8>) -> Vec<u8> {
-    row.push(VERSION);
+    row.push(LANE);
     put_lane(lane, &mut row);
     row
 }
 
 pub fn decode(row: &[u8]) -> Result<(Operation<'_>, Option<Apart>), Unreadable> {
-    take_state(&mut body(row)?).ok_or(Unreadable::Damaged)
+    take_state(&mut Rest(stored::body(SNAPSHOT, row)?)).ok_or(Unreadable::Damaged)
 }
 
 pub fn decode_lane(row: &[u8]) -> Result<Lane<'_>, Unreadable> {
-    take_lane(&mut body(row)?).ok_or(Unreadable::Damaged)
-}
-
-fn body(row: &[u8]) -> Result<Rest<'_>, Unreadable> {
-    match row.split_first() {
-        Some((1 | &VERSION, rest)) => Ok(Rest(rest)),
-        Some((&other, _)) if other > VERSION => Err(Unreadable::Version(other)),
-        _ => Err(Unreadable::Damaged),
-    }
+    take_lane(&mut Rest(stored::body(LANE, row)?)).ok_or(Unreadable::Damaged)
 }
 
 fn take_state<'a>(rest: &mut Rest<'a>) -> Option<(Operation<'a>, Option<Apart>)> {
@@ -289,26 +271,26 @@ mod tests {
     use proptest::prelude::*;
 
     // A row as types of postcard.
-    type KeyV1<'a> = (i64, u32, &'a str, &'a str);
-    type RegisterV1<'a, V> = Option<(KeyV1<'a>, V, bool)>;
-    type RequestV1<'a> = (&'a str, u8, &'a str);
-    type ResponseV1<'a> = (Option<u16>, Option<&'a str>);
-    type CreationV1<'a> = (RequestV1<'a>, Option<(&'a str, u16)>);
+    type KeyRow<'a> = (i64, u32, &'a str, &'a str);
+    type RegisterRow<'a, V> = Option<(KeyRow<'a>, V, bool)>;
+    type RequestRow<'a> = (&'a str, u8, &'a str);
+    type ResponseRow<'a> = (Option<u16>, Option<&'a str>);
+    type CreationRow<'a> = (RequestRow<'a>, Option<(&'a str, u16)>);
     /// Status 0 completed, 1 failed, 2 canceled; the outcome of the first two.
-    type EndingV1<'a> = (u8, Option<(u16, &'a str)>);
-    type LaneV1<'a> = (
-        RegisterV1<'a, RequestV1<'a>>,
-        RegisterV1<'a, ResponseV1<'a>>,
+    type EndingRow<'a> = (u8, Option<(u16, &'a str)>);
+    type LaneRow<'a> = (
+        RegisterRow<'a, RequestRow<'a>>,
+        RegisterRow<'a, ResponseRow<'a>>,
     );
-    type LanesV1<'a> = Vec<((&'a str, &'a str), LaneV1<'a>)>;
-    type StateV1<'a> = (
-        RegisterV1<'a, CreationV1<'a>>,
+    type LanesRow<'a> = Vec<((&'a str, &'a str), LaneRow<'a>)>;
+    type StateRow<'a> = (
+        RegisterRow<'a, CreationRow<'a>>,
         bool,
-        RegisterV1<'a, Option<&'a str>>,
-        RegisterV1<'a, EndingV1<'a>>,
-        Option<(KeyV1<'a>, KeyV1<'a>)>,
-        LanesV1<'a>,
-        LanesV1<'a>,
+        RegisterRow<'a, Option<&'a str>>,
+        RegisterRow<'a, EndingRow<'a>>,
+        Option<(KeyRow<'a>, KeyRow<'a>)>,
+        LanesRow<'a>,
+        LanesRow<'a>,
         Option<(u64, bool)>,
     );
 
@@ -402,8 +384,8 @@ mod tests {
         ) {
             let apart = apart.map(|(waiting, replaced)| Apart { waiting, replaced });
             let row = append(&op, apart, Vec::new());
-            let stored: StateV1 = postcard::from_bytes(&row[1..]).unwrap();
-            let expected = postcard::to_extend(&stored, vec![VERSION]).unwrap();
+            let stored: StateRow = postcard::from_bytes(&row[1..]).unwrap();
+            let expected = postcard::to_extend(&stored, vec![SNAPSHOT]).unwrap();
             prop_assert_eq!(&row, &expected);
             let (read, apart_read) = decode(&row).unwrap();
             prop_assert_eq!(apart_read, apart);
@@ -427,12 +409,13 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_the_version_before_is_read() {
+    fn a_row_of_an_unknown_encoding_is_told_from_a_damaged_one() {
         let op = Operation::default();
         let mut row = append(&op, None, Vec::new());
-        row[0] = 1;
         assert_eq!(decode(&row), Ok((op, None)));
-        row[0] = VERSION + 1;
-        assert_eq!(decode(&row), Err(Unreadable::Version(VERSION + 1)));
+        row[0] = 0xFE;
+        assert_eq!(decode(&row), Err(Unreadable::Unknown(0xFE)));
+        row[0] = LANE;
+        assert_eq!(decode(&row), Err(Unreadable::Damaged));
     }
 }

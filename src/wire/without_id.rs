@@ -1,14 +1,13 @@
 //! A row of one operation without the operation's id, which its key has already and the
-//! events of most producers repeat several times each: a mark, then what lies between the
+//! events of most producers repeat several times each: its byte, then what lies between the
 //! ids, each piece behind its length. Compression would find the repeats as well, but each
 //! costs it two or three bytes, and until then they are copied, checked and held in memory.
 
 use super::packed::{self, Rest};
+use super::stored::WITHOUT_ID;
 use memchr::memmem;
 use std::borrow::Cow;
 
-/// No row begins with it otherwise.
-const MARK: u8 = 0x40;
 /// Shorter ids are not worth it, and may be anywhere.
 const LEAST: usize = 8;
 /// In an event of so many bytes a few ids are not worth the search.
@@ -21,7 +20,7 @@ pub fn append(id: &str, [head, tail]: [&[u8]; 2], mut out: Vec<u8>) -> Vec<u8> {
         out.extend_from_slice(tail);
         return out;
     }
-    out.push(MARK);
+    out.push(WITHOUT_ID);
     let finder = memmem::Finder::new(id);
     let mut from = 0;
     for at in finder.find_iter(head) {
@@ -47,9 +46,9 @@ fn piece(begin: &[u8], end: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(end);
 }
 
-/// The row as it was; a row that has no mark is whole. `None` if it is damaged.
+/// The row as it was; one of a short id is whole. `None` if it is damaged.
 pub fn restore<'r>(id: &str, stored: &'r [u8]) -> Option<Cow<'r, [u8]>> {
-    let [MARK, pieces @ ..] = stored else {
+    let [WITHOUT_ID, pieces @ ..] = stored else {
         return Some(Cow::Borrowed(stored));
     };
     let mut pieces = Rest(pieces);
@@ -90,7 +89,7 @@ mod tests {
         let stored = append(id, [row.as_bytes(), &[]], vec![]);
         assert_eq!(stored.len(), row.len() - 3 * id.len() + 5);
         assert_eq!(restore(id, &stored).unwrap(), row.as_bytes());
-        // Rows from before are as they are; damage is noticed.
+        // Whole rows are as they are; damage is noticed.
         assert_eq!(restore(id, row.as_bytes()).unwrap(), row.as_bytes());
         assert_eq!(restore(id, &stored[..stored.len() - 4]), None);
         assert!(restore(id, &[]).unwrap().is_empty());

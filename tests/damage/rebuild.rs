@@ -2,6 +2,8 @@
 //! kernel. And that nobody else may read what a ledger keeps.
 
 use crate::support::server::Server;
+use opledger::store::rocks::{self, Rocks};
+use opledger::store::{Batch, Db, Durability, Family};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::PermissionsExt;
@@ -219,6 +221,38 @@ fn assert_closed(data: &Path, when: &str) {
     let mut found = Vec::new();
     open_to_others(data, &mut found);
     assert_eq!(found, Vec::<PathBuf>::new(), "{when}");
+}
+
+#[test]
+fn a_store_of_another_format_is_refused_and_a_rebuild_makes_it_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    filled(&data);
+    let memory = rocks::Memory {
+        block_cache: 8 << 20,
+        write_buffers: 32 << 20,
+    };
+    let store = Rocks::open(&data.join("store"), Family::LEDGER, memory).unwrap();
+    let mut batch = Batch::default();
+    batch.put(Family::Meta, b"format", &[6]);
+    store.write(&batch, Durability::Synced).unwrap();
+    drop(store);
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_opledger"));
+        command.args(args).arg("--data").arg(&data);
+        command.output().unwrap()
+    };
+    let refused = run(&["serve", "--listen", "127.0.0.1:0"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(7), "{said}");
+    assert!(said.contains("another format: it is 6"), "{said}");
+    assert!(said.contains("run `opledger rebuild`"), "{said}");
+    let rebuilt = run(&["rebuild"]);
+    assert!(rebuilt.status.success(), "{rebuilt:?}");
+    let server = Server::on(&data, &[]);
+    let token = server.publish(&[created(0)]);
+    assert!(server.document("operation-299", &token).is_some());
+    assert!(server.terminate().success());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use opledger::domain::Timestamp;
+use opledger::wire::block;
 use opledger::wire::cloudevent::decode;
 use opledger::wire::event::{careful_envelope, check, quick_envelope};
 use opledger::wire::position::Position;
@@ -107,11 +108,11 @@ proptest! {
         let record = record(value, headers);
         let row = Bytes::from(record::encode(&record));
         prop_assert_eq!(record::decode(&row).unwrap(), record.clone());
-        let block = Bytes::from(record::encode_block([record.clone(), record.clone()].iter()));
-        prop_assert_eq!(record::decode_block(&block).unwrap(), [record.clone(), record]);
+        let block = Bytes::from(block::Encoder::default().append([record.clone(), record.clone()].iter(), Vec::new()));
+        prop_assert_eq!(block::decode(&block).unwrap(), [record.clone(), record]);
         let junk = Bytes::from(junk);
         let _ = record::decode(&junk);
-        let _ = record::decode_block(&junk);
+        let _ = block::decode(&junk);
         let _ = record::decode_dead_letter(&junk);
     }
 

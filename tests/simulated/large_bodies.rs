@@ -2,18 +2,15 @@
 
 use crate::support::reference;
 use bytes::Bytes;
-use opledger::domain::{Operation, Timestamp};
+use opledger::domain::Timestamp;
 use opledger::event_log::{Identity, Logged};
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
 use opledger::query::document;
-use opledger::rows::operation::{events, history_records};
-use opledger::rows::state;
+use opledger::store::Family;
 use opledger::store::memory::Memory;
-use opledger::store::{self, Batch, Db, Durability, Family, keys};
 use opledger::wire::position::{LogId, Position};
-use opledger::wire::record::{self, Headers, Record};
-use opledger::wire::snapshot;
+use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -175,58 +172,4 @@ fn of_one_order_key_the_texts_decide_in_any_order_and_any_cuts() {
             }
         }
     }
-}
-
-#[test]
-fn a_store_from_before_large_bodies_had_names_goes_on() {
-    let events = [
-        created("1", &large("CREATED")),
-        answered("2", &large("ANSWERED")),
-    ];
-    let mut ledger = Ledger::new();
-    ledger.apply(&events);
-    let expected = ledger.document();
-    // As format 4 had it: texts in the state, all records of a cut in one row.
-    let records = store::view(&ledger.db, |view| history_records(view, ID)).unwrap();
-    let mut op = Operation::default();
-    for event in events_of(&records) {
-        op.absorb(event);
-    }
-    let mut snapshot = snapshot::append(&op, None, Vec::new());
-    snapshot[0] = 1;
-    let at = |offset| Position {
-        partition: 0,
-        offset,
-    };
-    let chunk: Vec<_> = (1..).map(at).zip(&records).collect();
-    let (head, end) = record::append_history(chunk.iter().copied(), Vec::new());
-    let first = events_of(&records).next().unwrap().key;
-    let mut batch = Batch::default();
-    for (family, key, _) in ledger.db.dump() {
-        if family == Family::History {
-            batch.delete(family, &key);
-        }
-    }
-    batch.put(Family::State, &keys::operation(ID), &snapshot);
-    let row = [&head, end].concat();
-    batch.put(Family::History, &keys::history(ID, &first, at(1)), &row);
-    batch.put(Family::Meta, b"format", &[4]);
-    ledger.db.write(&batch, Durability::Synced).unwrap();
-    ledger.projection = open(&ledger.db);
-    assert_eq!(ledger.document(), expected, "as it was");
-    // From now on it has names, and finds the texts where they were.
-    ledger.apply(&[event("3", "operation.started", json!({}))]);
-    let snapshot = store::view(&ledger.db, |view| state::snapshot(view, ID)).unwrap();
-    assert!(snapshot.unwrap().len() < 1000);
-    let all = [&events[..], &[event("3", "operation.started", json!({}))]].concat();
-    assert_eq!(ledger.document(), reference::document(&all));
-    // What has the order key of one that was there is compared with its text.
-    let rival = answered("2", &large("B"));
-    ledger.apply(std::slice::from_ref(&rival));
-    let all = [&all[..], &[rival]].concat();
-    assert_eq!(ledger.document(), reference::document(&all));
-}
-
-fn events_of(records: &[Record]) -> impl Iterator<Item = opledger::domain::Event<'_>> {
-    events(records).map(|event| event.unwrap())
 }

@@ -358,7 +358,7 @@ fn a_page_is_bounded_work_whatever_matches_and_nothing_is_left_out() {
             );
         }
     }
-    // An older store has no rows there: the operations are read instead.
+    // An entry that says nothing is judged by reading its operation.
     let mut batch = Batch::default();
     let mut scanned = 0;
     store::view(&db, |view| {

@@ -8,6 +8,7 @@ mod log;
 mod many_streams;
 mod projector;
 mod simulation;
+mod stored;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

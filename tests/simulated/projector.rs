@@ -16,7 +16,7 @@ use opledger::projector::{Cut, Halt, Projection, Tally, meta};
 use opledger::query::{Page, dead_letters, document};
 use opledger::rows::state;
 use opledger::store::memory::{Fault, Memory};
-use opledger::store::{self, Batch, Db, Durability, Family, keys};
+use opledger::store::{self, Batch, Db, Durability, Family};
 use opledger::wire::position::{LogId, Position, Token};
 use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
@@ -277,64 +277,19 @@ fn a_store_of_another_log_format_or_fold_is_refused() {
     }
     put(&db, b"fold", &(meta::FOLD + 1).to_be_bytes());
     assert!(matches!(halt(&db, LOG), Halt::Fold { .. }));
-    put(&db, b"format", &[meta::FORMAT + 1]);
-    assert!(matches!(halt(&db, LOG), Halt::Format { .. }));
-}
-
-#[test]
-fn a_store_of_the_format_before_is_read_and_lifted() {
-    let db = Memory::default();
-    Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
-    put(&db, b"format", &[1]);
-    // Positions had no marks.
-    put(&db, b"position/\0\0\0\x03", &7u64.to_be_bytes());
-    let projection = Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
-    assert_eq!(projection.positions(), [(3, 7)].into());
-    assert_eq!(projection.anchors()[&3].mark, None);
-    let format = db.get(Family::Meta, b"format").unwrap().unwrap();
-    assert_eq!(format, [meta::FORMAT]);
-}
-
-#[test]
-fn notifications_of_the_format_before_get_names_of_their_own() {
-    let db = Memory::default();
-    let mut created = created("op");
-    created["data"]["notification"] = json!({"address": "10.0.0.1", "port": 80});
-    let mut ended = created.clone();
-    ended["id"] = json!("e2");
-    ended["type"] = json!("opledger.operation.canceled.v1");
-    ended["data"] = json!({});
-    let log = MemoryLog::new(LOG, 1);
-    log.append(0, record(None, Some(&created.to_string())));
-    log.append(0, record(None, Some(&ended.to_string())));
-    let mut projection = Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
-    let mut records = Vec::new();
-    let mut reader = log.reader(LOG, &Default::default()).unwrap();
-    let limits = Limits {
-        records: 10,
-        bytes: 1 << 20,
-        patience: Duration::ZERO,
-    };
-    reader.read(&limits, &mut records).unwrap();
-    let mut cut = Cut::decode(records, Default::default(), &Rules::NONE);
-    projection.apply(&db, &mut cut).unwrap();
-    let outbox = |db: &Memory| -> Vec<_> {
-        let rows = db.dump().into_iter();
-        rows.filter(|(family, _, _)| *family == Family::Outbox)
-            .collect()
-    };
-    let now = outbox(&db);
-    let [(_, key, row)] = &now[..] else {
-        panic!("one is due: {now:?}");
-    };
-    // As format 2 had it: named by the operation alone.
-    let mut batch = Batch::default();
-    batch.put(Family::Meta, b"format", &[2]);
-    batch.delete(Family::Outbox, key);
-    batch.put(Family::Outbox, &keys::operation("op"), row);
-    db.write(&batch, Durability::Buffered).unwrap();
-    Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
-    assert_eq!(outbox(&db), now);
+    for other in [0, meta::FORMAT + 1, 6, u8::MAX] {
+        put(&db, b"format", &[other]);
+        let log = MemoryLog::new(LOG, 1);
+        let opened = Projection::open(&db, &named(LOG), 1000, Rules::NONE).err();
+        let compared = meta::compare(&db, &log).unwrap_err();
+        let held = meta::held(&db).unwrap_err();
+        for why in [opened.unwrap(), compared, held.into()] {
+            let is_typed = matches!(why, OpenError::Store(store::Error::OtherFormat(_)));
+            assert!(is_typed, "{why}");
+            assert!(why.to_string().contains(&format!("it is {other}")), "{why}");
+            assert!(why.to_string().contains("run `opledger rebuild`"), "{why}");
+        }
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@ use opledger::store::memory::Memory;
 use opledger::store::{self, Db, Family, keys};
 use opledger::wire::position::{LogId, Position, Positions};
 use opledger::wire::record::{Headers, Record};
+use opledger::wire::stored::ANOMALIES;
 use opledger::wire::time::TimeStyle;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -432,7 +433,10 @@ fn check_indexes(store: &Memory, operations: &BTreeMap<String, Vec<Value>>) {
     let stored: BTreeSet<(&str, Vec<&str>)> = anomalies
         .map(|(_, key, row)| {
             let id = keys::operation_of(key).expect("a key");
-            let mut names: Vec<_> = opledger::domain::Anomalies(row[0])
+            let [ANOMALIES, flags] = row[..] else {
+                panic!("a row of another encoding: {row:?}");
+            };
+            let mut names: Vec<_> = opledger::domain::Anomalies(flags)
                 .iter()
                 .map(|a| a.as_str())
                 .collect();

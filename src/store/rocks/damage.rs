@@ -25,7 +25,7 @@ pub fn error(error: rocksdb::Error) -> Error {
         return Error::InUse(text);
     }
     if says(&["Column families not opened"]) {
-        return Error::Newer(text);
+        return Error::OtherFormat(text);
     }
     match error.kind() {
         rocksdb::ErrorKind::Corruption => Error::Corrupt(text),

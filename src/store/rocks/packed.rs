@@ -5,6 +5,7 @@
 
 use super::{Error, Family, Result};
 use crate::wire::compressed::{self, Compressed};
+use crate::wire::stored::PACKED;
 use rocksdb::compaction_filter::CompactionFilter;
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
 use rocksdb::{CompactionDecision, Options};
@@ -12,9 +13,6 @@ use std::borrow::Cow;
 use std::ffi::CStr;
 use std::slice;
 
-/// In front of a row that is packed. A row that begins with it by itself is packed whatever its
-/// length.
-const MARK: u8 = 0x41;
 /// Shorter rows gain less than it costs to begin.
 const LEAST: usize = 1 << 10;
 
@@ -24,12 +22,12 @@ fn is_kept_so(family: Family) -> bool {
 
 /// As it is to be written, in `room` if that is not the row itself.
 pub fn pack<'r>(family: Family, row: &'r [u8], room: &'r mut Vec<u8>) -> Result<&'r [u8]> {
-    let is_marked = row.first() == Some(&MARK);
+    let is_marked = row.first() == Some(&PACKED);
     if !is_kept_so(family) || !(is_marked || row.len() >= LEAST) {
         return Ok(row);
     }
     room.clear();
-    room.push(MARK);
+    room.push(PACKED);
     let is_packed = compressed::append(row, room);
     match is_packed && (is_marked || room.len() < row.len()) {
         true => Ok(room),
@@ -41,7 +39,7 @@ pub fn pack<'r>(family: Family, row: &'r [u8], room: &'r mut Vec<u8>) -> Result<
 /// As it was put.
 pub fn unpack(family: Family, stored: &[u8]) -> Result<Cow<'_, [u8]>> {
     match stored {
-        [MARK, packed @ ..] if is_kept_so(family) => match restore(packed) {
+        [PACKED, packed @ ..] if is_kept_so(family) => match restore(packed) {
             Some(row) => Ok(row.into()),
             None => Err(Error::Corrupt("a row that was compressed".into())),
         },
@@ -79,12 +77,12 @@ struct Merge(Vec<u8>);
 
 impl CompactionFilter for Merge {
     fn filter(&mut self, _level: u32, _key: &[u8], stored: &[u8]) -> CompactionDecision {
-        let [MARK, packed @ ..] = stored else {
+        let [PACKED, packed @ ..] = stored else {
             return CompactionDecision::Keep;
         };
         match restore(packed) {
             // One that begins with the mark by itself stays as it is.
-            Some(row) if row.first() != Some(&MARK) => {
+            Some(row) if row.first() != Some(&PACKED) => {
                 self.0 = row;
                 // Safety: RocksDB copies it before it asks for the next row, or lets go of
                 // this merge. The binding has no shorter lifetime.
@@ -117,13 +115,13 @@ mod tests {
         let mut noise = vec![0; 5000];
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
         noise[0] = 1;
-        let marked = [&[MARK][..], &long].concat();
+        let marked = [&[PACKED][..], &long].concat();
         let rows = [
             Vec::new(),
             b"short".to_vec(),
             long,
             noise,
-            vec![MARK],
+            vec![PACKED],
             marked,
         ];
         let rows = rows.into_iter().zip(0..);
@@ -202,7 +200,7 @@ mod tests {
         let mut room = Vec::new();
         let packed = pack(FAMILY, &row, &mut room).unwrap().to_vec();
         assert_eq!(unpack(FAMILY, &packed).unwrap(), row);
-        let longer = [&[MARK, 0xff], &packed[2..]].concat();
+        let longer = [&[PACKED, 0xff], &packed[2..]].concat();
         for damaged in [&packed[..packed.len() - 1], &packed[..3], &longer] {
             let error = unpack(FAMILY, damaged).unwrap_err();
             assert!(matches!(error, Error::Corrupt(_)), "{error}");
@@ -210,8 +208,17 @@ mod tests {
     }
 
     #[test]
+    fn a_row_that_was_packed_once_is_read() {
+        // As it lies in stores of format 1.
+        let packed = b"&\x00\x00\x07\xd0\xafagain and \n\x00\xff\xff\xff\xff\xff\xff\xff\xb5P and ";
+        let row = unpack(FAMILY, packed).unwrap();
+        assert_eq!(row, b"again and ".repeat(200));
+        assert_eq!(packed[0], PACKED);
+    }
+
+    #[test]
     fn other_families_are_left_alone() {
-        let row = [&[MARK][..], &b"again and ".repeat(200)].concat();
+        let row = [&[PACKED][..], &b"again and ".repeat(200)].concat();
         let mut room = Vec::new();
         assert_eq!(pack(Family::State, &row, &mut room).unwrap(), row);
         assert_eq!(unpack(Family::State, &row).unwrap(), row);

@@ -1,0 +1,102 @@
+//! The first byte of everything that is stored: it says which encoding the rest is, and which
+//! version of that. No two encodings share a byte, and a byte that was given away is never used
+//! for anything else.
+//!
+//! The log's encodings lie in logs that are somebody's only copy: they are never changed, and
+//! what reads them is never removed. Those of the store may change with its format
+//! (`projector::meta::FORMAT`), which is rebuilt from the log.
+//!
+//! Rows of `meta` that are one number or one text have no such byte: what is under which name
+//! there is part of the store's format.
+
+/// Why stored bytes cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    #[error("a stored row has the encoding {0}, which this program does not know")]
+    Unknown(u8),
+    #[error("the stored row is damaged")]
+    Damaged,
+}
+
+macro_rules! encodings {
+    ($($(#[$doc:meta])* $name:ident = $byte:literal,)*) => {
+        $($(#[$doc])* pub const $name: u8 = $byte;)*
+
+        /// Every encoding with its byte.
+        pub const ALL: &[(&str, u8)] = &[$((stringify!($name), $byte)),*];
+    };
+}
+
+encodings! {
+    /// Log: records of one partition. `wire::block`.
+    BLOCK = 0x01,
+    /// Log: the same in LZ4.
+    BLOCK_COMPRESSED = 0x04,
+    /// Store: `wire::snapshot`.
+    SNAPSHOT = 0x10,
+    LANE = 0x11,
+    /// One record, with the time at which the log took it. `wire::record`.
+    RECORD = 0x20,
+    /// One record, with the time that its producer gave.
+    RECORD_OF_PRODUCER_TIME = 0x21,
+    /// Several records of one operation.
+    RECORDS = 0x22,
+    /// `wire::without_id`, around one of these.
+    WITHOUT_ID = 0x23,
+    DEAD_LETTER = 0x24,
+    DEAD_LETTER_OF_PRODUCER_TIME = 0x25,
+    /// A row of the history in LZ4. `store::rocks::packed`.
+    PACKED = 0x26,
+    /// `wire::list_entry`.
+    LIST_ENTRY = 0x30,
+    ANOMALIES = 0x31,
+    /// `wire::change`.
+    CHANGE = 0x32,
+    /// `wire::notification`.
+    DUE = 0x40,
+    OUTCOME = 0x41,
+    TRIES = 0x42,
+    /// `wire::anchor`.
+    ANCHOR = 0x50,
+    STATUS_COUNTS = 0x51,
+    /// Before which offsets no notification is sent.
+    NOTIFICATIONS_BEGIN = 0x52,
+}
+
+/// What follows the byte of this encoding.
+pub fn body(encoding: u8, row: &[u8]) -> Result<&[u8], Unreadable> {
+    match row.split_first() {
+        Some((first, rest)) if *first == encoding => Ok(rest),
+        Some((first, _)) => Err(unexpected(*first)),
+        None => Err(Unreadable::Damaged),
+    }
+}
+
+/// A row that begins with this byte, where another encoding is stored.
+pub fn unexpected(first: u8) -> Unreadable {
+    match ALL.iter().any(|(_, byte)| *byte == first) {
+        true => Unreadable::Damaged,
+        false => Unreadable::Unknown(first),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_encodings_share_a_byte() {
+        for (place, (name, byte)) in ALL.iter().enumerate() {
+            let same = ALL[..place].iter().find(|(_, other)| other == byte);
+            assert_eq!(same, None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_row_of_another_encoding_is_damaged_and_one_of_none_is_of_another_program() {
+        assert_eq!(body(CHANGE, &[CHANGE, 7]), Ok(&[7][..]));
+        assert_eq!(body(CHANGE, &[LANE, 7]), Err(Unreadable::Damaged));
+        assert_eq!(body(CHANGE, &[]), Err(Unreadable::Damaged));
+        assert_eq!(body(CHANGE, &[0xFF]), Err(Unreadable::Unknown(0xFF)));
+    }
+}
