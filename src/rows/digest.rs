@@ -114,11 +114,10 @@ impl Digest {
     }
 }
 
-fn scan(
-    view: &dyn View,
-    family: Family,
-    add: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
-) -> Result<()> {
+/// Shown a key and its row.
+type Add<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
+
+fn scan(view: &dyn View, family: Family, add: &mut Add) -> Result<()> {
     // Raised inside the visitor, which has no way to return it.
     let mut outcome = Ok(());
     view.scan(family, keys::ALL, Direction::Forward, &mut |key, row| {
