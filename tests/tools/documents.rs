@@ -155,13 +155,39 @@ fn the_table_of_metrics_is_that_of_the_code() {
     assert_documented(&documented, &known, "docs/monitoring.md, Metrics");
 }
 
-#[test]
-fn the_exit_statuses_are_those_of_the_help() {
+fn help() -> String {
     let help = Command::new(env!("CARGO_BIN_EXE_opledger"))
         .arg("--help")
         .output()
         .unwrap();
-    let help = String::from_utf8(help.stdout).unwrap();
+    String::from_utf8(help.stdout).unwrap()
+}
+
+#[test]
+fn the_table_of_commands_is_that_of_the_help() {
+    let help = help();
+    let (_, commands) = help.split_once("Commands:\n").expect("a list");
+    let (commands, _) = commands.split_once("\n\n").expect("an end");
+    let helped: BTreeSet<&str> = commands
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help")
+        .collect();
+    let chapter = read("docs/cli.md");
+    let (_, table) = chapter
+        .split_once("| command | works on | what it does |")
+        .expect("a table");
+    let (table, _) = table.split_once("\n\n").expect("an end");
+    let documented: BTreeSet<&str> = rows(table)
+        .flat_map(|cells| code(cells[0]).collect::<Vec<_>>())
+        .filter_map(|command| command.split_whitespace().next())
+        .collect();
+    assert_documented(&documented, &helped, "docs/cli.md, commands");
+}
+
+#[test]
+fn the_exit_statuses_are_those_of_the_help() {
+    let help = help();
     let (_, statuses) = help.split_once("Exit status:\n").expect("a list");
     let helped: Vec<&str> = statuses
         .lines()
