@@ -1,6 +1,7 @@
 //! What people and programs reach a ledger by: the command line, clients, the web page, the
 //! reference of the interface, and the documents.
 
+mod book;
 mod client;
 mod command_line;
 mod documents;
