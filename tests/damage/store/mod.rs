@@ -239,7 +239,9 @@ fn run(row: &Row) {
             server.eventually("folded or halted", |server| {
                 let ready = server.get("/readyz");
                 let text = String::from_utf8_lossy(&ready.body).into_owned();
-                text.contains("halted") || !(text.contains("behind") || text.contains("restoring"))
+                let has_all = "\nopledger_projector_lag_records 0\n";
+                text.contains("halted")
+                    || !text.contains("restoring") && server.metrics().contains(has_all)
             });
             let is_missing = check_part(name, &server, &fixture.before);
             // It takes events, and applies them or says that it has halted.
