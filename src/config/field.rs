@@ -67,10 +67,10 @@ impl Raw {
     }
 }
 
-/// A TOML string. One that is not plain ASCII is of the kind that takes escapes, so that
+/// A TOML string on one line. One that is not ASCII is of the kind that takes escapes, so that
 /// whoever prints it may write any of its characters as one.
 pub(super) fn quoted(text: &str) -> String {
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+    if text.is_ascii() && !text.contains(['\n', '\r']) {
         return toml::Value::from(text).to_string();
     }
     let mut quoted = String::from('"');
