@@ -116,8 +116,8 @@ impl DataFolder {
 
     /// The same, if there is a store in it.
     pub fn open_stored(path: &Path) -> Result<DataFolder, Error> {
-        // A swap that was cut short may have left its successor alone.
-        if !["store", "store.new"]
+        // Between the renames of a swap the store has the name that it is removed by.
+        if !["store", "store.old"]
             .iter()
             .any(|name| is_there(&path.join(name)))
         {

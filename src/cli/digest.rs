@@ -7,7 +7,7 @@ use crate::cli::output::Output;
 use crate::config::Overrides;
 use crate::data_folder::DataFolder;
 use crate::projector::meta;
-use crate::rows::digest::Digest;
+use crate::rows::digest::StoreDigest;
 use crate::store::keys::SHARDS;
 use crate::store::rocks::Rocks;
 use crate::store::{self, Family};
@@ -49,7 +49,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let folder = DataFolder::open_stored(&config.data)?;
     let store = Rocks::open(&folder.store(), Family::LEDGER, app::memory(&config))?;
     let position = meta::held(&store)?.map(|token| token.to_string());
-    let digest = store::view(&store, Digest::of)?;
+    let digest = store::view(&store, StoreDigest::of)?;
     let mut out = Output::new();
     match args.json {
         true => {
@@ -66,7 +66,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             out.line(text.to_string())?;
         }
         false => {
-            out.line(format!("{}", digest.whole()))?;
+            out.line(digest.whole().to_string())?;
             out.line(format!(
                 "at {}",
                 position.as_deref().unwrap_or("the beginning")

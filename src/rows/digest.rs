@@ -39,16 +39,16 @@ impl Display for Sum {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Digest {
+pub struct StoreDigest {
     shards: Vec<Sum>,
     /// They belong to no operation.
     dead_letters: Sum,
 }
 
-impl Digest {
+impl StoreDigest {
     /// Reads the whole store. A row that cannot be read is an error.
-    pub fn of(view: &dyn View) -> Result<Digest> {
-        let mut digest = Digest {
+    pub fn of(view: &dyn View) -> Result<StoreDigest> {
+        let mut digest = StoreDigest {
             shards: vec![Sum::default(); usize::from(SHARDS)],
             dead_letters: Sum::default(),
         };
@@ -167,14 +167,14 @@ mod tests {
     use crate::store::memory::Memory;
     use crate::store::{self, Batch, Db, Durability};
 
-    fn digest(rows: &[(Family, &str, &str)]) -> Digest {
+    fn digest(rows: &[(Family, &str, &str)]) -> StoreDigest {
         let db = Memory::default();
         let mut batch = Batch::default();
         for (family, id, row) in rows {
             batch.put(*family, &keys::operation(id), row.as_bytes());
         }
         db.write(&batch, Durability::Buffered).unwrap();
-        store::view(&db, Digest::of).unwrap()
+        store::view(&db, StoreDigest::of).unwrap()
     }
 
     #[test]

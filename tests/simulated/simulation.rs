@@ -23,7 +23,7 @@ use opledger::projector::halt::OpenError;
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
 use opledger::query::{Page, document, history};
-use opledger::rows::digest::Digest;
+use opledger::rows::digest::StoreDigest;
 use opledger::store::memory::Memory;
 use opledger::store::{self, Db, Family, keys};
 use opledger::wire::position::{LogId, Position, Positions};
@@ -356,7 +356,7 @@ impl<L: SimulatedLog> Simulation<L> {
                 )
                 .expect("no faults");
         }
-        let digest = |store: &Memory| store::view(store, Digest::of).expect("readable");
+        let digest = |store: &Memory| store::view(store, StoreDigest::of).expect("readable");
         assert!(
             digest(&quiet) == digest(&self.store),
             "the digest follows from the log alone"

@@ -96,6 +96,18 @@ fn what_has_no_store_has_no_digest_and_is_not_made() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("there is no store in"), "{said}");
     assert!(!data.exists());
+    // What a rebuild has begun is no store, and stays for whoever looks.
+    std::fs::create_dir_all(data.join("store.new")).unwrap();
+    assert_eq!(opledger(&["digest"], &data).status.code(), Some(7));
+    let left = std::fs::read_dir(&data).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["store.new"]);
+    // A swap that was cut short is finished first.
+    std::fs::remove_dir_all(&data).unwrap();
+    filled(&data, &["a"]);
+    let before = digest(&data);
+    std::fs::rename(data.join("store"), data.join("store.old")).unwrap();
+    assert_eq!(digest(&data), before);
 }
 
 #[test]
