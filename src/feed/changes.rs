@@ -166,19 +166,13 @@ fn each(
     direction: Direction,
     mut visit: impl FnMut(u64, change::Change) -> ControlFlow<()>,
 ) -> store::Result<()> {
-    // Raised inside the visitor, which has no way to return it.
-    let mut outcome = Ok(());
-    view.scan(Family::Change, range, direction, &mut |key, row| {
-        let number = keys::change_of(key).ok_or_else(damaged);
-        match number.and_then(|number| Ok(visit(number, decode(row)?))) {
-            Ok(flow) => flow,
-            Err(error) => {
-                outcome = Err(error);
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    outcome
+    store::try_scan(
+        |visit| view.scan(Family::Change, range, direction, visit),
+        |key, row| {
+            let number = keys::change_of(key).ok_or_else(damaged)?;
+            Ok(visit(number, decode(row)?))
+        },
+    )
 }
 
 /// A row without operations takes a number as well.

@@ -18,17 +18,16 @@ pub fn stream(db: &dyn Db, page: &Page, emit: &mut Emit) -> Result<Option<Vec<u8
         from.extend_from_slice(if page.after.is_some() { &[0] } else { &[] });
         let mut out = b"{\"dead_letters\":[".to_vec();
         let (mut shown, mut bytes, mut last, mut next) = (0, 0, Vec::new(), None);
-        let mut outcome = Ok(());
         let mut gone = false;
         // Those that cannot be read are left out: `Db::damage` says so.
-        view.scan_past_damage(
-            Family::DeadLetter,
-            &from..&[0xFF],
-            Direction::Forward,
-            &mut |key, row| {
+        let (family, range) = (Family::DeadLetter, &from[..]..&[0xFF][..]);
+        let forward = Direction::Forward;
+        store::try_scan(
+            |visit| view.scan_past_damage(family, range, forward, visit, &mut |_| {}),
+            |key, row| {
                 if page.is_full(shown, bytes) {
                     next = Some(std::mem::take(&mut last));
-                    return ControlFlow::Break(());
+                    return Ok(ControlFlow::Break(()));
                 }
                 if shown > 0 {
                     out.push(b',');
@@ -38,28 +37,19 @@ pub fn stream(db: &dyn Db, page: &Page, emit: &mut Emit) -> Result<Option<Vec<u8
                 last = key.to_vec();
                 let due = match view.get(Family::DeadLetterDue, key) {
                     // Whether its topic has it is not known then; the letter is.
-                    Err(Error::Corrupt(_)) => Ok(None),
-                    due => due,
+                    Err(Error::Corrupt(_)) => None,
+                    due => due?,
                 };
-                let shown = due.and_then(|due| show(key, row, due, &mut out));
-                if let Err(error) = shown {
-                    outcome = Err(error);
-                    return ControlFlow::Break(());
-                }
+                show(key, row, due, &mut out)?;
                 if out.len() < 64 << 10 {
-                    return ControlFlow::Continue(());
+                    return Ok(ControlFlow::Continue(()));
                 }
-                gone = emit(&out).is_break();
+                let flow = emit(&out);
+                gone = flow.is_break();
                 out.clear();
-                if gone {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
+                Ok(flow)
             },
-            &mut |_| {},
         )?;
-        outcome?;
         if !gone {
             out.extend_from_slice(b"]}");
             let _ = emit(&out);

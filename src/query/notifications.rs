@@ -236,17 +236,15 @@ impl Listing<'_> {
         if let Some(after) = after {
             range.start = [after, &[0]].concat().max(range.start);
         }
-        let mut outcome = Ok(());
+        let (range, forward) = (&range.start[..]..&range.end[..], Direction::Forward);
         let mut last = after.unwrap_or_default().to_vec();
         // Those that cannot be read are left out: `Db::damage` says so.
-        view.scan_past_damage(
-            family,
-            &range.start..&range.end,
-            Direction::Forward,
-            &mut |key, row| {
+        store::try_scan(
+            |visit| view.scan_past_damage(family, range, forward, visit, &mut |_| {}),
+            |key, row| {
                 if self.shown.len() == self.limit || self.looked_at == LOOKED_AT_MAX {
                     self.next = Some([&[phase], &last[..]].concat());
-                    return ControlFlow::Break(());
+                    return Ok(ControlFlow::Break(()));
                 }
                 self.looked_at += 1;
                 last.clear();
@@ -258,16 +256,11 @@ impl Listing<'_> {
                 match shown {
                     Ok(entry) => self.shown.extend(entry),
                     Err(Error::Corrupt(_)) => {}
-                    Err(error) => outcome = Err(error),
+                    Err(error) => return Err(error),
                 }
-                match outcome {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(()),
-                }
+                Ok(ControlFlow::Continue(()))
             },
-            &mut |_| {},
-        )?;
-        outcome
+        )
     }
 
     fn due(&self, view: &dyn View, key: &[u8], row: &[u8]) -> Result<Option<Value>> {
@@ -351,31 +344,27 @@ pub fn each_in_state(
             Some(id) => keys::of_operation(id),
             None => keys::ALL.start.to_vec()..keys::ALL.end.to_vec(),
         };
-        let mut outcome = Ok(());
-        view.scan_past_damage(
-            Family::Outbox,
-            &range.start..&range.end,
-            Direction::Forward,
-            &mut |row, _| match entry(view, row, holds) {
-                Err(Error::Corrupt(_)) => ControlFlow::Continue(()),
-                Ok(found)
-                    if wanted
-                        .state
-                        .is_none_or(|wanted| wanted == found.state.name()) =>
-                {
-                    if let Some((id, key)) = keys::notification_of(row) {
-                        each(id, key);
+        let (family, range) = (Family::Outbox, &range.start[..]..&range.end[..]);
+        let forward = Direction::Forward;
+        store::try_scan(
+            |visit| view.scan_past_damage(family, range, forward, visit, &mut |_| {}),
+            |row, _| {
+                match entry(view, row, holds) {
+                    Err(Error::Corrupt(_)) => {}
+                    Ok(found)
+                        if wanted
+                            .state
+                            .is_none_or(|wanted| wanted == found.state.name()) =>
+                    {
+                        if let Some((id, key)) = keys::notification_of(row) {
+                            each(id, key);
+                        }
                     }
-                    ControlFlow::Continue(())
+                    Ok(_) => {}
+                    Err(error) => return Err(error),
                 }
-                Ok(_) => ControlFlow::Continue(()),
-                Err(error) => {
-                    outcome = Err(error);
-                    ControlFlow::Break(())
-                }
+                Ok(ControlFlow::Continue(()))
             },
-            &mut |_| {},
-        )?;
-        outcome
+        )
     })
 }

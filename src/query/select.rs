@@ -6,7 +6,7 @@ use crate::domain::{Status, document};
 use crate::rows::filter::Filter;
 use crate::rows::operation::with_operation;
 use crate::rows::state;
-use crate::store::{Direction, Family, Result, View, keys};
+use crate::store::{Direction, Family, Result, View, keys, try_scan};
 use crate::wire::document::Bodies;
 use std::ops::{ControlFlow, Range};
 
@@ -119,9 +119,7 @@ pub fn by_state(
     ranges: &[Stretch],
     found: &mut dyn FnMut(Vec<u8>) -> ControlFlow<()>,
 ) -> Result<()> {
-    // Raised inside the visitor, which has no way to return it.
-    let mut outcome = Ok(());
-    let mut look = |key: &[u8], row: &[u8]| -> Result<ControlFlow<()>> {
+    let look = |key: &[u8], row: &[u8]| -> Result<ControlFlow<()>> {
         let Some(id) = keys::operation_of(key) else {
             return Ok(ControlFlow::Continue(()));
         };
@@ -138,20 +136,11 @@ pub fn by_state(
             false => ControlFlow::Continue(()),
         })
     };
-    view.scan_past_damage(
-        Family::State,
-        keys::ALL,
-        Direction::Forward,
-        &mut |key, row| match look(key, row) {
-            Ok(flow) => flow,
-            Err(error) => {
-                outcome = Err(error);
-                ControlFlow::Break(())
-            }
-        },
-        &mut |_| {},
-    )?;
-    outcome
+    let (family, forward) = (Family::State, Direction::Forward);
+    try_scan(
+        |visit| view.scan_past_damage(family, keys::ALL, forward, visit, &mut |_| {}),
+        look,
+    )
 }
 
 struct Selection<'s> {
@@ -207,50 +196,39 @@ impl<'s> Selection<'s> {
         let (view, filter, bounds) = (self.view, &self.query.filter, self.bounds);
         let (mut work, mut count) = (0, 0);
         let mut stopped_at = None;
-        // Raised inside the visitor, which has no way to return it.
-        let mut outcome = Ok(());
         let direction = self.direction();
         let found = &mut self.found;
         let mut damaged: Vec<Stretch> = Vec::new();
-        view.scan_past_damage(
-            family,
-            &range.start..&range.end,
-            direction,
-            &mut |key, row| {
+        let mut unread = |keys: Range<Vec<u8>>| {
+            let by_time = |key: &[u8]| key[prefix.len().min(key.len())..].to_vec();
+            // Within the range, of which the prefix is a part.
+            damaged.push(by_time(&keys.start)..by_time(&keys.end));
+        };
+        let range = &range.start[..]..&range.end[..];
+        try_scan(
+            |visit| view.scan_past_damage(family, range, direction, visit, &mut unread),
+            |key, row| {
                 let by_time = &key[prefix.len()..];
                 work += 1;
                 let matches = match judge(filter, entries, row) {
-                    Some(matches) => Ok(matches),
+                    Some(matches) => matches,
                     None => {
                         work += READ;
-                        ask(view, filter, by_time)
+                        ask(view, filter, by_time)?
                     }
                 };
-                match matches {
-                    Ok(true) => {
-                        found.push(by_time.to_vec());
-                        count += 1;
-                    }
-                    Ok(false) => {}
-                    Err(error) => {
-                        outcome = Err(error);
-                        return ControlFlow::Break(());
-                    }
+                if matches {
+                    found.push(by_time.to_vec());
+                    count += 1;
                 }
                 // One more than is wanted tells whether there is more.
                 if count > bounds.limit || work >= bounds.work {
                     stopped_at = Some(by_time.to_vec());
-                    return ControlFlow::Break(());
+                    return Ok(ControlFlow::Break(()));
                 }
-                ControlFlow::Continue(())
-            },
-            &mut |keys| {
-                let by_time = |key: &[u8]| key[prefix.len().min(key.len())..].to_vec();
-                // Within the range, of which the prefix is a part.
-                damaged.push(by_time(&keys.start)..by_time(&keys.end));
+                Ok(ControlFlow::Continue(()))
             },
         )?;
-        outcome?;
         if let Some(stopped_at) = stopped_at {
             self.narrow(stopped_at);
         }

@@ -7,7 +7,7 @@
 
 use super::records;
 use crate::store::keys::{self, SHARDS};
-use crate::store::{Direction, Error, Family, Result, View};
+use crate::store::{Direction, Error, Family, Result, View, try_scan};
 use crate::wire::record::{self, Record};
 use bytes::Bytes;
 use std::fmt::{self, Display, Formatter};
@@ -118,16 +118,10 @@ impl StoreDigest {
 type Add<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
 
 fn scan(view: &dyn View, family: Family, add: &mut Add) -> Result<()> {
-    // Raised inside the visitor, which has no way to return it.
-    let mut outcome = Ok(());
-    view.scan(family, keys::ALL, Direction::Forward, &mut |key, row| {
-        outcome = add(key, row);
-        match outcome {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        }
-    })?;
-    outcome
+    try_scan(
+        |visit| view.scan(family, keys::ALL, Direction::Forward, visit),
+        |key, row| add(key, row).map(ControlFlow::Continue),
+    )
 }
 
 fn damaged(family: Family) -> Error {

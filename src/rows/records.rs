@@ -3,7 +3,7 @@
 //! may overlap, so they are merged: a chunk is opened when its first record is due.
 
 use crate::store::keys;
-use crate::store::{Direction, Error, Family, Result, View};
+use crate::store::{Direction, Error, Family, Result, View, try_scan};
 use crate::wire::cloudevent;
 use crate::wire::position::Position;
 use crate::wire::record::{self, Record};
@@ -51,21 +51,16 @@ pub fn scan(view: &dyn View, operation_id: &str, visit: &mut Visit) -> Result<()
         visit,
     };
     let range = keys::of_operation(operation_id);
-    // Raised inside the visitor of rows, which has no way to return it.
-    let mut outcome = Ok(ControlFlow::Continue(()));
-    view.scan(
-        Family::History,
-        &range.start..&range.end,
-        Direction::Forward,
-        &mut |key, row| {
-            outcome = merge.row(key, row);
-            match outcome {
-                Ok(flow) => flow,
-                Err(_) => ControlFlow::Break(()),
-            }
+    let range = &range.start[..]..&range.end[..];
+    let mut flow = ControlFlow::Continue(());
+    try_scan(
+        |visit| view.scan(Family::History, range, Direction::Forward, visit),
+        |key, row| {
+            flow = merge.row(key, row)?;
+            Ok(flow)
         },
     )?;
-    if outcome?.is_continue() {
+    if flow.is_continue() {
         // Whether the visitor had enough makes no difference any more.
         let _ = merge.show_before(None)?;
     }

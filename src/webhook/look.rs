@@ -90,21 +90,15 @@ pub fn of_operation(db: &dyn Db, operation_id: &str, ends: &Ends) -> store::Resu
     let mut batch = Batch::default();
     let mut found = Vec::new();
     store::view(db, |view| {
-        let mut outcome = Ok(());
         let range = &range.start[..]..&range.end[..];
-        view.scan(
-            Family::Outbox,
-            range,
-            Direction::Forward,
-            &mut |row, due| {
-                match waiting(view, row, due, ends, &mut batch) {
-                    Ok((_, waiting)) => found.extend(waiting),
-                    Err(error) => outcome = Err(error),
-                }
-                ControlFlow::Continue(())
+        store::try_scan(
+            |visit| view.scan(Family::Outbox, range, Direction::Forward, visit),
+            |row, due| {
+                let (_, waiting) = waiting(view, row, due, ends, &mut batch)?;
+                found.extend(waiting);
+                Ok(ControlFlow::Continue(()))
             },
-        )?;
-        outcome
+        )
     })?;
     write(db, &batch)?;
     Ok(found)
@@ -132,21 +126,16 @@ pub fn all(db: &dyn Db, ends: &Ends, now_ms: i64, well: &HashSet<Target>) -> sto
     let mut by_target: HashMap<Target, usize> = HashMap::new();
     let mut batch = Batch::default();
     store::view(db, |view| {
-        let mut outcome = Ok(());
+        let (family, forward) = (Family::Outbox, Direction::Forward);
         // What cannot be read is not sent: `Db::damage` says so.
-        view.scan_past_damage(
-            Family::Outbox,
-            keys::ALL,
-            Direction::Forward,
-            &mut |row, due| {
+        store::try_scan(
+            |visit| view.scan_past_damage(family, keys::ALL, forward, visit, &mut |_| {}),
+            |row, due| {
                 let found = waiting(view, row, due, ends, &mut batch);
                 let (state, waiting) = match found {
                     Ok(found) => found,
-                    Err(Error::Corrupt(_)) => return ControlFlow::Continue(()),
-                    Err(error) => {
-                        outcome = Err(error);
-                        return ControlFlow::Break(());
-                    }
+                    Err(Error::Corrupt(_)) => return Ok(ControlFlow::Continue(())),
+                    Err(error) => return Err(error),
                 };
                 match &state {
                     Judged::Pending(failing) => {
@@ -172,17 +161,12 @@ pub fn all(db: &dyn Db, ends: &Ends, now_ms: i64, well: &HashSet<Target>) -> sto
                     }
                 }
                 if batch.len() >= ROWS_AT_ONCE {
-                    if let Err(error) = write(db, &batch) {
-                        outcome = Err(error);
-                        return ControlFlow::Break(());
-                    }
+                    write(db, &batch)?;
                     batch.clear();
                 }
-                ControlFlow::Continue(())
+                Ok(ControlFlow::Continue(()))
             },
-            &mut |_| {},
-        )?;
-        outcome
+        )
     })?;
     write(db, &batch)?;
     all.waiting.append(&mut later);
