@@ -28,13 +28,13 @@ RIGHTLY_EMPTY = {
 MUST_BE_TRUE = {
     "OpledgerDown",
     "OpledgerProjectorHalted",
-    "OpledgerProjectorWaits",
+    "OpledgerProjectorWaiting",
     "OpledgerDeadLetters",
-    "OpledgerLogForgets",
+    "OpledgerLogTruncating",
     "OpledgerKafkaUnreachable",
-    "OpledgerFails",
-    "OpledgerTurnsAway",
-    "OpledgerNotificationsGivenUp",
+    "OpledgerHighErrorRate",
+    "OpledgerRateLimiting",
+    "OpledgerWebhookFailedPermanently",
 }
 # What has to be more than 0 at some time, and not just to be there.
 MUST_RISE = {
@@ -50,7 +50,7 @@ MUST_RISE = {
     "opledger_kafka_queue_records",
     "opledger_event_streams",
     "opledger_watched_operations",
-    "opledger_notification_attempts_total",
+    "opledger_webhook_attempts_total",
 }
 
 problems = []
@@ -181,7 +181,7 @@ def try_alerts(prometheus, began, ended):
 
 
 def show_alerts(folder):
-    """What people would be told."""
+    """The alerts that would have fired."""
     row("when", "alert", "summary")
     row(*["---"] * 3)
     for moment in ("outage", "settled", "halted", "down"):

@@ -1,4 +1,4 @@
-//! What is measured, by name. Base units, no label that grows with operations.
+//! The metrics and their help texts. Base units; no label grows with the number of operations.
 
 use crate::event_log::kafka;
 use crate::projector::run::{Took, Watch};
@@ -33,7 +33,7 @@ const SIZES: &[f64] = &[
     10_000_000.0,
 ];
 
-/// Installs the recorder of this process and says what each metric is.
+/// Installs the recorder of this process and describes each metric.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)?
@@ -44,25 +44,22 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "opledger_events_applied_total",
         "Events folded into the store"
     );
-    describe_counter!(
-        "opledger_dead_letters_total",
-        "Records that are no events, by reason"
-    );
+    describe_counter!("opledger_dead_letters_total", "Invalid records, by reason");
     describe_counter!(
         "opledger_terminal_revised_total",
-        "Endings that arrived later and changed a served ending"
+        "Terminal events that arrived later and changed a terminal state that was served"
     );
     describe_counter!(
         "opledger_snapshots_refolded_total",
-        "Damaged snapshots made good from the history"
+        "Damaged snapshots that were restored from the history"
     );
     describe_counter!(
         "opledger_store_failures_total",
-        "Writes that the store refused"
+        "Reads and writes of the projector that the store refused"
     );
     describe_gauge!(
         "opledger_anomalies",
-        "Operations with an anomaly that holds, by kind"
+        "Operations that have this anomaly, by kind"
     );
     describe_gauge!(
         "opledger_operations",
@@ -70,7 +67,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     );
     describe_gauge!(
         "opledger_projector_lag_records",
-        "Records of the log not yet in the store"
+        "Records in the log that are not in the store yet"
     );
     describe_counter!(
         "opledger_clock_ahead_total",
@@ -78,7 +75,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     );
     describe_gauge!(
         "opledger_partition_lag_records",
-        "Records of a partition not yet in the store, by the reader's position"
+        "Records of a partition that are not in the store yet, by the reader's position"
     );
     describe_gauge!(
         "opledger_log_first_offset",
@@ -86,53 +83,53 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     );
     describe_gauge!(
         "opledger_log_end_offset",
-        "The offset that a partition of the log gives out next"
+        "The next offset that a partition of the log will assign"
     );
     describe_gauge!(
         "opledger_applied_offset",
-        "The offset of a partition behind all that is in the store"
+        "The offset of a partition after all that is in the store"
     );
     describe_gauge!(
         "opledger_dead_letters_unsent",
         "Dead letters that the dead-letter topic does not have, by state"
     );
     describe_counter!(
-        "opledger_notification_attempts_total",
-        "Tries to deliver a notification, by outcome"
+        "opledger_webhook_attempts_total",
+        "Webhook delivery attempts, by outcome"
     );
     describe_histogram!(
-        "opledger_notification_attempt_seconds",
-        "Time that a try to deliver a notification takes"
+        "opledger_webhook_attempt_seconds",
+        "Duration of a webhook delivery attempt"
     );
     describe_gauge!(
-        "opledger_notifications",
-        "Notifications that are due and not delivered, by state"
+        "opledger_webhook_deliveries",
+        "Webhook deliveries that are due and not made, by state"
     );
     describe_gauge!(
-        "opledger_notifications_in_flight",
-        "Tries to deliver a notification that are under way"
+        "opledger_webhook_attempts_in_flight",
+        "Webhook delivery attempts in flight"
     );
     describe_gauge!(
-        "opledger_notification_targets_failing",
-        "Receivers whose last try failed"
+        "opledger_webhook_targets_failing",
+        "Receivers whose last attempt failed"
     );
     describe_gauge!(
-        "opledger_notification_oldest_seconds",
-        "Age of the first try of the notification that is tried in vain for longest"
+        "opledger_webhook_oldest_failing_seconds",
+        "Time since the first attempt of the delivery that has been failing for longest"
     );
     describe_gauge!(
         "opledger_projector_state",
-        "1 for what the projector is doing, 0 for everything else"
+        "1 for the projector's current state, 0 for the others"
     );
     describe_histogram!(
         "opledger_log_read_seconds",
-        "Time to get the records of one batch, the wait for the first one included"
+        "Time to get the records of one batch, including the wait for the first one"
     );
     describe_counter!(
         "opledger_log_lines_lost_total",
         "Log lines that could not be written to standard error"
     );
-    // From the start, so that the first of them is seen as a rise.
+    // Present from the start, so that increase() sees the first increment.
     for counter in [
         "opledger_events_applied_total",
         "opledger_terminal_revised_total",
@@ -144,7 +141,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     }
     let failures = webhook::attempt::Kind::ALL.map(webhook::attempt::Kind::as_str);
     for outcome in failures.into_iter().chain(["delivered"]) {
-        counter!("opledger_notification_attempts_total", "outcome" => outcome).increment(0);
+        counter!("opledger_webhook_attempts_total", "outcome" => outcome).increment(0);
     }
     for rule in Rule::ALL {
         counter!("opledger_dead_letters_total", "reason" => rule.reason()).increment(0);
@@ -152,11 +149,11 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     kafka::describe_metrics();
     describe_gauge!(
         "opledger_disk_free_bytes",
-        "Free space where the data folder lies"
+        "Free space on the disk of the data folder"
     );
     describe_gauge!(
         "opledger_unreadable_operations",
-        "Operations left out of the lists"
+        "Operations whose document cannot be read, or that the lists leave out"
     );
     describe_gauge!(
         "opledger_watched_operations",
@@ -164,34 +161,31 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     );
     describe_gauge!(
         "opledger_unsent_bytes",
-        "Bytes of large answers that clients have not taken yet, or that are kept"
+        "Bytes of responses of more than 64 KiB that clients have not received yet, or that are cached"
     );
-    describe_gauge!("opledger_event_streams", "Event streams that are open");
-    describe_histogram!("opledger_cut_records", "Records applied in one batch");
+    describe_gauge!("opledger_event_streams", "Open event streams");
+    describe_histogram!("opledger_batch_records", "Records applied in one batch");
     describe_histogram!(
-        "opledger_cut_bytes",
+        "opledger_batch_bytes",
         "Bytes of the records applied in one batch"
     );
     describe_histogram!(
-        "opledger_cut_apply_seconds",
+        "opledger_batch_apply_seconds",
         "Time to fold and write one batch"
     );
     describe_histogram!(
         "opledger_event_visible_seconds",
-        "From an event's arrival in the log to its being served; the oldest of each batch"
+        "Time from arrival in the log to being served; the oldest event of each batch"
     );
     describe_counter!(
         "opledger_http_requests_total",
         "Requests by method, route and status"
     );
-    describe_histogram!(
-        "opledger_http_request_seconds",
-        "Time to the head of the answer"
-    );
+    describe_histogram!("opledger_http_request_seconds", "Time to response headers");
     Ok(handle)
 }
 
-/// The projector's reports, as metrics.
+/// Records the projector's reports as metrics.
 pub struct ProjectorMetrics;
 
 impl Watch for ProjectorMetrics {
@@ -216,9 +210,9 @@ impl Watch for ProjectorMetrics {
         counter!("opledger_terminal_revised_total").increment(tally.terminal_revised);
         counter!("opledger_clock_ahead_total").increment(tally.clock_ahead);
         counter!("opledger_snapshots_refolded_total").increment(tally.refolded);
-        histogram!("opledger_cut_records").record(records as f64);
-        histogram!("opledger_cut_bytes").record(cut.bytes() as f64);
-        histogram!("opledger_cut_apply_seconds").record(took.apply.as_secs_f64());
+        histogram!("opledger_batch_records").record(records as f64);
+        histogram!("opledger_batch_bytes").record(cut.bytes() as f64);
+        histogram!("opledger_batch_apply_seconds").record(took.apply.as_secs_f64());
         histogram!("opledger_log_read_seconds").record(took.read.as_secs_f64());
         if let Some(age) = cut.age() {
             histogram!("opledger_event_visible_seconds").record(age.as_secs_f64());

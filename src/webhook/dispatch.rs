@@ -275,7 +275,7 @@ impl Dispatcher {
             failed: all.failed,
         };
         let oldest = all.oldest_ms.map_or(0, |first| self.now_ms() - first);
-        gauge!("opledger_notification_oldest_seconds").set(oldest.max(0) as f64 / 1000.0);
+        gauge!("opledger_webhook_oldest_failing_seconds").set(oldest.max(0) as f64 / 1000.0);
         for waiting in all.waiting {
             if !self.queue.holds(&waiting.operation_id) {
                 self.offer(waiting);
@@ -356,8 +356,8 @@ impl Dispatcher {
         let label = outcome
             .as_ref()
             .map_or_else(|failure| failure.kind.as_str(), |_| "delivered");
-        counter!("opledger_notification_attempts_total", "outcome" => label).increment(1);
-        histogram!("opledger_notification_attempt_seconds").record(took.as_secs_f64());
+        counter!("opledger_webhook_attempts_total", "outcome" => label).increment(1);
+        histogram!("opledger_webhook_attempt_seconds").record(took.as_secs_f64());
         let event = match outcome {
             Ok(status) => {
                 self.queue.ended(&pick, Says::ItAnswers, now);
@@ -487,10 +487,10 @@ impl Dispatcher {
             ("held", counts.held),
             ("failed", counts.failed),
         ] {
-            gauge!("opledger_notifications", "state" => state).set(count as f64);
+            gauge!("opledger_webhook_deliveries", "state" => state).set(count as f64);
         }
-        gauge!("opledger_notifications_in_flight").set(self.queue.in_flight() as f64);
-        gauge!("opledger_notification_targets_failing").set(self.queue.failing_targets() as f64);
+        gauge!("opledger_webhook_attempts_in_flight").set(self.queue.in_flight() as f64);
+        gauge!("opledger_webhook_targets_failing").set(self.queue.failing_targets() as f64);
     }
 }
 

@@ -134,7 +134,7 @@ fn whatever_a_receiver_does_it_is_told_in_the_end() {
         ("busy", 8),
         ("delivered", 8),
     ] {
-        let line = format!("opledger_notification_attempts_total{{outcome=\"{outcome}\"}} {count}");
+        let line = format!("opledger_webhook_attempts_total{{outcome=\"{outcome}\"}} {count}");
         assert!(metrics.contains(&line), "{line} in {metrics}");
     }
 }
@@ -334,7 +334,7 @@ fn a_rebuild_and_a_restart_send_nothing_again() {
         deaf.eventually("tried on", |calls| calls.len() > before + 2);
         server.eventually("everything was looked at", |server| {
             let metrics = server.metrics();
-            metrics.contains("opledger_notifications{state=\"pending\"} 1\n")
+            metrics.contains("opledger_webhook_deliveries{state=\"pending\"} 1\n")
         });
         for n in 0..50 {
             assert_eq!(receiver.of(&format!("op-{n}")).len(), 1, "{step}");

@@ -370,7 +370,7 @@ impl Notified {
         delivered(&server, &new);
         server.eventually("nothing waits", |server| {
             let metrics = server.metrics();
-            metrics.contains("opledger_notifications{state=\"pending\"} 0\n")
+            metrics.contains("opledger_webhook_deliveries{state=\"pending\"} 0\n")
         });
         let sent = list(&server, "state=delivered").len();
         let held = list(&server, "state=held").len();

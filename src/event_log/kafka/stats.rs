@@ -39,12 +39,15 @@ pub fn describe() {
     );
     describe_gauge!(
         "opledger_kafka_queue_records",
-        "Records that wait in a client: to be sent, or fetched ahead"
+        "Records queued in a client: to be sent, or fetched ahead"
     );
-    describe_gauge!("opledger_kafka_queue_bytes", "Their bytes");
+    describe_gauge!(
+        "opledger_kafka_queue_bytes",
+        "Bytes of the records queued in a client"
+    );
 }
 
-/// What a client has told before: its totals begin anew with it, ours do not.
+/// A client's totals at its last report. They restart with each client; the metrics' do not.
 pub type Totals = HashMap<&'static str, i64>;
 
 pub fn record(client: &'static str, before: &mut Totals, stats: &Statistics) {
