@@ -1,7 +1,7 @@
-//! The interface as OpenAPI 3.0, which generators of clients read best, made from the
-//! table of routes (`routes`), plain schemas (`schemas`) and the sample operations of
-//! `demo/`. The table takes the names of query parameters from the handlers, which refuse
-//! all others; a test holds its routes against the router.
+//! The API reference as OpenAPI 3.0, the version that client generators support best. It is
+//! built from the table of routes (`routes`), plain schemas (`schemas`) and the sample
+//! operations of `demo/`. The table takes the names of query parameters from the handlers,
+//! and a test compares its routes with the router's.
 
 mod examples;
 mod parameters;
@@ -23,8 +23,8 @@ pub async fn get() -> Result<Response, Refusal> {
     Ok(stream::json(DOCUMENT.as_slice()))
 }
 
-/// Stands for an example until the document is text: a tree would sort its members.
-fn place_of(schema: &str) -> String {
+/// A placeholder for an example until the document is text: a JSON tree would sort its members.
+fn placeholder(schema: &str) -> String {
     format!("example of {schema}")
 }
 
@@ -35,8 +35,8 @@ fn with_examples(mut document: String) -> String {
     });
     for content in contents {
         if let Some(example) = examples::of(content.schema) {
-            let place = Value::from(place_of(content.schema)).to_string();
-            document = document.replace(&place, &example);
+            let placeholder = Value::from(placeholder(content.schema)).to_string();
+            document = document.replace(&placeholder, &example);
         }
     }
     document
@@ -61,7 +61,7 @@ fn document() -> Value {
         "tags": [
             {"name": "operations", "description": "One document for each operation, and the lists of them."},
             {"name": "events", "description": "What workers publish."},
-            {"name": "audit", "description": "What was received, as it came."},
+            {"name": "audit", "description": "What was received, unchanged."},
             {"name": "notifications", "description": "Webhook deliveries: receivers are notified when operations end."},
             {"name": "operators", "description": "Health, metrics and version."},
         ],
@@ -71,10 +71,10 @@ fn document() -> Value {
 }
 
 const ABOUT: &str = "An event-sourced operation ledger: lifecycle events in, one exact document \
-    for each operation out. Every response of 400 and above has an `Error`, whatever its cause. An \
-    unknown query parameter is refused (400). `Ledger-Position` names a state of the ledger: a \
-    response carries the one that it was read from, a request that sends it back is answered from \
-    a state that holds at least as much.";
+    for each operation out. Every response of 400 and above has an `Error` as its body. An unknown \
+    query parameter is an error (400). `Ledger-Position` names a state of the ledger. A response \
+    has the position that it was read at. A request that sends it back gets a state that is at \
+    least as new.";
 
 fn operation(route: &Route) -> Value {
     let mut parameters: Vec<Value> = path_names(route.path).map(path_parameter).collect();
@@ -136,34 +136,28 @@ fn response(answer: &Answer) -> Value {
 fn media(content: &Content) -> (String, Value) {
     let mut media = json!({"schema": schemas::reference(content.schema)});
     if examples::of(content.schema).is_some() {
-        media["example"] = json!(place_of(content.schema));
+        media["example"] = json!(placeholder(content.schema));
     }
     (content.media.to_owned(), media)
 }
 
-/// What any request may be refused with.
+/// Error statuses that any request may get.
 const ALWAYS: &[(u16, &str)] = &[
-    (
-        400,
-        "Something of the request cannot be read, or breaks a rule.",
-    ),
+    (400, "The request is malformed or invalid."),
     (
         414,
-        "The request line is too long: the setting `server.max_headers` bounds it and all headers.",
+        "The request line is too long: the setting `server.max_headers` limits it together with the headers.",
     ),
     (
         421,
         "The request's `Host` is not a name of this ledger: see the setting `server.hosts`.",
     ),
     (431, "The headers are too large or too many."),
-    (
-        500,
-        "A fault of the ledger's own, or its store cannot be read.",
-    ),
+    (500, "A fault of the ledger, or its store cannot be read."),
     (
         503,
-        "Not now: the ledger is starting or stopping, its store is being reopened, or there \
-         are too many connections. Of a large response: clients have not read too many others.",
+        "Unavailable: the ledger is starting or stopping, its store is being reopened, there are \
+         too many connections, or too many large responses are unread.",
     ),
 ];
 
@@ -187,20 +181,19 @@ fn refusal(status: u16, about: &str) -> Value {
 fn header(name: &str) -> Value {
     let (about, schema) = match name {
         "ledger-position" => (
-            "The state that this was read from. Absent from a store that is new, of a log that was not reached yet.",
+            "The state that this was read from. Absent while the store is new and the log was not reached yet.",
             json!({"type": "string", "pattern": "^[0-9a-z]{8};([0-9]+:[0-9]+(,[0-9]+:[0-9]+)*)?$"}),
         ),
         "etag" => (
-            "Names this answer, for `If-None-Match`.",
+            "Identifies this response, for `If-None-Match`.",
             json!({"type": "string", "pattern": "^(W/)?\"[0-9a-f]+\"$"}),
         ),
         "vary" => (
-            "`Accept`: the answer depends on it.",
+            "`Accept`: the response depends on it.",
             json!({"type": "string"}),
         ),
         "preference-applied" => (
-            "`wait=S`, where the request preferred to wait: how many seconds it was let wait at \
-             most.",
+            "`wait=S`, if the request asked to wait: the limit in seconds that was applied.",
             json!({"type": "string", "pattern": "^wait=[0-9]+$"}),
         ),
         "link" => (
@@ -208,16 +201,16 @@ fn header(name: &str) -> Value {
             json!({"type": "string", "pattern": "^<.*>; rel=\"next\"$"}),
         ),
         "accept" => (
-            "The content types that are taken, where that of the body is not one of them.",
+            "The supported content types, if that of the body is not one of them.",
             json!({"type": "string"}),
         ),
         "accept-encoding" => (
-            "The content encodings that are taken, where that of the body is not one of them.",
+            "The supported content encodings, if that of the body is not one of them.",
             json!({"type": "string"}),
         ),
         "retry-after" => ("Seconds.", json!({"type": "string", "pattern": "^[0-9]+$"})),
         _ => (
-            "The request's own, or one that was given to it.",
+            "The request's own id, or a new one if it had none.",
             json!({"type": "string"}),
         ),
     };

@@ -1,5 +1,5 @@
-//! What each query parameter and header of a request means: one of a name, whatever
-//! the route.
+//! Descriptions of query parameters and request headers. A name means the same on every
+//! route.
 
 use super::schemas;
 use serde_json::{Value, json};
@@ -11,8 +11,8 @@ struct Param {
     repeats: bool,
 }
 
-/// As OpenAPI has it. A name that nobody described is a mistake that any test finds
-/// which asks for the document.
+/// The parameter in OpenAPI's form. Panics for a name without a description; every test that
+/// asks for the document finds that.
 pub fn parameter(name: &str, place: &str) -> Value {
     let param = known(name).unwrap_or_else(|| panic!("{name}: describe it in parameters.rs"));
     let mut shown = json!({
@@ -41,16 +41,19 @@ fn known(name: &str) -> Option<Param> {
     let choice = |values: &[&str]| json!({"type": "string", "enum": values});
     let (about, schema) = match name {
         "format" => (
-            "Identifiers, or documents without their bodies.",
+            "Identifiers, or documents without bodies.",
             choice(&["list", "detail-list"]),
         ),
-        "position" => ("Ledger-Position, where headers cannot be set.", token()),
+        "position" => (
+            "The same as the header Ledger-Position, for clients that cannot set headers.",
+            token(),
+        ),
         "limit" => (
-            "At most so many on a page. Without it everything comes at once.",
+            "Maximum number of entries on a page. Without it there is one page with everything.",
             json!({"type": "integer", "minimum": 1, "maximum": 1000}),
         ),
         "cursor" => (
-            "Where a page begins: from the Link of the page before.",
+            "Where the page begins. Take it from the Link header of the page before.",
             json!({"type": "string", "format": "cursor"}),
         ),
         "status" => (
@@ -58,12 +61,12 @@ fn known(name: &str) -> Option<Param> {
             schemas::reference("OperationStatus"),
         ),
         "occurred_from" => (
-            "Only operations accepted then or later. The + of an offset is written `%2B`.",
+            "Only operations created at this time or later. Write the + of an offset as `%2B`.",
             time(),
         ),
-        "occurred_to" => ("Only operations accepted before then.", time()),
+        "occurred_to" => ("Only operations created before this time.", time()),
         "cluster_id" => (
-            "Only operations with a request to this cluster, or a rollback of one.",
+            "Only operations with a request to this cluster, or a rollback on it.",
             json!({"type": "string", "minLength": 1, "maxLength": 256}),
         ),
         "method" => (
@@ -71,41 +74,41 @@ fn known(name: &str) -> Option<Param> {
             schemas::reference("Method"),
         ),
         "uri_prefix" => (
-            "Only operations whose request's URI begins so.",
+            "Only operations whose request's URI begins with this.",
             json!({"type": "string", "minLength": 1, "maxLength": 8192}),
         ),
         "rollback_result" => (
-            "Only operations with this result of a rollback.",
+            "Only operations whose rollback has this result.",
             schemas::reference("RollbackResult"),
         ),
         "state" => (
-            "Only notifications in this state.",
+            "Only deliveries in this state.",
             choice(&["pending", "held", "failed", "delivered"]),
         ),
         "operation_id" => (
-            "Only those of this operation.",
+            "Only deliveries of this operation.",
             schemas::reference("OperationId"),
         ),
-        "order" => ("By the time of acceptance.", choice(&["newest", "oldest"])),
+        "order" => ("By creation time.", choice(&["newest", "oldest"])),
         "since" => (
-            "Only moments after this time, in milliseconds since 1970.",
+            "Only samples after this time, in milliseconds since 1970.",
             json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": (1u64 << 53) - 1}),
         ),
-        "Ledger-Position" => ("A state that the answer has to hold at least.", token()),
+        "Ledger-Position" => (
+            "The response must be at least as new as this state.",
+            token(),
+        ),
         "Prefer" => (
-            "`wait=S`: how many seconds to wait for what is not there yet; `Preference-Applied` \
-             says how many it may be.",
+            "`wait=S`: how many seconds to wait if the result is not there yet. \
+             `Preference-Applied` has the limit that was applied.",
             json!({"type": "string", "example": "wait=5"}),
         ),
         "If-None-Match" => (
-            "The ETag of what is known; answered with 304 if it is the same. With `Prefer: wait=S` \
-             a change is waited for.",
+            "The ETag of the state that the client has: 304 if it is still the same. With \
+             `Prefer: wait=S` the request waits for a change.",
             text(),
         ),
-        "Last-Event-ID" => (
-            "Of a stream: the `id` of the last event that was received; it goes on after that.",
-            token(),
-        ),
+        "Last-Event-ID" => ("Resumes a stream after the event with this `id`.", token()),
         "Content-Encoding" => (
             "How the body is compressed, if it is.",
             choice(&["gzip", "zstd"]),

@@ -1,9 +1,9 @@
-//! Every route with what it takes and answers. The names of its query parameters
-//! are those that its handler reads them by.
+//! Every route with its parameters and responses. Query parameters have the names by
+//! which the handler reads them.
 
 use super::super::{audit, filters, listing, notifications, operations, pulse};
 
-/// A way to ask the ledger for something.
+/// A method and a path, and what the reference says about them.
 pub struct Route {
     pub method: &'static str,
     pub path: &'static str,
@@ -11,12 +11,12 @@ pub struct Route {
     pub tag: &'static str,
     pub summary: &'static str,
     pub about: &'static str,
-    /// Names; `parameters` has the rest.
+    /// Names only; `parameters.rs` describes them.
     pub query: &'static [&'static [&'static str]],
     pub headers: &'static [&'static str],
     pub body: Option<&'static [Content]>,
     pub answers: &'static [Answer],
-    /// Statuses that carry the error sheet, beyond those of every route.
+    /// Statuses with an error response, beside those that every route has.
     pub refusals: &'static [(u16, &'static str)],
 }
 
@@ -43,9 +43,9 @@ const WAITED: &str = "preference-applied";
 
 const GONE: (u16, &str) = (
     410,
-    "A position of another log, or a cursor that is no longer kept.",
+    "The position belongs to another log, or the cursor has expired.",
 );
-const BUSY: (u16, &str) = (429, "Too much at once.");
+const BUSY: (u16, &str) = (429, "Too many requests.");
 const NOT_REACHED: (u16, &str) = (504, "The position was not reached in time.");
 const NOTHING: (u16, &str) = (404, "Not found.");
 
@@ -55,12 +55,12 @@ static GET_OPERATION: Route = Route {
     id: "getOperation",
     tag: "operations",
     summary: "Get an operation",
-    about: "The document of the operation. 404 until its creation has arrived; with \
-        `Prefer: wait=S` it is waited for. With `If-None-Match` as well, a change is waited for. \
-        With `Accept: text/event-stream` its states follow each other, as server-sent events \
-        (`document`, `waiting` while there is no document, `removed`, `reset`), until it has \
-        ended; `Last-Event-ID` goes on where a stream broke off. A request that accepts both \
-        alike gets the form that it names first.",
+    about: "The document of the operation. 404 until its creation event has arrived. With \
+        `Prefer: wait=S` the request waits for the document, with `If-None-Match` as well for \
+        a change. With `Accept: text/event-stream` the response is a stream of the operation's \
+        states as server-sent events (`document`, `waiting` while there is no document, \
+        `removed`, `reset`) until the operation has ended. `Last-Event-ID` resumes a stream \
+        that broke off. If `Accept` prefers both forms equally, the first one wins.",
     query: &[operations::ONE],
     headers: &[
         "Ledger-Position",
@@ -72,7 +72,7 @@ static GET_OPERATION: Route = Route {
     answers: &[
         Answer {
             status: 200,
-            about: "The document, or the stream.",
+            about: "The document or the stream.",
             headers: &[POSITION, "etag", "vary", WAITED],
             content: &[
                 content(JSON, "OperationDocument"),
@@ -81,8 +81,8 @@ static GET_OPERATION: Route = Route {
         },
         Answer {
             status: 204,
-            about: "Of a stream with `Last-Event-ID`: the operation has ended, and the client has \
-                its last state.",
+            about: "To a stream request with `Last-Event-ID`: the operation has ended, and the \
+                client has its last state.",
             headers: &[POSITION, "vary", WAITED],
             content: &[],
         },
@@ -96,11 +96,11 @@ static GET_OPERATION: Route = Route {
     refusals: &[NO_DOCUMENT, GONE, BUSY, NOT_REACHED],
 };
 
-/// The body is the original interface's, which speaks of consistency there, too.
+/// `data_consistency` in a 404 comes from the fabric-controller interface.
 const NO_DOCUMENT: (u16, &str) = (
     404,
-    "Not found: the operation has no document. `data_consistency` is `rolled back` as in \
-     every refusal of a read: it says that the request changed nothing, not that anything was \
+    "Not found: the operation has no document. `data_consistency` is `rolled back`, as in every \
+     error response to a GET: the request changed nothing. It does not mean that anything was \
      undone.",
 );
 
@@ -110,13 +110,14 @@ static LIST_OPERATIONS: Route = Route {
     id: "listOperations",
     tag: "operations",
     summary: "List operations",
-    about: "Every operation that has a document, the newest first. With `Prefer: wait=S` an \
-        empty list waits for the first operation; with `If-None-Match` as well, a change is \
-        waited for. With `Accept: text/event-stream` the states of all operations that match, as \
-        server-sent events (`document`, `left`, `removed`, `reset`, and `position` where nothing \
-        else says how far the stream is); `Last-Event-ID` goes on where a stream broke off, or \
-        after the `Ledger-Position` of a list. A request that accepts both alike gets the form \
-        that it names first. A stream takes neither `format` nor `order`, `limit` and `cursor`.",
+    about: "Every operation that has a document, newest first. With `Prefer: wait=S` an empty \
+        list waits for the first operation, with `If-None-Match` as well for a change. With \
+        `Accept: text/event-stream` the response is a stream of the states of all matching \
+        operations as server-sent events (`document`, `left`, `removed`, `reset`, and \
+        `position` when no other event says how far the stream is). `Last-Event-ID` resumes a \
+        stream that broke off, or continues after the `Ledger-Position` of a list. If `Accept` \
+        prefers both forms equally, the first one wins. A stream does not take `format`, \
+        `order`, `limit` or `cursor`.",
     query: &[&["format"], listing::EXTENSIONS, filters::FILTERS],
     headers: &[
         "Ledger-Position",
@@ -128,7 +129,7 @@ static LIST_OPERATIONS: Route = Route {
     answers: &[
         Answer {
             status: 200,
-            about: "Identifiers, or documents without their bodies; or the stream.",
+            about: "Identifiers, documents without bodies, or the stream.",
             headers: &[POSITION, "link", "etag", "vary", WAITED],
             content: &[
                 content(JSON, "OperationList"),
@@ -147,13 +148,14 @@ static LIST_OPERATIONS: Route = Route {
         BUSY,
         (
             500,
-            "A fault of the ledger's own, or its store cannot be read; and what is 503 elsewhere, \
-             as in the original interface: then the code is 000001.",
+            "A fault of the ledger, or its store cannot be read. Also what is 503 on other \
+             routes, with the code 000001, because the fabric-controller interface has no 503 \
+             here.",
         ),
         (
             503,
-            "Not now: of a stream; of a page, while clients have not read too many large \
-             responses; or there are too many connections. A list says 500 otherwise.",
+            "Unavailable: only for streams, for pages while too many large responses are \
+             unread, and for too many connections. Otherwise a list gets 500.",
         ),
         NOT_REACHED,
     ],
@@ -165,22 +167,21 @@ static HISTORY: Route = Route {
     id: "getHistory",
     tag: "audit",
     summary: "Get the history of an operation",
-    about: "Every event as it was received, in the order that decides: time, source, id. There \
-        is one for an operation whose creation has not arrived, too.",
+    about: "Every event as it was received, in the order that decides the result: time, source, \
+        id. An operation has a history before its creation event has arrived, too.",
     query: &[audit::PAGED],
     headers: &["Ledger-Position", "Prefer"],
     body: None,
     answers: &[Answer {
         status: 200,
-        about: "The history, or a page of it.",
         headers: &[POSITION, "link", WAITED],
         content: &[content(JSON, "History")],
     }],
     refusals: &[NOTHING, GONE, BUSY, NOT_REACHED],
 };
 
-/// Media types may be written in any case. Written so, openapi-python-client leaves the batch
-/// out and can publish: where one of several bodies is an array, its code raises a TypeError.
+/// Media types are case-insensitive. In this case, openapi-python-client leaves the batch out.
+/// Otherwise the code that it generates raises a TypeError, because one body is an array.
 const BATCH: &str = "application/cloudevents-batch+JSON";
 
 static PUBLISH: Route = Route {
@@ -193,8 +194,9 @@ static PUBLISH: Route = Route {
         (`application/cloudevents-batch+json`), or one in CloudEvents' binary mode: the content \
         type is `application/json`, the body is the event's `data`, and the attributes are in \
         `ce-` headers, percent-encoded where they are not printable ASCII; `ce-id`, `ce-source`, \
-        `ce-type`, `ce-subject`, `ce-time` and `ce-specversion` are required then. All of a \
-        request is checked before any of it is stored. Sending the same again is harmless.",
+        `ce-type`, `ce-subject`, `ce-time` and `ce-specversion` are required then. Either all \
+        events of a request are valid, or none is stored. Sending the same events again is \
+        harmless.",
     query: &[],
     headers: &[
         "Content-Encoding",
@@ -212,7 +214,7 @@ static PUBLISH: Route = Route {
     ]),
     answers: &[Answer {
         status: 202,
-        about: "All of them are durable.",
+        about: "All events are durable.",
         headers: &[POSITION],
         content: &[content(JSON, "Accepted")],
     }],
@@ -225,17 +227,17 @@ static PUBLISH: Route = Route {
         ),
         (
             415,
-            "The content type is none that events come in (`Accept` names those), or \
-             `Content-Encoding` is neither `gzip` nor `zstd` (`Accept-Encoding` names those).",
+            "Unsupported content type (`Accept` lists the supported ones), or \
+             `Content-Encoding` is neither `gzip` nor `zstd`.",
         ),
         BUSY,
         (
             503,
-            "The event log does not accept writes, or is not known to be the one that the store \
-             belongs to; or it did not confirm: then `data_consistency` is `unknown`, and sending \
-             the same again is harmless.",
+            "The event log does not accept writes, or is not verified as the store's own log. If \
+             the log did not confirm a write, `data_consistency` is `unknown`: send the same \
+             events again.",
         ),
-        (504, "The event log did not answer in time."),
+        (504, "The event log did not respond in time."),
     ],
 };
 
@@ -245,13 +247,13 @@ static DEAD_LETTERS: Route = Route {
     id: "listDeadLetters",
     tag: "audit",
     summary: "List dead letters",
-    about: "Records of the log that are not events, whole, with the reason, by position.",
+    about: "Invalid records of the log, whole, with the reason, in the order of their positions.",
     query: &[audit::PAGED],
     headers: &["Ledger-Position", "Prefer"],
     body: None,
     answers: &[Answer {
         status: 200,
-        about: "All of them, or a page.",
+        about: "All of them or a page.",
         headers: &[POSITION, "link", WAITED],
         content: &[content(JSON, "DeadLetters")],
     }],
@@ -264,21 +266,21 @@ static NOTIFICATIONS: Route = Route {
     id: "listNotifications",
     tag: "notifications",
     summary: "List webhook deliveries",
-    about: "Those that are due first, then those that were delivered. A page may be short, even \
-        empty, with a next link.",
+    about: "First the deliveries that are due, then those that were made. A page may have fewer \
+        entries than `limit`, or none, and still have a next link.",
     query: &[notifications::LIST],
     headers: &["Ledger-Position", "Prefer"],
     body: None,
     answers: &[Answer {
         status: 200,
-        about: "All of them, or a page.",
+        about: "All of them or a page.",
         headers: &[POSITION, "link", WAITED],
         content: &[content(JSON, "Notifications")],
     }],
     refusals: &[GONE, BUSY, NOT_REACHED],
 };
 
-/// Something that an operator wants done about notifications.
+/// An operator's request to retry or release webhook deliveries.
 const fn said(
     path: &'static str,
     id: &'static str,
@@ -291,7 +293,7 @@ const fn said(
         id,
         tag: "notifications",
         summary,
-        about: "Recorded in the control log, with who wants it and why, before it is answered.",
+        about: "The request is recorded in the control log, with who asks and why, before the response is sent.",
         query: &[],
         headers: &["Content-Encoding"],
         body: Some(REASONS),
@@ -318,13 +320,13 @@ const TOO_LARGE: (u16, &str) = (
 );
 const NO_JSON: (u16, &str) = (
     415,
-    "The body must be application/json, and `Content-Encoding` `gzip` or `zstd` if it is compressed.",
+    "The body must be application/json; `Content-Encoding` may be `gzip` or `zstd`.",
 );
 const NONE_SENT: (u16, &str) = (
     503,
-    "No notifications are sent, or the control log does not accept writes.",
+    "Webhooks are switched off, or the control log does not accept writes.",
 );
-const NO_ANSWER: (u16, &str) = (504, "The control log did not answer in time.");
+const NO_ANSWER: (u16, &str) = (504, "The control log did not respond in time.");
 
 static RETRY: Route = said(
     "/v1/notifications/{operation_id}/retry",
@@ -354,7 +356,7 @@ static RELEASE_ALL: Route = said(
     ALL_OF_THEM,
 );
 
-/// A resource without parameters, for operators.
+/// A GET without parameters, for operators.
 const fn operators(
     path: &'static str,
     id: &'static str,
@@ -400,7 +402,7 @@ static READYZ: Route = operators(
         ok("Ready.", &[content(JSON, "Readiness")]),
         Answer {
             status: 503,
-            about: "Not ready, with every reason. An `Error` if there are too many connections.",
+            about: "Not ready, with every reason. If there are too many connections, the body is an `Error`.",
             headers: &[],
             content: &[content(JSON, "Readiness")],
         },
@@ -428,8 +430,8 @@ static VERSION: Route = operators(
 );
 
 static PROJECTOR: Route = Route {
-    about: "What the web page shows of the projector: how far it is in each partition, the \
-        operations by status, and a moment for every two seconds of the last ten minutes.",
+    about: "For the web page: the projector's position in each partition, the operations by \
+        status, and a sample every two seconds of the last ten minutes.",
     query: &[pulse::SINCE],
     ..operators(
         "/projector",
@@ -437,7 +439,7 @@ static PROJECTOR: Route = Route {
         "The projector",
         &[Answer {
             status: 200,
-            about: "Its state.",
+            about: "The projector's state.",
             headers: &[POSITION],
             content: &[content(JSON, "Projector")],
         }],

@@ -1,13 +1,13 @@
-//! The schemas of the interface as plain shapes, which generators of clients can read:
-//! `components.json`, and an event for each type. What they leave open, such as which
-//! members a status brings with it, is in `schemas/`; a test holds one against the other.
+//! The schemas of the API in a plain form that client generators can read:
+//! `components.json`, and one event schema for each type. Stricter rules, such as which
+//! members each status has, are in `schemas/`; a test compares the two.
 
 use serde_json::{Map, Value, json};
 
 const PLAIN: &str = include_str!("components.json");
 
-/// The events: what a schema is called, its type, and whether it needs data. The schema of
-/// the data has the same name with `Data` behind it.
+/// For each event: the schema's name, the event type, and whether data is required. The
+/// schema of the data has the same name followed by `Data`.
 const EVENTS: &[(&str, &str, bool)] = &[
     ("OperationCreated", "opledger.operation.created.v1", true),
     ("OperationStarted", "opledger.operation.started.v1", false),
@@ -64,9 +64,9 @@ pub fn components() -> Value {
     all.insert(
         "Event".into(),
         json!({
-            "description": "A CloudEvent in its structured form: what happened to an \
-                operation. In the place of `data` there may be `data_base64`, the same JSON in \
-                base64, as some SDKs write it.",
+            "description": "A CloudEvent in structured mode: what happened to an operation. \
+                Instead of `data` it may have `data_base64`, the same JSON in base64, as some \
+                SDKs write it.",
             "oneOf": events,
             "discriminator": {"propertyName": "type", "mapping": types},
         }),
@@ -91,7 +91,7 @@ fn event(name: &str, kind: &str, needs_data: bool) -> Value {
             "specversion": {"type": "string", "enum": ["1.0"], "default": "1.0"},
             "id": {"type": "string", "minLength": 1, "maxLength": 256},
             "source": {
-                "description": "A URI reference: the worker that says it.",
+                "description": "A URI reference that identifies the worker.",
                 "type": "string",
                 "format": "uri-reference",
                 "minLength": 1,
@@ -105,7 +105,7 @@ fn event(name: &str, kind: &str, needs_data: bool) -> Value {
                 "format": "date-time",
             },
             "datacontenttype": {
-                "description": "If it is there: `application/json`.",
+                "description": "`application/json`, if present.",
                 "type": "string",
                 "nullable": true,
                 "pattern": r"^\s*[Aa][Pp][Pp][Ll][Ii][Cc][Aa][Tt][Ii][Oo][Nn]/[Jj][Ss][Oo][Nn]\s*(;.*)?$",
