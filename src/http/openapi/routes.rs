@@ -174,6 +174,7 @@ static HISTORY: Route = Route {
     body: None,
     answers: &[Answer {
         status: 200,
+        about: "The history or a page of it.",
         headers: &[POSITION, "link", WAITED],
         content: &[content(JSON, "History")],
     }],
