@@ -29,6 +29,7 @@ use crate::projector::{Cut, Tally, control, meta};
 use crate::store::rocks::{Memory, Rocks};
 use crate::store::{self, Family};
 use crate::webhook::{self, Webhooks};
+use crate::wire::position::NextOffsets;
 use crate::wire::time::TimeStyle;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::collections::BTreeMap;
@@ -94,7 +95,7 @@ impl Log {
 
     /// By partition, the first offset whose record arrived at this time or later; the
     /// end, where there is none.
-    pub fn offsets_at(&self, time: Timestamp) -> Result<BTreeMap<u32, u64>, ReadError> {
+    pub fn offsets_at(&self, time: Timestamp) -> Result<NextOffsets, ReadError> {
         match self {
             Log::Kafka(log) => log.offsets_at(time.as_millis()),
             Log::Embedded(log) => log.offsets_at(time),

@@ -24,12 +24,11 @@ use opledger::store::{memory as store, view};
 use opledger::webhook;
 use opledger::wire::cloudevent::{self, STRUCTURED};
 use opledger::wire::document::Bodies as Shown;
-use opledger::wire::position::{LogId, Position};
+use opledger::wire::position::{LogId, NextOffsets, Position};
 use opledger::wire::record::{Headers, Record, append_history};
 use opledger::wire::snapshot;
 use opledger::wire::time::TimeStyle;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use tokio::runtime;
@@ -137,7 +136,7 @@ fn cut(name: &str, records: &[Logged]) {
     let mut copies = vec![records.to_vec(), records.to_vec()];
     count(name, records.len(), || {
         let records = copies.pop().expect("one for each time");
-        black_box(Cut::decode(records, BTreeMap::new(), &Rules::NONE));
+        black_box(Cut::decode(records, NextOffsets::default(), &Rules::NONE));
     });
 }
 
@@ -148,7 +147,7 @@ fn fold(name: &str, records: &[Logged]) {
     let cut_of = records.len() / 6;
     let cuts = || {
         let cuts = records.chunks(cut_of).map(<[Logged]>::to_vec);
-        cuts.map(|cut| Cut::decode(cut, BTreeMap::new(), &Rules::NONE))
+        cuts.map(|cut| Cut::decode(cut, NextOffsets::default(), &Rules::NONE))
     };
     let mut projections: Vec<_> = (0..TIMES).map(|_| Forgetful::open()).collect();
     let mut cuts: Vec<Cut> = cuts().collect();
@@ -221,7 +220,7 @@ fn projection(db: &dyn Db) -> Projection {
 /// What came of all of it.
 fn folded(records: Vec<Logged>) -> store::Memory {
     let db = store::Memory::default();
-    let mut cut = Cut::decode(records, BTreeMap::new(), &Rules::NONE);
+    let mut cut = Cut::decode(records, NextOffsets::default(), &Rules::NONE);
     let applied = projection(&db).apply(&db, &mut cut);
     applied.expect("it is in memory");
     db

@@ -27,7 +27,7 @@ use opledger::projector::projection::Tally;
 use opledger::projector::run::{Projector, Took, Watch};
 use opledger::store::rocks::Rocks;
 use opledger::store::{self, Batch, Db, Family};
-use opledger::wire::position::Positions;
+use opledger::wire::position::NextOffsets;
 use report::{Report, per_second};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -169,18 +169,16 @@ fn cpu() -> f64 {
     of.tv_sec as f64 + of.tv_nsec as f64 / 1e9
 }
 
-type Next = BTreeMap<u32, u64>;
-
 /// As the intake does, without a projector behind it.
 fn read(
     args: &Args,
     events: usize,
-    mut take: impl FnMut(Vec<opledger::event_log::Logged>, Next),
+    mut take: impl FnMut(Vec<opledger::event_log::Logged>, NextOffsets),
 ) -> anyhow::Result<Spent> {
     let config = config(args);
     let log = Kafka::open(app::kafka(&config, Topics::Leave))?;
     let id = log.identify()?.id;
-    let mut reader: Box<dyn Reader> = log.reader(id, &Positions::new())?;
+    let mut reader: Box<dyn Reader> = log.reader(id, &NextOffsets::default())?;
     let limits = app::projector(&config).limits;
     let (mut meter, mut done, started) = (Meter::default(), 0, Instant::now());
     while done < events {

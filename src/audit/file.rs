@@ -3,10 +3,9 @@
 //! order mark.
 
 use crate::event_log::{Limits, Logged, ReadError, Reader};
-use crate::wire::position::Position;
+use crate::wire::position::{NextOffsets, Position};
 use crate::wire::record::{Headers, Record};
 use bytes::Bytes;
-use std::collections::BTreeMap;
 use std::io::{self, BufRead};
 
 /// What some editors write before the first line.
@@ -73,7 +72,7 @@ impl<R: BufRead + Send> Reader for Lines<R> {
         Ok(())
     }
 
-    fn next(&self) -> BTreeMap<u32, u64> {
+    fn next(&self) -> NextOffsets {
         [(0, self.next)].into()
     }
 }

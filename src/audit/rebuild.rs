@@ -7,7 +7,7 @@ use crate::projector::step::Rules;
 use crate::projector::{Cut, Projection, Tally};
 use crate::store::rocks::{Memory, Rocks};
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
-use std::collections::BTreeMap;
+use crate::wire::position::NextOffsets;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
@@ -37,16 +37,11 @@ pub fn fold_all(
     db: &dyn Db,
     log: &Identity,
     reader: &mut dyn Reader,
-    ends: Option<&BTreeMap<u32, u64>>,
+    ends: Option<&NextOffsets>,
     rules: Rules,
     told: &mut dyn FnMut(usize, &Tally),
 ) -> Result<(), Error> {
     let mut projection = Projection::open(db, log, 64 << 20, rules)?;
-    let is_there = |next: &BTreeMap<u32, u64>| {
-        ends.into_iter()
-            .flatten()
-            .all(|(partition, end)| next.get(partition) >= Some(end))
-    };
     let limits = Limits {
         // What is known to be there may take a moment.
         patience: if ends.is_some() {
@@ -56,14 +51,14 @@ pub fn fold_all(
         },
         ..LIMITS
     };
-    while ends.is_none() || !is_there(&reader.next()) {
+    while ends.is_none_or(|ends| !reader.next().have_reached(ends)) {
         let mut records = Vec::new();
         reader.read(&limits, &mut records)?;
         if records.is_empty() && ends.is_none() {
             return Ok(());
         }
         if let Some(ends) = ends {
-            records.retain(|logged| Some(&logged.at.offset) < ends.get(&logged.at.partition));
+            records.retain(|logged| ends.has_passed(logged.at));
         }
         reader.confirm().wait()?;
         let mut cut = Cut::decode(records, reader.next(), &rules);
@@ -101,8 +96,7 @@ pub fn keep_sent(old: &Path, new: &dyn Db, memory: Memory) -> store::Result<()> 
     })?;
     let mut batch = Batch::default();
     for key in due {
-        let judged = keys::position_of(&key)
-            .is_some_and(|at| held.positions.get(&at.partition) >= Some(&at.offset));
+        let judged = keys::position_of(&key).is_some_and(|at| held.positions.holds(at));
         match old.get(Family::DeadLetterDue, &key)? {
             Some(why) => batch.put(Family::DeadLetterDue, &key, &why),
             None if judged => batch.delete(Family::DeadLetterDue, &key),

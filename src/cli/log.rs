@@ -8,6 +8,7 @@ use crate::config::Overrides;
 use crate::data_folder::DataFolder;
 use crate::event_log::embedded::{self, Checked, Damage, Which};
 use crate::projector::control;
+use crate::wire::position::{LogId, NextOffsets};
 use clap::{Subcommand, ValueHint};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
@@ -249,10 +250,8 @@ fn repair(place: &Place, accept_loss: bool) -> Result<(), Failure> {
     say(repaired_is + &advice)
 }
 
-type Ends = std::collections::BTreeMap<u32, u64>;
-
 /// Which event log lies beside the control log, and where it ends.
-fn events(place: &Place) -> Result<Option<(crate::wire::position::LogId, Ends)>, Failure> {
+fn events(place: &Place) -> Result<Option<(LogId, NextOffsets)>, Failure> {
     let log = place.data.join(Which::Events.folder());
     if !embedded::is_there(&log) {
         return Ok(None);

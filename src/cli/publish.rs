@@ -337,9 +337,8 @@ impl Publishing<'_> {
 
 /// The later offset of each partition; both are of the same log.
 fn merge(before: Token, mut token: Token) -> Token {
-    for (partition, offset) in before.positions {
-        let held = token.positions.entry(partition).or_insert(offset);
-        *held = (*held).max(offset);
+    for (&partition, &offset) in before.positions.iter() {
+        token.positions.raise(partition, offset);
     }
     token
 }

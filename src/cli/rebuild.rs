@@ -10,10 +10,10 @@ use crate::config::Overrides;
 use crate::data_folder::DataFolder;
 use crate::event_log::ReadError;
 use crate::projector::halt::OpenError;
-use crate::projector::meta::{self, Next};
+use crate::projector::meta;
 use crate::store::Family;
 use crate::store::rocks::Rocks;
-use crate::wire::position::Positions;
+use crate::wire::position::NextOffsets;
 use clap::ValueHint;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -61,8 +61,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
         .sum();
     let applied = {
         let store = Rocks::open(&folder.new_store()?, Family::LEDGER, app::memory(&config))?;
-        meta::note_beginnings(&store, &Next::new(), &bounds)?;
-        let mut reader = log.reader(identity.id, &Positions::new())?;
+        meta::note_beginnings(&store, &NextOffsets::default(), &bounds)?;
+        let mut reader = log.reader(identity.id, &NextOffsets::default())?;
         let bar = progress(Some(records));
         let mut applied = 0;
         fold_all(

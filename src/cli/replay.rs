@@ -17,10 +17,9 @@ use crate::projector::step::Rules;
 use crate::query::{Page, dead_letters};
 use crate::store::rocks::Rocks;
 use crate::store::{Db, Family};
-use crate::wire::position::{LogId, Position, Positions, Token};
+use crate::wire::position::{LastOffsets, LogId, NextOffsets, Position, Token};
 use crate::wire::time::parse_rfc3339;
 use clap::ValueHint;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
@@ -77,7 +76,7 @@ pub struct Args {
 #[derive(Debug, Clone)]
 enum Edge {
     /// With the log that they mean something in, if it was given.
-    At(Option<LogId>, Positions),
+    At(Option<LogId>, LastOffsets),
     Time(Timestamp),
 }
 
@@ -177,7 +176,6 @@ fn fold_log(store: &Rocks, config: &Config, args: &Args) -> Result<u64, Failure>
     let port = log.port();
     let identity = port.identify()?;
     let bounds = port.bounds()?;
-    let mut after = Positions::new();
     let mut ends = port.readable()?;
     for edge in [&args.from, &args.to].into_iter().flatten() {
         if let Edge::At(Some(log), _) = edge
@@ -195,40 +193,29 @@ fn fold_log(store: &Rocks, config: &Config, args: &Args) -> Result<u64, Failure>
             )));
         }
     }
-    let mut begin_at = |first: BTreeMap<u32, u64>| {
-        let within = |partition: u32, at: u64| match bounds.get(&partition) {
-            Some(bounds) => at.min(bounds.end),
-            None => at,
-        };
-        let before = first.into_iter();
-        let before = before.filter_map(|(p, at)| Some((p, within(p, at).checked_sub(1)?)));
-        after.extend(before.filter(|(p, at)| bounds.get(p).is_some_and(|b| *at >= b.first)));
+    let begins = match &args.from {
+        None => NextOffsets::default(),
+        // Its own record comes next.
+        Some(Edge::At(_, positions)) => positions.clone().into_iter().collect(),
+        Some(Edge::Time(time)) => log.offsets_at(*time)?,
     };
-    match &args.from {
-        None => {}
-        Some(Edge::At(_, positions)) => begin_at(positions.clone()),
-        Some(Edge::Time(time)) => begin_at(log.offsets_at(*time)?),
-    }
-    match &args.to {
-        None => {}
+    let within = |(partition, at): (u32, u64)| {
+        let bounds = bounds.get(&partition)?;
+        Some((partition, at.min(bounds.end).max(bounds.first)))
+    };
+    let from: NextOffsets = begins.into_iter().filter_map(within).collect();
+    let stops = match &args.to {
+        None => NextOffsets::default(),
         Some(Edge::At(_, positions)) => {
-            ends.retain(|partition, end| match positions.get(partition) {
-                None => false,
-                Some(last) => {
-                    *end = (*end).min(last.saturating_add(1));
-                    true
-                }
-            })
+            ends.retain(|partition, _| positions.contains_key(partition));
+            positions.next()
         }
-        Some(Edge::Time(time)) => {
-            let behind = log.offsets_at(*time)?;
-            ends.retain(|partition, end| {
-                *end = (*end).min(*behind.get(partition).unwrap_or(end));
-                true
-            });
-        }
+        Some(Edge::Time(time)) => log.offsets_at(*time)?,
+    };
+    for (partition, end) in ends.iter_mut() {
+        *end = (*end).min(*stops.get(partition).unwrap_or(end));
     }
-    let mut reader = port.reader(identity.id, &after)?;
+    let mut reader = port.reader(identity.id, &from)?;
     fold(
         store,
         &identity,
@@ -243,7 +230,7 @@ fn fold(
     store: &Rocks,
     log: &Identity,
     reader: &mut dyn Reader,
-    ends: Option<&BTreeMap<u32, u64>>,
+    ends: Option<&NextOffsets>,
     rules: Rules,
 ) -> Result<u64, Failure> {
     let begin = reader.next();

@@ -2,7 +2,7 @@
 //! It panics where an adapter breaks the port's promises.
 
 use super::{EventLog, Limits, Logged, NewRecord, Reader};
-use crate::wire::position::{Position, Positions};
+use crate::wire::position::{LastOffsets, NextOffsets, Position};
 use crate::wire::record::Headers;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -39,12 +39,7 @@ fn read_all(log: &dyn EventLog, reader: &mut dyn Reader) -> Vec<Logged> {
     let ends = log.readable().expect("readable");
     let until = Instant::now() + Duration::from_secs(60);
     let mut all = Vec::new();
-    let is_there = |reader: &dyn Reader| {
-        let next = reader.next();
-        ends.iter()
-            .all(|(p, end)| *end == 0 || next.get(p) >= Some(end))
-    };
-    while !is_there(reader) {
+    while !reader.next().have_reached(&ends) {
         assert!(Instant::now() < until, "it is read to its end");
         let mut stretch = Vec::new();
         reader.read(&LIMITS, &mut stretch).expect("readable");
@@ -53,14 +48,14 @@ fn read_all(log: &dyn EventLog, reader: &mut dyn Reader) -> Vec<Logged> {
     all
 }
 
-fn reader(log: &dyn EventLog, after: &Positions) -> Box<dyn Reader> {
+fn reader(log: &dyn EventLog, from: &NextOffsets) -> Box<dyn Reader> {
     let id = log.identify().expect("identified").id;
     assert_eq!(log.id(), Some(id));
-    log.reader(id, after).expect("a reader")
+    log.reader(id, from).expect("a reader")
 }
 
 fn everything(log: &dyn EventLog) -> Vec<Logged> {
-    read_all(log, &mut *reader(log, &Positions::new()))
+    read_all(log, &mut *reader(log, &NextOffsets::default()))
 }
 
 async fn publish(log: &dyn EventLog, records: Vec<NewRecord>) -> Vec<Position> {
@@ -74,7 +69,7 @@ async fn positions_rise_and_come_in_the_order_given(log: &dyn EventLog) {
         log.publish(Vec::new()).await.map(|p| p.positions),
         Ok(Vec::new())
     );
-    let mut last: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut last = LastOffsets::default();
     for round in 0..5 {
         let batch: Vec<_> = (0..20)
             .map(|i| record(i, &format!("{round}/{i}")))
@@ -103,11 +98,9 @@ async fn what_was_published_is_read_from_any_position(log: &dyn EventLog) {
         assert_eq!(value, Some(format!("marked {i}").as_bytes()));
     }
     for cut in [0, 1, 30, 60, all.len() - 1] {
-        let mut after = Positions::new();
-        for logged in &all[..cut] {
-            after.insert(logged.at.partition, logged.at.offset);
-        }
-        let rest = read_all(log, &mut *reader(log, &after));
+        let read = all[..cut].iter().map(|logged| logged.at);
+        let last: LastOffsets = read.map(|at| (at.partition, at.offset)).collect();
+        let rest = read_all(log, &mut *reader(log, &last.next()));
         assert_eq!(
             by_partition(&rest),
             by_partition(&all[cut..]),
@@ -128,7 +121,7 @@ fn by_partition(records: &[Logged]) -> BTreeMap<u32, Vec<&Logged>> {
 }
 
 async fn a_reader_waits_for_more(log: &dyn EventLog) {
-    let mut reader = reader(log, &Positions::new());
+    let mut reader = reader(log, &NextOffsets::default());
     read_all(log, &mut *reader);
     let at = publish(log, vec![record(3, "late")]).await[0];
     let more = read_all(log, &mut *reader);
@@ -157,13 +150,13 @@ async fn records_outlive_their_reader(log: &dyn EventLog) {
 async fn single_records_are_found_again(log: &dyn EventLog) {
     let batch = vec![record(1, "here"), record(2, "and here")];
     let positions = publish(log, batch).await;
-    let last: Positions = positions
+    let last: LastOffsets = positions
         .iter()
         .map(|at| (at.partition, at.offset))
         .collect();
     let found = log.records_at(&last).expect("readable");
     let all = everything(log);
-    for (partition, offset) in &last {
+    for (partition, offset) in last.iter() {
         let at = Position {
             partition: *partition,
             offset: *offset,

@@ -33,7 +33,7 @@ use super::{
     Reader,
 };
 use crate::domain::Timestamp;
-use crate::wire::position::{LogId, Position, Positions};
+use crate::wire::position::{LastOffsets, LogId, NextOffsets, Position};
 use crate::wire::record::Record;
 use disk::Disk;
 use std::collections::{BTreeMap, VecDeque};
@@ -174,10 +174,10 @@ impl Embedded {
 impl Embedded {
     /// By partition, the first offset whose record arrived at this time or later; the
     /// end, where there is none. Reads the whole log: there is no index of arrivals.
-    pub fn offsets_at(&self, time: Timestamp) -> Result<BTreeMap<u32, u64>, ReadError> {
+    pub fn offsets_at(&self, time: Timestamp) -> Result<NextOffsets, ReadError> {
         let tail = self.shared.tail().clone();
-        let mut found: BTreeMap<u32, u64> = BTreeMap::new();
-        let mut blocks = self.shared.blocks(&Positions::new());
+        let mut found = NextOffsets::default();
+        let mut blocks = self.shared.blocks(&NextOffsets::default());
         let limits = Limits {
             records: 10_000,
             bytes: GROUP_BYTES,
@@ -238,10 +238,10 @@ impl EventLog for Embedded {
         })
     }
 
-    fn reader(&self, _: LogId, after: &Positions) -> Result<Box<dyn Reader>, ReadError> {
+    fn reader(&self, _: LogId, from: &NextOffsets) -> Result<Box<dyn Reader>, ReadError> {
         Ok(Box::new(reader::BlockReader::new(
             self.shared.clone(),
-            after,
+            from,
         )))
     }
 
@@ -254,14 +254,14 @@ impl EventLog for Embedded {
         Ok((0..).zip(bounds).collect())
     }
 
-    fn records_at(&self, at: &Positions) -> Result<BTreeMap<u32, Record>, ReadError> {
+    fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<u32, Record>, ReadError> {
         let tail = self.shared.tail().clone();
         let has = |(partition, offset): &(u32, u64)| {
             let end = tail.ends.get(*partition as usize);
             end.is_some_and(|end| offset < end)
         };
         let there = at.iter().map(|(partition, offset)| (*partition, *offset));
-        let blocks = self.shared.blocks(&Positions::new());
+        let blocks = self.shared.blocks(&NextOffsets::default());
         reader::records_at(blocks, &tail, there.filter(has))
     }
 
@@ -436,9 +436,9 @@ impl Shared {
             .expect("nothing panics while it holds the tail")
     }
 
-    fn blocks(&self, after: &Positions) -> Blocks {
+    fn blocks(&self, from: &NextOffsets) -> Blocks {
         let partitions = self.tail().ends.len();
-        Blocks::new(self.disk.clone(), self.which, partitions, after)
+        Blocks::new(self.disk.clone(), self.which, partitions, from)
     }
 
     fn trouble_slot(&self) -> MutexGuard<'_, Option<String>> {

@@ -26,7 +26,7 @@ use super::{
     Bounds, DeadLetters, EventLog, Identity, NewRecord, PublishError, Published, Publishing,
     ReadError, Reader, Sending,
 };
-use crate::wire::position::{LogId, Position, Positions};
+use crate::wire::position::{LastOffsets, LogId, NextOffsets, Position};
 use crate::wire::record::Record;
 use checks::Checks;
 use fetcher::{Ends, Fetcher};
@@ -115,7 +115,7 @@ impl Kafka {
 
     /// The first offset of each partition whose record arrived at `millis` or later;
     /// the end, where there is none.
-    pub fn offsets_at(&self, millis: i64) -> Result<BTreeMap<u32, u64>, ReadError> {
+    pub fn offsets_at(&self, millis: i64) -> Result<NextOffsets, ReadError> {
         self.inspector.offsets_at(millis)
     }
 
@@ -167,15 +167,15 @@ impl EventLog for Kafka {
         Box::pin(self.publish(records))
     }
 
-    fn reader(&self, log: LogId, after: &Positions) -> Result<Box<dyn Reader>, ReadError> {
+    fn reader(&self, log: LogId, from: &NextOffsets) -> Result<Box<dyn Reader>, ReadError> {
         let (bounds, partitions) = (self.bounds()?, self.partitions()?);
         let asking = self.checks.asking(log, partitions);
         // One that cannot be asked now, and that nothing is known of, begins where it
         // begins.
         let next = (0..partitions as u32).map(|partition| {
-            let behind = after.get(&partition).map(|offset| offset + 1);
+            let from = from.get(&partition).copied().filter(|from| *from > 0);
             let first = bounds.get(&partition).map(|bounds| bounds.first);
-            (partition, behind.or(first))
+            (partition, from.or(first))
         });
         let consumer = consume::Consumer::open(&self.settings, next.collect(), asking)?;
         let reading = (log, Arc::downgrade(consumer.fetcher()));
@@ -196,11 +196,11 @@ impl EventLog for Kafka {
         Ok(seen.ok_or_else(unseen)?.partitions)
     }
 
-    fn readable(&self) -> Result<BTreeMap<u32, u64>, ReadError> {
+    fn readable(&self) -> Result<NextOffsets, ReadError> {
         self.inspector.readable()
     }
 
-    fn records_at(&self, at: &Positions) -> Result<BTreeMap<u32, Record>, ReadError> {
+    fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<u32, Record>, ReadError> {
         self.inspector.records_at(at)
     }
 
@@ -213,8 +213,8 @@ impl EventLog for Kafka {
         self.inspector.max_record()
     }
 
-    fn note_applied(&self, applied: &Positions) {
-        self.inspector.note_applied(applied);
+    fn note_applied(&self, next: &NextOffsets) {
+        self.inspector.note_applied(next);
     }
 }
 

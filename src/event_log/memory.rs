@@ -7,7 +7,7 @@ use super::{
 };
 use crate::domain::Timestamp;
 use crate::store::keys::shard;
-use crate::wire::position::{LogId, Position, Positions};
+use crate::wire::position::{LastOffsets, LogId, NextOffsets, Position};
 use crate::wire::record::Record;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -102,11 +102,11 @@ impl EventLog for Memory {
         Box::pin(std::future::ready(Ok(published)))
     }
 
-    fn reader(&self, log: LogId, after: &Positions) -> Result<Box<dyn Reader>, ReadError> {
+    fn reader(&self, log: LogId, from: &NextOffsets) -> Result<Box<dyn Reader>, ReadError> {
         Ok(Box::new(MemoryReader {
             shared: self.shared.clone(),
             log,
-            next: after.iter().map(|(p, offset)| (*p, offset + 1)).collect(),
+            next: from.clone(),
         }))
     }
 
@@ -119,7 +119,7 @@ impl EventLog for Memory {
         Ok(bounds.collect())
     }
 
-    fn records_at(&self, at: &Positions) -> Result<BTreeMap<u32, Record>, ReadError> {
+    fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<u32, Record>, ReadError> {
         let partitions = self.shared.lock();
         let found = at.iter().filter_map(|(&partition, &offset)| {
             let record = partitions.get(partition as usize)?.get(offset as usize)?;
@@ -136,7 +136,7 @@ impl EventLog for Memory {
 struct MemoryReader {
     shared: Arc<Shared>,
     log: LogId,
-    next: BTreeMap<u32, u64>,
+    next: NextOffsets,
 }
 
 impl Reader for MemoryReader {
@@ -186,7 +186,7 @@ impl Reader for MemoryReader {
         Confirmation::coming(coming)
     }
 
-    fn next(&self) -> BTreeMap<u32, u64> {
+    fn next(&self) -> NextOffsets {
         self.next.clone()
     }
 }

@@ -7,7 +7,7 @@ pub mod embedded;
 pub mod kafka;
 pub mod memory;
 
-use crate::wire::position::{LogId, Position, Positions};
+use crate::wire::position::{LastOffsets, LogId, NextOffsets, Position};
 use crate::wire::record::{Headers, Record};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -128,9 +128,9 @@ pub trait EventLog: Send + Sync {
     /// All records or an error; positions in the order given.
     fn publish(&self, records: Vec<NewRecord>) -> Publishing<'_>;
 
-    /// Reads on behind these positions of this log. A partition that is not named
-    /// is read from its beginning.
-    fn reader(&self, log: LogId, after: &Positions) -> Result<Box<dyn Reader>, ReadError>;
+    /// Reads this log from these offsets on. A partition that is not named, or at 0, is
+    /// read from its beginning.
+    fn reader(&self, log: LogId, from: &NextOffsets) -> Result<Box<dyn Reader>, ReadError>;
 
     /// By partition. As seen at the last look, which is at most a few seconds old, or
     /// that of `identify`. One that cannot be asked at present may be missing.
@@ -142,16 +142,13 @@ pub trait EventLog: Send + Sync {
     }
 
     /// By partition, the offset behind what a reader can get at this moment.
-    fn readable(&self) -> Result<BTreeMap<u32, u64>, ReadError> {
-        let bounds = self.bounds()?;
-        Ok(bounds
-            .into_iter()
-            .map(|(p, bounds)| (p, bounds.end))
-            .collect())
+    fn readable(&self) -> Result<NextOffsets, ReadError> {
+        let bounds = self.bounds()?.into_iter();
+        Ok(bounds.map(|(p, bounds)| (p, bounds.end)).collect())
     }
 
     /// The records at these positions; one that is not there any more is left out.
-    fn records_at(&self, at: &Positions) -> Result<BTreeMap<u32, Record>, ReadError>;
+    fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<u32, Record>, ReadError>;
 
     /// Why it takes nothing at present, if it does not.
     fn trouble(&self) -> Option<String>;
@@ -161,9 +158,9 @@ pub trait EventLog: Send + Sync {
         None
     }
 
-    /// Everything up to here is applied. A courtesy to whoever watches the log from
-    /// outside; never read back.
-    fn note_applied(&self, _applied: &Positions) {}
+    /// Everything before these is applied. For monitoring of the log from outside only;
+    /// never read back.
+    fn note_applied(&self, _next: &NextOffsets) {}
 }
 
 pub trait Reader: Send {
@@ -178,7 +175,7 @@ pub trait Reader: Send {
 
     /// By partition, the offset that comes next: all before it was delivered, or is
     /// no record. Where positions have gaps this is how far a reader really is.
-    fn next(&self) -> BTreeMap<u32, u64>;
+    fn next(&self) -> NextOffsets;
 }
 
 /// An answer that is still to come.

@@ -5,7 +5,7 @@
 use super::watch::Change;
 use crate::store::{self, Db, Direction, Error, Family, View, keys};
 use crate::wire::change;
-use crate::wire::position::Positions;
+use crate::wire::position::LastOffsets;
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
 
@@ -25,7 +25,7 @@ pub enum Place {
 }
 
 /// `applied` was published before the view was opened.
-pub fn find(view: &dyn View, applied: &Positions, seen: &Positions) -> store::Result<Place> {
+pub fn find(view: &dyn View, applied: &LastOffsets, seen: &LastOffsets) -> store::Result<Place> {
     let held = |partition: u32, offset: Option<u64>| {
         offset.is_none() || seen.get(&partition).copied() >= offset
     };

@@ -4,9 +4,8 @@
 
 use super::watch::Watchers;
 use crate::domain::Status;
-use crate::wire::position::Token;
+use crate::wire::position::{NextOffsets, Token};
 use bytes::Bytes;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -21,7 +20,7 @@ pub struct Applied {
     pub token: Option<Token>,
     /// By partition the offset behind everything that is applied, and behind what
     /// is no record.
-    pub next: BTreeMap<u32, u64>,
+    pub next: NextOffsets,
     pub text: Bytes,
     /// Rises with each time that something is applied.
     pub version: u64,
@@ -115,7 +114,7 @@ impl Progress {
     /// Begins with what the store holds.
     pub fn new(held: Option<Token>) -> Progress {
         let applied = held.map_or_else(Applied::default, |held| {
-            Applied::new(held, &BTreeMap::new(), 0, LogState::Unknown)
+            Applied::new(held, &NextOffsets::default(), 0, LogState::Unknown)
         });
         Progress {
             applied: watch::Sender::new(Arc::new(applied)),
@@ -138,7 +137,7 @@ impl Progress {
 
     /// After the write that these positions were part of, of a log that is confirmed.
     /// `next` says how far the reader is that everything applied came from.
-    pub fn publish(&self, held: Token, next: &BTreeMap<u32, u64>) {
+    pub fn publish(&self, held: Token, next: &NextOffsets) {
         self.applied.send_modify(|applied| {
             let log = LogState::Confirmed;
             *applied = Arc::new(Applied::new(held, next, applied.version + 1, log));
@@ -219,14 +218,12 @@ impl Progress {
     }
 
     /// Returns once all that lies before these offsets is applied.
-    pub async fn wait_until_behind(&self, ends: &BTreeMap<u32, u64>) {
+    pub async fn wait_until_behind(&self, ends: &NextOffsets) {
         let mut applied = self.applied.subscribe();
-        let is_behind = |applied: &Arc<Applied>| {
-            let is_applied = |(p, end): (&u32, &u64)| *end == 0 || applied.next.get(p) >= Some(end);
-            ends.iter().all(is_applied)
-        };
         // It is never closed while somebody holds it.
-        let _ = applied.wait_for(is_behind).await;
+        let _ = applied
+            .wait_for(|applied| applied.next.have_reached(ends))
+            .await;
     }
 
     /// Returns what is applied once the log was reached, or `None` at the deadline.
@@ -255,19 +252,16 @@ impl Progress {
 }
 
 impl Applied {
-    fn new(token: Token, next: &BTreeMap<u32, u64>, version: u64, log: LogState) -> Applied {
-        let behind = |(partition, offset): (&u32, &u64)| (*partition, offset + 1);
-        let mut all: BTreeMap<u32, u64> = token.positions.iter().map(behind).collect();
-        for (&partition, &offset) in next {
-            let held = all.entry(partition).or_insert(offset);
-            *held = offset.max(*held);
+    fn new(token: Token, next: &NextOffsets, version: u64, log: LogState) -> Applied {
+        let mut all = token.positions.next();
+        for (&partition, &offset) in next.iter() {
+            all.raise(partition, offset);
         }
         // What is no record, such as the end of a transaction, has an offset too: an answer
         // names what it was asked for.
-        let last = |(partition, next): (&u32, &u64)| Some((*partition, next.checked_sub(1)?));
         let shown = Token {
             log: token.log,
-            positions: all.iter().filter_map(last).collect(),
+            positions: all.last(),
         };
         Applied {
             text: shown.to_string().into(),
@@ -281,9 +275,7 @@ impl Applied {
     /// Whether all that the token names is applied: records, and what is no record and
     /// has an offset.
     pub fn holds(&self, token: &Token) -> bool {
-        let is_applied =
-            |(partition, offset): (&u32, &u64)| self.next.get(partition) > Some(offset);
-        token.positions.iter().all(is_applied)
+        self.next.have_passed(&token.positions)
     }
 
     /// What a read with this token is answered; `None` if that is not decided yet.

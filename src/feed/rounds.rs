@@ -7,7 +7,7 @@ use super::index::Key;
 use super::watch::{Change, Watchers};
 use crate::rows::filter::Filter;
 use crate::wire::change;
-use crate::wire::position::Positions;
+use crate::wire::position::LastOffsets;
 use hashbrown::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -40,7 +40,7 @@ type Table = HashMap<u64, Arc<Place>>;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Point {
     pub next: u64,
-    pub positions: Positions,
+    pub positions: LastOffsets,
 }
 
 const NOTHING: u64 = u64::MAX;
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(looks, expected);
         let end = Point {
             next: 3,
-            positions: Positions::from([(0, 2)]),
+            positions: LastOffsets::from([(0, 2)]),
         };
         assert_eq!(b.take(), Task::Nothing(end));
         // What it is not known of concerns everyone.

@@ -12,7 +12,7 @@ use crate::wire::cloudevent;
 use crate::wire::fault::{Fault, Rule};
 use crate::wire::json::not_json;
 use crate::wire::media_type::{is_media_type, is_utf8};
-use crate::wire::position::{Position, Positions, Token};
+use crate::wire::position::{LastOffsets, Position, Token};
 use crate::wire::record::{Headers, Record};
 use axum::body::Body;
 use axum::extract::State;
@@ -256,7 +256,7 @@ fn accepted(app: &App, published: &Published) -> Response {
     body.push_str("{\"accepted\":");
     body.push_str(itoa::Buffer::new().format(positions.len()));
     body.push_str(",\"positions\":[");
-    let mut last = Positions::new();
+    let mut last = LastOffsets::default();
     for (i, at) in positions.iter().enumerate() {
         body.push_str(if i == 0 { "\"" } else { ",\"" });
         body.push_str(itoa::Buffer::new().format(at.partition));

@@ -8,6 +8,7 @@ use crate::clock;
 use crate::domain::Status;
 use crate::feed::progress::Doing;
 use crate::wire::fault::{Fault, Rule};
+use crate::wire::position::NextOffsets;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
@@ -32,9 +33,9 @@ struct Moment {
     /// Milliseconds since 1970.
     at: u64,
     /// By partition, the offset that the log gives out next.
-    end: BTreeMap<u32, u64>,
+    end: NextOffsets,
     /// By partition, the offset behind all that is applied.
-    next: BTreeMap<u32, u64>,
+    next: NextOffsets,
 }
 
 impl Pulse {

@@ -12,7 +12,7 @@ use crate::feed::progress::Applied;
 use crate::feed::watch::Watching;
 use crate::store;
 use crate::wire::event::operation_id_fault;
-use crate::wire::position::{Positions, Token};
+use crate::wire::position::{LastOffsets, Token};
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -81,9 +81,9 @@ async fn has_not_changed(app: &Arc<App>, operation_id: &str, last: Token) -> Res
     .await
 }
 
-fn applied(app: &App) -> Positions {
+fn applied(app: &App) -> LastOffsets {
     let token = app.progress.applied().token.clone();
-    token.map_or_else(Positions::new, |token| token.positions)
+    token.map_or_else(LastOffsets::default, |token| token.positions)
 }
 
 struct Watch {

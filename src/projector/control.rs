@@ -6,16 +6,16 @@
 //! it was read from there. So a store that is made anew knows it too.
 
 use super::halt::{Halt, OpenError};
-use super::meta::{self, Anchors, Next};
+use super::meta::{self, Anchors};
 use crate::domain::Timestamp;
 use crate::event_log::{EventLog, Identity, Limits, Logged, NewRecord, PublishError};
 use crate::store::{self, Batch, Db, Durability, Error, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::control_record::{Control, Decoded, Notified, decode};
 use crate::wire::notification::{Key, Outcome, decode_outcome, encode_outcome};
-use crate::wire::position::{LogId, Position};
+use crate::wire::position::{LogId, NextOffsets};
 use crate::wire::stored::{self, NOTIFICATIONS_BEGIN};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -67,7 +67,7 @@ pub struct ControlLog {
 struct Following {
     state: watch::Sender<State>,
     /// By partition, the offset behind all that is folded.
-    next: watch::Sender<Next>,
+    next: watch::Sender<NextOffsets>,
 }
 
 impl ControlLog {
@@ -79,7 +79,7 @@ impl ControlLog {
     ) -> std::io::Result<ControlLog> {
         let following = Arc::new(Following {
             state: watch::Sender::new(State::Starting),
-            next: watch::Sender::new(Next::new()),
+            next: watch::Sender::new(NextOffsets::default()),
         });
         let stop = Arc::new(AtomicBool::new(false));
         let follower = Follower {
@@ -133,7 +133,7 @@ impl ControlLog {
         if let Some(at) = published
             .positions
             .iter()
-            .find(|at| was_folded(&before, at))
+            .find(|at| before.has_passed(**at))
         {
             let why = format!("it has given position {at} before: it lost records");
             return Err(RecordError::NotRead(why));
@@ -142,7 +142,7 @@ impl ControlLog {
         let mut next = self.following.next.subscribe();
         let is_halted = |state: &State| matches!(state, State::Halted(_));
         tokio::select! {
-            _ = next.wait_for(|next| published.positions.iter().all(|at| was_folded(next, at))) => Ok(()),
+            _ = next.wait_for(|next| published.positions.iter().all(|at| next.has_passed(*at))) => Ok(()),
             halted = state.wait_for(is_halted) => Err(RecordError::NotRead(match halted.as_deref() {
                 Ok(State::Halted(why)) => why.clone(),
                 Ok(_) | Err(_) => "it was closed".into(),
@@ -162,13 +162,9 @@ impl Drop for ControlLog {
     }
 }
 
-fn was_folded(next: &Next, at: &Position) -> bool {
-    next.get(&at.partition) > Some(&at.offset)
-}
-
 /// Where it says so of a log, the offsets before which nothing is sent; nothing is
 /// known of one that is not in it.
-pub fn begun(db: &dyn Db, log: LogId) -> store::Result<Option<BTreeMap<u32, u64>>> {
+pub fn begun(db: &dyn Db, log: LogId) -> store::Result<Option<NextOffsets>> {
     let row = db.get(Family::Meta, &begun_key(log))?;
     row.map(|row| {
         let body = stored::body(NOTIFICATIONS_BEGIN, &row).ok();
@@ -189,7 +185,7 @@ const POSITION: &[u8] = b"control/position/";
 const NEXT: &[u8] = b"control/next/";
 
 /// What a repair of the control log that lost records says about an event log which ended there.
-pub fn lost(log: LogId, ends: BTreeMap<u32, u64>, now: Timestamp) -> NewRecord {
+pub fn lost(log: LogId, ends: NextOffsets, now: Timestamp) -> NewRecord {
     let lost = Control::Lost { log, ends };
     let (headers, value) = lost.encode(&uuid::Uuid::new_v4().to_string(), now);
     NewRecord {
@@ -208,7 +204,7 @@ fn damaged(what: &str) -> Error {
 }
 
 /// Which log it was, and its last record in the store.
-fn open(db: &dyn Db, log: &Identity) -> Result<(Anchors, Next), OpenError> {
+fn open(db: &dyn Db, log: &Identity) -> Result<(Anchors, NextOffsets), OpenError> {
     match db.get(Family::Meta, LOG)? {
         None => {
             let mut batch = Batch::default();
@@ -226,11 +222,10 @@ fn open(db: &dyn Db, log: &Identity) -> Result<(Anchors, Next), OpenError> {
             })?;
         }
     }
-    let anchors = meta::by_partition(db, POSITION, Anchor::decode)?;
-    let mut next = meta::by_partition(db, NEXT, meta::offset)?;
+    let anchors: Anchors = meta::by_partition(db, POSITION, Anchor::decode)?;
+    let mut next: NextOffsets = meta::by_partition(db, NEXT, meta::offset)?;
     for (partition, anchor) in &anchors {
-        let held = next.entry(*partition).or_default();
-        *held = (*held).max(anchor.offset + 1);
+        next.raise(*partition, anchor.offset + 1);
     }
     Ok((anchors, next))
 }
@@ -305,14 +300,9 @@ impl Follower {
         self.following.next.send_replace(next.clone());
         (self.listener)(vec![Heard::Opened]);
         let ends = self.log.readable()?;
-        let after = next
-            .iter()
-            .filter_map(|(p, next)| Some((*p, next.checked_sub(1)?)));
-        let mut reader = self.log.reader(log.id, &after.collect())?;
+        let mut reader = self.log.reader(log.id, &next)?;
         while !self.stopping() {
-            let is_there =
-                |(partition, end): (&u32, &u64)| *end == 0 || next.get(partition) >= Some(end);
-            if ends.iter().all(is_there) {
+            if next.have_reached(&ends) {
                 *pause = Duration::from_millis(50);
                 self.following.state.send_if_modified(|state| {
                     std::mem::replace(state, State::Following) != State::Following
@@ -385,7 +375,7 @@ pub fn fold(db: &dyn Db, records: &[Logged], batch: &mut Batch) -> Result<Vec<He
 struct Changed<'d> {
     db: &'d dyn Db,
     outcomes: HashMap<Vec<u8>, Outcome>,
-    begun: HashMap<LogId, BTreeMap<u32, u64>>,
+    begun: HashMap<LogId, NextOffsets>,
 }
 
 impl Changed<'_> {
@@ -410,7 +400,7 @@ impl Changed<'_> {
             }
             Control::ReleasedAll { log, .. } => {
                 if self.begun(log)?.is_some() {
-                    self.put_begun(log, BTreeMap::new(), batch);
+                    self.put_begun(log, NextOffsets::default(), batch);
                 }
                 Ok(Some(Heard::ReleasedAll))
             }
@@ -474,14 +464,14 @@ impl Changed<'_> {
             .transpose()
     }
 
-    fn begun(&self, log: LogId) -> store::Result<Option<BTreeMap<u32, u64>>> {
+    fn begun(&self, log: LogId) -> store::Result<Option<NextOffsets>> {
         match self.begun.get(&log) {
             Some(changed) => Ok(Some(changed.clone())),
             None => begun(self.db, log),
         }
     }
 
-    fn put_begun(&mut self, log: LogId, ends: BTreeMap<u32, u64>, batch: &mut Batch) {
+    fn put_begun(&mut self, log: LogId, ends: NextOffsets, batch: &mut Batch) {
         let row = postcard::to_extend(&ends, vec![NOTIFICATIONS_BEGIN]);
         let row = row.expect("memory takes whatever postcard writes");
         batch.put(Family::Meta, &begun_key(log), &row);

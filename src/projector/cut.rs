@@ -2,7 +2,6 @@
 //! rows that the history gets of it. All of that follows from the records alone and is
 //! done on the thread that reads, while the projection still writes the cut before.
 
-use super::meta::Next;
 use super::step::{Rules, Step, step};
 use crate::clock;
 use crate::domain::body::LARGE;
@@ -10,6 +9,7 @@ use crate::domain::{Body, Event, Timestamp};
 use crate::event_log::Logged;
 use crate::store::{Batch, Family, Length, keys};
 use crate::wire::fault::Fault;
+use crate::wire::position::NextOffsets;
 use crate::wire::record::{self, Record};
 use crate::wire::without_id;
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -29,7 +29,7 @@ pub struct Cut {
 
 struct Read {
     records: Vec<Logged>,
-    next: Next,
+    next: NextOffsets,
     bytes: usize,
     /// When the first of them arrived, as far as that is known.
     oldest: Option<Timestamp>,
@@ -92,12 +92,17 @@ impl<'c> Part<'c> {
 impl Cut {
     /// `next` says how far the reader is behind the records; a partition that is not in
     /// it is where its last record leaves it.
-    pub fn decode(records: Vec<Logged>, next: Next, rules: &Rules) -> Cut {
+    pub fn decode(records: Vec<Logged>, next: NextOffsets, rules: &Rules) -> Cut {
         Cut::decode_with(records, next, rules, Batch::default())
     }
 
     /// The same in memory that is there already: the batch of a cut that is spent.
-    pub fn decode_with(records: Vec<Logged>, next: Next, rules: &Rules, mut batch: Batch) -> Cut {
+    pub fn decode_with(
+        records: Vec<Logged>,
+        next: NextOffsets,
+        rules: &Rules,
+        mut batch: Batch,
+    ) -> Cut {
         let read = Read {
             bytes: records.iter().map(|logged| logged.record.size()).sum(),
             oldest: records.iter().filter_map(|l| l.record.arrival()).min(),
@@ -129,7 +134,7 @@ impl Cut {
         &self.content.borrow_owner().records
     }
 
-    pub fn next(&self) -> &Next {
+    pub fn next(&self) -> &NextOffsets {
         &self.content.borrow_owner().next
     }
 

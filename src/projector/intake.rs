@@ -3,12 +3,12 @@
 //! memory is bounded whatever the lag; backpressure is not reading on.
 
 use super::cut::Cut;
-use super::meta::Next;
 use super::pace::Pace;
 use super::priority;
 use super::step::Rules;
 use crate::event_log::{Confirmation, Limits, ReadError, Reader};
 use crate::store::Batch;
+use crate::wire::position::NextOffsets;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -134,7 +134,7 @@ fn read_all(
 /// `None` if nothing is going on.
 fn read_one(
     reader: &mut dyn Reader,
-    told: &Next,
+    told: &NextOffsets,
     limits: &Limits,
     rules: &Rules,
     spares: &mut Vec<Batch>,

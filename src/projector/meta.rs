@@ -6,7 +6,7 @@ use crate::event_log::{Bounds, EventLog, Identity};
 use crate::feed::progress::StatusCounts;
 use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
-use crate::wire::position::{LogId, Positions, Token};
+use crate::wire::position::{LastOffsets, LogId, NextOffsets, Token};
 use crate::wire::stored::{self, STATUS_COUNTS};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -19,10 +19,6 @@ pub const FOLD: u32 = 2;
 
 /// The last record of each partition.
 pub type Anchors = BTreeMap<u32, Anchor>;
-
-/// By partition, the offset to go on at: behind the last record and behind what is no
-/// record. A partition is in it from when the store met it.
-pub type Next = BTreeMap<u32, u64>;
 
 /// Reads where the store is; a new store is stamped with the log's identity.
 pub fn open(db: &dyn Db, log: &Identity) -> Result<Anchors, OpenError> {
@@ -105,7 +101,7 @@ fn log_name(db: &dyn Db) -> store::Result<String> {
     Ok(String::from_utf8_lossy(&name).into_owned())
 }
 
-pub fn positions(anchors: &Anchors) -> Positions {
+pub fn positions(anchors: &Anchors) -> LastOffsets {
     anchors.iter().map(|(p, at)| (*p, at.offset)).collect()
 }
 
@@ -129,12 +125,12 @@ pub(super) fn key(prefix: &[u8], partition: u32) -> Vec<u8> {
 
 /// The rows of a prefix. One that cannot be read is an error: without it a partition
 /// would seem to be new.
-pub(super) fn by_partition<T>(
+pub(super) fn by_partition<T, C: FromIterator<(u32, T)>>(
     db: &dyn Db,
     prefix: &[u8],
     decode: fn(&[u8]) -> Option<T>,
-) -> store::Result<BTreeMap<u32, T>> {
-    let mut rows = BTreeMap::new();
+) -> store::Result<C> {
+    let mut rows = Vec::new();
     let mut is_damaged = false;
     store::view(db, |view| {
         let end = keys::after_prefix(prefix);
@@ -142,7 +138,7 @@ pub(super) fn by_partition<T>(
         view.scan(Family::Meta, range, Direction::Forward, &mut |key, row| {
             let partition = key[prefix.len()..].try_into().ok();
             match partition.map(u32::from_be_bytes).zip(decode(row)) {
-                Some((partition, value)) => drop(rows.insert(partition, value)),
+                Some(row) => rows.push(row),
                 None => is_damaged = true,
             }
             ControlFlow::Continue(())
@@ -150,7 +146,7 @@ pub(super) fn by_partition<T>(
     })?;
     match is_damaged {
         true => Err(damaged("a position")),
-        false => Ok(rows),
+        false => Ok(rows.into_iter().collect()),
     }
 }
 
@@ -172,7 +168,7 @@ pub fn check(
     log: &dyn EventLog,
     stored: &Identity,
     anchors: &Anchors,
-    next: &Next,
+    next: &NextOffsets,
 ) -> Result<(), OpenError> {
     let found = log.identify()?;
     if found.id != stored.id {
@@ -225,8 +221,8 @@ pub fn check(
 
 /// Whether the log still has what comes next. A partition that cannot be asked now is
 /// judged when it can.
-fn check_bounds(next: &Next, count: usize, log: &BTreeMap<u32, Bounds>) -> Result<(), Halt> {
-    for (&partition, &next) in next {
+fn check_bounds(next: &NextOffsets, count: usize, log: &BTreeMap<u32, Bounds>) -> Result<(), Halt> {
+    for (&partition, &next) in next.iter() {
         if partition as usize >= count {
             return Err(Halt::FewerPartitions { partition, count });
         }
@@ -276,14 +272,14 @@ pub fn put_next(batch: &mut Batch, partition: u32, next: u64) {
     batch.put(Family::Meta, &key(NEXT, partition), &next.to_be_bytes());
 }
 
-/// Where the store goes on. There is no row for a partition where that is right behind its last
-/// record.
-pub fn next(db: &dyn Db, anchors: &Anchors) -> store::Result<Next> {
-    let mut next = by_partition(db, BEGINS, offset)?;
+/// Where the store goes on: after the last record and after what is no record. A partition is in
+/// it from when the store met it. There is no row where that is right after the last record.
+pub fn next(db: &dyn Db, anchors: &Anchors) -> store::Result<NextOffsets> {
+    let mut next: NextOffsets = by_partition(db, BEGINS, offset)?;
     let behind = anchors.iter().map(|(p, anchor)| (*p, anchor.offset + 1));
-    for (partition, offset) in by_partition(db, NEXT, offset)?.into_iter().chain(behind) {
-        let held = next.entry(partition).or_insert(offset);
-        *held = offset.max(*held);
+    let stored: NextOffsets = by_partition(db, NEXT, offset)?;
+    for (partition, offset) in stored.into_iter().chain(behind) {
+        next.raise(partition, offset);
     }
     Ok(next)
 }
@@ -292,11 +288,11 @@ pub fn next(db: &dyn Db, anchors: &Anchors) -> store::Result<Next> {
 /// at 0, what was before was gone already. Returns what was not known.
 pub fn note_beginnings(
     db: &dyn Db,
-    known: &Next,
+    known: &NextOffsets,
     bounds: &BTreeMap<u32, Bounds>,
-) -> store::Result<Next> {
+) -> store::Result<NextOffsets> {
     let mut batch = Batch::default();
-    let mut new = Next::new();
+    let mut new = NextOffsets::default();
     for (partition, bounds) in bounds.iter().filter(|(p, _)| !known.contains_key(p)) {
         if bounds.first > 0 {
             tracing::warn!(
@@ -316,7 +312,7 @@ pub fn note_beginnings(
 }
 
 /// By partition, the first offset that the log still had when the store met it.
-pub fn beginnings(db: &dyn Db) -> store::Result<Next> {
+pub fn beginnings(db: &dyn Db) -> store::Result<NextOffsets> {
     by_partition(db, BEGINS, offset)
 }
 
@@ -363,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_partition_that_cannot_be_asked_is_judged_later_and_one_that_is_gone_now() {
-        let next = Next::from([(0, 5), (1, 5)]);
+        let next = NextOffsets::from([(0, 5), (1, 5)]);
         let one = BTreeMap::from([(0, Bounds { first: 0, end: 5 })]);
         assert_eq!(check_bounds(&next, 2, &one), Ok(()));
         let fewer = Halt::FewerPartitions {

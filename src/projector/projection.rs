@@ -4,7 +4,7 @@
 use super::changes::{Changes, Pending};
 use super::cut::{Cut, Part};
 use super::halt::OpenError;
-use super::meta::{self, Anchors, Next};
+use super::meta::{self, Anchors};
 use super::operation::fold;
 use super::step::Rules;
 use crate::domain::effects::Listed;
@@ -17,7 +17,7 @@ use crate::rows::state;
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::fault::Fault;
-use crate::wire::position::{Positions, Token};
+use crate::wire::position::{LastOffsets, NextOffsets, Token};
 use crate::wire::record;
 use crate::wire::stored::ANOMALIES;
 use std::collections::BTreeMap;
@@ -99,7 +99,7 @@ fn hot(bytes: u64) -> Hot {
 pub struct Projection {
     log: Identity,
     anchors: Anchors,
-    next: Next,
+    next: NextOffsets,
     hot: Hot,
     rules: Rules,
     changes: Changes,
@@ -144,13 +144,13 @@ impl Projection {
     }
 
     /// Where the log is to be read on.
-    pub fn next(&self) -> &Next {
+    pub fn next(&self) -> &NextOffsets {
         &self.next
     }
 
     /// Of partitions that the store has not met before.
-    pub fn begin(&mut self, new: Next) {
-        self.next.extend(new);
+    pub fn begin(&mut self, new: NextOffsets) {
+        self.next.extend(new.iter());
     }
 
     /// The number of the next change.
@@ -172,7 +172,7 @@ impl Projection {
         &self.rules
     }
 
-    pub fn positions(&self) -> Positions {
+    pub fn positions(&self) -> LastOffsets {
         meta::positions(&self.anchors)
     }
 
@@ -216,7 +216,7 @@ impl Projection {
                 meta::put_anchor(batch, partition, *anchor);
             }
         }
-        for (&partition, &offset) in &next {
+        for (&partition, &offset) in next.iter() {
             // Right behind its last record it follows from that.
             let behind = anchors.get(&partition).map(|anchor| anchor.offset + 1);
             if self.next.get(&partition) != Some(&offset) && behind != Some(offset) {
@@ -269,7 +269,7 @@ impl Projection {
     }
 
     /// The last record of each partition behind the cut, and where to go on.
-    fn advance(&self, cut: &Cut) -> (Anchors, Next) {
+    fn advance(&self, cut: &Cut) -> (Anchors, NextOffsets) {
         let (mut anchors, mut next) = (self.anchors.clone(), self.next.clone());
         for (partition, first, last) in cut.spans() {
             let anchor = Anchor {
@@ -283,9 +283,8 @@ impl Projection {
             );
             next.insert(partition, anchor.offset + 1);
         }
-        for (&partition, &offset) in cut.next() {
-            let held = next.entry(partition).or_insert(offset);
-            *held = offset.max(*held);
+        for (&partition, &offset) in cut.next().iter() {
+            next.raise(partition, offset);
         }
         (anchors, next)
     }
@@ -342,7 +341,7 @@ impl Projection {
 
 /// What a cut changes, beside its batch.
 pub struct Prepared {
-    next: Next,
+    next: NextOffsets,
     anchors: Anchors,
     snapshots: Snapshots,
     statuses: StatusCounts,

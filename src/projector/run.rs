@@ -189,10 +189,7 @@ impl Worker {
         self.check(projection)?;
         let new = meta::note_beginnings(&*self.db, projection.next(), &self.log.bounds()?)?;
         projection.begin(new);
-        // Behind which to read: before 0 there is nothing.
-        let next = projection.next().iter();
-        let after = next.filter_map(|(p, next)| Some((*p, next.checked_sub(1)?)));
-        let reader = self.log.reader(projection.log().id, &after.collect())?;
+        let reader = self.log.reader(projection.log().id, projection.next())?;
         let Settings { limits, rules, .. } = self.settings;
         let no_thread = |error| OpenError::Log(format!("no thread to read it: {error}"));
         let intake = Intake::start(reader, limits, rules).map_err(no_thread)?;
@@ -287,7 +284,7 @@ impl Worker {
     fn publish(&self, projection: &Projection, watchdog: &Watchdog) {
         self.progress.publish(projection.held(), projection.next());
         watchdog.applied(projection);
-        self.log.note_applied(&projection.positions());
+        self.log.note_applied(&projection.positions().next());
     }
 
     /// Until it is written; `None` if told to stop meanwhile.

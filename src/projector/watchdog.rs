@@ -2,9 +2,10 @@
 //! that was replaced or cut off is found even while nothing is read from it.
 
 use super::halt::{Halt, OpenError};
-use super::meta::{self, Anchors, Next};
+use super::meta::{self, Anchors};
 use super::projection::Projection;
 use crate::event_log::{EventLog, Identity};
+use crate::wire::position::NextOffsets;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,7 +22,7 @@ struct Shared {
 
 struct State {
     anchors: Anchors,
-    next: Next,
+    next: NextOffsets,
     halt: Option<Halt>,
     stopping: bool,
 }

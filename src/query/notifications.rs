@@ -8,9 +8,9 @@ use crate::rows::records;
 use crate::store::{self, Db, Direction, Error, Family, Result, View, keys};
 use crate::wire::cloudevent;
 use crate::wire::notification::{Key, Outcome, Tries, decode_due, decode_outcome, decode_tries};
+use crate::wire::position::NextOffsets;
 use crate::wire::time::write_rfc3339_millis;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,12 +110,12 @@ pub fn was_due_before(
     view: &dyn View,
     operation_id: &str,
     ending: &OrderKey,
-    ends: &BTreeMap<u32, u64>,
+    ends: &NextOffsets,
 ) -> Result<bool> {
     let (mut created, mut ended) = (false, false);
     records::scan(view, operation_id, &mut |key, record| {
         let (_, at) = keys::split_history(key).ok_or_else(|| damaged(operation_id))?;
-        if ends.get(&at.partition).is_some_and(|end| at.offset < *end) {
+        if ends.has_passed(at) {
             let event = cloudevent::decode(&record).map_err(|_| damaged(operation_id))?;
             match event.kind {
                 Kind::Created { .. } => created = true,

@@ -1,15 +1,16 @@
 //! What has to be known before anything is sent: all of the control log, and which
 //! notifications were due before it.
 
-use super::look::Ends;
 use super::{Doing, Handle, Parts, lock};
 use crate::projector::control::{self, ControlLog, State};
 use crate::store;
 use crate::wire::control_record::Control;
+use crate::wire::position::NextOffsets;
 use std::time::Duration;
 
-/// Waits until the control log was read, and until what has to be held is known.
-pub async fn begin(parts: &Parts, control: &ControlLog, handle: &Handle) -> Ends {
+/// Waits until the control log was read, and until it is known what has to be held: what was due
+/// before these offsets, of which nobody knows whether it was delivered. None: nothing is held.
+pub async fn begin(parts: &Parts, control: &ControlLog, handle: &Handle) -> NextOffsets {
     let mut pause = Duration::from_millis(50);
     loop {
         let mut state = control.state();
@@ -36,7 +37,7 @@ pub async fn begin(parts: &Parts, control: &ControlLog, handle: &Handle) -> Ends
     }
 }
 
-async fn begin_now(parts: &Parts, control: &ControlLog) -> Result<Ends, String> {
+async fn begin_now(parts: &Parts, control: &ControlLog) -> Result<NextOffsets, String> {
     let text = |error: store::Error| error.to_string();
     let applied = parts.progress.applied();
     let token = applied.token.as_ref();
@@ -56,7 +57,7 @@ async fn begin_now(parts: &Parts, control: &ControlLog) -> Result<Ends, String> 
                     ends.map_err(|error| error.to_string())?
                 }
             };
-            let ends: Ends = ends.into_iter().filter(|(_, end)| *end > 0).collect();
+            let ends: NextOffsets = ends.into_iter().filter(|(_, end)| *end > 0).collect();
             if !ends.is_empty() {
                 tracing::warn!(
                     "the control log knows nothing of this log: notifications that are due \

@@ -5,13 +5,14 @@
 use super::allow::Allowed;
 use super::attempt::{Attempt, Failure, Kind};
 use super::begin::begin;
-use super::look::{self, Ends, Look};
+use super::look::{self, Look};
 use super::queue::{Bounds, Offered, Pick, Queue, Says, backoff};
 use super::{Counts, Doing, Handle, Parts, Told, lock};
 use crate::projector::control::{self, ControlLog, RecordError, State};
 use crate::query::notifications::Failing;
 use crate::store;
 use crate::wire::control_record::{Control, Notified};
+use crate::wire::position::NextOffsets;
 use metrics::{counter, gauge, histogram};
 use std::future::Future;
 use std::pin::Pin;
@@ -87,7 +88,7 @@ struct Dispatcher {
     control: Arc<ControlLog>,
     handle: Arc<Handle>,
     allowed: Arc<Allowed>,
-    ends: Ends,
+    ends: NextOffsets,
     bounds: Bounds,
     queue: Queue,
     tries: JoinSet<Tried>,

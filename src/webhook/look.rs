@@ -10,13 +10,11 @@ use crate::rows::state;
 use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, View, keys};
 use crate::wire::document::Bodies;
 use crate::wire::notification::{Key, Tries, decode_due, encode_tries};
+use crate::wire::position::NextOffsets;
 use crate::wire::time::TimeStyle;
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
-
-/// Offsets before which nobody knows what was told; none: nothing is held.
-pub type Ends = BTreeMap<u32, u64>;
 
 #[derive(Debug)]
 pub enum Look {
@@ -37,7 +35,7 @@ pub fn look(
     db: &dyn Db,
     operation_id: &str,
     key: Key,
-    ends: &Ends,
+    ends: &NextOffsets,
     times: &TimeStyle,
 ) -> store::Result<Look> {
     let row = keys::notification(operation_id, key);
@@ -85,7 +83,11 @@ pub struct Waiting {
 }
 
 /// Those of one operation.
-pub fn of_operation(db: &dyn Db, operation_id: &str, ends: &Ends) -> store::Result<Vec<Waiting>> {
+pub fn of_operation(
+    db: &dyn Db,
+    operation_id: &str,
+    ends: &NextOffsets,
+) -> store::Result<Vec<Waiting>> {
     let range = keys::of_operation(operation_id);
     let mut batch = Batch::default();
     let mut found = Vec::new();
@@ -120,7 +122,12 @@ const ROWS_AT_ONCE: usize = 1000;
 
 /// Everything that is not delivered. What can be tried now comes before what has to
 /// wait, and of targets that are `well` there may be many.
-pub fn all(db: &dyn Db, ends: &Ends, now_ms: i64, well: &HashSet<Target>) -> store::Result<All> {
+pub fn all(
+    db: &dyn Db,
+    ends: &NextOffsets,
+    now_ms: i64,
+    well: &HashSet<Target>,
+) -> store::Result<All> {
     let mut all = All::default();
     let mut later = Vec::new();
     let mut by_target: HashMap<Target, usize> = HashMap::new();
@@ -187,7 +194,7 @@ fn judge(
     view: &dyn View,
     row: &[u8],
     due: &[u8],
-    ends: &Ends,
+    ends: &NextOffsets,
     batch: &mut Batch,
 ) -> store::Result<Judged> {
     let found = entry(view, row, !ends.is_empty())?;
@@ -215,7 +222,7 @@ fn waiting(
     view: &dyn View,
     row: &[u8],
     due: &[u8],
-    ends: &Ends,
+    ends: &NextOffsets,
     batch: &mut Batch,
 ) -> store::Result<(Judged, Option<Waiting>)> {
     let judged = judge(view, row, due, ends, batch)?;

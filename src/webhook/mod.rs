@@ -24,8 +24,8 @@ use crate::projector::control::{Clock, ControlLog, Heard};
 use crate::query::notifications::is_any_due;
 use crate::store::Db;
 use crate::wire::notification::Key;
+use crate::wire::position::NextOffsets;
 use crate::wire::time::TimeStyle;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use tokio::sync::{Notify, watch};
@@ -37,7 +37,7 @@ pub struct Parts {
     pub log: Arc<dyn EventLog>,
     /// Where that ended before this process took anything; `None` if it was not there to
     /// be asked.
-    pub begins: Option<BTreeMap<u32, u64>>,
+    pub begins: Option<NextOffsets>,
     pub progress: Arc<Progress>,
     pub control: Arc<dyn EventLog>,
     pub clock: Clock,

@@ -3,7 +3,7 @@
 
 use super::packed;
 use super::stored::{self, CHANGE, Unreadable};
-use crate::wire::position::Positions;
+use crate::wire::position::LastOffsets;
 
 /// What a cut did to the position of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -59,10 +59,9 @@ impl<'r> Change<'r> {
     }
 
     /// To where the partitions are behind it, and never back.
-    pub fn advance(&self, positions: &mut Positions) {
+    pub fn advance(&self, positions: &mut LastOffsets) {
         for moved in &self.moved {
-            let held = positions.entry(moved.partition).or_insert(moved.after);
-            *held = moved.after.max(*held);
+            positions.raise(moved.partition, moved.after);
         }
     }
 }
@@ -93,9 +92,9 @@ mod tests {
             .places(&row)
             .map(|place| &row[place.start as usize..place.end as usize]);
         assert_eq!(places.collect::<Vec<_>>(), [&b"a"[..], b"operation-2"]);
-        let mut positions = Positions::from([(0, 4), (1, 7), (3, 1)]);
+        let mut positions = LastOffsets::from([(0, 4), (1, 7), (3, 1)]);
         change.advance(&mut positions);
-        assert_eq!(positions, Positions::from([(0, 9), (1, 7), (3, 1)]));
+        assert_eq!(positions, LastOffsets::from([(0, 9), (1, 7), (3, 1)]));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::cloudevent;
 use super::notification::Key;
-use super::position::LogId;
+use super::position::{LogId, NextOffsets};
 use super::record::{Headers, Record};
 use super::time::{parse_rfc3339, write_rfc3339_millis};
 use crate::domain::Timestamp;
@@ -19,16 +19,10 @@ pub enum Control {
     /// From here on, what becomes of the notifications of this log is in the control
     /// log. What lies before these offsets was due before, and nobody knows whether
     /// it was told.
-    Begun {
-        log: LogId,
-        ends: BTreeMap<u32, u64>,
-    },
+    Begun { log: LogId, ends: NextOffsets },
     /// Records of the control log were lost before this one. What lies before these offsets is
     /// held, unless it is known to be delivered: nobody knows what the lost records said of it.
-    Lost {
-        log: LogId,
-        ends: BTreeMap<u32, u64>,
-    },
+    Lost { log: LogId, ends: NextOffsets },
     /// Of a log: all that is held because of its `Begun`.
     ReleasedAll { log: LogId, said: Said },
     Notification {
@@ -237,7 +231,7 @@ pub fn decode(record: &Record) -> Decoded {
     }
 }
 
-fn begun(subject: &str, data: &str) -> Option<(LogId, BTreeMap<u32, u64>)> {
+fn begun(subject: &str, data: &str) -> Option<(LogId, NextOffsets)> {
     let Begun { ends } = serde_json::from_str(data).ok()?;
     let number = |(p, end): (String, u64)| Some((p.parse().ok()?, end));
     let ends = ends.into_iter().map(number).collect::<Option<_>>()?;

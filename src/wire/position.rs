@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
 
 /// Where a record lies in the log.
@@ -72,14 +73,113 @@ impl FromStr for LogId {
     }
 }
 
-/// The last offset of each partition, inclusive. A partition that is not named
-/// holds nothing yet, or is not waited for.
-pub type Positions = BTreeMap<u32, u64>;
+macro_rules! offsets_by_partition {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+        #[derive(serde::Serialize, serde::Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(BTreeMap<u32, u64>);
+
+        impl $name {
+            /// Of two offsets of a partition the later one stays.
+            pub fn raise(&mut self, partition: u32, offset: u64) {
+                let held = self.0.entry(partition).or_insert(offset);
+                *held = offset.max(*held);
+            }
+        }
+
+        impl Deref for $name {
+            type Target = BTreeMap<u32, u64>;
+
+            fn deref(&self) -> &BTreeMap<u32, u64> {
+                &self.0
+            }
+        }
+
+        impl DerefMut for $name {
+            fn deref_mut(&mut self) -> &mut BTreeMap<u32, u64> {
+                &mut self.0
+            }
+        }
+
+        impl IntoIterator for $name {
+            type Item = (u32, u64);
+            type IntoIter = std::collections::btree_map::IntoIter<u32, u64>;
+
+            fn into_iter(self) -> Self::IntoIter {
+                self.0.into_iter()
+            }
+        }
+
+        impl FromIterator<(u32, u64)> for $name {
+            fn from_iter<I: IntoIterator<Item = (u32, u64)>>(offsets: I) -> $name {
+                $name(offsets.into_iter().collect())
+            }
+        }
+
+        impl<const N: usize> From<[(u32, u64); N]> for $name {
+            fn from(offsets: [(u32, u64); N]) -> $name {
+                offsets.into_iter().collect()
+            }
+        }
+    };
+}
+
+offsets_by_partition! {
+    /// The last offset of each partition, inclusive. A partition that is not named
+    /// holds nothing yet, or is not waited for.
+    LastOffsets
+}
+
+offsets_by_partition! {
+    /// The next offset of each partition: where to read on, or where the log ends. All
+    /// before it is done. In a partition that is not named nothing is.
+    NextOffsets
+}
+
+impl LastOffsets {
+    /// Where to read on after these.
+    pub fn next(&self) -> NextOffsets {
+        let next = |(partition, last): (&u32, &u64)| (*partition, last.saturating_add(1));
+        self.iter().map(next).collect()
+    }
+
+    /// Whether the offset of this position is one of these, or before it.
+    pub fn holds(&self, at: Position) -> bool {
+        self.get(&at.partition) >= Some(&at.offset)
+    }
+}
+
+impl NextOffsets {
+    /// The last offsets before these. A partition that is at 0 has none.
+    pub fn last(&self) -> LastOffsets {
+        let last = |(partition, next): (&u32, &u64)| Some((*partition, next.checked_sub(1)?));
+        self.iter().filter_map(last).collect()
+    }
+
+    /// Whether the offset of this position is done.
+    pub fn has_passed(&self, at: Position) -> bool {
+        self.get(&at.partition) > Some(&at.offset)
+    }
+
+    /// Whether all up to these is done, and they too.
+    pub fn have_passed(&self, last: &LastOffsets) -> bool {
+        let mut each = last.iter();
+        each.all(|(&partition, &offset)| self.has_passed(Position { partition, offset }))
+    }
+
+    /// Whether all before these ends is done.
+    pub fn have_reached(&self, ends: &NextOffsets) -> bool {
+        let mut each = ends.iter();
+        each.all(|(partition, end)| *end == 0 || self.get(partition) >= Some(end))
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     pub log: LogId,
-    pub positions: Positions,
+    pub positions: LastOffsets,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -89,9 +189,8 @@ pub struct BadToken;
 impl Token {
     /// Holds what both name; `None` if they are of two logs.
     pub fn join(mut self, other: &Token) -> Option<Token> {
-        for (partition, offset) in &other.positions {
-            let held = self.positions.entry(*partition).or_insert(*offset);
-            *held = (*held).max(*offset);
+        for (&partition, &offset) in other.positions.iter() {
+            self.positions.raise(partition, offset);
         }
         (self.log == other.log).then_some(self)
     }
@@ -115,7 +214,7 @@ impl FromStr for Token {
     /// several lines of a header: `<log>;3:1042, <log>;5:7`.
     fn from_str(text: &str) -> Result<Token, BadToken> {
         let (log, rest) = text.split_once(';').ok_or(BadToken)?;
-        let mut positions = Positions::new();
+        let mut positions = LastOffsets::default();
         for part in rest.split(',').filter(|_| !rest.is_empty()) {
             let again = part.trim().strip_prefix(log.trim());
             let part = match again.and_then(|part| part.strip_prefix(';')) {
@@ -124,8 +223,7 @@ impl FromStr for Token {
                 None => part,
             };
             let at: Position = part.trim().parse()?;
-            let held = positions.entry(at.partition).or_insert(at.offset);
-            *held = (*held).max(at.offset);
+            positions.raise(at.partition, at.offset);
         }
         Ok(Token {
             log: log.trim().parse()?,
@@ -150,6 +248,47 @@ mod tests {
         };
         let length = token.to_string().len();
         assert!(length < 2_500, "{length}");
+    }
+
+    #[test]
+    fn last_offsets_and_next_offsets_convert_at_both_ends_of_the_numbers() {
+        let last = LastOffsets::from([(0, 0), (1, 7), (2, u64::MAX)]);
+        let next = NextOffsets::from([(0, 1), (1, 8), (2, u64::MAX)]);
+        assert_eq!(last.next(), next);
+        let before = LastOffsets::from([(0, 0), (1, 7), (2, u64::MAX - 1)]);
+        assert_eq!(next.last(), before);
+        let nothing = NextOffsets::from([(0, 0)]);
+        assert_eq!(nothing.last(), LastOffsets::default());
+    }
+
+    #[test]
+    fn an_offset_is_passed_once_the_next_one_is_due() {
+        let next = NextOffsets::from([(0, 5), (1, 0)]);
+        let is_passed = |partition, offset| next.has_passed(Position { partition, offset });
+        assert!(is_passed(0, 4) && !is_passed(0, 5) && !is_passed(0, u64::MAX));
+        assert!(!is_passed(1, 0) && !is_passed(2, 0));
+        assert!(next.have_passed(&next.last()));
+        assert!(!next.have_passed(&LastOffsets::from([(0, 4), (2, 0)])));
+    }
+
+    #[test]
+    fn an_empty_partition_is_read_to_its_end_before_it_is_known() {
+        let next = NextOffsets::from([(0, 5)]);
+        assert!(next.have_reached(&NextOffsets::from([(0, 5), (1, 0)])));
+        assert!(!next.have_reached(&NextOffsets::from([(0, 6)])));
+        assert!(!next.have_reached(&NextOffsets::from([(0, 5), (1, 1)])));
+    }
+
+    #[test]
+    fn json_and_postcard_of_offsets_are_those_of_a_map() {
+        let next = NextOffsets::from([(0, 5), (10, u64::MAX)]);
+        let json = r#"{"0":5,"10":18446744073709551615}"#;
+        assert_eq!(serde_json::to_string(&next).unwrap(), json);
+        assert_eq!(serde_json::from_str::<NextOffsets>(json).unwrap(), next);
+        let map = BTreeMap::from([(0_u32, 5_u64), (10, u64::MAX)]);
+        let bytes = postcard::to_allocvec(&map).unwrap();
+        assert_eq!(postcard::to_allocvec(&next).unwrap(), bytes);
+        assert_eq!(postcard::from_bytes::<NextOffsets>(&bytes).unwrap(), next);
     }
 
     #[test]

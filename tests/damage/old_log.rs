@@ -14,10 +14,9 @@ use opledger::event_log::{EventLog, Limits, Logged};
 use opledger::store::memory::{Fault, Memory};
 use opledger::store::{Batch, Db, Durability, Family, keys};
 use opledger::wire::block;
-use opledger::wire::position::{LogId, Position, Positions};
+use opledger::wire::position::{LogId, NextOffsets, Position};
 use opledger::wire::record::{Headers, Record};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -266,7 +265,7 @@ fn an_upgrade_that_is_cut_short_anywhere_loses_nothing() {
         let log = Embedded::open(Arc::new(disk), settings, clock).unwrap();
         let id = LogId(*b"abcd1234");
         assert_eq!(log.id(), Some(id), "seed {seed}");
-        let mut reader = log.reader(id, &Positions::new()).unwrap();
+        let mut reader = log.reader(id, &NextOffsets::default()).unwrap();
         let limits = Limits {
             records: usize::MAX,
             bytes: usize::MAX,
@@ -277,7 +276,7 @@ fn an_upgrade_that_is_cut_short_anywhere_loses_nothing() {
         read.sort_by_key(|logged| logged.at);
         expected.sort_by_key(|logged| logged.at);
         assert!(read == expected, "seed {seed}");
-        let ends: BTreeMap<u32, u64> = log.readable().unwrap();
+        let ends = log.readable().unwrap();
         assert_eq!(ends.values().sum::<u64>(), expected.len() as u64);
     }
 }

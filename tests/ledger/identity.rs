@@ -18,7 +18,7 @@ use opledger::http::router;
 use opledger::projector::Cut;
 use opledger::projector::step::Rules;
 use opledger::store::memory::Memory;
-use opledger::wire::position::Positions;
+use opledger::wire::position::NextOffsets;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -330,7 +330,7 @@ async fn a_position_that_the_log_has_given_before_is_not_accepted() {
         patience: Duration::ZERO,
     };
     let mut records = Vec::new();
-    let mut reader = log.reader(LOG, &Positions::new()).unwrap();
+    let mut reader = log.reader(LOG, &NextOffsets::default()).unwrap();
     reader.read(&limits, &mut records).unwrap();
     let mut cut = Cut::decode(records, Default::default(), &Rules::NONE);
     projection.apply(&*store, &mut cut).unwrap();

@@ -9,11 +9,10 @@ use opledger::projector::{Cut, Projection};
 use opledger::query::document;
 use opledger::store::Family;
 use opledger::store::memory::Memory;
-use opledger::wire::position::{LogId, Position};
+use opledger::wire::position::{LogId, NextOffsets, Position};
 use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 const ID: &str = "operation-1";
 
@@ -59,7 +58,7 @@ impl Ledger {
                 },
             }
         });
-        let mut cut = Cut::decode(logged.collect(), BTreeMap::new(), &Rules::NONE);
+        let mut cut = Cut::decode(logged.collect(), NextOffsets::default(), &Rules::NONE);
         self.projection.apply(&self.db, &mut cut).unwrap();
     }
 

@@ -9,7 +9,7 @@ use opledger::event_log::embedded::disk::{self, Disk};
 use opledger::event_log::embedded::{Ahead, Appender, Embedded, Layout, Settings, Which, Why};
 use opledger::event_log::{EventLog, Limits, NewRecord, PublishError, conformance, memory};
 use opledger::store::memory::Fault;
-use opledger::wire::position::{LogId, Positions};
+use opledger::wire::position::{LogId, NextOffsets};
 use opledger::wire::record::Headers;
 use std::path::Path;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ async fn a_log_is_the_same_log_after_a_restart() {
         patience: Duration::from_secs(1),
     };
     let mut read = Vec::new();
-    log.reader(id, &Positions::new())
+    log.reader(id, &NextOffsets::default())
         .unwrap()
         .read(&limits, &mut read)
         .unwrap();

@@ -13,7 +13,7 @@ use opledger::http::{App, router};
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
 use opledger::store::memory::Memory;
-use opledger::wire::position::Positions;
+use opledger::wire::position::NextOffsets;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl Ledger {
         // As at a first start: the log is reached later.
         let app = in_process::app(&store, &log);
         Ledger {
-            reader: log.reader(LOG, &Positions::new()).unwrap(),
+            reader: log.reader(LOG, &NextOffsets::default()).unwrap(),
             projection: open(&store, 10_000),
             app,
             store,

@@ -26,7 +26,7 @@ use opledger::query::{Page, document, history};
 use opledger::rows::digest::StoreDigest;
 use opledger::store::memory::Memory;
 use opledger::store::{self, Db, Family, keys};
-use opledger::wire::position::{LogId, Position, Positions};
+use opledger::wire::position::{LogId, NextOffsets, Position};
 use opledger::wire::record::{Headers, Record};
 use opledger::wire::stored::ANOMALIES;
 use opledger::wire::time::TimeStyle;
@@ -157,7 +157,7 @@ const FOREIGN_PARTITIONS: usize = 3;
 impl ForeignLog {
     fn new() -> ForeignLog {
         let log = event_log::memory::Memory::new(LOG, FOREIGN_PARTITIONS as u32);
-        let reader = log.reader(LOG, &Positions::new()).expect("a reader");
+        let reader = log.reader(LOG, &NextOffsets::default()).expect("a reader");
         ForeignLog { log, reader }
     }
 }
@@ -190,15 +190,18 @@ impl SimulatedLog for ForeignLog {
         self.reader.read(limits, into).expect("readable");
     }
 
-    fn seek(&mut self, after: &Positions) {
-        self.reader = self.log.reader(LOG, after).expect("a reader");
+    fn seek(&mut self, from: &NextOffsets) {
+        self.reader = self.log.reader(LOG, from).expect("a reader");
     }
 
     fn crash(&mut self, _: &mut Rng) {}
 
     fn everything(&self) -> Vec<Logged> {
         let mut all = Vec::new();
-        let mut reader = self.log.reader(LOG, &Positions::new()).expect("a reader");
+        let mut reader = self
+            .log
+            .reader(LOG, &NextOffsets::default())
+            .expect("a reader");
         loop {
             let before = all.len();
             reader.read(&LARGE, &mut all).expect("readable");
@@ -301,7 +304,7 @@ impl<L: SimulatedLog> Simulation<L> {
     /// As a process begins: the position comes from the store and nowhere else.
     fn reopen(&mut self) {
         self.projection = open(&*self.store).expect("recovers");
-        self.log.seek(&self.projection.positions());
+        self.log.seek(self.projection.next());
     }
 
     fn is_caught_up(&self, all: &[Logged]) -> bool {

@@ -22,7 +22,7 @@ use opledger::http::{App, Reads, router};
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
 use opledger::store::memory::{Fault, Memory};
-use opledger::wire::position::{Positions, Token};
+use opledger::wire::position::{LastOffsets, NextOffsets, Token};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -89,7 +89,7 @@ struct Simulation {
 #[derive(Default)]
 struct Truth {
     events: BTreeMap<String, Vec<(u32, u64, Value)>>,
-    applied: BTreeSet<Positions>,
+    applied: BTreeSet<LastOffsets>,
     /// Documents by how many of an operation's events of each partition they hold.
     folded: Mutex<BTreeMap<(String, Counts), Option<Value>>>,
 }
@@ -103,7 +103,7 @@ impl Truth {
     }
 
     /// The document of an operation when exactly these positions are applied.
-    fn document(&self, id: &str, at: &Positions) -> Option<Value> {
+    fn document(&self, id: &str, at: &LastOffsets) -> Option<Value> {
         let events = self.events.get(id)?.iter();
         let is_held = |(p, o, _): &&(u32, u64, Value)| at.get(p).is_some_and(|held| o <= held);
         let held: Vec<_> = events.filter(is_held).collect();
@@ -125,17 +125,14 @@ impl Truth {
     fn check(&self, client: &Client) {
         let given: Token = client.last_id.parse().unwrap();
         for id in self.events.keys() {
-            let wanted = |at: &Positions| {
+            let wanted = |at: &LastOffsets| {
                 let document = self.document(id, at);
                 document.filter(|document| client.wants(id, document))
             };
             let held = client.held.get(id).cloned();
-            let with = |at: &Positions| {
+            let with = |at: &LastOffsets| {
                 let mut both = given.positions.clone();
-                for (partition, offset) in at {
-                    let held = both.entry(*partition).or_insert(*offset);
-                    *held = *offset.max(held);
-                }
+                at.iter().for_each(|(p, offset)| both.raise(*p, *offset));
                 both
             };
             let mut more = self.applied.iter().map(with);
@@ -170,7 +167,7 @@ impl Simulation {
         clients.extend((0..2).map(|n| Client::of_one(format!("op-{n}"))));
         clients.extend(["1", "a"].map(Client::of_cluster));
         Simulation {
-            reader: log.reader(LOG, &Positions::new()).unwrap(),
+            reader: log.reader(LOG, &NextOffsets::default()).unwrap(),
             projection: open(&store, window),
             app: app(&store, &log),
             rng,
@@ -285,7 +282,7 @@ impl Simulation {
         self.projection = open(&self.store, self.window);
         // A cut may have been written before the process ended, and told to nobody.
         self.truth.applied.insert(self.projection.positions());
-        self.reader = self.log.reader(LOG, &self.projection.positions()).unwrap();
+        self.reader = self.log.reader(LOG, self.projection.next()).unwrap();
         self.app = app(&self.store, &self.log);
         for client in &mut self.clients {
             client.disconnect();
@@ -350,7 +347,7 @@ impl Simulation {
     }
 }
 
-fn covers(held: &Positions, wanted: &Positions) -> bool {
+fn covers(held: &LastOffsets, wanted: &LastOffsets) -> bool {
     wanted.iter().all(|(p, o)| held.get(p) >= Some(o))
 }
 

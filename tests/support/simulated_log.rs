@@ -7,7 +7,7 @@ use opledger::event_log::embedded::disk::memory::Memory as Disk;
 use opledger::event_log::embedded::{Ahead, Appender, Blocks, Layout, Tail, Which, Why, disk};
 use opledger::event_log::{Limits, Logged, NewRecord, ReadError};
 use opledger::store::memory::{Fault, Memory};
-use opledger::wire::position::{Position, Positions};
+use opledger::wire::position::{NextOffsets, Position};
 use opledger::wire::record::Headers;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ pub trait SimulatedLog {
     /// Tries to append; acknowledged positions, or nothing is known.
     fn publish(&mut self, rng: &mut Rng, batch: &[(String, String)]) -> Option<Vec<Position>>;
     fn read(&mut self, limits: &Limits, into: &mut Vec<Logged>);
-    fn seek(&mut self, after: &Positions);
+    fn seek(&mut self, from: &NextOffsets);
     /// The process ends and starts again.
     fn crash(&mut self, rng: &mut Rng);
     fn everything(&self) -> Vec<Logged>;
@@ -63,7 +63,7 @@ impl EmbeddedLog {
             appender: Some(appender),
             blocks: None,
         };
-        log.seek(&Positions::new());
+        log.seek(&NextOffsets::default());
         log
     }
 
@@ -75,8 +75,8 @@ impl EmbeddedLog {
         self.appender.as_ref().expect("open").tail()
     }
 
-    fn blocks(&self, after: &Positions) -> Blocks {
-        Blocks::new(Arc::new(self.disk.clone()), Which::Events, 4, after)
+    fn blocks(&self, from: &NextOffsets) -> Blocks {
+        Blocks::new(Arc::new(self.disk.clone()), Which::Events, 4, from)
     }
 
     /// The machine may lose its power as well.
@@ -122,7 +122,7 @@ impl EmbeddedLog {
             Err(Why::Damaged(_)) => return,
             Err(other) => panic!("{other}"),
         };
-        let mut blocks = Blocks::new(Arc::new(copy), Which::Events, 4, &Positions::new());
+        let mut blocks = Blocks::new(Arc::new(copy), Which::Events, 4, &NextOffsets::default());
         let mut all = Vec::new();
         loop {
             let before = all.len();
@@ -174,8 +174,8 @@ impl SimulatedLog for EmbeddedLog {
         blocks.read(&tail, limits, into).expect("readable");
     }
 
-    fn seek(&mut self, after: &Positions) {
-        self.blocks = Some(self.blocks(after));
+    fn seek(&mut self, from: &NextOffsets) {
+        self.blocks = Some(self.blocks(from));
     }
 
     fn crash(&mut self, rng: &mut Rng) {
@@ -183,7 +183,7 @@ impl SimulatedLog for EmbeddedLog {
     }
 
     fn everything(&self) -> Vec<Logged> {
-        let mut blocks = self.blocks(&Positions::new());
+        let mut blocks = self.blocks(&NextOffsets::default());
         let mut all = Vec::new();
         let read = blocks.read(&self.tail(), &LARGE, &mut all);
         read.expect("readable");

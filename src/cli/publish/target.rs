@@ -187,8 +187,7 @@ impl Topic {
             positions: Default::default(),
         };
         for at in published.positions {
-            let held = token.positions.entry(at.partition).or_insert(at.offset);
-            *held = at.offset.max(*held);
+            token.positions.raise(at.partition, at.offset);
         }
         Ok(token)
     }

@@ -9,8 +9,7 @@ use super::spare::Ahead;
 use super::{Layout, upgrade};
 use crate::domain::Timestamp;
 use crate::event_log::NewRecord;
-use crate::wire::position::LogId;
-use std::collections::BTreeMap;
+use crate::wire::position::{LogId, NextOffsets};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ pub struct Checked {
     pub id: LogId,
     pub partitions: usize,
     /// By partition, the next offset.
-    pub ends: BTreeMap<u32, u64>,
+    pub ends: NextOffsets,
     /// In all partitions, with those that cannot be read.
     pub records: u64,
     pub damages: Vec<Damage>,

@@ -10,7 +10,7 @@ use super::format::{self, Block, Entry, Frame, HEAD, Head, segment_name};
 use super::scan::{Found, Walk, Window, frame_at};
 use crate::event_log::{Limits, Logged, ReadError, Reader};
 use crate::wire::block;
-use crate::wire::position::{Position, Positions};
+use crate::wire::position::{NextOffsets, Position};
 use crate::wire::record::Record;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -24,9 +24,9 @@ pub struct BlockReader {
 }
 
 impl BlockReader {
-    pub fn new(shared: Arc<Shared>, after: &Positions) -> BlockReader {
+    pub fn new(shared: Arc<Shared>, from: &NextOffsets) -> BlockReader {
         BlockReader {
-            blocks: shared.blocks(after),
+            blocks: shared.blocks(from),
             shared,
         }
     }
@@ -47,7 +47,7 @@ impl Reader for BlockReader {
         self.blocks.read(&tail, limits, into)
     }
 
-    fn next(&self) -> BTreeMap<u32, u64> {
+    fn next(&self) -> NextOffsets {
         (0..).zip(self.blocks.next.iter().copied()).collect()
     }
 }
@@ -78,8 +78,8 @@ struct Here {
 }
 
 impl Blocks {
-    pub fn new(disk: Arc<dyn Disk>, which: Which, partitions: usize, after: &Positions) -> Blocks {
-        let next = |p| after.get(&(p as u32)).map_or(0, |offset| offset + 1);
+    pub fn new(disk: Arc<dyn Disk>, which: Which, partitions: usize, from: &NextOffsets) -> Blocks {
+        let next = |p| from.get(&(p as u32)).copied().unwrap_or(0);
         Blocks {
             disk,
             which,

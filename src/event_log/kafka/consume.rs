@@ -7,6 +7,7 @@ use super::client::unavailable;
 use super::fetcher::{Certainty, Fetcher};
 use super::message::{self, Message};
 use crate::event_log::{Confirmation, Limits, Logged, ReadError, Reader};
+use crate::wire::position::NextOffsets;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::{RDKafkaMessage, RDKafkaRespErr};
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 
 pub struct Consumer {
     fetcher: Arc<Fetcher>,
-    next: BTreeMap<u32, u64>,
+    next: NextOffsets,
     asking: Asking,
     asked: Instant,
     buffer: Vec<*mut RDKafkaMessage>,
@@ -87,8 +88,7 @@ impl Consumer {
                 }
                 // Everything before this offset was delivered, or is no record.
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
-                    let next = self.next.entry(partition).or_default();
-                    *next = (*next).max(message.offset.max(0) as u64);
+                    self.next.raise(partition, message.offset.max(0) as u64);
                 }
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN
                 | RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT
@@ -147,7 +147,7 @@ impl Reader for Consumer {
         self.asking.ask(behind)
     }
 
-    fn next(&self) -> BTreeMap<u32, u64> {
+    fn next(&self) -> NextOffsets {
         self.next.clone()
     }
 }

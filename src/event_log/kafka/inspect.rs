@@ -6,7 +6,7 @@ mod admin;
 use super::client::{self, Context, Role, failed, unavailable};
 use super::{BadOptions, NewTopics, Settings, message};
 use crate::event_log::{Bounds, Identity, ReadError};
-use crate::wire::position::{LogId, Positions};
+use crate::wire::position::{LastOffsets, LogId, NextOffsets};
 use crate::wire::record::Record;
 use admin::Isolation;
 use futures_executor::block_on;
@@ -51,7 +51,7 @@ struct Seen {
     trouble: Option<String>,
     leaderless: Option<String>,
     setup: Option<(Instant, Setup)>,
-    applied: Option<Positions>,
+    applied: Option<NextOffsets>,
     /// The topics that were asked for are there.
     has_made: bool,
     /// Leaders of partitions, the one to ask first in front.
@@ -158,7 +158,7 @@ impl Inspector {
     }
 
     /// By partition, the offset behind the last record that is committed.
-    pub fn readable(&self) -> Result<BTreeMap<u32, u64>, ReadError> {
+    pub fn readable(&self) -> Result<NextOffsets, ReadError> {
         let topic = self.describe_ours()?;
         let latest = rdk::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST as i64;
         self.list_offsets(topic.partitions, latest, Isolation::Committed)?
@@ -167,7 +167,7 @@ impl Inspector {
 
     /// The first offset of each partition that arrived at `millis` or later; the
     /// partition's end where there is none.
-    pub fn offsets_at(&self, millis: i64) -> Result<BTreeMap<u32, u64>, ReadError> {
+    pub fn offsets_at(&self, millis: i64) -> Result<NextOffsets, ReadError> {
         let topic = self.describe_ours()?;
         let found = self.list_offsets(topic.partitions, millis.max(0), Isolation::Committed)?;
         let found = found.all()?;
@@ -177,7 +177,7 @@ impl Inspector {
     }
 
     /// The records at these offsets, by a short life as a consumer.
-    pub fn records_at(&self, at: &Positions) -> Result<BTreeMap<u32, Record>, ReadError> {
+    pub fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<u32, Record>, ReadError> {
         let mut found = BTreeMap::new();
         let Some(partitions) = at.keys().max().map(|last| *last as usize + 1) else {
             return Ok(found);
@@ -199,7 +199,7 @@ impl Inspector {
             .lock()
             .expect("nothing panics while it fetches");
         let mut wanted = TopicPartitionList::with_capacity(at.len());
-        for (&partition, &offset) in &*at {
+        for (&partition, &offset) in at.iter() {
             let offset = Offset::Offset(offset as i64);
             let added = wanted.add_partition_offset(&self.settings.topic, partition as i32, offset);
             added.map_err(failed)?;
@@ -210,7 +210,7 @@ impl Inspector {
         fetched.map(|()| found)
     }
 
-    fn fetch(&self, at: &Positions, found: &mut BTreeMap<u32, Record>) -> Result<(), ReadError> {
+    fn fetch(&self, at: &LastOffsets, found: &mut BTreeMap<u32, Record>) -> Result<(), ReadError> {
         let until = Instant::now() + PATIENCE;
         let mut open: Vec<u32> = at.keys().copied().collect();
         while !open.is_empty() {
@@ -243,8 +243,8 @@ impl Inspector {
         Ok(())
     }
 
-    pub fn note_applied(&self, applied: &Positions) {
-        self.lock().applied = Some(applied.clone());
+    pub fn note_applied(&self, next: &NextOffsets) {
+        self.lock().applied = Some(next.clone());
     }
 
     /// Tells the consumer group how far the store is. Nothing depends on it.
@@ -259,8 +259,8 @@ impl Inspector {
         };
         drop(seen);
         let mut offsets = TopicPartitionList::with_capacity(applied.len());
-        for (partition, offset) in applied {
-            let next = Offset::Offset(offset as i64 + 1);
+        for (&partition, &next) in applied.iter() {
+            let next = Offset::Offset(next as i64);
             let topic = &self.settings.topic;
             if let Err(error) = offsets.add_partition_offset(topic, partition as i32, next) {
                 tracing::debug!(%error, "an offset is not committed");

@@ -17,9 +17,8 @@ use opledger::projector::step::Rules;
 use opledger::query::{Page, dead_letters, history};
 use opledger::store::memory::Memory;
 use opledger::wire::cloudevent;
-use opledger::wire::position::Position;
+use opledger::wire::position::{NextOffsets, Position};
 use opledger::wire::record::{Headers, Record};
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -496,7 +495,7 @@ fn a_record_without_a_timestamp_has_no_arrival() {
             },
             record,
         });
-    let mut cut = Cut::decode(logged.collect(), BTreeMap::new(), &Rules::NONE);
+    let mut cut = Cut::decode(logged.collect(), NextOffsets::default(), &Rules::NONE);
     assert_eq!(cut.age(), None, "it is not as old as 1970");
     open(&store, 0).apply(&store, &mut cut).unwrap();
     for stream in [

@@ -13,7 +13,7 @@ use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
 use opledger::query::{Page, dead_letters, document, history};
 use opledger::store::memory::Memory;
-use opledger::wire::position::Positions;
+use opledger::wire::position::NextOffsets;
 use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
 use serde::Deserialize;
@@ -37,7 +37,7 @@ pub struct Shown {
 /// Folds records into an empty store, and asks for everything that it then shows.
 pub fn fold(store: &Memory, records: Vec<Logged>) -> Shown {
     let mut projection: Projection = open(store, 0);
-    let next = BTreeMap::from([(0, records.len() as u64)]);
+    let next = NextOffsets::from([(0, records.len() as u64)]);
     let mut cut = Cut::decode(records, next, &Rules::NONE);
     projection.apply(store, &mut cut).unwrap();
     let mut shown = Shown::default();
@@ -103,7 +103,7 @@ pub fn record_of_line(line: &str) -> Record {
 }
 
 pub fn all(log: &memory::Memory) -> Vec<Logged> {
-    let mut reader = log.reader(LOG, &Positions::new()).unwrap();
+    let mut reader = log.reader(LOG, &NextOffsets::default()).unwrap();
     let limits = Limits {
         records: usize::MAX,
         bytes: usize::MAX,

@@ -4,11 +4,10 @@
 use super::super::client::{Event, unavailable};
 use super::{Inspector, PATIENCE, PATIENCE_WITH_ONE, Topic};
 use crate::event_log::ReadError;
-use crate::wire::position::LogId;
+use crate::wire::position::{LogId, NextOffsets};
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as rdk;
 use rdkafka::consumer::Consumer;
-use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 
 impl Inspector {
@@ -190,13 +189,13 @@ pub(super) enum Isolation {
 /// Offsets by partition; none where nothing was found.
 #[derive(Default)]
 pub(super) struct Listed {
-    pub offsets: BTreeMap<u32, u64>,
+    pub offsets: NextOffsets,
     /// Partitions that gave no answer.
     pub failed: Vec<u32>,
 }
 
 impl Listed {
-    pub(super) fn all(self) -> Result<BTreeMap<u32, u64>, ReadError> {
+    pub(super) fn all(self) -> Result<NextOffsets, ReadError> {
         match self.failed.first() {
             None => Ok(self.offsets),
             Some(partition) => {
