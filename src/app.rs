@@ -185,9 +185,9 @@ fn open_control(
     }
     if is_known && !folder.has_control() {
         return Ok(Err(
-            "the store knows a control log, and there is none in control/ of the data folder: stop \
-             the ledger and bring it back, or run `opledger rebuild`, after which notifications \
-             are held that nobody knows to be delivered"
+            "the store belongs to a control log, but control/ of the data folder has none: stop the \
+             ledger and restore it from a backup, or run `opledger rebuild`, which holds webhook \
+             deliveries that may have been made"
                 .into(),
         ));
     }

@@ -21,13 +21,13 @@ pub enum Error {
     #[error("{path} is in use by another opledger process: stop it, or choose another data folder")]
     InUse { path: PathBuf },
     #[error(
-        "{path} holds no event log: nothing is folded from nothing; name another data folder, bring \
-         its log/ back from a copy, or give --kafka if its log is there"
+        "{path} holds no event log, so there is nothing to rebuild: give another data folder, \
+         restore its log/ from a backup, or give --kafka if the log is on Kafka"
     )]
     NoLog { path: PathBuf },
     #[error(
-        "there is no store in {path}: name the folder that a ledger was given with --data, or run \
-         `opledger rebuild` if only its log is there"
+        "{path} has no store: give the data folder of a ledger, or run `opledger rebuild` if the \
+         folder has only a log"
     )]
     NoStore { path: PathBuf },
     #[error("{path} cannot be used as data folder: {source}")]
@@ -36,12 +36,12 @@ pub enum Error {
 
 pub struct DataFolder {
     path: PathBuf,
-    /// Released with the process, however it ends.
+    /// The kernel releases it when the process ends.
     _lock: File,
 }
 
 impl DataFolder {
-    /// Takes the folder, making it if need be, and finishes a swap that was cut short.
+    /// Locks the folder, creating it if necessary, and finishes an interrupted swap.
     pub fn open(path: &Path) -> Result<DataFolder, Error> {
         let failed = |source| Error::Io {
             path: path.to_owned(),

@@ -80,7 +80,7 @@ async function beat() {
 function text(now) {
   if (now.state !== 'running') return now.state;
   const lag = now.partitions.reduce((sum, partition) => sum + partition.lag, 0);
-  return lag ? `${count(lag)} behind` : now.reasons.length ? 'not ready' : 'up to date';
+  return lag ? `lag ${count(lag)}` : now.reasons.length ? 'not ready' : 'up to date';
 }
 
 function pulse(kind, words) {

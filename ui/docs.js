@@ -1,4 +1,4 @@
-// The interface, read from /openapi.json: what to ask, what comes back, examples.
+// The API reference, from /openapi.json: requests, responses, examples.
 
 import { read } from './api.js';
 import { h, replace } from './dom.js';
@@ -12,7 +12,7 @@ function show(api) {
   replace(main,
     h('nav', { class: 'contents', 'aria-label': 'Contents' }, parts.map((part) => [h('h2', {}, part.name), h('ul', {}, part.routes.map((route) => h('li', {}, h('a', { href: `#${route.operationId}` }, route.summary))))]), h('h2', {}, 'schemas'), h('ul', {}, names().map((name) => h('li', {}, h('a', { href: `#schema-${name}` }, name))))),
     h('div', { class: 'text' },
-      h('h1', {}, `Interface, version ${api.info.version}`),
+      h('h1', {}, `API reference, version ${api.info.version}`),
       h('p', { class: 'prose' }, words(api.info.description)),
       h('p', { class: 'note' }, 'For machines: ', h('a', { href: '/openapi.json' }, 'openapi.json'), ', OpenAPI ', api.openapi, '.'),
       parts.map((part) => h('section', { 'aria-label': part.name }, h('h2', { class: 'part' }, part.description), part.routes.map(routeView))),
@@ -33,7 +33,7 @@ function routeView(route) {
     h('p', { class: 'prose' }, route.summary, '. ', words(route.description)),
     parameters.length > 0 && h('table', { class: 'parameters' }, h('caption', { class: 'unseen' }, `Parameters of ${route.summary}`), h('thead', {}, h('tr', {}, ['Parameter', 'In', 'Value', 'Meaning'].map((name) => h('th', { scope: 'col' }, name)))), h('tbody', {}, parameters.map((parameter) => h('tr', {}, h('th', { scope: 'row', class: 'mono' }, parameter.name, parameter.required && h('span', { class: 'faint' }, ' *')), h('td', {}, parameter.in), h('td', { class: 'mono' }, kind(parameter.schema)), h('td', {}, words(parameter.description)))))),
     requestBody && [h('h4', {}, 'Body'), contents(requestBody.content)],
-    h('h4', {}, 'Answers'),
+    h('h4', {}, 'Responses'),
     h('dl', { class: 'answers' }, Object.entries(responses).map(([status, answer]) => [h('dt', {}, h('span', { class: `code ${status < 400 ? 'good' : 'bad'}` }, status)), h('dd', {}, answer.description, status < 400 && [h('div', { class: 'faint' }, headers(answer)), contents(answer.content ?? {})])])));
 }
 
@@ -78,5 +78,5 @@ try {
   schemas = value.components.schemas;
   show(value);
 } catch (error) {
-  replace(main, h('h1', {}, 'Interface'), h('p', { class: 'trouble' }, `It cannot be read: ${error.message}`));
+  replace(main, h('h1', {}, 'API reference'), h('p', { class: 'trouble' }, `Cannot read /openapi.json: ${error.message}`));
 }

@@ -1,4 +1,4 @@
-// Dead letters: records that are no events, whole, with the reason.
+// Dead letters: invalid records, whole, with the reason.
 
 import { read } from './api.js';
 import { h, replace, say } from './dom.js';
@@ -13,8 +13,8 @@ export function letters() {
   const next = h('button', { type: 'button', hidden: true, click: () => load(next.dataset.next) }, 'More');
   const table = h('table', { class: 'letters' }, h('caption', { class: 'unseen' }, 'Dead letters'), h('thead', {}, h('tr', {}, ['Position', 'Arrived (UTC)', 'Reason', 'Record'].map((name) => h('th', { scope: 'col' }, name)))), rows);
   const element = h('section', { class: 'list' },
-    h('div', { class: 'head' }, h('h1', {}, 'Dead letters'), h('button', { type: 'button', click: () => { replace(rows); load(FIRST); } }, 'Read again')),
-    h('p', { class: 'lead' }, 'Records of the log that could not be read as events. Nothing of them is in any document; they are kept whole.'),
+    h('div', { class: 'head' }, h('h1', {}, 'Dead letters'), h('button', { type: 'button', click: () => { replace(rows); load(FIRST); } }, 'Reload')),
+    h('p', { class: 'lead' }, 'Invalid records of the log, kept whole. They change no document.'),
     h('div', { class: 'table-box', role: 'region', tabindex: '0', 'aria-label': 'Dead letters' }, table),
     h('div', { class: 'foot' }, told, next));
   const abort = new AbortController();
@@ -28,10 +28,10 @@ export function letters() {
       next.dataset.next = page.next ?? '';
       const number = rows.childElementCount;
       table.hidden = number === 0;
-      replace(told, number ? `${plural(number, 'dead letter')}${page.next ? ' so far' : ''}.` : 'None: every record of the log is an event.');
+      replace(told, number ? `${plural(number, 'dead letter')}${page.next ? ' so far' : ''}.` : 'No dead letters: every record of the log is valid.');
       if (path !== FIRST) say(`${plural(number, 'dead letter')} shown`);
     } catch (error) {
-      if (!abort.signal.aborted) replace(told, `They cannot be read: ${error.message}`);
+      if (!abort.signal.aborted) replace(told, `Cannot read the dead letters: ${error.message}`);
     }
   }
 

@@ -10,8 +10,8 @@ const FILTERS = [
   { name: 'method', label: 'Method', choices: ['POST', 'PUT', 'PATCH', 'DELETE'] },
   { name: 'uri_prefix', label: 'URI begins with', size: 22 },
   { name: 'rollback_result', label: 'Rollback', choices: ['completed', 'failed', 'none'] },
-  { name: 'occurred_from', label: 'From (UTC)', type: 'datetime-local' },
-  { name: 'occurred_to', label: 'To (UTC)', type: 'datetime-local' },
+  { name: 'occurred_from', label: 'Created from (UTC)', type: 'datetime-local' },
+  { name: 'occurred_to', label: 'Created before (UTC)', type: 'datetime-local' },
   { name: 'order', label: 'Order', choices: ['oldest'], first: 'newest' },
 ];
 
@@ -103,7 +103,7 @@ export function list(query, state) {
       next = undefined;
       replace(rows);
       const gone = error.status === 410;
-      replace(told, gone ? 'This page of the list is no longer kept. ' : `The list cannot be read: ${error.message} `, h('button', { type: 'button', click: () => { pages = [undefined]; load(); } }, gone ? 'Begin again' : 'Try again'));
+      replace(told, gone ? 'This page of the list has expired. ' : `The list cannot be read: ${error.message} `, h('button', { type: 'button', click: () => { pages = [undefined]; load(); } }, gone ? 'First page' : 'Retry'));
       newer.hidden = older.hidden = true;
     } finally {
       if (!signal.aborted) element.removeAttribute('aria-busy');
@@ -129,8 +129,8 @@ export function list(query, state) {
     newer.hidden = pages.length === 1;
     older.hidden = !next;
     const filtered = params.size > (params.has('order') ? 1 : 0);
-    const none = filtered ? 'No operation fits these filters' : 'No operation has been heard of yet';
-    replace(told, shown.size ? `${plural(shown.size, 'operation')}${pages.length > 1 || next ? ` on page ${pages.length}` : ''}. ` : `${none}${next ? ' so far; there is more to look through' : ''}. `, waiting.size > 0 && h('button', { type: 'button', class: 'link', click: () => { flushNow(); } }, `${plural(waiting.size, 'change')} held back`));
+    const none = filtered ? 'No operation matches these filters' : 'No operations yet';
+    replace(told, shown.size ? `${plural(shown.size, 'operation')}${pages.length > 1 || next ? ` on page ${pages.length}` : ''}. ` : `${none}${next ? ' so far; there are more pages' : ''}. `, waiting.size > 0 && h('button', { type: 'button', class: 'link', click: () => { flushNow(); } }, `Show ${plural(waiting.size, 'change')}`));
   }
 
   function listen() {
@@ -154,7 +154,7 @@ export function list(query, state) {
   function toggle() {
     paused = !paused;
     live.setAttribute('aria-pressed', String(!paused));
-    say(paused ? 'Changes are held back' : 'Live');
+    say(paused ? 'Paused' : 'Live');
     if (!paused) apply();
   }
 
@@ -234,7 +234,7 @@ function announce(news, failed) {
   say([news && `${plural(news, 'new operation')}`, failed && `${plural(failed, 'operation')} failed`].filter(Boolean).join(', '));
 }
 
-const COLUMNS = ['Status', 'Operation', 'Request', 'Clusters', 'Rollback', 'Accepted (UTC)', 'Last update'];
+const COLUMNS = ['Status', 'Operation', 'Request', 'Clusters', 'Rollback', 'Created (UTC)', 'Last update'];
 
 function head() {
   return h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, COLUMNS.map((name) => h('th', { scope: 'col', role: 'columnheader' }, name))));
@@ -303,7 +303,7 @@ function clusters(document) {
     const number = results.filter((one) => one === kind).length;
     return number ? `${count(number)} ${text}` : undefined;
   };
-  const words = [tally('good', 'ok'), tally('bad', 'refused'), tally('odd', 'without a code'), tally('none', isTerminal(document.status) ? 'never answered' : 'pending')].filter(Boolean).join(', ');
+  const words = [tally('good', 'ok'), tally('bad', 'refused'), tally('odd', 'without a code'), tally('none', isTerminal(document.status) ? 'no response' : 'pending')].filter(Boolean).join(', ');
   const most = 24;
   return h('span', { class: 'lanes' },
     s('svg', { width: Math.min(lanes.length, most) * 9, height: 12, role: 'img', 'aria-label': words }, s('title', {}, words), results.slice(0, most).map((kind, i) => s('rect', { class: `cell ${kind}`, x: i * 9 + 0.5, y: kind === 'bad' ? 0.5 : 2.5, width: 7, height: kind === 'bad' ? 11 : 7, rx: 1.5 }))),

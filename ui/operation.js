@@ -172,9 +172,9 @@ function summarize(value) {
     h('p', { class: 'asked' }, badge(value.status), h('span', { class: 'method' }, value.request.method), h('span', { class: 'uri' }, visible(value.request.uri))),
     h('dl', { class: 'facts' },
       value.response && pair('Outcome', code(value.response.status_code)),
-      pair('Accepted', timeOfDay(from), ' UTC'),
+      pair('Created', timeOfDay(from), ' UTC'),
       pair(isTerminal(value.status) ? 'Ended' : 'Last update', timeOfDay(to), ' UTC'),
-      pair('Cluster requests', value.target_clusters.length ? `${count(answered)} of ${count(value.target_clusters.length)} answered` : 'none'),
+      pair('Cluster requests', value.target_clusters.length ? `${count(answered)} of ${count(value.target_clusters.length)} have a response` : 'none'),
       value.rollbacks && pair('Rollback', h('span', { class: `rollback ${value.rollbacks.result}` }, rollbackWord(value)))),
     value.sub_status !== undefined && h('div', { class: 'sub' }, h('h2', {}, 'Sub-status'), body(value.sub_status)),
   ];
@@ -185,7 +185,7 @@ const code = (status) => h('span', { class: `code ${status === undefined ? 'odd'
 function facts(model) {
   const { created, end, silence } = model;
   return h('p', { class: 'note' }, [
-    created && `${end ? 'Took' : 'Under way for'} ${duration((end ?? model.events.at(-1)).time - created.time)}`,
+    created && `${end ? 'Took' : 'Running for'} ${duration((end ?? model.events.at(-1)).time - created.time)}`,
     plural(model.events.length, 'event'),
     silence && silence.length > 0 && `longest silence ${duration(silence.length)}`,
     plural(model.anomalies.length, 'anomaly', 'anomalies'),
@@ -202,7 +202,7 @@ function anomalyList(model) {
   } }, `event ${event.index + 1}`)))), model.anomalies.length > most && h('p', { class: 'note' }, `and ${count(model.anomalies.length - most)} more`));
 }
 
-/** A text of somebody else's: shown as it is, in full when asked. */
+/** A body from outside: shown unchanged, shortened until the reader asks for all of it. */
 export function body(text) {
   if (text === '') return h('p', { class: 'faint' }, 'empty');
   const pre = h('pre', { tabindex: '0' }, visibleLines(text.slice(0, SHORT)));
@@ -221,20 +221,20 @@ export function body(text) {
     const on = event.target.getAttribute('aria-pressed') === 'true';
     event.target.setAttribute('aria-pressed', String(!on));
     pre.textContent = visibleLines(on ? text : pretty);
-  } }, 'Laid out');
+  } }, 'Formatted');
   return h('div', { class: 'body' }, pre, (whole || layout) && h('div', { class: 'tools' }, layout, whole));
 }
 
 const asked = (request) => [h('p', { class: 'line' }, h('span', { class: 'method' }, request.method), ' ', h('span', { class: 'uri' }, visible(request.uri))), body(request.body)];
 
 function answer(response) {
-  if (!response) return h('p', { class: 'faint' }, 'No answer.');
+  if (!response) return h('p', { class: 'faint' }, 'No response.');
   return [h('p', { class: 'line' }, code(response.status_code)), response.body !== undefined ? body(response.body) : h('p', { class: 'faint' }, 'no body')];
 }
 
 function documentView(value) {
   const block = (title, ...content) => h('div', { class: 'block' }, h('h3', {}, title), content);
-  const lane = (entry) => h('details', { class: 'lane' }, h('summary', {}, h('span', { class: 'name' }, `Cluster ${visible(entry.cluster_id)}`), ' ', h('span', { class: 'method' }, entry.request.method), ' ', h('span', { class: 'uri' }, visible(entry.request.uri)), ' ', entry.response ? code(entry.response.status_code) : h('span', { class: 'faint' }, 'no answer')), h('h4', {}, 'Request'), asked(entry.request), h('h4', {}, 'Answer'), answer(entry.response));
+  const lane = (entry) => h('details', { class: 'lane' }, h('summary', {}, h('span', { class: 'name' }, `Cluster ${visible(entry.cluster_id)}`), ' ', h('span', { class: 'method' }, entry.request.method), ' ', h('span', { class: 'uri' }, visible(entry.request.uri)), ' ', entry.response ? code(entry.response.status_code) : h('span', { class: 'faint' }, 'no response')), h('h4', {}, 'Request'), asked(entry.request), h('h4', {}, 'Response'), answer(entry.response));
   const most = 200;
   const lanes = (entries) => [entries.slice(0, most).map(lane), entries.length > most && h('p', { class: 'note' }, `and ${count(entries.length - most)} more in the document as JSON`)];
   return [
@@ -254,7 +254,7 @@ export function lazily(title, make) {
 
 function arrival(event) {
   if (Number.isNaN(event.arrived)) return 'unknown';
-  return `${timeOfDay(event.arrived, 3)} UTC, ${duration(Math.abs(event.arrived - event.time))} ${event.arrived < event.time ? 'before its time' : 'later'}${event.claimed ? ' (the producer says)' : ''}`;
+  return `${timeOfDay(event.arrived, 3)} UTC, ${duration(Math.abs(event.arrived - event.time))} ${event.arrived < event.time ? 'before its time' : 'later'}${event.claimed ? ' (producer timestamp)' : ''}`;
 }
 
 function historyTable(model) {
@@ -266,5 +266,5 @@ function historyTable(model) {
     h('td', { role: 'cell' }, lazily([flagged.has(event) && h('span', { class: 'warn-sign', title: 'anomaly' }, '\u26a0 '), sentence(event)], () => h('div', {},
         h('dl', { class: 'facts small' }, pair('Time', `${timeOfDay(event.time, 3)} UTC`), pair('Arrived', arrival(event)), pair('Position', event.position), pair('Source', visible(event.raw.source)), pair('Id', visible(event.raw.id))),
         body(JSON.stringify(event.raw, null, 2))))));
-  return h('table', { class: 'history', role: 'table' }, h('caption', { class: 'unseen' }, 'Events in the order that decides'), h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, ['#', 'Time', 'Event'].map((name) => h('th', { scope: 'col', role: 'columnheader' }, name)))), h('tbody', { role: 'rowgroup' }, model.events.map(line)));
+  return h('table', { class: 'history', role: 'table' }, h('caption', { class: 'unseen' }, 'Events in the order that decides the result'), h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, ['#', 'Time', 'Event'].map((name) => h('th', { scope: 'col', role: 'columnheader' }, name)))), h('tbody', { role: 'rowgroup' }, model.events.map(line)));
 }

@@ -1,4 +1,4 @@
-// What the projector does, how far it is in each partition, and its last minutes.
+// The projector: its state, its position in each partition, and its last ten minutes.
 
 import { h, replace } from './dom.js';
 import { count, plural } from './format.js';
@@ -7,24 +7,24 @@ import { plot, spark } from './plot.js';
 const WORDS = {
   starting: 'Starting: the store is being opened and compared with the log.',
   running: 'Running.',
-  waiting: 'Waiting: it tries again by itself, nothing is lost.',
-  halted: 'Halted: it does not go on until somebody acts. Reads go on.',
+  waiting: 'Waiting: it retries by itself, nothing is lost.',
+  halted: 'Halted until somebody acts. Reads continue.',
   stopped: 'Stopped.',
 };
 
 export function projector(state) {
   const what = h('div', { class: 'what' });
   const partitions = h('tbody', {});
-  const arriving = plot('Arriving', 'records a second', 'arriving');
-  const applied = plot('Applied', 'records a second', 'applied');
-  const lag = plot('Behind', 'records', 'lag');
+  const arriving = plot('Arriving', 'records per second', 'arriving');
+  const applied = plot('Applied', 'records per second', 'applied');
+  const lag = plot('Lag', 'records', 'lag');
   const element = h('section', { class: 'list' },
     h('div', { class: 'head' }, h('h1', {}, 'Projector')),
     what,
     h('h2', { class: 'unseen' }, 'The last ten minutes'),
     h('div', { class: 'plots' }, arriving.element, applied.element, lag.element),
     h('h2', {}, 'Partitions of the log'),
-    h('div', { class: 'table-box', role: 'region', tabindex: '0', 'aria-label': 'Partitions of the log' }, h('table', { class: 'partitions' }, h('caption', { class: 'unseen' }, 'Partitions of the log'), h('thead', {}, h('tr', {}, ['Partition', 'Oldest kept', 'Applied up to', 'End of the log', 'Behind', 'Ten minutes'].map((name) => h('th', { scope: 'col' }, name)))), partitions)));
+    h('div', { class: 'table-box', role: 'region', tabindex: '0', 'aria-label': 'Partitions of the log' }, h('table', { class: 'partitions' }, h('caption', { class: 'unseen' }, 'Partitions of the log'), h('thead', {}, h('tr', {}, ['Partition', 'First offset', 'Next to apply', 'End of the log', 'Lag', 'Last ten minutes'].map((name) => h('th', { scope: 'col' }, name)))), partitions)));
   const unwatch = state.watch(draw);
 
   function draw(now) {
@@ -40,7 +40,7 @@ export function projector(state) {
     lag.set(moments.map((moment) => [moment.at, sum(moment.end) - sum(moment.next)]));
     replace(partitions, now.partitions.map((partition) => {
       const behind = moments.map((moment) => Math.max(0, (moment.end[partition.partition] ?? 0) - (moment.next[partition.partition] ?? 0)));
-      return h('tr', {}, [partition.partition, partition.first, partition.next, partition.end].map((number) => h('td', { class: 'number' }, count(number))), h('td', { class: `number ${partition.lag ? 'behind' : ''}` }, count(partition.lag)), h('td', {}, spark(behind, `${plural(partition.lag, 'record')} behind now, at most ${count(Math.max(0, ...behind))}`)));
+      return h('tr', {}, [partition.partition, partition.first, partition.next, partition.end].map((number) => h('td', { class: 'number' }, count(number))), h('td', { class: `number ${partition.lag ? 'behind' : ''}` }, count(partition.lag)), h('td', {}, spark(behind, `lag ${plural(partition.lag, 'record')} now, at most ${count(Math.max(0, ...behind))}`)));
     }));
   }
 

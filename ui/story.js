@@ -83,7 +83,7 @@ function place(event, operation, lanes) {
   }
 }
 
-/** The answers that stand: the last ones. */
+/** The responses that count: the last ones. */
 function settle(lane) {
   lane.answer = lane.answers.at(-1);
   lane.undo = lane.undone.at(-1);
@@ -98,7 +98,7 @@ export function outcome(event) {
 
 export const statusOf = (end) => end.kind.slice('operation.'.length);
 
-/** The longest stretch without an event, up to the end. */
+/** The longest time without an event, up to the terminal event. */
 function longestSilence(events, end) {
   let longest;
   const until = end ? events.slice(0, end.index + 1) : events;
@@ -131,34 +131,34 @@ function decimal(text) {
 
 const laneName = (lane) => (lane.request === lane.cluster ? `Cluster ${visible(lane.cluster)}` : `Cluster ${visible(lane.cluster)}, request ${visible(lane.request)}`);
 
-/** What the events say that cannot all be so, each at an event. */
+/** Contradictions and gaps between the events, each with the event that shows it. */
 function anomalies(events, operation, lanes) {
   const found = [];
   const add = (kind, event, text) => found.push({ kind, event, text });
   const [created] = operation.created;
   const [end] = operation.ends;
-  if (!created) add('not_created', events[0], 'The creation has not arrived: there is no document yet.');
+  if (!created) add('not_created', events[0], 'The creation event has not arrived, so there is no document yet.');
   for (const again of operation.created.slice(1)) {
-    if (!same(again.data, created.data)) add('created_again', again, 'Created again, with another content; the first counts.');
+    if (!same(again.data, created.data)) add('created_again', again, 'Created again with other content; the first event counts.');
   }
   if (created) {
-    for (const early of events.slice(0, created.index)) add('before_created', early, 'Earlier than the creation.');
+    for (const early of events.slice(0, created.index)) add('before_created', early, 'Before the creation event.');
   }
   for (const other of operation.ends.slice(1)) {
     if (statusOf(other) !== statusOf(end) || !same(other.data.response, end.data.response)) {
-      add('terminal_conflict', other, `Another end, ${statusOf(other)}; the first, ${statusOf(end)}, counts.`);
+      add('terminal_conflict', other, `A second terminal event, ${statusOf(other)}; the first, ${statusOf(end)}, counts.`);
     }
   }
   if (end) {
     for (const late of events.slice(end.index + 1)) {
-      if (!operation.ends.includes(late)) add('event_after_terminal', late, 'Later than the end.');
+      if (!operation.ends.includes(late)) add('event_after_terminal', late, 'After the terminal event.');
     }
   }
   for (const lane of lanes) {
     const name = laneName(lane);
-    if (lane.answers.length && !lane.requests.length) add('response_without_request', lane.answers[0], `${name} answered a request that has not arrived.`);
-    if (lane.undone.length && !lane.attempts.length) add('response_without_request', lane.undone[0], `${name} answered a rollback that has not arrived.`);
-    for (const [answers, what] of [[lane.answers, 'answer'], [lane.undone, 'answer to the rollback']]) {
+    if (lane.answers.length && !lane.requests.length) add('response_without_request', lane.answers[0], `${name} responded to a request that has not arrived.`);
+    if (lane.undone.length && !lane.attempts.length) add('response_without_request', lane.undone[0], `${name} responded to a rollback that has not arrived.`);
+    for (const [answers, what] of [[lane.answers, 'response'], [lane.undone, 'response to the rollback']]) {
       answers.slice(1).forEach((later, i) => {
         if (!same(later.data.response, answers[i].data.response)) add('response_replaced', later, `${name}: another ${what} replaces an earlier one.`);
       });
@@ -181,13 +181,13 @@ export function sentence(event) {
   const where = `cluster ${visible(data.cluster_id)}`;
   const asked = data.request ? `${visible(data.request.method)} ${visible(data.request.uri)}` : '';
   switch (kind) {
-    case 'operation.created': return `Accepted: ${asked}`;
-    case 'operation.started': return 'Execution began';
+    case 'operation.created': return `Created: ${asked}`;
+    case 'operation.started': return 'Execution started';
     case 'operation.progressed': return data.sub_status === undefined || data.sub_status === null ? 'Sub-status cleared' : `Sub-status: ${visible(data.sub_status).slice(0, 200)}`;
     case 'cluster.request_sent': return `Request to ${where}: ${asked}`;
-    case 'cluster.response_received': return `Answer of ${where}: ${said}`;
-    case 'rollback.attempted': return `Rollback of ${where}: ${asked}${data.response ? `, answered ${said}` : ''}`;
-    case 'rollback.response_received': return `Answer to the rollback of ${where}: ${said}`;
+    case 'cluster.response_received': return `Response of ${where}: ${said}`;
+    case 'rollback.attempted': return `Rollback of ${where}: ${asked}${data.response ? `, response ${said}` : ''}`;
+    case 'rollback.response_received': return `Response to the rollback of ${where}: ${said}`;
     case 'operation.completed': return `Completed: ${said}`;
     case 'operation.failed': return `Failed: ${said}`;
     case 'operation.canceled': return data.reason ? `Canceled: ${visible(data.reason).slice(0, 200)}` : 'Canceled';

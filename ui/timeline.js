@@ -203,7 +203,7 @@ function paint(model, width, ongoing) {
     if (request) {
       const left = x(request.time);
       const right = answer ? Math.max(x(answer.time), left + 1.5) : edge;
-      const took = answer ? `answered after ${duration(answer.time - request.time)}` : end || !ongoing ? 'never answered' : 'no answer yet';
+      const took = answer ? `response after ${duration(answer.time - request.time)}` : end || !ongoing ? 'no response' : 'no response yet';
       const text = answer ? duration(answer.time - request.time) : took;
       mark(answer ? 'bar' : 'bar open', left, `Cluster ${visible(lane.cluster)}: ${took}`, [sentence(request), ...(answer ? [sentence(answer)] : [])], bars(left, right, line, 10, answer ? result : 'none', text, edge));
       mark('event', left, sentence(request), moment(request), s('circle', { class: 'point', cx: left, cy: line, r: 4 }), warn(request, left, line - 3));
@@ -219,7 +219,7 @@ function paint(model, width, ongoing) {
     if (attempt) {
       const left = x(attempt.time);
       const right = undo ? Math.max(x(undo.time), left + 1.5) : edge;
-      const took = undo ? `answered after ${duration(undo.time - attempt.time)}` : ongoing ? 'no answer yet' : 'never answered';
+      const took = undo ? `response after ${duration(undo.time - attempt.time)}` : ongoing ? 'no response yet' : 'no response';
       mark(undo ? 'bar' : 'bar open', left, `Rollback of cluster ${visible(lane.cluster)}: ${took}`, [sentence(attempt)], bars(left, right, below, 6, undo ? `undo ${outcome(undo)}` : 'none undo', undo ? duration(undo.time - attempt.time) : took, edge));
     }
     for (const event of lane.attempts) mark('event', x(event.time), sentence(event), moment(event), s('path', { class: 'undo-point', d: `M${x(event.time) + 4} ${below - 4.5}v9l-8 -4.5z` }), warn(event, x(event.time), below - 3));

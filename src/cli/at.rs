@@ -1,4 +1,4 @@
-//! From which state of the ledger an answer is to be: `--position` and `--wait`.
+//! `--position` and `--wait`: how new the state must be that a command shows.
 
 use crate::cli::client::{POSITION, PREFER};
 use crate::wire::position::Token;
@@ -7,17 +7,17 @@ use std::time::Duration;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct At {
-    /// Answer from a state that holds at least this position of the log
+    /// Show a state that includes at least this position of the log
     #[arg(long, value_name = "TOKEN")]
     position: Option<Token>,
 
-    /// Wait so long for the position
+    /// Seconds to wait for the position
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
     wait: Option<u64>,
 }
 
 impl At {
-    /// What the ledger was asked to wait, for the patience with it.
+    /// How long the ledger was asked to wait, to which the timeout is added.
     pub fn wait(&self) -> Duration {
         Duration::from_secs(self.wait.unwrap_or_default())
     }

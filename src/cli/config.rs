@@ -24,9 +24,9 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Tell everything that is wrong with the configuration
+    /// Report everything that is wrong with the configuration
     Check(Source),
-    /// Print the settings in force, secrets masked
+    /// Print the effective settings, secrets masked
     Show(Source),
 }
 
@@ -34,7 +34,7 @@ enum Action {
 #[derive(Debug, clap::Args)]
 pub struct Source {
     /// Configuration file (TOML)
-    // Help is printed as it is: what a variable holds is no part of it.
+    // Help must not show the values of variables.
     #[arg(
         long,
         value_name = "FILE",
@@ -45,12 +45,12 @@ pub struct Source {
     config: Option<PathBuf>,
 }
 
-const NO_CLUSTER: &str = "--topic names a topic of no cluster: give --kafka as well";
+const NO_CLUSTER: &str = "--topic requires --kafka";
 
-/// Where the workers' log is, if it is not the embedded one.
+/// The event log on Kafka, instead of the embedded one.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct KafkaFlags {
-    /// Brokers of the Kafka cluster with the workers' log, as host:port
+    /// Brokers of the Kafka cluster with the event log, as host:port
     #[arg(long, value_name = "BOOTSTRAP")]
     kafka: Option<String>,
 
@@ -60,7 +60,7 @@ pub struct KafkaFlags {
 }
 
 impl KafkaFlags {
-    /// For a command that uses Kafka only if it is told so by a flag.
+    /// For commands that use Kafka only with the flag.
     pub fn is_given(&self) -> Result<bool, Failure> {
         match (&self.kafka, &self.topic) {
             (None, Some(_)) => Err(Failure::Usage(NO_CLUSTER.into())),
@@ -86,7 +86,7 @@ impl Source {
         Ok(config)
     }
 
-    /// For a command that tells in its own way what was ignored.
+    /// For commands that report ignored variables themselves.
     pub fn read(&self, flags: Overrides) -> Result<Config, Failure> {
         let has_topic = flags.topic.is_some();
         let loaded = Config::load(self.config.as_deref(), variables(), flags);
@@ -100,7 +100,7 @@ impl Source {
 
 pub fn ignored(variable: &str) -> String {
     format!(
-        "the variable {} is not a setting, and is ignored",
+        "the variable {} is not a setting and is ignored",
         clean(variable)
     )
 }

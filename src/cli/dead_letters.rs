@@ -19,13 +19,13 @@ Examples:
   opledger dead-letters --limit 20
   opledger dead-letters --json | jq -r '.dead_letters[0].value_base64' | base64 -d
 
-A record that is not an event is kept whole, with the reason. Correct what wrote
-it, and publish the event again: nothing applies a dead letter later.";
+An invalid record is kept whole, with the reason. Fix the producer and publish the
+event again: a dead letter is never applied later.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// No more than the first so many, by position
+    /// At most this many, in the order of their positions
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 
@@ -40,14 +40,14 @@ pub struct Args {
     connection: Connection,
 }
 
-/// The value is never shown in the table: it may hold passwords.
+/// The table never shows a value, which may contain passwords.
 #[derive(Deserialize)]
 struct Letter<'a> {
     #[serde(borrow)]
     position: Cow<'a, str>,
     #[serde(borrow)]
     arrived: Option<Cow<'a, str>>,
-    /// Text, or where it is none an object with its base64.
+    /// Text, or an object with base64 if it is not UTF-8.
     key: Value,
     #[serde(borrow)]
     reason: Cow<'a, str>,
@@ -74,7 +74,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let read = list.read(|element| {
         is_empty = false;
         let letter: Letter = serde_json::from_slice(element).map_err(|_| {
-            Failure::Unexpected("the ledger's answer about dead letters cannot be read".into())
+            Failure::Unexpected("the ledger's list of dead letters cannot be read".into())
         })?;
         let key = match letter.key {
             Value::Null => String::new(),
@@ -91,7 +91,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         table.add(row, &mut out)
     });
     let outcome = read.await;
-    // What came before an answer broke off is worth seeing, too.
+    // Show what arrived before a response broke off.
     table.finish(&mut out)?;
     out.flush()?;
     outcome?;

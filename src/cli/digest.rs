@@ -23,13 +23,13 @@ Examples:
   opledger digest --data copy --json
 
 The ledger must not be running. Two stores that have applied the same events have the
-same digest, whichever log they were read from, in whatever order and batches, and
-however often the process was restarted or the store rebuilt.";
+same digest. Which log they came from, their order, batches, restarts and rebuilds do
+not affect it.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Folder that holds the ledger's data [default: ./opledger-data]
+    /// The ledger's data folder [default: ./opledger-data]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     data: Option<String>,
 

@@ -12,37 +12,36 @@ use std::time::Duration;
 pub const EXIT_STATUSES: &str = "\
 Exit status:
     0  done
-    1  something unexpected
-    2  the command line is wrong, or names a file that cannot be read
+    1  unexpected error
+    2  wrong command line, or a file on it cannot be read
     3  not found
-    4  refused: the ledger, or a look at the file, says that the input is wrong
-    5  unavailable: no connection, too busy, timed out, broken off; try again later
+    4  refused: the input is invalid
+    5  unavailable: no connection, too busy, timed out, or the response broke off; retry later
     6  the configuration is invalid
     7  the data folder cannot be used: another process, another format, the disk
-    8  halted: the ledger stopped applying its log, and says why
-    9  the operation that was waited for failed or was canceled
-   10  the address cannot be listened on, for example because its port is taken
+    8  halted: the ledger stopped applying its log for the reason that it prints
+    9  `wait`: the operation failed or was canceled
+   10  cannot listen on the address, for example because its port is in use
   130  interrupted";
 
-/// `Display` tells what was attempted and, where it is in our hands, what went
-/// wrong; [`Failure::remedy`] tells what to do about it.
+/// `Display` says what failed and why; [`Failure::remedy`] says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error("{0}")]
     Unexpected(String),
 
-    #[error("cannot write to the standard output")]
+    #[error("cannot write to standard output")]
     Output(#[source] io::Error),
 
-    /// Whoever read our output has gone (`| head`). Nobody is told anything.
-    #[error("nobody reads the output any more")]
+    /// The reader of the output has closed the pipe (`| head`). Not reported.
+    #[error("the reader of the output has closed the pipe")]
     OutputClosed,
 
-    /// What clap says, as a whole.
+    /// clap's own message, whole.
     #[error("{0}")]
     CommandLine(String),
 
-    /// What clap cannot see by itself.
+    /// An error of the command line that clap cannot find.
     #[error("{0}")]
     Usage(String),
 
@@ -55,7 +54,7 @@ pub enum Failure {
     #[error("{0}")]
     Refused(String),
 
-    /// Of a request: in parts it may be taken.
+    /// A request that may be accepted in smaller parts.
     #[error("{0}")]
     TooLarge(String),
 
@@ -72,12 +71,12 @@ pub enum Failure {
     #[error("{why}")]
     Unavailable {
         why: String,
-        /// The ledger's own wish.
+        /// From `Retry-After`.
         retry_after: Option<Duration>,
     },
 
-    /// The answer ended before its end.
-    #[error("the answer of {url} broke off: {why}")]
+    /// The response ended early.
+    #[error("the response of {url} broke off: {why}")]
     BrokenOff { url: String, why: String },
 
     /// All that is wrong with it, one problem a line.
@@ -96,7 +95,7 @@ pub enum Failure {
     #[error("{0}")]
     Halted(String),
 
-    /// Of the operation, not of the command.
+    /// `wait`: the operation failed or was canceled.
     #[error("{0}")]
     EndedBadly(String),
 
@@ -125,43 +124,43 @@ impl Failure {
         }
     }
 
-    /// What to do about it, where that does not follow from the message itself.
+    /// What to do about it, unless that follows from the message.
     pub fn remedy(&self) -> Option<String> {
         match self {
             Failure::Unreachable { .. } => Some(
-                "is it running? start it with `opledger serve`, \
-                 or say where it is with --url or OPLEDGER_URL"
+                "start a ledger with `opledger serve`, \
+                 or give its address with --url or OPLEDGER_URL"
                     .into(),
             ),
             Failure::Unavailable { retry_after, .. } => Some(match retry_after {
                 Some(wait) => format!("try again in {} s", wait.as_secs()),
                 None => "try again later".into(),
             }),
-            Failure::BrokenOff { .. } => Some("what came is only a part; try again".into()),
+            Failure::BrokenOff { .. } => Some("the output is incomplete; try again".into()),
             Failure::BadLine { .. } => Some(
-                "everything before it that was acknowledged is stored; \
+                "acknowledged events before it are stored; \
                  correct the line and run the same command again"
                     .into(),
             ),
-            Failure::Usage(_) => Some("`opledger help` tells more".into()),
+            Failure::Usage(_) => Some("see `opledger help`".into()),
             Failure::Configuration(_) => {
-                Some("`opledger config show` tells which settings are in force".into())
+                Some("`opledger config show` prints the effective settings".into())
             }
             Failure::Listen { source, .. } => Some(
                 match source.kind() {
                     ErrorKind::AddrInUse => {
                         "another program listens there, perhaps another ledger: stop it, or \
-                         give another address with --listen or server.listen"
+                         set another address with --listen or server.listen"
                     }
                     ErrorKind::AddrNotAvailable => {
-                        "it is no address of this machine: give another one with --listen or \
+                        "this machine does not have the address: set another one with --listen or \
                          server.listen"
                     }
                     ErrorKind::PermissionDenied => {
-                        "ports below 1024 are for privileged programs: give another one with \
+                        "ports below 1024 need privileges: set another one with \
                          --listen or server.listen"
                     }
-                    _ => "give another address with --listen or server.listen",
+                    _ => "set another address with --listen or server.listen",
                 }
                 .into(),
             ),
@@ -180,7 +179,7 @@ impl Failure {
         }
     }
 
-    /// The same request may succeed a moment later.
+    /// Whether the same request may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
@@ -188,7 +187,7 @@ impl Failure {
         )
     }
 
-    /// For people: the message with its causes, and below it what to do.
+    /// The message with its causes, and what to do on a line of its own.
     pub fn report(&self) -> String {
         let mut text = self.to_string();
         let mut cause = self.source();

@@ -10,15 +10,15 @@ pub struct Filters {
     #[arg(long, value_name = "STATUS", value_parser = statuses())]
     pub status: Vec<Status>,
 
-    /// Only operations that occurred at this time (RFC 3339) or later
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    /// Only operations created at this time (RFC 3339) or later
+    #[arg(long = "created-from", value_name = "TIME", value_parser = time)]
     pub occurred_from: Option<String>,
 
-    /// Only operations that occurred before this time (RFC 3339)
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    /// Only operations created before this time (RFC 3339)
+    #[arg(long = "created-to", value_name = "TIME", value_parser = time)]
     pub occurred_to: Option<String>,
 
-    /// Only operations with a request to this cluster, or a rollback of one
+    /// Only operations with a request to this cluster, or a rollback on it
     #[arg(long, value_name = "CLUSTER", visible_alias = "cluster")]
     pub cluster_id: Option<String>,
 
@@ -26,7 +26,7 @@ pub struct Filters {
     #[arg(long, value_name = "METHOD", value_parser = methods())]
     pub method: Option<Method>,
 
-    /// Only operations whose request's URI begins so
+    /// Only operations whose request's URI begins with this
     #[arg(long, value_name = "PREFIX")]
     pub uri_prefix: Option<String>,
 
@@ -36,7 +36,7 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// By the names of the interface.
+    /// The filters as query parameters.
     pub fn query(&self) -> Vec<(&'static str, &str)> {
         let statuses = self.status.iter().map(|status| ("status", status.as_str()));
         let others = [
@@ -78,7 +78,7 @@ fn one_of<T: Clone + Send + Sync + 'static, const N: usize>(
     parser.map(move |name| parse(&name).expect("each name is one of the values"))
 }
 
-/// As it was typed: the ledger reads it to the nanosecond.
+/// The time as it was typed, because the ledger reads nanoseconds.
 fn time(text: &str) -> Result<String, &'static str> {
     match parse_rfc3339(text) {
         Ok(_) => Ok(text.to_owned()),

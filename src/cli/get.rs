@@ -11,7 +11,7 @@ use serde::Deserialize;
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Beyond what the ledger was asked to wait.
+/// In addition to the time that the ledger was asked to wait.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A worker may report pages of it.
 const SUB_STATUS_CHARS_MAX: usize = 200;
@@ -22,7 +22,7 @@ Examples:
   opledger get 0001561626000500 --json | jq .response
   opledger get 0001561626000500 --position 'k3x9q2ab;0:41' --wait 10
 
-A position is what `opledger publish` prints: the answer then holds at least
+With a position, which `opledger publish` prints, the document includes at least
 what was published there.";
 
 #[derive(Debug, clap::Args)]
@@ -107,8 +107,8 @@ struct Rollbacks<'a> {
 pub async fn run(args: Args) -> Result<(), Failure> {
     let ledger = Ledger::new(&args.connection, PATIENCE + args.at.wait())?;
     let request = ledger.get(ledger.url(&["v1", "operations", &args.id]));
-    let answer = ledger.send(args.at.apply(request)).await;
-    let mut response = answer.map_err(|failure| no_operation(failure, &args.id))?;
+    let response = ledger.send(args.at.apply(request)).await;
+    let mut response = response.map_err(|failure| no_operation(failure, &args.id))?;
     let mut out = Output::new();
     if args.json {
         while let Some(piece) = ledger.piece(&mut response).await? {
@@ -118,7 +118,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     } else {
         let body = ledger.body(response).await?;
         let document = serde_json::from_slice(&body)
-            .map_err(|_| Failure::Unexpected("the answer is not an operation document".into()))?;
+            .map_err(|_| Failure::Unexpected("the response is not an operation document".into()))?;
         show(&document, &mut out)?;
     }
     out.flush()
@@ -134,7 +134,7 @@ fn show(document: &Document, out: &mut Output) -> Result<(), Failure> {
             shorten(sub_status, SUB_STATUS_CHARS_MAX),
         ))?;
     }
-    out.line(label("occurred", clean(&document.occurred_time)))?;
+    out.line(label("created", clean(&document.occurred_time)))?;
     out.line(label("last update", clean(&document.last_update_time)))?;
     let request = &document.request;
     let line = format!("{} {}", clean(&request.method), clean(&request.uri));
@@ -143,7 +143,7 @@ fn show(document: &Document, out: &mut Output) -> Result<(), Failure> {
         format!("{line} ({})", size(&request.body)),
     ))?;
     if let Some(response) = &document.response {
-        let (code, body) = answer(Some(response));
+        let (code, body) = code_and_size(Some(response));
         out.line(label("response", format!("{code} ({body})")))?;
     }
     show_clusters("clusters", &document.target_clusters, out)?;
@@ -160,28 +160,35 @@ fn show_clusters(title: &str, clusters: &[Cluster], out: &mut Output) -> Result<
         return Ok(());
     }
     out.line(format!("\n{title}"))?;
-    let titles = ["CLUSTER", "METHOD", "URI", "BODY", "ANSWER", "ITS BODY"];
+    let titles = [
+        "CLUSTER",
+        "METHOD",
+        "URI",
+        "BODY",
+        "RESPONSE",
+        "RESPONSE BODY",
+    ];
     let mut table = Table::new(titles, 2, out);
     for cluster in clusters {
         let request = &cluster.request;
         let body = size(&request.body);
-        let (code, answered) = answer(cluster.response.as_ref());
+        let (code, size) = code_and_size(cluster.response.as_ref());
         let row = [
             &*cluster.cluster_id,
             &request.method,
             &request.uri,
             &body,
             &code,
-            &answered,
+            &size,
         ];
         table.add(row, out)?;
     }
     table.finish(out)
 }
 
-/// The code and the size. No answer, an answer without a code and one without a
-/// body are different things.
-fn answer(response: Option<&Response>) -> (String, String) {
+/// Status code and size of the body. Shows the difference between no response, a response
+/// without a code, and one without a body.
+fn code_and_size(response: Option<&Response>) -> (String, String) {
     let Some(response) = response else {
         return ("none yet".into(), String::new());
     };

@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(value_name = "ID", value_parser = operation_id)]
     id: String,
 
-    /// No more than the first so many events
+    /// At most this many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 
@@ -46,7 +46,7 @@ pub struct Args {
 struct Entry<'a> {
     #[serde(borrow)]
     position: Cow<'a, str>,
-    /// Empty if the log does not know it.
+    /// Empty if the log has no arrival time.
     #[serde(borrow, default)]
     arrived: Cow<'a, str>,
     /// As a worker wrote it.
@@ -55,7 +55,7 @@ struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Only attributes are ever asked for, never `data`: it may hold passwords.
+    /// Reads only attributes, never `data`, which may contain passwords.
     fn attribute(&self, name: &str) -> String {
         let value = self.event.get(name).map_or("", |value| value.get());
         serde_json::from_str(value).unwrap_or_default()
@@ -85,7 +85,7 @@ async fn show(ledger: &Ledger, args: &Args) -> Result<(), Failure> {
     let mut table = Table::new(titles, 2, &out);
     let read = list.read(|element| {
         let entry: Entry = serde_json::from_slice(element).map_err(|_| {
-            Failure::Unexpected("the history holds an event that cannot be read".into())
+            Failure::Unexpected("the history contains an event that cannot be read".into())
         })?;
         let [time, kind, source, id] =
             ["time", "type", "source", "id"].map(|name| entry.attribute(name));
@@ -100,13 +100,13 @@ async fn show(ledger: &Ledger, args: &Args) -> Result<(), Failure> {
         table.add(row, &mut out)
     });
     let outcome = read.await;
-    // What came before an answer broke off is worth seeing, too.
+    // Show what arrived before a response broke off.
     table.finish(&mut out)?;
     out.flush()?;
     outcome
 }
 
-/// `opledger.operation.created.v1` without what all types share.
+/// The type without what all types share: `opledger.operation.created.v1` is `operation.created`.
 fn short(kind: &str) -> &str {
     let inner = kind
         .strip_prefix("opledger.")

@@ -19,7 +19,7 @@ const EXAMPLES: &str = "\
 Examples:
   opledger list
   opledger list --detail --limit 20
-  opledger list --status failed --status canceled --occurred-from 2026-11-01T00:00:00Z
+  opledger list --status failed --status canceled --created-from 2026-11-01T00:00:00Z
   opledger list --order oldest --uri-prefix /v1/slices/ --cluster-id 1
   opledger list --detail --json | jq -r '.operations[].request.uri'";
 
@@ -33,11 +33,11 @@ pub struct Args {
     #[command(flatten)]
     filters: Filters,
 
-    /// Which come first, by the time that they occurred at
+    /// Which operations come first, by creation time
     #[arg(long, value_name = "ORDER", default_value = "newest")]
     order: Order,
 
-    /// No more than the first so many
+    /// At most this many operations
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 
@@ -97,7 +97,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     if args.json {
         return list.print_json(&mut out).await;
     }
-    let titles = ["ID", "STATUS", "OCCURRED", "LAST UPDATE", "METHOD", "URI"];
+    let titles = ["ID", "STATUS", "CREATED", "LAST UPDATE", "METHOD", "URI"];
     let mut table = Table::new(titles, 5, &out);
     let mut is_empty = true;
     let read = list.read(|element| {
@@ -123,7 +123,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         }
     });
     let outcome = read.await;
-    // What came before an answer broke off is worth seeing, too.
+    // Show what arrived before a response broke off.
     table.finish(&mut out)?;
     out.flush()?;
     outcome?;
@@ -134,7 +134,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 }
 
 fn unreadable() -> Failure {
-    Failure::Unexpected("the list holds an entry that cannot be read".into())
+    Failure::Unexpected("the list contains an entry that cannot be read".into())
 }
 
 fn url(ledger: &Ledger, args: &Args) -> reqwest::Url {

@@ -28,16 +28,16 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Read all of the log in a data folder and list what is damaged; changes nothing
+    /// Read the whole log in a data folder and list its damage; changes nothing
     #[command(after_help = CHECK)]
     Check(Where),
-    /// Go on without the records that cannot be read; keeps the damaged files aside
+    /// Drop the records that cannot be read; keeps the damaged files
     #[command(after_help = REPAIR)]
     Repair {
         #[command(flatten)]
         place: Where,
 
-        /// Accept that the records which cannot be read are lost for good
+        /// Accept the loss of the records that cannot be read
         #[arg(long)]
         accept_loss: bool,
     },
@@ -48,7 +48,7 @@ Examples:
   opledger log check --data /var/lib/opledger
   opledger log check --control --data /var/lib/opledger
 
-The ledger must not be running. Exit status 0: nothing is damaged; 7: something is.";
+The ledger must not be running. Exit status 0: no damage; 7: damage.";
 
 const REPAIR: &str = "\
 Examples:
@@ -56,15 +56,14 @@ Examples:
   opledger log repair --accept-loss --data /var/lib/opledger
   opledger log repair --accept-loss --control --data /var/lib/opledger
 
-The ledger must not be running. Bring a damaged file back from a copy first, if there
-is one: a repair is for what nobody has any more. Every record that can be read keeps
-its position, and no offset is given twice. The files as they were are kept in a folder
-beside the log. After records of the control log were lost, notifications that were due
-are held until they are released.";
+The ledger must not be running. Restore damaged files from a backup first, if there is
+one. Every record that can be read keeps its position, and no offset is assigned twice.
+The original files are kept in a folder beside the log. If records of the control log
+are lost, webhook deliveries that are due are held until they are released.";
 
 #[derive(Debug, clap::Args)]
 struct Where {
-    /// Folder that holds the ledger's data [default: ./opledger-data]
+    /// The ledger's data folder [default: ./opledger-data]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     data: Option<String>,
 
@@ -103,7 +102,7 @@ impl Place {
         let log = config.data.join(which.folder());
         if !embedded::is_there(&log) {
             return Err(Failure::DataFolder(format!(
-                "{} holds no {which}: name another data folder, or bring it back from a copy",
+                "{} has no {which}: give another data folder, or restore it from a backup",
                 log.display()
             )));
         }
@@ -142,15 +141,15 @@ fn check(place: &Place) -> Result<(), Failure> {
     }
     found += &list(&place.log, &checked.damages);
     if checked.damages.is_empty() {
-        return say(found + "\nnothing is damaged");
+        return say(found + "\nno damage");
     }
-    // The exit status says it as well, also where nobody reads.
+    // Not an error if nobody reads it: the exit status says it, too.
     let _ = say(found);
     let flag = flag(which);
     Err(Failure::DataFolder(format!(
-        "the {which} is damaged: {}\n  bring the files back as they were, if you can; \
-         `opledger log repair --accept-loss --data {}{flag}` keeps them aside and goes on without \
-         the records that cannot be read",
+        "the {which} is damaged: {}\n  restore the files from a backup if you can; otherwise \
+         `opledger log repair --accept-loss --data {}{flag}` drops the records that cannot be read \
+         and keeps the damaged files",
         total(&checked.damages),
         place.data.display()
     )))
@@ -163,7 +162,7 @@ fn flag(which: Which) -> &'static str {
     }
 }
 
-/// A file a line, and below it what is damaged there.
+/// One line for each file, followed by its damage.
 fn list(log: &Path, damages: &[Damage]) -> String {
     let each = damages.iter().map(|damage| {
         let file = log.join(&damage.file);
@@ -181,7 +180,7 @@ fn total(damages: &[Damage]) -> String {
     match lost(damages) {
         Some(1) => "1 record cannot be read".into(),
         Some(records) => format!("{records} records cannot be read"),
-        None => "nobody knows how many records cannot be read".into(),
+        None => "an unknown number of records cannot be read".into(),
     }
 }
 
@@ -189,7 +188,7 @@ fn repair(place: &Place, accept_loss: bool) -> Result<(), Failure> {
     let which = place.which;
     let checked = place.read()?;
     if checked.damages.is_empty() {
-        return say("nothing is damaged, and nothing was changed");
+        return say("no damage, nothing was changed");
     }
     let damages = list(&place.log, &checked.damages);
     let damages = damages.trim_start_matches('\n');
@@ -197,11 +196,11 @@ fn repair(place: &Place, accept_loss: bool) -> Result<(), Failure> {
     if loses && !accept_loss {
         let _ = say(damages);
         return Err(Failure::Refused(format!(
-            "{}: nothing was changed\n  give --accept-loss to go on without them",
+            "{}: nothing was changed\n  give --accept-loss to drop them",
             total(&checked.damages)
         )));
     }
-    // What is lost of the control log is made good by what the event log says.
+    // The event log's end is recorded, so that deliveries due before it are held.
     let holds = match (which, loses) {
         (Which::Control, true) => events(place)?,
         _ => None,
@@ -215,33 +214,33 @@ fn repair(place: &Place, accept_loss: bool) -> Result<(), Failure> {
         embedded::append(&place.log, which, control::lost(id, ends, now), now)?;
     }
     let repaired_is = format!(
-        "{damages}\nrepaired: {}; the files as they were are in {}",
+        "{damages}\nrepaired: {}; the original files are in {}",
         match repaired.lost {
             Some(0) => "no record is lost".into(),
             Some(1) => "1 record is lost".into(),
             Some(records) => format!("{records} records are lost"),
-            None => String::from("nobody knows how many records are lost"),
+            None => String::from("an unknown number of records is lost"),
         },
         place.log.join(&repaired.kept).display()
     );
     let data = place.data.display();
     let advice = match (which, repaired.new_identity) {
         (Which::Events, Some(id)) => format!(
-            "\nhow far the log went is not known: it is the log {id} from now on, and positions \
-             that were given before mean nothing in it\n\
+            "\nthe end of the log is unknown, so it has a new identity, {id}: earlier positions \
+             are not valid any more\n\
              now run `opledger rebuild --data {data}`"
         ),
         (Which::Events, None) if loses => format!(
-            "\nnow run `opledger rebuild --data {data}`: the store may hold what the log does not \
-             have any more"
+            "\nnow run `opledger rebuild --data {data}`: the store may contain records that the \
+             log has lost"
         ),
         (Which::Control, Some(_)) => format!(
-            "\nhow far the log went is not known: it is another log from now on\n\
-             now run `opledger rebuild --data {data}`; notifications that were due are held until \
+            "\nthe end of the log is unknown, so it has a new identity\n\
+             now run `opledger rebuild --data {data}`; webhook deliveries that are due are held until \
              they are released"
         ),
         (Which::Control, None) if loses => format!(
-            "\nnow run `opledger rebuild --data {data}`; notifications that were due are held \
+            "\nnow run `opledger rebuild --data {data}`; webhook deliveries that are due are held \
              until they are released: `opledger notifications`"
         ),
         _ => String::new(),
@@ -250,7 +249,7 @@ fn repair(place: &Place, accept_loss: bool) -> Result<(), Failure> {
     say(repaired_is + &advice)
 }
 
-/// Which event log lies beside the control log, and where it ends.
+/// The identity and the ends of the event log beside the control log.
 fn events(place: &Place) -> Result<Option<(LogId, NextOffsets)>, Failure> {
     let log = place.data.join(Which::Events.folder());
     if !embedded::is_there(&log) {

@@ -1,6 +1,6 @@
-//! The command line: one file per command. `serve`, `replay`, `rebuild`,
-//! `digest`, `log` and `config` work on this machine; all others ask a running ledger over HTTP and
-//! never touch a data folder.
+//! The command line: one file per command. `serve`, `replay`, `rebuild`, `digest`, `log` and
+//! `config` work on this machine. All others are HTTP clients of a running ledger and never
+//! open a data folder.
 
 mod at;
 mod client;
@@ -38,8 +38,8 @@ use std::process::ExitCode;
 
 /// A ledger of long-running operations
 ///
-/// Workers publish what happens to an operation; the ledger folds it into one
-/// document per operation and keeps the whole history behind it.
+/// Workers publish events about an operation. The ledger folds them into one
+/// document per operation and keeps the whole history.
 #[derive(Debug, Parser)]
 #[command(name = "opledger", version, max_term_width = 100)]
 #[command(after_help = EXAMPLES, after_long_help = LONG_HELP.as_str())]
@@ -52,13 +52,13 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   opledger serve                        start a ledger on this machine
-  opledger publish events.jsonl         send it events, one CloudEvent a line
-  opledger list --detail                see its operations
-  opledger get 0001561626000500         see one of them
-  opledger history 0001561626000500     see what was reported of it
+  opledger publish events.jsonl         send events, one CloudEvent per line
+  opledger list --detail                list the operations
+  opledger get 0001561626000500         show one operation
+  opledger history 0001561626000500     show every event of it
   opledger wait 0001561626000500        wait until it has ended
 
-`opledger help COMMAND` tells more, `opledger --help` the exit statuses.";
+`opledger help COMMAND` describes a command, `opledger --help` the exit statuses.";
 
 static LONG_HELP: std::sync::LazyLock<String> =
     std::sync::LazyLock::new(|| format!("{EXAMPLES}\n\n{EXIT_STATUSES}"));
@@ -71,11 +71,11 @@ enum Command {
     Publish(publish::Args),
     /// Show one operation
     Get(get::Args),
-    /// List the operations
+    /// List operations
     List(list::Args),
     /// Show every event of one operation
     History(history::Args),
-    /// Show the records that are not events, and why
+    /// Show invalid records, and why they are invalid
     DeadLetters(dead_letters::Args),
     /// Follow one operation, or all of them, as they change
     #[cfg(feature = "client")]
@@ -83,45 +83,45 @@ enum Command {
     /// Wait until an operation has ended
     #[cfg(feature = "client")]
     Wait(wait::Args),
-    /// Show who was told that operations ended, and try again
+    /// List, retry or release webhook deliveries
     Notifications(notifications::Args),
-    /// Fold the log again and tell what it yields
+    /// Fold a log or a file again and print the documents
     Replay(replay::Args),
-    /// Make the store anew from the log
+    /// Rebuild the store from the log
     Rebuild(rebuild::Args),
-    /// Print a digest of what the store holds
+    /// Print a digest of the store's content
     Digest(digest::Args),
     /// Check or repair the log in a data folder
     Log(log::Args),
     /// Check or show the configuration
     Config(config::Args),
-    /// Print a script that makes a shell complete `opledger`
+    /// Print a completion script for a shell
     Completions(completions::Args),
 }
 
-/// The whole program: reads the command line, runs it, tells people what went
-/// wrong and others by the exit status.
+/// Runs the command line. Errors go to standard error for people and into the exit status
+/// for programs.
 pub fn main() -> ExitCode {
     let Err(failure) = parse(std::env::args_os()).and_then(run) else {
         return ExitCode::SUCCESS;
     };
     match &failure {
         Failure::OutputClosed => {}
-        // It names the program itself.
+        // clap's text has the program's name already.
         Failure::CommandLine(text) => note(text.trim_end()),
         _ => note(format!("opledger: {}", failure.report())),
     }
     ExitCode::from(failure.exit_status())
 }
 
-/// Prints --help and --version itself, and is done with them.
+/// Prints --help and --version itself and then returns nothing to run.
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Failure> {
     let command = without_empty_variables(Cli::command());
     let parsed = command.try_get_matches_from(arguments);
     match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => Ok(Some(cli)),
         Err(error) if error.use_stderr() => {
-            // Without colours: what it quotes could hold any.
+            // Without colours, because the text quotes arguments, which may contain escapes.
             Err(Failure::CommandLine(error.render().to_string()))
         }
         Err(help) => {
@@ -137,7 +137,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Failu
     }
 }
 
-/// `docker compose` gives `""` for `${OPLEDGER_URL:-}`: it counts as not given.
+/// Treats empty variables as unset: `docker compose` sets `${OPLEDGER_URL:-}` to `""`.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     command
@@ -152,7 +152,7 @@ fn run(cli: Option<Cli>) -> Result<(), Failure> {
     let Some(cli) = cli else {
         return Ok(());
     };
-    // Before the first database is opened, whose share follows from it.
+    // Before a database is opened, because its share of the open files follows from the limit.
     crate::descriptors::raise();
     match cli.command {
         Command::Serve(args) => serve::run(args),
@@ -175,29 +175,29 @@ fn run(cli: Option<Cli>) -> Result<(), Failure> {
     }
 }
 
-/// For the commands that ask a ledger: one thread is plenty.
+/// One thread is enough for an HTTP client.
 fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::Unexpected(format!("cannot start the runtime: {error}")))?;
     let outcome = runtime.block_on(command);
-    // A look-up of a host name may still be stuck; nobody waits for it.
+    // Does not wait for a DNS lookup that hangs.
     runtime.shutdown_background();
     outcome
 }
 
-/// What no event can have as its subject never reaches the ledger.
+/// Refuses ids that no event can have as its subject, before the ledger is asked.
 fn operation_id(text: &str) -> Result<String, String> {
     match operation_id_fault(text) {
         None => Ok(text.to_owned()),
         Some(_) => Err(format!(
-            "no operation can have this id: it is {OPERATION_ID}"
+            "not a valid operation id; a valid id is {OPERATION_ID}"
         )),
     }
 }
 
-/// The one text for an operation that the ledger does not have.
+/// The same message for every command when the operation does not exist.
 fn no_operation(failure: Failure, id: &str) -> Failure {
     match failure {
         Failure::NotFound(_) => Failure::NotFound(format!("there is no operation {id}")),
@@ -225,13 +225,13 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_no_operation_can_have_are_refused() {
+    fn invalid_operation_ids_are_refused() {
         let long = "x".repeat(257);
         for bad in ["", ".", "..", "log", "a/b", "a b", "é", "a\n", &long] {
             for command in ["get", "history", "wait", "watch"] {
                 let error = Cli::try_parse_from(["opledger", command, bad]).unwrap_err();
                 let text = error.to_string();
-                assert!(text.contains("no operation can have this id"), "{text}");
+                assert!(text.contains("not a valid operation id"), "{text}");
             }
         }
         assert!(Cli::try_parse_from(["opledger", "get", "a-Z.0_~"]).is_ok());

@@ -31,28 +31,28 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show notifications: those that are due, then those that were delivered
+    /// List deliveries: first those that are due, then those that were made
     #[command(after_help = EXAMPLES)]
     List(List),
-    /// Have those tried again, and at once, that were given up or wait
+    /// Retry deliveries at once that failed permanently or wait for their next attempt
     #[command(after_help = EXAMPLES)]
     Retry(Repair),
-    /// Have those sent that are held, as nobody knows whether they were
+    /// Release deliveries that are held because they may have been made before
     #[command(after_help = EXAMPLES)]
     Release(Repair),
 }
 
 #[derive(Debug, clap::Args)]
 struct List {
-    /// Only those in this state
+    /// Only deliveries in this state
     #[arg(long, value_name = "STATE")]
     state: Option<State>,
 
-    /// Only those of this operation
+    /// Only deliveries of this operation
     #[arg(long, value_name = "ID", value_parser = operation_id)]
     id: Option<String>,
 
-    /// Print a line of JSON for each
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
 
@@ -74,11 +74,11 @@ struct Repair {
     #[arg(value_name = "ID", value_parser = operation_id, required_unless_present = "all")]
     id: Option<String>,
 
-    /// All that were given up, or are held
+    /// All deliveries that failed permanently, or are held
     #[arg(long, conflicts_with = "id")]
     all: bool,
 
-    /// Why, for the control log
+    /// The reason, for the control log
     #[arg(long, value_name = "TEXT", default_value = "")]
     why: String,
 
@@ -139,7 +139,7 @@ async fn list(args: List) -> Result<(), Failure> {
         url.query_pairs_mut().append_pair("operation_id", id);
     }
     let mut out = Output::new();
-    let titles = ["OPERATION", "STATE", "TARGET", "TRIES", "WHEN", "ERROR"];
+    let titles = ["OPERATION", "STATE", "TARGET", "ATTEMPTS", "TIME", "ERROR"];
     let mut table = Table::new(titles, 5, &out);
     let mut next = Some(url);
     let mut is_empty = true;
@@ -175,7 +175,7 @@ async fn list(args: List) -> Result<(), Failure> {
     table.finish(&mut out)?;
     out.flush()?;
     if is_empty {
-        note("no notifications");
+        note("no deliveries");
     }
     Ok(())
 }
@@ -198,9 +198,9 @@ async fn repair(args: Repair, action: &str, done: &str) -> Result<(), Failure> {
             .send(request)
             .await
             .map_err(|failure| match failure {
-                Failure::NotFound(_) => {
-                    Failure::NotFound("there is no such notification to do it to".into())
-                }
+                Failure::NotFound(_) => Failure::NotFound(
+                    "no such delivery; `opledger notifications list` lists them".into(),
+                ),
                 other => other,
             })?;
         let body = ledger.body(response).await?;
@@ -211,10 +211,10 @@ async fn repair(args: Repair, action: &str, done: &str) -> Result<(), Failure> {
         }
     }
     let mut out = Output::new();
-    out.line(format!("{all} notifications {done}"))?;
+    out.line(format!("{all} deliveries {done}"))?;
     out.flush()
 }
 
 fn unreadable() -> Failure {
-    Failure::Unexpected("the ledger's answer about notifications cannot be read".into())
+    Failure::Unexpected("the ledger's list of deliveries cannot be read".into())
 }

@@ -35,9 +35,9 @@ Examples:
   opledger publish events.jsonl --wait && opledger list
   opledger publish events.jsonl --kafka 127.0.0.1:9092
 
-An interrupted run is taken up where it was by the same command: a note beside
-the file (FILE.opledger-resume) says how far the ledger has everything. Sending
-an event twice is harmless in any case.";
+The same command resumes an interrupted run: a note beside the file
+(FILE.opledger-resume) records how far the ledger has everything. Sending an event
+twice is harmless.";
 
 /// For one answer: the ledger itself gives up on its log earlier than this.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,29 +46,29 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Events, one CloudEvent (structured JSON) a line; `-` reads standard input
+    /// File with events, one CloudEvent (structured JSON) per line; `-` reads standard input
     #[arg(value_hint = ValueHint::FilePath)]
     file: PathBuf,
 
-    /// Events in one request, at most
+    /// Maximum number of events in a request
     #[arg(long, value_name = "N", default_value_t = 500)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
     batch: u32,
 
-    /// Requests under way at once
+    /// Requests in flight
     #[arg(long, value_name = "N", default_value_t = 4)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
     in_flight: u32,
 
-    /// How long a request is tried again while the ledger cannot be reached or is busy
+    /// How long to retry a request while the ledger cannot be reached or is busy
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     retry_for: u64,
 
-    /// Begin at the beginning, whatever an interrupted run has left
+    /// Start from the first line, even if an interrupted run left a note
     #[arg(long)]
     from_start: bool,
 
-    /// Return only when the ledger shows everything that was sent
+    /// Return when everything that was sent can be read
     #[arg(long)]
     wait: bool,
 
@@ -79,7 +79,7 @@ pub struct Args {
     #[command(flatten)]
     connection: Connection,
 
-    /// Not to the ledger but to the topic that it reads
+    /// Produce to the topic that the ledger reads, instead of sending to the ledger
     #[command(flatten)]
     kafka: KafkaFlags,
 
@@ -222,15 +222,13 @@ async fn begin(
             };
             if retrying(args.retry_for(), holds).await? {
                 let (file, line) = (shown(&args.file), point.line);
-                note(format!(
-                    "opledger: taking up {file} behind line {line}, where the last run was"
-                ));
+                note(format!("opledger: resuming {file} after line {line}"));
                 return Ok((point, *read));
             }
-            "the ledger does not hold what it had of the last run".into()
+            "the ledger does not have what the last run sent".into()
         }
     };
-    note(format!("opledger: beginning at the first line: {why}"));
+    note(format!("opledger: starting from the first line: {why}"));
     Ok(anew)
 }
 

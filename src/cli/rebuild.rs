@@ -23,13 +23,13 @@ Examples:
   opledger rebuild --config /etc/opledger.toml
   opledger rebuild --data /var/lib/opledger --kafka kafka:9092
 
-The ledger must not be running. The new store is folded from the log beside the
-old one and takes its place in one step: an interruption leaves the old one.";
+The ledger must not be running. The new store is built beside the old one and
+replaces it in one step, so an interruption leaves the old one.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Folder that holds the ledger's data [default: ./opledger-data]
+    /// The ledger's data folder [default: ./opledger-data]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     data: Option<String>,
 

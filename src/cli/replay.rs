@@ -34,33 +34,32 @@ Examples:
   opledger replay --kafka kafka:9092 --from 2026-11-01T00:00:00Z
   opledger replay --kafka kafka:9092 --to 0:1041,1:7
 
-Prints one document a line, the oldest operation first. Events that cannot be
-read are told on standard error, and the exit status is 4.";
+Prints one document per line, oldest operation first. Invalid records are reported
+on standard error, and the exit status is 4.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Events, one CloudEvent a line; `-` reads standard input. Without it, the topic
-    /// that --kafka names, or the log in the data folder, which no running ledger may be
-    /// using
+    /// File with events, one CloudEvent per line; `-` reads standard input. Without it,
+    /// reads the topic of --kafka, or the log in the data folder, which no running ledger
+    /// may be using
     #[arg(value_hint = ValueHint::FilePath)]
     file: Option<PathBuf>,
 
-    /// Folder that holds the ledger's data [default: ./opledger-data]
+    /// The ledger's data folder [default: ./opledger-data]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "file")]
     data: Option<String>,
 
     #[command(flatten)]
     kafka: KafkaFlags,
 
-    /// Begin with these records of the log: positions (`0:120,3:7`, inclusive; a
-    /// partition that is not named is read from its beginning), or the time of their
-    /// arrival (RFC 3339)
+    /// First record: positions (`0:120,3:7`, inclusive; other partitions are read from
+    /// their beginning), or an arrival time (RFC 3339)
     #[arg(long, value_name = "POSITION|TIME", conflicts_with = "file")]
     from: Option<Edge>,
 
-    /// End with these: positions (inclusive; a partition that is not named is left
-    /// out), or before this time
+    /// Last record: positions (inclusive; other partitions are left out), or an arrival
+    /// time (exclusive)
     #[arg(long, value_name = "POSITION|TIME", conflicts_with = "file")]
     to: Option<Edge>,
 
@@ -72,10 +71,10 @@ pub struct Args {
     source: Source,
 }
 
-/// Where a range of the log begins or ends.
+/// The beginning or end of a range of the log.
 #[derive(Debug, Clone)]
 enum Edge {
-    /// With the log that they mean something in, if it was given.
+    /// With the log that they belong to, if it was given.
     At(Option<LogId>, LastOffsets),
     Time(Timestamp),
 }
@@ -102,7 +101,7 @@ impl FromStr for Edge {
     }
 }
 
-/// A file belongs to no log.
+/// A file has no log identity.
 const NO_LOG: LogId = LogId(*b"00000000");
 
 pub fn run(args: Args) -> Result<(), Failure> {
@@ -139,8 +138,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
     }
     out.flush()?;
     if bad > 0 {
-        tell_bad_records(&store, args.file.is_some())?;
-        return Err(Failure::Refused(format!("{bad} records are not events")));
+        report_bad_records(&store, args.file.is_some())?;
+        let s = if bad == 1 { "" } else { "s" };
+        return Err(Failure::Refused(format!("{bad} invalid record{s}")));
     }
     Ok(())
 }
@@ -182,7 +182,7 @@ fn fold_log(store: &Rocks, config: &Config, args: &Args) -> Result<u64, Failure>
             && *log != identity.id
         {
             let found = &identity;
-            let why = format!("the positions are of the log {log}, this is the log {found}");
+            let why = format!("the positions belong to the log {log}, but this is the log {found}");
             return Err(Failure::Refused(why));
         }
         if let Edge::At(_, positions) = edge
@@ -225,7 +225,7 @@ fn fold_log(store: &Rocks, config: &Config, args: &Args) -> Result<u64, Failure>
     )
 }
 
-/// How many records are not events.
+/// How many records are invalid.
 fn fold(
     store: &Rocks,
     log: &Identity,
@@ -246,8 +246,8 @@ fn fold(
     Ok(bad)
 }
 
-/// Where the first of them are and why; never what they hold.
-fn tell_bad_records(store: &dyn Db, is_file: bool) -> Result<(), Failure> {
+/// Reports the positions and reasons of the first ones, never their content.
+fn report_bad_records(store: &dyn Db, is_file: bool) -> Result<(), Failure> {
     let first = Page {
         after: None,
         limit: Some(20),

@@ -1,4 +1,4 @@
-//! `opledger serve`: runs a ledger until it is told to stop.
+//! `opledger serve`: runs a ledger until Ctrl-C or SIGTERM.
 
 use crate::app::{self, Ledger};
 use crate::cli::config::{KafkaFlags, Source, ignored};
@@ -19,12 +19,12 @@ Examples:
   opledger serve --kafka kafka:9092 --topic workers.events
   opledger serve --kafka 127.0.0.1:9092 --create-topics
 
-Stops on Ctrl-C or SIGTERM: requests get a grace, then everything is flushed.";
+Stops on Ctrl-C or SIGTERM: drains open requests, then flushes the store.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Folder that holds the ledger's data, made if it is not there [default: ./opledger-data]
+    /// The ledger's data folder, created if it does not exist [default: ./opledger-data]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     data: Option<String>,
 
@@ -35,7 +35,7 @@ pub struct Args {
     #[command(flatten)]
     kafka: KafkaFlags,
 
-    /// Make the topics that are missing
+    /// Create missing topics
     #[arg(long)]
     create_topics: bool,
 
@@ -75,7 +75,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     };
     // Before anything is opened: process 1 of a container is deaf to a signal that
     // nobody asked for.
-    let stop = told_to_stop()?;
+    let stop = stop_signal()?;
     let opened = tokio::task::spawn_blocking(move || Ledger::open(config)).await;
     let ledger = opened.map_err(unexpected)??;
     // One line for people, and for scripts that wait for it.
@@ -86,7 +86,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-fn told_to_stop() -> Result<impl Future<Output = ()>, Failure> {
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(unexpected)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(unexpected)?;
     Ok(async move {
@@ -94,7 +94,7 @@ fn told_to_stop() -> Result<impl Future<Output = ()>, Failure> {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        tracing::info!("stopping: no new connections, a grace for the rest");
+        tracing::info!("stopping: no new connections, draining open requests");
     })
 }
 

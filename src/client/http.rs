@@ -75,7 +75,7 @@ impl Http {
     pub fn operation(&self, operation_id: &str) -> Result<Url, Error> {
         if matches!(operation_id, "" | "." | "..") {
             // No path can name them: it would ask for something else.
-            return Err(Error::NotFound("no operation can have this id".into()));
+            return Err(Error::NotFound("not a valid operation id".into()));
         }
         Ok(self.url(&["v1", "operations", operation_id], &[]))
     }

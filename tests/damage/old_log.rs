@@ -104,7 +104,7 @@ fn an_old_log_that_cannot_be_read_is_left_as_it_is() {
             said.contains("the event log is in the form of an earlier version"),
             "{said}"
         );
-        assert!(said.contains("bring it back from a copy"), "{said}");
+        assert!(said.contains("restore it from a backup"), "{said}");
         assert!(!said.contains("rebuild"), "{said}");
     }
     let files = std::fs::read_dir(folder.path().join("log")).unwrap();

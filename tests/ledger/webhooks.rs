@@ -447,10 +447,7 @@ fn an_operator_may_retry_what_was_given_up() {
         )
     };
     let (status, text) = run(&["notifications", "retry", "--all", "--why", "it is back"]);
-    assert_eq!(
-        (status, text.as_str()),
-        (Some(0), "4 notifications retried\n")
-    );
+    assert_eq!((status, text.as_str()), (Some(0), "4 deliveries retried\n"));
     server.eventually("all", |server| list(server, "state=delivered").len() == 5);
     let (status, text) = run(&["notifications", "list", "--state", "delivered"]);
     assert_eq!((status, text.lines().count()), (Some(0), 6), "{text}");

@@ -61,11 +61,11 @@ fn list_takes_the_filters_the_order_and_the_limit_of_the_interface() {
             "status=failed&status=canceled",
         ),
         (
-            &["--occurred-from", "2019-06-27T09:00:00.5Z"],
+            &["--created-from", "2019-06-27T09:00:00.5Z"],
             "occurred_from=2019-06-27T09:00:00.5Z",
         ),
         (
-            &["--occurred-to", "2019-06-27T18:00:00+09:00"],
+            &["--created-to", "2019-06-27T18:00:00+09:00"],
             "occurred_to=2019-06-27T18:00:00%2B09:00",
         ),
         (&["--cluster-id", "2"], "cluster_id=2"),
@@ -128,7 +128,7 @@ fn list_takes_the_filters_the_order_and_the_limit_of_the_interface() {
         ["--method", "GET"],
         ["--order", "random"],
         ["--rollback-result", "some"],
-        ["--occurred-from", "yesterday"],
+        ["--created-from", "yesterday"],
         ["--limit", "0"],
     ] {
         let refused = ask(&server, &[&["list"][..], &wrong].concat());
@@ -229,7 +229,7 @@ fn an_id_that_no_operation_can_have_is_a_wrong_command_line() {
         ] {
             let ran = opledger(command).arg(id).output().unwrap();
             let errors = ended(&ran, 2);
-            assert!(errors.contains("no operation can have this id"), "{errors}");
+            assert!(errors.contains("not a valid operation id"), "{errors}");
             assert!(!errors.contains('\u{202e}'), "{errors}");
         }
     }
@@ -241,7 +241,7 @@ fn an_address_that_cannot_be_listened_on_is_no_fault_of_the_configuration() {
     let taken = taken.local_addr().unwrap().to_string();
     for (address, why) in [
         (&*taken, "another program listens there"),
-        ("192.0.2.1:8470", "no address of this machine"),
+        ("192.0.2.1:8470", "this machine does not have the address"),
     ] {
         let data = tempfile::tempdir().unwrap();
         let serve = ["serve", "--listen", address, "--data"];
@@ -371,7 +371,7 @@ fn a_variable_that_is_not_a_setting_is_named_and_stops_nothing() {
         &["replay", "/dev/null"],
     ] {
         let errors = named(command);
-        let line = "opledger: the variable OPLEDGER_NAME is not a setting, and is ignored\n";
+        let line = "opledger: the variable OPLEDGER_NAME is not a setting and is ignored\n";
         assert_eq!(errors, line, "{command:?}");
     }
     let ran = opledger(&["config", "check"])
@@ -450,7 +450,7 @@ fn output_that_nobody_reads_or_that_is_full_ends_every_command_well() {
         );
         let errors = ended(&run(full().into()), 1);
         assert!(
-            errors.contains("cannot write to the standard output"),
+            errors.contains("cannot write to standard output"),
             "{arguments:?}: {errors}"
         );
         let mut command = opledger(&arguments);

@@ -211,7 +211,7 @@ fn a_command_whose_output_is_full_says_so() {
         let said = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(1), "{args:?}");
         assert!(
-            said.contains("cannot write to the standard output"),
+            said.contains("cannot write to standard output"),
             "{said}"
         );
     }

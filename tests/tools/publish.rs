@@ -141,7 +141,7 @@ fn a_line_that_was_corrected_is_sent_however_far_up_it_stands() {
             "line {line} as it was, and as it is"
         );
         let said = String::from_utf8_lossy(&ended.stderr);
-        assert!(said.contains("beginning at the first line: what the last run had sent, lines 1 to 78, was changed"), "{said}");
+        assert!(said.contains("starting from the first line: what the last run had sent, lines 1 to 78, was changed"), "{said}");
     }
     let (server, ended) = corrected(events, |lines| {
         let line = lines[0].replace("0000", "more");

@@ -167,7 +167,7 @@ fn what_stands_on_the_command_line_never_reaches_the_terminal_raw() {
         &["get", "x", "--position", ACTING],
         &["watch", "--from", ACTING],
         &["list", "--status", ACTING],
-        &["list", "--occurred-from", ACTING],
+        &["list", "--created-from", ACTING],
         &["list", "--url", ACTING],
         &["list", "--url", &format!("http://127.0.0.1:1/{ACTING}")],
         &["list", "--url", &format!("http://x{ACTING}.invalid")],

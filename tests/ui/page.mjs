@@ -82,8 +82,8 @@ const checks = {
     const live = page.getByRole('button', { name: 'Live' });
     await live.click();
     await publish(base, events('live-2', [['operation.created', 9000, { request: asked }]]));
-    await page.getByRole('button', { name: '1 change held back' }).waitFor();
-    equal(await ids(page), ['live-1', 'live-0'], 'held back');
+    await page.getByRole('button', { name: 'Show 1 change' }).waitFor();
+    equal(await ids(page), ['live-1', 'live-0'], 'paused');
     await live.click();
     await until('let go', async () => (await ids(page)).join() === 'live-2,live-1,live-0');
     // One that no longer fits its filter leaves.
@@ -97,13 +97,13 @@ const checks = {
     await page.getByText('no creation of an operation with this id').waitFor();
     await publish(base, events('live-3', [['operation.created', 0, { request: asked }], ['cluster.request_sent', 100, { cluster_id: '9', request: asked }]]));
     await page.locator('.summary .status', { hasText: 'executing' }).waitFor();
-    await page.getByRole('img', { name: /no answer yet/ }).waitFor();
+    await page.getByRole('img', { name: /no response yet/ }).waitFor();
     await publish(base, events('live-3', [['operation.created', 0, { request: asked }], ['cluster.request_sent', 100, { cluster_id: '9', request: asked }], ['cluster.response_received', 400, { cluster_id: '9', response: { status_code: 200 } }], ['operation.completed', 500, { response: { status_code: 200 } }]]));
     await page.locator('.summary .status', { hasText: 'completed' }).waitFor();
-    await page.getByRole('img', { name: /answered after 300 ms/ }).waitFor();
+    await page.getByRole('img', { name: /response after 300 ms/ }).waitFor();
     // And what comes after the end.
     await publish(base, events('live-3', [['operation.created', 0, { request: asked }], ['operation.progressed', 90_000, { sub_status: 'late' }]]).slice(1).map((event) => ({ ...event, id: 'late' })));
-    await page.getByText('Later than the end.').waitFor();
+    await page.getByText('After the terminal event.').waitFor();
     calm(...missing);
     await end();
   },
@@ -132,18 +132,18 @@ const checks = {
     const { page, check: calm, go, end, picture } = await open(base);
     await go('#/operations/odd');
     const mark = (name) => page.getByRole('img', { name });
-    await mark(/^Cluster 4: answered after 8 s/).waitFor();
-    await mark(/^Cluster 5: never answered/).waitFor();
-    await mark(/^Rollback of cluster 4: answered after 500 ms/).waitFor();
+    await mark(/^Cluster 4: response after 8 s/).waitFor();
+    await mark(/^Cluster 5: no response/).waitFor();
+    await mark(/^Rollback of cluster 4: response after 500 ms/).waitFor();
     await mark(/^Operation, failed after 7 s/).waitFor();
     const kinds = await page.locator('.anomalies code').allTextContents();
     equal(kinds, ['before_created', 'response_without_request', 'terminal_conflict', 'event_after_terminal', 'response_replaced'], 'anomalies');
     // The end's line lies where the axis says: at seven of the 9.8 seconds.
     const x = async (name) => (await mark(name).first().boundingBox()).x;
-    const [zero, seven, nine] = [await x(/^Accepted/), await x(/^Failed: 500/), await x(/^Answer of cluster 4: 201/)];
+    const [zero, seven, nine] = [await x(/^Created/), await x(/^Failed: 500/), await x(/^Response of cluster 4: 201/)];
     if (Math.abs((seven - zero) / (nine - zero) - 7 / 9) > 0.01) throw new Error(`not in proportion: ${zero} ${seven} ${nine}`);
     await mark(/^Cluster 5/).hover();
-    await page.locator('.tip', { hasText: 'never answered' }).waitFor();
+    await page.locator('.tip', { hasText: 'no response' }).waitFor();
     await picture('timeline-light');
     await page.mouse.move(0, 0);
     // One stop for the tab key, arrows within.
@@ -161,7 +161,7 @@ const checks = {
     await page.getByRole('link', { name: /^event \d+$/ }).first().click();
     await go('#/operations/slow');
     await page.locator('.silence text', { hasText: '1 d 2 h' }).waitFor();
-    const bar = await mark(/^Cluster 1: answered after 2 s/).boundingBox();
+    const bar = await mark(/^Cluster 1: response after 2 s/).boundingBox();
     if (bar.width < 300) throw new Error(`two seconds beside a day are to be seen: ${bar.width}`);
     await picture('timeline-silence');
     calm();
@@ -198,7 +198,7 @@ const checks = {
       await go(`#/operations/hostile-${n}`);
       await page.locator('.history tbody tr').first().waitFor();
       for (const details of await page.locator('main details > summary').all()) await details.click();
-      for (const button of await page.getByRole('button', { name: 'Laid out' }).all()) await button.click();
+      for (const button of await page.getByRole('button', { name: 'Formatted' }).all()) await button.click();
       await page.locator('.timeline .mark').first().hover();
       const wanted = nasty[n].replace(/[\u0000-\u001f\u202e]/g, '').slice(0, 10);
       if (!(await page.locator('main').innerText()).includes(wanted)) throw new Error(`${n}: the text is not there`);
@@ -238,7 +238,7 @@ const checks = {
       const shown = await row.innerText();
       return exact.every((number) => shown.includes(number));
     });
-    await page.getByRole('button', { name: 'Laid out' }).first().click();
+    await page.getByRole('button', { name: 'Formatted' }).first().click();
     await page.getByText('"of the body": 9007199254740993').first().waitFor();
     await go('#/operations/alike');
     await page.getByText('3 events \u00b7 0 anomalies').waitFor();

@@ -62,10 +62,7 @@ impl fmt::Display for Damage {
         match self.records {
             Some(0) => write!(f, "; no record is lost by it")?,
             Some(records) => write!(f, "; {} cannot be read", counted(records))?,
-            None => write!(
-                f,
-                "; nobody knows how many records cannot be read because of it"
-            )?,
+            None => write!(f, "; an unknown number of records cannot be read")?,
         }
         const SHOWN: usize = 8;
         let shown = self.lost.iter().take(SHOWN);
@@ -143,21 +140,21 @@ impl OpenError {
         let flag = self.which.flag();
         match &self.why {
             Why::Damaged(_) => Some(format!(
-                "nothing was changed in {folder}. Bring the file back as it was, if you can; \
-                 `opledger log check --data {data}{flag}` lists every damaged place; \
-                 `opledger log repair --accept-loss --data {data}{flag}` keeps the damaged files \
-                 aside and goes on without the records that cannot be read"
+                "nothing was changed in {folder}. Restore the file from a backup if you can. \
+                 `opledger log check --data {data}{flag}` lists all damage; \
+                 `opledger log repair --accept-loss --data {data}{flag}` drops the records that \
+                 cannot be read and keeps the damaged files"
             )),
             Why::OldForm(_) | Why::BeyondRepair(_) => Some(format!(
-                "nothing was changed in {folder}: bring it back from a copy{}",
+                "nothing was changed in {folder}: restore it from a backup{}",
                 match (self.which, &self.why) {
                     (Which::Events, Why::OldForm(_)) =>
-                        "; if there is none, the earlier version can open it once more, and drops \
-                         what it cannot read",
+                        "; without one, the earlier version can still open it, and drops what it \
+                         cannot read",
                     (Which::Events, _) => "",
                     (Which::Control, _) =>
-                        ", or move it aside and run `opledger rebuild`, after which notifications \
-                         are held that nobody knows to be delivered",
+                        ", or move it aside and run `opledger rebuild`, which holds webhook \
+                         deliveries that may have been made",
                 }
             )),
             Why::Disk(_) => Some(format!("it lies in {folder}")),
