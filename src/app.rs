@@ -26,7 +26,7 @@ use crate::projector::halt::OpenError;
 use crate::projector::run::{Projector, Settings, Took, Watch};
 use crate::projector::step::Rules;
 use crate::projector::{Cut, Tally, control, meta};
-use crate::store::rocks::{Memory, Rocks};
+use crate::store::rocks::{MemoryBudget, Rocks};
 use crate::store::{self, Family};
 use crate::webhook::{self, Webhooks};
 use crate::wire::position::NextOffsets;
@@ -45,7 +45,7 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error(transparent)]
-    Log(#[from] embedded::OpenError),
+    Log(#[from] embedded::LogOpenError),
     #[error(transparent)]
     Kafka(#[from] BadOptions),
     #[error("no thread could be started: {0}")]
@@ -61,7 +61,7 @@ pub struct Ledger {
     // In the order in which they must end.
     projector: Projector,
     webhooks: Option<Webhooks>,
-    notifications: Arc<webhook::Handle>,
+    notifications: Arc<webhook::WebhookHandle>,
     forwarder: Option<Forwarder>,
     log: Log,
     store: Arc<Rocks>,
@@ -125,9 +125,9 @@ pub fn uses_kafka(config: &Config) -> bool {
     !config.kafka.bootstrap.is_empty()
 }
 
-pub fn kafka(config: &Config, topics: Topics) -> kafka::Settings {
+pub fn kafka(config: &Config, topics: Topics) -> kafka::KafkaSettings {
     let (kafka, options) = (&config.kafka, &config.kafka_options);
-    kafka::Settings {
+    kafka::KafkaSettings {
         bootstrap: kafka.bootstrap.clone(),
         topic: kafka.topic.clone(),
         create: (topics != Topics::Leave && kafka.create_topics).then_some(NewTopics {
@@ -147,17 +147,17 @@ pub fn kafka(config: &Config, topics: Topics) -> kafka::Settings {
     }
 }
 
-pub fn memory(config: &Config) -> Memory {
-    Memory {
+pub fn memory(config: &Config) -> MemoryBudget {
+    MemoryBudget {
         block_cache: config.store.block_cache,
         write_buffers: config.store.write_buffers,
     }
 }
 
 /// What only the ledger knows, in a topic of its own: few and small records.
-fn kafka_control(config: &Config, is_known: bool) -> kafka::Settings {
+fn kafka_control(config: &Config, is_known: bool) -> kafka::KafkaSettings {
     let settings = kafka(config, Topics::Make);
-    kafka::Settings {
+    kafka::KafkaSettings {
         topic: format!("{}.control", settings.topic),
         create: settings.create.map(|new| NewTopics {
             partitions: 1,
@@ -191,7 +191,7 @@ fn open_control(
                 .into(),
         ));
     }
-    let settings = embedded::Settings {
+    let settings = embedded::EmbeddedSettings {
         which: Which::Control,
         ahead: Ahead::Never,
         partitions: 1,
@@ -214,7 +214,7 @@ fn open_control(
 /// Tells the metrics, and those who send notifications, what was applied.
 struct Watched {
     metrics: ProjectorMetrics,
-    notifications: Arc<webhook::Handle>,
+    notifications: Arc<webhook::WebhookHandle>,
 }
 
 impl Watch for Watched {
@@ -236,8 +236,8 @@ fn open_embedded(
     config: &Config,
     folder: &DataFolder,
     topics: Topics,
-) -> Result<Embedded, embedded::OpenError> {
-    let settings = embedded::Settings {
+) -> Result<Embedded, embedded::LogOpenError> {
+    let settings = embedded::EmbeddedSettings {
         which: Which::Events,
         ahead: match topics {
             Topics::Leave => Ahead::Never,
@@ -281,7 +281,7 @@ pub fn projector(config: &Config) -> Settings {
     }
 }
 
-type Notifying = (Option<Webhooks>, Arc<webhook::Handle>);
+type Notifying = (Option<Webhooks>, Arc<webhook::WebhookHandle>);
 
 fn start_webhooks(
     config: &Config,
@@ -291,13 +291,13 @@ fn start_webhooks(
     progress: &Arc<Progress>,
 ) -> Result<Notifying, Error> {
     if config.notifications.allow.is_empty() {
-        return Ok((None, webhook::Handle::idle(store.clone(), None)));
+        return Ok((None, webhook::WebhookHandle::idle(store.clone(), None)));
     }
     let control = match open_control(config, folder, store)? {
         Ok(control) => control,
         Err(why) => {
             tracing::error!(%why, "notifications have halted");
-            return Ok((None, webhook::Handle::idle(store.clone(), Some(why))));
+            return Ok((None, webhook::WebhookHandle::idle(store.clone(), Some(why))));
         }
     };
     let begins = match log {

@@ -16,7 +16,7 @@ mod problem;
 mod table;
 mod units;
 
-pub use problem::{Error, Problem, Source};
+pub use problem::{Error, Problem, SettingSource};
 
 use ipnet::IpNet;
 use problem::{MASK, is_secret};
@@ -25,7 +25,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use table::Table;
+use table::SettingsTable;
 use units::{GIB, KIB, MIB, show_bytes, show_duration};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +53,7 @@ pub struct Config {
 pub const MAX_PARTITIONS: u32 = 128;
 
 /// By key, where each setting came from that was given at all.
-pub type Sources = BTreeMap<String, Source>;
+pub type Sources = BTreeMap<String, SettingSource>;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
@@ -413,7 +413,7 @@ impl Config {
 
     /// Every setting, its kind and its range. The upper bounds are no advice: they
     /// keep a slip of the pen from being taken for a wish.
-    fn table(&mut self) -> Table<'_> {
+    fn table(&mut self) -> SettingsTable<'_> {
         use field::*;
         let ms = Duration::from_millis;
         let secs = Duration::from_secs;
@@ -515,7 +515,7 @@ impl Config {
             log: log_filter(),
             format: choice(),
         }));
-        Table {
+        SettingsTable {
             settings,
             free: vec![
                 ("kafka.options", &mut kafka_options.all),
@@ -570,7 +570,7 @@ impl Config {
         high: &(&'static str, T),
         show: fn(T) -> String,
     ) -> Option<([&'static str; 2], Problem)> {
-        let source = |key| self.sources.get(key).unwrap_or(&Source::Default);
+        let source = |key| self.sources.get(key).unwrap_or(&SettingSource::Default);
         let problem = || Problem {
             source: source(low.0).clone(),
             key: Some(low.0.into()),

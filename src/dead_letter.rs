@@ -110,15 +110,15 @@ fn forward(db: &dyn Db, topic: &dyn DeadLetters, stop: &Stop) -> Result<(), Stri
     }
 }
 
-struct Due {
+struct DueLetters {
     /// The first of them.
     pending: Vec<Position>,
     pending_in_all: usize,
     refused: usize,
 }
 
-fn due(db: &dyn Db) -> store::Result<Due> {
-    let mut due = Due {
+fn due(db: &dyn Db) -> store::Result<DueLetters> {
+    let mut due = DueLetters {
         pending: Vec::new(),
         pending_in_all: 0,
         refused: 0,
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
     use crate::event_log::Sending;
     use crate::store::memory::Memory;
-    use crate::store::{Cached, Held, Result, Row, Space, View};
+    use crate::store::{Cached, ReadPoint, Result, RowResult, Space, View};
     use crate::wire::record::{Headers, Record};
 
     /// Takes every letter, and remembers which it was sent.
@@ -234,14 +234,14 @@ mod tests {
     struct Damaged(Memory, Vec<u8>);
 
     impl Db for Damaged {
-        fn get(&self, family: Family, key: &[u8]) -> Row {
+        fn get(&self, family: Family, key: &[u8]) -> RowResult {
             match family == Family::DeadLetter && key == self.1 {
                 true => Err(store::Error::Corrupt("a block".into())),
                 false => self.0.get(family, key),
             }
         }
 
-        fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row> {
+        fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<RowResult> {
             keys.iter().map(|key| self.get(family, key)).collect()
         }
 
@@ -257,7 +257,7 @@ mod tests {
             self.0.view(read)
         }
 
-        fn hold(&self) -> Result<Arc<dyn Held>> {
+        fn hold(&self) -> Result<Arc<dyn ReadPoint>> {
             self.0.hold()
         }
 

@@ -25,20 +25,20 @@ pub fn lost_lines() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
 
-enum Message {
+enum LogMessage {
     Line(Vec<u8>),
     /// To be answered when all lines before it are written.
     Flush(mpsc::Sender<()>),
 }
 
 #[derive(Clone)]
-struct Lines {
-    queue: mpsc::Sender<Message>,
+struct LogLines {
+    queue: mpsc::Sender<LogMessage>,
     waiting: Arc<AtomicUsize>,
 }
 
 /// Writes the last lines when it is dropped.
-pub struct Logging(Lines);
+pub struct Logging(LogLines);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -57,7 +57,7 @@ pub fn start(telemetry: &Telemetry) -> Result<Logging, Error> {
     let taken = waiting.clone();
     let thread = std::thread::Builder::new().name("log lines".into());
     thread.spawn(move || write_lines(lines, &taken))?;
-    let lines = Lines { queue, waiting };
+    let lines = LogLines { queue, waiting };
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // It would print them itself, and panic where that fails.
@@ -88,7 +88,7 @@ pub fn announce(line: String) {
 
 /// The standard library's own way writes by the thread that panics, and hangs it where
 /// standard error takes nothing.
-fn log_panic(panic: &PanicHookInfo, lines: &Lines) {
+fn log_panic(panic: &PanicHookInfo, lines: &LogLines) {
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("?");
     let backtrace = std::backtrace::Backtrace::capture();
@@ -99,13 +99,13 @@ fn log_panic(panic: &PanicHookInfo, lines: &Lines) {
     }
 }
 
-impl Lines {
+impl LogLines {
     fn send(&self, line: Vec<u8>) {
         let len = line.len();
         let before = self.waiting.fetch_add(len, Ordering::Relaxed);
         // One line is always taken, whatever its size.
         let has_room = before == 0 || before + len <= WAITING;
-        if !has_room || self.queue.send(Message::Line(line)).is_err() {
+        if !has_room || self.queue.send(LogMessage::Line(line)).is_err() {
             self.waiting.fetch_sub(len, Ordering::Relaxed);
             LOST.fetch_add(1, Ordering::Relaxed);
         }
@@ -113,7 +113,7 @@ impl Lines {
 }
 
 /// Each call is one line, as the subscriber makes them.
-impl Write for Lines {
+impl Write for LogLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.send(line.to_vec());
         Ok(line.len())
@@ -124,10 +124,10 @@ impl Write for Lines {
     }
 }
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Lines;
+impl<'a> MakeWriter<'a> for LogLines {
+    type Writer = LogLines;
 
-    fn make_writer(&'a self) -> Lines {
+    fn make_writer(&'a self) -> LogLines {
         self.clone()
     }
 }
@@ -135,21 +135,21 @@ impl<'a> MakeWriter<'a> for Lines {
 impl Drop for Logging {
     fn drop(&mut self) {
         let (done, is_done) = mpsc::channel();
-        if self.0.queue.send(Message::Flush(done)).is_ok() {
+        if self.0.queue.send(LogMessage::Flush(done)).is_ok() {
             // What takes no line in this time takes none.
             let _ = is_done.recv_timeout(LAST);
         }
     }
 }
 
-fn write_lines(lines: mpsc::Receiver<Message>, waiting: &AtomicUsize) {
+fn write_lines(lines: mpsc::Receiver<LogMessage>, waiting: &AtomicUsize) {
     let mut told = 0;
     // A line was written in part: the next one must not be taken for its rest.
     let mut is_torn = false;
     for message in lines {
         let line = match message {
-            Message::Line(line) => line,
-            Message::Flush(done) => {
+            LogMessage::Line(line) => line,
+            LogMessage::Flush(done) => {
                 // Who waited may have given up.
                 let _ = done.send(());
                 continue;

@@ -139,7 +139,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     ] {
         counter!(counter).increment(0);
     }
-    let failures = webhook::attempt::Kind::ALL.map(webhook::attempt::Kind::as_str);
+    let failures = webhook::attempt::FailureKind::ALL.map(webhook::attempt::FailureKind::as_str);
     for outcome in failures.into_iter().chain(["delivered"]) {
         counter!("opledger_webhook_attempts_total", "outcome" => outcome).increment(0);
     }

@@ -5,6 +5,7 @@
 mod root;
 
 use root::root;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -356,4 +357,69 @@ fn what_the_tests_depend_on_turns_nothing_on_in_the_program() {
         )
     });
     fail_if_any(complaints.collect());
+}
+
+/// Layers whose types have the names of what they describe: the client's are the API's, the
+/// configuration's are its sections.
+const LAYERS: &[&str] = &["src/client/", "src/config.rs", "src/config/"];
+
+/// Names that are always written with their module: `get::Args`, `store::Error`.
+const QUALIFIED: &[&str] = &["Args", "Error"];
+
+/// Names that still have several types. The list only gets shorter.
+const SEVERAL: &[&str] = &[
+    "Answer", "ByBytes", "Clock", "Kept", "Lanes", "Ledger", "Pace", "Patience", "Place", "Result",
+    "Rows", "Shared", "State", "Visit", "Watch",
+];
+
+#[test]
+fn a_type_name_is_defined_once() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources(&["src"]) {
+        if LAYERS.iter().any(|layer| source.path.starts_with(layer)) {
+            continue;
+        }
+        for line in code(&source.text) {
+            if let Some(name) = defined_type(line) {
+                places
+                    .entry(name.to_owned())
+                    .or_default()
+                    .push(source.path.clone());
+            }
+        }
+    }
+    places.retain(|name, files| files.len() > 1 && !QUALIFIED.contains(&&**name));
+    let mut complaints = Vec::new();
+    for (name, files) in &places {
+        if !SEVERAL.contains(&&**name) {
+            complaints.push(format!(
+                "{name} names {} types, in {}: name each for what it is",
+                files.len(),
+                files.join(", ")
+            ));
+        }
+    }
+    for name in SEVERAL.iter().filter(|name| !places.contains_key(**name)) {
+        complaints.push(format!(
+            "{name} is defined once: take it off the list SEVERAL"
+        ));
+    }
+    fail_if_any(complaints);
+}
+
+/// The type that a line defines. An associated type is not one of its own.
+fn defined_type(line: &str) -> Option<&str> {
+    let is_inner = line.starts_with(' ');
+    let mut words = line.split_whitespace();
+    let mut word = words.next()?;
+    while word.starts_with("pub") || word == "unsafe" || word == "in" {
+        word = words.next()?;
+    }
+    let is_type =
+        matches!(word, "struct" | "enum" | "trait" | "union") || (word == "type" && !is_inner);
+    let name = words
+        .next()
+        .filter(|name| is_type && name.starts_with(char::is_uppercase))?;
+    let end = name.find(|c: char| !c.is_alphanumeric() && c != '_');
+    Some(&name[..end.unwrap_or(name.len())])
 }

@@ -19,7 +19,7 @@ use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
 use opledger::query::document;
 use opledger::rows::state;
-use opledger::store::{Batch, Db, Durability, Family, Held, Result, Row, Space, View};
+use opledger::store::{Batch, Db, Durability, Family, ReadPoint, Result, RowResult, Space, View};
 use opledger::store::{memory as store, view};
 use opledger::webhook;
 use opledger::wire::cloudevent::{self, STRUCTURED};
@@ -178,11 +178,11 @@ impl Forgetful {
 }
 
 impl Db for Forgetful {
-    fn get(&self, family: Family, key: &[u8]) -> Row {
+    fn get(&self, family: Family, key: &[u8]) -> RowResult {
         self.0.get(family, key)
     }
 
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row> {
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<RowResult> {
         self.0.multi_get(family, keys)
     }
 
@@ -195,7 +195,7 @@ impl Db for Forgetful {
         self.0.view(read)
     }
 
-    fn hold(&self) -> Result<Arc<dyn Held>> {
+    fn hold(&self) -> Result<Arc<dyn ReadPoint>> {
         self.0.hold()
     }
 
@@ -258,7 +258,7 @@ fn render(db: &store::Memory) {
 /// Without a socket.
 fn serve(db: Arc<store::Memory>) {
     let config = Config::default();
-    let log = Arc::new(log::Memory::new(LogId(*b"measured"), 6));
+    let log = Arc::new(log::MemoryLog::new(LogId(*b"measured"), 6));
     let progress = Progress::new(None);
     // As a projector says once it has compared the log.
     progress.set_log(LogState::Confirmed);
@@ -266,7 +266,7 @@ fn serve(db: Arc<store::Memory>) {
         db.clone(),
         log.clone() as Arc<dyn EventLog>,
         Arc::new(progress),
-        webhook::Handle::idle(db, None),
+        webhook::WebhookHandle::idle(db, None),
         opledger::app::times(&config),
         metrics::install().expect("there is no recorder yet"),
         config,

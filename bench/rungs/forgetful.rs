@@ -2,7 +2,7 @@
 //! left is the fold.
 
 use opledger::store::memory::Memory;
-use opledger::store::{Batch, Db, Durability, Family, Held, Result, Row, Space, View};
+use opledger::store::{Batch, Db, Durability, Family, ReadPoint, Result, RowResult, Space, View};
 use std::sync::Arc;
 
 #[derive(Default)]
@@ -11,11 +11,11 @@ pub struct Forgetful {
 }
 
 impl Db for Forgetful {
-    fn get(&self, family: Family, key: &[u8]) -> Row {
+    fn get(&self, family: Family, key: &[u8]) -> RowResult {
         self.meta.get(family, key)
     }
 
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row> {
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<RowResult> {
         if family == Family::Meta {
             return self.meta.multi_get(family, keys);
         }
@@ -38,7 +38,7 @@ impl Db for Forgetful {
         self.meta.view(read)
     }
 
-    fn hold(&self) -> Result<Arc<dyn Held>> {
+    fn hold(&self) -> Result<Arc<dyn ReadPoint>> {
         self.meta.hold()
     }
 

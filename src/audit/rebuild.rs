@@ -5,7 +5,7 @@ use crate::projector::halt::OpenError;
 use crate::projector::meta;
 use crate::projector::step::Rules;
 use crate::projector::{Cut, Projection, Tally};
-use crate::store::rocks::{Memory, Rocks};
+use crate::store::rocks::{MemoryBudget, Rocks};
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::position::NextOffsets;
 use std::ops::ControlFlow;
@@ -70,7 +70,7 @@ pub fn fold_all(
 
 /// Takes over from the old store which dead letters the topic has already, so that a
 /// rebuild does not send them all once more.
-pub fn keep_sent(old: &Path, new: &dyn Db, memory: Memory) -> store::Result<()> {
+pub fn keep_sent(old: &Path, new: &dyn Db, memory: MemoryBudget) -> store::Result<()> {
     if !old.exists() {
         return Ok(());
     }

@@ -19,20 +19,20 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
-    action: Action,
+    action: ConfigAction,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum ConfigAction {
     /// Report everything that is wrong with the configuration
-    Check(Source),
+    Check(ConfigSource),
     /// Print the effective settings, secrets masked
-    Show(Source),
+    Show(ConfigSource),
 }
 
 /// Defaults < this file < environment (OPLEDGER_SECTION__KEY) < flags.
 #[derive(Debug, clap::Args)]
-pub struct Source {
+pub struct ConfigSource {
     /// Configuration file (TOML)
     // Help must not show the values of variables.
     #[arg(
@@ -77,7 +77,7 @@ impl KafkaFlags {
     }
 }
 
-impl Source {
+impl ConfigSource {
     pub fn load(&self, flags: Overrides) -> Result<Config, Failure> {
         let config = self.read(flags)?;
         for name in &config.ignored {
@@ -108,14 +108,14 @@ pub fn ignored(variable: &str) -> String {
 pub fn run(args: Args) -> Result<(), Failure> {
     let mut out = Output::new();
     match args.action {
-        Action::Check(source) => {
+        ConfigAction::Check(source) => {
             let config = source.load(Overrides::default())?;
             // Only librdkafka knows its options.
             let checked = Kafka::check(&app::kafka(&config, app::Topics::Leave));
             checked.map_err(app::Error::Kafka)?;
             out.line("the configuration is valid")?;
         }
-        Action::Show(source) => {
+        ConfigAction::Show(source) => {
             out.write(clean_toml(&source.load(Overrides::default())?.show()))?;
         }
     }

@@ -4,8 +4,8 @@ use crate::cli::at::At;
 use crate::cli::client::{Connection, Ledger};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, note};
-use crate::cli::stream::List;
-use crate::cli::table::Table;
+use crate::cli::stream::ListStream;
+use crate::cli::table::TextTable;
 use serde::Deserialize;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -57,7 +57,7 @@ struct Letter<'a> {
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let ledger = Ledger::new(&args.connection, PATIENCE + args.at.wait())?;
-    let list = List {
+    let list = ListStream {
         ledger: &ledger,
         url: ledger.url(&["v1", "dead-letters"]),
         at: &args.at,
@@ -69,7 +69,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         return list.print_json(&mut out).await;
     }
     let titles = ["POSITION", "ARRIVED", "KEY", "REASON", "DETAIL"];
-    let mut table = Table::new(titles, 4, &out);
+    let mut table = TextTable::new(titles, 4, &out);
     let mut is_empty = true;
     let read = list.read(|element| {
         is_empty = false;

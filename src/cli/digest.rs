@@ -1,7 +1,7 @@
 //! `opledger digest`: what a store holds, in 256 bits.
 
 use crate::app;
-use crate::cli::config::Source;
+use crate::cli::config::ConfigSource;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::config::Overrides;
@@ -38,7 +38,7 @@ pub struct Args {
     json: bool,
 
     #[command(flatten)]
-    source: Source,
+    source: ConfigSource,
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use crate::cli::at::At;
 use crate::cli::client::{Connection, Ledger};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::cli::table::Table;
+use crate::cli::table::TextTable;
 use crate::cli::text::{clean, shorten};
 use crate::cli::{no_operation, operation_id};
 use serde::Deserialize;
@@ -46,7 +46,7 @@ pub struct Args {
 /// The operation document. Only the sizes of its bodies are ever looked at: they
 /// may hold passwords.
 #[derive(Deserialize)]
-struct Document<'a> {
+struct PrintedDocument<'a> {
     #[serde(borrow)]
     operation_id: Cow<'a, str>,
     #[serde(borrow)]
@@ -58,17 +58,17 @@ struct Document<'a> {
     #[serde(borrow)]
     sub_status: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    request: Request<'a>,
+    request: PrintedRequest<'a>,
     #[serde(borrow)]
-    response: Option<Response<'a>>,
+    response: Option<PrintedResponse<'a>>,
     #[serde(borrow)]
     target_clusters: Vec<Cluster<'a>>,
     #[serde(borrow)]
-    rollbacks: Option<Rollbacks<'a>>,
+    rollbacks: Option<PrintedRollbacks<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Request<'a> {
+struct PrintedRequest<'a> {
     #[serde(borrow)]
     uri: Cow<'a, str>,
     #[serde(borrow)]
@@ -78,7 +78,7 @@ struct Request<'a> {
 }
 
 #[derive(Deserialize)]
-struct Response<'a> {
+struct PrintedResponse<'a> {
     status_code: Option<u16>,
     #[serde(borrow)]
     body: Option<Cow<'a, str>>,
@@ -89,13 +89,13 @@ struct Cluster<'a> {
     #[serde(borrow)]
     cluster_id: Cow<'a, str>,
     #[serde(borrow)]
-    request: Request<'a>,
+    request: PrintedRequest<'a>,
     #[serde(borrow)]
-    response: Option<Response<'a>>,
+    response: Option<PrintedResponse<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Rollbacks<'a> {
+struct PrintedRollbacks<'a> {
     #[serde(borrow)]
     result: Cow<'a, str>,
     #[serde(borrow)]
@@ -124,7 +124,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     out.flush()
 }
 
-fn show(document: &Document, out: &mut Output) -> Result<(), Failure> {
+fn show(document: &PrintedDocument, out: &mut Output) -> Result<(), Failure> {
     let label = |label: &str, text: String| format!("{label:<12}  {text}");
     out.line(label("operation", clean(&document.operation_id)))?;
     out.line(label("status", clean(&document.status)))?;
@@ -168,7 +168,7 @@ fn show_clusters(title: &str, clusters: &[Cluster], out: &mut Output) -> Result<
         "RESPONSE",
         "RESPONSE BODY",
     ];
-    let mut table = Table::new(titles, 2, out);
+    let mut table = TextTable::new(titles, 2, out);
     for cluster in clusters {
         let request = &cluster.request;
         let body = size(&request.body);
@@ -188,7 +188,7 @@ fn show_clusters(title: &str, clusters: &[Cluster], out: &mut Output) -> Result<
 
 /// Status code and size of the body. Shows the difference between no response, a response
 /// without a code, and one without a body.
-fn code_and_size(response: Option<&Response>) -> (String, String) {
+fn code_and_size(response: Option<&PrintedResponse>) -> (String, String) {
     let Some(response) = response else {
         return ("none yet".into(), String::new());
     };

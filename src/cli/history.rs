@@ -4,8 +4,8 @@ use crate::cli::at::At;
 use crate::cli::client::{Connection, Ledger};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::cli::stream::List;
-use crate::cli::table::Table;
+use crate::cli::stream::ListStream;
+use crate::cli::table::TextTable;
 use crate::cli::{no_operation, operation_id};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -43,7 +43,7 @@ pub struct Args {
 }
 
 #[derive(Deserialize)]
-struct Entry<'a> {
+struct HistoryRow<'a> {
     #[serde(borrow)]
     position: Cow<'a, str>,
     /// Empty if the log has no arrival time.
@@ -54,7 +54,7 @@ struct Entry<'a> {
     event: HashMap<String, &'a RawValue>,
 }
 
-impl Entry<'_> {
+impl HistoryRow<'_> {
     /// Reads only attributes, never `data`, which may contain passwords.
     fn attribute(&self, name: &str) -> String {
         let value = self.event.get(name).map_or("", |value| value.get());
@@ -70,7 +70,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn show(ledger: &Ledger, args: &Args) -> Result<(), Failure> {
-    let list = List {
+    let list = ListStream {
         ledger,
         url: ledger.url(&["v1", "operations", &args.id, "events"]),
         at: &args.at,
@@ -82,9 +82,9 @@ async fn show(ledger: &Ledger, args: &Args) -> Result<(), Failure> {
         return list.print_json(&mut out).await;
     }
     let titles = ["TIME", "TYPE", "SOURCE", "ID", "POSITION", "ARRIVED"];
-    let mut table = Table::new(titles, 2, &out);
+    let mut table = TextTable::new(titles, 2, &out);
     let read = list.read(|element| {
-        let entry: Entry = serde_json::from_slice(element).map_err(|_| {
+        let entry: HistoryRow = serde_json::from_slice(element).map_err(|_| {
             Failure::Unexpected("the history contains an event that cannot be read".into())
         })?;
         let [time, kind, source, id] =
@@ -122,7 +122,7 @@ mod tests {
     fn attributes_are_read_as_they_came() {
         let text = r#"{"position":"0:1","arrived":"2026-11-23T10:00:00.123Z",
             "event":{"id":"b\u00e9","time":null,"data":{"x":[1]}}}"#;
-        let entry: Entry = serde_json::from_str(text).unwrap();
+        let entry: HistoryRow = serde_json::from_str(text).unwrap();
         assert_eq!(entry.attribute("id"), "bé");
         assert_eq!(entry.attribute("time"), "");
         assert_eq!(entry.attribute("source"), "");

@@ -5,8 +5,8 @@ use crate::cli::client::{Connection, Ledger};
 use crate::cli::failure::Failure;
 use crate::cli::filters::Filters;
 use crate::cli::output::{Output, note};
-use crate::cli::stream::List;
-use crate::cli::table::Table;
+use crate::cli::stream::ListStream;
+use crate::cli::table::TextTable;
 use crate::cli::text::clean;
 use clap::ValueEnum;
 use serde::Deserialize;
@@ -35,7 +35,7 @@ pub struct Args {
 
     /// Which operations come first, by creation time
     #[arg(long, value_name = "ORDER", default_value = "newest")]
-    order: Order,
+    order: OrderArg,
 
     /// At most this many operations
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -53,14 +53,14 @@ pub struct Args {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Order {
+enum OrderArg {
     Newest,
     Oldest,
 }
 
 /// A row of the detail list.
 #[derive(Deserialize)]
-struct Operation<'a> {
+struct OperationRow<'a> {
     #[serde(borrow)]
     operation_id: Cow<'a, str>,
     #[serde(borrow)]
@@ -70,11 +70,11 @@ struct Operation<'a> {
     #[serde(borrow)]
     status: Cow<'a, str>,
     #[serde(borrow)]
-    request: Request<'a>,
+    request: RequestCells<'a>,
 }
 
 #[derive(Deserialize)]
-struct Request<'a> {
+struct RequestCells<'a> {
     #[serde(borrow)]
     uri: Cow<'a, str>,
     #[serde(borrow)]
@@ -83,7 +83,7 @@ struct Request<'a> {
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let ledger = Ledger::new(&args.connection, PATIENCE + args.at.wait())?;
-    let list = List {
+    let list = ListStream {
         ledger: &ledger,
         url: url(&ledger, &args),
         at: &args.at,
@@ -98,12 +98,12 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         return list.print_json(&mut out).await;
     }
     let titles = ["ID", "STATUS", "CREATED", "LAST UPDATE", "METHOD", "URI"];
-    let mut table = Table::new(titles, 5, &out);
+    let mut table = TextTable::new(titles, 5, &out);
     let mut is_empty = true;
     let read = list.read(|element| {
         is_empty = false;
         if args.detail {
-            let op: Operation = serde_json::from_slice(element).map_err(|_| unreadable())?;
+            let op: OperationRow = serde_json::from_slice(element).map_err(|_| unreadable())?;
             let (id, status, request) = (&op.operation_id, &op.status, &op.request);
             let times = [&op.occurred_time, &op.last_update_time];
             table.add(
@@ -144,7 +144,7 @@ fn url(ledger: &Ledger, args: &Args) -> reqwest::Url {
     query.append_pair("format", format);
     query.extend_pairs(args.filters.query());
     // The default is left out, so that the request stays one of the origin's.
-    if let Order::Oldest = args.order {
+    if let OrderArg::Oldest = args.order {
         query.append_pair("order", "oldest");
     }
     drop(query);

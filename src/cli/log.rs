@@ -1,7 +1,7 @@
 //! `opledger log`: reads the embedded log or the control log whole, off line, and repairs what
 //! cannot be read.
 
-use crate::cli::config::Source;
+use crate::cli::config::ConfigSource;
 use crate::cli::failure::Failure;
 use crate::cli::output::say;
 use crate::config::Overrides;
@@ -23,11 +23,11 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: LogCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum LogCommand {
     /// Read the whole log in a data folder and list its damage; changes nothing
     #[command(after_help = CHECK)]
     Check(Where),
@@ -72,25 +72,25 @@ struct Where {
     control: bool,
 
     #[command(flatten)]
-    source: Source,
+    source: ConfigSource,
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
     match args.command {
-        Command::Check(place) => check(&Place::of(place)?),
-        Command::Repair { place, accept_loss } => repair(&Place::of(place)?, accept_loss),
+        LogCommand::Check(place) => check(&LogFolder::of(place)?),
+        LogCommand::Repair { place, accept_loss } => repair(&LogFolder::of(place)?, accept_loss),
     }
 }
 
-struct Place {
+struct LogFolder {
     which: Which,
     data: PathBuf,
     log: PathBuf,
     _folder: DataFolder,
 }
 
-impl Place {
-    fn of(place: Where) -> Result<Place, Failure> {
+impl LogFolder {
+    fn of(place: Where) -> Result<LogFolder, Failure> {
         let config = place.source.load(Overrides {
             data: place.data,
             ..Overrides::default()
@@ -106,7 +106,7 @@ impl Place {
                 log.display()
             )));
         }
-        Ok(Place {
+        Ok(LogFolder {
             which,
             _folder: DataFolder::open(&config.data)?,
             data: config.data,
@@ -129,7 +129,7 @@ fn progress(total: u64) -> ProgressBar {
     ProgressBar::new(total).with_style(style)
 }
 
-fn check(place: &Place) -> Result<(), Failure> {
+fn check(place: &LogFolder) -> Result<(), Failure> {
     let checked = place.read()?;
     let which = place.which;
     let mut found = format!(
@@ -184,7 +184,7 @@ fn total(damages: &[Damage]) -> String {
     }
 }
 
-fn repair(place: &Place, accept_loss: bool) -> Result<(), Failure> {
+fn repair(place: &LogFolder, accept_loss: bool) -> Result<(), Failure> {
     let which = place.which;
     let checked = place.read()?;
     if checked.damages.is_empty() {
@@ -250,7 +250,7 @@ fn repair(place: &Place, accept_loss: bool) -> Result<(), Failure> {
 }
 
 /// The identity and the ends of the event log beside the control log.
-fn events(place: &Place) -> Result<Option<(LogId, NextOffsets)>, Failure> {
+fn events(place: &LogFolder) -> Result<Option<(LogId, NextOffsets)>, Failure> {
     let log = place.data.join(Which::Events.folder());
     if !embedded::is_there(&log) {
         return Ok(None);

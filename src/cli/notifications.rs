@@ -5,7 +5,7 @@ use crate::cli::client::{Connection, Ledger, next_page};
 use crate::cli::failure::Failure;
 use crate::cli::operation_id;
 use crate::cli::output::{Output, note};
-use crate::cli::table::Table;
+use crate::cli::table::TextTable;
 use clap::{Subcommand, ValueEnum};
 use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
@@ -26,27 +26,27 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
-    action: Action,
+    action: DeliveryAction,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum DeliveryAction {
     /// List deliveries: first those that are due, then those that were made
     #[command(after_help = EXAMPLES)]
-    List(List),
+    List(ListArgs),
     /// Retry deliveries at once that failed permanently or wait for their next attempt
     #[command(after_help = EXAMPLES)]
-    Retry(Repair),
+    Retry(RepairArgs),
     /// Release deliveries that are held because they may have been made before
     #[command(after_help = EXAMPLES)]
-    Release(Repair),
+    Release(RepairArgs),
 }
 
 #[derive(Debug, clap::Args)]
-struct List {
+struct ListArgs {
     /// Only deliveries in this state
     #[arg(long, value_name = "STATE")]
-    state: Option<State>,
+    state: Option<DeliveryStateArg>,
 
     /// Only deliveries of this operation
     #[arg(long, value_name = "ID", value_parser = operation_id)]
@@ -61,7 +61,7 @@ struct List {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum State {
+enum DeliveryStateArg {
     Pending,
     Held,
     Failed,
@@ -69,7 +69,7 @@ enum State {
 }
 
 #[derive(Debug, clap::Args)]
-struct Repair {
+struct RepairArgs {
     /// The operation
     #[arg(value_name = "ID", value_parser = operation_id, required_unless_present = "all")]
     id: Option<String>,
@@ -87,13 +87,13 @@ struct Repair {
 }
 
 #[derive(Deserialize)]
-struct Page<'a> {
+struct DeliveryPage<'a> {
     #[serde(borrow)]
     notifications: Vec<&'a serde_json::value::RawValue>,
 }
 
 #[derive(Deserialize)]
-struct Entry<'a> {
+struct DeliveryRow<'a> {
     #[serde(borrow)]
     operation_id: Cow<'a, str>,
     #[serde(borrow)]
@@ -114,7 +114,7 @@ struct Entry<'a> {
 }
 
 #[derive(Deserialize)]
-struct Accepted {
+struct AcceptedCount {
     accepted: u64,
     #[serde(default)]
     more: bool,
@@ -122,13 +122,13 @@ struct Accepted {
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     match args.action {
-        Action::List(args) => list(args).await,
-        Action::Retry(args) => repair(args, "retry", "retried").await,
-        Action::Release(args) => repair(args, "release", "released").await,
+        DeliveryAction::List(args) => list(args).await,
+        DeliveryAction::Retry(args) => repair(args, "retry", "retried").await,
+        DeliveryAction::Release(args) => repair(args, "release", "released").await,
     }
 }
 
-async fn list(args: List) -> Result<(), Failure> {
+async fn list(args: ListArgs) -> Result<(), Failure> {
     let ledger = Ledger::new(&args.connection, PATIENCE)?;
     let mut url = ledger.url(&["v1", "notifications"]);
     url.query_pairs_mut().append_pair("limit", "500");
@@ -140,14 +140,14 @@ async fn list(args: List) -> Result<(), Failure> {
     }
     let mut out = Output::new();
     let titles = ["OPERATION", "STATE", "TARGET", "ATTEMPTS", "TIME", "ERROR"];
-    let mut table = Table::new(titles, 5, &out);
+    let mut table = TextTable::new(titles, 5, &out);
     let mut next = Some(url);
     let mut is_empty = true;
     while let Some(url) = next {
         let response = ledger.send(ledger.get(url.clone())).await?;
         next = next_page(&url, &response);
         let body = ledger.body(response).await?;
-        let page: Page = serde_json::from_slice(&body).map_err(|_| unreadable())?;
+        let page: DeliveryPage = serde_json::from_slice(&body).map_err(|_| unreadable())?;
         for entry in page.notifications {
             is_empty = false;
             if args.json {
@@ -155,7 +155,7 @@ async fn list(args: List) -> Result<(), Failure> {
                 out.end_json()?;
                 continue;
             }
-            let entry: Entry = serde_json::from_str(entry.get()).map_err(|_| unreadable())?;
+            let entry: DeliveryRow = serde_json::from_str(entry.get()).map_err(|_| unreadable())?;
             let target = match entry.address.contains(':') {
                 true => format!("[{}]:{}", entry.address, entry.port),
                 false => format!("{}:{}", entry.address, entry.port),
@@ -180,7 +180,7 @@ async fn list(args: List) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn repair(args: Repair, action: &str, done: &str) -> Result<(), Failure> {
+async fn repair(args: RepairArgs, action: &str, done: &str) -> Result<(), Failure> {
     let ledger = Ledger::new(&args.connection, PATIENCE)?;
     let url = match &args.id {
         Some(id) => ledger.url(&["v1", "notifications", id, action]),
@@ -204,7 +204,7 @@ async fn repair(args: Repair, action: &str, done: &str) -> Result<(), Failure> {
                 other => other,
             })?;
         let body = ledger.body(response).await?;
-        let accepted: Accepted = serde_json::from_slice(&body).map_err(|_| unreadable())?;
+        let accepted: AcceptedCount = serde_json::from_slice(&body).map_err(|_| unreadable())?;
         all += accepted.accepted;
         if !accepted.more {
             break;

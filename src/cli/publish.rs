@@ -9,7 +9,7 @@ mod resume;
 mod target;
 
 use crate::cli::client::Connection;
-use crate::cli::config::{KafkaFlags, Source as Settings};
+use crate::cli::config::{ConfigSource, KafkaFlags};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, note};
 use crate::cli::text::clean;
@@ -19,13 +19,13 @@ use backon::{ExponentialBuilder, Retryable};
 use clap::ValueHint;
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
-use input::{Batch, Input};
-use resume::{Found, Point, Resume};
+use input::{EventBatch, Input};
+use resume::{FoundNote, Resume, ResumePoint};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use target::Target;
+use target::PublishTarget;
 use tokio::sync::mpsc;
 
 const EXAMPLES: &str = "\
@@ -84,7 +84,7 @@ pub struct Args {
     kafka: KafkaFlags,
 
     #[command(flatten)]
-    settings: Settings,
+    settings: ConfigSource,
 }
 
 impl Args {
@@ -98,11 +98,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         true => Some(args.settings.load(args.kafka.clone().overrides())?),
         false => None,
     };
-    let target = Target::new(&args.connection, kafka.as_ref())?;
+    let target = PublishTarget::new(&args.connection, kafka.as_ref())?;
     target.reach(args.retry_for()).await?;
-    let source = Source::open(&args, &target).await?;
+    let source = PublishSource::open(&args, &target).await?;
     let begin = source.begin.clone();
-    let mut publishing = Publishing {
+    let mut publishing = PublishRun {
         target: &target,
         resume: source.resume,
         point: source.begin,
@@ -130,19 +130,19 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     publishing.tell(&args, begin.offset)
 }
 
-struct Source {
+struct PublishSource {
     input: Input,
     /// Only a file can be taken up again.
     resume: Option<Resume>,
-    begin: Point,
+    begin: ResumePoint,
     length: Option<u64>,
 }
 
-impl Source {
-    async fn open(args: &Args, target: &Target) -> Result<Source, Failure> {
+impl PublishSource {
+    async fn open(args: &Args, target: &PublishTarget) -> Result<PublishSource, Failure> {
         let events_max = args.batch as usize;
         if args.file.as_os_str() == "-" {
-            return Ok(Source {
+            return Ok(PublishSource {
                 input: Input {
                     reader: Box::new(std::io::stdin()),
                     name: "standard input".into(),
@@ -153,7 +153,7 @@ impl Source {
                     is_live: true,
                 },
                 resume: None,
-                begin: Point::beginning(),
+                begin: ResumePoint::beginning(),
                 length: None,
             });
         }
@@ -173,10 +173,10 @@ impl Source {
                     .map_err(unreadable)?;
                 (begin, read)
             }
-            None => (Point::beginning(), blake3::Hasher::new()),
+            None => (ResumePoint::beginning(), blake3::Hasher::new()),
         };
         let reader: Box<dyn Read + Send> = Box::new(file);
-        Ok(Source {
+        Ok(PublishSource {
             input: Input {
                 reader,
                 name: shown(&args.file),
@@ -204,16 +204,16 @@ async fn begin(
     resume: &Resume,
     file: &mut File,
     args: &Args,
-    target: &Target,
-) -> Result<(Point, blake3::Hasher), Failure> {
-    let anew = (Point::beginning(), blake3::Hasher::new());
+    target: &PublishTarget,
+) -> Result<(ResumePoint, blake3::Hasher), Failure> {
+    let anew = (ResumePoint::beginning(), blake3::Hasher::new());
     if args.from_start {
         return Ok(anew);
     }
     let why = match resume.find(file) {
-        Found::Nothing => return Ok(anew),
-        Found::Other(why) => why,
-        Found::Point(point, read) => {
+        FoundNote::Nothing => return Ok(anew),
+        FoundNote::Other(why) => why,
+        FoundNote::Point(point, read) => {
             let holds = || async {
                 match &point.token {
                     Some(token) => target.holds(token).await,
@@ -232,17 +232,17 @@ async fn begin(
     Ok(anew)
 }
 
-struct Publishing<'t> {
-    target: &'t Target,
+struct PublishRun<'t> {
+    target: &'t PublishTarget,
     resume: Option<Resume>,
     /// Everything before it is acknowledged.
-    point: Point,
+    point: ResumePoint,
     accepted: u64,
     saved: Instant,
     bar: ProgressBar,
 }
 
-impl Publishing<'_> {
+impl PublishRun<'_> {
     async fn send_all(&mut self, input: Input, args: &Args) -> Result<(), Failure> {
         let (sender, receiver) = mpsc::channel(1);
         let name = input.name.clone();
@@ -268,7 +268,7 @@ impl Publishing<'_> {
             .map_err(|_| Failure::Unexpected(format!("{name} was not read to its end")))
     }
 
-    fn acknowledge(&mut self, (batch, token): (Batch, Token)) -> Result<(), Failure> {
+    fn acknowledge(&mut self, (batch, token): (EventBatch, Token)) -> Result<(), Failure> {
         let before = self.point.token.take();
         if before
             .as_ref()
@@ -363,11 +363,11 @@ async fn retrying<T, F: Future<Output = Result<T, Failure>>>(
 
 /// Until it is acknowledged, refused, or has been tried for long enough.
 async fn send(
-    target: &Target,
-    batch: Result<Batch, Failure>,
+    target: &PublishTarget,
+    batch: Result<EventBatch, Failure>,
     retry_for: Duration,
     file: &str,
-) -> Result<(Batch, Token), Failure> {
+) -> Result<(EventBatch, Token), Failure> {
     let batch = batch?;
     let mut token: Option<Token> = None;
     // From the last, so that they are sent in order.
@@ -396,7 +396,7 @@ async fn send(
 
 /// The ledger names an event by its place in the batch, `[3].data.cluster_id`, unless
 /// there is one alone.
-fn at_line(failure: Failure, batch: &Batch, file: &str) -> Failure {
+fn at_line(failure: Failure, batch: &EventBatch, file: &str) -> Failure {
     let (Failure::Refused(why) | Failure::TooLarge(why)) = &failure else {
         return failure;
     };
@@ -442,7 +442,7 @@ fn progress(length: Option<u64>, begin: u64) -> ProgressBar {
 mod tests {
     use super::*;
 
-    fn batch(events: usize) -> Batch {
+    fn batch(events: usize) -> EventBatch {
         let text: String = (7..)
             .step_by(2)
             .take(events)

@@ -2,7 +2,7 @@
 
 use crate::app::{self, Log, Topics};
 use crate::audit::rebuild::{self, fold_all};
-use crate::cli::config::{KafkaFlags, Source};
+use crate::cli::config::{ConfigSource, KafkaFlags};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, note};
 use crate::cli::text::clean;
@@ -37,7 +37,7 @@ pub struct Args {
     kafka: KafkaFlags,
 
     #[command(flatten)]
-    source: Source,
+    source: ConfigSource,
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {

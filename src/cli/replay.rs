@@ -4,7 +4,7 @@ use crate::app::{self, Log, Topics};
 use crate::audit::file::Lines;
 use crate::audit::rebuild::fold_all;
 use crate::audit::replay::{self, write_document, write_documents};
-use crate::cli::config::{KafkaFlags, Source};
+use crate::cli::config::{ConfigSource, KafkaFlags};
 use crate::cli::failure::Failure;
 use crate::cli::operation_id;
 use crate::cli::output::{Output, lost, note};
@@ -68,7 +68,7 @@ pub struct Args {
     id: Option<String>,
 
     #[command(flatten)]
-    source: Source,
+    source: ConfigSource,
 }
 
 /// The beginning or end of a range of the log.

@@ -1,11 +1,11 @@
 //! `opledger serve`: runs a ledger until Ctrl-C or SIGTERM.
 
 use crate::app::{self, Ledger};
-use crate::cli::config::{KafkaFlags, Source, ignored};
+use crate::cli::config::{ConfigSource, KafkaFlags, ignored};
 use crate::cli::failure::Failure;
 use crate::cli::text::clean;
 use crate::config::{Config, Overrides};
-use crate::event_log::embedded::{OpenError, Why};
+use crate::event_log::embedded::{LogOpenError, Why};
 use crate::{data_folder, descriptors, logging, metrics, store};
 use clap::ValueHint;
 use tokio::net::TcpListener;
@@ -40,7 +40,7 @@ pub struct Args {
     create_topics: bool,
 
     #[command(flatten)]
-    source: Source,
+    source: ConfigSource,
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
@@ -129,8 +129,8 @@ impl From<data_folder::Error> for Failure {
     }
 }
 
-impl From<OpenError> for Failure {
-    fn from(error: OpenError) -> Failure {
+impl From<LogOpenError> for Failure {
+    fn from(error: LogOpenError) -> Failure {
         let remedy = error.remedy().map(|remedy| format!("\n  {remedy}"));
         let text = format!("{error}{}", remedy.unwrap_or_default());
         match error.why {

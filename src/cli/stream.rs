@@ -9,7 +9,7 @@ use crate::cli::output::Output;
 use reqwest::{Response, Url};
 
 /// Which elements of which list: all of them, or the first so many.
-pub struct List<'l> {
+pub struct ListStream<'l> {
     pub ledger: &'l Ledger,
     pub url: Url,
     pub at: &'l At,
@@ -21,7 +21,7 @@ pub struct List<'l> {
 /// The ledger's own bound on a page.
 const PAGE_MAX: u64 = 1000;
 
-impl List<'_> {
+impl ListStream<'_> {
     /// Calls `element` with the JSON text of each, from page to page.
     pub async fn read(
         self,
@@ -77,14 +77,14 @@ async fn elements(
     name: &'static str,
     mut element: impl FnMut(&[u8]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut splitter = Splitter::new(name);
+    let mut splitter = EntrySplitter::new(name);
     while let Some(piece) = ledger.piece(&mut response).await? {
         splitter.feed(&piece, &mut element)?;
     }
     complete(&splitter, ledger)
 }
 
-fn complete(splitter: &Splitter, ledger: &Ledger) -> Result<(), Failure> {
+fn complete(splitter: &EntrySplitter, ledger: &Ledger) -> Result<(), Failure> {
     if splitter.is_complete() {
         return Ok(());
     }
@@ -103,7 +103,7 @@ enum Stage {
 
 /// Cuts `{"name":[a,b,…]}`, in whatever pieces it arrives, into its elements.
 /// It only finds where they end; whether each is JSON is for the reader of it.
-pub struct Splitter {
+pub struct EntrySplitter {
     name: &'static str,
     stage: Stage,
     /// What of the head, or of an element, came in earlier pieces.
@@ -114,9 +114,9 @@ pub struct Splitter {
     is_escaped: bool,
 }
 
-impl Splitter {
-    pub fn new(name: &'static str) -> Splitter {
-        Splitter {
+impl EntrySplitter {
+    pub fn new(name: &'static str) -> EntrySplitter {
+        EntrySplitter {
             name,
             stage: Stage::Head,
             held: Vec::new(),
@@ -259,7 +259,7 @@ mod tests {
 
     fn split(text: &str, piece_len: usize) -> Result<(Vec<String>, bool), Failure> {
         let mut found = Vec::new();
-        let mut splitter = Splitter::new("operations");
+        let mut splitter = EntrySplitter::new("operations");
         for piece in text.as_bytes().chunks(piece_len) {
             splitter.feed(piece, |element| {
                 found.push(String::from_utf8(element.to_vec()).unwrap());

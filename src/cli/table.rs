@@ -13,7 +13,7 @@ const CHUNK: usize = 50;
 const FLEXIBLE_WIDTH_MIN: u16 = 24;
 const GAP: u16 = 2;
 
-pub struct Table<const N: usize> {
+pub struct TextTable<const N: usize> {
     titles: [&'static str; N],
     /// The column that is wrapped where the terminal is too narrow.
     flexible: usize,
@@ -24,9 +24,9 @@ pub struct Table<const N: usize> {
     is_terminal: bool,
 }
 
-impl<const N: usize> Table<N> {
-    pub fn new(titles: [&'static str; N], flexible: usize, out: &Output) -> Table<N> {
-        Table {
+impl<const N: usize> TextTable<N> {
+    pub fn new(titles: [&'static str; N], flexible: usize, out: &Output) -> TextTable<N> {
+        TextTable {
             titles,
             flexible,
             widths: [0; N],
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn chunks_line_up_and_the_header_comes_once() {
-        let mut table = Table {
+        let mut table = TextTable {
             titles: ["id", "uri"],
             flexible: 1,
             widths: [0; 2],

@@ -14,7 +14,7 @@ pub struct Document {
     pub sub_status: Option<String>,
     pub request: Request,
     pub response: Option<Response>,
-    pub target_clusters: Vec<Entry>,
+    pub target_clusters: Vec<TargetCluster>,
     pub rollbacks: Option<Rollbacks>,
     /// Exactly as it came.
     #[serde(skip)]
@@ -62,7 +62,7 @@ pub struct Response {
 
 /// A request to a cluster.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Entry {
+pub struct TargetCluster {
     pub cluster_id: String,
     pub request: Request,
     pub response: Option<Response>,
@@ -73,7 +73,7 @@ pub struct Rollbacks {
     /// `completed`, `failed` or `none`.
     pub result: String,
     pub occurred_time: String,
-    pub target_clusters: Vec<Entry>,
+    pub target_clusters: Vec<TargetCluster>,
 }
 
 impl Document {

@@ -18,7 +18,7 @@ pub struct Http {
 }
 
 #[derive(Deserialize)]
-struct ErrorSheet {
+struct ErrorBody {
     error_code: String,
     error_message: String,
     /// Where the message is the fixed text of the code.
@@ -145,7 +145,7 @@ async fn refusal(answer: Response) -> Error {
     let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
     let retry_after = retry_after.map(Duration::from_secs);
     let body = answer.bytes().await.unwrap_or_default();
-    let Ok(sheet) = serde_json::from_slice::<ErrorSheet>(&body) else {
+    let Ok(sheet) = serde_json::from_slice::<ErrorBody>(&body) else {
         let why = format!("it answers {status} and does not say why");
         return match status.as_u16() {
             // What stands before a ledger that is being restarted says so, too.

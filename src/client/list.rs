@@ -50,7 +50,7 @@ pub struct List {
 }
 
 #[derive(Deserialize)]
-struct Page<'a> {
+struct ListPage<'a> {
     #[serde(borrow)]
     operations: Vec<&'a RawValue>,
 }
@@ -88,7 +88,7 @@ impl List {
                 }
             };
             let what = |error| Error::Unexpected(format!("not a list: {error}"));
-            let page: Page = serde_json::from_slice(&body).map_err(what)?;
+            let page: ListPage = serde_json::from_slice(&body).map_err(what)?;
             let documents = page.operations.iter();
             let documents = documents.map(|raw| Document::read(raw.get().as_bytes()));
             self.page = documents.collect::<Result<_, _>>()?;

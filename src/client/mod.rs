@@ -26,7 +26,7 @@ mod publisher;
 mod sse;
 mod watch;
 
-pub use document::{Document, Entry, Request, Response, Rollbacks, Status};
+pub use document::{Document, Request, Response, Rollbacks, Status, TargetCluster};
 pub use error::Error;
 pub use event::Event;
 pub use list::{Filter, List};

@@ -22,7 +22,7 @@ pub struct Receipt {
     pub token: String,
 }
 
-struct Waiting {
+struct QueuedEvent {
     event: Vec<u8>,
     told: oneshot::Sender<Result<Receipt, Error>>,
 }
@@ -31,17 +31,17 @@ struct Waiting {
 /// runtime goes on.
 #[derive(Clone)]
 pub struct Publisher {
-    waiting: mpsc::Sender<Waiting>,
+    waiting: mpsc::Sender<QueuedEvent>,
 }
 
 #[derive(Deserialize)]
-struct Accepted {
+struct AcceptedPositions {
     positions: Vec<String>,
 }
 
 impl Publisher {
     pub(super) fn start(http: Http) -> Publisher {
-        let (waiting, mut received) = mpsc::channel::<Waiting>(WAITING);
+        let (waiting, mut received) = mpsc::channel::<QueuedEvent>(WAITING);
         tokio::spawn(async move {
             let mut batch = Vec::new();
             while received.recv_many(&mut batch, BATCH_EVENTS).await > 0 {
@@ -60,23 +60,23 @@ impl Publisher {
         let (told, result) = oneshot::channel();
         let event = event.bytes();
         let gone = || Error::Unexpected("the publisher's runtime has ended".into());
-        let waiting = Waiting { event, told };
+        let waiting = QueuedEvent { event, told };
         self.waiting.send(waiting).await.map_err(|_| gone())?;
         result.await.map_err(|_| gone())?
     }
 }
 
 /// How many of the first fit into one request: one at least.
-fn fitting(batch: &[Waiting]) -> usize {
+fn fitting(batch: &[QueuedEvent]) -> usize {
     let mut bytes = 0;
-    let fits = |waiting: &&Waiting| {
+    let fits = |waiting: &&QueuedEvent| {
         bytes += waiting.event.len();
         bytes <= BATCH_BYTES
     };
     batch.iter().take_while(fits).count().max(1)
 }
 
-async fn send(http: &Http, batch: Vec<Waiting>) {
+async fn send(http: &Http, batch: Vec<QueuedEvent>) {
     match post(http, &batch).await {
         Ok(receipts) => {
             for (waiting, receipt) in batch.into_iter().zip(receipts) {
@@ -102,7 +102,7 @@ async fn send(http: &Http, batch: Vec<Waiting>) {
     }
 }
 
-async fn post(http: &Http, batch: &[Waiting]) -> Result<Vec<Receipt>, Error> {
+async fn post(http: &Http, batch: &[QueuedEvent]) -> Result<Vec<Receipt>, Error> {
     let mut body = vec![b'['];
     for (n, waiting) in batch.iter().enumerate() {
         if n > 0 {
@@ -123,7 +123,7 @@ async fn post(http: &Http, batch: &[Waiting]) -> Result<Vec<Receipt>, Error> {
         Ok((token, http.body(answer).await?))
     };
     let (token, answer) = http.retrying(attempt).await?;
-    let accepted: Accepted = serde_json::from_slice(&answer)
+    let accepted: AcceptedPositions = serde_json::from_slice(&answer)
         .map_err(|error| Error::Unexpected(format!("not the answer to a publish: {error}")))?;
     if accepted.positions.len() != batch.len() {
         return Err(Error::Unexpected("not as many positions as events".into()));

@@ -2,24 +2,24 @@
 
 /// One event; `data` is `None` for a position by itself.
 #[derive(Debug, PartialEq)]
-pub struct Block {
+pub struct SseEvent {
     pub kind: String,
     pub id: Option<String>,
     pub data: Option<String>,
 }
 
 #[derive(Default)]
-pub struct Splitter {
+pub struct SseSplitter {
     rest: Vec<u8>,
 }
 
-impl Splitter {
+impl SseSplitter {
     pub fn push(&mut self, piece: &[u8]) {
         self.rest.extend_from_slice(piece);
     }
 
     /// The next whole event, if there is one. Comments are passed over.
-    pub fn next(&mut self) -> Option<Block> {
+    pub fn next(&mut self) -> Option<SseEvent> {
         loop {
             let end = self.rest.windows(2).position(|two| two == b"\n\n")?;
             let block: Vec<u8> = self.rest.drain(..end + 2).collect();
@@ -30,8 +30,8 @@ impl Splitter {
     }
 }
 
-fn read(text: &str) -> Option<Block> {
-    let mut block = Block {
+fn read(text: &str) -> Option<SseEvent> {
+    let mut block = SseEvent {
         kind: "message".into(),
         id: None,
         data: None,
@@ -64,7 +64,7 @@ mod tests {
         let text = ": hello\n\nevent: document\nid: a;0:1\ndata: {\"é\":1}\n\nid: a;0:2\n\ndata: x\ndata: y\n\n";
         let mut expected = Vec::new();
         for cut in 1..text.len() {
-            let mut splitter = Splitter::default();
+            let mut splitter = SseSplitter::default();
             let mut found = Vec::new();
             for piece in text.as_bytes().chunks(cut) {
                 splitter.push(piece);

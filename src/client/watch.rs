@@ -1,7 +1,7 @@
 //! Streams of states: taken up where they broke off, for as long as somebody asks.
 
 use super::http::Http;
-use super::sse::Splitter;
+use super::sse::SseSplitter;
 use super::{Document, Error};
 use futures_util::Stream;
 use reqwest::header::ACCEPT;
@@ -28,7 +28,7 @@ pub struct Watch {
     /// It ends with its operation.
     is_one: bool,
     position: Option<String>,
-    open: Option<(Response, Splitter)>,
+    open: Option<(Response, SseSplitter)>,
     has_ended: bool,
     /// Since when nothing has worked, and how often it was tried.
     failing: Option<(Instant, u32)>,
@@ -125,7 +125,7 @@ impl Watch {
         if answer.status() == StatusCode::NO_CONTENT {
             return Ok(false);
         }
-        self.open = Some((answer, Splitter::default()));
+        self.open = Some((answer, SseSplitter::default()));
         Ok(true)
     }
 

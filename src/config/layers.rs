@@ -5,8 +5,8 @@
 
 use super::Overrides;
 use super::field::Raw;
-use super::problem::{Problem, Source};
-use super::table::{Entry, Given, Keys};
+use super::problem::{Problem, SettingSource};
+use super::table::{Given, Keys, LayerEntry};
 use std::collections::BTreeMap;
 use std::path::Path;
 use toml::Spanned;
@@ -17,9 +17,9 @@ const FILE: &str = "_FILE";
 /// Read by the command line, and no settings.
 const NOT_SETTINGS: [&str; 2] = ["CONFIG", "URL"];
 
-pub(super) fn file(path: &Path, keys: &Keys) -> Vec<Entry> {
+pub(super) fn file(path: &Path, keys: &Keys) -> Vec<LayerEntry> {
     let unreadable = |line, fault, remedy: &str| Problem {
-        source: Source::File {
+        source: SettingSource::File {
             path: path.into(),
             line,
         },
@@ -33,7 +33,7 @@ pub(super) fn file(path: &Path, keys: &Keys) -> Vec<Entry> {
         Err(error) => {
             let fault = format!("cannot be read: {error}");
             let remedy = "give the path of a readable file";
-            return vec![Entry::Wrong(unreadable(0, fault, remedy))];
+            return vec![LayerEntry::Wrong(unreadable(0, fault, remedy))];
         }
     };
     let (table, errors) = DeTable::parse_recoverable(&text);
@@ -43,11 +43,11 @@ pub(super) fn file(path: &Path, keys: &Keys) -> Vec<Entry> {
         let broken = errors.iter().map(|error| {
             let line = error.span().map_or(0, |span| line_at(&text, span.start));
             let fault = format!("is not TOML: {}", error.message());
-            Entry::Wrong(unreadable(line, fault, "correct the line"))
+            LayerEntry::Wrong(unreadable(line, fault, "correct the line"))
         });
         return broken.collect();
     }
-    let mut walk = Walk {
+    let mut walk = TomlWalk {
         path,
         text: &text,
         keys,
@@ -62,21 +62,21 @@ fn line_at(text: &str, offset: usize) -> usize {
     1 + before.filter(|byte| *byte == b'\n').count()
 }
 
-struct Walk<'f> {
+struct TomlWalk<'f> {
     path: &'f Path,
     text: &'f str,
     keys: &'f Keys,
-    found: Vec<Entry>,
+    found: Vec<LayerEntry>,
 }
 
-impl Walk<'_> {
+impl TomlWalk<'_> {
     fn table(&mut self, section: &str, table: DeTable<'_>) {
         for (name, value) in table {
             let key = match section {
                 "" => name.get_ref().to_string(),
                 _ => format!("{section}.{}", name.get_ref()),
             };
-            let source = Source::File {
+            let source = SettingSource::File {
                 path: self.path.into(),
                 line: line_at(self.text, name.span().start),
             };
@@ -84,7 +84,7 @@ impl Walk<'_> {
         }
     }
 
-    fn value(&mut self, key: String, source: Source, value: Spanned<DeValue<'_>>) {
+    fn value(&mut self, key: String, source: SettingSource, value: Spanned<DeValue<'_>>) {
         let keys = self.keys;
         let free = keys.free_of(&key).is_some();
         let section = keys.is_section(&key);
@@ -92,7 +92,7 @@ impl Walk<'_> {
             // A dotted key is a table within a table.
             DeValue::Table(inner) if free || section => return self.table(&key, inner),
             value if free || keys.is_setting(&key) => {
-                return self.found.push(Entry::Given(Given {
+                return self.found.push(LayerEntry::Given(Given {
                     key,
                     source,
                     raw: raw(value),
@@ -110,7 +110,7 @@ impl Walk<'_> {
                 ("is not a setting", instead(nearest.map(str::to_owned)))
             }
         };
-        self.found.push(Entry::Wrong(Problem {
+        self.found.push(LayerEntry::Wrong(Problem {
             source,
             key: Some(key),
             value: None,
@@ -142,7 +142,10 @@ fn instead(nearest: Option<String>) -> String {
 
 /// `OPLEDGER_SERVER__LISTEN`, or `OPLEDGER_SERVER__LISTEN_FILE` for the content of
 /// a file.
-pub(super) fn environment(env: impl Iterator<Item = (String, String)>, keys: &Keys) -> Vec<Entry> {
+pub(super) fn environment(
+    env: impl Iterator<Item = (String, String)>,
+    keys: &Keys,
+) -> Vec<LayerEntry> {
     // In order of names, so that two starts tell the same problems alike.
     let variables: BTreeMap<_, _> = env.collect();
     let ours = variables.into_iter().filter_map(|(name, value)| {
@@ -155,10 +158,10 @@ pub(super) fn environment(env: impl Iterator<Item = (String, String)>, keys: &Ke
     ours.collect()
 }
 
-fn variable(rest: &str, value: String, keys: &Keys) -> Entry {
-    let source = Source::Variable(format!("{PREFIX}{rest}"));
+fn variable(rest: &str, value: String, keys: &Keys) -> LayerEntry {
+    let source = SettingSource::Variable(format!("{PREFIX}{rest}"));
     let wrong = |key: String, fault: &str, remedy: String| {
-        Entry::Wrong(Problem {
+        LayerEntry::Wrong(Problem {
             source: source.clone(),
             key: Some(key),
             value: None,
@@ -179,7 +182,7 @@ fn variable(rest: &str, value: String, keys: &Keys) -> Entry {
         return match is_setting {
             true => wrong(key, "is not a setting", instead(nearest)),
             // Somebody's own, such as the name of a container.
-            false => Entry::Ignored(format!("{PREFIX}{rest}")),
+            false => LayerEntry::Ignored(format!("{PREFIX}{rest}")),
         };
     };
     let text = match is_file.then(|| std::fs::read_to_string(&value)) {
@@ -196,7 +199,7 @@ fn variable(rest: &str, value: String, keys: &Keys) -> Entry {
         // Where the caller had to replace what it could not read: see `config::variables`.
         return wrong(key, "is not UTF-8", "give it in UTF-8".into());
     }
-    Entry::Given(Given {
+    LayerEntry::Given(Given {
         key,
         source,
         raw: Raw::Word(text),
@@ -280,7 +283,7 @@ fn is_service_link(rest: &str, value: &str) -> bool {
             || followed("PORT_", digit))
 }
 
-pub(super) fn flags(overrides: Overrides) -> Vec<Entry> {
+pub(super) fn flags(overrides: Overrides) -> Vec<LayerEntry> {
     let Overrides {
         data,
         listen,
@@ -297,9 +300,9 @@ pub(super) fn flags(overrides: Overrides) -> Vec<Entry> {
         ("kafka.create_topics", "--create-topics", create_topics),
     ];
     let given = flags.into_iter().filter_map(|(key, flag, value)| {
-        Some(Entry::Given(Given {
+        Some(LayerEntry::Given(Given {
             key: key.into(),
-            source: Source::Flag(flag),
+            source: SettingSource::Flag(flag),
             raw: Raw::Word(value?),
             hidden: false,
         }))

@@ -26,7 +26,7 @@ pub(super) fn is_secret(key: &str) -> bool {
 
 /// Where a setting came from, in ascending precedence.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
+pub enum SettingSource {
     Default,
     /// Line 0 is the file as a whole.
     File {
@@ -38,21 +38,21 @@ pub enum Source {
     Flag(&'static str),
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for SettingSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::Default => f.write_str("default"),
-            Source::File { path, line: 0 } => write!(f, "{}", path.display()),
-            Source::File { path, line } => write!(f, "{} line {line}", path.display()),
-            Source::Variable(name) => write!(f, "variable {name}"),
-            Source::Flag(name) => write!(f, "flag {name}"),
+            SettingSource::Default => f.write_str("default"),
+            SettingSource::File { path, line: 0 } => write!(f, "{}", path.display()),
+            SettingSource::File { path, line } => write!(f, "{} line {line}", path.display()),
+            SettingSource::Variable(name) => write!(f, "variable {name}"),
+            SettingSource::Flag(name) => write!(f, "flag {name}"),
         }
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    pub source: Source,
+    pub source: SettingSource,
     /// Nothing if the problem is the file's as a whole.
     pub key: Option<String>,
     /// As it was given, masked if it is a secret. Nothing if it has no part in the problem.

@@ -4,20 +4,20 @@
 //! What the settings are is none of its business; that is `Config::table`.
 
 use super::field::{Boxed, Raw, quoted};
-use super::problem::{MASK, Problem, Source, is_secret};
+use super::problem::{MASK, Problem, SettingSource, is_secret};
 use super::{Options, Sources};
 use std::fmt::Write;
 use std::mem::discriminant;
 use strsim::osa_distance;
 
-pub(super) struct Table<'c> {
+pub(super) struct SettingsTable<'c> {
     pub settings: Vec<(&'static str, Boxed<'c>)>,
     /// Sections whose keys are not known here.
     pub free: Vec<(&'static str, &'c mut Options)>,
 }
 
 /// What a layer says about one key.
-pub(super) enum Entry {
+pub(super) enum LayerEntry {
     Given(Given),
     Wrong(Problem),
     /// The name of a variable that is not a setting, and does not look like one.
@@ -25,7 +25,7 @@ pub(super) enum Entry {
 }
 
 /// What giving the layers' values to the settings came to.
-pub(super) struct Applied {
+pub(super) struct AppliedLayers {
     pub sources: Sources,
     pub problems: Vec<Problem>,
     /// Names of variables.
@@ -35,13 +35,13 @@ pub(super) struct Applied {
 /// One value, from one place.
 pub(super) struct Given {
     pub key: String,
-    pub source: Source,
+    pub source: SettingSource,
     pub raw: Raw,
     /// Not to be repeated in a problem: a secret, or the content of somebody's file.
     pub hidden: bool,
 }
 
-impl Table<'_> {
+impl SettingsTable<'_> {
     pub fn keys(&self) -> Keys {
         Keys {
             settings: self.settings.iter().map(|(key, _)| *key).collect(),
@@ -52,22 +52,22 @@ impl Table<'_> {
     /// Takes the layers in ascending precedence. A value that a later layer
     /// overrides must be right all the same: it is found out now, and not on the
     /// day when the variable above it is dropped.
-    pub fn apply(&mut self, layers: Vec<Entry>) -> Applied {
+    pub fn apply(&mut self, layers: Vec<LayerEntry>) -> AppliedLayers {
         let mut sources = Sources::new();
         let mut problems = Vec::new();
         let mut ignored = Vec::new();
         for entry in layers {
             match entry {
-                Entry::Wrong(problem) => problems.push(problem),
-                Entry::Ignored(name) => ignored.push(name),
-                Entry::Given(given) => {
+                LayerEntry::Wrong(problem) => problems.push(problem),
+                LayerEntry::Ignored(name) => ignored.push(name),
+                LayerEntry::Given(given) => {
                     let before = sources.insert(given.key.clone(), given.source.clone());
                     problems.extend(twice(&given, before));
                     problems.extend(self.set(&given));
                 }
             }
         }
-        Applied {
+        AppliedLayers {
             sources,
             problems,
             ignored,
@@ -128,7 +128,7 @@ impl Table<'_> {
 }
 
 /// Within one layer nothing says which of two values was meant.
-fn twice(given: &Given, before: Option<Source>) -> Option<Problem> {
+fn twice(given: &Given, before: Option<SettingSource>) -> Option<Problem> {
     let other = before.filter(|other| discriminant(other) == discriminant(&given.source))?;
     Some(Problem {
         source: given.source.clone(),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::layers::environment;
-use crate::config::table::Applied;
+use crate::config::table::AppliedLayers;
 use std::fs;
 use tempfile::TempDir;
 
@@ -88,7 +88,7 @@ fn later_layers_win_and_the_source_is_known() {
     assert_eq!(config.log.partitions, 16);
     assert_eq!(config.server.listen, SocketAddr::from(([3, 3, 3, 3], 3)));
 
-    let source = |key: &str| config.sources.get(key).map(Source::to_string);
+    let source = |key: &str| config.sources.get(key).map(SettingSource::to_string);
     assert!(
         source("server.max_wait")
             .expect("given")
@@ -466,7 +466,7 @@ fn secrets_are_masked_and_free_form_sections_keep_any_name() {
     let mut pass = PathBuf::new();
     let mut retries = 0_u32;
     let mut options = Options::default();
-    let mut table = Table {
+    let mut table = SettingsTable {
         settings: vec![
             ("kafka.api_Token", field::folder(&mut pass)),
             ("kafka.secret_count", field::count(&mut retries, 1..=9)),
@@ -488,7 +488,7 @@ fn secrets_are_masked_and_free_form_sections_keep_any_name() {
     let keys = table.keys();
     let mut given = layers::file(&path, &keys);
     given.extend(environment(variables(&env), &keys));
-    let Applied {
+    let AppliedLayers {
         sources, problems, ..
     } = table.apply(given);
 

@@ -15,7 +15,7 @@ const MILLIS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), 
 
 /// Reads on after the key and its value, so the texts are predicates.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Fault {
+pub(super) enum UnitFault {
     #[error("does not start with a whole number")]
     NoNumber,
     #[error("has no unit (one of {})", names(.0))]
@@ -32,9 +32,9 @@ fn names(units: &[(&str, u64)]) -> String {
 }
 
 /// A number without a unit counts bytes.
-pub(super) fn parse_bytes(text: &str) -> Result<u64, Fault> {
+pub(super) fn parse_bytes(text: &str) -> Result<u64, UnitFault> {
     match parse(text, &BYTES) {
-        Err(Fault::NoUnit(_)) => text.parse().map_err(|_| Fault::TooLarge),
+        Err(UnitFault::NoUnit(_)) => text.parse().map_err(|_| UnitFault::TooLarge),
         other => other,
     }
 }
@@ -43,7 +43,7 @@ pub(super) fn show_bytes(bytes: u64) -> String {
     show(bytes, &BYTES)
 }
 
-pub(super) fn parse_duration(text: &str) -> Result<Duration, Fault> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, UnitFault> {
     parse(text, &MILLIS).map(Duration::from_millis)
 }
 
@@ -53,21 +53,21 @@ pub(super) fn show_duration(duration: Duration) -> String {
     show(millis, &MILLIS)
 }
 
-fn parse(text: &str, units: &'static [(&'static str, u64)]) -> Result<u64, Fault> {
+fn parse(text: &str, units: &'static [(&'static str, u64)]) -> Result<u64, UnitFault> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     if number.is_empty() {
-        return Err(Fault::NoNumber);
+        return Err(UnitFault::NoNumber);
     }
     if unit.is_empty() {
-        return Err(Fault::NoUnit(units));
+        return Err(UnitFault::NoUnit(units));
     }
     let (_, size) = units
         .iter()
         .find(|(name, _)| *name == unit)
-        .ok_or(Fault::UnknownUnit(units))?;
-    let number: u64 = number.parse().map_err(|_| Fault::TooLarge)?;
-    number.checked_mul(*size).ok_or(Fault::TooLarge)
+        .ok_or(UnitFault::UnknownUnit(units))?;
+    let number: u64 = number.parse().map_err(|_| UnitFault::TooLarge)?;
+    number.checked_mul(*size).ok_or(UnitFault::TooLarge)
 }
 
 fn show(amount: u64, units: &[(&str, u64)]) -> String {

@@ -16,12 +16,12 @@ pub struct Document<'s> {
     pub sub_status: Option<&'s str>,
     pub request: &'s Request<'s>,
     pub response: Option<&'s Outcome<'s>>,
-    pub target_clusters: Vec<Entry<'s>>,
+    pub target_clusters: Vec<TargetCluster<'s>>,
     pub rollbacks: Option<Rollbacks<'s>>,
 }
 
 #[derive(Debug, PartialEq)]
-pub struct Entry<'s> {
+pub struct TargetCluster<'s> {
     pub cluster_id: &'s str,
     pub request: &'s Request<'s>,
     pub response: Option<&'s Response<'s>>,
@@ -31,7 +31,7 @@ pub struct Entry<'s> {
 pub struct Rollbacks<'s> {
     pub result: RollbackResult,
     pub occurred_time: Timestamp,
-    pub target_clusters: Vec<Entry<'s>>,
+    pub target_clusters: Vec<TargetCluster<'s>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,8 +115,8 @@ fn opened<'s>(lanes: &'s Lanes<'s>) -> Vec<Opened<'s>> {
     opened
 }
 
-fn entry(lane: Opened<'_>) -> Entry<'_> {
-    Entry {
+fn entry(lane: Opened<'_>) -> TargetCluster<'_> {
+    TargetCluster {
         cluster_id: &lane.id.cluster_id,
         request: lane.request,
         response: lane.lane.response.value(),

@@ -16,7 +16,7 @@ pub mod time;
 
 pub use anomaly::{Anomalies, Anomaly};
 pub use body::Body;
-pub use document::{Document, Entry, RollbackResult, Rollbacks, document};
+pub use document::{Document, RollbackResult, Rollbacks, TargetCluster, document};
 pub use effects::{Standing, Traits};
 pub use event::{
     Ending, Event, Kind, LaneId, Method, Notification, OrderKey, Outcome, Request, Response, Text,

@@ -22,10 +22,10 @@ mod scan;
 mod spare;
 pub mod upgrade;
 
-pub use appender::{Appender, Layout, Part, Tail, WriteError};
-pub use damage::{Damage, OpenError, Which, Why};
+pub use appender::{Appender, FramePart, Layout, Tail, WriteError};
+pub use damage::{Damage, LogOpenError, Which, Why};
 pub use offline::{Checked, append, check, ends, repair, total_bytes};
-pub use reader::Blocks;
+pub use reader::BlockCursor;
 pub use spare::Ahead;
 
 use super::{
@@ -55,7 +55,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(1);
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
+pub struct EmbeddedSettings {
     pub which: Which,
     /// Whether files are written before they are needed.
     pub ahead: Ahead,
@@ -67,24 +67,24 @@ pub struct Settings {
     pub publish_timeout: Duration,
 }
 
-impl Settings {
+impl EmbeddedSettings {
     fn layout(&self) -> Layout {
         Layout::of(self.which, self.partitions, self.ahead)
     }
 }
 
 pub struct Embedded {
-    shared: Arc<Shared>,
+    shared: Arc<EmbeddedShared>,
     appender: Option<JoinHandle<()>>,
     publish_timeout: Duration,
 }
 
-struct Shared {
+struct EmbeddedShared {
     disk: Arc<dyn Disk>,
     which: Which,
     id: LogId,
     max_waiting: u64,
-    queue: Mutex<Queue>,
+    queue: Mutex<AppendQueue>,
     queue_changed: Condvar,
     /// After what was acknowledged.
     tail: Mutex<Tail>,
@@ -93,13 +93,13 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Waiting>,
+struct AppendQueue {
+    waiting: VecDeque<WaitingAppend>,
     bytes: u64,
     closed: bool,
 }
 
-struct Waiting {
+struct WaitingAppend {
     records: Vec<NewRecord>,
     bytes: u64,
     done: oneshot::Sender<Result<Vec<Position>, PublishError>>,
@@ -130,8 +130,12 @@ impl Layout {
 
 impl Embedded {
     /// Opens the log in a folder of this machine, or makes one there.
-    pub fn at(path: &Path, settings: Settings, clock: Clock) -> Result<Embedded, OpenError> {
-        let failed = |why| OpenError {
+    pub fn at(
+        path: &Path,
+        settings: EmbeddedSettings,
+        clock: Clock,
+    ) -> Result<Embedded, LogOpenError> {
+        let failed = |why| LogOpenError {
             which: settings.which,
             folder: path.to_owned(),
             why,
@@ -143,9 +147,13 @@ impl Embedded {
         Embedded::open(disk, settings, clock).map_err(failed)
     }
 
-    pub fn open(disk: Arc<dyn Disk>, settings: Settings, clock: Clock) -> Result<Embedded, Why> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        settings: EmbeddedSettings,
+        clock: Clock,
+    ) -> Result<Embedded, Why> {
         let appender = Appender::open(disk.clone(), settings.layout())?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(EmbeddedShared {
             disk,
             which: settings.which,
             id: appender.id(),
@@ -270,10 +278,10 @@ impl EventLog for Embedded {
     }
 }
 
-type Answer = oneshot::Receiver<Result<Vec<Position>, PublishError>>;
+type PendingPositions = oneshot::Receiver<Result<Vec<Position>, PublishError>>;
 
-impl Shared {
-    fn enqueue(&self, records: Vec<NewRecord>) -> Result<Answer, PublishError> {
+impl EmbeddedShared {
+    fn enqueue(&self, records: Vec<NewRecord>) -> Result<PendingPositions, PublishError> {
         let (done, answer) = oneshot::channel();
         if records.is_empty() {
             let _ = done.send(Ok(Vec::new()));
@@ -292,7 +300,7 @@ impl Shared {
             return Err(PublishError::Busy);
         }
         queue.bytes += bytes;
-        queue.waiting.push_back(Waiting {
+        queue.waiting.push_back(WaitingAppend {
             records,
             bytes,
             done,
@@ -343,7 +351,7 @@ impl Shared {
     }
 
     /// Nobody knows whether the group is stored.
-    fn fail(&self, group: Vec<Waiting>, appender: &mut Appender, error: &WriteError) {
+    fn fail(&self, group: Vec<WaitingAppend>, appender: &mut Appender, error: &WriteError) {
         *self.trouble_slot() = Some(error.to_string());
         for waiting in group {
             let unknown = PublishError::Unknown(error.to_string());
@@ -354,20 +362,20 @@ impl Shared {
 
     /// Takes what is waiting, up to a bound; waits for the first. Empty if there is none for a
     /// while and something else to do.
-    fn next_group(&self, is_settled: bool) -> Option<Vec<Waiting>> {
+    fn next_group(&self, is_settled: bool) -> Option<Vec<WaitingAppend>> {
         let queue = self.queue();
         let patience = if is_settled {
             Duration::MAX
         } else {
             SETTLED_AFTER
         };
-        let idle = |queue: &mut Queue| queue.waiting.is_empty() && !queue.closed;
+        let idle = |queue: &mut AppendQueue| queue.waiting.is_empty() && !queue.closed;
         let waited = self.queue_changed.wait_timeout_while(queue, patience, idle);
         let (mut queue, _) = waited.expect("nothing panics while it holds the queue");
         if queue.waiting.is_empty() {
             return (!queue.closed).then(Vec::new);
         }
-        let mut group: Vec<Waiting> = Vec::new();
+        let mut group: Vec<WaitingAppend> = Vec::new();
         let mut bytes = 0;
         while let Some(next) = queue.waiting.pop_front() {
             bytes += next.bytes;
@@ -411,7 +419,7 @@ impl Shared {
         tracing::info!(%log, "the log can be written again");
     }
 
-    fn refuse(&self, waiting: Vec<Waiting>, trouble: &str) {
+    fn refuse(&self, waiting: Vec<WaitingAppend>, trouble: &str) {
         for waiting in waiting {
             let _ = waiting
                 .done
@@ -424,7 +432,7 @@ impl Shared {
         self.tail_moved.notify_all();
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, AppendQueue> {
         self.queue
             .lock()
             .expect("nothing panics while it holds the queue")
@@ -436,9 +444,9 @@ impl Shared {
             .expect("nothing panics while it holds the tail")
     }
 
-    fn blocks(&self, from: &NextOffsets) -> Blocks {
+    fn blocks(&self, from: &NextOffsets) -> BlockCursor {
         let partitions = self.tail().ends.len();
-        Blocks::new(self.disk.clone(), self.which, partitions, from)
+        BlockCursor::new(self.disk.clone(), self.which, partitions, from)
     }
 
     fn trouble_slot(&self) -> MutexGuard<'_, Option<String>> {

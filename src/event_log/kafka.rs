@@ -29,15 +29,15 @@ use super::{
 use crate::wire::position::{LastOffsets, LogId, NextOffsets, Position};
 use crate::wire::record::Record;
 use checks::Checks;
-use fetcher::{Ends, Fetcher};
+use fetcher::{Fetcher, PartitionEnds};
 use inspect::Inspector;
-use produce::Publisher;
+use produce::KafkaPublisher;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct KafkaSettings {
     /// `host:port`, several separated by commas.
     pub bootstrap: String,
     pub topic: String,
@@ -71,7 +71,7 @@ pub struct NewTopics {
     pub replication: Option<u16>,
 }
 
-impl Settings {
+impl KafkaSettings {
     pub fn dead_letter_topic(&self) -> String {
         format!("{}.dead-letter", self.topic)
     }
@@ -83,27 +83,27 @@ impl Settings {
 pub struct BadOptions(pub Vec<String>);
 
 pub struct Kafka {
-    settings: Arc<Settings>,
+    settings: Arc<KafkaSettings>,
     inspector: Arc<Inspector>,
     checks: Checks,
-    publisher: Publisher,
+    publisher: KafkaPublisher,
     /// Of the reader that was opened last, and of which log.
     reading: Mutex<Option<(LogId, Weak<Fetcher>)>>,
 }
 
 impl Kafka {
     /// Whether librdkafka takes the options, without making anything.
-    pub fn check(settings: &Settings) -> Result<(), BadOptions> {
+    pub fn check(settings: &KafkaSettings) -> Result<(), BadOptions> {
         client::check(settings)
     }
 
     /// Connects in the background: a cluster that cannot be reached is no error here.
-    pub fn open(settings: Settings) -> Result<Kafka, BadOptions> {
+    pub fn open(settings: KafkaSettings) -> Result<Kafka, BadOptions> {
         client::check(&settings)?;
         let settings = Arc::new(settings);
         let inspector = Arc::new(Inspector::new(settings.clone())?);
         let checks = Checks::start(inspector.clone())?;
-        let publisher = Publisher::new(settings.clone(), inspector.clone())?;
+        let publisher = KafkaPublisher::new(settings.clone(), inspector.clone())?;
         Ok(Kafka {
             settings,
             inspector,
@@ -127,7 +127,7 @@ impl Kafka {
             Some(log) => log,
             None => return Err(PublishError::Rejected("it was not reached yet".into())),
         };
-        let ends = self.fetcher(log).and_then(Ends::of);
+        let ends = self.fetcher(log).and_then(PartitionEnds::of);
         let positions = self.publisher.publish(records).await?;
         // It may have become another topic meanwhile, and the records be in that one.
         if let Some(ends) = ends

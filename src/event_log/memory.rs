@@ -13,20 +13,20 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 #[derive(Clone)]
-pub struct Memory {
-    shared: Arc<Shared>,
+pub struct MemoryLog {
+    shared: Arc<MemoryLogShared>,
 }
 
-struct Shared {
+struct MemoryLogShared {
     partitions: Mutex<Vec<Vec<Record>>>,
     grown: Condvar,
     id: Mutex<LogId>,
 }
 
-impl Memory {
-    pub fn new(id: LogId, partitions: u32) -> Memory {
-        Memory {
-            shared: Arc::new(Shared {
+impl MemoryLog {
+    pub fn new(id: LogId, partitions: u32) -> MemoryLog {
+        MemoryLog {
+            shared: Arc::new(MemoryLogShared {
                 partitions: Mutex::new(vec![Vec::new(); partitions as usize]),
                 grown: Condvar::new(),
                 id: Mutex::new(id),
@@ -56,7 +56,7 @@ impl Memory {
     }
 }
 
-impl Shared {
+impl MemoryLogShared {
     fn lock(&self) -> MutexGuard<'_, Vec<Vec<Record>>> {
         self.partitions
             .lock()
@@ -70,7 +70,7 @@ impl Shared {
     }
 }
 
-impl EventLog for Memory {
+impl EventLog for MemoryLog {
     fn id(&self) -> Option<LogId> {
         Some(*self.shared.id())
     }
@@ -134,7 +134,7 @@ impl EventLog for Memory {
 }
 
 struct MemoryReader {
-    shared: Arc<Shared>,
+    shared: Arc<MemoryLogShared>,
     log: LogId,
     next: NextOffsets,
 }

@@ -39,9 +39,10 @@ pub fn find(view: &dyn View, applied: &LastOffsets, seen: &LastOffsets) -> store
     let mut place = None;
     let mut mixed_until = 0;
     let read = each(view, keys::ALL, Direction::Backward, |number, change| {
-        let is_held = |m: &change::Moved| held(m.partition, Some(m.after));
+        let is_held = |m: &change::PartitionMove| held(m.partition, Some(m.after));
         let end = number + count(&change);
-        let is_held_in_part = |m: &change::Moved| seen.get(&m.partition).copied() > m.before;
+        let is_held_in_part =
+            |m: &change::PartitionMove| seen.get(&m.partition).copied() > m.before;
         if change.moved.iter().any(is_held_in_part) {
             mixed_until = end.max(mixed_until);
         }
@@ -58,7 +59,7 @@ pub fn find(view: &dyn View, applied: &LastOffsets, seen: &LastOffsets) -> store
             }
         }
         // What is newer than `applied` says nothing about partitions that it left alone.
-        let is_known = |m: &change::Moved| applied.get(&m.partition) >= Some(&m.after);
+        let is_known = |m: &change::PartitionMove| applied.get(&m.partition) >= Some(&m.after);
         match lacking.is_empty() && change.moved.iter().all(is_known) {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
@@ -164,7 +165,7 @@ fn each(
     view: &dyn View,
     range: Range<&[u8]>,
     direction: Direction,
-    mut visit: impl FnMut(u64, change::Change) -> ControlFlow<()>,
+    mut visit: impl FnMut(u64, change::StoredChange) -> ControlFlow<()>,
 ) -> store::Result<()> {
     store::try_scan(
         |visit| view.scan(Family::Change, range, direction, visit),
@@ -176,11 +177,11 @@ fn each(
 }
 
 /// A row without operations takes a number as well.
-fn count(change: &change::Change) -> u64 {
+fn count(change: &change::StoredChange) -> u64 {
     (change.ids().count() as u64).max(1)
 }
 
-fn decode(row: &[u8]) -> store::Result<change::Change<'_>> {
+fn decode(row: &[u8]) -> store::Result<change::StoredChange<'_>> {
     change::decode(row).map_err(|_| damaged())
 }
 

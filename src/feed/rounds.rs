@@ -296,7 +296,7 @@ mod tests {
 
     /// A cut that leaves one operation in a cluster.
     fn row(number: u64, cluster: Option<&str>) -> Change {
-        let moved = [change::Moved {
+        let moved = [change::PartitionMove {
             partition: 0,
             before: number.checked_sub(1),
             after: number,

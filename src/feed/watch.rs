@@ -269,10 +269,10 @@ impl Drop for Watching {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::change::{Moved, encode};
+    use crate::wire::change::{PartitionMove, encode};
 
     fn change(number: u64, ids: &[&str]) -> Change {
-        let moved = [Moved {
+        let moved = [PartitionMove {
             partition: 0,
             before: number.checked_sub(1),
             after: number,

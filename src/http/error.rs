@@ -119,7 +119,7 @@ pub enum Detail {
     Apart,
 }
 
-struct Answer {
+struct ErrorParts {
     status: StatusCode,
     code: Code,
     detail: Option<String>,
@@ -127,9 +127,9 @@ struct Answer {
     header: Option<(HeaderName, HeaderValue)>,
 }
 
-impl Answer {
-    fn new(status: StatusCode, code: Code, detail: impl Into<String>) -> Answer {
-        Answer {
+impl ErrorParts {
+    fn new(status: StatusCode, code: Code, detail: impl Into<String>) -> ErrorParts {
+        ErrorParts {
             status,
             code,
             detail: Some(detail.into()),
@@ -138,31 +138,31 @@ impl Answer {
         }
     }
 
-    fn with(mut self, name: HeaderName, value: &'static str) -> Answer {
+    fn with(mut self, name: HeaderName, value: &'static str) -> ErrorParts {
         self.header = Some((name, HeaderValue::from_static(value)));
         self
     }
 }
 
 impl Refusal {
-    fn answer(&self) -> Answer {
+    fn answer(&self) -> ErrorParts {
         use StatusCode as S;
         let busy = |status, detail: &str| {
-            Answer::new(status, Code::SystemStatus, detail).with(RETRY_AFTER, "1")
+            ErrorParts::new(status, Code::SystemStatus, detail).with(RETRY_AFTER, "1")
         };
         match self {
             Refusal::Fault(fault) => fault_answer(fault),
-            Refusal::NotFound => Answer {
+            Refusal::NotFound => ErrorParts {
                 detail: None,
-                ..Answer::new(S::NOT_FOUND, Code::NotFound, "")
+                ..ErrorParts::new(S::NOT_FOUND, Code::NotFound, "")
             },
-            Refusal::NoSuchRoute => Answer::new(S::NOT_FOUND, Code::NotFound, "no such route."),
-            Refusal::MethodNotAllowed => Answer::new(
+            Refusal::NoSuchRoute => ErrorParts::new(S::NOT_FOUND, Code::NotFound, "no such route."),
+            Refusal::MethodNotAllowed => ErrorParts::new(
                 S::METHOD_NOT_ALLOWED,
                 Code::ParameterFormat,
                 "method not allowed here.",
             ),
-            Refusal::MediaType => Answer::new(
+            Refusal::MediaType => ErrorParts::new(
                 S::UNSUPPORTED_MEDIA_TYPE,
                 Code::ParameterFormat,
                 "content-type: application/cloudevents+json, \
@@ -173,54 +173,54 @@ impl Refusal {
                 "application/cloudevents+json, application/cloudevents-batch+json, \
                  application/json",
             ),
-            Refusal::NotJson => Answer::new(
+            Refusal::NotJson => ErrorParts::new(
                 S::UNSUPPORTED_MEDIA_TYPE,
                 Code::ParameterFormat,
                 "content-type: application/json.",
             )
             .with(ACCEPT, "application/json"),
-            Refusal::Coding => Answer::new(
+            Refusal::Coding => ErrorParts::new(
                 S::UNSUPPORTED_MEDIA_TYPE,
                 Code::ParameterFormat,
                 "content-encoding: gzip or zstd, or none.",
             )
             .with(ACCEPT_ENCODING, coding::ACCEPTED),
-            Refusal::Undecodable => Answer::new(
+            Refusal::Undecodable => ErrorParts::new(
                 S::BAD_REQUEST,
                 Code::ParameterFormat,
                 "body: not what content-encoding says.",
             ),
-            Refusal::Parameter { name, what } => Answer::new(
+            Refusal::Parameter { name, what } => ErrorParts::new(
                 S::BAD_REQUEST,
                 Code::ParameterFormat,
                 format!("{name}: {what}"),
             ),
-            Refusal::UnknownParameter(name) => Answer::new(
+            Refusal::UnknownParameter(name) => ErrorParts::new(
                 S::BAD_REQUEST,
                 Code::ParameterFormat,
                 format!("{name}: unknown query parameter."),
             ),
-            Refusal::Host(what) => Answer::new(
+            Refusal::Host(what) => ErrorParts::new(
                 S::BAD_REQUEST,
                 Code::ParameterFormat,
                 format!("host: {what}"),
             ),
-            Refusal::Misdirected => Answer::new(
+            Refusal::Misdirected => ErrorParts::new(
                 S::MISDIRECTED_REQUEST,
                 Code::ParameterValue,
                 "host: not a name of this ledger; the setting server.hosts names more.",
             ),
-            Refusal::Format => Answer::new(
+            Refusal::Format => ErrorParts::new(
                 S::BAD_REQUEST,
                 Code::ParameterValue,
                 "format: list or detail-list.",
             ),
-            Refusal::OtherLog => Answer::new(
+            Refusal::OtherLog => ErrorParts::new(
                 S::GONE,
                 Code::ParameterRange,
                 "Ledger-Position: of another log.",
             ),
-            Refusal::SweepGone(how) => Answer::new(S::GONE, Code::ParameterRange, how),
+            Refusal::SweepGone(how) => ErrorParts::new(S::GONE, Code::ParameterRange, how),
             Refusal::WaitTimedOut => busy(
                 S::GATEWAY_TIMEOUT,
                 "Ledger-Position: not reached in time; this answer carries what was.",
@@ -233,18 +233,18 @@ impl Refusal {
                 S::SERVICE_UNAVAILABLE,
                 &format!("Ledger-Position: not known to be reached: {why}."),
             ),
-            Refusal::BodyTooLarge { limit } => Answer::new(
+            Refusal::BodyTooLarge { limit } => ErrorParts::new(
                 S::PAYLOAD_TOO_LARGE,
                 Code::ParameterRange,
                 format!("body: at most {limit} bytes."),
             ),
-            Refusal::BodyTimedOut => Answer::new(
+            Refusal::BodyTimedOut => ErrorParts::new(
                 S::REQUEST_TIMEOUT,
                 Code::ParameterFormat,
                 "body: did not arrive in time.",
             ),
             Refusal::BodyBroken => {
-                Answer::new(S::BAD_REQUEST, Code::ParameterFormat, "body: broken off.")
+                ErrorParts::new(S::BAD_REQUEST, Code::ParameterFormat, "body: broken off.")
             }
             Refusal::Busy(what) => busy(S::TOO_MANY_REQUESTS, what),
             Refusal::NoRoom => busy(S::SERVICE_UNAVAILABLE, &format!("{NoRoom}.")),
@@ -253,7 +253,7 @@ impl Refusal {
                 S::SERVICE_UNAVAILABLE,
                 &format!("nothing was stored: {why}."),
             ),
-            Refusal::Publish(PublishError::Unknown(why)) => Answer {
+            Refusal::Publish(PublishError::Unknown(why)) => ErrorParts {
                 consistency: Consistency::Unknown,
                 ..busy(
                     S::SERVICE_UNAVAILABLE,
@@ -266,9 +266,9 @@ impl Refusal {
             }
             Refusal::NoNotifications(why) => busy(S::SERVICE_UNAVAILABLE, &format!("{why}.")),
             Refusal::Stopping => busy(S::SERVICE_UNAVAILABLE, "stopping."),
-            Refusal::Panicked => Answer {
+            Refusal::Panicked => ErrorParts {
                 consistency: Consistency::Unknown,
-                ..Answer::new(
+                ..ErrorParts::new(
                     S::INTERNAL_SERVER_ERROR,
                     Code::Undefined,
                     "a fault of the ledger's own; its log has more.",
@@ -304,7 +304,7 @@ impl Refusal {
     }
 }
 
-fn fault_answer(fault: &Fault) -> Answer {
+fn fault_answer(fault: &Fault) -> ErrorParts {
     let (status, code) = match fault.rule {
         Rule::Format | Rule::KeyMismatch | Rule::Tombstone => {
             (StatusCode::BAD_REQUEST, Code::ParameterFormat)
@@ -313,30 +313,32 @@ fn fault_answer(fault: &Fault) -> Answer {
         Rule::Range => (StatusCode::BAD_REQUEST, Code::ParameterRange),
         Rule::Size => (StatusCode::PAYLOAD_TOO_LARGE, Code::ParameterRange),
     };
-    Answer::new(status, code, fault.to_string())
+    ErrorParts::new(status, code, fault.to_string())
 }
 
 /// What RocksDB said stays in the log: it names paths of the server.
-fn store_answer(error: &store::Error) -> Answer {
+fn store_answer(error: &store::Error) -> ErrorParts {
     match error {
-        store::Error::Closed(_) => Answer::new(
+        store::Error::Closed(_) => ErrorParts::new(
             StatusCode::SERVICE_UNAVAILABLE,
             Code::SystemStatus,
             "the store is being reopened.",
         )
         .with(RETRY_AFTER, "1"),
         store::Error::InUse(_) | store::Error::Setting(_) | store::Error::OtherFormat(_) => {
-            Answer::new(
+            ErrorParts::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 Code::StoreConnection,
                 "the store cannot be opened.",
             )
         }
-        store::Error::NoSpace(_) | store::Error::Io(_) | store::Error::Corrupt(_) => Answer::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            Code::StoreOperation,
-            "the store cannot be read.",
-        ),
+        store::Error::NoSpace(_) | store::Error::Io(_) | store::Error::Corrupt(_) => {
+            ErrorParts::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Code::StoreOperation,
+                "the store cannot be read.",
+            )
+        }
     }
 }
 

@@ -43,7 +43,7 @@ pub async fn publish(
     };
     let bytes = received.bytes.clone();
     let max_size = app.config.events.max_size as usize;
-    let rules = Rules {
+    let rules = EventRules {
         max_size: app
             .log
             .max_record()
@@ -158,12 +158,12 @@ fn attributes(headers: &HeaderMap) -> Headers {
     Headers(named.collect())
 }
 
-struct Rules {
+struct EventRules {
     max_size: usize,
     latest: Timestamp,
 }
 
-impl Rules {
+impl EventRules {
     fn check(&self, form: Form, body: Bytes) -> Result<Vec<NewRecord>, Fault> {
         match form {
             Form::One => Ok(vec![self.check_one(Headers::default(), body)?]),
@@ -301,7 +301,7 @@ mod tests {
     }
 
     /// What the way in one pass takes is what is taken one after the other.
-    fn agree(rules: &Rules, body: Vec<u8>) -> bool {
+    fn agree(rules: &EventRules, body: Vec<u8>) -> bool {
         let body = Bytes::from(body);
         let Some(records) = rules.check_good_batch(&body) else {
             return false;
@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_batch_in_one_pass_is_what_its_events_are_one_by_one() {
-        let rules = Rules {
+        let rules = EventRules {
             max_size: 400,
             latest: clock::now(),
         };
@@ -341,12 +341,12 @@ mod tests {
             }
             agree(&rules, good[..at].to_vec());
         }
-        let earlier = Rules {
+        let earlier = EventRules {
             latest: Timestamp::MIN,
             ..rules
         };
         assert!(!agree(&earlier, good.clone()));
-        let smaller = Rules {
+        let smaller = EventRules {
             max_size: 200,
             latest: clock::now(),
         };

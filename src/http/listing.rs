@@ -9,9 +9,9 @@ use super::params::Params;
 use super::reading::{self, Reading};
 use super::{App, stream, waiting};
 use crate::domain::Timestamp;
-use crate::query::list::{self, Format, Next, Shown};
-use crate::query::select::{Bounds, Order, Query};
-use crate::query::sweeps::{Point, holds};
+use crate::query::list::{self, Format, ListCursor, Shown};
+use crate::query::select::{Order, PageLimits, Query};
+use crate::query::sweeps::{PagePoint, holds};
 use crate::store::{self, Error, View, keys, view_held};
 use crate::wire::fault::{Fault, Rule};
 use crate::wire::position::Token;
@@ -113,21 +113,21 @@ fn asked(headers: &HeaderMap, params: &Params) -> Result<Asked, Refusal> {
 }
 
 /// What was found, and at which point.
-struct Found {
-    point: Point,
+struct ReadPage {
+    point: PagePoint,
     /// Of a page; the whole list is read while it is sent.
-    page: Option<(Vec<u8>, Next)>,
+    page: Option<(Vec<u8>, ListCursor)>,
     etag: String,
     is_empty: bool,
 }
 
 /// `share` where the point may be one that others use.
-async fn look(app: &Arc<App>, asked: &Asked, share: bool) -> Result<Found, Refusal> {
+async fn look(app: &Arc<App>, asked: &Asked, share: bool) -> Result<ReadPage, Refusal> {
     let asked = asked.clone();
     stream::apart(app, move |app| look_blocking(app, &asked, share, AGAIN)).await?
 }
 
-fn look_blocking(app: &App, asked: &Asked, share: bool, again: u32) -> Result<Found, Refusal> {
+fn look_blocking(app: &App, asked: &Asked, share: bool, again: u32) -> Result<ReadPage, Refusal> {
     let Asked { limit, cursor, .. } = asked;
     let point = match (limit, cursor) {
         (_, Some(cursor)) => {
@@ -154,10 +154,10 @@ fn look_blocking(app: &App, asked: &Asked, share: bool, again: u32) -> Result<Fo
     }
 }
 
-fn read(app: &App, asked: &Asked, point: &Point, view: &dyn View) -> store::Result<Found> {
+fn read(app: &App, asked: &Asked, point: &PagePoint, view: &dyn View) -> store::Result<ReadPage> {
     let shown = shown(app, asked);
     let Some(limit) = asked.limit else {
-        return Ok(Found {
+        return Ok(ReadPage {
             // Nothing that was applied, nothing that lists show, has changed, nor how it is
             // shown: that is a matter of settings.
             etag: {
@@ -172,13 +172,13 @@ fn read(app: &App, asked: &Asked, point: &Point, view: &dyn View) -> store::Resu
             point: point.clone(),
         });
     };
-    let bounds = Bounds {
+    let bounds = PageLimits {
         limit,
         work: WORK + limit,
     };
     let after = asked.cursor.as_ref().map(|cursor| &cursor.after[..]);
     let (body, next) = list::page(view, shown, after, bounds)?;
-    Ok(Found {
+    Ok(ReadPage {
         etag: format!("\"{}\"", &blake3::hash(&body).to_hex()[..32]),
         is_empty: next.is_none() && body.ends_with(b"[]}"),
         page: Some((body, next)),
@@ -200,10 +200,10 @@ async fn answer(
     uri: &Uri,
     headers: &HeaderMap,
     asked: Asked,
-    found: Found,
+    found: ReadPage,
     reading: &mut Reading,
 ) -> Result<Response, Refusal> {
-    let Found { point, page, .. } = found;
+    let ReadPage { point, page, .. } = found;
     reading.is_from(point.applied.clone());
     let is_known = matches_etag(headers, &found.etag);
     let next = page.as_ref().and_then(|(_, next)| next.as_deref());
@@ -221,7 +221,7 @@ async fn answer(
                     has_begun.set(true);
                     emit(piece)
                 };
-                let mut read = |point: &Point| {
+                let mut read = |point: &PagePoint| {
                     view_held(&*point.held, |view| {
                         list::stream(view, shown(app, &asked), &mut emit)
                     })

@@ -85,7 +85,7 @@ pub struct App {
     /// What clients have not taken yet of large answers.
     pub unsent: Arc<Unsent>,
     pub times: TimeStyle,
-    pub notifications: Arc<webhook::Handle>,
+    pub notifications: Arc<webhook::WebhookHandle>,
     pub config: Config,
     pub metrics: PrometheusHandle,
     pub accepting: accepting::Accepting,
@@ -114,7 +114,7 @@ impl App {
         db: Arc<dyn Db>,
         log: Arc<dyn EventLog>,
         progress: Arc<Progress>,
-        notifications: Arc<webhook::Handle>,
+        notifications: Arc<webhook::WebhookHandle>,
         times: TimeStyle,
         metrics: PrometheusHandle,
         config: Config,
@@ -131,7 +131,7 @@ impl App {
             buffered: Arc::new(Semaphore::new((config.server.max_buffered / 1024) as usize)),
             streams: Arc::new(Semaphore::new(config.server.max_streams)),
             pulse: Default::default(),
-            sweeps: Sweeps::new(sweeps::Settings {
+            sweeps: Sweeps::new(sweeps::SweepSettings {
                 max: config.lists.points,
                 share: config.lists.share,
                 idle: config.lists.idle,

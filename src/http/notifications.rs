@@ -9,12 +9,12 @@ use super::params::Params;
 use super::{App, body, reading, stream};
 use crate::event_log::PublishError;
 use crate::projector::control::{self, ControlLog, RecordError};
-use crate::query::notifications::{self, State as Stage, Wanted};
+use crate::query::notifications::{self, DeliveryState, Wanted};
 use crate::wire::control_record::{Control, Notified, Said};
 use crate::wire::event::operation_id_fault;
 use crate::wire::fault::{Fault, Rule};
 use crate::wire::media_type::{is_media_type, is_utf8};
-use crate::wire::notification::Key;
+use crate::wire::notification::DeliveryKey;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -66,7 +66,7 @@ pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> 
 }
 
 fn stage(text: &str) -> Result<&'static str, Refusal> {
-    let known = Stage::NAMES.into_iter().find(|name| *name == text);
+    let known = DeliveryState::NAMES.into_iter().find(|name| *name == text);
     let names = "pending, held, failed or delivered.";
     known.ok_or_else(|| Fault::new(Rule::Value, "state", names).into())
 }
@@ -233,7 +233,7 @@ async fn find(
     app: &Arc<App>,
     operation_id: Option<String>,
     stages: &'static [&'static str],
-) -> Result<(Vec<(String, Key)>, bool), Refusal> {
+) -> Result<(Vec<(String, DeliveryKey)>, bool), Refusal> {
     let found = stream::blocking(app, move |app| {
         let holds = holds(app)?;
         let mut found = Vec::new();
@@ -256,7 +256,7 @@ async fn find(
 
 async fn record(
     control: &ControlLog,
-    found: &[(String, Key)],
+    found: &[(String, DeliveryKey)],
     event: impl Fn() -> Notified,
 ) -> Result<(), Refusal> {
     for some in found.chunks(RECORDS) {

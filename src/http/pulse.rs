@@ -80,7 +80,7 @@ fn moment(lags: &[admin::Lag]) -> Moment {
 }
 
 #[derive(Serialize)]
-struct Projector {
+struct ProjectorView {
     version: &'static str,
     log: Option<String>,
     state: &'static str,
@@ -142,7 +142,7 @@ fn state(app: &App, uri: &Uri) -> Result<Response, Refusal> {
     let counts = app.progress.counts();
     // Where the log cannot be asked, `reasons` says so.
     let lags = admin::lags(app).unwrap_or_default();
-    let shown = Projector {
+    let shown = ProjectorView {
         version: env!("CARGO_PKG_VERSION"),
         log: app.log.id().map(|log| log.to_string()),
         state,

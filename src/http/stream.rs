@@ -20,7 +20,7 @@ const PIECES: usize = 4;
 /// Bytes of one, at most.
 const PIECE: usize = 128 << 10;
 
-type Piece = Result<Bytes, store::Error>;
+type BodyPiece = Result<Bytes, store::Error>;
 
 /// Runs `produce` on a thread of its own and answers with what it emits. An error
 /// before the first piece is a refusal; one later breaks the connection off, so
@@ -39,7 +39,7 @@ where
         })?;
         return Ok(json(whole));
     }
-    let (pieces, mut received) = mpsc::channel::<Piece>(PIECES);
+    let (pieces, mut received) = mpsc::channel::<BodyPiece>(PIECES);
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
         let _permit = permit;

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use std::sync::LazyLock;
 
-struct File {
+struct PageFile {
     name: &'static str,
     content_type: &'static str,
     bytes: &'static [u8],
@@ -22,7 +22,7 @@ struct File {
 
 macro_rules! files {
     ($($name:literal: $content_type:expr,)+) => {
-        [$(File {
+        [$(PageFile {
             name: $name,
             content_type: $content_type,
             bytes: include_bytes!(concat!("../../ui/", $name)),
@@ -40,7 +40,7 @@ const STYLE: &str = "text/css; charset=utf-8";
 const PICTURE: &str = "image/svg+xml";
 
 /// The first two are pages, with paths of their own.
-static FILES: LazyLock<Vec<File>> = LazyLock::new(|| {
+static FILES: LazyLock<Vec<PageFile>> = LazyLock::new(|| {
     files! {
         "index.html": HTML,
         "docs.html": HTML,
@@ -88,7 +88,7 @@ pub async fn file(path: Result<Path<String>, PathRejection>, headers: HeaderMap)
     }
 }
 
-fn answer(file: &File, headers: &HeaderMap) -> Response {
+fn answer(file: &PageFile, headers: &HeaderMap) -> Response {
     let mut response = if matches_etag(headers, file.etag.as_bytes()) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {

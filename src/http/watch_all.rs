@@ -18,7 +18,7 @@ use crate::feed::current::Current;
 use crate::feed::rounds::{Point, Running, Seat, Task};
 use crate::feed::watch::Change;
 use crate::query::list;
-use crate::query::select::{Bounds, Order, Query};
+use crate::query::select::{Order, PageLimits, Query};
 use crate::rows::filter::Filter;
 use crate::store;
 use crate::wire::change;
@@ -34,7 +34,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Changes read together, of those that are in memory no more.
 const CHANGES: usize = 512;
 /// Rows of the list read together.
-const ROWS: Bounds = Bounds {
+const ROWS: PageLimits = PageLimits {
     limit: 256,
     work: 20_000,
 };

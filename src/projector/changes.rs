@@ -4,7 +4,7 @@
 use super::meta::Anchors;
 use crate::feed::watch::Change;
 use crate::store::{self, Batch, Db, Direction, Family, keys};
-use crate::wire::change::{self, Moved};
+use crate::wire::change::{self, PartitionMove};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -85,10 +85,10 @@ impl Changes {
         batch: &mut Batch,
     ) -> store::Result<Pending> {
         let (before, after) = anchors;
-        let moved: Vec<Moved> = after
+        let moved: Vec<PartitionMove> = after
             .iter()
             .filter(|(partition, anchor)| before.get(partition) != Some(anchor))
-            .map(|(&partition, anchor)| Moved {
+            .map(|(&partition, anchor)| PartitionMove {
                 partition,
                 before: before.get(&partition).map(|anchor| anchor.offset),
                 after: anchor.offset,

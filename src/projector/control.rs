@@ -12,7 +12,7 @@ use crate::event_log::{EventLog, Identity, Limits, Logged, NewRecord, PublishErr
 use crate::store::{self, Batch, Db, Durability, Error, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::control_record::{Control, Decoded, Notified, decode};
-use crate::wire::notification::{Key, Outcome, decode_outcome, encode_outcome};
+use crate::wire::notification::{DeliveryKey, DeliveryOutcome, decode_outcome, encode_outcome};
 use crate::wire::position::{LogId, NextOffsets};
 use crate::wire::stored::{self, NOTIFICATIONS_BEGIN};
 use std::collections::HashMap;
@@ -38,7 +38,7 @@ pub enum State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
     /// Due again: released or retried.
-    Again(String, Key),
+    Again(String, DeliveryKey),
     ReleasedAll,
     /// It was opened anew: something may have happened unheard.
     Opened,
@@ -374,7 +374,7 @@ pub fn fold(db: &dyn Db, records: &[Logged], batch: &mut Batch) -> Result<Vec<He
 /// What the records so far have changed, which the store does not show yet.
 struct Changed<'d> {
     db: &'d dyn Db,
-    outcomes: HashMap<Vec<u8>, Outcome>,
+    outcomes: HashMap<Vec<u8>, DeliveryOutcome>,
     begun: HashMap<LogId, NextOffsets>,
 }
 
@@ -411,7 +411,7 @@ impl Changed<'_> {
             } => {
                 let row = keys::notification(&operation_id, key);
                 let before = self.outcome(&row)?;
-                if matches!(before, Some(Outcome::Delivered { .. })) {
+                if matches!(before, Some(DeliveryOutcome::Delivered { .. })) {
                     // Delivered is for good.
                     return Ok(None);
                 }
@@ -424,7 +424,7 @@ impl Changed<'_> {
                     } => {
                         batch.delete(Family::Outbox, &row);
                         batch.delete(Family::Tries, &row);
-                        let delivered = Outcome::Delivered {
+                        let delivered = DeliveryOutcome::Delivered {
                             at_ms,
                             attempts,
                             status,
@@ -434,7 +434,7 @@ impl Changed<'_> {
                         (delivered, None)
                     }
                     Notified::Failed { attempts, why } => {
-                        let failed = Outcome::Failed {
+                        let failed = DeliveryOutcome::Failed {
                             at_ms,
                             attempts,
                             why,
@@ -443,7 +443,7 @@ impl Changed<'_> {
                     }
                     Notified::Released(_) | Notified::Retried(_) => {
                         let again = Heard::Again(operation_id, key);
-                        (Outcome::Again { at_ms }, Some(again))
+                        (DeliveryOutcome::Again { at_ms }, Some(again))
                     }
                 };
                 batch.put(Family::Outcome, &row, &encode_outcome(&after));
@@ -453,7 +453,7 @@ impl Changed<'_> {
         }
     }
 
-    fn outcome(&self, row: &[u8]) -> store::Result<Option<Outcome>> {
+    fn outcome(&self, row: &[u8]) -> store::Result<Option<DeliveryOutcome>> {
         if let Some(changed) = self.outcomes.get(row) {
             return Ok(Some(changed.clone()));
         }

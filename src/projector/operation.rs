@@ -16,8 +16,8 @@ use crate::rows::bodies;
 use crate::rows::entry::{self, Entry, Moved};
 use crate::rows::operation::{self, history_records};
 use crate::store::keys::{self, LaneKind};
-use crate::store::{self, Batch, Db, Error, Family, Row};
-use crate::wire::notification::{Key, encode_due};
+use crate::store::{self, Batch, Db, Error, Family, RowResult};
+use crate::wire::notification::{DeliveryKey, encode_due};
 use crate::wire::record::Record;
 use crate::wire::snapshot::{self, Apart};
 use crate::wire::stored::{ANOMALIES, Unreadable};
@@ -165,7 +165,7 @@ fn put_snapshot(
 }
 
 /// Lanes that are kept apart, each with its row.
-type LaneRows<'e> = Vec<((LaneKind, LaneId<'e>), Row)>;
+type LaneRows<'e> = Vec<((LaneKind, LaneId<'e>), RowResult)>;
 
 fn touched_lanes<'e>(
     db: &dyn Db,
@@ -325,7 +325,9 @@ fn put_effects(
     tally.listed(before.listed, after.listed);
     if before.due != after.due {
         // Each in a row of its own: the one before may be under way at this moment.
-        let row = |due: &Due| keys::notification(operation_id, Key::of(operation_id, &due.ending));
+        let row = |due: &Due| {
+            keys::notification(operation_id, DeliveryKey::of(operation_id, &due.ending))
+        };
         if let Some(before) = &before.due {
             batch.delete(Family::Outbox, &row(before));
             batch.delete(Family::Tries, &row(before));

@@ -9,10 +9,10 @@ use std::sync::{Mutex, MutexGuard};
 
 /// Operations that could not be read, nor folded again.
 #[derive(Default)]
-pub struct Defects(Mutex<Found>);
+pub struct Defects(Mutex<FoundDefects>);
 
 #[derive(Default)]
-struct Found {
+struct FoundDefects {
     /// In no list.
     unreadable: BTreeSet<String>,
     /// Without a document; in lists, which show no bodies, there may be an entry.
@@ -87,7 +87,7 @@ impl Defects {
         self.lock().unreadable.contains(operation_id)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Found> {
+    fn lock(&self) -> MutexGuard<'_, FoundDefects> {
         self.0
             .lock()
             .expect("nothing panics while it holds the defects")

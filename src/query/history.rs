@@ -12,7 +12,7 @@ use crate::wire::time::write_rfc3339_millis;
 use std::ops::ControlFlow;
 
 /// What to continue behind, if the page ended before the history did.
-pub type Next = Option<Vec<u8>>;
+pub type HistoryCursor = Option<Vec<u8>>;
 
 /// `{"events":[…]}`. `None` if nothing has ever been heard of the operation.
 pub fn stream(
@@ -20,14 +20,14 @@ pub fn stream(
     operation_id: &str,
     page: &Page,
     emit: &mut Emit,
-) -> Result<Option<Next>> {
+) -> Result<Option<HistoryCursor>> {
     store::view(db, |view| {
         if !state::is_known(view, operation_id)? {
             return Ok(None);
         }
         // Behind every record of the event that ended the last page.
         let begin = page.after.as_deref().map(keys::behind_event);
-        let mut events = Events {
+        let mut events = HistoryWriter {
             page,
             emit,
             out: b"{\"events\":[".to_vec(),
@@ -54,7 +54,7 @@ pub fn stream(
     })
 }
 
-struct Events<'p, 'e> {
+struct HistoryWriter<'p, 'e> {
     page: &'p Page,
     emit: &'p mut Emit<'e>,
     out: Vec<u8>,
@@ -62,13 +62,13 @@ struct Events<'p, 'e> {
     shared: Vec<u8>,
     /// The distinct events of the current order key: type and data, raw first,
     /// canonical once a second one has to be compared.
-    alike: Vec<Content>,
+    alike: Vec<EventContent>,
     shown: usize,
     bytes: usize,
-    next: Next,
+    next: HistoryCursor,
 }
 
-impl Events<'_, '_> {
+impl HistoryWriter<'_, '_> {
     fn visit(&mut self, key: &[u8], record: &Record) -> Result<ControlFlow<()>> {
         let damaged = || store::Error::Corrupt("a row of the history".into());
         let (shared, at) = keys::split_history(key).ok_or_else(damaged)?;
@@ -81,7 +81,7 @@ impl Events<'_, '_> {
             self.shared = shared.to_vec();
             self.alike.clear();
         }
-        let mut content = Content::new(record)?;
+        let mut content = EventContent::new(record)?;
         if self
             .alike
             .iter_mut()
@@ -122,23 +122,23 @@ impl Events<'_, '_> {
 }
 
 /// What makes two records of one order key the same event: type and the value of `data`.
-struct Content {
+struct EventContent {
     raw: Vec<u8>,
     canonical: Option<String>,
 }
 
-impl Content {
-    fn new(record: &Record) -> Result<Content> {
+impl EventContent {
+    fn new(record: &Record) -> Result<EventContent> {
         let mut raw = Vec::new();
         cloudevent::write_as_json(record, &mut raw)
             .map_err(|_| store::Error::Corrupt("a record of the history".into()))?;
-        Ok(Content {
+        Ok(EventContent {
             raw,
             canonical: None,
         })
     }
 
-    fn is_same(&mut self, other: &mut Content) -> bool {
+    fn is_same(&mut self, other: &mut EventContent) -> bool {
         self.raw == other.raw || self.canonical() == other.canonical()
     }
 

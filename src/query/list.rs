@@ -3,7 +3,7 @@
 
 use super::defects::Defects;
 use super::document::bytes_into;
-use super::select::{Bounds, Query, select};
+use super::select::{PageLimits, Query, select};
 use super::{Emit, PAGE_BYTES};
 use crate::feed::at_hand;
 use crate::rows::operation::with_operation;
@@ -45,16 +45,16 @@ pub struct Shown<'l> {
 }
 
 /// Behind what the next page begins; `None` after the last.
-pub type Next = Option<Vec<u8>>;
+pub type ListCursor = Option<Vec<u8>>;
 
 /// All that match.
 pub fn stream(view: &dyn View, shown: Shown, emit: &mut Emit) -> Result<()> {
     let mut list = List::new(view, shown, Some(emit));
-    let mut after: Next = None;
+    let mut after: ListCursor = None;
     // The first are sent at once.
     let (mut limit, mut most) = (CHUNK, SPREAD);
     loop {
-        let bounds = Bounds {
+        let bounds = PageLimits {
             limit,
             work: usize::MAX,
         };
@@ -91,8 +91,8 @@ pub fn page(
     view: &dyn View,
     shown: Shown,
     after: Option<&[u8]>,
-    bounds: Bounds,
-) -> Result<(Vec<u8>, Next)> {
+    bounds: PageLimits,
+) -> Result<(Vec<u8>, ListCursor)> {
     let selected = select(view, shown.query, after, bounds)?;
     shown.defects.add_unread(view, &selected.unread)?;
     let mut list = List::new(view, shown, None);
@@ -111,7 +111,7 @@ pub fn page(
 
 /// Whether anything matches.
 pub fn is_empty(view: &dyn View, query: &Query) -> Result<bool> {
-    let bounds = Bounds {
+    let bounds = PageLimits {
         limit: 1,
         work: usize::MAX,
     };
@@ -126,7 +126,7 @@ struct List<'l, 'e> {
     out: Vec<u8>,
     is_first: bool,
     /// The key of the last entry.
-    last: Next,
+    last: ListCursor,
 }
 
 enum Added {
@@ -187,7 +187,7 @@ impl<'l, 'e> List<'l, 'e> {
     /// They are read in the order of their rows, and shown in that of the keys. `None` if
     /// that would take too much memory; of one chunk it is always done.
     fn add_documents(&mut self, found: &[Vec<u8>]) -> Result<Option<ControlFlow<()>>> {
-        let mut by_row: Vec<Row> = found
+        let mut by_row: Vec<IndexedRow> = found
             .iter()
             .enumerate()
             .filter_map(|(place, found)| {
@@ -199,7 +199,7 @@ impl<'l, 'e> List<'l, 'e> {
         let (view, shown) = (self.view, self.shown);
         let is_spread = found.len() > CHUNK;
         let rendered = match is_spread {
-            false => [render(view, shown, &by_row)?, Rendered::default()],
+            false => [render(view, shown, &by_row)?, RenderedPage::default()],
             true => {
                 // Looking up takes longer than all else: by two.
                 let (one, other) = by_row.split_at(by_row.len() / 2);
@@ -257,18 +257,18 @@ impl<'l, 'e> List<'l, 'e> {
 }
 
 /// Shard and operation, as rows are ordered, and where it is shown.
-type Row<'k> = (u16, &'k str, usize);
+type IndexedRow<'k> = (u16, &'k str, usize);
 
 #[derive(Default)]
-struct Rendered {
+struct RenderedPage {
     bytes: Vec<u8>,
     ranges: Vec<(usize, Range<usize>)>,
     /// Not all of them.
     is_too_much: bool,
 }
 
-fn render(view: &dyn View, shown: Shown, by_row: &[Row]) -> Result<Rendered> {
-    let mut rendered = Rendered::default();
+fn render(view: &dyn View, shown: Shown, by_row: &[IndexedRow]) -> Result<RenderedPage> {
+    let mut rendered = RenderedPage::default();
     for chunk in by_row.chunks(CHUNK) {
         if rendered.bytes.len() > SPREAD_BYTES {
             rendered.is_too_much = true;
@@ -327,10 +327,10 @@ fn each(
 
 /// Documents with their bodies, a page at a time.
 #[derive(Debug, Default)]
-pub struct Documents {
+pub struct DocumentPage {
     /// By operation id.
     pub documents: Vec<(String, Bytes)>,
-    pub next: Next,
+    pub next: ListCursor,
 }
 
 /// For a stream that begins: each page is from a point of its own, and ends where there
@@ -341,9 +341,9 @@ pub fn documents(
     at_hand: &at_hand::Documents,
     defects: &Defects,
     after: &[u8],
-    (bounds, enough): (Bounds, usize),
-) -> std::result::Result<Documents, at_hand::Error> {
-    let mut page = Documents::default();
+    (bounds, enough): (PageLimits, usize),
+) -> std::result::Result<DocumentPage, at_hand::Error> {
+    let mut page = DocumentPage::default();
     let mut failed = Ok(());
     store::view(db, |view| {
         let after = Some(after).filter(|after| !after.is_empty());

@@ -7,14 +7,16 @@ use crate::domain::{Kind, OrderKey};
 use crate::rows::records;
 use crate::store::{self, Db, Direction, Error, Family, Result, View, keys};
 use crate::wire::cloudevent;
-use crate::wire::notification::{Key, Outcome, Tries, decode_due, decode_outcome, decode_tries};
+use crate::wire::notification::{
+    DeliveryKey, DeliveryOutcome, Tries, decode_due, decode_outcome, decode_tries,
+};
 use crate::wire::position::NextOffsets;
 use crate::wire::time::write_rfc3339_millis;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum DeliveryState {
     Pending(Option<Failing>),
     /// Waits for an operator: see [`Tries::Held`].
     Held,
@@ -36,72 +38,74 @@ pub struct Failing {
     pub why: String,
 }
 
-impl State {
+impl DeliveryState {
     pub const NAMES: [&'static str; 4] = ["pending", "held", "failed", "delivered"];
 
     pub fn name(&self) -> &'static str {
         match self {
-            State::Pending(_) => "pending",
-            State::Held => "held",
-            State::Failed { .. } => "failed",
-            State::Delivered => "delivered",
+            DeliveryState::Pending(_) => "pending",
+            DeliveryState::Held => "held",
+            DeliveryState::Failed { .. } => "failed",
+            DeliveryState::Delivered => "delivered",
         }
     }
 
     /// `holds` is whether there is something to hold for.
-    fn of(outcome: Option<Outcome>, tries: Option<Tries>, holds: bool) -> State {
+    fn of(outcome: Option<DeliveryOutcome>, tries: Option<Tries>, holds: bool) -> DeliveryState {
         let again_ms = match outcome {
-            Some(Outcome::Delivered { .. }) => return State::Delivered,
-            Some(Outcome::Failed {
+            Some(DeliveryOutcome::Delivered { .. }) => return DeliveryState::Delivered,
+            Some(DeliveryOutcome::Failed {
                 at_ms,
                 attempts,
                 why,
             }) => {
-                return State::Failed {
+                return DeliveryState::Failed {
                     at_ms,
                     attempts,
                     why,
                 };
             }
-            Some(Outcome::Again { at_ms }) => Some(at_ms),
+            Some(DeliveryOutcome::Again { at_ms }) => Some(at_ms),
             None => None,
         };
         match tries {
-            Some(Tries::Held) if again_ms.is_none() && holds => State::Held,
+            Some(Tries::Held) if again_ms.is_none() && holds => DeliveryState::Held,
             // What was tried before somebody said "again" does not count.
             Some(Tries::Failing {
                 first_ms,
                 attempts,
                 next_ms,
                 why,
-            }) if again_ms.is_none_or(|again| again <= first_ms) => State::Pending(Some(Failing {
-                first_ms,
-                attempts,
-                next_ms,
-                why,
-            })),
-            Some(Tries::Held | Tries::Failing { .. }) | None => State::Pending(None),
+            }) if again_ms.is_none_or(|again| again <= first_ms) => {
+                DeliveryState::Pending(Some(Failing {
+                    first_ms,
+                    attempts,
+                    next_ms,
+                    why,
+                }))
+            }
+            Some(Tries::Held | Tries::Failing { .. }) | None => DeliveryState::Pending(None),
         }
     }
 }
 
 /// A row of what is due, with its state.
-pub struct Entry {
-    pub state: State,
+pub struct DueRow {
+    pub state: DeliveryState,
     /// Somebody has released or retried it, or it was looked at before.
     pub is_judged: bool,
 }
 
-pub fn entry(view: &dyn View, row: &[u8], holds: bool) -> Result<Entry> {
+pub fn entry(view: &dyn View, row: &[u8], holds: bool) -> Result<DueRow> {
     let outcome = view.get(Family::Outcome, row)?;
     let outcome = outcome.map(|row| decode_outcome(&row)).transpose();
     let tries = view.get(Family::Tries, row)?;
     let tries = tries.map(|row| decode_tries(&row)).transpose();
     let damaged = |_| Error::Corrupt("what became of a notification".into());
     let (outcome, tries) = (outcome.map_err(damaged)?, tries.map_err(damaged)?);
-    Ok(Entry {
+    Ok(DueRow {
         is_judged: outcome.is_some() || tries.is_some(),
-        state: State::of(outcome, tries, holds),
+        state: DeliveryState::of(outcome, tries, holds),
     })
 }
 
@@ -269,7 +273,7 @@ impl Listing<'_> {
         let due = decode_due(row).map_err(|_| unreadable())?;
         let state = entry(view, key, self.holds)?.state;
         // Those are listed as what they are, from the other family.
-        if state == State::Delivered
+        if state == DeliveryState::Delivered
             || self
                 .wanted
                 .state
@@ -279,13 +283,13 @@ impl Listing<'_> {
         }
         let mut shown = head(id, own, state.name(), &due.to.address, due.to.port);
         match &state {
-            State::Pending(Some(failing)) => {
+            DeliveryState::Pending(Some(failing)) => {
                 shown["attempts"] = json!(failing.attempts);
                 shown["first_attempt"] = time(failing.first_ms);
                 shown["next_attempt"] = time(failing.next_ms);
                 shown["last_error"] = json!(failing.why);
             }
-            State::Failed {
+            DeliveryState::Failed {
                 at_ms,
                 attempts,
                 why,
@@ -294,8 +298,8 @@ impl Listing<'_> {
                 shown["failed"] = time(*at_ms);
                 shown["last_error"] = json!(why);
             }
-            State::Pending(None) => shown["attempts"] = json!(0),
-            State::Held | State::Delivered => {}
+            DeliveryState::Pending(None) => shown["attempts"] = json!(0),
+            DeliveryState::Held | DeliveryState::Delivered => {}
         }
         Ok(Some(shown))
     }
@@ -304,7 +308,7 @@ impl Listing<'_> {
 fn delivered(key: &[u8], row: &[u8]) -> Result<Option<Value>> {
     let unreadable = || Error::Corrupt("an outcome of a notification".into());
     let (id, own) = keys::notification_of(key).ok_or_else(unreadable)?;
-    let Outcome::Delivered {
+    let DeliveryOutcome::Delivered {
         at_ms,
         attempts,
         status,
@@ -321,7 +325,7 @@ fn delivered(key: &[u8], row: &[u8]) -> Result<Option<Value>> {
     Ok(Some(shown))
 }
 
-fn head(id: &str, key: Key, state: &str, address: &str, port: u16) -> Value {
+fn head(id: &str, key: DeliveryKey, state: &str, address: &str, port: u16) -> Value {
     json!({"operation_id": id, "key": key.to_string(), "state": state, "address": address, "port": port})
 }
 
@@ -337,7 +341,7 @@ pub fn each_in_state(
     db: &dyn Db,
     wanted: &Wanted,
     holds: bool,
-    each: &mut dyn FnMut(&str, Key),
+    each: &mut dyn FnMut(&str, DeliveryKey),
 ) -> Result<()> {
     store::view(db, |view| {
         let range = match &wanted.operation_id {

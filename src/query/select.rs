@@ -25,7 +25,7 @@ pub struct Query {
 
 /// What one page may take.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct PageLimits {
     /// Operations, at most.
     pub limit: usize,
     /// Entries that are looked at of each status, at most.
@@ -52,7 +52,7 @@ pub fn select(
     view: &dyn View,
     query: &Query,
     after: Option<&[u8]>,
-    bounds: Bounds,
+    bounds: PageLimits,
 ) -> Result<Selected> {
     let mut selection = Selection::new(view, query, after, bounds);
     let statuses = match &query.filter.statuses[..] {
@@ -98,9 +98,9 @@ enum Entries {
 }
 
 /// Between keys, as ranges are.
-type Stretch = Range<Vec<u8>>;
+type KeyRange = Range<Vec<u8>>;
 
-fn overlaps(one: &Stretch, others: &[Stretch]) -> Vec<Stretch> {
+fn overlaps(one: &KeyRange, others: &[KeyRange]) -> Vec<KeyRange> {
     let both = others.iter().map(|other| {
         let start = one.start.clone().max(other.start.clone());
         start..one.end.clone().min(other.end.clone())
@@ -116,7 +116,7 @@ const WITHOUT_ENTRY: usize = 100_000;
 /// states. Those that are in none of them cost a decoding each.
 pub fn by_state(
     view: &dyn View,
-    ranges: &[Stretch],
+    ranges: &[KeyRange],
     found: &mut dyn FnMut(Vec<u8>) -> ControlFlow<()>,
 ) -> Result<()> {
     let look = |key: &[u8], row: &[u8]| -> Result<ControlFlow<()>> {
@@ -146,7 +146,7 @@ pub fn by_state(
 struct Selection<'s> {
     view: &'s dyn View,
     query: &'s Query,
-    bounds: Bounds,
+    bounds: PageLimits,
     /// Where there can be something that is still wanted.
     start: Vec<u8>,
     end: Vec<u8>,
@@ -160,7 +160,7 @@ impl<'s> Selection<'s> {
         view: &'s dyn View,
         query: &'s Query,
         after: Option<&[u8]>,
-        bounds: Bounds,
+        bounds: PageLimits,
     ) -> Selection<'s> {
         let filter = &query.filter;
         let mut start = filter.occurred_from.map_or_else(Vec::new, keys::from_time);
@@ -184,7 +184,7 @@ impl<'s> Selection<'s> {
     }
 
     /// Looks at these entries. Returns where they cannot be read, by keys of `by_time`.
-    fn scan(&mut self, entries: Entries) -> Result<Vec<Stretch>> {
+    fn scan(&mut self, entries: Entries) -> Result<Vec<KeyRange>> {
         if self.start >= self.end {
             return Ok(Vec::new());
         }
@@ -198,7 +198,7 @@ impl<'s> Selection<'s> {
         let mut stopped_at = None;
         let direction = self.direction();
         let found = &mut self.found;
-        let mut damaged: Vec<Stretch> = Vec::new();
+        let mut damaged: Vec<KeyRange> = Vec::new();
         let mut unread = |keys: Range<Vec<u8>>| {
             let by_time = |key: &[u8]| key[prefix.len().min(key.len())..].to_vec();
             // Within the range, of which the prefix is a part.
@@ -238,7 +238,7 @@ impl<'s> Selection<'s> {
 
     /// Finds by their states the operations whose entries cannot be read. What is too much
     /// for that stays in `unread`.
-    fn read_unread(&mut self, unread: &mut Vec<Stretch>) -> Result<()> {
+    fn read_unread(&mut self, unread: &mut Vec<KeyRange>) -> Result<()> {
         let wanted = self.start.clone()..self.end.clone();
         unread.retain(|range| !overlaps(range, std::slice::from_ref(&wanted)).is_empty());
         if unread.is_empty() {

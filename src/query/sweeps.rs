@@ -4,13 +4,13 @@
 
 use super::list;
 use crate::feed::progress::{Applied, Progress};
-use crate::store::{self, Db, Held};
+use crate::store::{self, Db, ReadPoint};
 use crate::wire::position::Token;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
+pub struct SweepSettings {
     /// How many there may be; beyond, the one that was used the longest ago goes.
     pub max: usize,
     /// Once there are as many as there may be, a sweep may begin at one that is no older.
@@ -23,9 +23,9 @@ pub struct Settings {
 
 /// A point, and what was applied when it was taken.
 #[derive(Clone)]
-pub struct Point {
+pub struct PagePoint {
     pub id: u64,
-    pub held: Arc<dyn Held>,
+    pub held: Arc<dyn ReadPoint>,
     pub applied: Arc<Applied>,
     /// As `list::version` says.
     pub version: u64,
@@ -34,14 +34,14 @@ pub struct Point {
 }
 
 pub struct Sweeps {
-    settings: Settings,
-    points: Mutex<Vec<Point>>,
+    settings: SweepSettings,
+    points: Mutex<Vec<PagePoint>>,
     /// Of this process: a point of another is none of ours.
     next: Mutex<u64>,
 }
 
 impl Sweeps {
-    pub fn new(settings: Settings) -> Sweeps {
+    pub fn new(settings: SweepSettings) -> Sweeps {
         Sweeps {
             settings,
             points: Mutex::default(),
@@ -58,7 +58,7 @@ impl Sweeps {
         db: &dyn Db,
         progress: &Progress,
         wanted: Option<&Token>,
-    ) -> store::Result<Point> {
+    ) -> store::Result<PagePoint> {
         self.expire(Instant::now());
         let version = store::view(db, list::version)?;
         let mut points = self.points();
@@ -76,7 +76,7 @@ impl Sweeps {
     }
 
     /// How things stand now. It can be paged from once it is kept.
-    pub fn take(&self, db: &dyn Db, progress: &Progress) -> store::Result<Point> {
+    pub fn take(&self, db: &dyn Db, progress: &Progress) -> store::Result<PagePoint> {
         // Before the point is taken: it holds at least this much.
         let applied = progress.applied();
         let held = db.hold()?;
@@ -84,7 +84,7 @@ impl Sweeps {
         let mut next = self.next.lock().expect("nothing panics while it counts");
         *next = next.wrapping_add(1);
         let now = Instant::now();
-        Ok(Point {
+        Ok(PagePoint {
             id: *next,
             held,
             applied,
@@ -94,7 +94,7 @@ impl Sweeps {
         })
     }
 
-    pub fn keep(&self, point: Point) {
+    pub fn keep(&self, point: PagePoint) {
         let mut points = self.points();
         if points.iter().any(|kept| kept.id == point.id) {
             return;
@@ -108,7 +108,7 @@ impl Sweeps {
     }
 
     /// The point of a sweep that goes on; `None` if it is gone.
-    pub fn resume(&self, id: u64) -> Option<Point> {
+    pub fn resume(&self, id: u64) -> Option<PagePoint> {
         self.expire(Instant::now());
         let mut points = self.points();
         let point = points.iter_mut().find(|point| point.id == id)?;
@@ -122,7 +122,7 @@ impl Sweeps {
 
     /// Lets go of those whose time is over. Pages under way keep theirs until they end.
     pub fn expire(&self, now: Instant) {
-        let Settings { idle, max_age, .. } = self.settings;
+        let SweepSettings { idle, max_age, .. } = self.settings;
         self.points().retain(|point| {
             now.saturating_duration_since(point.used) < idle
                 && now.saturating_duration_since(point.taken) < max_age
@@ -133,7 +133,7 @@ impl Sweeps {
         self.points().len()
     }
 
-    fn points(&self) -> MutexGuard<'_, Vec<Point>> {
+    fn points(&self) -> MutexGuard<'_, Vec<PagePoint>> {
         self.points
             .lock()
             .expect("nothing panics while it holds the points")
@@ -153,7 +153,7 @@ mod tests {
 
     fn sweeps(max: usize) -> Sweeps {
         let secs = Duration::from_secs;
-        Sweeps::new(Settings {
+        Sweeps::new(SweepSettings {
             max,
             share: secs(0),
             idle: secs(60),

@@ -2,7 +2,7 @@
 
 use super::entry::Entry;
 use crate::domain::{Document, Method, RollbackResult, Status, Timestamp};
-use crate::wire::list_entry::{self, Listed};
+use crate::wire::list_entry::{self, ListEntry};
 
 /// All that is given must hold. Of statuses one must.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -65,7 +65,7 @@ impl Filter {
         if self.is_of_entry_alone() {
             return Some(true);
         }
-        let listed: Listed = list_entry::decode(row)?;
+        let listed: ListEntry = list_entry::decode(row)?;
         if self.method.is_some_and(|method| !listed.has_method(method)) {
             return Some(false);
         }

@@ -1,11 +1,11 @@
 //! The snapshot of an operation: the row under its key in `state`.
 
-use crate::store::{Cached, Db, Direction, Error, Family, Result, Row, View, keys};
+use crate::store::{Cached, Db, Direction, Error, Family, Result, RowResult, View, keys};
 use std::ops::ControlFlow;
 
 /// The snapshot; empty if it cannot be read, which is read as damage. `None` if nothing was
 /// ever heard of the operation.
-pub fn snapshot(view: &dyn View, operation_id: &str) -> Row {
+pub fn snapshot(view: &dyn View, operation_id: &str) -> RowResult {
     or_empty(view.get(Family::State, &keys::operation(operation_id)))
 }
 
@@ -55,7 +55,7 @@ pub fn is_known(view: &dyn View, operation_id: &str) -> Result<bool> {
 
 /// What cannot be read is taken for a row without content: a snapshot that is damaged, and that
 /// the history makes good.
-fn or_empty(row: Row) -> Row {
+fn or_empty(row: RowResult) -> RowResult {
     match row {
         Err(Error::Corrupt(_)) => Ok(Some(Vec::new())),
         row => row,

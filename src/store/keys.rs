@@ -27,7 +27,7 @@
 //! side, the lowest position first, so a repeat costs no read when written.
 
 use crate::domain::{LaneId, OrderKey, Status, Timestamp};
-use crate::wire::notification::Key;
+use crate::wire::notification::DeliveryKey;
 use crate::wire::position::Position;
 use std::ops::Range;
 
@@ -234,18 +234,18 @@ pub fn change_of(key: &[u8]) -> Option<u64> {
 }
 
 /// `outbox`, `outcome` and `tries`.
-pub fn notification(operation_id: &str, key: Key) -> Vec<u8> {
+pub fn notification(operation_id: &str, key: DeliveryKey) -> Vec<u8> {
     let mut row = of_operation(operation_id).start;
     row.extend_from_slice(&key.0);
     row
 }
 
 /// Operation id and key in a key that `notification` made.
-pub fn notification_of(row: &[u8]) -> Option<(&str, Key)> {
+pub fn notification_of(row: &[u8]) -> Option<(&str, DeliveryKey)> {
     let at = row.len().checked_sub(17)?;
     let (operation, rest) = row.split_at(at);
     let (nul, key) = rest.split_first()?;
-    let key = Key(key.try_into().ok()?);
+    let key = DeliveryKey(key.try_into().ok()?);
     (*nul == 0).then_some((operation_of(operation)?, key))
 }
 
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn notifications_come_back() {
-        for key in [Key([0; 16]), Key([0xFF; 16])] {
+        for key in [DeliveryKey([0; 16]), DeliveryKey([0xFF; 16])] {
             let row = notification("op-1", key);
             assert_eq!(notification_of(&row), Some(("op-1", key)));
             assert!(row < of_operation("op-1").end);

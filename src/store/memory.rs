@@ -3,7 +3,8 @@
 //! file of events without a folder.
 
 use super::{
-    Batch, Db, Direction, Durability, Error, Family, Held, Result, Row, Space, View, Visit,
+    Batch, Db, Direction, Durability, Error, Family, ReadPoint, Result, RowResult, Space, View,
+    Visit,
 };
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
@@ -29,10 +30,10 @@ struct Inner {
 }
 
 /// Asked before each write what shall happen to it.
-pub type Faults = Box<dyn FnMut() -> Fault + Send>;
+pub type Faults = Box<dyn FnMut() -> WriteFault + Send>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum WriteFault {
     None,
     /// Nothing is written, and an error says so.
     Refuse,
@@ -99,37 +100,40 @@ fn apply(batch: &Batch, rows: &mut Rows) {
 }
 
 impl Db for Memory {
-    fn get(&self, family: Family, key: &[u8]) -> Row {
+    fn get(&self, family: Family, key: &[u8]) -> RowResult {
         Ok(self.open()?.rows.get(&(family, key.to_vec())).cloned())
     }
 
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row> {
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<RowResult> {
         keys.iter().map(|key| self.get(family, key)).collect()
     }
 
     fn write(&self, batch: &Batch, durability: Durability) -> Result<()> {
         let mut inner = self.open()?;
-        let fault = inner.faults.as_mut().map_or(Fault::None, |next| next());
+        let fault = inner
+            .faults
+            .as_mut()
+            .map_or(WriteFault::None, |next| next());
         let done = match fault {
-            Fault::None | Fault::Misreport | Fault::Die { after: true } => true,
-            Fault::Refuse | Fault::Die { after: false } => false,
+            WriteFault::None | WriteFault::Misreport | WriteFault::Die { after: true } => true,
+            WriteFault::Refuse | WriteFault::Die { after: false } => false,
         };
         if done {
             apply(batch, &mut inner.rows);
             inner.buffered.push(batch.clone());
             // A write that never returned has promised nothing: only `None` and
             // `Misreport` sync.
-            if durability == Durability::Synced && !matches!(fault, Fault::Die { .. }) {
+            if durability == Durability::Synced && !matches!(fault, WriteFault::Die { .. }) {
                 for batch in std::mem::take(&mut inner.buffered) {
                     apply(&batch, &mut inner.synced);
                 }
             }
         }
         match fault {
-            Fault::None => Ok(()),
-            Fault::Refuse => Err(Error::Io("simulated: refused".into())),
-            Fault::Misreport => Err(Error::Io("simulated: timed out".into())),
-            Fault::Die { .. } => {
+            WriteFault::None => Ok(()),
+            WriteFault::Refuse => Err(Error::Io("simulated: refused".into())),
+            WriteFault::Misreport => Err(Error::Io("simulated: timed out".into())),
+            WriteFault::Die { .. } => {
                 inner.closed = true;
                 Err(Error::Closed("simulated: the process ended".into()))
             }
@@ -141,7 +145,7 @@ impl Db for Memory {
         read(&Frozen(rows))
     }
 
-    fn hold(&self) -> Result<Arc<dyn Held>> {
+    fn hold(&self) -> Result<Arc<dyn ReadPoint>> {
         Ok(Arc::new(Frozen(self.open()?.rows.clone())))
     }
 
@@ -156,18 +160,18 @@ impl Db for Memory {
 
 struct Frozen(Rows);
 
-impl Held for Frozen {
+impl ReadPoint for Frozen {
     fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {
         read(self)
     }
 }
 
 impl View for Frozen {
-    fn get(&self, family: Family, key: &[u8]) -> Row {
+    fn get(&self, family: Family, key: &[u8]) -> RowResult {
         Ok(self.0.get(&(family, key.to_vec())).cloned())
     }
 
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row> {
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<RowResult> {
         keys.iter().map(|key| self.get(family, key)).collect()
     }
 

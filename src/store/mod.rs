@@ -147,7 +147,7 @@ impl Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// The value under a key, if there is one.
-pub type Row = Result<Option<Vec<u8>>>;
+pub type RowResult = Result<Option<Vec<u8>>>;
 
 /// Rows to put and to delete, all or none, in one arena.
 #[derive(Debug, Default, Clone)]
@@ -304,10 +304,10 @@ pub fn try_scan(
 
 /// One consistent point of the store.
 pub trait View: Sync {
-    fn get(&self, family: Family, key: &[u8]) -> Row;
+    fn get(&self, family: Family, key: &[u8]) -> RowResult;
 
     /// A row for each key: one that is damaged leaves the others readable.
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row>;
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<RowResult>;
 
     /// Shows the rows whose keys lie in `range`, from its start or, backward, from
     /// its end, until the visitor has enough. Nothing is cached for it to read once. `Corrupt`
@@ -343,7 +343,7 @@ pub trait View: Sync {
 }
 
 /// A point of the store that is kept for several reads.
-pub trait Held: Send + Sync {
+pub trait ReadPoint: Send + Sync {
     /// As `Db::view`, from the same point each time. `Closed` once the database was
     /// closed or reopened: the point is gone.
     fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()>;
@@ -354,7 +354,7 @@ pub trait Held: Send + Sync {
 /// written and holds every `Synced` one that returned `Ok`; a view does not
 /// change while it is read; a read after a write sees it.
 pub trait Db: Send + Sync {
-    fn get(&self, family: Family, key: &[u8]) -> Row;
+    fn get(&self, family: Family, key: &[u8]) -> RowResult;
 
     /// Like `get`, but never waits for the disk.
     fn get_cached(&self, family: Family, key: &[u8]) -> Result<Cached> {
@@ -362,7 +362,7 @@ pub trait Db: Send + Sync {
     }
 
     /// A row for each key: one that is damaged leaves the others readable.
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row>;
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<RowResult>;
 
     fn write(&self, batch: &Batch, durability: Durability) -> Result<()>;
 
@@ -371,7 +371,7 @@ pub trait Db: Send + Sync {
 
     /// Keeps the present point until it is dropped. What is deleted meanwhile stays on
     /// the disk.
-    fn hold(&self) -> Result<Arc<dyn Held>>;
+    fn hold(&self) -> Result<Arc<dyn ReadPoint>>;
 
     /// Closes and opens again, after a failed write has left the database unable
     /// to go on. Waits for readers to leave; reads in between get `Closed`.
@@ -399,14 +399,14 @@ pub fn view<T>(db: &dyn Db, read: impl FnOnce(&dyn View) -> Result<T>) -> Result
 }
 
 /// The same of a point that is held.
-pub fn view_held<T>(held: &dyn Held, read: impl FnOnce(&dyn View) -> Result<T>) -> Result<T> {
+pub fn view_held<T>(held: &dyn ReadPoint, read: impl FnOnce(&dyn View) -> Result<T>) -> Result<T> {
     with_result(|visit| held.view(visit), read)
 }
 
-type Reads<'r> = dyn FnMut(&dyn View) -> Result<()> + 'r;
+type ReadFn<'r> = dyn FnMut(&dyn View) -> Result<()> + 'r;
 
 fn with_result<T>(
-    open: impl FnOnce(&mut Reads) -> Result<()>,
+    open: impl FnOnce(&mut ReadFn) -> Result<()>,
     read: impl FnOnce(&dyn View) -> Result<T>,
 ) -> Result<T> {
     let mut read = Some(read);

@@ -13,11 +13,11 @@ mod packed;
 pub mod wal;
 
 use super::{
-    Batch, Cached, Db, Direction, Durability, Error, Family, Held, Result, Row, Space, View, Visit,
-    keys,
+    Batch, Cached, Db, Direction, Durability, Error, Family, ReadPoint, Result, RowResult, Space,
+    View, Visit, keys,
 };
 use arc_swap::ArcSwapOption;
-use damage::{Found, Seen, error};
+use damage::{DamagedFamilies, SeekResult, error};
 pub use options::open_files;
 use rocksdb::{
     Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, ReadOptions, ReadTier,
@@ -44,7 +44,7 @@ const DRAIN: Drain = Drain {
 
 /// Bounds on memory, in bytes.
 #[derive(Debug, Clone, Copy)]
-pub struct Memory {
+pub struct MemoryBudget {
     pub block_cache: u64,
     pub write_buffers: u64,
 }
@@ -52,36 +52,36 @@ pub struct Memory {
 pub struct Rocks {
     path: PathBuf,
     families: &'static [Family],
-    memory: Memory,
-    open: ArcSwapOption<Open>,
+    memory: MemoryBudget,
+    open: ArcSwapOption<OpenDb>,
     /// Why the last reopening failed.
     unwritable: ArcSwapOption<Error>,
     /// One reopening at a time.
     reopening: Mutex<()>,
     /// Points that are held: a reopening takes them away.
-    held: Mutex<Vec<Weak<Point>>>,
-    seen: Arc<Seen>,
+    held: Mutex<Vec<Weak<PinnedSnapshot>>>,
+    seen: Arc<DamagedFamilies>,
 }
 
 type OpenSnapshot<'d> = SnapshotWithThreadMode<'d, DB>;
 
 self_cell::self_cell!(
     struct Pinned {
-        owner: Arc<Open>,
+        owner: Arc<OpenDb>,
         #[covariant]
         dependent: OpenSnapshot,
     }
 );
 
 /// A snapshot that keeps its database open, until it is taken away.
-struct Point(ArcSwapOption<Pinned>);
+struct PinnedSnapshot(ArcSwapOption<Pinned>);
 
-struct Open {
+struct OpenDb {
     db: DB,
     access: Access,
     /// Readers leave when they see it.
     closing: AtomicBool,
-    seen: Arc<Seen>,
+    seen: Arc<DamagedFamilies>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,24 +94,28 @@ enum Access {
 impl Rocks {
     /// Opens or makes the database in `path`. `Corrupt` if a file of it is missing or damaged,
     /// as far as that shows without reading all of them.
-    pub fn open(path: &Path, families: &'static [Family], memory: Memory) -> Result<Rocks> {
+    pub fn open(path: &Path, families: &'static [Family], memory: MemoryBudget) -> Result<Rocks> {
         Rocks::with(path, families, memory, Access::Write)
     }
 
     /// Changes nothing in `path`.
-    pub fn open_to_read(path: &Path, families: &'static [Family], memory: Memory) -> Result<Rocks> {
+    pub fn open_to_read(
+        path: &Path,
+        families: &'static [Family],
+        memory: MemoryBudget,
+    ) -> Result<Rocks> {
         Rocks::with(path, families, memory, Access::Read)
     }
 
     fn with(
         path: &Path,
         families: &'static [Family],
-        memory: Memory,
+        memory: MemoryBudget,
         access: Access,
     ) -> Result<Rocks> {
         damage::check_current(path)?;
-        let seen = Arc::<Seen>::default();
-        let open = Open::at(path, families, memory, access, seen.clone())?;
+        let seen = Arc::<DamagedFamilies>::default();
+        let open = OpenDb::at(path, families, memory, access, seen.clone())?;
         if matches!(access, Access::Write) {
             floor::keep(path, open.db.latest_sequence_number())?;
         }
@@ -128,11 +132,11 @@ impl Rocks {
     }
 
     /// Under this lock it is certain which database a new point belongs to.
-    fn held(&self) -> MutexGuard<'_, Vec<Weak<Point>>> {
+    fn held(&self) -> MutexGuard<'_, Vec<Weak<PinnedSnapshot>>> {
         self.held.lock().expect("nothing panics while it holds it")
     }
 
-    fn get_open(&self) -> Result<Arc<Open>> {
+    fn get_open(&self) -> Result<Arc<OpenDb>> {
         let open = self.open.load_full();
         open.ok_or_else(|| Error::Closed("it is being reopened".into()))
     }
@@ -156,14 +160,14 @@ impl Rocks {
     }
 }
 
-impl Open {
+impl OpenDb {
     fn at(
         path: &Path,
         families: &'static [Family],
-        memory: Memory,
+        memory: MemoryBudget,
         access: Access,
-        seen: Arc<Seen>,
-    ) -> Result<Open> {
+        seen: Arc<DamagedFamilies>,
+    ) -> Result<OpenDb> {
         // In few shards: the least recently used one has 64, each too small for a whole filter.
         let cache = Cache::new_hyper_clock_cache(memory.block_cache as usize, 0);
         let descriptor = |family: &Family| {
@@ -179,7 +183,7 @@ impl Open {
             Access::Write => DB::open_cf_descriptors(&options, path, descriptors),
             Access::Read => DB::open_cf_descriptors_read_only(&options, path, descriptors, false),
         };
-        Ok(Open {
+        Ok(OpenDb {
             db: db.map_err(error)?,
             access,
             closing: AtomicBool::new(false),
@@ -189,7 +193,7 @@ impl Open {
 
     /// Closes it once its readers have left. RocksDB allows one opener of a folder
     /// for writing.
-    fn close(self: Arc<Open>, drain: Drain) -> std::result::Result<(), Arc<Open>> {
+    fn close(self: Arc<OpenDb>, drain: Drain) -> std::result::Result<(), Arc<OpenDb>> {
         let since = Instant::now();
         let mut shared = self;
         // Only the last owner closes.
@@ -216,7 +220,7 @@ impl Open {
         &self,
         family: Family,
         found: std::result::Result<Option<T>, rocksdb::Error>,
-    ) -> Row {
+    ) -> RowResult {
         let found = found.map_err(|failed| self.seen.note(family, failed))?;
         let row = found.map(|row| self.unpack(family, row.as_ref()).map(Cow::into_owned));
         row.transpose()
@@ -251,7 +255,7 @@ impl Db for Rocks {
         }
     }
 
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row> {
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<RowResult> {
         let open = match self.get_open() {
             Ok(open) => open,
             Err(error) => return vec![Err(error); keys.len()],
@@ -294,11 +298,11 @@ impl Db for Rocks {
         })
     }
 
-    fn hold(&self) -> Result<Arc<dyn Held>> {
+    fn hold(&self) -> Result<Arc<dyn ReadPoint>> {
         let mut held = self.held();
         held.retain(|point| point.strong_count() > 0);
         let pinned = Pinned::new(self.get_open()?, |open| open.db.snapshot());
-        let point = Arc::new(Point(ArcSwapOption::from_pointee(pinned)));
+        let point = Arc::new(PinnedSnapshot(ArcSwapOption::from_pointee(pinned)));
         held.push(Arc::downgrade(&point));
         Ok(point)
     }
@@ -306,8 +310,8 @@ impl Db for Rocks {
     fn reopen(&self) -> Result<()> {
         let _one = self.reopening.lock().expect("reopening does not panic");
         let (path, memory) = (&self.path, self.memory);
-        let at = |access| Open::at(path, self.families, memory, access, self.seen.clone());
-        let is_written = |open: &Arc<Open>| open.access == Access::Write;
+        let at = |access| OpenDb::at(path, self.families, memory, access, self.seen.clone());
+        let is_written = |open: &Arc<OpenDb>| open.access == Access::Write;
         // One that is only read does not stand in the way, and its readers may stay.
         if self.open.load().as_ref().is_some_and(is_written) {
             let beside = at(Access::Read);
@@ -345,7 +349,7 @@ impl Db for Rocks {
     }
 }
 
-impl Held for Point {
+impl ReadPoint for PinnedSnapshot {
     fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {
         let pinned = self.0.load_full();
         let pinned = pinned.ok_or_else(|| Error::Closed("it was reopened".into()))?;
@@ -354,7 +358,7 @@ impl Held for Point {
 }
 
 struct Snapshot<'d> {
-    open: &'d Open,
+    open: &'d OpenDb,
     snapshot: &'d SnapshotWithThreadMode<'d, DB>,
 }
 
@@ -384,11 +388,11 @@ impl Snapshot<'_> {
                 Direction::Backward => rows.seek_for_prev(key),
             }
             if let Some(key) = rows.key() {
-                return Ok(Found::Key(key.to_vec()));
+                return Ok(SeekResult::Key(key.to_vec()));
             }
             match rows.status().map_err(|e| self.open.seen.note(family, e)) {
-                Ok(()) => Ok(Found::End),
-                Err(Error::Corrupt(_)) => Ok(Found::Damaged),
+                Ok(()) => Ok(SeekResult::End),
+                Err(Error::Corrupt(_)) => Ok(SeekResult::Damaged),
                 Err(error) => Err(error),
             }
         })
@@ -403,12 +407,12 @@ impl Snapshot<'_> {
 }
 
 impl View for Snapshot<'_> {
-    fn get(&self, family: Family, key: &[u8]) -> Row {
+    fn get(&self, family: Family, key: &[u8]) -> RowResult {
         let found = self.snapshot.get_pinned_cf(self.open.family(family), key);
         self.open.owned(family, found)
     }
 
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row> {
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<RowResult> {
         let mut options = ReadOptions::default();
         options.set_snapshot(self.snapshot);
         let handle = self.open.family(family);
@@ -495,7 +499,7 @@ impl View for Snapshot<'_> {
 mod tests {
     use super::*;
 
-    pub const MEMORY: Memory = Memory {
+    pub const MEMORY: MemoryBudget = MemoryBudget {
         block_cache: 1 << 20,
         write_buffers: 1 << 20,
     };
@@ -524,7 +528,7 @@ mod tests {
     fn a_database_that_could_not_be_closed_can_be_scanned_again() {
         let folder = tempfile::tempdir().unwrap();
         let (families, seen) = (Family::EMBEDDED_LOG, Arc::default());
-        let open = Open::at(folder.path(), families, MEMORY, Access::Write, seen);
+        let open = OpenDb::at(folder.path(), families, MEMORY, Access::Write, seen);
         let open = Arc::new(open.unwrap());
         let family = open.family(Family::Log);
         open.db.put_cf(family, b"key", b"value").unwrap();

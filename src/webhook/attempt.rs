@@ -7,7 +7,7 @@
 //! here, and not by a client that refuses a whole response for one header.
 
 use super::allow::{Allowed, Host};
-use crate::wire::notification::Key;
+use crate::wire::notification::DeliveryKey;
 use bytes::{Buf, Bytes, BytesMut};
 use httparse::{EMPTY_HEADER, ParserConfig};
 use std::net::SocketAddr;
@@ -27,20 +27,20 @@ pub struct Attempt {
     pub address: String,
     pub port: u16,
     pub operation_id: String,
-    pub key: Key,
+    pub key: DeliveryKey,
     pub document: Bytes,
 }
 
 /// Why it was not delivered. Each may have been received all the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    pub kind: Kind,
+pub struct AttemptFailure {
+    pub kind: FailureKind,
     pub why: String,
     pub retry_after: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FailureKind {
     /// Neither an address nor a name: no try will ever help.
     NoTarget,
     NotAllowed,
@@ -55,46 +55,46 @@ pub enum Kind {
     Busy,
 }
 
-impl Kind {
-    pub const ALL: [Kind; 8] = [
-        Kind::NoTarget,
-        Kind::NotAllowed,
-        Kind::Unresolved,
-        Kind::Unreachable,
-        Kind::BrokenOff,
-        Kind::TimedOut,
-        Kind::Refused,
-        Kind::Busy,
+impl FailureKind {
+    pub const ALL: [FailureKind; 8] = [
+        FailureKind::NoTarget,
+        FailureKind::NotAllowed,
+        FailureKind::Unresolved,
+        FailureKind::Unreachable,
+        FailureKind::BrokenOff,
+        FailureKind::TimedOut,
+        FailureKind::Refused,
+        FailureKind::Busy,
     ];
 
     pub fn as_str(self) -> &'static str {
         match self {
-            Kind::NoTarget => "no_target",
-            Kind::NotAllowed => "not_allowed",
-            Kind::Unresolved => "unresolved",
-            Kind::Unreachable => "unreachable",
-            Kind::BrokenOff => "broken_off",
-            Kind::TimedOut => "timed_out",
-            Kind::Refused => "refused",
-            Kind::Busy => "busy",
+            FailureKind::NoTarget => "no_target",
+            FailureKind::NotAllowed => "not_allowed",
+            FailureKind::Unresolved => "unresolved",
+            FailureKind::Unreachable => "unreachable",
+            FailureKind::BrokenOff => "broken_off",
+            FailureKind::TimedOut => "timed_out",
+            FailureKind::Refused => "refused",
+            FailureKind::Busy => "busy",
         }
     }
 
     /// Whether it says something of the target, or of this notification alone.
     pub fn is_of_target(self) -> bool {
         match self {
-            Kind::Unresolved
-            | Kind::Unreachable
-            | Kind::BrokenOff
-            | Kind::TimedOut
-            | Kind::Busy => true,
-            Kind::NoTarget | Kind::NotAllowed | Kind::Refused => false,
+            FailureKind::Unresolved
+            | FailureKind::Unreachable
+            | FailureKind::BrokenOff
+            | FailureKind::TimedOut
+            | FailureKind::Busy => true,
+            FailureKind::NoTarget | FailureKind::NotAllowed | FailureKind::Refused => false,
         }
     }
 }
 
-fn failure(kind: Kind, why: impl Into<String>) -> Failure {
-    Failure {
+fn failure(kind: FailureKind, why: impl Into<String>) -> AttemptFailure {
+    AttemptFailure {
         kind,
         why: why.into(),
         retry_after: None,
@@ -103,16 +103,16 @@ fn failure(kind: Kind, why: impl Into<String>) -> Failure {
 
 impl Attempt {
     /// The status of the response, if that is a success.
-    pub async fn run(&self, allowed: &Allowed, timeout: Duration) -> Result<u16, Failure> {
+    pub async fn run(&self, allowed: &Allowed, timeout: Duration) -> Result<u16, AttemptFailure> {
         let trying = self.put(allowed, timeout);
         let mut exchange = match tokio::time::timeout(timeout, trying).await {
             Ok(exchange) => exchange?,
             Err(_) => {
                 let why = format!("no answer within {} ms", timeout.as_millis());
-                return Err(failure(Kind::TimedOut, why));
+                return Err(failure(FailureKind::TimedOut, why));
             }
         };
-        let Seen {
+        let ResponseHead {
             status,
             retry_after,
             ..
@@ -121,31 +121,35 @@ impl Attempt {
             200..=299 => return Ok(status),
             300..=399 => {
                 let why = format!("answered {status}: redirects are not followed");
-                (Kind::Refused, why)
+                (FailureKind::Refused, why)
             }
-            429 | 503 => (Kind::Busy, format!("answered {status}")),
-            _ => (Kind::Refused, format!("answered {status}")),
+            429 | 503 => (FailureKind::Busy, format!("answered {status}")),
+            _ => (FailureKind::Refused, format!("answered {status}")),
         };
-        Err(Failure {
+        Err(AttemptFailure {
             retry_after,
             ..failure(kind, why)
         })
     }
 
     /// Returns when the status line of the response has come.
-    async fn put(&self, allowed: &Allowed, timeout: Duration) -> Result<Exchange, Failure> {
+    async fn put(
+        &self,
+        allowed: &Allowed,
+        timeout: Duration,
+    ) -> Result<HttpExchange, AttemptFailure> {
         let no_target = || {
             failure(
-                Kind::NoTarget,
+                FailureKind::NoTarget,
                 "the address is neither an IP address nor a name",
             )
         };
         let host = Host::parse(&self.address).ok_or_else(no_target)?;
         let found = host.look_up().await;
-        let found = found.map_err(|why| failure(Kind::Unresolved, why))?;
+        let found = found.map_err(|why| failure(FailureKind::Unresolved, why))?;
         let checked = allowed.filter(&found, self.port);
-        let checked = checked.map_err(|why| failure(Kind::NotAllowed, why))?;
-        let mut exchange = Exchange {
+        let checked = checked.map_err(|why| failure(FailureKind::NotAllowed, why))?;
+        let mut exchange = HttpExchange {
             stream: connect(&checked, timeout).await?,
             unsent: self.head(&host).chain(self.document.clone()),
             received: BytesMut::new(),
@@ -171,19 +175,22 @@ impl Attempt {
 }
 
 /// A request that is being sent, and as much of its response as has come.
-struct Exchange {
+struct HttpExchange {
     stream: TcpStream,
     unsent: bytes::buf::Chain<Bytes, Bytes>,
     received: BytesMut,
 }
 
-impl Exchange {
+impl HttpExchange {
     /// Sends and receives until what has come of the response is enough. An error if the
     /// connection ends before its status line.
-    async fn until(&mut self, is_enough: impl Fn(&Seen) -> bool) -> Result<Seen, Failure> {
+    async fn until(
+        &mut self,
+        is_enough: impl Fn(&ResponseHead) -> bool,
+    ) -> Result<ResponseHead, AttemptFailure> {
         let (mut reading, mut writing) = self.stream.split();
         loop {
-            let seen = Seen::of(&mut self.received)?;
+            let seen = ResponseHead::of(&mut self.received)?;
             let is_full = self.received.len() >= RESPONSE_MAX;
             match seen {
                 Some(seen) if is_full || is_enough(&seen) => return Ok(seen),
@@ -210,7 +217,7 @@ impl Exchange {
     }
 
     /// What is known of the response after waiting a little for the rest of it.
-    async fn rest(&mut self) -> Result<Seen, Failure> {
+    async fn rest(&mut self) -> Result<ResponseHead, AttemptFailure> {
         let whole = tokio::time::timeout(REST, self.until(|seen| seen.is_whole)).await;
         match whole {
             Ok(seen) => seen,
@@ -221,16 +228,16 @@ impl Exchange {
 
 /// What a response says, as far as it has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seen {
+struct ResponseHead {
     status: u16,
     retry_after: Option<Duration>,
     /// Its head has come, and its body if that says how long it is.
     is_whole: bool,
 }
 
-impl Seen {
+impl ResponseHead {
     /// `None` before the status line has come. Takes interim responses (1xx) away.
-    fn of(received: &mut BytesMut) -> Result<Option<Seen>, Failure> {
+    fn of(received: &mut BytesMut) -> Result<Option<ResponseHead>, AttemptFailure> {
         loop {
             let lines = memchr::memchr_iter(b'\n', received).count();
             let mut headers = vec![EMPTY_HEADER; lines];
@@ -269,7 +276,7 @@ impl Seen {
                 let body = if status == 204 { Some(0) } else { length() };
                 body.is_some_and(|body| received.len() - head >= body)
             };
-            return Ok(Some(Seen {
+            return Ok(Some(ResponseHead {
                 status,
                 retry_after: head.and(header("retry-after")).and_then(retry_after),
                 is_whole: head.is_some_and(is_whole),
@@ -288,19 +295,26 @@ fn retry_after(value: &str) -> Option<Duration> {
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
-fn broken_off(why: impl Into<String>) -> Failure {
-    failure(Kind::BrokenOff, why)
+fn broken_off(why: impl Into<String>) -> AttemptFailure {
+    failure(FailureKind::BrokenOff, why)
 }
 
 /// One after the other, each with its share of the time.
-async fn connect(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStream, Failure> {
+async fn connect(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStream, AttemptFailure> {
     let share = timeout / (addresses.len() as u32).max(1);
-    let mut last = failure(Kind::Unreachable, "there is no address");
+    let mut last = failure(FailureKind::Unreachable, "there is no address");
     for address in addresses {
         match tokio::time::timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = failure(Kind::Unreachable, format!("{address}: {error}")),
-            Err(_) => last = failure(Kind::TimedOut, format!("{address}: no connection in time")),
+            Ok(Err(error)) => {
+                last = failure(FailureKind::Unreachable, format!("{address}: {error}"))
+            }
+            Err(_) => {
+                last = failure(
+                    FailureKind::TimedOut,
+                    format!("{address}: no connection in time"),
+                )
+            }
         }
     }
     Err(last)

@@ -1,7 +1,7 @@
 //! What has to be known before anything is sent: all of the control log, and which
 //! notifications were due before it.
 
-use super::{Doing, Handle, Parts, lock};
+use super::{Parts, WebhookHandle, WebhookState, lock};
 use crate::projector::control::{self, ControlLog, State};
 use crate::store;
 use crate::wire::control_record::Control;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// Waits until the control log was read, and until it is known what has to be held: what was due
 /// before these offsets, of which nobody knows whether it was delivered. None: nothing is held.
-pub async fn begin(parts: &Parts, control: &ControlLog, handle: &Handle) -> NextOffsets {
+pub async fn begin(parts: &Parts, control: &ControlLog, handle: &WebhookHandle) -> NextOffsets {
     let mut pause = Duration::from_millis(50);
     loop {
         let mut state = control.state();
@@ -19,8 +19,8 @@ pub async fn begin(parts: &Parts, control: &ControlLog, handle: &Handle) -> Next
             match now {
                 State::Following => break begin_now(parts, control).await,
                 State::Starting => {}
-                State::Waiting(why) => *lock(&handle.doing) = Doing::Waiting(why),
-                State::Halted(why) => *lock(&handle.doing) = Doing::Halted(why),
+                State::Waiting(why) => *lock(&handle.doing) = WebhookState::Waiting(why),
+                State::Halted(why) => *lock(&handle.doing) = WebhookState::Halted(why),
             }
             if state.changed().await.is_err() {
                 std::future::pending::<()>().await;
@@ -29,7 +29,7 @@ pub async fn begin(parts: &Parts, control: &ControlLog, handle: &Handle) -> Next
         match why {
             Ok(ends) => return ends,
             Err(why) => {
-                *lock(&handle.doing) = Doing::Waiting(why);
+                *lock(&handle.doing) = WebhookState::Waiting(why);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(1));
             }

@@ -3,11 +3,11 @@
 //! nothing, nothing more is sent, so that little would be sent twice.
 
 use super::allow::Allowed;
-use super::attempt::{Attempt, Failure, Kind};
+use super::attempt::{Attempt, AttemptFailure, FailureKind};
 use super::begin::begin;
-use super::look::{self, Look};
-use super::queue::{Bounds, Offered, Pick, Queue, Says, backoff};
-use super::{Counts, Doing, Handle, Parts, Told, lock};
+use super::look::{self, NextDelivery};
+use super::queue::{DeliveryQueue, Offered, Pick, QueueLimits, Says, backoff};
+use super::{Counts, Parts, PendingSignals, WebhookHandle, WebhookState, lock};
 use crate::projector::control::{self, ControlLog, RecordError, State};
 use crate::query::notifications::Failing;
 use crate::store;
@@ -37,7 +37,7 @@ const WHY_MAX: usize = 300;
 pub async fn run(
     parts: Parts,
     control: Arc<ControlLog>,
-    handle: Arc<Handle>,
+    handle: Arc<WebhookHandle>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut stopped = stop.clone();
@@ -46,7 +46,7 @@ pub async fn run(
         _ = stopped.wait_for(|told| *told) => return,
     };
     let settings = &parts.settings;
-    let bounds = Bounds {
+    let bounds = QueueLimits {
         per_target: settings.per_target,
         in_flight: settings.in_flight,
         retry_min: settings.retry_min,
@@ -59,7 +59,7 @@ pub async fn run(
         handle,
         ends: begun,
         bounds,
-        queue: Queue::new(bounds),
+        queue: DeliveryQueue::new(bounds),
         tries: JoinSet::new(),
         outcomes: Vec::new(),
         recording: None,
@@ -78,7 +78,7 @@ struct Tried {
     failing: Option<Failing>,
     began_ms: i64,
     took: Duration,
-    outcome: Result<u16, Failure>,
+    outcome: Result<u16, AttemptFailure>,
 }
 
 type Recording = Pin<Box<dyn Future<Output = Result<(), RecordError>> + Send>>;
@@ -86,11 +86,11 @@ type Recording = Pin<Box<dyn Future<Output = Result<(), RecordError>> + Send>>;
 struct Dispatcher {
     parts: Parts,
     control: Arc<ControlLog>,
-    handle: Arc<Handle>,
+    handle: Arc<WebhookHandle>,
     allowed: Arc<Allowed>,
     ends: NextOffsets,
-    bounds: Bounds,
-    queue: Queue,
+    bounds: QueueLimits,
+    queue: DeliveryQueue,
     tries: JoinSet<Tried>,
     /// Not yet in the control log; the first of them are being recorded.
     outcomes: Vec<Control>,
@@ -174,7 +174,7 @@ impl Dispatcher {
 
     /// What others have told since.
     fn hear(&mut self) {
-        let Told {
+        let PendingSignals {
             due,
             again,
             all,
@@ -219,7 +219,7 @@ impl Dispatcher {
         }
     }
 
-    fn offer(&mut self, waiting: look::Waiting) {
+    fn offer(&mut self, waiting: look::ReadyDelivery) {
         let at = self.instant(waiting.next_ms);
         match self
             .queue
@@ -293,8 +293,8 @@ impl Dispatcher {
             &self.parts.times,
         );
         let send = match look {
-            Ok(Look::Send(send)) => send,
-            Ok(Look::Nothing) => return self.over(&pick, Says::Nothing),
+            Ok(NextDelivery::Send(send)) => send,
+            Ok(NextDelivery::Nothing) => return self.over(&pick, Says::Nothing),
             Err(error) => {
                 let operation_id = &*pick.operation_id;
                 tracing::warn!(%error, operation_id, "a notification cannot be read");
@@ -371,7 +371,7 @@ impl Dispatcher {
             }
             Err(failure) => {
                 let says = match failure.kind {
-                    Kind::Refused => Says::ItAnswers,
+                    FailureKind::Refused => Says::ItAnswers,
                     kind if kind.is_of_target() => Says::ItFails(failure.retry_after),
                     _ => Says::Nothing,
                 };
@@ -380,7 +380,7 @@ impl Dispatcher {
                 let tried_for = Duration::from_millis((self.now_ms() - first_ms).max(0) as u64);
                 let why: String = failure.why.chars().take(WHY_MAX).collect();
                 let give_up = tried_for >= self.parts.settings.give_up_after;
-                if !give_up && failure.kind != Kind::NoTarget {
+                if !give_up && failure.kind != FailureKind::NoTarget {
                     let wish = failure.retry_after;
                     return self.postpone(pick, first_ms, attempts, wish, why);
                 }
@@ -474,12 +474,12 @@ impl Dispatcher {
 
     fn show(&self, control: &State) {
         let doing = match (control, &self.trouble) {
-            (State::Halted(why), _) => Doing::Halted(why.clone()),
-            (State::Waiting(why), _) => Doing::Waiting(why.clone()),
+            (State::Halted(why), _) => WebhookState::Halted(why.clone()),
+            (State::Waiting(why), _) => WebhookState::Waiting(why.clone()),
             (State::Starting | State::Following, Some(trouble)) => {
-                Doing::Waiting(format!("outcomes are not recorded: {}", trouble.why))
+                WebhookState::Waiting(format!("outcomes are not recorded: {}", trouble.why))
             }
-            (State::Starting | State::Following, None) => Doing::Running,
+            (State::Starting | State::Following, None) => WebhookState::Running,
         };
         *lock(&self.handle.doing) = doing;
         let counts = *lock(&self.handle.counts);

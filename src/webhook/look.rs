@@ -4,12 +4,12 @@
 
 use super::queue::{Target, WINDOW, WINDOW_ALL, WINDOW_SMALL};
 use crate::query::document::bytes;
-use crate::query::notifications::{Failing, State, entry, was_due_before};
+use crate::query::notifications::{DeliveryState, Failing, entry, was_due_before};
 use crate::rows::operation::with_operation;
 use crate::rows::state;
 use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, View, keys};
 use crate::wire::document::Bodies;
-use crate::wire::notification::{Key, Tries, decode_due, encode_tries};
+use crate::wire::notification::{DeliveryKey, Tries, decode_due, encode_tries};
 use crate::wire::position::NextOffsets;
 use crate::wire::time::TimeStyle;
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 #[derive(Debug)]
-pub enum Look {
+pub enum NextDelivery {
     /// There is nothing to send: delivered, failed, held, or another ending has won.
     Nothing,
     Send(Send),
@@ -34,26 +34,26 @@ pub struct Send {
 pub fn look(
     db: &dyn Db,
     operation_id: &str,
-    key: Key,
+    key: DeliveryKey,
     ends: &NextOffsets,
     times: &TimeStyle,
-) -> store::Result<Look> {
+) -> store::Result<NextDelivery> {
     let row = keys::notification(operation_id, key);
     let mut batch = Batch::default();
     let look = store::view(db, |view| {
         let Some(due) = view.get(Family::Outbox, &row)? else {
-            return Ok(Look::Nothing);
+            return Ok(NextDelivery::Nothing);
         };
         let Judged::Pending(failing) = judge(view, &row, &due, ends, &mut batch)? else {
-            return Ok(Look::Nothing);
+            return Ok(NextDelivery::Nothing);
         };
         let Some(snapshot) = state::snapshot(view, operation_id)? else {
-            return Ok(Look::Nothing);
+            return Ok(NextDelivery::Nothing);
         };
         let found = with_operation(view, operation_id, &snapshot, Bodies::Shown, |op| {
             let standing = op.standing();
             let due = standing.due.as_ref()?;
-            (Key::of(operation_id, &due.ending) == key).then_some(())?;
+            (DeliveryKey::of(operation_id, &due.ending) == key).then_some(())?;
             let target = Target::of(&due.to.address, due.to.port);
             Some((target, bytes(operation_id, op, Bodies::Shown, times)?))
         })?;
@@ -63,7 +63,7 @@ pub fn look(
                 "{operation_id} is not what is due of it"
             )));
         };
-        Ok(Look::Send(Send {
+        Ok(NextDelivery::Send(Send {
             document: document.into(),
             target,
             failing,
@@ -74,9 +74,9 @@ pub fn look(
 }
 
 /// One that may be tried, and when.
-pub struct Waiting {
+pub struct ReadyDelivery {
     pub operation_id: String,
-    pub key: Key,
+    pub key: DeliveryKey,
     pub target: Target,
     /// `None`: at once.
     pub next_ms: Option<i64>,
@@ -87,7 +87,7 @@ pub fn of_operation(
     db: &dyn Db,
     operation_id: &str,
     ends: &NextOffsets,
-) -> store::Result<Vec<Waiting>> {
+) -> store::Result<Vec<ReadyDelivery>> {
     let range = keys::of_operation(operation_id);
     let mut batch = Batch::default();
     let mut found = Vec::new();
@@ -114,7 +114,7 @@ pub struct All {
     /// When the first try was of the one that is tried for longest.
     pub oldest_ms: Option<i64>,
     /// As many as there is room for in memory, and one more.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<ReadyDelivery>,
 }
 
 /// Rows that are written together while all are looked at.
@@ -199,13 +199,13 @@ fn judge(
 ) -> store::Result<Judged> {
     let found = entry(view, row, !ends.is_empty())?;
     Ok(match found.state {
-        State::Delivered => {
+        DeliveryState::Delivered => {
             forget(row, batch);
             Judged::Over
         }
-        State::Failed { .. } => Judged::Failed,
-        State::Held => Judged::Held,
-        State::Pending(failing) => {
+        DeliveryState::Failed { .. } => Judged::Failed,
+        DeliveryState::Held => Judged::Held,
+        DeliveryState::Pending(failing) => {
             let (id, _) = keys::notification_of(row).ok_or_else(unreadable)?;
             let due = decode_due(due).map_err(|_| unreadable())?;
             let is_new = !found.is_judged && !ends.is_empty();
@@ -224,14 +224,14 @@ fn waiting(
     due: &[u8],
     ends: &NextOffsets,
     batch: &mut Batch,
-) -> store::Result<(Judged, Option<Waiting>)> {
+) -> store::Result<(Judged, Option<ReadyDelivery>)> {
     let judged = judge(view, row, due, ends, batch)?;
     let Judged::Pending(failing) = &judged else {
         return Ok((judged, None));
     };
     let (id, key) = keys::notification_of(row).ok_or_else(unreadable)?;
     let due = decode_due(due).map_err(|_| unreadable())?;
-    let waiting = Waiting {
+    let waiting = ReadyDelivery {
         operation_id: id.to_owned(),
         key,
         target: Target::of(&due.to.address, due.to.port),
@@ -244,7 +244,7 @@ fn waiting(
 pub fn note_failing(
     db: &dyn Db,
     operation_id: &str,
-    key: Key,
+    key: DeliveryKey,
     failing: &Failing,
 ) -> store::Result<()> {
     let row = keys::notification(operation_id, key);

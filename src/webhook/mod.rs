@@ -23,7 +23,7 @@ use crate::feed::progress::Progress;
 use crate::projector::control::{Clock, ControlLog, Heard};
 use crate::query::notifications::is_any_due;
 use crate::store::Db;
-use crate::wire::notification::Key;
+use crate::wire::notification::DeliveryKey;
 use crate::wire::position::NextOffsets;
 use crate::wire::time::TimeStyle;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -47,7 +47,7 @@ pub struct Parts {
 
 /// What notifications are doing, for readiness.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Doing {
+enum WebhookState {
     /// No network is allowed, so there is nobody to tell.
     Off,
     Starting,
@@ -57,19 +57,19 @@ enum Doing {
 }
 
 /// What others say to those who send, and ask of them.
-pub struct Handle {
+pub struct WebhookHandle {
     db: Arc<dyn Db>,
-    told: Mutex<Told>,
+    told: Mutex<PendingSignals>,
     wake: Notify,
-    doing: Mutex<Doing>,
+    doing: Mutex<WebhookState>,
     counts: Mutex<Counts>,
     control: Mutex<Option<Arc<ControlLog>>>,
 }
 
 #[derive(Default)]
-struct Told {
+struct PendingSignals {
     due: Vec<Box<str>>,
-    again: Vec<(String, Key)>,
+    again: Vec<(String, DeliveryKey)>,
     /// Everything in the store is to be looked at.
     all: bool,
     released: bool,
@@ -85,15 +85,15 @@ struct Counts {
 /// Operations that may be told of before looking at all of the store is cheaper.
 const TOLD_MAX: usize = 10_000;
 
-impl Handle {
+impl WebhookHandle {
     /// Of a ledger that sends nothing, for `why` if that is known.
-    pub fn idle(db: Arc<dyn Db>, why: Option<String>) -> Arc<Handle> {
-        let doing = why.map_or(Doing::Off, Doing::Halted);
-        Arc::new(Handle::new(db, doing))
+    pub fn idle(db: Arc<dyn Db>, why: Option<String>) -> Arc<WebhookHandle> {
+        let doing = why.map_or(WebhookState::Off, WebhookState::Halted);
+        Arc::new(WebhookHandle::new(db, doing))
     }
 
-    fn new(db: Arc<dyn Db>, doing: Doing) -> Handle {
-        Handle {
+    fn new(db: Arc<dyn Db>, doing: WebhookState) -> WebhookHandle {
+        WebhookHandle {
             db,
             told: Mutex::default(),
             wake: Notify::new(),
@@ -139,8 +139,11 @@ impl Handle {
     /// Why nothing is sent any more until somebody acts.
     pub fn halted(&self) -> Option<String> {
         match &*lock(&self.doing) {
-            Doing::Halted(why) => Some(why.clone()),
-            Doing::Off | Doing::Starting | Doing::Running | Doing::Waiting(_) => None,
+            WebhookState::Halted(why) => Some(why.clone()),
+            WebhookState::Off
+            | WebhookState::Starting
+            | WebhookState::Running
+            | WebhookState::Waiting(_) => None,
         }
     }
 
@@ -149,13 +152,13 @@ impl Handle {
         let mut notes = Vec::new();
         match &*lock(&self.doing) {
             // That the store cannot be read is told elsewhere.
-            Doing::Off if is_any_due(&*self.db).unwrap_or(false) => notes.push(
+            WebhookState::Off if is_any_due(&*self.db).unwrap_or(false) => notes.push(
                 "notifications are due and none is sent: notifications.allow is empty".into(),
             ),
-            Doing::Off | Doing::Running => {}
-            Doing::Starting => notes.push("no notification is sent yet: starting".into()),
-            Doing::Waiting(why) => notes.push(format!("no notification is sent now: {why}")),
-            Doing::Halted(why) => notes.push(format!("notifications have halted: {why}")),
+            WebhookState::Off | WebhookState::Running => {}
+            WebhookState::Starting => notes.push("no notification is sent yet: starting".into()),
+            WebhookState::Waiting(why) => notes.push(format!("no notification is sent now: {why}")),
+            WebhookState::Halted(why) => notes.push(format!("notifications have halted: {why}")),
         }
         let counts = *lock(&self.counts);
         if counts.held > 0 {
@@ -181,14 +184,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Sends until it is dropped.
 pub struct Webhooks {
-    handle: Arc<Handle>,
+    handle: Arc<WebhookHandle>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Webhooks {
     pub fn start(parts: Parts) -> std::io::Result<Webhooks> {
-        let handle = Arc::new(Handle::new(parts.db.clone(), Doing::Starting));
+        let handle = Arc::new(WebhookHandle::new(parts.db.clone(), WebhookState::Starting));
         let listener = {
             let handle = handle.clone();
             Box::new(move |heard| handle.hear(heard))
@@ -219,7 +222,7 @@ impl Webhooks {
         })
     }
 
-    pub fn handle(&self) -> Arc<Handle> {
+    pub fn handle(&self) -> Arc<WebhookHandle> {
         self.handle.clone()
     }
 }

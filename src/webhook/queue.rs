@@ -6,7 +6,7 @@
 //! tries at once. One operation has one try at a time, so its notifications keep their
 //! order.
 
-use crate::wire::notification::Key;
+use crate::wire::notification::DeliveryKey;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ pub const WINDOW_ALL: usize = 100_000;
 const AT_LEAST: usize = 4;
 
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct QueueLimits {
     pub per_target: usize,
     pub in_flight: usize,
     pub retry_min: Duration,
@@ -36,7 +36,7 @@ pub struct Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pick {
     pub operation_id: Arc<str>,
-    pub key: Key,
+    pub key: DeliveryKey,
     pub target: Arc<Target>,
 }
 
@@ -68,30 +68,30 @@ impl Target {
     }
 }
 
-type Place = (Instant, u64);
+type QueuePosition = (Instant, u64);
 
-struct Lane {
-    rows: BTreeMap<Place, (Arc<str>, Key)>,
+struct TargetQueue {
+    rows: BTreeMap<QueuePosition, (Arc<str>, DeliveryKey)>,
     in_flight: usize,
     /// Since the last answer.
     failures: u32,
     has_answered: bool,
     paused_until: Option<Instant>,
     left_out: bool,
-    ready: Option<Place>,
+    ready: Option<QueuePosition>,
 }
 
-enum Status {
-    Queued(Arc<Target>, Place),
+enum QueueStatus {
+    Queued(Arc<Target>, QueuePosition),
     UnderWay { again: bool },
 }
 
-pub struct Queue {
-    bounds: Bounds,
-    lanes: HashMap<Arc<Target>, Lane>,
-    operations: HashMap<Arc<str>, Status>,
+pub struct DeliveryQueue {
+    bounds: QueueLimits,
+    lanes: HashMap<Arc<Target>, TargetQueue>,
+    operations: HashMap<Arc<str>, QueueStatus>,
     /// Lanes with something to try, by when: those that fail apart from the others.
-    ready: [BTreeSet<(Place, Arc<Target>)>; 2],
+    ready: [BTreeSet<(QueuePosition, Arc<Target>)>; 2],
     in_flight: usize,
     in_flight_failing: usize,
     turn: u64,
@@ -100,7 +100,7 @@ pub struct Queue {
 
 /// The pause behind this many failures: doubled each time, and up to a quarter longer or
 /// shorter by `salt`, so that not all come back at once.
-pub fn backoff(bounds: &Bounds, failures: u32, salt: u64) -> Duration {
+pub fn backoff(bounds: &QueueLimits, failures: u32, salt: u64) -> Duration {
     let doubled = bounds
         .retry_min
         .saturating_mul(1 << failures.saturating_sub(1).min(30));
@@ -109,7 +109,7 @@ pub fn backoff(bounds: &Bounds, failures: u32, salt: u64) -> Duration {
     Duration::from_micros(pause / 1024 * (768 + spread) + pause % 1024)
 }
 
-impl Lane {
+impl TargetQueue {
     fn fails(&self) -> bool {
         self.failures > 0
     }
@@ -134,9 +134,9 @@ impl Lane {
     }
 }
 
-impl Queue {
-    pub fn new(bounds: Bounds) -> Queue {
-        Queue {
+impl DeliveryQueue {
+    pub fn new(bounds: QueueLimits) -> DeliveryQueue {
+        DeliveryQueue {
             bounds,
             lanes: HashMap::new(),
             operations: HashMap::new(),
@@ -149,13 +149,13 @@ impl Queue {
     }
 
     /// To be tried at `at`. Another one of the same operation is replaced.
-    pub fn offer(&mut self, id: &str, key: Key, target: Target, at: Instant) -> Offered {
+    pub fn offer(&mut self, id: &str, key: DeliveryKey, target: Target, at: Instant) -> Offered {
         match self.operations.get_mut(id) {
-            Some(Status::UnderWay { again }) => {
+            Some(QueueStatus::UnderWay { again }) => {
                 *again = true;
                 return Offered::UnderWay;
             }
-            Some(Status::Queued(old, place)) => {
+            Some(QueueStatus::Queued(old, place)) => {
                 let (old, place) = (old.clone(), *place);
                 self.operations.remove(id);
                 self.lane(&old).rows.remove(&place);
@@ -188,7 +188,7 @@ impl Queue {
         let id: Arc<str> = id.into();
         self.lane(&target).rows.insert(place, (id.clone(), key));
         self.operations
-            .insert(id, Status::Queued(target.clone(), place));
+            .insert(id, QueueStatus::Queued(target.clone(), place));
         self.settle(&target);
         Offered::Queued
     }
@@ -202,7 +202,7 @@ impl Queue {
         if self.in_flight >= self.bounds.in_flight {
             return None;
         }
-        let first = |ready: &BTreeSet<(Place, Arc<Target>)>| {
+        let first = |ready: &BTreeSet<(QueuePosition, Arc<Target>)>| {
             let (place, target) = ready.first()?;
             (place.0 <= now).then(|| target.clone())
         };
@@ -220,7 +220,7 @@ impl Queue {
             .expect("a lane that is ready has rows");
         self.in_flight += 1;
         self.in_flight_failing += usize::from(fails);
-        let under_way = Status::UnderWay { again: false };
+        let under_way = QueueStatus::UnderWay { again: false };
         self.operations.insert(operation_id.clone(), under_way);
         self.settle(&target);
         Some(Pick {
@@ -235,7 +235,7 @@ impl Queue {
         if self.in_flight >= self.bounds.in_flight {
             return None;
         }
-        let first = |ready: &BTreeSet<(Place, Arc<Target>)>| Some(ready.first()?.0.0);
+        let first = |ready: &BTreeSet<(QueuePosition, Arc<Target>)>| Some(ready.first()?.0.0);
         let well = first(&self.ready[0]);
         let failing = first(&self.ready[1]).filter(|_| self.in_flight_failing < self.failing_max());
         well.into_iter().chain(failing).min()
@@ -298,13 +298,13 @@ impl Queue {
     /// again.
     pub fn forget(&mut self, id: &str) -> bool {
         let status = self.operations.remove(id);
-        matches!(status, Some(Status::UnderWay { again: true }))
+        matches!(status, Some(QueueStatus::UnderWay { again: true }))
     }
 
     /// Some wait in the store, and there would be room for them now.
     pub fn wants_more(&self) -> bool {
         let is_full = self.operations.len() >= WINDOW_ALL;
-        let has_room = |lane: &Lane| {
+        let has_room = |lane: &TargetQueue| {
             let window = if is_full { AT_LEAST } else { lane.window() };
             lane.left_out && lane.rows.len() < window / 2
         };
@@ -343,16 +343,18 @@ impl Queue {
         self.lanes.values().filter(|lane| lane.fails()).count()
     }
 
-    fn lane(&mut self, target: &Arc<Target>) -> &mut Lane {
-        self.lanes.entry(target.clone()).or_insert_with(|| Lane {
-            rows: BTreeMap::new(),
-            in_flight: 0,
-            failures: 0,
-            has_answered: false,
-            paused_until: None,
-            left_out: false,
-            ready: None,
-        })
+    fn lane(&mut self, target: &Arc<Target>) -> &mut TargetQueue {
+        self.lanes
+            .entry(target.clone())
+            .or_insert_with(|| TargetQueue {
+                rows: BTreeMap::new(),
+                in_flight: 0,
+                failures: 0,
+                has_answered: false,
+                paused_until: None,
+                left_out: false,
+                ready: None,
+            })
     }
 
     /// Puts a lane where it belongs among those that are ready, or forgets it.

@@ -7,14 +7,14 @@ use crate::wire::position::LastOffsets;
 
 /// What a cut did to the position of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Moved {
+pub struct PartitionMove {
     pub partition: u32,
     /// `None` if nothing of it had been applied.
     pub before: Option<u64>,
     pub after: u64,
 }
 
-pub fn encode<'i>(moved: &[Moved], ids: impl Iterator<Item = &'i str>) -> Vec<u8> {
+pub fn encode<'i>(moved: &[PartitionMove], ids: impl Iterator<Item = &'i str>) -> Vec<u8> {
     let mut row = packed::append(moved, vec![CHANGE]);
     for id in ids {
         let length = u16::try_from(id.len()).expect("an operation id has 256 bytes at most");
@@ -25,18 +25,18 @@ pub fn encode<'i>(moved: &[Moved], ids: impl Iterator<Item = &'i str>) -> Vec<u8
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Change<'r> {
-    pub moved: Vec<Moved>,
+pub struct StoredChange<'r> {
+    pub moved: Vec<PartitionMove>,
     ids: &'r [u8],
 }
 
-pub fn decode(row: &[u8]) -> Result<Change<'_>, Unreadable> {
+pub fn decode(row: &[u8]) -> Result<StoredChange<'_>, Unreadable> {
     let rest = stored::body(CHANGE, row)?;
     let (moved, ids) = postcard::take_from_bytes(rest).map_err(|_| Unreadable::Damaged)?;
-    Ok(Change { moved, ids })
+    Ok(StoredChange { moved, ids })
 }
 
-impl<'r> Change<'r> {
+impl<'r> StoredChange<'r> {
     /// Each operation once. What is damaged ends it.
     pub fn ids(&self) -> impl Iterator<Item = &'r str> + use<'r> {
         let mut rest = self.ids;
@@ -73,12 +73,12 @@ mod tests {
     #[test]
     fn a_row_is_read_as_it_was_written_and_moves_positions_only_on() {
         let moved = [
-            Moved {
+            PartitionMove {
                 partition: 0,
                 before: Some(4),
                 after: 9,
             },
-            Moved {
+            PartitionMove {
                 partition: 3,
                 before: None,
                 after: 0,

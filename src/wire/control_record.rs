@@ -2,7 +2,7 @@
 //! from the workers' log. CloudEvents in structured mode, so that any tool reads them.
 
 use super::cloudevent;
-use super::notification::Key;
+use super::notification::DeliveryKey;
 use super::position::{LogId, NextOffsets};
 use super::record::{Headers, Record};
 use super::time::{parse_rfc3339, write_rfc3339_millis};
@@ -27,7 +27,7 @@ pub enum Control {
     ReleasedAll { log: LogId, said: Said },
     Notification {
         operation_id: String,
-        key: Key,
+        key: DeliveryKey,
         event: Notified,
     },
 }
@@ -166,7 +166,7 @@ impl Control {
 }
 
 impl Notified {
-    fn encode(&self, key: Key) -> (&'static str, Data) {
+    fn encode(&self, key: DeliveryKey) -> (&'static str, Data) {
         let data = Data {
             key: key.to_string(),
             ..Data::default()
@@ -322,7 +322,7 @@ mod tests {
         ] {
             all.push(Control::Notification {
                 operation_id: "0001561626000500".into(),
-                key: Key([7; 16]),
+                key: DeliveryKey([7; 16]),
                 event,
             });
         }
@@ -337,7 +337,7 @@ mod tests {
     fn a_record_is_what_its_documentation_shows() {
         let delivered = Control::Notification {
             operation_id: "op".into(),
-            key: Key([0xab; 16]),
+            key: DeliveryKey([0xab; 16]),
             event: Notified::Delivered {
                 attempts: 1,
                 status: 200,

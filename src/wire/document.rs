@@ -3,7 +3,7 @@
 //! answer's buffer; there is no tree in between.
 
 use super::time::TimeStyle;
-use crate::domain::{Body, Document, Entry, Request, Timestamp};
+use crate::domain::{Body, Document, Request, TargetCluster, Timestamp};
 
 /// The detail list shows documents without any body. Those that are shown must be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Writer<'_> {
         self.raw("}");
     }
 
-    fn entries(&mut self, entries: &[Entry]) {
+    fn entries(&mut self, entries: &[TargetCluster]) {
         self.raw("[");
         for (i, entry) in entries.iter().enumerate() {
             self.raw(if i == 0 {

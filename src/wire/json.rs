@@ -28,27 +28,27 @@ pub enum Json<'a> {
 
 /// Why it cannot be read, and in which member: a path, or nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unreadable {
+pub struct JsonFault {
     pub path: String,
     /// Never quotes the input.
     pub what: String,
 }
 
 impl<'a> Json<'a> {
-    pub fn parse(input: &'a [u8]) -> Result<Json<'a>, Unreadable> {
+    pub fn parse(input: &'a [u8]) -> Result<Json<'a>, JsonFault> {
         Json::parse_within(input, LEVELS)
     }
 
     /// The same where it will lie inside of something else.
-    pub fn parse_within(input: &'a [u8], levels: usize) -> Result<Json<'a>, Unreadable> {
+    pub fn parse_within(input: &'a [u8], levels: usize) -> Result<Json<'a>, JsonFault> {
         let mut lexer = SliceLexer::new(input);
         let read = lexer.exactly_one(Lex::ws_peek, |next, lexer| value(next, lexer, levels));
         read.map_err(|wrong| match wrong {
-            Wrong::Json(_) => Unreadable {
+            Wrong::Json(_) => JsonFault {
                 path: String::new(),
                 what: describe(input, input.len() - lexer.as_slice().len()),
             },
-            Wrong::Twice(path, what) => Unreadable {
+            Wrong::Twice(path, what) => JsonFault {
                 path,
                 what: what.into(),
             },
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     fn fault(json: &str) -> String {
-        let Unreadable { path, what } = Json::parse(json.as_bytes()).unwrap_err();
+        let JsonFault { path, what } = Json::parse(json.as_bytes()).unwrap_err();
         format!("{path}: {what}")
     }
 

@@ -52,7 +52,7 @@ fn result(result: Option<RollbackResult>) -> u8 {
 
 /// What a row can say. `None`: read the operation.
 #[derive(Debug, Clone, Copy)]
-pub struct Listed<'r> {
+pub struct ListEntry<'r> {
     method: u8,
     result: u8,
     is_cut: bool,
@@ -61,13 +61,13 @@ pub struct Listed<'r> {
 }
 
 /// `None` for a row that is damaged, or of an unknown encoding.
-pub fn decode(row: &[u8]) -> Option<Listed<'_>> {
+pub fn decode(row: &[u8]) -> Option<ListEntry<'_>> {
     let (head, rest) = row.split_first_chunk::<5>()?;
     let [LIST_ENTRY, method, result, is_cut, length] = *head else {
         return None;
     };
     let (uri, clusters) = rest.split_at_checked(length.into())?;
-    Some(Listed {
+    Some(ListEntry {
         method,
         result,
         is_cut: is_cut != 0,
@@ -76,7 +76,7 @@ pub fn decode(row: &[u8]) -> Option<Listed<'_>> {
     })
 }
 
-impl Listed<'_> {
+impl ListEntry<'_> {
     pub fn has_method(&self, method: Method) -> bool {
         Method::ALL.get(usize::from(self.method)) == Some(&method)
     }

@@ -14,10 +14,10 @@ use std::str::FromStr;
 /// same ending has the same key whenever and by whomever it is sent, and another ending
 /// another one. Receivers get it as `Idempotency-Key`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(pub [u8; 16]);
+pub struct DeliveryKey(pub [u8; 16]);
 
-impl Key {
-    pub fn of(operation_id: &str, ending: &OrderKey) -> Key {
+impl DeliveryKey {
+    pub fn of(operation_id: &str, ending: &OrderKey) -> DeliveryKey {
         let mut hash = blake3::Hasher::new();
         hash.update(&ending.time.secs.to_be_bytes());
         hash.update(&ending.time.nanos.to_be_bytes());
@@ -27,11 +27,11 @@ impl Key {
             hash.update(text.as_bytes());
         }
         let hash = hash.finalize();
-        Key(hash.as_bytes()[..16].try_into().expect("a hash is longer"))
+        DeliveryKey(hash.as_bytes()[..16].try_into().expect("a hash is longer"))
     }
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for DeliveryKey {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
@@ -41,15 +41,15 @@ impl fmt::Display for Key {
 #[error("a key has 32 hexadecimal digits")]
 pub struct BadKey;
 
-impl FromStr for Key {
+impl FromStr for DeliveryKey {
     type Err = BadKey;
 
-    fn from_str(text: &str) -> Result<Key, BadKey> {
+    fn from_str(text: &str) -> Result<DeliveryKey, BadKey> {
         if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(BadKey);
         }
         let bits = u128::from_str_radix(text, 16).map_err(|_| BadKey)?;
-        Ok(Key(bits.to_be_bytes()))
+        Ok(DeliveryKey(bits.to_be_bytes()))
     }
 }
 
@@ -78,7 +78,7 @@ pub fn decode_due(row: &[u8]) -> Result<Due<'_>, Unreadable> {
 
 /// What the control log says of a notification. Nothing: it is due, or held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome {
+pub enum DeliveryOutcome {
     /// For good.
     Delivered {
         at_ms: i64,
@@ -97,11 +97,11 @@ pub enum Outcome {
     Again { at_ms: i64 },
 }
 
-pub fn encode_outcome(outcome: &Outcome) -> Vec<u8> {
+pub fn encode_outcome(outcome: &DeliveryOutcome) -> Vec<u8> {
     extend(OUTCOME, outcome)
 }
 
-pub fn decode_outcome(row: &[u8]) -> Result<Outcome, Unreadable> {
+pub fn decode_outcome(row: &[u8]) -> Result<DeliveryOutcome, Unreadable> {
     take(OUTCOME, row)
 }
 
@@ -151,13 +151,13 @@ mod tests {
     #[test]
     fn a_key_never_changes_and_names_one_ending() {
         // Receivers remember it, and the control log holds it.
-        let key = Key::of("0001561626000500", &ending("/w", "e9"));
+        let key = DeliveryKey::of("0001561626000500", &ending("/w", "e9"));
         assert_eq!(key.to_string(), "e6de6049061849b43fdeb98e3c95b9df");
         assert_eq!(key.to_string().parse(), Ok(key));
         for other in [
-            Key::of("0001561626000501", &ending("/w", "e9")),
-            Key::of("0001561626000500", &ending("/we", "9")),
-            Key::of("0001561626000500/", &ending("w", "e9")),
+            DeliveryKey::of("0001561626000501", &ending("/w", "e9")),
+            DeliveryKey::of("0001561626000500", &ending("/we", "9")),
+            DeliveryKey::of("0001561626000500/", &ending("w", "e9")),
         ] {
             assert_ne!(key, other);
         }
@@ -167,7 +167,7 @@ mod tests {
             "+0000000000000000000000000000001",
             "g0000000000000000000000000000000",
         ] {
-            assert_eq!(bad.parse::<Key>(), Err(BadKey), "{bad}");
+            assert_eq!(bad.parse::<DeliveryKey>(), Err(BadKey), "{bad}");
         }
     }
 
@@ -181,7 +181,7 @@ mod tests {
             },
         };
         assert_eq!(decode_due(&encode_due(&due)), Ok(due));
-        let failed = Outcome::Failed {
+        let failed = DeliveryOutcome::Failed {
             at_ms: 1,
             attempts: 2,
             why: "x".into(),

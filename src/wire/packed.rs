@@ -6,12 +6,13 @@ use serde::Serialize;
 
 /// Any value of ours can be written: memory takes whatever postcard writes.
 pub fn append<T: Serialize + ?Sized>(value: &T, row: Vec<u8>) -> Vec<u8> {
-    postcard::serialize_with_flavor(value, Row(row)).expect("memory takes whatever postcard writes")
+    postcard::serialize_with_flavor(value, PackedRow(row))
+        .expect("memory takes whatever postcard writes")
 }
 
-struct Row(Vec<u8>);
+struct PackedRow(Vec<u8>);
 
-impl Flavor for Row {
+impl Flavor for PackedRow {
     type Output = Vec<u8>;
 
     #[inline]

@@ -7,11 +7,11 @@ use crate::support::receiver::Receiver;
 use crate::support::root;
 use crate::support::server::Server;
 use opledger::domain::Timestamp;
-use opledger::event_log::embedded::disk::memory::Memory as Disk;
+use opledger::event_log::embedded::disk::memory::MemoryDisk as Disk;
 use opledger::event_log::embedded::disk::{self, Disk as _};
-use opledger::event_log::embedded::{Ahead, Embedded, Layout, Settings, Which, upgrade};
+use opledger::event_log::embedded::{Ahead, Embedded, EmbeddedSettings, Layout, Which, upgrade};
 use opledger::event_log::{EventLog, Limits, Logged};
-use opledger::store::memory::{Fault, Memory};
+use opledger::store::memory::{Memory, WriteFault};
 use opledger::store::{Batch, Db, Durability, Family, keys};
 use opledger::wire::block;
 use opledger::wire::position::{LogId, NextOffsets, Position};
@@ -231,9 +231,9 @@ fn an_upgrade_that_is_cut_short_anywhere_loses_nothing() {
             disk.set_faults(Some(Box::new(move |_| match left.checked_sub(1) {
                 Some(less) => {
                     left = less;
-                    Fault::None
+                    WriteFault::None
                 }
-                None => Fault::Die { after },
+                None => WriteFault::Die { after },
             })));
             let is_done = upgrade_once(&disk, &old);
             disk.set_faults(None);
@@ -254,7 +254,7 @@ fn an_upgrade_that_is_cut_short_anywhere_loses_nothing() {
                 assert_eq!(content.as_deref(), Some(name.as_bytes()), "seed {seed}");
             }
         }
-        let settings = Settings {
+        let settings = EmbeddedSettings {
             which: Which::Events,
             ahead: Ahead::Never,
             partitions: PARTITIONS,

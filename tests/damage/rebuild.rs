@@ -228,7 +228,7 @@ fn a_store_of_another_format_is_refused_and_a_rebuild_makes_it_anew() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     filled(&data);
-    let memory = rocks::Memory {
+    let memory = rocks::MemoryBudget {
         block_cache: 8 << 20,
         write_buffers: 32 << 20,
     };

@@ -7,7 +7,7 @@ use crate::support::generate::{self, Rng};
 use crate::support::server::{BATCH, Server};
 use crate::support::stories::{body_operations, check_bodies, stories, subject};
 use crate::{ledger, log_of};
-use opledger::event_log::kafka::{Kafka, Settings};
+use opledger::event_log::kafka::{Kafka, KafkaSettings};
 use opledger::event_log::{EventLog, conformance};
 use rdkafka::Message as _;
 use serde_json::{Value, json};
@@ -16,8 +16,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-fn settings(broker: &Broker, topic: &str) -> Settings {
-    Settings {
+fn settings(broker: &Broker, topic: &str) -> KafkaSettings {
+    KafkaSettings {
         bootstrap: broker.bootstrap.clone(),
         topic: topic.into(),
         create: None,

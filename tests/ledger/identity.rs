@@ -11,7 +11,7 @@ use axum::http::Request;
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use opledger::event_log::memory::Memory as MemoryLog;
+use opledger::event_log::memory::MemoryLog;
 use opledger::event_log::{EventLog, Limits};
 use opledger::feed::progress::LogState;
 use opledger::http::router;

@@ -3,20 +3,20 @@
 use crate::support::deadline::{SOON, within};
 
 use opledger::domain::Timestamp;
-use opledger::event_log::memory::Memory as MemoryLog;
+use opledger::event_log::memory::MemoryLog;
 use opledger::event_log::{EventLog, Logged};
 use opledger::projector::control::{ControlLog, Heard, State, begun, fold};
-use opledger::store::memory::{Fault, Memory};
+use opledger::store::memory::{Memory, WriteFault};
 use opledger::store::{Batch, Db, Durability, Family, keys};
 use opledger::wire::control_record::{Control, Notified, Said};
-use opledger::wire::notification::{Key, Outcome, decode_outcome};
+use opledger::wire::notification::{DeliveryKey, DeliveryOutcome, decode_outcome};
 use opledger::wire::position::{LogId, Position};
 use opledger::wire::record::{Headers, Record};
 use std::sync::{Arc, Mutex};
 
 const LOG: LogId = LogId(*b"testing0");
 const OTHER: LogId = LogId(*b"testing1");
-const KEY: Key = Key([7; 16]);
+const KEY: DeliveryKey = DeliveryKey([7; 16]);
 
 fn notification(event: Notified) -> Control {
     Control::Notification {
@@ -85,7 +85,7 @@ fn folded(controls: &[Control], at_once: bool) -> (Memory, Vec<Heard>) {
     (db, heard)
 }
 
-fn outcome(db: &Memory) -> Option<Outcome> {
+fn outcome(db: &Memory) -> Option<DeliveryOutcome> {
     let row = db
         .get(Family::Outcome, &keys::notification("op", KEY))
         .unwrap();
@@ -96,7 +96,7 @@ fn outcome(db: &Memory) -> Option<Outcome> {
 fn the_last_word_counts_and_delivered_is_for_good() {
     let said = Said::default;
     let retried = || notification(Notified::Retried(said()));
-    let again = |at_ms| Some(Outcome::Again { at_ms });
+    let again = |at_ms| Some(DeliveryOutcome::Again { at_ms });
     for at_once in [true, false] {
         let (db, heard) = folded(&[was_given_up(), retried()], at_once);
         assert_eq!(outcome(&db), again(1));
@@ -110,7 +110,7 @@ fn the_last_word_counts_and_delivered_is_for_good() {
         let (db, _) = folded(&[retried(), was_given_up()], at_once);
         assert!(matches!(
             outcome(&db),
-            Some(Outcome::Failed { attempts: 9, .. })
+            Some(DeliveryOutcome::Failed { attempts: 9, .. })
         ));
 
         let all = [
@@ -123,7 +123,7 @@ fn the_last_word_counts_and_delivered_is_for_good() {
         let (db, heard) = folded(&all, at_once);
         assert!(matches!(
             outcome(&db),
-            Some(Outcome::Delivered {
+            Some(DeliveryOutcome::Delivered {
                 at_ms: 2,
                 attempts: 2,
                 ..
@@ -216,14 +216,17 @@ fn what_is_recorded_is_in_the_store_and_read_once() {
             notification(Notified::Retried(Said::default())),
         ],
     );
-    assert_eq!(outcome(&db), Some(Outcome::Again { at_ms: 1 }));
+    assert_eq!(outcome(&db), Some(DeliveryOutcome::Again { at_ms: 1 }));
     drop(running);
     let running = start(&db, &log);
     until(&running, "read to its end", |state| {
         *state == State::Following
     });
     record_all(&running, &[was_delivered()]);
-    assert!(matches!(outcome(&db), Some(Outcome::Delivered { .. })));
+    assert!(matches!(
+        outcome(&db),
+        Some(DeliveryOutcome::Delivered { .. })
+    ));
     assert_eq!(
         *running.heard.lock().unwrap(),
         [Heard::Opened],
@@ -288,13 +291,16 @@ fn a_store_that_fails_is_tried_until_it_works() {
     db.set_faults(Some(Box::new(move || {
         left -= i32::from(left > 0);
         match left {
-            0 => Fault::None,
-            n if n % 2 == 0 => Fault::Refuse,
-            _ => Fault::Misreport,
+            0 => WriteFault::None,
+            n if n % 2 == 0 => WriteFault::Refuse,
+            _ => WriteFault::Misreport,
         }
     })));
     record_all(&running, &[was_delivered()]);
-    assert!(matches!(outcome(&db), Some(Outcome::Delivered { .. })));
+    assert!(matches!(
+        outcome(&db),
+        Some(DeliveryOutcome::Delivered { .. })
+    ));
     let ends = log.readable().unwrap();
     assert_eq!(ends[&0], 1, "recorded once");
 }

@@ -12,10 +12,12 @@ use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
 use opledger::query::defects::Defects;
 use opledger::query::list;
-use opledger::query::select::{Bounds, Order, Query, select};
+use opledger::query::select::{Order, PageLimits, Query, select};
 use opledger::rows::filter::Filter;
 use opledger::store::memory::Memory;
-use opledger::store::{self, Batch, Db, Direction, Durability, Family, Row, View, Visit, keys};
+use opledger::store::{
+    self, Batch, Db, Direction, Durability, Family, RowResult, View, Visit, keys,
+};
 use opledger::wire::position::{LogId, Position};
 use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
@@ -49,7 +51,7 @@ fn folded(events: &[Value]) -> Memory {
     db
 }
 
-fn selected(db: &Memory, query: &Query, bounds: Bounds) -> (Vec<String>, usize) {
+fn selected(db: &Memory, query: &Query, bounds: PageLimits) -> (Vec<String>, usize) {
     let (mut all, mut after, mut pages) = (Vec::new(), None::<Vec<u8>>, 0);
     loop {
         let page = store::view(db, |view| select(view, query, after.as_deref(), bounds)).unwrap();
@@ -75,12 +77,12 @@ struct Counted<'v> {
 }
 
 impl View for Counted<'_> {
-    fn get(&self, family: Family, key: &[u8]) -> Row {
+    fn get(&self, family: Family, key: &[u8]) -> RowResult {
         self.operations.fetch_add(1, Ordering::Relaxed);
         self.view.get(family, key)
     }
 
-    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<Row> {
+    fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<RowResult> {
         self.operations.fetch_add(keys.len(), Ordering::Relaxed);
         self.view.multi_get(family, keys)
     }
@@ -213,7 +215,7 @@ fn lists_of_several_statuses_are_what_a_look_at_every_operation_gives() {
                 1 + rng.below(9),
                 1 + rng.below(if has_rows { 40 } else { 300 }),
             );
-            let bounds = Bounds { limit, work };
+            let bounds = PageLimits { limit, work };
             let (mut found, mut after) = (Vec::new(), None::<Vec<u8>>);
             loop {
                 let page = store::view(&db, |view| {
@@ -295,7 +297,7 @@ fn a_streamed_list_is_what_its_pages_are_whatever_its_documents_weigh() {
                 ControlFlow::Continue(())
             })?;
             let mut after = None::<Vec<u8>>;
-            let bounds = Bounds {
+            let bounds = PageLimits {
                 limit: 100,
                 work: 100,
             };
@@ -350,7 +352,7 @@ fn a_page_is_bounded_work_whatever_matches_and_nothing_is_left_out() {
             expected.reverse();
         }
         for (limit, work) in [(1, 1), (1, 10), (2, 40), (10, 100), (10, usize::MAX)] {
-            let (found, pages) = selected(&db, &query, Bounds { limit, work });
+            let (found, pages) = selected(&db, &query, PageLimits { limit, work });
             assert_eq!(found, expected, "{order:?}, {limit} with {work}");
             assert!(
                 work > 1000 || pages >= 600 / work,
@@ -378,7 +380,7 @@ fn a_page_is_bounded_work_whatever_matches_and_nothing_is_left_out() {
     assert_eq!(scanned, 1000);
     db.write(&batch, Durability::Buffered).unwrap();
     let (limit, work) = (3, 200);
-    let bounds = Bounds { limit, work };
+    let bounds = PageLimits { limit, work };
     let (found, pages) = selected(&db, &rare(Order::Oldest), bounds);
     assert_eq!(found, ["op-0007", "op-0307", "op-0607", "op-0907"]);
     // Reading an operation is more work than looking at an entry: a page has few of them.

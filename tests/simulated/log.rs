@@ -4,11 +4,13 @@
 use crate::support::generate::Rng;
 use bytes::Bytes;
 use opledger::domain::Timestamp;
-use opledger::event_log::embedded::disk::memory::{Call, Memory};
+use opledger::event_log::embedded::disk::memory::{DiskCall, MemoryDisk};
 use opledger::event_log::embedded::disk::{self, Disk};
-use opledger::event_log::embedded::{Ahead, Appender, Embedded, Layout, Settings, Which, Why};
+use opledger::event_log::embedded::{
+    Ahead, Appender, Embedded, EmbeddedSettings, Layout, Which, Why,
+};
 use opledger::event_log::{EventLog, Limits, NewRecord, PublishError, conformance, memory};
-use opledger::store::memory::Fault;
+use opledger::store::memory::WriteFault;
 use opledger::wire::position::{LogId, NextOffsets};
 use opledger::wire::record::Headers;
 use std::path::Path;
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-const SETTINGS: Settings = Settings {
+const SETTINGS: EmbeddedSettings = EmbeddedSettings {
     which: Which::Events,
     ahead: Ahead::Never,
     partitions: 4,
@@ -24,7 +26,7 @@ const SETTINGS: Settings = Settings {
     publish_timeout: Duration::from_secs(10),
 };
 
-fn embedded(disk: Arc<dyn Disk>, settings: Settings) -> Result<Embedded, Why> {
+fn embedded(disk: Arc<dyn Disk>, settings: EmbeddedSettings) -> Result<Embedded, Why> {
     Embedded::open(
         disk,
         settings,
@@ -46,12 +48,12 @@ fn record(operation: &str, value: &str) -> NewRecord {
 
 #[tokio::test]
 async fn the_memory_log_conforms() {
-    conformance::suite(&memory::Memory::new(LogId(*b"memory00"), 3)).await;
+    conformance::suite(&memory::MemoryLog::new(LogId(*b"memory00"), 3)).await;
 }
 
 #[tokio::test]
 async fn the_embedded_log_conforms_on_memory() {
-    let log = embedded(Arc::new(Memory::default()), SETTINGS).unwrap();
+    let log = embedded(Arc::new(MemoryDisk::default()), SETTINGS).unwrap();
     conformance::suite(&log).await;
 }
 
@@ -93,8 +95,8 @@ async fn a_log_is_the_same_log_after_a_restart() {
 
 #[tokio::test]
 async fn partitions_can_be_added_and_never_taken_away() {
-    let disk = Arc::new(Memory::default());
-    let more = Settings {
+    let disk = Arc::new(MemoryDisk::default());
+    let more = EmbeddedSettings {
         partitions: 7,
         ..SETTINGS
     };
@@ -109,10 +111,10 @@ async fn partitions_can_be_added_and_never_taken_away() {
 
 #[tokio::test]
 async fn a_failed_write_is_unknown_and_the_log_goes_on() {
-    let disk = Arc::new(Memory::default());
+    let disk = Arc::new(MemoryDisk::default());
     let log = embedded(disk.clone(), SETTINGS).unwrap();
-    let faults = [Fault::Refuse, Fault::Misreport];
-    for (aimed, fault) in [Call::Write, Call::Sync]
+    let faults = [WriteFault::Refuse, WriteFault::Misreport];
+    for (aimed, fault) in [DiskCall::Write, DiskCall::Sync]
         .into_iter()
         .flat_map(|call| faults.map(|fault| (call, fault)))
     {
@@ -122,7 +124,7 @@ async fn a_failed_write_is_unknown_and_the_log_goes_on() {
             if call == aimed && once.swap(false, Ordering::Relaxed) {
                 fault
             } else {
-                Fault::None
+                WriteFault::None
             }
         })));
         let outcome = log.publish(vec![record("a", "x")]).await;
@@ -151,26 +153,26 @@ fn an_acknowledgement_that_failed_but_happened_does_not_stop_the_next_start() {
     let now = Timestamp::from_millis(0);
     // The process dies after ever more of the calls by which the log goes on.
     for calls in 0.. {
-        let disk = Memory::default();
+        let disk = MemoryDisk::default();
         let mut appender = Appender::open(Arc::new(disk.clone()), layout).unwrap();
         appender.append(vec![vec![record("a", "x")]], now).unwrap();
         let mut writes = 0;
         disk.set_faults(Some(Box::new(move |call| {
-            writes += usize::from(call == Call::Write);
+            writes += usize::from(call == DiskCall::Write);
             // The frame is the first, what was acknowledged the second.
             match (call, writes) {
-                (Call::Write, 2) => Fault::Misreport,
-                _ => Fault::None,
+                (DiskCall::Write, 2) => WriteFault::Misreport,
+                _ => WriteFault::None,
             }
         })));
         let failed = appender.append(vec![vec![record("b", "y")]], now);
         assert!(failed.is_err(), "{failed:?}");
         let mut left = calls;
         disk.set_faults(Some(Box::new(move |_| match left {
-            0 => Fault::Die { after: false },
+            0 => WriteFault::Die { after: false },
             _ => {
                 left -= 1;
-                Fault::None
+                WriteFault::None
             }
         })));
         let went_on = appender.recover();
@@ -190,12 +192,12 @@ fn an_acknowledgement_that_failed_but_happened_does_not_stop_the_next_start() {
 
 #[tokio::test]
 async fn what_waits_is_bounded() {
-    let disk = Arc::new(Memory::default());
+    let disk = Arc::new(MemoryDisk::default());
     // A disk that hangs for a moment.
     let log = Arc::new(embedded(disk.clone(), SETTINGS).unwrap());
     disk.set_faults(Some(Box::new(|_| {
         std::thread::sleep(Duration::from_millis(300));
-        Fault::None
+        WriteFault::None
     })));
     let big = "x".repeat(600 << 10);
     let publishes: Vec<_> = (0..8)

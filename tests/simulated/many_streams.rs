@@ -7,7 +7,7 @@ use axum::http::Request;
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use opledger::event_log::memory::Memory as Log;
+use opledger::event_log::memory::MemoryLog as Log;
 use opledger::event_log::{EventLog, Limits, Reader};
 use opledger::http::{App, router};
 use opledger::projector::step::Rules;

@@ -6,7 +6,7 @@ use crate::support::generate::{self, Rng};
 use crate::support::same::assert_same;
 use bytes::Bytes;
 use opledger::domain::Timestamp;
-use opledger::event_log::memory::Memory as MemoryLog;
+use opledger::event_log::memory::MemoryLog;
 use opledger::event_log::{EventLog, Identity, Limits};
 use opledger::feed::progress::{Doing, Progress};
 use opledger::projector::halt::OpenError;
@@ -15,7 +15,7 @@ use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Halt, Projection, Tally, meta};
 use opledger::query::{Page, dead_letters, document};
 use opledger::rows::state;
-use opledger::store::memory::{Fault, Memory};
+use opledger::store::memory::{Memory, WriteFault};
 use opledger::store::{self, Batch, Db, Durability, Family};
 use opledger::wire::position::{LogId, Position, Token};
 use opledger::wire::record::{Headers, Record};
@@ -228,9 +228,9 @@ fn a_store_that_fails_is_tried_until_it_works() {
     let faults = std::sync::atomic::AtomicUsize::new(0);
     db.set_faults(Some(Box::new(move || {
         match faults.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
-            n if n > 20 => Fault::None,
-            n if n % 2 == 0 => Fault::Refuse,
-            _ => Fault::Misreport,
+            n if n > 20 => WriteFault::None,
+            n if n % 2 == 0 => WriteFault::Refuse,
+            _ => WriteFault::Misreport,
         }
     })));
     log.append(0, record(None, Some(&created("late").to_string())));

@@ -148,7 +148,7 @@ fn wide(rng: &mut Rng, subject: &str) -> Vec<Value> {
 
 /// A log whose clients choose any partition: one operation lies on several.
 struct ForeignLog {
-    log: event_log::memory::Memory,
+    log: event_log::memory::MemoryLog,
     reader: Box<dyn Reader>,
 }
 
@@ -156,7 +156,7 @@ const FOREIGN_PARTITIONS: usize = 3;
 
 impl ForeignLog {
     fn new() -> ForeignLog {
-        let log = event_log::memory::Memory::new(LOG, FOREIGN_PARTITIONS as u32);
+        let log = event_log::memory::MemoryLog::new(LOG, FOREIGN_PARTITIONS as u32);
         let reader = log.reader(LOG, &NextOffsets::default()).expect("a reader");
         ForeignLog { log, reader }
     }

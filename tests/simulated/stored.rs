@@ -19,7 +19,7 @@ use opledger::store::memory::Memory;
 use opledger::store::{Batch, Db, Durability, Family, keys};
 use opledger::wire::block;
 use opledger::wire::control_record::{Control, Notified};
-use opledger::wire::notification::{Key, Tries, encode_tries};
+use opledger::wire::notification::{DeliveryKey, Tries, encode_tries};
 use opledger::wire::position::{LogId, Position};
 use opledger::wire::record::{Headers, Record};
 use opledger::wire::stored::{self, BLOCK, BLOCK_COMPRESSED, PACKED};
@@ -159,7 +159,7 @@ fn folded() -> Memory {
             source: "/workers/1".into(),
             id: id.to_owned().into(),
         };
-        Key::of(operation, &ending)
+        DeliveryKey::of(operation, &ending)
     };
     let key = key_of("operation-ended", "completed", 1_714_979_284);
     let delivered = Notified::Delivered {

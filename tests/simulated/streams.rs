@@ -21,7 +21,7 @@ use opledger::event_log::{self, EventLog, Limits, Reader};
 use opledger::http::{App, Reads, router};
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
-use opledger::store::memory::{Fault, Memory};
+use opledger::store::memory::{Memory, WriteFault};
 use opledger::wire::position::{LastOffsets, NextOffsets, Token};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,10 +74,10 @@ fn still_time() -> tokio::runtime::Runtime {
 
 struct Simulation {
     rng: Rng,
-    log: event_log::memory::Memory,
+    log: event_log::memory::MemoryLog,
     reader: Box<dyn Reader>,
     store: Arc<Memory>,
-    fault: Arc<Mutex<Option<Fault>>>,
+    fault: Arc<Mutex<Option<WriteFault>>>,
     window: u64,
     projection: Projection,
     app: Arc<App>,
@@ -147,7 +147,7 @@ impl Truth {
     }
 }
 
-fn app(store: &Arc<Memory>, log: &event_log::memory::Memory) -> Arc<App> {
+fn app(store: &Arc<Memory>, log: &event_log::memory::MemoryLog) -> Arc<App> {
     let mut app = in_process::app(store, log);
     Arc::get_mut(&mut app).expect("nobody else has it").reads = Reads::AtOnce;
     app
@@ -155,11 +155,11 @@ fn app(store: &Arc<Memory>, log: &event_log::memory::Memory) -> Arc<App> {
 
 impl Simulation {
     fn new(mut rng: Rng) -> Simulation {
-        let log = event_log::memory::Memory::new(LOG, PARTITIONS);
+        let log = event_log::memory::MemoryLog::new(LOG, PARTITIONS);
         let store = Arc::new(Memory::default());
-        let fault: Arc<Mutex<Option<Fault>>> = Arc::default();
+        let fault: Arc<Mutex<Option<WriteFault>>> = Arc::default();
         let shared = fault.clone();
-        let next = move || shared.lock().unwrap().take().unwrap_or(Fault::None);
+        let next = move || shared.lock().unwrap().take().unwrap_or(WriteFault::None);
         store.set_faults(Some(Box::new(next)));
         let window = [2, 20, 10_000][rng.below(3)];
         let statuses: &[&[&str]] = &[&[], &["executing"], &["unexecuted", "completed"]];
@@ -243,11 +243,11 @@ impl Simulation {
         let mut cut = Cut::decode(records, Default::default(), &Rules::NONE);
         loop {
             *self.fault.lock().unwrap() = Some(match self.rng.below(20) {
-                0 => Fault::Refuse,
-                1 => Fault::Misreport,
-                2 => Fault::Die { after: false },
-                3 => Fault::Die { after: true },
-                _ => Fault::None,
+                0 => WriteFault::Refuse,
+                1 => WriteFault::Misreport,
+                2 => WriteFault::Die { after: false },
+                3 => WriteFault::Die { after: true },
+                _ => WriteFault::None,
             });
             let watchers = &self.app.progress.watchers;
             self.projection.note_entries(watchers.lists_watched());

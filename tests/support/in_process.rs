@@ -61,7 +61,7 @@ pub fn open(store: &Memory, window: u64) -> Projection {
     projection
 }
 
-pub fn app(store: &Arc<Memory>, log: &event_log::memory::Memory) -> Arc<App> {
+pub fn app(store: &Arc<Memory>, log: &event_log::memory::MemoryLog) -> Arc<App> {
     let mut config = Config::default();
     // What is not there yet is asked for again.
     config.server.default_wait = Duration::ZERO;
@@ -81,7 +81,7 @@ pub fn app(store: &Arc<Memory>, log: &event_log::memory::Memory) -> Arc<App> {
         store.clone(),
         Arc::new(log.clone()),
         Arc::new(progress),
-        webhook::Handle::idle(store.clone(), None),
+        webhook::WebhookHandle::idle(store.clone(), None),
         TimeStyle::default(),
         recorder.handle(),
         config,

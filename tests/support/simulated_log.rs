@@ -3,10 +3,10 @@
 use super::generate::Rng;
 use bytes::Bytes;
 use opledger::domain::Timestamp;
-use opledger::event_log::embedded::disk::memory::Memory as Disk;
-use opledger::event_log::embedded::{Ahead, Appender, Blocks, Layout, Tail, Which, Why, disk};
+use opledger::event_log::embedded::disk::memory::MemoryDisk as Disk;
+use opledger::event_log::embedded::{Ahead, Appender, BlockCursor, Layout, Tail, Which, Why, disk};
 use opledger::event_log::{Limits, Logged, NewRecord, ReadError};
-use opledger::store::memory::{Fault, Memory};
+use opledger::store::memory::{Memory, WriteFault};
 use opledger::wire::position::{NextOffsets, Position};
 use opledger::wire::record::Headers;
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ pub struct EmbeddedLog {
     disk: Disk,
     faults: Arc<Mutex<FaultPlan>>,
     appender: Option<Appender>,
-    blocks: Option<Blocks>,
+    blocks: Option<BlockCursor>,
 }
 
 /// Small, so that a run has many segments.
@@ -75,8 +75,8 @@ impl EmbeddedLog {
         self.appender.as_ref().expect("open").tail()
     }
 
-    fn blocks(&self, from: &NextOffsets) -> Blocks {
-        Blocks::new(Arc::new(self.disk.clone()), Which::Events, 4, from)
+    fn blocks(&self, from: &NextOffsets) -> BlockCursor {
+        BlockCursor::new(Arc::new(self.disk.clone()), Which::Events, 4, from)
     }
 
     /// The machine may lose its power as well.
@@ -122,7 +122,8 @@ impl EmbeddedLog {
             Err(Why::Damaged(_)) => return,
             Err(other) => panic!("{other}"),
         };
-        let mut blocks = Blocks::new(Arc::new(copy), Which::Events, 4, &NextOffsets::default());
+        let mut blocks =
+            BlockCursor::new(Arc::new(copy), Which::Events, 4, &NextOffsets::default());
         let mut all = Vec::new();
         loop {
             let before = all.len();
@@ -205,14 +206,14 @@ pub const LARGE: Limits = Limits {
 
 /// What shall happen to the next write, and, on a disk, after how many calls.
 #[derive(Default)]
-pub struct FaultPlan(Option<Fault>, usize);
+pub struct FaultPlan(Option<WriteFault>, usize);
 
 impl FaultPlan {
     pub fn install(db: &Memory) -> Arc<Mutex<FaultPlan>> {
         let plan = Arc::new(Mutex::new(FaultPlan::default()));
         let shared = plan.clone();
         db.set_faults(Some(Box::new(move || {
-            shared.lock().unwrap().0.take().unwrap_or(Fault::None)
+            shared.lock().unwrap().0.take().unwrap_or(WriteFault::None)
         })));
         plan
     }
@@ -226,9 +227,9 @@ impl FaultPlan {
             match plan.1.checked_sub(1) {
                 Some(left) => {
                     plan.1 = left;
-                    Fault::None
+                    WriteFault::None
                 }
-                None => plan.0.take().unwrap_or(Fault::None),
+                None => plan.0.take().unwrap_or(WriteFault::None),
             }
         })));
         plan
@@ -237,11 +238,11 @@ impl FaultPlan {
     pub fn arm(&mut self, rng: &mut Rng) {
         self.1 = rng.below(8);
         self.0 = Some(match rng.below(20) {
-            0 => Fault::Refuse,
-            1 => Fault::Misreport,
-            2 => Fault::Die { after: false },
-            3 => Fault::Die { after: true },
-            _ => Fault::None,
+            0 => WriteFault::Refuse,
+            1 => WriteFault::Misreport,
+            2 => WriteFault::Die { after: false },
+            3 => WriteFault::Die { after: true },
+            _ => WriteFault::None,
         });
     }
 

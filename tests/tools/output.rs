@@ -210,10 +210,7 @@ fn a_command_whose_output_is_full_says_so() {
         let ended = child.unwrap().wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(1), "{args:?}");
-        assert!(
-            said.contains("cannot write to standard output"),
-            "{said}"
-        );
+        assert!(said.contains("cannot write to standard output"), "{said}");
     }
 }
 

@@ -7,7 +7,7 @@ use crate::report::{Cells, Report, mib};
 use crate::server::disk;
 use crate::topic::Topic;
 use opledger::store::Family;
-use opledger::store::rocks::{Memory, Rocks};
+use opledger::store::rocks::{MemoryBudget, Rocks};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -69,7 +69,7 @@ impl Space {
 
     /// By what RocksDB says of its tables.
     fn families(&mut self, events: usize) -> anyhow::Result<()> {
-        let memory = Memory {
+        let memory = MemoryBudget {
             block_cache: 8 << 20,
             write_buffers: 8 << 20,
         };

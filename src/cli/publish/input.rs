@@ -18,7 +18,7 @@ const READ_AHEAD: usize = 1 << 20;
 
 /// Some lines, as the body of one request.
 #[derive(Debug, Clone)]
-pub struct Batch {
+pub struct EventBatch {
     /// A JSON array of the events.
     pub body: Bytes,
     /// The line that each event stands on, from 1.
@@ -31,14 +31,14 @@ pub struct Batch {
     pub digest: blake3::Hash,
 }
 
-impl Batch {
+impl EventBatch {
     /// The same events in two requests; nothing if it is one event.
-    pub fn halves(&self) -> Option<[Batch; 2]> {
+    pub fn halves(&self) -> Option<[EventBatch; 2]> {
         let middle = self.lines.len() / 2;
         let cut = *self.starts.get(middle).filter(|_| middle > 0)?;
         let part = |events: &[u8], range: std::ops::Range<usize>| {
             let first = self.starts[range.start];
-            Batch {
+            EventBatch {
                 body: [b"[", events, b"]"].concat().into(),
                 lines: self.lines[range.clone()].to_vec(),
                 starts: self.starts[range].iter().map(|at| at - first + 1).collect(),
@@ -73,8 +73,8 @@ pub struct Input {
 impl Input {
     /// Sends the batches in order, and at most one failure, the last thing sent.
     /// Ends early if nobody listens any more.
-    pub fn pump(self, batches: &mpsc::Sender<Result<Batch, Failure>>) {
-        let mut lines = Lines {
+    pub fn pump(self, batches: &mpsc::Sender<Result<EventBatch, Failure>>) {
+        let mut lines = EventLines {
             reader: BufReader::with_capacity(READ_AHEAD, self.reader),
             name: self.name,
             offset: self.offset,
@@ -153,10 +153,10 @@ impl Filling {
         self.read.clone_from(line.read);
     }
 
-    fn take(&mut self) -> Batch {
+    fn take(&mut self) -> EventBatch {
         let mut filled = std::mem::take(self);
         filled.body.push(b']');
-        Batch {
+        EventBatch {
             body: filled.body.into(),
             lines: filled.lines,
             starts: filled.starts,
@@ -177,7 +177,7 @@ struct Line<'l> {
     read: &'l blake3::Hasher,
 }
 
-struct Lines {
+struct EventLines {
     reader: BufReader<Box<dyn Read + Send>>,
     name: String,
     /// Behind the current line.
@@ -189,7 +189,7 @@ struct Lines {
     text: Vec<u8>,
 }
 
-impl Lines {
+impl EventLines {
     /// No whole line has been read ahead.
     fn may_block(&self) -> bool {
         !self.reader.buffer().contains(&b'\n')
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
     use std::io::Cursor;
 
-    fn pump(text: impl Into<Vec<u8>>, events_max: usize) -> (Vec<Batch>, Option<Failure>) {
+    fn pump(text: impl Into<Vec<u8>>, events_max: usize) -> (Vec<EventBatch>, Option<Failure>) {
         let (sender, mut receiver) = mpsc::channel(1000);
         let input = Input {
             reader: Box::new(Cursor::new(text.into())),
@@ -414,7 +414,7 @@ mod tests {
     }
 
     /// As if the requests under way were never answered, until the test takes one.
-    fn pump_live(writes: &[&'static str]) -> (Filled, Writer) {
+    fn pump_live(writes: &[&'static str]) -> (Filled, ScriptedWriter) {
         let (write, written) = std::sync::mpsc::channel();
         for text in writes {
             write.send(*text).unwrap();
@@ -431,23 +431,23 @@ mod tests {
         };
         let (sender, receiver) = mpsc::channel(1);
         std::thread::spawn(move || input.pump(&sender));
-        let writer = Writer {
+        let writer = ScriptedWriter {
             _write: write,
             asked,
         };
         (Filled(receiver), writer)
     }
 
-    struct Writer {
+    struct ScriptedWriter {
         _write: std::sync::mpsc::Sender<&'static str>,
         asked: std::sync::mpsc::Receiver<()>,
     }
 
-    struct Filled(mpsc::Receiver<Result<Batch, Failure>>);
+    struct Filled(mpsc::Receiver<Result<EventBatch, Failure>>);
 
     impl Filled {
         /// Fails in the end, rather than to wait for ever.
-        fn next(&mut self) -> Option<Result<Batch, Failure>> {
+        fn next(&mut self) -> Option<Result<EventBatch, Failure>> {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
                 .build();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// How far the ledger has everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Point {
+pub struct ResumePoint {
     pub offset: u64,
     pub line: u64,
     /// Of everything before it: a line that was corrected there was not sent.
@@ -20,9 +20,9 @@ pub struct Point {
     pub token: Option<Token>,
 }
 
-impl Point {
-    pub fn beginning() -> Point {
-        Point {
+impl ResumePoint {
+    pub fn beginning() -> ResumePoint {
+        ResumePoint {
             offset: 0,
             line: 0,
             digest: blake3::hash(b""),
@@ -47,10 +47,10 @@ pub struct Resume {
     url: String,
 }
 
-pub enum Found {
+pub enum FoundNote {
     Nothing,
     /// What comes before it was read and compared.
-    Point(Point, Box<blake3::Hasher>),
+    Point(ResumePoint, Box<blake3::Hasher>),
     /// There is a note, but it is not about this file or this ledger.
     Other(String),
 }
@@ -71,13 +71,13 @@ impl Resume {
 
     /// Compares the note with the whole acknowledged part of the file: reading it again
     /// is quick beside sending it again.
-    pub fn find(&self, file: &mut File) -> Found {
+    pub fn find(&self, file: &mut File) -> FoundNote {
         let text = match fs::read(&self.path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Nothing,
-            Err(error) => return Found::Other(format!("{}: {error}", self.shown())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return FoundNote::Nothing,
+            Err(error) => return FoundNote::Other(format!("{}: {error}", self.shown())),
         };
-        let damaged = || Found::Other(format!("{} cannot be understood", self.shown()));
+        let damaged = || FoundNote::Other(format!("{} cannot be understood", self.shown()));
         let Ok(note) = serde_json::from_slice::<Note>(&text) else {
             return damaged();
         };
@@ -88,25 +88,25 @@ impl Resume {
             return damaged();
         };
         if note.url != self.url {
-            return Found::Other(format!("the last run was for {}", clean(&note.url)));
+            return FoundNote::Other(format!("the last run was for {}", clean(&note.url)));
         }
-        let point = Point {
+        let point = ResumePoint {
             offset: note.acknowledged_bytes,
             line: note.acknowledged_lines,
             digest,
             token: Some(token),
         };
         match read_again(file, point.offset) {
-            Ok(read) if read.finalize() == digest => Found::Point(point, Box::new(read)),
-            Ok(_) => Found::Other(format!(
+            Ok(read) if read.finalize() == digest => FoundNote::Point(point, Box::new(read)),
+            Ok(_) => FoundNote::Other(format!(
                 "what the last run had sent, lines 1 to {}, was changed since",
                 point.line
             )),
-            Err(why) => Found::Other(why.to_string()),
+            Err(why) => FoundNote::Other(why.to_string()),
         }
     }
 
-    pub fn save(&self, point: &Point) -> io::Result<()> {
+    pub fn save(&self, point: &ResumePoint) -> io::Result<()> {
         let Some(token) = &point.token else {
             return Ok(());
         };
@@ -178,13 +178,13 @@ mod tests {
             Resume::new(&self.file(), url.into())
         }
 
-        fn find(&self, url: &str) -> Found {
+        fn find(&self, url: &str) -> FoundNote {
             self.resume(url).find(&mut File::open(self.file()).unwrap())
         }
     }
 
-    fn point(content: &[u8], offset: usize) -> Point {
-        Point {
+    fn point(content: &[u8], offset: usize) -> ResumePoint {
+        ResumePoint {
             offset: offset as u64,
             line: 3,
             digest: blake3::hash(&content[..offset]),
@@ -197,12 +197,12 @@ mod tests {
         let content = b"x".repeat(200_000);
         let scene = Scene::new(&content);
         let resume = scene.resume(URL);
-        assert!(matches!(scene.find(URL), Found::Nothing));
+        assert!(matches!(scene.find(URL), FoundNote::Nothing));
         for offset in [10, 65_536, 150_000, 200_000] {
             let saved = point(&content, offset);
             resume.save(&saved).unwrap();
             let mut file = File::open(scene.file()).unwrap();
-            let Found::Point(found, read) = resume.find(&mut file) else {
+            let FoundNote::Point(found, read) = resume.find(&mut file) else {
                 panic!("not found at {offset}");
             };
             assert_eq!((found, read.finalize()), (saved.clone(), saved.digest));
@@ -212,14 +212,14 @@ mod tests {
         assert_eq!(fs::read_dir(scene.folder.path()).unwrap().count(), 2);
         resume.remove().unwrap();
         resume.remove().unwrap();
-        assert!(matches!(scene.find(URL), Found::Nothing));
+        assert!(matches!(scene.find(URL), FoundNote::Nothing));
     }
 
     #[test]
     fn before_the_first_acknowledgement_there_is_nothing_to_save() {
         let scene = Scene::new(b"x");
-        scene.resume(URL).save(&Point::beginning()).unwrap();
-        assert!(matches!(scene.find(URL), Found::Nothing));
+        scene.resume(URL).save(&ResumePoint::beginning()).unwrap();
+        assert!(matches!(scene.find(URL), FoundNote::Nothing));
     }
 
     #[test]
@@ -228,7 +228,10 @@ mod tests {
         scene.resume(URL).save(&point(b"one\n", 4)).unwrap();
         for content in ["one\ntwo\nthree\n", "one\n2\n", "one\n"] {
             scene.write(content.as_bytes());
-            assert!(matches!(scene.find(URL), Found::Point(..)), "{content:?}");
+            assert!(
+                matches!(scene.find(URL), FoundNote::Point(..)),
+                "{content:?}"
+            );
         }
     }
 
@@ -241,13 +244,13 @@ mod tests {
             let mut corrected = content.clone();
             corrected[at] ^= 1;
             scene.write(&corrected);
-            let Found::Other(why) = scene.find(URL) else {
+            let FoundNote::Other(why) = scene.find(URL) else {
                 panic!("byte {at} was not missed");
             };
             assert!(why.contains("lines 1 to 3, was changed"), "{why}");
         }
         scene.write(&content);
-        assert!(matches!(scene.find(URL), Found::Point(..)));
+        assert!(matches!(scene.find(URL), FoundNote::Point(..)));
     }
 
     #[test]
@@ -256,7 +259,7 @@ mod tests {
         let note = scene.resume(URL).path().to_owned();
         scene.resume(URL).save(&point(b"one\n", 4)).unwrap();
         let saved = fs::read(&note).unwrap();
-        let is_other = |url| matches!(scene.find(url), Found::Other(_));
+        let is_other = |url| matches!(scene.find(url), FoundNote::Other(_));
         assert!(is_other("http://127.0.0.1:1"));
         for content in ["two\ntwo\n", "", "one"] {
             scene.write(content.as_bytes());

@@ -1,6 +1,6 @@
 //! Where the events go: to a running ledger, or to the topic that it reads.
 
-use super::input::Batch;
+use super::input::EventBatch;
 use super::{PATIENCE, retrying};
 use crate::app;
 use crate::cli::client::{Connection, Ledger, POSITION, PREFER, position};
@@ -19,35 +19,35 @@ use reqwest::{Response, Url};
 use serde_json::value::RawValue;
 use std::time::Duration;
 
-pub struct Target {
+pub struct PublishTarget {
     /// Asked whether everything is visible, wherever the events went.
     ledger: Ledger,
-    topic: Option<Topic>,
+    topic: Option<TargetTopic>,
 }
 
-struct Topic {
+struct TargetTopic {
     log: Kafka,
     name: String,
     max_size: usize,
     clock_ahead: Duration,
 }
 
-impl Target {
+impl PublishTarget {
     /// `kafka` holds the configuration if the events go to a topic.
-    pub fn new(connection: &Connection, kafka: Option<&Config>) -> Result<Target, Failure> {
+    pub fn new(connection: &Connection, kafka: Option<&Config>) -> Result<PublishTarget, Failure> {
         let topic = kafka.map(|config| {
             let log =
                 Kafka::open(app::kafka(config, app::Topics::Leave)).map_err(app::Error::Kafka)?;
             let kafka = &config.kafka;
             let name = format!("kafka://{}/{}", kafka.bootstrap, kafka.topic);
-            Ok::<_, Failure>(Topic {
+            Ok::<_, Failure>(TargetTopic {
                 log,
                 name,
                 max_size: config.events.max_size as usize,
                 clock_ahead: config.events.clock_ahead,
             })
         });
-        Ok(Target {
+        Ok(PublishTarget {
             ledger: Ledger::new(connection, PATIENCE)?,
             topic: topic.transpose()?,
         })
@@ -72,7 +72,7 @@ impl Target {
 
     /// Whether it has what was acknowledged up to this position.
     pub async fn holds(&self, token: &Token) -> Result<bool, Failure> {
-        if let Some(Topic { log, .. }) = &self.topic {
+        if let Some(TargetTopic { log, .. }) = &self.topic {
             let found = log.identify()?;
             let bounds = log.bounds()?;
             let is_there = |(partition, offset): (&u32, &u64)| {
@@ -94,7 +94,7 @@ impl Target {
     }
 
     /// Sends a batch and returns where it is once it is durable.
-    pub async fn post(&self, batch: &Batch) -> Result<Token, Failure> {
+    pub async fn post(&self, batch: &EventBatch) -> Result<Token, Failure> {
         if let Some(topic) = &self.topic {
             return topic.publish(batch).await;
         }
@@ -142,7 +142,7 @@ impl Target {
     }
 }
 
-impl Topic {
+impl TargetTopic {
     fn check<'e>(&self, event: Event<'e>, size: usize) -> Result<Event<'e>, Fault> {
         let max = self.log.max_record().unwrap_or(self.max_size);
         let max = max.min(self.max_size);
@@ -158,7 +158,7 @@ impl Topic {
     }
 
     /// Checks what the ledger would check, so that a slip becomes no dead letter.
-    async fn publish(&self, batch: &Batch) -> Result<Token, Failure> {
+    async fn publish(&self, batch: &EventBatch) -> Result<Token, Failure> {
         let events: Vec<&RawValue> = serde_json::from_slice(&batch.body)
             .map_err(|error| Failure::Unexpected(format!("our own batch: {error}")))?;
         let records = events.into_iter().enumerate().map(|(index, event)| {

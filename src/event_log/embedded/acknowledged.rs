@@ -1,8 +1,8 @@
 //! The file `acknowledged`: what was acknowledged, known apart from the data that may be
 //! damaged. Two slots, written in turn: one of them is always whole.
 
-use super::disk::{Access, Disk, DiskFile};
-use super::format::{self, Acknowledged, HEAD, Unreadable};
+use super::disk::{Disk, DiskAccess, DiskFile};
+use super::format::{self, Acknowledged, FormatFault, HEAD};
 use std::io;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ const NEW: &str = "acknowledged.new";
 
 /// What the file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct AcknowledgedFile {
     /// The newest that can be read.
     pub newest: Option<Acknowledged>,
     /// Why more may have been acknowledged than that, if it may.
@@ -19,10 +19,10 @@ pub struct Known {
 }
 
 /// Reads it; `Err(Ok(version))` of a newer program.
-pub fn read(disk: &dyn Disk) -> Result<Known, Result<u32, io::Error>> {
-    let file = match disk.open(NAME, Access::Read) {
+pub fn read(disk: &dyn Disk) -> Result<AcknowledgedFile, Result<u32, io::Error>> {
+    let file = match disk.open(NAME, DiskAccess::Read) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Known {
+            return Ok(AcknowledgedFile {
                 newest: None,
                 doubt: Some(format!("the file {NAME} is missing")),
             });
@@ -31,7 +31,7 @@ pub fn read(disk: &dyn Disk) -> Result<Known, Result<u32, io::Error>> {
     };
     let mut bytes = vec![0; 2 * HEAD as usize];
     let len = file.read_at(0, &mut bytes).map_err(Err)?;
-    let mut known = Known {
+    let mut known = AcknowledgedFile {
         newest: None,
         doubt: None,
     };
@@ -44,8 +44,8 @@ pub fn read(disk: &dyn Disk) -> Result<Known, Result<u32, io::Error>> {
                     known.newest = Some(found);
                 }
             }
-            Err(Unreadable::Newer(version)) => return Err(Ok(version)),
-            Err(Unreadable::Damaged) => {
+            Err(FormatFault::Newer(version)) => return Err(Ok(version)),
+            Err(FormatFault::Damaged) => {
                 let at = slot * HEAD as usize;
                 known.doubt = Some(format!("the file {NAME} cannot be read at byte {at}"));
             }
@@ -55,17 +55,17 @@ pub fn read(disk: &dyn Disk) -> Result<Known, Result<u32, io::Error>> {
 }
 
 /// Writes it.
-pub struct Writer {
+pub struct AcknowledgedWriter {
     file: Arc<dyn DiskFile>,
     number: u64,
     is_synced: bool,
 }
 
-impl Writer {
+impl AcknowledgedWriter {
     /// In the place of what is there, if anything is. Both slots say the same.
-    pub fn create(disk: &dyn Disk, first: Acknowledged) -> io::Result<Writer> {
+    pub fn create(disk: &dyn Disk, first: Acknowledged) -> io::Result<AcknowledgedWriter> {
         let file = disk.create(NEW)?;
-        let mut writer = Writer {
+        let mut writer = AcknowledgedWriter {
             file,
             number: first.number,
             is_synced: false,
@@ -79,9 +79,9 @@ impl Writer {
     }
 
     /// The file whose newest slot has this number.
-    pub fn open(disk: &dyn Disk, number: u64) -> io::Result<Writer> {
-        Ok(Writer {
-            file: disk.open(NAME, Access::Write)?,
+    pub fn open(disk: &dyn Disk, number: u64) -> io::Result<AcknowledgedWriter> {
+        Ok(AcknowledgedWriter {
+            file: disk.open(NAME, DiskAccess::Write)?,
             number,
             is_synced: false,
         })

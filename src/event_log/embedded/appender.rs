@@ -1,12 +1,13 @@
 //! What is written for a group of publishes, and how the log finds its end again. No threads
 //! but the one that writes a file ahead, and no clock: the simulation drives it step by step.
 
-use super::acknowledged::Writer;
-use super::chain::{self, Extent, Look, acknowledged_at, new_salt};
+use super::acknowledged::AcknowledgedWriter;
+use super::chain::{self, Extent, LogSurvey, acknowledged_at, new_salt};
 use super::damage::{Which, Why};
-use super::disk::{Access, Disk, DiskFile};
+use super::disk::{Disk, DiskAccess, DiskFile};
 use super::format::{
-    self, Acknowledged, Block, Entry, Frame, HEAD, Head, Previous, State, segment_name,
+    self, Acknowledged, Frame, FrameBlock, FrameEntry, HEAD, Head, LogExtent, Previous,
+    segment_name,
 };
 use super::spare::{Ahead, SPARE, Spare};
 use crate::domain::Timestamp;
@@ -67,11 +68,11 @@ pub struct Appender {
     head: Head,
     file: Arc<dyn DiskFile>,
     end: u64,
-    state: State,
+    state: LogExtent,
     /// Bytes of all segments before.
     total: u64,
     spare: Spare,
-    acknowledged: Writer,
+    acknowledged: AcknowledgedWriter,
     /// What that says.
     told: Acknowledged,
     /// Nothing was written to the segment since its last sync.
@@ -84,7 +85,7 @@ pub struct Appender {
 }
 
 /// What a frame has of one partition.
-pub enum Part<'a> {
+pub enum FramePart<'a> {
     Records(&'a [Record]),
     /// A block and how many records it holds.
     Encoded(&'a [u8], u64),
@@ -111,9 +112,9 @@ impl Appender {
             number: 1,
             salt: new_salt(),
             planned: layout.least,
-            before: State {
+            before: LogExtent {
                 ends: vec![0; layout.partitions as usize],
-                ..State::default()
+                ..LogExtent::default()
             },
             previous: None,
         };
@@ -126,7 +127,7 @@ impl Appender {
             end: HEAD,
             state: head.before.clone(),
         };
-        let acknowledged = Writer::create(&*disk, first.clone()).map_err(failed)?;
+        let acknowledged = AcknowledgedWriter::create(&*disk, first.clone()).map_err(failed)?;
         spare.fill(layout.least);
         Ok(Appender {
             disk,
@@ -147,7 +148,7 @@ impl Appender {
         })
     }
 
-    fn go_on(disk: Arc<dyn Disk>, layout: Layout, look: Look) -> Result<Appender, Why> {
+    fn go_on(disk: Arc<dyn Disk>, layout: Layout, look: LogSurvey) -> Result<Appender, Why> {
         let stored = look.state.ends.len() as u32;
         if layout.partitions < stored {
             return Err(Why::Setting(format!(
@@ -157,7 +158,7 @@ impl Appender {
         }
         let name = segment_name(look.head.number);
         let disk_failed = |error| Why::disk(&name, &error);
-        let file = disk.open(&name, Access::Write).map_err(disk_failed)?;
+        let file = disk.open(&name, DiskAccess::Write).map_err(disk_failed)?;
         make_durable(&*file, &look).map_err(disk_failed)?;
         // The name of a segment that was begun at the end of the last process may be in the
         // memory of the machine alone.
@@ -167,12 +168,14 @@ impl Appender {
         }
         let now = acknowledged_at(&look);
         let acknowledged = match (&look.known.newest, &look.known.doubt) {
-            (Some(newest), None) => Writer::open(&*disk, newest.number).and_then(|mut writer| {
-                writer.write(now.clone())?;
-                writer.sync()?;
-                Ok(writer)
-            }),
-            _ => Writer::create(&*disk, now.clone()),
+            (Some(newest), None) => {
+                AcknowledgedWriter::open(&*disk, newest.number).and_then(|mut writer| {
+                    writer.write(now.clone())?;
+                    writer.sync()?;
+                    Ok(writer)
+                })
+            }
+            _ => AcknowledgedWriter::create(&*disk, now.clone()),
         };
         let acknowledged = acknowledged.map_err(|e| Why::disk(super::acknowledged::NAME, &e))?;
         let total = chain::total_bytes(&*disk).map_err(|e| Why::disk("its folder", &e))?;
@@ -254,7 +257,7 @@ impl Appender {
             .zip(&blocks)
             .filter(|(_, records)| !records.is_empty());
         let parts: Vec<_> = parts
-            .map(|(p, records)| (p, Part::Records(records)))
+            .map(|(p, records)| (p, FramePart::Records(records)))
             .collect();
         if !parts.is_empty() {
             self.write(&parts)?;
@@ -266,12 +269,12 @@ impl Appender {
     /// Writes records as they are into a partition, durably: for tests of what no publisher of
     /// ours sends.
     pub fn append_as_is(&mut self, partition: u32, records: &[Record]) -> Result<(), WriteError> {
-        self.write(&[(partition, Part::Records(records))])?;
+        self.write(&[(partition, FramePart::Records(records))])?;
         self.acknowledge()
     }
 
     /// Writes a frame after all others. It is durable, and counts, after `acknowledge`.
-    pub fn write(&mut self, parts: &[(u32, Part)]) -> Result<(), WriteError> {
+    pub fn write(&mut self, parts: &[(u32, FramePart)]) -> Result<(), WriteError> {
         self.is_poisoned = true;
         if self.end >= self.head.planned {
             self.begin_segment()?;
@@ -284,23 +287,23 @@ impl Appender {
         for (partition, part) in parts {
             let start = bytes.len();
             let count = match part {
-                Part::Records(records) => {
+                FramePart::Records(records) => {
                     bytes = self.blocks.append(records.iter(), bytes);
                     records.len() as u64
                 }
-                Part::Encoded(block, count) => {
+                FramePart::Encoded(block, count) => {
                     bytes.extend_from_slice(block);
                     *count
                 }
             };
             let block = &bytes[start..];
             let end = &mut state.ends[*partition as usize];
-            entries.push(Entry {
+            entries.push(FrameEntry {
                 partition: *partition,
                 is_lost: false,
                 first: *end,
                 count,
-                block: Block {
+                block: FrameBlock {
                     bytes: u32::try_from(block.len())
                         .map_err(|_| WriteError("a block of more than 4 GiB".into()))?,
                     checksum: format::checksum(block, self.head.salt),
@@ -381,7 +384,7 @@ impl Appender {
         // What failed may have been the acknowledgement, and have happened: it is taken back
         // before a segment begins that knows nothing of it.
         let name = super::acknowledged::NAME;
-        let opened = Writer::open(&*self.disk, self.acknowledged.number());
+        let opened = AcknowledgedWriter::open(&*self.disk, self.acknowledged.number());
         self.acknowledged = opened.map_err(|error| failed(name, &error))?;
         let told = self.acknowledged.write(self.told.clone());
         told.map_err(|error| failed(name, &error))?;
@@ -461,7 +464,7 @@ fn new_segment(disk: &dyn Disk, head: &Head, spare: &mut Spare) -> io::Result<Ar
 
 /// What was written and never acknowledged may be in the memory of the machine alone, and a sync
 /// may have failed before: it is written once more. A file that was just found is synced.
-fn make_durable(file: &dyn DiskFile, look: &Look) -> io::Result<()> {
+fn make_durable(file: &dyn DiskFile, look: &LogSurvey) -> io::Result<()> {
     let newest = look.known.newest.as_ref();
     let newest = newest.filter(|newest| newest.segment == look.head.number);
     let mut at = newest.map_or(HEAD, |newest| newest.end.max(HEAD));

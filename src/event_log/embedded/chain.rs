@@ -3,11 +3,11 @@
 
 use super::acknowledged;
 use super::damage::{Damage, Why};
-use super::disk::{Access, Disk, DiskFile};
+use super::disk::{Disk, DiskAccess, DiskFile};
 use super::format::{
-    self, Acknowledged, HEAD, Head, Previous, State, Unreadable, segment_name, segment_number,
+    self, Acknowledged, FormatFault, HEAD, Head, LogExtent, Previous, segment_name, segment_number,
 };
-use super::scan::{self, BadBlock, Known, Scanned, Stretch};
+use super::scan::{self, BadBlock, KnownEnd, MissingFrames, Scanned};
 use crate::wire::position::LogId;
 use std::collections::BTreeMap;
 use std::io;
@@ -22,16 +22,16 @@ pub enum Extent<'a> {
 }
 
 /// A log as it lies there.
-pub struct Look {
+pub struct LogSurvey {
     pub id: LogId,
     /// The last segment.
     pub head: Head,
     /// The byte after its last frame, and how far the log is there.
     pub end: u64,
-    pub state: State,
+    pub state: LogExtent,
     /// After the end is something that was never acknowledged.
     pub is_torn: bool,
-    pub known: acknowledged::Known,
+    pub known: acknowledged::AcknowledgedFile,
     pub damages: Vec<Damage>,
     pub broken: Vec<Broken>,
     /// Where the log ended is not known.
@@ -41,7 +41,7 @@ pub struct Look {
 /// A segment in which something cannot be read.
 pub struct Broken {
     pub head: Head,
-    pub stretches: Vec<Stretch>,
+    pub stretches: Vec<MissingFrames>,
     pub bad: Vec<BadBlock>,
     /// The byte after its last frame.
     pub end: u64,
@@ -58,7 +58,7 @@ pub fn total_bytes(disk: &dyn Disk) -> io::Result<u64> {
 }
 
 /// `None` if there is no log in the folder.
-pub fn look(disk: &dyn Disk, mut extent: Extent) -> Result<Option<Look>, Why> {
+pub fn look(disk: &dyn Disk, mut extent: Extent) -> Result<Option<LogSurvey>, Why> {
     let listed = disk.list("").map_err(|e| Why::disk("its folder", &e))?;
     let lengths: BTreeMap<u64, u64> = listed
         .iter()
@@ -98,7 +98,7 @@ fn newer(found: u32) -> Why {
     }
 }
 
-fn all_is_gone(known: &acknowledged::Known) -> Why {
+fn all_is_gone(known: &acknowledged::AcknowledgedFile) -> Why {
     Why::Damaged(Box::new(Damage {
         file: segment_name(1),
         at: 0,
@@ -114,13 +114,13 @@ struct Chain<'d> {
     /// Of the files that there are.
     lengths: BTreeMap<u64, u64>,
     /// One for each segment.
-    marks: Vec<Mark>,
+    marks: Vec<HeadSummary>,
     damages: Vec<Damage>,
     broken: Vec<Broken>,
 }
 
 /// What is remembered of a head.
-struct Mark {
+struct HeadSummary {
     /// Why it cannot be used.
     fault: Option<String>,
     log: Option<LogId>,
@@ -133,7 +133,7 @@ struct Mark {
 impl Chain<'_> {
     fn open(&self, number: u64) -> Result<Option<Arc<dyn DiskFile>>, Why> {
         let name = segment_name(number);
-        match self.disk.open(&name, Access::Read) {
+        match self.disk.open(&name, DiskAccess::Read) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Why::disk(&name, &error)),
@@ -155,14 +155,14 @@ impl Chain<'_> {
     fn read_heads(&mut self, last: u64) -> Result<(), Why> {
         for number in 1..=last {
             let mark = match self.head(number)? {
-                Ok(head) => Mark {
+                Ok(head) => HeadSummary {
                     fault: None,
                     log: Some(head.log),
                     previous: head.previous,
                     records: head.before.records,
                     is_suspicious: false,
                 },
-                Err(fault) => Mark {
+                Err(fault) => HeadSummary {
                     fault: Some(fault),
                     log: None,
                     previous: None,
@@ -175,11 +175,11 @@ impl Chain<'_> {
         Ok(())
     }
 
-    fn mark(&self, number: u64) -> Option<&Mark> {
+    fn mark(&self, number: u64) -> Option<&HeadSummary> {
         self.marks.get(number as usize - 1)
     }
 
-    fn mark_mut(&mut self, number: u64) -> &mut Mark {
+    fn mark_mut(&mut self, number: u64) -> &mut HeadSummary {
         &mut self.marks[number as usize - 1]
     }
 
@@ -188,7 +188,7 @@ impl Chain<'_> {
     }
 
     /// Which log it is, by the last head that can be read, or by what was acknowledged.
-    fn identity(&mut self, known: &mut acknowledged::Known) -> Result<LogId, Why> {
+    fn identity(&mut self, known: &mut acknowledged::AcknowledgedFile) -> Result<LogId, Why> {
         let heads = self.marks.iter().rev().find(|mark| mark.log.is_some());
         let told = known.newest.as_ref().map(|newest| newest.log);
         let by_heads = heads.and_then(|mark| mark.log);
@@ -208,7 +208,7 @@ impl Chain<'_> {
                     lost: Vec::new(),
                     after: None,
                 });
-                *known = acknowledged::Known {
+                *known = acknowledged::AcknowledgedFile {
                     newest: None,
                     doubt: Some(format!("the file {} is of another log", acknowledged::NAME)),
                 };
@@ -227,7 +227,7 @@ impl Chain<'_> {
     }
 
     /// Whether each segment is the one that the next one says it follows.
-    fn check_links(&mut self, known: &acknowledged::Known) {
+    fn check_links(&mut self, known: &acknowledged::AcknowledgedFile) {
         for number in 1..=self.last() {
             let is_first = number == 1;
             let mark = self.mark(number).expect("one for each");
@@ -279,15 +279,15 @@ impl Chain<'_> {
     fn read_frames(
         mut self,
         id: LogId,
-        known: &acknowledged::Known,
+        known: &acknowledged::AcknowledgedFile,
         extent: &mut Extent,
-    ) -> Result<Look, Why> {
+    ) -> Result<LogSurvey, Why> {
         let last = self.last();
         // Where the segment before ended, as its frames say.
-        let mut reached: Option<(u64, State)> = None;
+        let mut reached: Option<(u64, LogExtent)> = None;
         let mut found: Option<(Head, Scanned)> = None;
         for number in 1..=last {
-            let has_fault = |mark: &Mark| mark.fault.is_some() || mark.is_suspicious;
+            let has_fault = |mark: &HeadSummary| mark.fault.is_some() || mark.is_suspicious;
             let wanted = matches!(extent, Extent::All(_))
                 || number == last
                 || self.mark(number).is_some_and(has_fault)
@@ -335,7 +335,7 @@ impl Chain<'_> {
             // So far it was how many lie before.
             damage.after = damage.after.map(|before| total.saturating_sub(before));
         }
-        Ok(Look {
+        Ok(LogSurvey {
             id,
             end: scanned.end,
             state: scanned.state,
@@ -349,7 +349,11 @@ impl Chain<'_> {
     }
 
     /// Where a segment ends, apart from what lies in it.
-    fn known_end(&self, number: u64, known: &acknowledged::Known) -> Result<Known, Why> {
+    fn known_end(
+        &self,
+        number: u64,
+        known: &acknowledged::AcknowledgedFile,
+    ) -> Result<KnownEnd, Why> {
         let next = self.mark(number + 1).filter(|next| next.fault.is_none());
         let sealed = match next {
             Some(_) => self.head(number + 1)?.ok(),
@@ -357,7 +361,7 @@ impl Chain<'_> {
         };
         let newest = known.newest.as_ref();
         let newest = newest.filter(|newest| newest.segment == number);
-        Ok(Known {
+        Ok(KnownEnd {
             sealed: sealed.and_then(|head| Some((head.previous?.end, head.before))),
             acknowledged: newest.map(|newest| (newest.end, newest.state.clone())),
         })
@@ -368,8 +372,8 @@ impl Chain<'_> {
         &mut self,
         number: u64,
         id: LogId,
-        reached: Option<(u64, State)>,
-        ends: &Known,
+        reached: Option<(u64, LogExtent)>,
+        ends: &KnownEnd,
     ) -> Result<(Head, bool), Why> {
         let mark = self.mark(number).expect("one for each");
         if mark.fault.is_none()
@@ -380,7 +384,7 @@ impl Chain<'_> {
         let end = ends.sealed.as_ref().or(ends.acknowledged.as_ref());
         let mut before = reached
             .as_ref()
-            .map_or_else(State::default, |(_, state)| state.clone());
+            .map_or_else(LogExtent::default, |(_, state)| state.clone());
         let partitions = end.map_or(0, |(_, state)| state.ends.len());
         before.ends.resize(partitions.max(before.ends.len()), 0);
         let is_foreign = mark.log.is_some_and(|log| log != id);
@@ -411,7 +415,7 @@ impl Chain<'_> {
         head: &Head,
         scanned: &Scanned,
         has_file: bool,
-        known: &acknowledged::Known,
+        known: &acknowledged::AcknowledgedFile,
     ) {
         let file = segment_name(number);
         let fault = self.mark(number).and_then(|mark| mark.fault.clone());
@@ -474,7 +478,7 @@ impl Chain<'_> {
 }
 
 /// A segment of which nothing can be read.
-fn nothing_of(head: &Head, ends: &Known) -> Scanned {
+fn nothing_of(head: &Head, ends: &KnownEnd) -> Scanned {
     let before = &head.before;
     let end = ends.sealed.as_ref().or(ends.acknowledged.as_ref());
     let Some((end, after)) = end.filter(|(end, _)| *end > HEAD) else {
@@ -489,7 +493,7 @@ fn nothing_of(head: &Head, ends: &Known) -> Scanned {
     };
     let lost = (0..).zip(before.ends.iter().zip(&after.ends));
     let lost = lost.filter(|(_, (before, after))| before < after);
-    let stretch = Stretch {
+    let stretch = MissingFrames {
         at: HEAD,
         to: *end,
         what: String::new(),
@@ -525,8 +529,8 @@ fn read_head(file: &dyn DiskFile, number: u64) -> Result<Head, BadHead> {
     match format::unseal::<Head>(&bytes[..read]) {
         Ok(head) if head.number == number => Ok(head),
         Ok(head) => other(&format!("it is segment {} of a log", head.number)),
-        Err(Unreadable::Newer(found)) => Err(BadHead::Newer(found)),
-        Err(Unreadable::Damaged) => other("its head cannot be read"),
+        Err(FormatFault::Newer(found)) => Err(BadHead::Newer(found)),
+        Err(FormatFault::Damaged) => other("its head cannot be read"),
     }
 }
 
@@ -536,7 +540,7 @@ pub fn open_segment(
     number: u64,
 ) -> Result<(Head, Arc<dyn DiskFile>), SegmentError> {
     let name = segment_name(number);
-    let file = match disk.open(&name, Access::Read) {
+    let file = match disk.open(&name, DiskAccess::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(SegmentError::Damaged("the file is missing".into()));
@@ -561,7 +565,7 @@ pub fn new_salt() -> u64 {
 }
 
 /// What was acknowledged, where a look ended.
-pub fn acknowledged_at(look: &Look) -> Acknowledged {
+pub fn acknowledged_at(look: &LogSurvey) -> Acknowledged {
     let newest = look.known.newest.as_ref();
     Acknowledged {
         number: newest.map_or(0, |newest| newest.number),

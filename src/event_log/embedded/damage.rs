@@ -92,7 +92,7 @@ fn counted(records: u64) -> String {
 
 /// Why a log cannot be opened. No text has a path in it; `folder` is for whoever may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenError {
+pub struct LogOpenError {
     pub which: Which,
     pub folder: PathBuf,
     pub why: Why,
@@ -124,15 +124,15 @@ impl Why {
     }
 }
 
-impl fmt::Display for OpenError {
+impl fmt::Display for LogOpenError {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "the {} {}", self.which, self.why)
     }
 }
 
-impl std::error::Error for OpenError {}
+impl std::error::Error for LogOpenError {}
 
-impl OpenError {
+impl LogOpenError {
     /// The ways out, for an operator.
     pub fn remedy(&self) -> Option<String> {
         let folder = self.folder.display();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// A file or a folder in the log's folder.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
+pub struct FolderEntry {
     pub name: String,
     /// In bytes.
     pub len: u64,
@@ -21,7 +21,7 @@ pub struct Entry {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub enum DiskAccess {
     Read,
     Write,
 }
@@ -30,8 +30,8 @@ pub enum Access {
 /// atomic; what was synced survives a loss of power, a name after `sync_folder` of its folder.
 pub trait Disk: Send + Sync {
     /// Nothing, where the folder does not exist. `""` is the log's own folder.
-    fn list(&self, folder: &str) -> io::Result<Vec<Entry>>;
-    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>>;
+    fn list(&self, folder: &str) -> io::Result<Vec<FolderEntry>>;
+    fn open(&self, name: &str, access: DiskAccess) -> io::Result<Arc<dyn DiskFile>>;
     /// An empty file, in the place of one of this name.
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Nothing happens where it exists.
@@ -114,7 +114,7 @@ fn unless_missing(done: io::Result<()>) -> io::Result<()> {
 }
 
 impl Disk for Os {
-    fn list(&self, folder: &str) -> io::Result<Vec<Entry>> {
+    fn list(&self, folder: &str) -> io::Result<Vec<FolderEntry>> {
         let entries = match fs::read_dir(self.path(folder)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
@@ -123,7 +123,7 @@ impl Disk for Os {
         for entry in entries {
             let entry = entry?;
             let metadata = entry.metadata()?;
-            found.push(Entry {
+            found.push(FolderEntry {
                 name: entry.file_name().to_string_lossy().into_owned(),
                 len: metadata.len(),
                 is_folder: metadata.is_dir(),
@@ -133,9 +133,9 @@ impl Disk for Os {
         Ok(found)
     }
 
-    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+    fn open(&self, name: &str, access: DiskAccess) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = fs::File::options();
-        options.read(true).write(access == Access::Write);
+        options.read(true).write(access == DiskAccess::Write);
         Ok(Arc::new(OsFile(options.open(self.path(name))?)))
     }
 

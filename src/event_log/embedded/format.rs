@@ -34,7 +34,7 @@ pub const HEAD: u64 = 16 << 10;
 
 /// Why bytes with a magic cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unreadable {
+pub enum FormatFault {
     Damaged,
     /// Written by a newer program.
     Newer(u32),
@@ -50,7 +50,7 @@ pub struct Head {
     pub salt: u64,
     /// Bytes after which the next segment begins.
     pub planned: u64,
-    pub before: State,
+    pub before: LogExtent,
     /// `None` in the first segment.
     pub previous: Option<Previous>,
 }
@@ -65,7 +65,7 @@ pub struct Previous {
 
 /// How far the log is at some place.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct LogExtent {
     /// Of the next group.
     pub sequence: u64,
     /// Records in all partitions before.
@@ -83,7 +83,7 @@ pub struct Acknowledged {
     pub segment: u64,
     /// The byte in that segment after its last acknowledged frame.
     pub end: u64,
-    pub state: State,
+    pub state: LogExtent,
 }
 
 /// The bytes of a head or a slot.
@@ -99,8 +99,8 @@ pub fn seal(what: &impl Serialize) -> Vec<u8> {
 }
 
 /// From bytes that may go on after it.
-pub fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
-    let damaged = Unreadable::Damaged;
+pub fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatFault> {
+    let damaged = FormatFault::Damaged;
     let prefix = bytes.get(..PREFIX).ok_or(damaged)?;
     let len = u32_at(prefix, 12) as usize;
     let end = PREFIX.saturating_add(len);
@@ -111,7 +111,7 @@ pub fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
     }
     match u32_at(prefix, 8) {
         VERSION => postcard::from_bytes(&sealed[PREFIX..]).map_err(|_| damaged),
-        other => Err(Unreadable::Newer(other)),
+        other => Err(FormatFault::Newer(other)),
     }
 }
 
@@ -138,23 +138,23 @@ pub struct Frame {
     pub groups: u64,
     /// In bytes, a multiple of 8, with all that belongs to it.
     pub length: u64,
-    pub entries: Vec<Entry>,
+    pub entries: Vec<FrameEntry>,
 }
 
 /// Consecutive records of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
+pub struct FrameEntry {
     pub partition: u32,
     /// The records are lost, and a repair has declared so. Its block, if it has one, is passed
     /// over.
     pub is_lost: bool,
     pub first: u64,
     pub count: u64,
-    pub block: Block,
+    pub block: FrameBlock,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Block {
+pub struct FrameBlock {
     pub bytes: u32,
     pub checksum: u64,
 }
@@ -166,7 +166,7 @@ pub const SHORTEST: usize = FIXED + 8;
 /// Beside the number of a partition.
 const LOST: u32 = 1 << 31;
 
-impl Entry {
+impl FrameEntry {
     pub fn end(&self) -> u64 {
         self.first.saturating_add(self.count)
     }
@@ -228,12 +228,12 @@ impl Frame {
         if xxh3_64_with_seed(rest, salt).to_le_bytes() != *checksum {
             return None;
         }
-        let entry = |bytes: &[u8]| Entry {
+        let entry = |bytes: &[u8]| FrameEntry {
             partition: u32_at(bytes, 0) & !LOST,
             is_lost: u32_at(bytes, 0) & LOST != 0,
             first: u64_at(bytes, 8),
             count: u64_at(bytes, 16),
-            block: Block {
+            block: FrameBlock {
                 bytes: u32_at(bytes, 4),
                 checksum: u64_at(bytes, 24),
             },
@@ -251,7 +251,7 @@ impl Frame {
     }
 
     /// The entries, and where their blocks begin, counted from the start of the frame.
-    pub fn blocks(&self) -> impl Iterator<Item = (Entry, u64)> {
+    pub fn blocks(&self) -> impl Iterator<Item = (FrameEntry, u64)> {
         let mut at = Frame::head_len(self.entries.len()) as u64;
         self.entries.iter().map(move |entry| {
             let start = at;
@@ -279,8 +279,8 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 mod tests {
     use super::*;
 
-    fn state() -> State {
-        State {
+    fn state() -> LogExtent {
+        LogExtent {
             sequence: 7,
             records: 12,
             ends: vec![5, 0, 7],
@@ -288,12 +288,12 @@ mod tests {
     }
 
     fn frame() -> Frame {
-        let entry = |partition, is_lost| Entry {
+        let entry = |partition, is_lost| FrameEntry {
             partition,
             is_lost,
             first: 5,
             count: 2,
-            block: Block {
+            block: FrameBlock {
                 bytes: 15,
                 checksum: 99,
             },
@@ -323,11 +323,11 @@ mod tests {
         assert_eq!(unseal(&bytes), Ok(head));
         for bit in 0..bytes.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(unseal::<Head>(&bytes), Err(Unreadable::Damaged), "{bit}");
+            assert_eq!(unseal::<Head>(&bytes), Err(FormatFault::Damaged), "{bit}");
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
         for cut in 0..bytes.len() {
-            assert_eq!(unseal::<Head>(&bytes[..cut]), Err(Unreadable::Damaged));
+            assert_eq!(unseal::<Head>(&bytes[..cut]), Err(FormatFault::Damaged));
         }
     }
 
@@ -335,11 +335,11 @@ mod tests {
     fn a_newer_version_is_told_from_damage() {
         let mut bytes = seal(&state());
         bytes[8] = 9;
-        assert_eq!(unseal::<State>(&bytes), Err(Unreadable::Damaged));
+        assert_eq!(unseal::<LogExtent>(&bytes), Err(FormatFault::Damaged));
         let end = bytes.len() - 8;
         let checksum = xxh3_64(&bytes[..end]).to_le_bytes();
         bytes[end..].copy_from_slice(&checksum);
-        assert_eq!(unseal::<State>(&bytes), Err(Unreadable::Newer(9)));
+        assert_eq!(unseal::<LogExtent>(&bytes), Err(FormatFault::Newer(9)));
     }
 
     #[test]
@@ -350,7 +350,7 @@ mod tests {
             number: u64::MAX,
             salt: u64::MAX,
             planned: u64::MAX,
-            before: State {
+            before: LogExtent {
                 sequence: u64::MAX,
                 records: u64::MAX,
                 ends: vec![u64::MAX; 1024],

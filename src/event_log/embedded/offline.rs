@@ -1,8 +1,8 @@
 //! A log in a folder of this machine while no ledger works on it: for the command line.
 
 use super::appender::Appender;
-use super::chain::{self, Extent, Look};
-use super::damage::{Damage, OpenError, Which, Why};
+use super::chain::{self, Extent, LogSurvey};
+use super::damage::{Damage, LogOpenError, Which, Why};
 use super::disk::{Disk, Os};
 use super::repair::{self, Repaired};
 use super::spare::Ahead;
@@ -27,9 +27,9 @@ pub struct Checked {
     pub notes: Vec<String>,
 }
 
-fn failed(path: &Path, which: Which) -> impl Fn(Why) -> OpenError {
+fn failed(path: &Path, which: Which) -> impl Fn(Why) -> LogOpenError {
     let folder = path.to_owned();
-    move |why| OpenError {
+    move |why| LogOpenError {
         which,
         folder: folder.clone(),
         why,
@@ -42,12 +42,16 @@ pub fn total_bytes(path: &Path) -> u64 {
 }
 
 /// Reads everything. `read` hears of how many bytes were read.
-pub fn check(path: &Path, which: Which, read: &mut dyn FnMut(u64)) -> Result<Checked, OpenError> {
+pub fn check(
+    path: &Path,
+    which: Which,
+    read: &mut dyn FnMut(u64),
+) -> Result<Checked, LogOpenError> {
     look(path, Extent::All(read)).map_err(failed(path, which))
 }
 
 /// Reads no more than where a log ends. It must be whole there.
-pub fn ends(path: &Path, which: Which) -> Result<Checked, OpenError> {
+pub fn ends(path: &Path, which: Which) -> Result<Checked, LogOpenError> {
     let mut checked = look(path, Extent::End).map_err(failed(path, which))?;
     match checked.damages.pop() {
         None => Ok(checked),
@@ -85,7 +89,7 @@ fn look(path: &Path, extent: Extent) -> Result<Checked, Why> {
     })
 }
 
-fn notes(look: &Look) -> Vec<String> {
+fn notes(look: &LogSurvey) -> Vec<String> {
     let mut notes = Vec::new();
     if look.is_torn && !look.has_unknown_end {
         notes.push(
@@ -106,7 +110,7 @@ pub fn repair(
     path: &Path,
     which: Which,
     read: &mut dyn FnMut(u64),
-) -> Result<Option<Repaired>, OpenError> {
+) -> Result<Option<Repaired>, LogOpenError> {
     let disk = Os::existing(path);
     repair::repair(&disk, read).map_err(failed(path, which))
 }
@@ -117,7 +121,7 @@ pub fn append(
     which: Which,
     record: NewRecord,
     now: Timestamp,
-) -> Result<(), OpenError> {
+) -> Result<(), LogOpenError> {
     let append = || {
         let disk: Arc<dyn Disk> = Arc::new(Os::existing(path));
         let partitions = chain::look(&*disk, Extent::End)?;

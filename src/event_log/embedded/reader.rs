@@ -1,13 +1,13 @@
 //! Reads the embedded log frame by frame, never beyond what was acknowledged. Nothing is kept of
 //! the log in memory but the place of the reader.
 
-use super::Shared;
+use super::EmbeddedShared;
 use super::appender::Tail;
 use super::chain::{SegmentError, open_segment};
 use super::damage::Which;
 use super::disk::Disk;
-use super::format::{self, Block, Entry, Frame, HEAD, Head, segment_name};
-use super::scan::{Found, Walk, Window, frame_at};
+use super::format::{self, Frame, FrameBlock, FrameEntry, HEAD, Head, segment_name};
+use super::scan::{FrameScan, FrameWalk, Window, frame_at};
 use crate::event_log::{Limits, Logged, ReadError, Reader};
 use crate::wire::block;
 use crate::wire::position::{NextOffsets, Position};
@@ -19,12 +19,12 @@ use std::sync::Arc;
 
 /// Waits for what was acknowledged and reads it.
 pub struct BlockReader {
-    shared: Arc<Shared>,
-    blocks: Blocks,
+    shared: Arc<EmbeddedShared>,
+    blocks: BlockCursor,
 }
 
 impl BlockReader {
-    pub fn new(shared: Arc<Shared>, from: &NextOffsets) -> BlockReader {
+    pub fn new(shared: Arc<EmbeddedShared>, from: &NextOffsets) -> BlockReader {
         BlockReader {
             blocks: shared.blocks(from),
             shared,
@@ -53,21 +53,21 @@ impl Reader for BlockReader {
 }
 
 /// Where a reader is, without any waiting: the simulation drives it.
-pub struct Blocks {
+pub struct BlockCursor {
     disk: Arc<dyn Disk>,
     which: Which,
     next: Vec<u64>,
-    place: Option<Place>,
+    place: Option<ReaderPosition>,
 }
 
-struct Place {
+struct ReaderPosition {
     head: Head,
     window: Window,
     /// Where the segment ends, once there is one after it.
     end: Option<u64>,
     at: u64,
     /// How far the log is at this place.
-    walk: Walk,
+    walk: FrameWalk,
 }
 
 /// A frame at its place.
@@ -77,10 +77,15 @@ struct Here {
     frame: Frame,
 }
 
-impl Blocks {
-    pub fn new(disk: Arc<dyn Disk>, which: Which, partitions: usize, from: &NextOffsets) -> Blocks {
+impl BlockCursor {
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        which: Which,
+        partitions: usize,
+        from: &NextOffsets,
+    ) -> BlockCursor {
         let next = |p| from.get(&(p as u32)).copied().unwrap_or(0);
-        Blocks {
+        BlockCursor {
             disk,
             which,
             next: (0..partitions).map(next).collect(),
@@ -190,12 +195,12 @@ impl Blocks {
             place.window.limit = limit;
             let found = frame_at(&mut place.window, place.head.salt, at, limit);
             let what = match found {
-                Ok(Found::Frame(frame)) => match place.walk.clone().advance(&frame, None) {
+                Ok(FrameScan::Frame(frame)) => match place.walk.clone().advance(&frame, None) {
                     true => return Ok(Some(Here { at, segment, frame })),
                     false => "the frame is not the next one of this log",
                 },
-                Ok(Found::Nothing) => "there is no frame",
-                Ok(Found::Bad(what)) => what,
+                Ok(FrameScan::Nothing) => "there is no frame",
+                Ok(FrameScan::Bad(what)) => what,
                 Err(error) => return Err(self.unavailable(segment, &error)),
             };
             return Err(self.damaged(segment, at, what, tail));
@@ -213,11 +218,16 @@ impl Blocks {
     }
 
     /// The records of a block.
-    fn block(&mut self, here: &Here, entry: Entry, start: u64) -> Result<Vec<Record>, ReadError> {
+    fn block(
+        &mut self,
+        here: &Here,
+        entry: FrameEntry,
+        start: u64,
+    ) -> Result<Vec<Record>, ReadError> {
         let at = here.at + start;
         let place = self.place.as_mut().expect("the frame is at its place");
         let salt = place.head.salt;
-        let Block {
+        let FrameBlock {
             bytes: len,
             checksum,
         } = entry.block;
@@ -243,7 +253,7 @@ impl Blocks {
     }
 
     /// The last segment that begins before everything that is asked for.
-    fn find(&self, tail: &Tail) -> Result<Place, ReadError> {
+    fn find(&self, tail: &Tail) -> Result<ReaderPosition, ReadError> {
         let (mut low, mut high) = (1, tail.segment);
         while low < high {
             let middle = low + (high - low).div_ceil(2);
@@ -257,7 +267,7 @@ impl Blocks {
         self.begin(low, tail)
     }
 
-    fn begin(&self, segment: u64, tail: &Tail) -> Result<Place, ReadError> {
+    fn begin(&self, segment: u64, tail: &Tail) -> Result<ReaderPosition, ReadError> {
         let (head, file) = self.open(segment, tail)?;
         // On from the segment before.
         if let Some(place) = &self.place
@@ -267,11 +277,11 @@ impl Blocks {
             let what = "it does not begin where the segment before ends";
             return Err(self.damaged(segment, 0, what, tail));
         }
-        Ok(Place {
+        Ok(ReaderPosition {
             window: Window::strict(file),
             end: None,
             at: HEAD,
-            walk: Walk::from(head.before.clone()),
+            walk: FrameWalk::from(head.before.clone()),
             head,
         })
     }
@@ -326,7 +336,7 @@ impl Blocks {
 /// The records at these positions, which lie before the tail; one that was declared lost is left
 /// out. Reads each segment that holds any of them once.
 pub fn records_at(
-    mut blocks: Blocks,
+    mut blocks: BlockCursor,
     tail: &Tail,
     at: impl Iterator<Item = (u32, u64)>,
 ) -> Result<BTreeMap<u32, Record>, ReadError> {

@@ -5,13 +5,15 @@
 //! A segment is mended in a copy that takes its place by being renamed: at every moment the log
 //! has either, and a repair that was cut short can be begun again.
 
-use super::acknowledged::{self, Writer};
+use super::acknowledged::{self, AcknowledgedWriter};
 use super::appender::{NEW, new_id};
-use super::chain::{self, Broken, Extent, Look, acknowledged_at, new_salt};
+use super::chain::{self, Broken, Extent, LogSurvey, acknowledged_at, new_salt};
 use super::damage::{Damage, Why};
-use super::disk::{Access, Disk, DiskFile};
-use super::format::{self, Acknowledged, Block, Entry, Frame, HEAD, Head, Previous, segment_name};
-use super::scan::{Stretch, Window};
+use super::disk::{Disk, DiskAccess, DiskFile};
+use super::format::{
+    self, Acknowledged, Frame, FrameBlock, FrameEntry, HEAD, Head, Previous, segment_name,
+};
+use super::scan::{MissingFrames, Window};
 use crate::wire::position::LogId;
 use std::io;
 
@@ -68,7 +70,7 @@ pub fn repair(disk: &dyn Disk, read: &mut dyn FnMut(u64)) -> Result<Option<Repai
 
 /// Whether what is lost can be declared where it was.
 fn fits(broken: &Broken) -> bool {
-    let has_room = |stretch: &Stretch| {
+    let has_room = |stretch: &MissingFrames| {
         let needed = Frame::head_len(stretch.lost.len()) as u64;
         stretch.to - stretch.at >= needed
     };
@@ -80,7 +82,7 @@ fn mended_name(number: u64) -> String {
 }
 
 /// Mends every broken segment. Returns the folder with the files as they were.
-fn carry_out(disk: &dyn Disk, look: &Look) -> io::Result<String> {
+fn carry_out(disk: &dyn Disk, look: &LogSurvey) -> io::Result<String> {
     for broken in &look.broken {
         mend(disk, broken)?;
     }
@@ -110,7 +112,7 @@ fn carry_out(disk: &dyn Disk, look: &Look) -> io::Result<String> {
 fn mend(disk: &dyn Disk, broken: &Broken) -> io::Result<()> {
     let number = broken.head.number;
     let mended = disk.create(&mended_name(number))?;
-    let source = match disk.open(&segment_name(number), Access::Read) {
+    let source = match disk.open(&segment_name(number), DiskAccess::Read) {
         Ok(source) if broken.has_file => Some(source),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => None,
@@ -136,12 +138,12 @@ fn mend(disk: &dyn Disk, broken: &Broken) -> io::Result<()> {
     mended.write_at(0, &head)?;
     let salt = broken.head.salt;
     for stretch in &broken.stretches {
-        let entry = |(partition, offsets): &(u32, std::ops::Range<u64>)| Entry {
+        let entry = |(partition, offsets): &(u32, std::ops::Range<u64>)| FrameEntry {
             partition: *partition,
             is_lost: true,
             first: offsets.start,
             count: offsets.end - offsets.start,
-            block: Block::default(),
+            block: FrameBlock::default(),
         };
         let frame = Frame {
             sequence: stretch.sequences.start,
@@ -178,10 +180,10 @@ fn declare_block(
 }
 
 /// Says how far the log is, or, where that is not known, makes it another log.
-fn conclude(disk: &dyn Disk, look: &Look) -> io::Result<Option<LogId>> {
+fn conclude(disk: &dyn Disk, look: &LogSurvey) -> io::Result<Option<LogId>> {
     let reached = acknowledged_at(look);
     if !look.has_unknown_end {
-        Writer::create(disk, reached)?;
+        AcknowledgedWriter::create(disk, reached)?;
         return Ok(None);
     }
     let id = new_id();
@@ -204,7 +206,7 @@ fn conclude(disk: &dyn Disk, look: &Look) -> io::Result<Option<LogId>> {
     file.sync()?;
     disk.rename(NEW, &segment_name(number))?;
     disk.sync_folder("")?;
-    Writer::create(
+    AcknowledgedWriter::create(
         disk,
         Acknowledged {
             log: id,

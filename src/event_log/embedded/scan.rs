@@ -1,7 +1,7 @@
 //! Reads one segment from its head to its end, and says what of it cannot be read.
 
 use super::disk::DiskFile;
-use super::format::{self, Block, Frame, HEAD, Head, SHORTEST, State};
+use super::format::{self, Frame, FrameBlock, HEAD, Head, LogExtent, SHORTEST};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ impl Window {
 
 /// What is at a place where a frame may begin.
 #[derive(Debug)]
-pub enum Found {
+pub enum FrameScan {
     Frame(Frame),
     /// Zeros, or the end of what may be read.
     Nothing,
@@ -92,20 +92,20 @@ pub enum Found {
 }
 
 /// What begins at `at` and ends before `limit`.
-pub fn frame_at(window: &mut Window, salt: u64, at: u64, limit: u64) -> io::Result<Found> {
+pub fn frame_at(window: &mut Window, salt: u64, at: u64, limit: u64) -> io::Result<FrameScan> {
     let room = limit.saturating_sub(at);
     let start = window.get(at, SHORTEST.min(room as usize))?;
     let is_empty = start.iter().all(|byte| *byte == 0);
     let Some(len) = Frame::head_len_of(start, salt, room) else {
         return Ok(match is_empty {
-            true => Found::Nothing,
-            false => Found::Bad("there is no frame"),
+            true => FrameScan::Nothing,
+            false => FrameScan::Bad("there is no frame"),
         });
     };
     let head = window.get(at, len)?;
     Ok(match Frame::decode_head(head, salt) {
-        Some(frame) => Found::Frame(frame),
-        None => Found::Bad("the checksum of the head of a frame is wrong"),
+        Some(frame) => FrameScan::Frame(frame),
+        None => FrameScan::Bad("the checksum of the head of a frame is wrong"),
     })
 }
 
@@ -115,7 +115,7 @@ fn find_frame(
     salt: u64,
     from: u64,
     limit: u64,
-    after: &State,
+    after: &LogExtent,
 ) -> io::Result<Option<(u64, Frame)>> {
     let salted = salt.to_le_bytes();
     let mut at = from.next_multiple_of(8);
@@ -130,7 +130,7 @@ fn find_frame(
             continue;
         };
         at += skip as u64 * 8;
-        if let Found::Frame(frame) = frame_at(window, salt, at, limit)?
+        if let FrameScan::Frame(frame) = frame_at(window, salt, at, limit)?
             && frame.sequence > after.sequence
             && frame.records >= after.records
         {
@@ -153,7 +153,7 @@ pub fn find_salt(file: &Arc<dyn DiskFile>) -> io::Result<Option<u64>> {
             break;
         };
         if salt != 0
-            && let Found::Frame(frame) = frame_at(&mut window, salt, at, len)?
+            && let FrameScan::Frame(frame) = frame_at(&mut window, salt, at, len)?
         {
             match salts.iter_mut().find(|(known, _)| *known == salt) {
                 Some((_, bytes)) => *bytes += frame.length,
@@ -172,7 +172,7 @@ pub fn find_salt(file: &Arc<dyn DiskFile>) -> io::Result<Option<u64>> {
 
 /// Bytes of a segment in which there is no frame, and should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stretch {
+pub struct MissingFrames {
     pub at: u64,
     pub to: u64,
     pub what: String,
@@ -201,11 +201,11 @@ pub struct BadBlock {
 
 /// What is known of the end of a segment apart from its frames.
 #[derive(Debug, Clone, Default)]
-pub struct Known {
+pub struct KnownEnd {
     /// Where the segment after says that this one ends, and how far the log is there.
-    pub sealed: Option<(u64, State)>,
+    pub sealed: Option<(u64, LogExtent)>,
     /// What was acknowledged in this segment.
-    pub acknowledged: Option<(u64, State)>,
+    pub acknowledged: Option<(u64, LogExtent)>,
 }
 
 #[derive(Debug)]
@@ -213,8 +213,8 @@ pub struct Scanned {
     /// The byte after the last frame.
     pub end: u64,
     /// How far the log is there.
-    pub state: State,
-    pub stretches: Vec<Stretch>,
+    pub state: LogExtent,
+    pub stretches: Vec<MissingFrames>,
     pub bad: Vec<BadBlock>,
     /// There is something after the end that is no frame and nothing else.
     pub is_torn: bool,
@@ -224,16 +224,16 @@ pub struct Scanned {
 
 /// How far the log is while it is read frame by frame.
 #[derive(Debug, Clone)]
-pub struct Walk {
-    pub state: State,
+pub struct FrameWalk {
+    pub state: LogExtent,
     /// The frame before declares a loss: how many records in all it stands for is known by the
     /// next one.
     after_loss: bool,
 }
 
-impl Walk {
-    pub fn from(state: State) -> Walk {
-        Walk {
+impl FrameWalk {
+    pub fn from(state: LogExtent) -> FrameWalk {
+        FrameWalk {
             state,
             after_loss: false,
         }
@@ -265,7 +265,7 @@ impl Walk {
         if let Some(lost) = lost {
             lost.append(&mut missing);
         }
-        self.state = State {
+        self.state = LogExtent {
             sequence: frame.sequence + frame.groups,
             records: frame.records + frame.count(),
             ends,
@@ -275,7 +275,7 @@ impl Walk {
     }
 
     /// Whether the segment after may begin here.
-    pub fn may_be_at(&self, known: &State) -> bool {
+    pub fn may_be_at(&self, known: &LogExtent) -> bool {
         let state = &self.state;
         state.sequence == known.sequence
             && (self.after_loss || state.records == known.records)
@@ -288,7 +288,7 @@ impl Walk {
 
     /// Comes to where the log is known to be. What is missing up to there goes into `lost`; false
     /// if nothing may be missing, and yet the two differ.
-    fn settle(&mut self, known: &State, lost: Option<&mut Vec<(u32, Range<u64>)>>) -> bool {
+    fn settle(&mut self, known: &LogExtent, lost: Option<&mut Vec<(u32, Range<u64>)>>) -> bool {
         let state = &self.state;
         let is_same =
             state.sequence == known.sequence && (state.records == known.records || self.after_loss);
@@ -319,7 +319,7 @@ fn raise(ends: &mut [u64], known: &[u64], lost: Option<&mut Vec<(u32, Range<u64>
     were
 }
 
-fn lost_of(stretches: &mut [Stretch]) -> Option<&mut Vec<(u32, Range<u64>)>> {
+fn lost_of(stretches: &mut [MissingFrames]) -> Option<&mut Vec<(u32, Range<u64>)>> {
     stretches.last_mut().map(|last| &mut last.lost)
 }
 
@@ -327,7 +327,7 @@ fn lost_of(stretches: &mut [Stretch]) -> Option<&mut Vec<(u32, Range<u64>)>> {
 pub fn scan(
     file: &Arc<dyn DiskFile>,
     head: &Head,
-    known: &Known,
+    known: &KnownEnd,
     read: &mut dyn FnMut(u64),
 ) -> io::Result<Scanned> {
     let len = file.len()?;
@@ -337,35 +337,35 @@ pub fn scan(
     let mut window = Window::tolerant(file.clone());
     let salt = head.salt;
     let mut at = HEAD;
-    let mut walk = Walk::from(head.before.clone());
-    let (mut stretches, mut bad) = (Vec::<Stretch>::new(), Vec::new());
+    let mut walk = FrameWalk::from(head.before.clone());
+    let (mut stretches, mut bad) = (Vec::<MissingFrames>::new(), Vec::new());
     loop {
         let mut found = frame_at(&mut window, salt, at, limit)?;
-        if let Found::Frame(frame) = &found
+        if let FrameScan::Frame(frame) = &found
             && at >= acknowledged_at
             && known.sealed.is_none()
             && is_cut_short(&mut window, salt, at, frame, limit)?
         {
-            found = Found::Bad("a frame was cut short");
+            found = FrameScan::Bad("a frame was cut short");
         }
         let what = match found {
-            Found::Frame(frame) if walk.advance(&frame, lost_of(&mut stretches)) => {
+            FrameScan::Frame(frame) if walk.advance(&frame, lost_of(&mut stretches)) => {
                 let records = walk.state.records;
                 check_blocks(&mut window, salt, at, &frame, records, &mut bad)?;
                 at += frame.length;
                 read(frame.length);
                 continue;
             }
-            Found::Frame(_) => "the frame is not the next one of this log",
-            Found::Nothing if at >= len && Some(at) != sealed_at => "the file ends",
-            Found::Nothing => "there are zeros",
-            Found::Bad(what) => what,
+            FrameScan::Frame(_) => "the frame is not the next one of this log",
+            FrameScan::Nothing if at >= len && Some(at) != sealed_at => "the file ends",
+            FrameScan::Nothing => "there are zeros",
+            FrameScan::Bad(what) => what,
         };
         if Some(at) == sealed_at {
             break;
         }
         let what = window.failure.clone().unwrap_or_else(|| what.to_owned());
-        let lost = |to, sequence, records| Stretch {
+        let lost = |to, sequence, records| MissingFrames {
             at,
             to,
             what,
@@ -379,7 +379,7 @@ pub fn scan(
             (walk.state.sequence, walk.state.records) = (frame.sequence, frame.records);
             continue;
         }
-        let ahead = |known: &&(u64, State)| known.0 > at;
+        let ahead = |known: &&(u64, LogExtent)| known.0 > at;
         let told = known.sealed.as_ref().or(known.acknowledged.as_ref());
         if let Some((to, after)) = told.filter(ahead) {
             stretches.push(lost(*to, after.sequence, after.records));
@@ -417,7 +417,7 @@ fn check_blocks(
 ) -> io::Result<()> {
     let entries = frame.blocks().enumerate();
     for (index, (entry, start)) in entries.filter(|(_, (entry, _))| !entry.is_lost) {
-        let Block {
+        let FrameBlock {
             bytes: len,
             checksum,
         } = entry.block;
@@ -449,9 +449,9 @@ fn is_cut_short(
 ) -> io::Result<bool> {
     let mut bad = Vec::new();
     check_blocks(window, salt, at, frame, 0, &mut bad)?;
-    let here = State {
+    let here = LogExtent {
         sequence: frame.sequence,
-        ..State::default()
+        ..LogExtent::default()
     };
     Ok(!bad.is_empty() && find_frame(window, salt, at + 8, limit, &here)?.is_none())
 }

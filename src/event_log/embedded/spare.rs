@@ -2,7 +2,7 @@
 //! new length with each write, and a sync of it waits for the file system's journal; one that is
 //! overwritten has none.
 
-use super::disk::{Access, Disk, DiskFile};
+use super::disk::{Disk, DiskAccess, DiskFile};
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -29,10 +29,10 @@ pub enum Ahead {
 pub struct Spare {
     disk: Arc<dyn Disk>,
     ahead: Ahead,
-    state: State,
+    state: SpareState,
 }
 
-enum State {
+enum SpareState {
     None,
     Coming(JoinHandle<bool>),
     Ready,
@@ -43,13 +43,13 @@ impl Spare {
         Spare {
             disk,
             ahead,
-            state: State::None,
+            state: SpareState::None,
         }
     }
 
     /// Sees to it that there is one, unless the disk is short.
     pub fn fill(&mut self, bytes: u64) {
-        if !matches!(self.state, State::None) {
+        if !matches!(self.state, SpareState::None) {
             return;
         }
         if self.ahead != Ahead::Beside {
@@ -58,42 +58,42 @@ impl Spare {
         let disk = self.disk.clone();
         let thread = std::thread::Builder::new().name("log-ahead".into());
         match thread.spawn(move || fill(&*disk, bytes)) {
-            Ok(thread) => self.state = State::Coming(thread),
+            Ok(thread) => self.state = SpareState::Coming(thread),
             Err(error) => tracing::debug!(%error, "no thread to write a file ahead"),
         }
     }
 
     pub fn fill_now(&mut self, bytes: u64) {
-        let is_wanted = self.ahead != Ahead::Never && matches!(self.state, State::None);
+        let is_wanted = self.ahead != Ahead::Never && matches!(self.state, SpareState::None);
         if is_wanted && fill(&*self.disk, bytes) {
-            self.state = State::Ready;
+            self.state = SpareState::Ready;
         }
     }
 
     /// The file, if it is ready. Whoever takes it gives it a name.
     pub fn take(&mut self) -> Option<Arc<dyn DiskFile>> {
-        match std::mem::replace(&mut self.state, State::None) {
-            State::None => None,
-            State::Coming(thread) if !thread.is_finished() => {
-                self.state = State::Coming(thread);
+        match std::mem::replace(&mut self.state, SpareState::None) {
+            SpareState::None => None,
+            SpareState::Coming(thread) if !thread.is_finished() => {
+                self.state = SpareState::Coming(thread);
                 None
             }
-            State::Coming(thread) => {
+            SpareState::Coming(thread) => {
                 let is_ready = thread.join().unwrap_or(false);
                 is_ready.then(|| self.open()).flatten()
             }
-            State::Ready => self.open(),
+            SpareState::Ready => self.open(),
         }
     }
 
     fn open(&self) -> Option<Arc<dyn DiskFile>> {
-        self.disk.open(SPARE, Access::Write).ok()
+        self.disk.open(SPARE, DiskAccess::Write).ok()
     }
 }
 
 impl Drop for Spare {
     fn drop(&mut self) {
-        if let State::Coming(thread) = std::mem::replace(&mut self.state, State::None) {
+        if let SpareState::Coming(thread) = std::mem::replace(&mut self.state, SpareState::None) {
             let _ = thread.join();
         }
     }
@@ -121,7 +121,7 @@ fn fill(disk: &dyn Disk, bytes: u64) -> bool {
 
 /// Whether one is there from before, and as it was written.
 fn is_left_over(disk: &dyn Disk, bytes: u64) -> bool {
-    let Ok(file) = disk.open(SPARE, Access::Read) else {
+    let Ok(file) = disk.open(SPARE, DiskAccess::Read) else {
         return false;
     };
     let mut piece = vec![0; PIECE];

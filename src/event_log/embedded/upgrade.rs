@@ -8,10 +8,10 @@
 //! ```
 
 use super::acknowledged;
-use super::appender::{Appender, Layout, Part};
+use super::appender::{Appender, FramePart, Layout};
 use super::chain::{self, Extent};
 use super::damage::Why;
-use super::disk::{Access, Disk, DiskFile, Entry};
+use super::disk::{Disk, DiskAccess, DiskFile, FolderEntry};
 use super::format::segment_number;
 use super::spare::{Ahead, SPARE};
 use crate::store::rocks::{self, Rocks};
@@ -36,7 +36,7 @@ const OLD_FORMAT: u8 = 1;
 const FRAME: usize = 256 << 10;
 
 /// Whether a RocksDB lies among these files.
-pub fn is_old_form(files: &[Entry]) -> bool {
+pub fn is_old_form(files: &[FolderEntry]) -> bool {
     files.iter().filter(|file| !file.is_folder).any(|file| {
         let name = &file.name;
         name == "CURRENT" || name.starts_with("MANIFEST-") || name.ends_with(".sst")
@@ -44,8 +44,8 @@ pub fn is_old_form(files: &[Entry]) -> bool {
 }
 
 /// Whether a log lies among these files, in whatever form.
-pub fn is_log(files: &[Entry]) -> bool {
-    let is_own = |file: &Entry| {
+pub fn is_log(files: &[FolderEntry]) -> bool {
+    let is_own = |file: &FolderEntry| {
         segment_number(&file.name).is_some()
             || file.name == acknowledged::NAME
             || (file.is_folder && file.name == BUILT)
@@ -54,7 +54,7 @@ pub fn is_log(files: &[Entry]) -> bool {
 }
 
 /// For reading a log of an earlier version once.
-const OLD_MEMORY: rocks::Memory = rocks::Memory {
+const OLD_MEMORY: rocks::MemoryBudget = rocks::MemoryBudget {
     block_cache: 8 << 20,
     write_buffers: 32 << 20,
 };
@@ -126,7 +126,7 @@ fn reason(error: store::Error) -> String {
 /// moved again.
 fn finish(disk: &dyn Disk) -> io::Result<()> {
     disk.make_folder(KEPT)?;
-    let is_ours = |file: &Entry| {
+    let is_ours = |file: &FolderEntry| {
         file.is_folder
             || segment_number(&file.name).is_some()
             || [acknowledged::NAME, SPARE].contains(&&*file.name)
@@ -219,7 +219,7 @@ fn build(disk: &Arc<dyn Disk>, layout: Layout, old: &dyn Db) -> Result<u64, Why>
 }
 
 /// A row of the old log that is to be written next of its partition.
-struct Row {
+struct OldRow {
     first: u64,
     count: u64,
     arrived: i64,
@@ -228,13 +228,13 @@ struct Row {
 
 /// By arrival, so that partitions lie beside each other as they came.
 fn copy(view: &dyn View, partitions: u32, appender: &mut Appender) -> Result<(), Why> {
-    let mut heads: BTreeMap<(i64, u32), Row> = BTreeMap::new();
+    let mut heads: BTreeMap<(i64, u32), OldRow> = BTreeMap::new();
     for partition in 0..partitions {
         if let Some(row) = next_row(view, partition, 0)? {
             heads.insert((row.arrived, partition), row);
         }
     }
-    let mut gathered: Vec<(u32, Row)> = Vec::new();
+    let mut gathered: Vec<(u32, OldRow)> = Vec::new();
     let mut bytes = 0;
     while let Some(((_, partition), row)) = heads.pop_first() {
         if let Some(next) = next_row(view, partition, row.first + row.count)? {
@@ -245,7 +245,7 @@ fn copy(view: &dyn View, partitions: u32, appender: &mut Appender) -> Result<(),
         if bytes >= FRAME || heads.is_empty() {
             let parts: Vec<_> = gathered
                 .iter()
-                .map(|(partition, row)| (*partition, Part::Encoded(&row.block, row.count)))
+                .map(|(partition, row)| (*partition, FramePart::Encoded(&row.block, row.count)))
                 .collect();
             let written = appender.write(&parts);
             written.map_err(|error| Why::Disk(error.to_string()))?;
@@ -256,7 +256,7 @@ fn copy(view: &dyn View, partitions: u32, appender: &mut Appender) -> Result<(),
     Ok(())
 }
 
-fn next_row(view: &dyn View, partition: u32, from: u64) -> Result<Option<Row>, Why> {
+fn next_row(view: &dyn View, partition: u32, from: u64) -> Result<Option<OldRow>, Why> {
     let key = |partition, offset| keys::position(Position { partition, offset });
     let (start, end) = (key(partition, from), key(partition + 1, 0));
     let mut found = None;
@@ -279,7 +279,7 @@ fn next_row(view: &dyn View, partition: u32, from: u64) -> Result<Option<Row>, W
     }
     let records = block::decode(&block).map_err(|e| damaged(&e.to_string()))?;
     let arrived = records.first().map(|record| record.arrived.as_millis());
-    Ok(Some(Row {
+    Ok(Some(OldRow {
         first: from,
         count: records.len() as u64,
         arrived: arrived.ok_or_else(|| damaged("a row without a record"))?,
@@ -300,11 +300,11 @@ impl Inside {
 }
 
 impl Disk for Inside {
-    fn list(&self, folder: &str) -> io::Result<Vec<Entry>> {
+    fn list(&self, folder: &str) -> io::Result<Vec<FolderEntry>> {
         self.0.list(&Inside::name(folder))
     }
 
-    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+    fn open(&self, name: &str, access: DiskAccess) -> io::Result<Arc<dyn DiskFile>> {
         self.0.open(&Inside::name(name), access)
     }
 

@@ -3,7 +3,7 @@
 //! after it. A thousand who wait share one request.
 
 use super::BadOptions;
-use super::fetcher::Behind;
+use super::fetcher::MetadataAge;
 use super::inspect::{Inspector, Topic};
 use crate::event_log::{Confirmation, ReadError};
 use crate::wire::position::LogId;
@@ -17,37 +17,37 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How often the consumer group hears how far the store is.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
 
-type Answer = Result<(), ReadError>;
+type CheckResult = Result<(), ReadError>;
 
 /// What somebody relies on.
 struct Question {
     log: LogId,
     partitions: Option<usize>,
     /// Who may rely on the answer until something else is heard.
-    behind: Option<Behind>,
-    answer: oneshot::Sender<Answer>,
+    behind: Option<MetadataAge>,
+    answer: oneshot::Sender<CheckResult>,
 }
 
 pub struct Checks {
-    shared: Arc<Shared>,
+    shared: Arc<ChecksShared>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Shared {
-    queue: Mutex<Queue>,
+struct ChecksShared {
+    queue: Mutex<QuestionQueue>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Queue {
+struct QuestionQueue {
     questions: Vec<Question>,
     closed: bool,
 }
 
 impl Checks {
     pub fn start(inspector: Arc<Inspector>) -> Result<Checks, BadOptions> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(ChecksShared::default());
         let thread = {
             let shared = shared.clone();
             std::thread::Builder::new()
@@ -62,7 +62,7 @@ impl Checks {
     }
 
     /// Whether it is still this log, with so many partitions, from now on.
-    pub fn ask(&self, log: LogId, partitions: Option<usize>) -> oneshot::Receiver<Answer> {
+    pub fn ask(&self, log: LogId, partitions: Option<usize>) -> oneshot::Receiver<CheckResult> {
         self.shared.ask(log, partitions, None)
     }
 
@@ -89,26 +89,26 @@ impl Drop for Checks {
 }
 
 pub struct Asking {
-    shared: Arc<Shared>,
+    shared: Arc<ChecksShared>,
     log: LogId,
     partitions: usize,
 }
 
 impl Asking {
     /// `behind` is told if the answer is yes.
-    pub fn ask(&self, behind: Option<Behind>) -> Confirmation {
+    pub fn ask(&self, behind: Option<MetadataAge>) -> Confirmation {
         let answer = self.shared.ask(self.log, Some(self.partitions), behind);
         Confirmation::coming(answer)
     }
 }
 
-impl Shared {
+impl ChecksShared {
     fn ask(
         &self,
         log: LogId,
         partitions: Option<usize>,
-        behind: Option<Behind>,
-    ) -> oneshot::Receiver<Answer> {
+        behind: Option<MetadataAge>,
+    ) -> oneshot::Receiver<CheckResult> {
         let (answer, coming) = oneshot::channel();
         self.lock().questions.push(Question {
             log,
@@ -125,7 +125,7 @@ impl Shared {
         let mut committed = Instant::now();
         loop {
             let left = EVERY.saturating_sub(looked.elapsed());
-            let idle = |queue: &mut Queue| queue.questions.is_empty() && !queue.closed;
+            let idle = |queue: &mut QuestionQueue| queue.questions.is_empty() && !queue.closed;
             let waited = self.changed.wait_timeout_while(self.lock(), left, idle);
             let (mut queue, _) = waited.expect("nothing panics while it holds the queue");
             if queue.closed {
@@ -166,14 +166,14 @@ impl Shared {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, QuestionQueue> {
         self.queue
             .lock()
             .expect("nothing panics while it holds the queue")
     }
 }
 
-fn judge(topic: &Result<Topic, ReadError>, question: &Question) -> Answer {
+fn judge(topic: &Result<Topic, ReadError>, question: &Question) -> CheckResult {
     let topic = topic.as_ref().map_err(Clone::clone)?;
     if topic.id != question.log {
         let (was, is) = (question.log, topic.id);

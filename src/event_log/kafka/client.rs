@@ -1,7 +1,7 @@
 //! librdkafka's configuration: what opledger sets, what users may set, and what
 //! they may not because a promise rests on it.
 
-use super::{BadOptions, Settings, stats};
+use super::{BadOptions, KafkaSettings, stats};
 use crate::event_log::ReadError;
 use rdkafka::ClientConfig;
 use rdkafka::bindings as rdk;
@@ -76,7 +76,7 @@ const ALIASES: &[(&str, &str)] = &[
 ];
 
 /// All bad options of all sections at once.
-pub fn check(settings: &Settings) -> Result<(), BadOptions> {
+pub fn check(settings: &KafkaSettings) -> Result<(), BadOptions> {
     let sections = [
         ("kafka.options", &settings.options),
         ("kafka.producer", &settings.producer),
@@ -123,7 +123,7 @@ const ROOM: u64 = 64 << 10;
 /// The most that librdkafka takes.
 const MESSAGE_MAX: u64 = 1_000_000_000;
 
-pub fn config(settings: &Settings, role: Role) -> ClientConfig {
+pub fn config(settings: &KafkaSettings, role: Role) -> ClientConfig {
     let mut config = ClientConfig::new();
     let mut set = |name: &str, value: String| {
         config.set(name, value);
@@ -334,9 +334,9 @@ pub fn level(number: i32) -> RDKafkaLogLevel {
 }
 
 /// Something that librdkafka tells; what is read from it lives as long.
-pub struct Event(pub *mut rdk::rd_kafka_event_t);
+pub struct KafkaEvent(pub *mut rdk::rd_kafka_event_t);
 
-impl Drop for Event {
+impl Drop for KafkaEvent {
     fn drop(&mut self) {
         // Safety: it is ours, and destroyed once.
         unsafe { rdk::rd_kafka_event_destroy(self.0) };

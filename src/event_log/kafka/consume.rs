@@ -1,11 +1,11 @@
 //! Reads all partitions through one queue, many messages a call. Where to begin
 //! comes from the store; the consumer group has no say.
 
-use super::Settings;
+use super::KafkaSettings;
 use super::checks::Asking;
 use super::client::unavailable;
 use super::fetcher::{Certainty, Fetcher};
-use super::message::{self, Message};
+use super::message::{self, KafkaMessage};
 use crate::event_log::{Confirmation, Limits, Logged, ReadError, Reader};
 use crate::wire::position::NextOffsets;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -33,7 +33,7 @@ unsafe impl Send for Consumer {}
 impl Consumer {
     /// `begin` names every partition and the offset to begin at, if it is known.
     pub fn open(
-        settings: &Settings,
+        settings: &KafkaSettings,
         begin: BTreeMap<u32, Option<u64>>,
         asking: Asking,
     ) -> Result<Consumer, ReadError> {
@@ -68,9 +68,13 @@ impl Consumer {
         let outcome = self.sort_out();
         // Safety: they were handed out just now, and are destroyed by no one else.
         let messages = self.buffer.drain(..);
-        let messages = messages.map(|message| unsafe { Message::new(message) });
+        let messages = messages.map(|message| unsafe { KafkaMessage::new(message) });
         match outcome {
-            Ok(()) => message::take(messages.filter(Message::is_record), &self.fetcher, into),
+            Ok(()) => message::take(
+                messages.filter(KafkaMessage::is_record),
+                &self.fetcher,
+                into,
+            ),
             Err(_) => messages.for_each(drop),
         }
         outcome.map(|()| came)

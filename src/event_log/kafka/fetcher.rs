@@ -6,8 +6,8 @@
 //! Publishers use it as well: where a partition that is fetched grows over the offset that
 //! they were given, their records are in it.
 
-use super::Settings;
-use super::client::{self, Context, Event, Role, failed, unavailable};
+use super::KafkaSettings;
+use super::client::{self, Context, KafkaEvent, Role, failed, unavailable};
 use crate::event_log::ReadError;
 use crate::wire::position::Position;
 use rdkafka::bindings as rdk;
@@ -44,16 +44,16 @@ const BY_ID: i16 = 13;
 pub struct Fetcher {
     // Fields are dropped in this order: queues before their client, and last what the
     // client's threads write to.
-    records: Queue,
-    events: Queue,
+    records: KafkaQueue,
+    events: KafkaQueue,
     client: Client<Context>,
     topic: CString,
     partitions: usize,
-    heard: Arc<Heard>,
+    heard: Arc<FetcherReports>,
 }
 
 /// What the client's threads tell.
-struct Heard {
+struct FetcherReports {
     /// Rises with each answer about metadata, and before it is looked at.
     answers: AtomicU64,
     /// When the last one came, and until when no publisher waits for a fetch: in milliseconds
@@ -74,18 +74,18 @@ struct Heard {
 pub enum Certainty {
     Certain,
     /// It is again, once this is told that the topic was confirmed.
-    Behind(Behind),
+    Behind(MetadataAge),
     /// What is confirmed now says nothing of later.
     Open,
 }
 
 /// The answers that had come when somebody asked which topic it is.
-pub struct Behind {
-    heard: Arc<Heard>,
+pub struct MetadataAge {
+    heard: Arc<FetcherReports>,
     answers: u64,
 }
 
-impl Behind {
+impl MetadataAge {
     /// By an answer to that question.
     pub fn confirm(&self) {
         self.heard
@@ -94,9 +94,9 @@ impl Behind {
     }
 }
 
-impl Heard {
-    fn new() -> Heard {
-        Heard {
+impl FetcherReports {
+    fn new() -> FetcherReports {
+        FetcherReports {
             answers: AtomicU64::new(1),
             at: AtomicU64::new(0),
             pauses_until: AtomicU64::new(0),
@@ -112,16 +112,16 @@ impl Heard {
         self.begun.elapsed().as_millis() as u64
     }
 
-    fn is_certain(self: &Arc<Heard>) -> bool {
+    fn is_certain(self: &Arc<FetcherReports>) -> bool {
         matches!(self.certainty(), Certainty::Certain)
     }
 
-    fn certainty(self: &Arc<Heard>) -> Certainty {
+    fn certainty(self: &Arc<FetcherReports>) -> Certainty {
         self.certainty_at(self.begun.elapsed())
     }
 
     /// `now` counts from `begun`.
-    fn certainty_at(self: &Arc<Heard>, now: Duration) -> Certainty {
+    fn certainty_at(self: &Arc<FetcherReports>, now: Duration) -> Certainty {
         let answers = self.answers.load(Ordering::SeqCst);
         let at = Duration::from_millis(self.at.load(Ordering::SeqCst));
         if self.version.load(Ordering::SeqCst) < BY_ID {
@@ -132,7 +132,7 @@ impl Heard {
             Certainty::Open
         } else {
             let heard = self.clone();
-            Certainty::Behind(Behind { heard, answers })
+            Certainty::Behind(MetadataAge { heard, answers })
         }
     }
 
@@ -156,13 +156,13 @@ impl Heard {
     }
 }
 
-struct Queue(*mut rdk::rd_kafka_queue_t);
+struct KafkaQueue(*mut rdk::rd_kafka_queue_t);
 
 // Safety: librdkafka's queues belong to no thread.
-unsafe impl Send for Queue {}
-unsafe impl Sync for Queue {}
+unsafe impl Send for KafkaQueue {}
+unsafe impl Sync for KafkaQueue {}
 
-impl Drop for Queue {
+impl Drop for KafkaQueue {
     fn drop(&mut self) {
         // Safety: it is ours, and destroyed once.
         unsafe { rdk::rd_kafka_queue_destroy(self.0) };
@@ -172,7 +172,7 @@ impl Drop for Queue {
 impl Fetcher {
     /// `begin` names every partition and the offset to begin at, if it is known.
     pub fn open(
-        settings: &Settings,
+        settings: &KafkaSettings,
         begin: &BTreeMap<u32, Option<u64>>,
     ) -> Result<Fetcher, ReadError> {
         let role = Role::Consumer;
@@ -180,7 +180,7 @@ impl Fetcher {
         let native = config.create_native_config().map_err(failed)?;
         let topic = CString::new(settings.topic.as_str());
         let topic = topic.map_err(|_| unavailable("no topic has a NUL in its name"))?;
-        let heard = Arc::new(Heard::new());
+        let heard = Arc::new(FetcherReports::new());
         let told = Arc::as_ptr(&heard).cast_mut().cast::<c_void>();
         let wanted = rdk::RD_KAFKA_EVENT_STATS | rdk::RD_KAFKA_EVENT_ERROR;
         // Safety: the configuration lives, and `heard` lives longer than the client.
@@ -194,8 +194,8 @@ impl Fetcher {
         // Safety: the client lives.
         let (records, events) = unsafe {
             rdk::rd_kafka_poll_set_consumer(rk);
-            let events = Queue(rdk::rd_kafka_queue_get_consumer(rk));
-            (Queue(rdk::rd_kafka_queue_new(rk)), events)
+            let events = KafkaQueue(rdk::rd_kafka_queue_get_consumer(rk));
+            (KafkaQueue(rdk::rd_kafka_queue_new(rk)), events)
         };
         let fetcher = Fetcher {
             records,
@@ -264,7 +264,7 @@ impl Fetcher {
             if event.is_null() {
                 return Ok(());
             }
-            let event = Event(event);
+            let event = KafkaEvent(event);
             let context = self.client.context();
             match rdk::rd_kafka_event_type(event.0) {
                 rdk::RD_KAFKA_EVENT_LOG => {
@@ -338,20 +338,20 @@ impl Drop for Fetcher {
 }
 
 /// How far the partitions reached when somebody began to publish.
-pub struct Ends {
+pub struct PartitionEnds {
     /// A publish that waits for long does not keep it.
     fetcher: Weak<Fetcher>,
-    heard: Arc<Heard>,
+    heard: Arc<FetcherReports>,
     begun: Instant,
     ends: Vec<i64>,
 }
 
-impl Ends {
+impl PartitionEnds {
     /// `None` where it is no use to know them.
-    pub fn of(fetcher: Arc<Fetcher>) -> Option<Ends> {
+    pub fn of(fetcher: Arc<Fetcher>) -> Option<PartitionEnds> {
         let is_used = fetcher.heard.is_certain() && fetcher.partitions <= PARTITIONS;
         let all = 0..fetcher.partitions as u32;
-        is_used.then(|| Ends {
+        is_used.then(|| PartitionEnds {
             fetcher: Arc::downgrade(&fetcher),
             heard: fetcher.heard.clone(),
             begun: Instant::now(),
@@ -437,7 +437,7 @@ unsafe extern "C" fn on_request(
     heard: *mut c_void,
 ) -> rdk::rd_kafka_resp_err_t {
     // Safety: it lives longer than the client.
-    unsafe { &*heard.cast::<Heard>() }.note_request(kind, version);
+    unsafe { &*heard.cast::<FetcherReports>() }.note_request(kind, version);
     DONE
 }
 
@@ -455,7 +455,7 @@ unsafe extern "C" fn on_response(
     heard: *mut c_void,
 ) -> rdk::rd_kafka_resp_err_t {
     // Safety: it lives longer than the client.
-    unsafe { &*heard.cast::<Heard>() }.note_answer(kind);
+    unsafe { &*heard.cast::<FetcherReports>() }.note_answer(kind);
     DONE
 }
 
@@ -464,12 +464,12 @@ mod tests {
     use super::*;
 
     /// Once the last answer has settled.
-    fn later(heard: &Arc<Heard>) -> Certainty {
+    fn later(heard: &Arc<FetcherReports>) -> Certainty {
         let at = Duration::from_millis(heard.at.load(Ordering::SeqCst));
         heard.certainty_at(at + SETTLES_WITHIN)
     }
 
-    fn behind(heard: &Arc<Heard>) -> Behind {
+    fn behind(heard: &Arc<FetcherReports>) -> MetadataAge {
         match later(heard) {
             Certainty::Behind(behind) => behind,
             Certainty::Certain => panic!("nobody has confirmed it"),
@@ -477,8 +477,8 @@ mod tests {
         }
     }
 
-    fn by_id() -> Arc<Heard> {
-        let heard = Arc::new(Heard::new());
+    fn by_id() -> Arc<FetcherReports> {
+        let heard = Arc::new(FetcherReports::new());
         heard.note_request(FETCH, BY_ID);
         heard
     }
@@ -521,7 +521,7 @@ mod tests {
 
     #[test]
     fn what_is_fetched_by_name_is_never_certain() {
-        let heard = Arc::new(Heard::new());
+        let heard = Arc::new(FetcherReports::new());
         assert!(
             matches!(later(&heard), Certainty::Open),
             "before the first fetch"

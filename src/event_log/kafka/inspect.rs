@@ -4,7 +4,7 @@
 mod admin;
 
 use super::client::{self, Context, Role, failed, unavailable};
-use super::{BadOptions, NewTopics, Settings, message};
+use super::{BadOptions, KafkaSettings, NewTopics, message};
 use crate::event_log::{Bounds, Identity, ReadError};
 use crate::wire::position::{LastOffsets, LogId, NextOffsets};
 use crate::wire::record::Record;
@@ -37,15 +37,15 @@ pub struct Topic {
 }
 
 pub struct Inspector {
-    settings: Arc<Settings>,
+    settings: Arc<KafkaSettings>,
     client: BaseConsumer<Context>,
     /// Fetching a record needs the client for itself.
     fetching: Mutex<()>,
-    seen: Mutex<Seen>,
+    seen: Mutex<InspectorState>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct InspectorState {
     topic: Option<Topic>,
     bounds: Option<BTreeMap<u32, Bounds>>,
     trouble: Option<String>,
@@ -67,7 +67,7 @@ struct Setup {
 }
 
 impl Inspector {
-    pub fn new(settings: Arc<Settings>) -> Result<Inspector, BadOptions> {
+    pub fn new(settings: Arc<KafkaSettings>) -> Result<Inspector, BadOptions> {
         let role = Role::Inspector;
         let client = client::config(&settings, role).create_with_context(Context::new(role));
         Ok(Inspector {
@@ -447,7 +447,7 @@ impl Inspector {
         self.describe_by(name, None)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seen> {
+    fn lock(&self) -> MutexGuard<'_, InspectorState> {
         self.seen
             .lock()
             .expect("nothing panics while it holds what was seen")

@@ -22,16 +22,16 @@ use std::sync::Arc;
 const LARGE: usize = 4 << 10;
 
 /// One that librdkafka has handed out, destroyed when it is dropped.
-pub struct Message(*mut RDKafkaMessage);
+pub struct KafkaMessage(*mut RDKafkaMessage);
 
 // Safety: librdkafka's messages belong to no thread.
-unsafe impl Send for Message {}
+unsafe impl Send for KafkaMessage {}
 
-impl Message {
+impl KafkaMessage {
     /// # Safety
     /// It was handed out, and is destroyed nowhere else.
-    pub unsafe fn new(message: *mut RDKafkaMessage) -> Message {
-        Message(message)
+    pub unsafe fn new(message: *mut RDKafkaMessage) -> KafkaMessage {
+        KafkaMessage(message)
     }
 
     pub fn is_record(&self) -> bool {
@@ -60,7 +60,7 @@ impl Message {
     }
 }
 
-impl Drop for Message {
+impl Drop for KafkaMessage {
     fn drop(&mut self) {
         unsafe { rdk::rd_kafka_message_destroy(self.0) };
     }
@@ -68,12 +68,12 @@ impl Drop for Message {
 
 /// A message whose bytes are in use. librdkafka wants all of them back before its client
 /// goes, so that stays for as long.
-struct Kept {
-    message: Message,
+struct MessageBytes {
+    message: KafkaMessage,
     _client: Arc<Fetcher>,
 }
 
-impl AsRef<[u8]> for Kept {
+impl AsRef<[u8]> for MessageBytes {
     fn as_ref(&self) -> &[u8] {
         self.message.value().unwrap_or_default()
     }
@@ -81,11 +81,11 @@ impl AsRef<[u8]> for Kept {
 
 /// Of messages of this client, without an error.
 pub fn take(
-    messages: impl Iterator<Item = Message>,
+    messages: impl Iterator<Item = KafkaMessage>,
     client: &Arc<Fetcher>,
     into: &mut Vec<Logged>,
 ) {
-    let messages: Vec<Message> = messages.collect();
+    let messages: Vec<KafkaMessage> = messages.collect();
     let all = || messages.iter().flat_map(|m| [m.key(), m.small_value()]);
     let mut arena = Vec::with_capacity(all().flatten().map(<[u8]>::len).sum());
     for part in all().flatten() {
@@ -99,7 +99,7 @@ pub fn take(
         let mut logged = unsafe { logged(message.0, key, value) };
         if message.is_large() {
             let _client = client.clone();
-            logged.record.value = Some(Bytes::from_owner(Kept { message, _client }));
+            logged.record.value = Some(Bytes::from_owner(MessageBytes { message, _client }));
         }
         into.push(logged);
     }
@@ -110,7 +110,7 @@ pub fn take(
 /// # Safety
 /// It is a message without an error that is not yet destroyed.
 pub unsafe fn copied(message: *mut RDKafkaMessage) -> Logged {
-    let message = ManuallyDrop::new(Message(message));
+    let message = ManuallyDrop::new(KafkaMessage(message));
     let own = |part: Option<&[u8]>| part.map(Bytes::copy_from_slice);
     unsafe { logged(message.0, own(message.key()), own(message.value())) }
 }

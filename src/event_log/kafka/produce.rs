@@ -3,7 +3,7 @@
 
 use super::client::{self, Context, Role};
 use super::inspect::Inspector;
-use super::{BadOptions, Settings};
+use super::{BadOptions, KafkaSettings};
 use crate::event_log::{NewRecord, PublishError, SendError, Sending};
 use crate::wire::cloudevent;
 use crate::wire::position::Position;
@@ -19,17 +19,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
-pub struct Publisher {
-    settings: Arc<Settings>,
+pub struct KafkaPublisher {
+    settings: Arc<KafkaSettings>,
     inspector: Arc<Inspector>,
-    current: Mutex<Current>,
+    current: Mutex<CurrentProducer>,
     /// Bytes handed over and not yet answered for.
     waiting: Arc<AtomicU64>,
 }
 
 /// Replaced after an error that it cannot recover from, and when the topic turns out
 /// to take less at once.
-struct Current {
+struct CurrentProducer {
     producer: Arc<ThreadedProducer<Reports>>,
     batch_bytes: usize,
 }
@@ -37,14 +37,14 @@ struct Current {
 /// librdkafka's default for what it sends of a partition at once.
 const BATCH_BYTES: usize = 1_000_000;
 
-impl Publisher {
+impl KafkaPublisher {
     pub fn new(
-        settings: Arc<Settings>,
+        settings: Arc<KafkaSettings>,
         inspector: Arc<Inspector>,
-    ) -> Result<Publisher, BadOptions> {
-        let current = Current::new(&settings, BATCH_BYTES);
+    ) -> Result<KafkaPublisher, BadOptions> {
+        let current = CurrentProducer::new(&settings, BATCH_BYTES);
         let current = current.map_err(|error| client::bad_client(Role::Producer, &error))?;
-        Ok(Publisher {
+        Ok(KafkaPublisher {
             settings,
             inspector,
             current: Mutex::new(current),
@@ -57,11 +57,11 @@ impl Publisher {
             return Ok(Vec::new());
         }
         let bytes = records.iter().map(|record| record.size() as u64).sum();
-        let room = Room::take(&self.waiting, bytes, self.settings.max_waiting)?;
-        let call = Call::new(records.len(), Some(room));
+        let room = QueueShare::take(&self.waiting, bytes, self.settings.max_waiting)?;
+        let call = PublishCall::new(records.len(), Some(room));
         let producer = self.producer()?;
         for (index, record) in records.iter().enumerate() {
-            let part = Box::new(Part {
+            let part = Box::new(CallPart {
                 call: call.0.clone(),
                 index,
             });
@@ -108,8 +108,8 @@ impl Publisher {
                 let value = Some(value.as_bytes());
                 all.insert(Header { key, value })
             });
-        let call = Call::new(1, None);
-        let part = Box::new(Part {
+        let call = PublishCall::new(1, None);
+        let part = Box::new(CallPart {
             call: call.0,
             index: 0,
         });
@@ -155,21 +155,21 @@ impl Publisher {
         let max = self.inspector.max_record().unwrap_or(BATCH_BYTES);
         let batch_bytes = max.min(BATCH_BYTES);
         if failed.is_some() || current.batch_bytes != batch_bytes {
-            let new = Current::new(&self.settings, batch_bytes);
+            let new = CurrentProducer::new(&self.settings, batch_bytes);
             *current = new.map_err(|error| PublishError::Rejected(error.to_string()))?;
         }
         Ok(current.producer.clone())
     }
 }
 
-impl Current {
-    fn new(settings: &Settings, batch_bytes: usize) -> Result<Current, KafkaError> {
+impl CurrentProducer {
+    fn new(settings: &KafkaSettings, batch_bytes: usize) -> Result<CurrentProducer, KafkaError> {
         let mut config = client::config(settings, Role::Producer);
         if config.get("batch.size").is_none() {
             config.set("batch.size", batch_bytes.to_string());
         }
         let reports = Reports(Context::new(Role::Producer));
-        Ok(Current {
+        Ok(CurrentProducer {
             producer: Arc::new(config.create_with_context(reports)?),
             batch_bytes,
         })
@@ -213,17 +213,17 @@ fn own(headers: &Headers) -> OwnedHeaders {
 }
 
 /// A share of the bound on what waits, for as long as it lives.
-struct Room {
+struct QueueShare {
     waiting: Arc<AtomicU64>,
     bytes: u64,
 }
 
-impl Room {
-    fn take(waiting: &Arc<AtomicU64>, bytes: u64, max: u64) -> Result<Room, PublishError> {
+impl QueueShare {
+    fn take(waiting: &Arc<AtomicU64>, bytes: u64, max: u64) -> Result<QueueShare, PublishError> {
         // One publish always fits, however large.
         let fits = |held: u64| (held == 0 || held + bytes <= max).then_some(held + bytes);
         match waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
-            Ok(_) => Ok(Room {
+            Ok(_) => Ok(QueueShare {
                 waiting: waiting.clone(),
                 bytes,
             }),
@@ -232,7 +232,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for QueueShare {
     fn drop(&mut self) {
         self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -262,28 +262,31 @@ impl std::fmt::Display for Failed {
 }
 
 /// The records of one publish, which are answered for one by one.
-struct Call {
-    open: Mutex<Open>,
+struct PublishCall {
+    open: Mutex<OpenCall>,
 }
 
-struct Open {
+struct OpenCall {
     positions: Vec<Option<Position>>,
     left: usize,
     stored: usize,
     maybe: bool,
     errors: Vec<KafkaError>,
     done: Option<oneshot::Sender<Result<Vec<Position>, Failed>>>,
-    room: Option<Room>,
+    room: Option<QueueShare>,
 }
 
-impl Call {
+impl PublishCall {
     #[allow(clippy::type_complexity)]
     fn new(
         records: usize,
-        room: Option<Room>,
-    ) -> (Arc<Call>, oneshot::Receiver<Result<Vec<Position>, Failed>>) {
+        room: Option<QueueShare>,
+    ) -> (
+        Arc<PublishCall>,
+        oneshot::Receiver<Result<Vec<Position>, Failed>>,
+    ) {
         let (done, answer) = oneshot::channel();
-        let open = Mutex::new(Open {
+        let open = Mutex::new(OpenCall {
             positions: vec![None; records],
             left: records,
             stored: 0,
@@ -292,7 +295,7 @@ impl Call {
             done: Some(done),
             room,
         });
-        (Arc::new(Call { open }), answer)
+        (Arc::new(PublishCall { open }), answer)
     }
 
     fn answer(&self, index: usize, outcome: Result<Position, (Stored, KafkaError)>) {
@@ -333,8 +336,8 @@ impl Call {
 }
 
 /// One record of a call.
-pub struct Part {
-    call: Arc<Call>,
+pub struct CallPart {
+    call: Arc<PublishCall>,
     index: usize,
 }
 
@@ -356,9 +359,9 @@ impl ClientContext for Reports {
 }
 
 impl ProducerContext for Reports {
-    type DeliveryOpaque = Box<Part>;
+    type DeliveryOpaque = Box<CallPart>;
 
-    fn delivery(&self, result: &DeliveryResult, part: Box<Part>) {
+    fn delivery(&self, result: &DeliveryResult, part: Box<CallPart>) {
         let outcome = match result {
             // Stored before, by a try whose answer was lost: nobody tells where.
             Ok(message) if message.offset() < 0 => Err((

@@ -12,7 +12,7 @@ use super::error::Refusal;
 use super::stream;
 use axum::response::Response;
 use parameters::parameter;
-use routes::{Answer, Content, Route};
+use routes::{MediaContent, Route, RouteResponse};
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
@@ -120,7 +120,7 @@ fn path_parameter(name: &str) -> Value {
     })
 }
 
-fn response(answer: &Answer) -> Value {
+fn response(answer: &RouteResponse) -> Value {
     let mut headers = Map::new();
     for name in ["x-request-id"].iter().chain(answer.headers) {
         headers.insert((*name).to_owned(), header(name));
@@ -133,7 +133,7 @@ fn response(answer: &Answer) -> Value {
     response
 }
 
-fn media(content: &Content) -> (String, Value) {
+fn media(content: &MediaContent) -> (String, Value) {
     let mut media = json!({"schema": schemas::reference(content.schema)});
     if examples::of(content.schema).is_some() {
         media["example"] = json!(placeholder(content.schema));

@@ -14,27 +14,27 @@ pub struct Route {
     /// Names only; `parameters.rs` describes them.
     pub query: &'static [&'static [&'static str]],
     pub headers: &'static [&'static str],
-    pub body: Option<&'static [Content]>,
-    pub answers: &'static [Answer],
+    pub body: Option<&'static [MediaContent]>,
+    pub answers: &'static [RouteResponse],
     /// Statuses with an error response, beside those that every route has.
     pub refusals: &'static [(u16, &'static str)],
 }
 
-pub struct Answer {
+pub struct RouteResponse {
     pub status: u16,
     pub about: &'static str,
     pub headers: &'static [&'static str],
-    pub content: &'static [Content],
+    pub content: &'static [MediaContent],
 }
 
-pub struct Content {
+pub struct MediaContent {
     pub media: &'static str,
     /// A name of `schemas`.
     pub schema: &'static str,
 }
 
-const fn content(media: &'static str, schema: &'static str) -> Content {
-    Content { media, schema }
+const fn content(media: &'static str, schema: &'static str) -> MediaContent {
+    MediaContent { media, schema }
 }
 
 const JSON: &str = "application/json";
@@ -70,7 +70,7 @@ static GET_OPERATION: Route = Route {
     ],
     body: None,
     answers: &[
-        Answer {
+        RouteResponse {
             status: 200,
             about: "The document or the stream.",
             headers: &[POSITION, "etag", "vary", WAITED],
@@ -79,14 +79,14 @@ static GET_OPERATION: Route = Route {
                 content("text/event-stream", "text"),
             ],
         },
-        Answer {
+        RouteResponse {
             status: 204,
             about: "To a stream request with `Last-Event-ID`: the operation has ended, and the \
                 client has its last state.",
             headers: &[POSITION, "vary", WAITED],
             content: &[],
         },
-        Answer {
+        RouteResponse {
             status: 304,
             about: "Not modified.",
             headers: &[POSITION, "etag", "vary", WAITED],
@@ -127,7 +127,7 @@ static LIST_OPERATIONS: Route = Route {
     ],
     body: None,
     answers: &[
-        Answer {
+        RouteResponse {
             status: 200,
             about: "Identifiers, documents without bodies, or the stream.",
             headers: &[POSITION, "link", "etag", "vary", WAITED],
@@ -136,7 +136,7 @@ static LIST_OPERATIONS: Route = Route {
                 content("text/event-stream", "text"),
             ],
         },
-        Answer {
+        RouteResponse {
             status: 304,
             about: "Not modified.",
             headers: &[POSITION, "link", "etag", "vary", WAITED],
@@ -172,7 +172,7 @@ static HISTORY: Route = Route {
     query: &[audit::PAGED],
     headers: &["Ledger-Position", "Prefer"],
     body: None,
-    answers: &[Answer {
+    answers: &[RouteResponse {
         status: 200,
         about: "The history or a page of it.",
         headers: &[POSITION, "link", WAITED],
@@ -213,7 +213,7 @@ static PUBLISH: Route = Route {
         content(BATCH, "Events"),
         content(JSON, "EventData"),
     ]),
-    answers: &[Answer {
+    answers: &[RouteResponse {
         status: 202,
         about: "All events are durable.",
         headers: &[POSITION],
@@ -252,7 +252,7 @@ static DEAD_LETTERS: Route = Route {
     query: &[audit::PAGED],
     headers: &["Ledger-Position", "Prefer"],
     body: None,
-    answers: &[Answer {
+    answers: &[RouteResponse {
         status: 200,
         about: "All of them or a page.",
         headers: &[POSITION, "link", WAITED],
@@ -272,7 +272,7 @@ static NOTIFICATIONS: Route = Route {
     query: &[notifications::LIST],
     headers: &["Ledger-Position", "Prefer"],
     body: None,
-    answers: &[Answer {
+    answers: &[RouteResponse {
         status: 200,
         about: "All of them or a page.",
         headers: &[POSITION, "link", WAITED],
@@ -303,8 +303,8 @@ const fn said(
     }
 }
 
-const REASONS: &[Content] = &[content(JSON, "Reasons")];
-const NOTED: &[Answer] = &[Answer {
+const REASONS: &[MediaContent] = &[content(JSON, "Reasons")];
+const NOTED: &[RouteResponse] = &[RouteResponse {
     status: 202,
     about: "Recorded.",
     headers: &[],
@@ -362,7 +362,7 @@ const fn operators(
     path: &'static str,
     id: &'static str,
     summary: &'static str,
-    answers: &'static [Answer],
+    answers: &'static [RouteResponse],
 ) -> Route {
     Route {
         method: "get",
@@ -379,8 +379,8 @@ const fn operators(
     }
 }
 
-const fn ok(about: &'static str, content: &'static [Content]) -> Answer {
-    Answer {
+const fn ok(about: &'static str, content: &'static [MediaContent]) -> RouteResponse {
+    RouteResponse {
         status: 200,
         about,
         headers: &[],
@@ -401,7 +401,7 @@ static READYZ: Route = operators(
     "Readiness",
     &[
         ok("Ready.", &[content(JSON, "Readiness")]),
-        Answer {
+        RouteResponse {
             status: 503,
             about: "Not ready, with every reason. If there are too many connections, the body is an `Error`.",
             headers: &[],
@@ -438,7 +438,7 @@ static PROJECTOR: Route = Route {
         "/projector",
         "getProjector",
         "The projector",
-        &[Answer {
+        &[RouteResponse {
             status: 200,
             about: "The projector's state.",
             headers: &[POSITION],

@@ -85,9 +85,9 @@ pub fn check_current(folder: &Path) -> Result<()> {
 
 /// The families in which something could not be read, since the start.
 #[derive(Default)]
-pub struct Seen(Mutex<BTreeSet<Family>>);
+pub struct DamagedFamilies(Mutex<BTreeSet<Family>>);
 
-impl Seen {
+impl DamagedFamilies {
     /// The error of a read, noted if it says that something is damaged.
     pub fn note(&self, family: Family, failed: rocksdb::Error) -> Error {
         let error = read_error(failed);
@@ -114,7 +114,7 @@ impl Seen {
 
 /// What a seek finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum SeekResult {
     Key(Vec<u8>),
     /// No key from there on.
     End,
@@ -134,7 +134,7 @@ const ROUNDS: usize = 4;
 pub fn readable_again(
     rest: &Range<Vec<u8>>,
     direction: Direction,
-    mut seek: impl FnMut(&[u8]) -> Result<Found>,
+    mut seek: impl FnMut(&[u8]) -> Result<SeekResult>,
 ) -> Result<Option<Vec<u8>>> {
     let mut range = rest.clone();
     let mut found = None;
@@ -159,7 +159,7 @@ type Nearest = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
 fn nearest(
     range: &Range<Vec<u8>>,
     direction: Direction,
-    seek: &mut impl FnMut(&[u8]) -> Result<Found>,
+    seek: &mut impl FnMut(&[u8]) -> Result<SeekResult>,
 ) -> Result<Option<Nearest>> {
     let (start, end) = (&range.start, &range.end);
     let same = start.iter().zip(end).take_while(|(a, b)| a == b).count();
@@ -178,9 +178,9 @@ fn nearest(
     while good.is_none() && bad < most {
         distance = distance.min(most);
         match seek(&key_at(distance))? {
-            Found::Damaged => bad = distance,
-            Found::Key(key) => good = Some((distance, Some(key))),
-            Found::End => good = Some((distance, None)),
+            SeekResult::Damaged => bad = distance,
+            SeekResult::Key(key) => good = Some((distance, Some(key))),
+            SeekResult::End => good = Some((distance, None)),
         }
         distance = distance.saturating_mul(2);
     }
@@ -190,9 +190,9 @@ fn nearest(
     while good - bad > 1 {
         let middle = bad + (good - bad) / 2;
         match seek(&key_at(middle))? {
-            Found::Damaged => bad = middle,
-            Found::Key(found) => (good, key) = (middle, Some(found)),
-            Found::End => (good, key) = (middle, None),
+            SeekResult::Damaged => bad = middle,
+            SeekResult::Key(found) => (good, key) = (middle, Some(found)),
+            SeekResult::End => (good, key) = (middle, None),
         }
     }
     Ok(Some((key_at(bad), key_at(good), key)))
@@ -213,15 +213,15 @@ mod tests {
 
     /// As an iterator of RocksDB does over keys of which some are in damaged blocks: it ends
     /// where it comes upon the first.
-    fn seek(keys: &Keys, damaged: &Keys, at: &[u8], direction: Direction) -> Found {
+    fn seek(keys: &Keys, damaged: &Keys, at: &[u8], direction: Direction) -> SeekResult {
         let found = match direction {
             Direction::Forward => keys.range(at.to_vec()..).next(),
             Direction::Backward => keys.range(..=at.to_vec()).next_back(),
         };
         match found {
-            None => Found::End,
-            Some(key) if damaged.contains(key) => Found::Damaged,
-            Some(key) => Found::Key(key.clone()),
+            None => SeekResult::End,
+            Some(key) if damaged.contains(key) => SeekResult::Damaged,
+            Some(key) => SeekResult::Key(key.clone()),
         }
     }
 

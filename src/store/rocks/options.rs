@@ -1,7 +1,7 @@
 //! How each family is kept: compression, blocks, filters, when files are merged. What the
 //! choices brought is told in docs/performance.md.
 
-use super::{Memory, error, packed};
+use super::{MemoryBudget, error, packed};
 use crate::store::{Family, Result, keys};
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, Options,
@@ -9,7 +9,7 @@ use rocksdb::{
 };
 use rustix::process::{Resource, getrlimit};
 
-pub fn of_database(memory: Memory, families: &[Family]) -> Result<Options> {
+pub fn of_database(memory: MemoryBudget, families: &[Family]) -> Result<Options> {
     // Without preallocation a small disk is not full before it is written to.
     let mut options = match families.contains(&Family::Log) {
         true => with("allow_fallocate=false")?,

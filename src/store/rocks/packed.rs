@@ -61,10 +61,10 @@ const NAME: &CStr = c"opledger.unpack";
 struct Merges;
 
 impl CompactionFilterFactory for Merges {
-    type Filter = Merge;
+    type Filter = PackedMerge;
 
-    fn create(&mut self, _: CompactionFilterContext) -> Merge {
-        Merge(Vec::new())
+    fn create(&mut self, _: CompactionFilterContext) -> PackedMerge {
+        PackedMerge(Vec::new())
     }
 
     fn name(&self) -> &CStr {
@@ -73,9 +73,9 @@ impl CompactionFilterFactory for Merges {
 }
 
 /// One merge, with the row that it was handed last.
-struct Merge(Vec<u8>);
+struct PackedMerge(Vec<u8>);
 
-impl CompactionFilter for Merge {
+impl CompactionFilter for PackedMerge {
     fn filter(&mut self, _level: u32, _key: &[u8], stored: &[u8]) -> CompactionDecision {
         let [PACKED, packed @ ..] = stored else {
             return CompactionDecision::Keep;
@@ -104,7 +104,7 @@ mod tests {
     use super::super::Rocks;
     use super::super::tests::MEMORY;
     use super::*;
-    use crate::store::{self, Batch, Db, Direction, Durability, Held};
+    use crate::store::{self, Batch, Db, Direction, Durability, ReadPoint};
     use std::ops::ControlFlow;
 
     const FAMILY: Family = Family::History;
@@ -128,12 +128,12 @@ mod tests {
         rows.map(|(row, n)| (vec![0, 0, b'o', 0, n], row)).collect()
     }
 
-    fn assert_reads(db: &Rocks, held: &dyn Held, rows: &[(Vec<u8>, Vec<u8>)]) {
+    fn assert_reads(db: &Rocks, held: &dyn ReadPoint, rows: &[(Vec<u8>, Vec<u8>)]) {
         let keys: Vec<&[u8]> = rows.iter().map(|(key, _)| &**key).collect();
         let all: Vec<_> = rows.iter().map(|(_, row)| Some(row.clone())).collect();
         let one = |key: &&[u8]| db.get(FAMILY, key).unwrap();
         assert_eq!(keys.iter().map(one).collect::<Vec<_>>(), all);
-        let several = |rows: Vec<store::Row>| rows.into_iter().collect::<Result<Vec<_>>>();
+        let several = |rows: Vec<store::RowResult>| rows.into_iter().collect::<Result<Vec<_>>>();
         assert_eq!(several(db.multi_get(FAMILY, &keys)).unwrap(), all);
         let cached = db.get_cached(FAMILY, keys[2]).unwrap();
         assert_eq!(cached, store::Cached::Known(all[2].clone()));

@@ -113,7 +113,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::super::tests::MEMORY;
-    use super::super::{Family, Memory, Rocks};
+    use super::super::{Family, MemoryBudget, Rocks};
     use super::*;
     use crate::store::{Batch, Db, Durability};
 
@@ -126,7 +126,7 @@ mod tests {
     fn a_flipped_bit_before_other_records_is_damage_and_a_cut_is_none() {
         let folder = tempfile::tempdir().unwrap();
         // So large that all of it stays in one file.
-        let memory = Memory {
+        let memory = MemoryBudget {
             write_buffers: 64 << 20,
             ..MEMORY
         };

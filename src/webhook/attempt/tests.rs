@@ -49,11 +49,11 @@ impl Receiver {
     }
 
     /// What an attempt made of it.
-    fn called(self) -> Result<u16, Failure> {
+    fn called(self) -> Result<u16, AttemptFailure> {
         self.called_within(TIMEOUT)
     }
 
-    fn called_within(self, timeout: Duration) -> Result<u16, Failure> {
+    fn called_within(self, timeout: Duration) -> Result<u16, AttemptFailure> {
         let outcome = run(&attempt(self.port, "{\"a\":1}".into()), timeout);
         self.thread.join().expect("no panic");
         outcome
@@ -65,12 +65,12 @@ fn attempt(port: u16, document: Bytes) -> Attempt {
         address: "127.0.0.1".into(),
         port,
         operation_id: "op-1".into(),
-        key: Key([7; 16]),
+        key: DeliveryKey([7; 16]),
         document,
     }
 }
 
-fn run(attempt: &Attempt, timeout: Duration) -> Result<u16, Failure> {
+fn run(attempt: &Attempt, timeout: Duration) -> Result<u16, AttemptFailure> {
     let allowed = Allowed(vec!["127.0.0.1/32".parse().expect("a network")]);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -80,7 +80,7 @@ fn run(attempt: &Attempt, timeout: Duration) -> Result<u16, Failure> {
         .block_on(attempt.run(&allowed, timeout))
 }
 
-fn kind(outcome: Result<u16, Failure>) -> Result<u16, Kind> {
+fn kind(outcome: Result<u16, AttemptFailure>) -> Result<u16, FailureKind> {
     outcome.map_err(|failure| failure.kind)
 }
 
@@ -91,7 +91,7 @@ fn the_request_is_a_put_of_the_document_under_its_key() {
     assert_eq!(run(&attempt(port, "{\"a\":1}".into()), TIMEOUT), Ok(204));
     let request = String::from_utf8(receiver.thread.join().expect("no panic")).expect("ASCII");
     let version = env!("CARGO_PKG_VERSION");
-    let key = Key([7; 16]);
+    let key = DeliveryKey([7; 16]);
     assert_eq!(
         request,
         format!(
@@ -110,8 +110,8 @@ fn a_status_of_2xx_is_a_success_and_no_other_is() {
         let outcome = Receiver::writes(response.as_bytes()).called();
         let expected = match status {
             200..=299 => Ok(status),
-            429 | 503 => Err(Kind::Busy),
-            _ => Err(Kind::Refused),
+            429 | 503 => Err(FailureKind::Busy),
+            _ => Err(FailureKind::Refused),
         };
         assert_eq!(kind(outcome.clone()), expected, "{status}");
         if let Err(failure) = outcome {
@@ -127,9 +127,9 @@ fn what_announces_a_response_is_none() {
                      HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n";
     for (rest, expected) in [
         ("HTTP/1.1 200 OK\r\n\r\n", Ok(200)),
-        ("HTTP/1.1 500 No\r\n\r\n", Err(Kind::Refused)),
-        ("HTTP/1.1 200", Err(Kind::BrokenOff)),
-        ("", Err(Kind::BrokenOff)),
+        ("HTTP/1.1 500 No\r\n\r\n", Err(FailureKind::Refused)),
+        ("HTTP/1.1 200", Err(FailureKind::BrokenOff)),
+        ("", Err(FailureKind::BrokenOff)),
     ] {
         let response = format!("{announced}{rest}");
         let outcome = Receiver::writes(response.as_bytes()).called();
@@ -143,7 +143,7 @@ fn what_announces_a_response_is_none() {
             },
         );
     let outcome = kind(receiver.called_within(Duration::from_millis(300)));
-    assert_eq!(outcome, Err(Kind::TimedOut));
+    assert_eq!(outcome, Err(FailureKind::TimedOut));
 }
 
 /// Everything that may be wrong after a status line.
@@ -211,7 +211,7 @@ fn rests() -> Vec<(&'static str, String)> {
 
 #[test]
 fn the_status_line_alone_decides() {
-    for (status, expected) in [(200, Ok(200)), (503, Err(Kind::Busy))] {
+    for (status, expected) in [(200, Ok(200)), (503, Err(FailureKind::Busy))] {
         for (what, rest) in rests() {
             let response = format!("HTTP/1.1 {status} Said\r\n{rest}").into_bytes();
             // The receiver may find that nobody reads any more.
@@ -267,12 +267,12 @@ fn without_a_status_line_there_is_no_answer() {
         "<html></html>",
     ] {
         let outcome = Receiver::writes(response.as_bytes()).called();
-        assert_eq!(kind(outcome), Err(Kind::BrokenOff), "{response:?}");
+        assert_eq!(kind(outcome), Err(FailureKind::BrokenOff), "{response:?}");
     }
     let silent = Receiver::holds(b"").called_within(Duration::from_millis(300));
-    assert_eq!(kind(silent), Err(Kind::TimedOut));
+    assert_eq!(kind(silent), Err(FailureKind::TimedOut));
     let silent = Receiver::holds(b"HTTP/1.1 2").called_within(Duration::from_millis(300));
-    assert_eq!(kind(silent), Err(Kind::TimedOut));
+    assert_eq!(kind(silent), Err(FailureKind::TimedOut));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const BOUNDS: Bounds = Bounds {
+const BOUNDS: QueueLimits = QueueLimits {
     per_target: 3,
     in_flight: 8,
     retry_min: Duration::from_secs(1),
@@ -16,11 +16,11 @@ fn target(name: &str) -> Target {
     }
 }
 
-fn offer(queue: &mut Queue, id: &str, name: &str, at: Instant) -> Offered {
-    queue.offer(id, Key([0; 16]), target(name), at)
+fn offer(queue: &mut DeliveryQueue, id: &str, name: &str, at: Instant) -> Offered {
+    queue.offer(id, DeliveryKey([0; 16]), target(name), at)
 }
 
-fn picks(queue: &mut Queue, now: Instant) -> Vec<Pick> {
+fn picks(queue: &mut DeliveryQueue, now: Instant) -> Vec<Pick> {
     std::iter::from_fn(|| queue.next(now)).collect()
 }
 
@@ -42,7 +42,7 @@ fn pauses_double_up_to_the_longest_and_differ() {
 #[test]
 fn an_operation_is_tried_once_at_a_time() {
     let now = Instant::now();
-    let mut queue = Queue::new(BOUNDS);
+    let mut queue = DeliveryQueue::new(BOUNDS);
     assert_eq!(offer(&mut queue, "a", "t", now), Offered::Queued);
     let pick = queue.next(now).expect("something to try");
     assert_eq!(offer(&mut queue, "a", "other", now), Offered::UnderWay);
@@ -57,21 +57,21 @@ fn an_operation_is_tried_once_at_a_time() {
     assert_eq!(offer(&mut queue, "a", "other", now), Offered::Queued);
     // The later of two replaces the one that waits.
     assert_eq!(
-        queue.offer("a", Key([1; 16]), target("third"), now),
+        queue.offer("a", DeliveryKey([1; 16]), target("third"), now),
         Offered::Queued
     );
     let all = picks(&mut queue, now);
     assert_eq!(all.len(), 1);
     assert_eq!(
         (all[0].key, &*all[0].target),
-        (Key([1; 16]), &target("third"))
+        (DeliveryKey([1; 16]), &target("third"))
     );
 }
 
 #[test]
 fn a_target_begins_with_one_and_gets_as_many_as_it_may() {
     let now = Instant::now();
-    let mut queue = Queue::new(BOUNDS);
+    let mut queue = DeliveryQueue::new(BOUNDS);
     for n in 0..10 {
         offer(&mut queue, &format!("op-{n}"), "t", now);
     }
@@ -97,7 +97,7 @@ fn a_target_begins_with_one_and_gets_as_many_as_it_may() {
 #[test]
 fn dead_targets_hold_up_no_other() {
     let now = Instant::now();
-    let mut queue = Queue::new(BOUNDS);
+    let mut queue = DeliveryQueue::new(BOUNDS);
     for n in 0..40 {
         offer(
             &mut queue,
@@ -141,7 +141,7 @@ fn dead_targets_hold_up_no_other() {
 fn a_target_may_ask_for_time_within_bounds() {
     let now = Instant::now();
     for (wish, at_least, at_most) in [(30, 30, 31), (1_000_000, 3600, 3601)] {
-        let mut queue = Queue::new(BOUNDS);
+        let mut queue = DeliveryQueue::new(BOUNDS);
         offer(&mut queue, "a", "t", now);
         offer(&mut queue, "b", "t", now);
         let pick = queue.next(now).expect("something to try");
@@ -154,8 +154,8 @@ fn a_target_may_ask_for_time_within_bounds() {
 #[test]
 fn memory_is_bounded_and_the_rest_is_asked_for() {
     let now = Instant::now();
-    let mut queue = Queue::new(BOUNDS);
-    let fill = |queue: &mut Queue, name: &str| {
+    let mut queue = DeliveryQueue::new(BOUNDS);
+    let fill = |queue: &mut DeliveryQueue, name: &str| {
         let ids = (0..).map(|n| format!("{name}-{n}"));
         let taken = ids.take_while(|id| offer(queue, id, name, now) == Offered::Queued);
         taken.count()
@@ -208,7 +208,7 @@ fn memory_is_bounded_and_the_rest_is_asked_for() {
 #[test]
 fn what_waits_for_many_dead_targets_takes_no_room_from_others() {
     let now = Instant::now();
-    let mut queue = Queue::new(BOUNDS);
+    let mut queue = DeliveryQueue::new(BOUNDS);
     let mut count = 0;
     for dead in 0..WINDOW_ALL / WINDOW_SMALL + 10 {
         for n in 0..WINDOW_SMALL {
@@ -233,7 +233,7 @@ fn what_waits_for_many_dead_targets_takes_no_room_from_others() {
 fn what_is_due_sooner_takes_the_room_of_what_is_due_later() {
     let now = Instant::now();
     let later = now + Duration::from_secs(3600);
-    let mut queue = Queue::new(BOUNDS);
+    let mut queue = DeliveryQueue::new(BOUNDS);
     for n in 0..WINDOW_SMALL {
         offer(&mut queue, &format!("later-{n}"), "t", later);
     }

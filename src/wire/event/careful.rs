@@ -4,7 +4,7 @@
 use super::{RawData, RawEvent, RawNotification, RawRequest, RawResponse, Type};
 use crate::domain::Text;
 use crate::wire::fault::{Fault, Rule};
-use crate::wire::json::{Json, LEVELS, Unreadable};
+use crate::wire::json::{Json, JsonFault, LEVELS};
 use crate::wire::number;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -53,7 +53,7 @@ fn lone_data(json: &[u8], kind: Type, name: &str) -> Result<RawData<'static>, Fa
 }
 
 /// In the whole, which has a name, or in a member of it.
-fn fault(unreadable: Unreadable, whole: &str, parent: &str) -> Fault {
+fn fault(unreadable: JsonFault, whole: &str, parent: &str) -> Fault {
     let field = match (parent, unreadable.path.as_str()) {
         (_, "") => whole.to_owned(),
         ("", path) => path.to_owned(),

@@ -5,15 +5,15 @@ use wide::u8x16;
 /// Where a text may end, in the 64 bytes that are being read: a bit for each byte that does
 /// not stand for itself inside a JSON string (a quote, a backslash, a control character).
 /// Several texts lie in one block, and most in no more than two.
-pub struct Ends {
+pub struct EndBits {
     block: usize,
     bits: u64,
 }
 
 pub const BLOCK: usize = 64;
 
-impl Ends {
-    pub fn of(bytes: &[u8], block: usize) -> Ends {
+impl EndBits {
+    pub fn of(bytes: &[u8], block: usize) -> EndBits {
         let start = block * BLOCK;
         let bits = match bytes.get(start..start + BLOCK) {
             Some(whole) => ends(whole.try_into().expect("it is as long")),
@@ -25,7 +25,7 @@ impl Ends {
                 ends(&whole)
             }
         };
-        Ends { block, bits }
+        EndBits { block, bits }
     }
 
     /// The first at or behind `at`; at most the end of all bytes.
@@ -33,14 +33,14 @@ impl Ends {
     pub fn from(&mut self, bytes: &[u8], at: usize) -> usize {
         let block = at / BLOCK;
         if block != self.block {
-            *self = Ends::of(bytes, block);
+            *self = EndBits::of(bytes, block);
         }
         let left = self.bits >> (at % BLOCK);
         if left != 0 {
             return at + left.trailing_zeros() as usize;
         }
         loop {
-            *self = Ends::of(bytes, self.block + 1);
+            *self = EndBits::of(bytes, self.block + 1);
             if self.bits != 0 {
                 return self.block * BLOCK + self.bits.trailing_zeros() as usize;
             }
@@ -108,7 +108,7 @@ mod tests {
             starts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
         ) {
             let is_end = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
-            let mut ends = Ends::of(&bytes, 0);
+            let mut ends = EndBits::of(&bytes, 0);
             for start in starts {
                 let start = start.index(bytes.len() + 1);
                 let length = bytes[start..].iter().position(is_end);

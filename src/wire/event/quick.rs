@@ -4,7 +4,7 @@
 //! surrogate, a status code that is not spelt as an integer) makes it give up without a
 //! reason, and the careful way decides. What it takes, the careful way reads alike.
 
-use super::ends::Ends;
+use super::ends::EndBits;
 use super::unescape;
 use super::{RawData, RawEvent, RawNotification, RawRequest, RawResponse};
 use crate::domain::Text;
@@ -144,7 +144,7 @@ const PASSED: usize = 16;
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
-    ends: Ends,
+    ends: EndBits,
     /// Names of members that were passed over, of all objects that are not yet read to their
     /// end. A member that is known is in no need of it: its field is filled.
     passed: Vec<&'a str>,
@@ -158,7 +158,7 @@ impl<'a> Scanner<'a> {
         Some(Scanner {
             text,
             at: 0,
-            ends: Ends::of(json, 0),
+            ends: EndBits::of(json, 0),
             passed: Vec::new(),
             passed_here: 0,
         })

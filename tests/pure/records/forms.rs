@@ -169,7 +169,7 @@ fn headers_of_any_case_and_encoding_are_shown_as_the_attributes_that_they_are() 
 
 #[tokio::test]
 async fn requests_are_read_as_records_are() {
-    let log = memory::Memory::new(LOG, 1);
+    let log = memory::MemoryLog::new(LOG, 1);
     let store = Arc::new(Memory::default());
     let routes = TowerToHyperService::new(router(app(&store, &log)));
     let post = async |headers: &[Header<'_>], body: String| {

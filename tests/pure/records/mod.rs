@@ -102,7 +102,7 @@ pub fn record_of_line(line: &str) -> Record {
     }
 }
 
-pub fn all(log: &memory::Memory) -> Vec<Logged> {
+pub fn all(log: &memory::MemoryLog) -> Vec<Logged> {
     let mut reader = log.reader(LOG, &NextOffsets::default()).unwrap();
     let limits = Limits {
         records: usize::MAX,

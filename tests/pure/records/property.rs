@@ -48,7 +48,7 @@ struct Seen {
 
 async fn one_ledger(seed: u64, seen: &mut Seen) {
     let mut rng = Rng::new(seed);
-    let log = memory::Memory::new(LOG, 1);
+    let log = memory::MemoryLog::new(LOG, 1);
     let store = Arc::new(Memory::default());
     let app = app(&store, &log);
     let routes = TowerToHyperService::new(router(app));
@@ -119,7 +119,7 @@ fn alike(logged: &Logged, is_taken_by_http: bool) {
     assert_eq!(again.as_ref(), Ok(&event), "{}", text(&line));
 }
 
-fn logged(log: &memory::Memory, offset: u64) -> Logged {
+fn logged(log: &memory::MemoryLog, offset: u64) -> Logged {
     let found = log.records_at(&[(0, offset)].into()).unwrap();
     Logged {
         at: Position {

@@ -2,9 +2,9 @@
 //! not synced, sector by sector and name by name; a failed sync takes it although a later one
 //! succeeds, as Linux does.
 
-use super::{Access, Disk, DiskFile, Entry};
+use super::{Disk, DiskAccess, DiskFile, FolderEntry};
 use crate::store::Space;
-use crate::store::memory::Fault;
+use crate::store::memory::WriteFault;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,7 +14,7 @@ const SECTOR: usize = 512;
 
 /// What a fault may be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
+pub enum DiskCall {
     Write,
     Sync,
     Create,
@@ -24,29 +24,29 @@ pub enum Call {
 }
 
 /// Asked before each call that changes anything.
-pub type Faults = Box<dyn FnMut(Call) -> Fault + Send>;
+pub type DiskFaults = Box<dyn FnMut(DiskCall) -> WriteFault + Send>;
 
 /// Clones are the same disk.
 #[derive(Clone, Default)]
-pub struct Memory {
-    inner: Arc<Mutex<Inner>>,
+pub struct MemoryDisk {
+    inner: Arc<Mutex<MemoryDiskState>>,
 }
 
 #[derive(Default)]
-struct Inner {
-    files: Vec<File>,
+struct MemoryDiskState {
+    files: Vec<MemoryFile>,
     names: BTreeMap<String, usize>,
     synced_names: BTreeMap<String, usize>,
     /// Since, in order.
     renamings: Vec<Naming>,
-    faults: Option<Faults>,
+    faults: Option<DiskFaults>,
     dead: bool,
     /// Files that were opened before the last crash are closed.
     life: u64,
 }
 
 #[derive(Default, Clone)]
-struct File {
+struct MemoryFile {
     /// What is read.
     content: Vec<u8>,
     synced: Vec<u8>,
@@ -94,8 +94,8 @@ fn write(content: &mut Vec<u8>, at: usize, bytes: &[u8]) {
     content[at..at + bytes.len()].copy_from_slice(bytes);
 }
 
-impl Memory {
-    pub fn set_faults(&self, faults: Option<Faults>) {
+impl MemoryDisk {
+    pub fn set_faults(&self, faults: Option<DiskFaults>) {
         self.lock().faults = faults;
     }
 
@@ -147,16 +147,16 @@ impl Memory {
     }
 
     /// Another disk with the same files.
-    pub fn copy(&self) -> Memory {
+    pub fn copy(&self) -> MemoryDisk {
         let inner = self.lock();
-        let copy = Inner {
+        let copy = MemoryDiskState {
             files: inner.files.clone(),
             names: inner.names.clone(),
             synced_names: inner.synced_names.clone(),
             renamings: inner.renamings.clone(),
-            ..Inner::default()
+            ..MemoryDiskState::default()
         };
-        Memory {
+        MemoryDisk {
             inner: Arc::new(Mutex::new(copy)),
         }
     }
@@ -179,28 +179,31 @@ impl Memory {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, MemoryDiskState> {
         self.inner
             .lock()
             .expect("no test panics while it holds the files")
     }
 
     /// Carries out a change as the fault for it says.
-    fn change(&self, call: Call, change: impl FnOnce(&mut Inner)) -> io::Result<()> {
+    fn change(&self, call: DiskCall, change: impl FnOnce(&mut MemoryDiskState)) -> io::Result<()> {
         let mut inner = self.lock();
         inner.alive()?;
-        let fault = inner.faults.as_mut().map_or(Fault::None, |next| next(call));
+        let fault = inner
+            .faults
+            .as_mut()
+            .map_or(WriteFault::None, |next| next(call));
         match fault {
-            Fault::None => {
+            WriteFault::None => {
                 change(&mut inner);
                 Ok(())
             }
-            Fault::Refuse => Err(io::Error::other("simulated: refused")),
-            Fault::Misreport => {
+            WriteFault::Refuse => Err(io::Error::other("simulated: refused")),
+            WriteFault::Misreport => {
                 change(&mut inner);
                 Err(io::Error::other("simulated: timed out"))
             }
-            Fault::Die { after } => {
+            WriteFault::Die { after } => {
                 if after {
                     change(&mut inner);
                 }
@@ -210,15 +213,15 @@ impl Memory {
         }
     }
 
-    fn name(&self, call: Call, naming: Naming) -> io::Result<()> {
+    fn name(&self, call: DiskCall, naming: Naming) -> io::Result<()> {
         self.change(call, |inner| {
             naming.apply(&mut inner.names);
             inner.renamings.push(naming);
         })
     }
 
-    fn handle(&self, inner: &Inner, file: usize) -> Arc<dyn DiskFile> {
-        Arc::new(Handle {
+    fn handle(&self, inner: &MemoryDiskState, file: usize) -> Arc<dyn DiskFile> {
+        Arc::new(MemoryFileHandle {
             disk: self.clone(),
             file,
             life: inner.life,
@@ -226,7 +229,7 @@ impl Memory {
     }
 }
 
-impl Inner {
+impl MemoryDiskState {
     fn alive(&self) -> io::Result<()> {
         match self.dead {
             true => Err(io::Error::other("simulated: the process is dead")),
@@ -241,11 +244,11 @@ impl Inner {
     }
 }
 
-impl Disk for Memory {
-    fn list(&self, folder: &str) -> io::Result<Vec<Entry>> {
+impl Disk for MemoryDisk {
+    fn list(&self, folder: &str) -> io::Result<Vec<FolderEntry>> {
         let inner = self.lock();
         inner.alive()?;
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut entries: Vec<FolderEntry> = Vec::new();
         for (name, file) in &inner.names {
             let inside = match folder {
                 "" => Some(&**name),
@@ -257,7 +260,7 @@ impl Disk for Memory {
                 Some((folder, _)) => (folder, 0, true),
             };
             if !entries.iter().any(|entry| entry.name == name) {
-                entries.push(Entry {
+                entries.push(FolderEntry {
                     name: name.to_owned(),
                     len,
                     is_folder,
@@ -267,21 +270,21 @@ impl Disk for Memory {
         Ok(entries)
     }
 
-    fn open(&self, name: &str, _: Access) -> io::Result<Arc<dyn DiskFile>> {
+    fn open(&self, name: &str, _: DiskAccess) -> io::Result<Arc<dyn DiskFile>> {
         let inner = self.lock();
         let file = inner.find(name)?;
         Ok(self.handle(&inner, file))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.change(Call::Create, |inner| {
+        self.change(DiskCall::Create, |inner| {
             let file = inner.files.len();
-            inner.files.push(File::default());
+            inner.files.push(MemoryFile::default());
             let naming = Naming::Put(name.to_owned(), file);
             naming.apply(&mut inner.names);
             inner.renamings.push(naming);
         })?;
-        self.open(name, Access::Write)
+        self.open(name, DiskAccess::Write)
     }
 
     /// Folders are parts of names here.
@@ -291,7 +294,7 @@ impl Disk for Memory {
 
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
         let file = self.lock().find(from)?;
-        self.name(Call::Other, Naming::Put(to.to_owned(), file))
+        self.name(DiskCall::Other, Naming::Put(to.to_owned(), file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -306,11 +309,11 @@ impl Disk for Memory {
             true => Naming::RenameFolder(from, to),
             false => Naming::Rename(from, to),
         };
-        self.name(Call::Rename, naming)
+        self.name(DiskCall::Rename, naming)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.name(Call::Other, Naming::Remove(name.to_owned()))
+        self.name(DiskCall::Other, Naming::Remove(name.to_owned()))
     }
 
     fn remove_folder(&self, name: &str) -> io::Result<()> {
@@ -321,7 +324,7 @@ impl Disk for Memory {
     }
 
     fn sync_folder(&self, _: &str) -> io::Result<()> {
-        self.change(Call::SyncFolder, |inner| {
+        self.change(DiskCall::SyncFolder, |inner| {
             inner.renamings.clear();
             inner.synced_names.clone_from(&inner.names);
         })
@@ -332,14 +335,14 @@ impl Disk for Memory {
     }
 }
 
-struct Handle {
-    disk: Memory,
+struct MemoryFileHandle {
+    disk: MemoryDisk,
     file: usize,
     life: u64,
 }
 
-impl Handle {
-    fn alive(&self) -> io::Result<MutexGuard<'_, Inner>> {
+impl MemoryFileHandle {
+    fn alive(&self) -> io::Result<MutexGuard<'_, MemoryDiskState>> {
         let inner = self.disk.lock();
         inner.alive()?;
         match inner.life == self.life {
@@ -349,7 +352,7 @@ impl Handle {
     }
 }
 
-impl DiskFile for Handle {
+impl DiskFile for MemoryFileHandle {
     fn len(&self) -> io::Result<u64> {
         Ok(self.alive()?.files[self.file].content.len() as u64)
     }
@@ -365,7 +368,7 @@ impl DiskFile for Handle {
 
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         drop(self.alive()?);
-        self.disk.change(Call::Write, |inner| {
+        self.disk.change(DiskCall::Write, |inner| {
             let file = &mut inner.files[self.file];
             write(&mut file.content, at as usize, bytes);
             file.writes.push((at as usize, bytes.to_vec()));
@@ -374,7 +377,7 @@ impl DiskFile for Handle {
 
     fn sync(&self) -> io::Result<()> {
         drop(self.alive()?);
-        let synced = self.disk.change(Call::Sync, |inner| {
+        let synced = self.disk.change(DiskCall::Sync, |inner| {
             let file = &mut inner.files[self.file];
             for (at, bytes) in std::mem::take(&mut file.writes) {
                 write(&mut file.synced, at, &bytes);

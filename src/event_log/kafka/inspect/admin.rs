@@ -1,7 +1,7 @@
 //! The admin calls that the binding does not have: which topic it is, and what its
 //! partitions hold.
 
-use super::super::client::{Event, unavailable};
+use super::super::client::{KafkaEvent, unavailable};
 use super::{Inspector, PATIENCE, PATIENCE_WITH_ONE, Topic};
 use crate::event_log::ReadError;
 use crate::wire::position::{LogId, NextOffsets};
@@ -80,7 +80,7 @@ impl Inspector {
         partitions: usize,
         spec: i64,
         isolation: Isolation,
-    ) -> Result<Listed, ReadError> {
+    ) -> Result<ListedOffsets, ReadError> {
         let mut wanted = TopicPartitionList::with_capacity(partitions);
         wanted.add_partition_range(&self.settings.topic, 0, partitions as i32 - 1);
         let operation = rdk::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
@@ -103,7 +103,7 @@ impl Inspector {
             let result = rdk::rd_kafka_event_ListOffsets_result(answer.0);
             let mut count = 0;
             let infos = rdk::rd_kafka_ListOffsets_result_infos(result, &mut count);
-            let mut listed = Listed::default();
+            let mut listed = ListedOffsets::default();
             for index in 0..count {
                 let info = *infos.add(index);
                 let at = &*rdk::rd_kafka_ListOffsetsResultInfo_topic_partition(info);
@@ -132,7 +132,7 @@ impl Inspector {
             *mut rdk::rd_kafka_AdminOptions_t,
             *mut rdk::rd_kafka_queue_t,
         ),
-    ) -> Result<Event, ReadError> {
+    ) -> Result<KafkaEvent, ReadError> {
         let client = self.client.client().native_ptr();
         let patience = match broker {
             Some(_) => PATIENCE_WITH_ONE,
@@ -155,7 +155,7 @@ impl Inspector {
             if event.is_null() {
                 return Err(unavailable("the cluster does not answer"));
             }
-            let answer = Event(event);
+            let answer = KafkaEvent(event);
             match rdk::rd_kafka_event_error(event) {
                 rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(answer),
                 _ => {
@@ -188,13 +188,13 @@ pub(super) enum Isolation {
 
 /// Offsets by partition; none where nothing was found.
 #[derive(Default)]
-pub(super) struct Listed {
+pub(super) struct ListedOffsets {
     pub offsets: NextOffsets,
     /// Partitions that gave no answer.
     pub failed: Vec<u32>,
 }
 
-impl Listed {
+impl ListedOffsets {
     pub(super) fn all(self) -> Result<NextOffsets, ReadError> {
         match self.failed.first() {
             None => Ok(self.offsets),
