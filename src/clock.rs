@@ -1,10 +1,14 @@
-//! The time of day, as everything here reads it: a machine whose clock is far off is one
-//! whose events are refused or dated wrongly, and not one where threads panic.
+//! The time of day. A clock that is far off makes events refused or dated wrongly, but never
+//! makes a thread panic.
 
 use crate::domain::Timestamp;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// From 1970 to the end of the year 9999: what lies outside is the nearest of these.
+/// A source of the time, which tests replace.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The time now, clamped to the years 1970 to 9999.
 pub fn now() -> Timestamp {
     let since = since_1970();
     Timestamp {
@@ -13,7 +17,7 @@ pub fn now() -> Timestamp {
     }
 }
 
-/// The same, counted from 1970.
+/// The time now, as a duration since 1970.
 pub fn since_1970() -> Duration {
     let last = Duration::new(Timestamp::MAX.secs as u64, Timestamp::MAX.nanos);
     let since = SystemTime::now().duration_since(UNIX_EPOCH);

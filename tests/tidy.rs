@@ -368,8 +368,8 @@ const QUALIFIED: &[&str] = &["Args", "Error"];
 
 /// Names that still have several types. The list only gets shorter.
 const SEVERAL: &[&str] = &[
-    "Answer", "ByBytes", "Clock", "Document", "Kept", "Lanes", "Ledger", "Pace", "Patience",
-    "Place", "Result", "Rows", "Shared", "State", "Visit", "Watch",
+    "Answer", "ByBytes", "Document", "Kept", "Lanes", "Ledger", "Pace", "Patience", "Place",
+    "Result", "Rows", "Shared", "State", "Visit", "Watch",
 ];
 
 #[test]

@@ -1,10 +1,10 @@
 // The ledger's interface, as the page uses it: reads, pages and streams.
 
 export class Refused extends Error {
-  constructor(status, sheet) {
-    super(sheet ? [sheet.error_message, sheet.detail].filter(Boolean).join(' ') : `the ledger answered ${status}`);
+  constructor(status, error) {
+    super(error ? [error.error_message, error.detail].filter(Boolean).join(' ') : `the ledger answered ${status}`);
     this.status = status;
-    this.code = sheet?.error_code;
+    this.code = error?.error_code;
   }
 }
 

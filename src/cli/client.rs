@@ -207,14 +207,14 @@ impl Ledger {
                 break;
             }
         }
-        let sheet = serde_json::from_slice(&body).ok();
-        judge(&self.shown_url(), status, sheet.as_ref(), retry_after)
+        let error = serde_json::from_slice(&body).ok();
+        judge(&self.shown_url(), status, error.as_ref(), retry_after)
     }
 }
 
 /// The body of every refusal of a ledger.
 #[derive(Deserialize)]
-struct ErrorSheet {
+struct ErrorResponse {
     error_code: String,
     error_message: String,
     data_consistency: String,
@@ -222,7 +222,7 @@ struct ErrorSheet {
     detail: Option<String>,
 }
 
-impl ErrorSheet {
+impl ErrorResponse {
     fn text(&self) -> String {
         let mut message = self.error_message.clone();
         if let Some(detail) = &self.detail {
@@ -247,10 +247,10 @@ const NO_SUCH_ROUTE: &str = "no such route";
 fn judge(
     url: &str,
     status: StatusCode,
-    sheet: Option<&ErrorSheet>,
+    error: Option<&ErrorResponse>,
     retry_after: Option<Duration>,
 ) -> Failure {
-    let Some(sheet) = sheet else {
+    let Some(error) = error else {
         let why = format!("{url} answers {status} and does not say why");
         return match status.as_u16() {
             // What stands before a ledger that is being restarted says so, too.
@@ -261,7 +261,7 @@ fn judge(
             _ => Failure::Unexpected(format!("{why}: is it a ledger?")),
         };
     };
-    let text = sheet.text();
+    let text = error.text();
     match status.as_u16() {
         404 if text.contains(NO_SUCH_ROUTE) => Failure::Unexpected(format!(
             "{url} is not the address of a ledger, which is like http://127.0.0.1:8470: {text}"
@@ -272,7 +272,7 @@ fn judge(
             retry_after,
         },
         // On its two oldest resources "not now" is a 500, known by its code.
-        500 if sheet.error_code == "000001" => Failure::Unavailable {
+        500 if error.error_code == "000001" => Failure::Unavailable {
             why: format!("the ledger cannot do it now: {text}"),
             retry_after,
         },
@@ -394,18 +394,18 @@ mod tests {
             (503, "000001", 5),
             (504, "000001", 5),
         ] {
-            let sheet = ErrorSheet {
+            let error = ErrorResponse {
                 error_code: code.into(),
                 error_message: "Text.".into(),
                 data_consistency: "rolled back".into(),
                 detail: None,
             };
             let status = StatusCode::from_u16(status).unwrap();
-            let failure = judge("http://h", status, Some(&sheet), None);
+            let failure = judge("http://h", status, Some(&error), None);
             assert_eq!(failure.exit_status(), expected, "{status} {code}");
             assert!(failure.to_string().contains(&format!("Text (code {code})")));
         }
-        let no_route = ErrorSheet {
+        let no_route = ErrorResponse {
             error_code: "030001".into(),
             error_message: "Target resource not found. no such route.".into(),
             data_consistency: "rolled back".into(),

@@ -19,7 +19,7 @@ pub enum Error {
     BrokenOff(String),
     #[error("{0}")]
     NotFound(String),
-    /// The request is wrong; `code` is that of the error sheet.
+    /// The request is wrong; `code` is that of the error response.
     #[error("the ledger refuses: {why} (code {code})")]
     Refused { code: String, why: String },
     /// A position of another log, or a page that is no longer kept.

@@ -1,4 +1,4 @@
-//! Requests and answers: addresses, the error sheet, trying again.
+//! Requests and answers: addresses, the error response, trying again.
 
 use super::Error;
 use backon::{ExponentialBuilder, Retryable};
@@ -145,7 +145,7 @@ async fn refusal(answer: Response) -> Error {
     let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
     let retry_after = retry_after.map(Duration::from_secs);
     let body = answer.bytes().await.unwrap_or_default();
-    let Ok(sheet) = serde_json::from_slice::<ErrorBody>(&body) else {
+    let Ok(error) = serde_json::from_slice::<ErrorBody>(&body) else {
         let why = format!("it answers {status} and does not say why");
         return match status.as_u16() {
             // What stands before a ledger that is being restarted says so, too.
@@ -153,18 +153,18 @@ async fn refusal(answer: Response) -> Error {
             _ => Error::Unexpected(why),
         };
     };
-    let why = match sheet.detail {
-        Some(detail) => format!("{} {detail}", sheet.error_message),
-        None => sheet.error_message,
+    let why = match error.detail {
+        Some(detail) => format!("{} {detail}", error.error_message),
+        None => error.error_message,
     };
     match status.as_u16() {
         404 => Error::NotFound(why),
         410 => Error::Gone(why),
         408 | 429 | 502..=504 => Error::Unavailable { why, retry_after },
         // On the list "not now" is a 500, known by its code.
-        500 if sheet.error_code == "000001" => Error::Unavailable { why, retry_after },
+        500 if error.error_code == "000001" => Error::Unavailable { why, retry_after },
         400..=499 => Error::Refused {
-            code: sheet.error_code,
+            code: error.error_code,
             why,
         },
         _ => Error::Unexpected(format!("{status}: {why}")),

@@ -32,6 +32,7 @@ use super::{
     Bounds, EventLog, Identity, Limits, NewRecord, PublishError, Published, Publishing, ReadError,
     Reader,
 };
+use crate::clock::Clock;
 use crate::domain::Timestamp;
 use crate::wire::position::{LastOffsets, LogId, NextOffsets, Position};
 use crate::wire::record::Record;
@@ -51,8 +52,6 @@ const RECOVERY_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long a loss of power may take what is known of acknowledgements, at most.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
-
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 #[derive(Debug, Clone, Copy)]
 pub struct EmbeddedSettings {

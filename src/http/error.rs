@@ -1,12 +1,12 @@
 //! Every way in which a request is refused, and the only place that maps one to
-//! an HTTP status and a code of the error sheet.
+//! an HTTP status and a code of the error response.
 
 use super::coding;
 use crate::event_log::PublishError;
 use crate::feed::at_hand;
 use crate::feed::unsent::NoRoom;
 use crate::store;
-use crate::wire::error_sheet::{Code, Consistency, render, render_fixed};
+use crate::wire::error_response::{Code, Consistency, render, render_fixed};
 use crate::wire::fault::{Fault, Rule};
 use axum::http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};

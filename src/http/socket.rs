@@ -1,7 +1,7 @@
 //! A connection's socket, with what hyper leaves to others:
 //!
 //! - what hyper refuses before there is a request (a broken request line, headers
-//!   too large) gets the error sheet and a request id instead of an empty answer;
+//!   too large) gets the error response and a request id instead of an empty answer;
 //! - a client that takes no byte for long is cut off, one that sends half a request as well,
 //!   and a connection without requests is closed;
 //! - a client that has gone is noticed while its request waits;

@@ -7,6 +7,7 @@
 
 use super::halt::{Halt, OpenError};
 use super::meta::{self, Anchors};
+use crate::clock::Clock;
 use crate::domain::Timestamp;
 use crate::event_log::{EventLog, Identity, Limits, Logged, NewRecord, PublishError};
 use crate::store::{self, Batch, Db, Durability, Error, Family, keys};
@@ -45,7 +46,6 @@ pub enum Heard {
 }
 
 pub type Listener = Box<dyn Fn(Vec<Heard>) + Send>;
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {

@@ -17,10 +17,11 @@ mod dispatch;
 mod look;
 mod queue;
 
+use crate::clock::Clock;
 use crate::config::Notifications;
 use crate::event_log::EventLog;
 use crate::feed::progress::Progress;
-use crate::projector::control::{Clock, ControlLog, Heard};
+use crate::projector::control::{ControlLog, Heard};
 use crate::query::notifications::is_any_due;
 use crate::store::Db;
 use crate::wire::notification::DeliveryKey;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Which rule was broken. HTTP answers with the code of the same name in the
-/// error sheet; a log's record goes to the dead letters with it as the reason.
+/// error response; a log's record goes to the dead letters with it as the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// Not JSON, or something required is missing or ill-typed.

@@ -9,7 +9,7 @@ pub mod cloudevent;
 pub mod compressed;
 pub mod control_record;
 pub mod document;
-pub mod error_sheet;
+pub mod error_response;
 pub mod event;
 pub mod fault;
 pub mod host;

@@ -439,7 +439,7 @@ fn binary_mode_is_checked_as_well() {
 }
 
 #[test]
-fn wrong_routes_methods_and_queries_get_the_error_sheet() {
+fn wrong_routes_methods_and_queries_get_the_error_response() {
     let server = Server::start();
     server.get("/nowhere").refused(404, "030001");
     server
@@ -451,8 +451,8 @@ fn wrong_routes_methods_and_queries_get_the_error_sheet() {
         .get("/v1/operations/%ff/events")
         .refused(404, "030001");
     let plain = server.get("/v1/operations/none");
-    let sheet = r#"{"error_code":"030001","error_message":"Target resource not found.","data_consistency":"rolled back"}"#;
-    assert_eq!(plain.body, sheet.as_bytes());
+    let error = r#"{"error_code":"030001","error_message":"Target resource not found.","data_consistency":"rolled back"}"#;
+    assert_eq!(plain.body, error.as_bytes());
     assert!(plain.headers.contains_key("ledger-position"));
     let client = server.client();
     let wrong = client.request("DELETE", "/v1/operations");

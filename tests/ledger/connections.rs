@@ -64,10 +64,10 @@ fn is_refused(answer: &str, status: u16, code: &str) {
         "{answer}"
     );
     assert!(answer.contains("\r\nx-request-id: "), "{answer}");
-    let (_, sheet) = answer.split_once("\r\n\r\n").unwrap();
-    let sheet: Value = serde_json::from_str(sheet).unwrap();
-    assert_eq!(sheet["error_code"], code, "{answer}");
-    assert!(schemas::error_sheet().is_valid(&sheet), "{answer}");
+    let (_, error) = answer.split_once("\r\n\r\n").unwrap();
+    let error: Value = serde_json::from_str(error).unwrap();
+    assert_eq!(error["error_code"], code, "{answer}");
+    assert!(schemas::error_response().is_valid(&error), "{answer}");
 }
 
 /// Ends after one answer.

@@ -24,7 +24,7 @@ fn raw(server: &Server, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn what_http_itself_refuses_gets_the_error_sheet_too() {
+fn what_http_itself_refuses_gets_the_error_response_too() {
     let server = Server::start();
     let mut headers = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n".to_vec();
     for i in 0..2_200 {
@@ -47,10 +47,10 @@ fn what_http_itself_refuses_gets_the_error_sheet_too() {
             "{answer}"
         );
         assert!(answer.contains("x-request-id: "), "{answer}");
-        let (_, sheet) = answer.split_once("\r\n\r\n").unwrap();
-        let sheet: Value = serde_json::from_str(sheet).unwrap();
-        assert_eq!(sheet["error_code"], code, "{answer}");
-        assert!(schemas::error_sheet().is_valid(&sheet), "{answer}");
+        let (_, error) = answer.split_once("\r\n\r\n").unwrap();
+        let error: Value = serde_json::from_str(error).unwrap();
+        assert_eq!(error["error_code"], code, "{answer}");
+        assert!(schemas::error_response().is_valid(&error), "{answer}");
     }
     assert_eq!(server.get("/livez").status, 200);
 }

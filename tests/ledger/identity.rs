@@ -344,8 +344,8 @@ async fn a_position_that_the_log_has_given_before_is_not_accepted() {
         let answer = routes.call(request.body(body).unwrap()).await.unwrap();
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await.unwrap().to_bytes();
-        let sheet: Value = serde_json::from_slice(&body).unwrap();
-        (status, sheet["error_message"].to_string())
+        let error: Value = serde_json::from_slice(&body).unwrap();
+        (status, error["error_message"].to_string())
     };
     let (status, why) = publish("again").await;
     assert_eq!(status, 503, "{why}");

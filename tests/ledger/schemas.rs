@@ -13,7 +13,7 @@ use opledger::domain::{Operation, Timestamp};
 use opledger::query::document::bytes;
 use opledger::wire::cloudevent::decode_structured;
 use opledger::wire::document::Bodies;
-use opledger::wire::error_sheet::{self, Code, Consistency};
+use opledger::wire::error_response::{self, Code, Consistency};
 use opledger::wire::fault::Rule;
 use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
@@ -325,8 +325,8 @@ fn every_reason_of_a_dead_letter_is_in_its_schema() {
 /// What the ledger answers is held against the schema wherever a test looks at a
 /// refusal; this is about what the schema refuses.
 #[test]
-fn the_schema_of_the_error_sheet_takes_each_code_with_its_own_text() {
-    let schema = schemas::error_sheet();
+fn the_schema_of_the_error_response_takes_each_code_with_its_own_text() {
+    let schema = schemas::error_response();
     let codes = [
         Code::SystemStatus,
         Code::ParameterFormat,
@@ -345,11 +345,11 @@ fn the_schema_of_the_error_sheet_takes_each_code_with_its_own_text() {
             _ => Consistency::RolledBack,
         };
         for detail in [None, Some("[3].data.cluster_id: 1 to 256 characters.")] {
-            let sheet = error_sheet::render(code, detail, consistency);
-            let sheet: Value = serde_json::from_slice(&sheet).unwrap();
-            takes_this_alone(schema, &sheet, "", &[]);
+            let error = error_response::render(code, detail, consistency);
+            let error: Value = serde_json::from_slice(&error).unwrap();
+            takes_this_alone(schema, &error, "", &[]);
             let changed = |name: &str, value: String| {
-                let mut changed = sheet.clone();
+                let mut changed = error.clone();
                 changed[name] = json!(value);
                 assert!(!schema.is_valid(&changed), "{changed}");
             };
@@ -364,9 +364,9 @@ fn the_schema_of_the_error_sheet_takes_each_code_with_its_own_text() {
     }
     // Only these two can leave something behind.
     for code in codes {
-        let sheet = error_sheet::render(code, None, Consistency::Unknown);
-        let sheet: Value = serde_json::from_slice(&sheet).unwrap();
+        let error = error_response::render(code, None, Consistency::Unknown);
+        let error: Value = serde_json::from_slice(&error).unwrap();
         let may = matches!(code, Code::SystemStatus | Code::Undefined);
-        assert_eq!(schema.is_valid(&sheet), may, "{sheet}");
+        assert_eq!(schema.is_valid(&error), may, "{error}");
     }
 }

@@ -23,7 +23,7 @@ pub fn named(name: &str) -> Validator {
 }
 
 /// Every refusal in any test is held against it.
-pub fn error_sheet() -> &'static Validator {
+pub fn error_response() -> &'static Validator {
     static SHEET: OnceLock<Validator> = OnceLock::new();
     SHEET.get_or_init(|| named("error"))
 }

@@ -45,7 +45,7 @@ impl Answer {
             .unwrap()
     }
 
-    /// The sheet's code, after checking that this is a whole error sheet.
+    /// The error code, after checking that the body is a valid error response.
     #[track_caller]
     pub fn refused(&self, status: u16, code: &str) -> String {
         assert_eq!(
@@ -56,10 +56,10 @@ impl Answer {
         );
         assert!(!self.header("x-request-id").is_empty());
         assert_eq!(self.header("content-type"), "application/json");
-        let sheet = self.json();
-        assert_eq!(sheet["error_code"], code, "{sheet}");
-        assert!(schemas::error_sheet().is_valid(&sheet), "{sheet}");
-        sheet["error_message"].as_str().unwrap().to_owned()
+        let error = self.json();
+        assert_eq!(error["error_code"], code, "{error}");
+        assert!(schemas::error_response().is_valid(&error), "{error}");
+        error["error_message"].as_str().unwrap().to_owned()
     }
 }
 

@@ -272,7 +272,7 @@ fn other_server(status: &str, body: &[u8]) -> String {
 
 #[test]
 fn what_another_server_answers_never_reaches_the_terminal_raw() {
-    let sheet = json!({"error_code": ACTING, "error_message": ACTING, "detail": ACTING,
+    let error = json!({"error_code": ACTING, "error_message": ACTING, "detail": ACTING,
         "data_consistency": ACTING});
     let letters = json!({"dead_letters": [{"position": ACTING, "arrived": ACTING, "key": ACTING,
         "reason": ACTING, "detail": ACTING}]});
@@ -280,9 +280,9 @@ fn what_another_server_answers_never_reaches_the_terminal_raw() {
         "address": ACTING, "port": 1, "last_error": ACTING}]});
     let latin = b"\x1b[2J\x9b31m\xff".to_vec();
     for (status, body) in [
-        ("404 Not Found", sheet.to_string().into_bytes()),
-        ("400 Bad Request", sheet.to_string().into_bytes()),
-        ("500 Oh", sheet.to_string().into_bytes()),
+        ("404 Not Found", error.to_string().into_bytes()),
+        ("400 Bad Request", error.to_string().into_bytes()),
+        ("500 Oh", error.to_string().into_bytes()),
         ("418 \u{9b}31m", latin.clone()),
         ("200 OK", letters.to_string().into_bytes()),
         ("200 OK", notifications.to_string().into_bytes()),

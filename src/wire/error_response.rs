@@ -1,5 +1,5 @@
-//! The error body of the interface ("error sheet"): six-digit codes with fixed
-//! texts. Only the codes that the ledger itself answers with.
+//! The body of an error response: six-digit codes with fixed texts, of which these are the ones
+//! that the ledger sends.
 
 use serde::Serialize;
 
@@ -53,7 +53,7 @@ pub enum Consistency {
 }
 
 #[derive(Serialize)]
-struct Sheet<'a> {
+struct ErrorJson<'a> {
     error_code: &'a str,
     error_message: &'a str,
     data_consistency: &'a str,
@@ -79,7 +79,7 @@ pub fn render_fixed(code: Code, detail: Option<&str>, consistency: Consistency) 
 }
 
 fn write(code: Code, message: &str, consistency: Consistency, detail: Option<&str>) -> Vec<u8> {
-    serde_json::to_vec(&Sheet {
+    serde_json::to_vec(&ErrorJson {
         error_code: code.as_str(),
         error_message: message,
         data_consistency: match consistency {
