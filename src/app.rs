@@ -273,6 +273,7 @@ pub fn projector(config: &Config) -> Settings {
             bytes: config.projector.cut_bytes as usize,
             patience: PATIENCE,
         },
+        batch_delay: config.projector.batch_delay,
         hot_bytes: config.projector.hot_cache,
         retry_max: config.projector.retry_max,
         rules: rules(config),

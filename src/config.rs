@@ -140,6 +140,8 @@ pub struct Projector {
     pub cut_records: usize,
     /// Bytes that are committed together, at most, unless one record has more.
     pub cut_bytes: u64,
+    /// The longest rest before the next batch, while fewer than that come; zero for none.
+    pub batch_delay: Duration,
     /// Bytes of snapshots kept at hand, as they are stored.
     pub hot_cache: u64,
     /// The longest pause between tries of a store that cannot be written.
@@ -319,6 +321,7 @@ impl Default for Config {
             projector: Projector {
                 cut_records: 20_000,
                 cut_bytes: 4 * MIB,
+                batch_delay: Duration::from_millis(50),
                 hot_cache: 16 * MIB,
                 retry_max: secs(10),
                 max_lag: 100_000,
@@ -476,6 +479,7 @@ impl Config {
         settings.extend(rows!(Projector projector {
             cut_records: count(1..=1_000_000),
             cut_bytes: bytes(KIB..=4 * GIB),
+            batch_delay: duration(secs(0)..=secs(1)),
             hot_cache: bytes(0..=1024 * GIB),
             retry_max: duration(ms(1)..=secs(3600)),
             max_lag: count(1..=1_000_000_000_000),

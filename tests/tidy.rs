@@ -276,7 +276,6 @@ fn nothing_is_left_behind() {
 fn test_programs_are_few_and_every_file_belongs_to_one() {
     let programs = [
         "damage/main.rs",
-        "giving_way.rs",
         "kafka/main.rs",
         "ledger/main.rs",
         "pure/main.rs",

@@ -3,8 +3,7 @@
 //! memory is bounded whatever the lag; backpressure is not reading on.
 
 use super::cut::Cut;
-use super::pace::Pace;
-use super::priority;
+use super::pace;
 use super::step::Rules;
 use crate::event_log::{Confirmation, Limits, ReadError, Reader};
 use crate::store::Batch;
@@ -25,26 +24,36 @@ pub struct Stretch {
     pub confirmation: Option<Confirmation>,
     /// How long it took to get the records, the wait for the first included.
     pub took: Duration,
-    /// Came while many came: it is projected at a low priority.
-    pub gives_way: bool,
+    /// How long threads worked on it: waiting for records and for the log's confirmation is not
+    /// in it.
+    pub work: Duration,
 }
 
 pub struct Intake {
     stretches: Receiver<Result<Stretch, ReadError>>,
-    spent: Sender<Cut>,
+    spent: Sender<Stretch>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Intake {
-    pub fn start(reader: Box<dyn Reader>, limits: Limits, rules: Rules) -> std::io::Result<Intake> {
+    /// `batch_delay`: the longest rest between two batches.
+    pub fn start(
+        reader: Box<dyn Reader>,
+        limits: Limits,
+        rules: Rules,
+        batch_delay: Duration,
+    ) -> std::io::Result<Intake> {
         let (sender, stretches) = sync_channel(WAITING);
         let (spent, given_back) = channel();
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
         let thread = std::thread::Builder::new()
             .name("intake".into())
-            .spawn(move || read_all(reader, &limits, &rules, &told, (&sender, &given_back)))?;
+            .spawn(move || {
+                let ends = (&sender, &given_back);
+                read_all(reader, &limits, &rules, batch_delay, &told, ends);
+            })?;
         Ok(Intake {
             stretches,
             spent,
@@ -65,11 +74,11 @@ impl Intake {
         }
     }
 
-    /// Of a cut that is applied. Its memory is used again, and what is freed of it is freed
+    /// One that is applied. Its memory is used again, and what is freed of it is freed
     /// by the thread that allocated it, which is cheaper and has more time.
-    pub fn give_back(&self, cut: Cut) {
+    pub fn give_back(&self, stretch: Stretch) {
         // A reader that has ended needs nothing.
-        let _ = self.spent.send(cut);
+        let _ = self.spent.send(stretch);
     }
 }
 
@@ -90,22 +99,24 @@ fn read_all(
     mut reader: Box<dyn Reader>,
     limits: &Limits,
     rules: &Rules,
+    batch_delay: Duration,
     stop: &AtomicBool,
-    (stretches, given_back): (&SyncSender<Result<Stretch, ReadError>>, &Receiver<Cut>),
+    (stretches, given_back): (&SyncSender<Result<Stretch, ReadError>>, &Receiver<Stretch>),
 ) {
     let mut told = reader.next();
     // As many as there are cuts at a time: growing one anew copies all of it.
     let mut spares: Vec<Batch> = Vec::new();
-    let mut pace = Pace::default();
+    let mut lags = false;
     while !stop.load(Ordering::Relaxed) {
-        std::thread::sleep(pace.pause(Instant::now()));
-        spares.extend(given_back.try_iter().map(Cut::spend));
-        let gives_way = pace.gives_way();
-        let read = || read_one(&mut *reader, &told, limits, rules, &mut spares);
-        let mut stretch = match priority::work(gives_way, read) {
+        let mut work = Duration::ZERO;
+        for spent in given_back.try_iter() {
+            work += spent.work;
+            spares.push(spent.cut.spend());
+        }
+        std::thread::sleep(pace::rest(lags, work, batch_delay));
+        let stretch = match read_one(&mut *reader, &told, limits, rules, &mut spares) {
             Ok(Some(stretch)) => stretch,
             Ok(None) => {
-                pace = Pace::default();
                 spares.clear();
                 continue;
             }
@@ -117,14 +128,8 @@ fn read_all(
         };
         let cut = &stretch.cut;
         told.clone_from(cut.next());
-        stretch.gives_way = gives_way;
         let is_full = cut.records().len() >= limits.records || cut.bytes() >= limits.bytes;
-        pace.note(
-            Instant::now(),
-            cut.records().len(),
-            is_full,
-            cut.age().unwrap_or_default(),
-        );
+        lags = is_full || cut.age().is_some_and(|age| age >= pace::OLD);
         if stretches.send(Ok(stretch)).is_err() {
             return;
         }
@@ -148,11 +153,12 @@ fn read_one(
         return Ok(None);
     }
     let confirmation = Some(reader.confirm());
+    let working = Instant::now();
     let cut = Cut::decode_with(records, next, rules, spares.pop().unwrap_or_default());
     Ok(Some(Stretch {
         cut,
         confirmation,
         took,
-        gives_way: false,
+        work: working.elapsed(),
     }))
 }

@@ -15,7 +15,6 @@ mod intake;
 pub mod meta;
 mod operation;
 mod pace;
-mod priority;
 pub mod projection;
 pub mod run;
 pub mod step;

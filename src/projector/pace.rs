@@ -1,100 +1,67 @@
-//! While many events come in, both cores are busy with taking them. Then cuts are made less
-//! often, since several events of an operation cost little more than one, and whoever projects
-//! gives way to whoever takes in, unless readers would have to wait for seconds.
+//! How long the intake rests between two batches, so that more records are in the next one, unless
+//! the projector lags. Several events of an operation in one batch cost little more than one of them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Records a second from which on that is so.
-const MANY: f64 = 20_000.0;
-/// Judged over so long, so that a burst is none.
-const SPAN: Duration = Duration::from_millis(100);
-/// Between two cuts.
-const PAUSE: Duration = Duration::from_millis(50);
-/// So old, records are caught up with, or projecting has given way enough.
-const BEHIND: Duration = Duration::from_secs(5);
+/// The intake rests this many times as long as the work on a batch took, so that the work takes a
+/// fifth of a core.
+const REST: u32 = 4;
 
-#[derive(Default)]
-pub struct Pace {
-    /// Since when it is counted, and how many came.
-    counted: Option<(Instant, usize)>,
-    /// The last cut was made, and was not full.
-    made: Option<Instant>,
-    many: bool,
-}
+/// The projector lags once a record is this old when it is read.
+pub const OLD: Duration = Duration::from_secs(1);
 
-impl Pace {
-    /// Do many come?
-    pub fn gives_way(&self) -> bool {
-        self.many
+/// How long to rest before the next batch, at most `longest`. `lags`: the last batch was full, or
+/// its oldest record was old. `work`: how long the intake and the projector worked on what was
+/// projected since the last rest.
+pub fn rest(lags: bool, work: Duration, longest: Duration) -> Duration {
+    if lags {
+        return Duration::ZERO;
     }
-
-    /// What is left of the pause before the next cut. Behind a full one there is none: more
-    /// waits, and it would not be larger.
-    pub fn pause(&self, now: Instant) -> Duration {
-        let made = self.made.filter(|_| self.many);
-        made.map_or(Duration::ZERO, |made| PAUSE.saturating_sub(now - made))
-    }
-
-    /// A cut was made, the oldest record in it of this age.
-    pub fn note(&mut self, now: Instant, records: usize, is_full: bool, age: Duration) {
-        self.made = (!is_full).then_some(now);
-        let (since, before) = self.counted.unwrap_or((now, 0));
-        let span = now - since;
-        // Those of the first cut came before.
-        let records = if span.is_zero() { 0 } else { before + records };
-        self.counted = Some((since, records));
-        if span >= SPAN {
-            self.many = records as f64 > MANY * span.as_secs_f64();
-            self.counted = Some((now, 0));
-        }
-        self.many &= age < BEHIND;
-    }
+    work.saturating_mul(REST).min(longest)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const YOUNG: Duration = Duration::from_secs(1);
+    const US: Duration = Duration::from_micros(1);
+    const LONGEST: Duration = Duration::from_millis(50);
+    const FULL: u32 = 20_000;
 
-    /// The pause behind each cut of so many records, `apart` milliseconds from each other, and
-    /// whether it gives way.
-    fn paces(cuts: &[(usize, bool, Duration)], apart: u64) -> Vec<(u128, bool)> {
-        let (begun, mut pace) = (Instant::now(), Pace::default());
-        let cuts = cuts.iter().zip(1..);
-        let one = |((records, is_full, age), n): (&(usize, bool, Duration), u32)| {
-            let now = begun + n * Duration::from_millis(apart);
-            pace.note(now, *records, *is_full, *age);
-            (pace.pause(now).as_millis(), pace.gives_way())
-        };
-        cuts.map(one).collect()
+    /// A batch costs 100 µs, and each record in it 5.
+    fn work(records: u32) -> Duration {
+        100 * US + records * 5 * US
+    }
+
+    /// For a load, how many records the batches have at last, and the time from one to the next.
+    fn batches(records_per_second: u32, longest: Duration) -> (u32, Duration) {
+        let (mut records, mut spent) = (1, Duration::ZERO);
+        for _ in 0..1_000 {
+            let rest = rest(records == FULL, work(records), longest);
+            assert!(rest <= longest, "{rest:?}");
+            spent = work(records) + rest;
+            let came = (f64::from(records_per_second) * spent.as_secs_f64()) as u32;
+            records = came.clamp(1, FULL);
+        }
+        (records, spent)
     }
 
     #[test]
-    fn it_gives_way_only_while_many_come_for_long() {
-        // 30,000 a second, then 10,000, in cuts of 10 ms.
-        let many = [[(300, false, YOUNG); 11], [(100, false, YOUNG); 11]].concat();
-        let found = paces(&many, 10);
-        assert_eq!(found[..10], [(0, false); 10], "a burst");
-        assert_eq!(found[10..20], [(50, true); 10]);
-        assert_eq!(found[20..], [(0, false); 2]);
-        // Few at a time however quickly they follow: 2 in each ms.
-        assert_eq!(paces(&[(2, false, YOUNG); 300], 1), [(0, false); 300]);
+    fn batches_grow_with_the_load_until_the_projector_lags() {
+        // An event that comes alone is hardly delayed.
+        assert_eq!(batches(1, LONGEST), (1, 525 * US));
+        let loads = [1_000, 10_000, 30_000, 60_000, 90_000];
+        let sizes = loads.map(|load| batches(load, LONGEST).0);
+        assert!(sizes.is_sorted_by(|a, b| a <= b), "{sizes:?}");
+        // It rests the longest time.
+        let (records, every) = batches(60_000, LONGEST);
+        assert!(every >= LONGEST && records > 3_000, "{records} {every:?}");
+        // More than it can do at all: full batches, one after the other.
+        assert_eq!(batches(300_000, LONGEST), (FULL, work(FULL)));
     }
 
     #[test]
-    fn full_cuts_follow_each_other_without_a_pause() {
-        let full = paces(&[(20_000, true, YOUNG); 30], 10);
-        assert_eq!(full[10..], [(0, true); 20]);
-    }
-
-    #[test]
-    fn whoever_is_seconds_behind_does_not_give_way() {
-        assert_eq!(paces(&[(20_000, true, BEHIND); 30], 10), [(0, false); 30]);
-        let late = [[(300, false, YOUNG); 11], [(300, false, BEHIND); 11]].concat();
-        assert_eq!(
-            paces(&late, 10)[10..13],
-            [(50, true), (0, false), (0, false)]
-        );
+    fn without_a_delay_there_is_no_rest() {
+        assert_eq!(batches(1, Duration::ZERO), (1, work(1)));
     }
 }

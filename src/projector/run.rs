@@ -5,7 +5,6 @@ use super::cut::Cut;
 use super::halt::{Halt, OpenError};
 use super::intake::{Intake, Stretch};
 use super::meta;
-use super::priority;
 use super::projection::{Projection, Tally, count_anomalies};
 use super::step::Rules;
 use super::watchdog::Watchdog;
@@ -21,6 +20,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     pub limits: Limits,
+    /// The longest rest between two batches.
+    pub batch_delay: Duration,
     pub hot_bytes: u64,
     /// The longest pause between two tries of what does not work at present.
     pub retry_max: Duration,
@@ -190,9 +191,14 @@ impl Worker {
         let new = meta::note_beginnings(&*self.db, projection.next(), &self.log.bounds()?)?;
         projection.begin(new);
         let reader = self.log.reader(projection.log().id, projection.next())?;
-        let Settings { limits, rules, .. } = self.settings;
+        let Settings {
+            limits,
+            batch_delay,
+            rules,
+            ..
+        } = self.settings;
         let no_thread = |error| OpenError::Log(format!("no thread to read it: {error}"));
-        let intake = Intake::start(reader, limits, rules).map_err(no_thread)?;
+        let intake = Intake::start(reader, limits, rules, batch_delay).map_err(no_thread)?;
         let watchdog = Watchdog::start(&self.log, projection, self.settings.check_every);
         let watchdog = watchdog.map_err(no_thread)?;
         self.publish(projection, &watchdog);
@@ -222,7 +228,7 @@ impl Worker {
                     self.progress.watchers.tell(change);
                 }
             }
-            intake.give_back(stretch.cut);
+            intake.give_back(stretch);
             self.progress.note_effort(working.elapsed(), waited);
         }
         Ok(())
@@ -297,8 +303,7 @@ impl Worker {
         let mut backoff = self.backoff();
         while !self.stopping() {
             let db = &*self.db;
-            let gives_way = stretch.gives_way;
-            match priority::work(gives_way, || try_apply(db, projection, stretch)) {
+            match try_apply(db, projection, stretch) {
                 Ok(tally) => {
                     self.progress.set_doing(Doing::Running);
                     self.progress.set_counts(projection.statuses());
@@ -372,9 +377,14 @@ fn try_apply(
     stretch: &mut Stretch,
 ) -> Result<Tally, OpenError> {
     let cut = &mut stretch.cut;
+    let folding = Instant::now();
     let prepared = projection.prepare(db, cut)?;
+    stretch.work += folding.elapsed();
     if let Some(confirmation) = stretch.confirmation.take() {
         confirmation.wait()?;
     }
-    Ok(projection.commit(db, cut, prepared)?)
+    let writing = Instant::now();
+    let tally = projection.commit(db, cut, prepared)?;
+    stretch.work += writing.elapsed();
+    Ok(tally)
 }

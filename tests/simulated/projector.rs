@@ -49,6 +49,7 @@ fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
             bytes: 1 << 20,
             patience: Duration::from_millis(10),
         },
+        batch_delay: Duration::from_millis(1),
         hot_bytes: 1 << 20,
         retry_max: Duration::from_millis(50),
         change_window: 1_000,
