@@ -48,7 +48,7 @@ pub enum Error {
     Log(#[from] embedded::LogOpenError),
     #[error(transparent)]
     Kafka(#[from] BadOptions),
-    #[error("no thread could be started: {0}")]
+    #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
 }
 
@@ -297,7 +297,7 @@ fn start_webhooks(
     let control = match open_control(config, folder, store)? {
         Ok(control) => control,
         Err(why) => {
-            tracing::error!(%why, "notifications have halted");
+            tracing::error!(%why, "webhook deliveries have halted");
             return Ok((None, webhook::WebhookHandle::idle(store.clone(), Some(why))));
         }
     };

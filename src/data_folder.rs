@@ -87,7 +87,7 @@ impl DataFolder {
                 Ok(changed) => closed += usize::from(changed),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "other users may read this");
+                    tracing::warn!(path = %path.display(), %error, "other users can read this");
                 }
             }
             // Beside what is ours there may be something else in the folder.

@@ -199,7 +199,7 @@ fn forward_some<'p>(
             Ok(()) => batch.delete(Family::DeadLetterDue, &key),
             Err(SendError::Unavailable(why)) => trouble = Some(why),
             Err(SendError::Refused(why)) => {
-                tracing::error!(%at, %why, "a dead letter stays in the store alone");
+                tracing::error!(%at, %why, "the dead-letter topic refused a record, which stays in the store");
                 batch.put(Family::DeadLetterDue, &key, why.as_bytes());
             }
         }

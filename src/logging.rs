@@ -44,7 +44,7 @@ pub struct Logging(LogLines);
 pub enum Error {
     #[error("telemetry.log: {0}")]
     Filter(#[from] ParseError),
-    #[error("no thread could be started: {0}")]
+    #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
 }
 
@@ -82,7 +82,7 @@ pub fn announce(line: String) {
     };
     let thread = std::thread::Builder::new().name("announce".into());
     if let Err(error) = thread.spawn(write) {
-        tracing::warn!(%error, "no thread could be started to write to standard output");
+        tracing::warn!(%error, "cannot start a thread to write to standard output");
     }
 }
 

@@ -1,4 +1,4 @@
-//! `opledger rebuild`: makes the store anew from the log, off line.
+//! `opledger rebuild`: rebuilds the store from the log, while no ledger runs.
 
 use crate::app::{self, Log, Topics};
 use crate::audit::rebuild::{self, fold_all};

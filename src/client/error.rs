@@ -15,7 +15,7 @@ pub enum Error {
         retry_after: Option<Duration>,
     },
     /// The answer ended before its end.
-    #[error("the answer broke off: {0}")]
+    #[error("the response broke off: {0}")]
     BrokenOff(String),
     #[error("{0}")]
     NotFound(String),

@@ -1,5 +1,5 @@
-//! Anomalies of the set: what the events of an operation say that cannot all be
-//! so. They are flags of the state, identical under any permutation.
+//! Anomalies: contradictions and gaps between the events of one operation. They are flags of
+//! the state, so the order of the events does not affect them.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -8,13 +8,13 @@ pub enum Anomaly {
     CreatedAgain = 0,
     /// An event earlier than the creation.
     BeforeCreated = 1,
-    /// A second, different ending.
+    /// A second, different terminal event.
     TerminalConflict = 2,
-    /// An event later than the ending that counts.
+    /// An event later than the terminal event that counts.
     EventAfterTerminal = 3,
-    /// An answer whose request has not arrived.
+    /// A response whose request has not arrived.
     ResponseWithoutRequest = 4,
-    /// Two answers of one request with different content.
+    /// Two responses to one request with different content.
     ResponseReplaced = 5,
 }
 
@@ -40,8 +40,8 @@ impl Anomaly {
     }
 }
 
-/// A set of them, one bit each (bit = discriminant). The bits are stored: a
-/// number once given is never reused.
+/// A set of anomalies, one bit each (bit = discriminant). The bits are stored, so a number is
+/// never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Anomalies(pub u8);
 

@@ -1,6 +1,6 @@
-//! Bodies of requests and answers: opaque text, kept and shown as it came. The fold asks
-//! no more than whether two are the same, so a large one is not kept with the state: its
-//! digest is, and its text once, with the event that brought it.
+//! Bodies of requests and responses: opaque text, kept and shown unchanged. The fold needs to
+//! know only whether two bodies are equal. So the state of an operation holds the digest of a
+//! large body, and the history holds its text once, with the event that brought it.
 
 use super::event::Text;
 use std::borrow::Cow;
@@ -11,11 +11,11 @@ pub type Digest = [u8; 16];
 #[derive(Debug, Clone)]
 pub enum Body<'a> {
     Text(Text<'a>),
-    /// The text is in the history.
+    /// Only the digest is known here. The text is in the history.
     Named(Digest),
 }
 
-/// In bytes. A text of so many or more is named where it is stored with a state.
+/// In bytes. A text of at least this length is stored in a state by its digest.
 pub const LARGE: usize = 4 << 10;
 
 impl Body<'_> {
@@ -49,7 +49,7 @@ impl Body<'_> {
         }
     }
 
-    /// For whoever has seen to it that it is known.
+    /// The text. Panics if only the digest is known.
     pub fn text(&self) -> &str {
         self.known()
             .expect("a body is looked up before its text is asked for")
@@ -68,7 +68,7 @@ impl PartialEq for Body<'_> {
     fn eq(&self, other: &Body) -> bool {
         match (self, other) {
             (Body::Text(a), Body::Text(b)) => a == b,
-            // What is small is never named.
+            // A small body is never stored by its digest.
             (a, b) => a.is_large() && b.is_large() && a.digest() == b.digest(),
         }
     }

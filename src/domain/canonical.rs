@@ -1,11 +1,10 @@
-//! RFC 8785 canonical JSON of what a register keeps: the last word where two
-//! events have the same order key. Only ties pay for it.
+//! RFC 8785 canonical JSON of a register's value. It decides between two events with the same
+//! order key, and is computed only then.
 
 use super::event::{Ending, Notification, Outcome, Request, Response, Text};
 
-/// A register's value. Its canonical text must tell any two different values
-/// apart: the join is only a join if ties have one winner. `None` if a body in it is
-/// only named.
+/// A value of a register. Different values must have different canonical texts: the join is
+/// only a join if a tie has one winner. `None` if the text of a body is not known here.
 pub trait Value: PartialEq {
     fn canonical(&self, out: &mut String) -> Option<()>;
 }
@@ -88,8 +87,8 @@ impl Value for Option<Text<'_>> {
     }
 }
 
-/// What a creation leaves behind. The request decides a tie; where even the
-/// requests are equal the notification does, so that one of them wins.
+/// The value of a creation. The request decides a tie. If the requests are equal, the
+/// notification decides, so that a tie has one winner.
 impl Value for (Request<'_>, Option<Notification<'_>>) {
     fn canonical(&self, out: &mut String) -> Option<()> {
         self.0.canonical(out)?;

@@ -1,5 +1,5 @@
-//! The operation document as a view of the state: what is shown, in which
-//! order. How it looks as JSON is `wire::document`.
+//! The operation document as a view of the state: what it contains, in which order. Its JSON is
+//! in `wire::document`.
 
 use super::event::{Ending, LaneId, OrderKey, Outcome, Request, Response};
 use super::operation::{Lane, Lanes, Operation, Status};
@@ -38,7 +38,7 @@ pub struct Rollbacks<'s> {
 pub enum RollbackResult {
     Completed,
     Failed,
-    /// Not decided: something is unanswered, or answered without a status code.
+    /// Undecided: a response is missing or has no status code.
     None,
 }
 
@@ -110,7 +110,8 @@ fn opened<'s>(lanes: &'s Lanes<'s>) -> Vec<Opened<'s>> {
             })
         })
         .collect();
-    // Stable, and the map yields lanes by id: ties stand by id.
+    // The sort is stable and the map is ordered by lane id, so lanes with equal keys stay
+    // ordered by id.
     opened.sort_by_key(|lane| lane.key);
     opened
 }
@@ -151,7 +152,7 @@ fn rollbacks<'s>(op: &'s Operation<'s>, clusters: &[Opened<'s>]) -> Option<Rollb
         .enumerate()
         .map(|(rank, lane)| ((&*lane.id.cluster_id, &*lane.id.request_id), rank))
         .collect();
-    // Stable again: those without a rank keep the order of their first attempts.
+    // Stable again: lanes without a rank keep the order of their first attempts.
     lanes.sort_by_key(|lane| {
         *rank
             .get(&(&*lane.id.cluster_id, &*lane.id.request_id))

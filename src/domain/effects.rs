@@ -1,6 +1,5 @@
-//! What a change of state means outside of it, as values. The projector compares
-//! an operation's standing before and after a cut and moves index entries,
-//! notifications and anomalies accordingly.
+//! The effects of a state change outside the state, as values. The projector compares them
+//! before and after a batch and updates list entries, webhook deliveries and anomaly counts.
 
 use super::anomaly::Anomalies;
 use super::document::{RollbackResult, rollback_result};
@@ -8,13 +7,13 @@ use super::event::{Notification, OrderKey};
 use super::operation::{Operation, Status};
 use super::time::Timestamp;
 
-/// The part of an operation that something outside is derived from.
+/// The part of an operation from which its effects follow.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Standing<'a> {
-    /// Where the lists show it; `None` while there is no document.
+    /// The operation's place in the lists; `None` without a document.
     pub listed: Option<Listed>,
     pub anomalies: Anomalies,
-    /// A notification that the state calls for.
+    /// The webhook delivery that the state calls for.
     pub due: Option<Due<'a>>,
 }
 
@@ -24,16 +23,15 @@ pub struct Listed {
     pub status: Status,
 }
 
-/// What the lists can be filtered by, beside the request and its status: it follows from
-/// all lanes of the operation.
+/// What lists filter by, beside the request and the status. It depends on all lanes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Traits<'o> {
-    /// Of requests and of rollbacks that the document shows, each once.
+    /// The clusters of the requests and rollbacks that the document shows, each once.
     pub clusters: Vec<&'o str>,
     pub rollbacks: Option<RollbackResult>,
 }
 
-/// "Tell this address that the operation ended", named by the ending that won.
+/// A webhook delivery that is due: the receiver, and the terminal event that won.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Due<'a> {
     pub ending: OrderKey<'a>,

@@ -1,11 +1,11 @@
-//! One event, decoded and checked. Its strings may borrow from the record that
-//! brought it, so that folding a record copies nothing.
+//! One event, decoded and checked. Its strings borrow from the record if they can, so folding a
+//! record copies nothing.
 
 use super::body::Body;
 use super::time::Timestamp;
 use std::borrow::Cow;
 
-/// Text that borrows where the wire form allows it.
+/// Text that borrows from the record unless JSON escapes prevent it.
 pub type Text<'a> = Cow<'a, str>;
 
 /// What "earliest" and "latest" mean everywhere in the fold: compared left to
@@ -56,7 +56,7 @@ pub enum Kind<'a> {
     Ended(Ending<'a>),
 }
 
-/// One request to one cluster, and what came back.
+/// Identifies a request to a cluster together with its response.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LaneId<'a> {
     pub cluster_id: Text<'a>,
@@ -96,14 +96,14 @@ pub struct Request<'a> {
     pub body: Body<'a>,
 }
 
-/// A cluster's answer. Here `""` and nothing are different bodies.
+/// A cluster's response. An empty body and no body are different.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Response<'a> {
     pub status_code: Option<u16>,
     pub body: Option<Body<'a>>,
 }
 
-/// The operation's own answer, always with both fields.
+/// The response to the operation's own request, always with both fields.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome<'a> {
     pub status_code: u16,
@@ -117,7 +117,7 @@ pub enum Ending<'a> {
     Canceled,
 }
 
-/// Where the end of the operation is to be told.
+/// The webhook receiver that gets the document when the operation has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notification<'a> {
     pub address: Text<'a>,

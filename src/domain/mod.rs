@@ -1,8 +1,8 @@
-//! What an operation is and how its events add up. Pure: no IO, no clock, no
-//! wire formats. Everything else in the crate points here; this points nowhere.
+//! What an operation is and how its events are folded. Pure: no IO, no clock, no wire formats.
+//! Everything else in the crate depends on this module; it depends on none.
 //!
-//! The promise the whole ledger rests on lives in [`operation`]: the state is a
-//! join-semilattice, so a document is a function of the *set* of its events.
+//! The guarantee of the whole ledger is in [`operation`]: the state is a join-semilattice, so a
+//! document is a function of the *set* of its events.
 
 pub mod anomaly;
 pub mod body;

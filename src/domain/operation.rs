@@ -1,9 +1,9 @@
-//! The state of one operation: a join-semilattice of registers that keep the
-//! earliest or the latest offer, and maps of them (rules F1 to F9).
+//! The state of one operation: a join-semilattice of registers, which keep the earliest or the
+//! latest value, and of maps of registers (rules F1 to F9).
 //!
-//! `absorb` is the fold. Live projection, recovery, replay and rebuild all call
-//! it; there is no second interpretation of events. It cannot fail:
-//! contradictions are anomalies, never a reason to stop.
+//! `absorb` is the fold. Live projection, recovery, replay and rebuild all call it; nothing
+//! else interprets events. It cannot fail: contradictions are anomalies, never a reason to
+//! stop.
 
 use super::anomaly::{Anomalies, Anomaly};
 use super::body::Body;
@@ -51,7 +51,7 @@ impl Status {
     }
 }
 
-/// A request to a cluster, or its rollback. The response may be there first.
+/// A request to a cluster or a rollback, with its response. The response may arrive first.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Lane<'a> {
     pub request: Earliest<'a, Request<'a>>,
@@ -64,31 +64,32 @@ impl<'a> Lane<'a> {
         self.response.join(other.response);
     }
 
-    /// An answer whose request has not arrived.
+    /// A response whose request has not arrived.
     pub fn is_waiting(&self) -> bool {
         self.request.get().is_none() && self.response.get().is_some()
     }
 }
 
 pub type Lanes<'a> = BTreeMap<LaneId<'a>, Lane<'a>>;
-/// The request and where to tell the end.
+/// The request and the webhook receiver.
 pub type Creation<'a> = (Request<'a>, Option<Notification<'a>>);
 
-/// What a caller must know of an event that was added.
+/// What adding an event did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absorbed {
     Plainly,
-    /// It changed which ending counts where one already did.
+    /// Another terminal event counts than before.
     Revised,
-    /// It shares its order key with another one and differs, and the text of a body that is
-    /// only named decides which of them counts. To be added again once the text is known.
+    /// The event shares its order key with a different one, and the text of a body decides
+    /// which of the two counts, but only its digest is known here. Add the event again with the
+    /// text.
     Undecided,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Operation<'a> {
     pub created: Earliest<'a, Creation<'a>>,
-    /// Anything that makes it `executing` has been seen.
+    /// Whether an event has been seen that makes the status `executing`.
     pub begun: bool,
     pub sub_status: Latest<'a, Option<Text<'a>>>,
     pub ending: Earliest<'a, Ending<'a>>,
@@ -180,8 +181,8 @@ impl<'a> Operation<'a> {
         created.into_iter().chain(ending).chain(lanes)
     }
 
-    /// The least upper bound of both, whose bodies are all known. `absorb` of an event is
-    /// `join` with the state of that event alone.
+    /// The least upper bound of two states, all of whose bodies must be known. `absorb` of an
+    /// event equals `join` with the state of that event alone.
     pub fn join(&mut self, other: Operation<'a>) {
         if let Some((first, last)) = &other.span {
             self.stretch(first, last);
@@ -212,7 +213,7 @@ impl<'a> Operation<'a> {
         }
     }
 
-    /// F2. Derived, never stored.
+    /// Rule F2. Derived, never stored.
     pub fn status(&self) -> Status {
         match self.ending.value() {
             Some(Ending::Completed(_)) => Status::Completed,
@@ -223,7 +224,7 @@ impl<'a> Operation<'a> {
         }
     }
 
-    /// The anomalies of the set that hold now, those of the lanes at hand included.
+    /// The current anomalies of the set, including those of the lanes that are loaded.
     pub fn anomalies(&self) -> Anomalies {
         let (first, last) = match &self.span {
             Some((first, last)) => (Some(first), Some(last)),

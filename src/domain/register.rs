@@ -1,27 +1,28 @@
-//! The two registers that operation state is made of. Each has one mutation,
-//! the join, so that a wrong order cannot be written.
+//! The two registers that the state of an operation consists of. Each can only be changed by
+//! its join, so the order of offers cannot affect it.
 
 use super::canonical::Value;
 use super::event::OrderKey;
 use std::cmp::Ordering;
 
-/// What a register holds once something was offered to it.
+/// The content of a register after the first offer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Register<'a, V> {
     pub key: OrderKey<'a>,
     pub value: V,
-    /// Several distinct values were offered. Only ever turns true.
+    /// Whether several distinct values were offered. Never becomes false again.
     pub contested: bool,
 }
 
-/// What came of an offer; of several the last in this order has to be known.
+/// The result of an offer, ordered by importance: of several results the greatest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Joined {
-    /// What is held is what was held.
+    /// The value is the one that it was before.
     Kept,
     Replaced,
-    /// Of two values under one order key the text decides, and one has a body that is only
-    /// named. It is held that they differ; the offer has to be made again with the text.
+    /// The two values have the same order key and the text of a body decides, but only its
+    /// digest is known. The register is marked as contested; the offer must be repeated with
+    /// the text.
     Undecided,
 }
 
@@ -73,7 +74,7 @@ macro_rules! register {
         }
 
         impl<'a, V: Value> $name<'a, V> {
-            /// A register as it was stored.
+            /// A register from its stored content.
             pub fn restore(held: Option<Register<'a, V>>) -> Self {
                 $name(Keeping(held))
             }
@@ -96,7 +97,7 @@ macro_rules! register {
                 }
             }
 
-            /// The order key, and the value, which is to stay the same.
+            /// The order key, and the value, which must stay equal.
             pub(super) fn parts_mut(&mut self) -> Option<(&OrderKey<'a>, &mut V)> {
                 let held = self.0.0.as_mut()?;
                 Some((&held.key, &mut held.value))

@@ -1,4 +1,4 @@
-//! Instants as integers. Reading and writing their text forms is left to `wire`.
+//! Instants as integers. `wire` reads and writes their text forms.
 
 /// An instant: seconds since 1970-01-01T00:00:00Z and nanoseconds within the
 /// second. Ordered by time. Events carry years 0001 to 9999 only.
@@ -41,7 +41,7 @@ impl Timestamp {
         }
     }
 
-    /// Cut, not rounded, to the millisecond.
+    /// Truncated to the millisecond.
     pub fn as_millis(self) -> i64 {
         self.secs * 1000 + i64::from(self.nanos / 1_000_000)
     }
@@ -50,8 +50,8 @@ impl Timestamp {
     pub fn civil(self, offset: i32) -> Civil {
         let local = self.secs + i64::from(offset);
         let (days, second) = (local.div_euclid(DAY), local.rem_euclid(DAY));
-        // Days to a date by eras of 400 years that begin on the first of March,
-        // so that the leap day is the last day of its year.
+        // Converts days to a date by eras of 400 years that begin on 1 March, so that the leap
+        // day is the last day of its year.
         let days = days + 719_468;
         let era = days.div_euclid(146_097);
         let day_of_era = days.rem_euclid(146_097);
@@ -76,8 +76,8 @@ impl Timestamp {
 }
 
 impl Civil {
-    /// Seconds since 1970 if this wall clock shows UTC. A second of 60 is the
-    /// next second. `None` if there is no such day or time of day.
+    /// Seconds since 1970 if this wall clock shows UTC. A second of 60 is the next second.
+    /// `None` for a date or time of day that does not exist.
     pub fn to_secs(self) -> Option<i64> {
         let leap = self.year % 4 == 0 && (self.year % 100 != 0 || self.year % 400 == 0);
         let last_day = match self.month {

@@ -345,7 +345,7 @@ impl EmbeddedShared {
             }
         }
         if let Err(error) = appender.settle() {
-            tracing::warn!(%error, log = %self.which, "what was acknowledged is not synced");
+            tracing::warn!(%error, log = %self.which, "cannot sync the file of acknowledgements");
         }
     }
 
@@ -392,7 +392,7 @@ impl EmbeddedShared {
     /// log is closed.
     fn recover(&self, appender: &mut Appender, trouble: String) {
         let log = self.which;
-        tracing::error!(%log, %trouble, "the log takes nothing until it can be written again");
+        tracing::error!(%log, %trouble, "the log does not accept writes until it can be written again");
         loop {
             let (waiting, closed) = {
                 let mut queue = self.queue();

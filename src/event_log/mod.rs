@@ -54,10 +54,10 @@ pub struct Published {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// More is waiting than the bound: nothing was stored, come back later.
-    #[error("too much is waiting to be stored")]
+    #[error("too many events wait to be stored")]
     Busy,
     /// Nothing was stored.
-    #[error("the event log takes nothing: {0}")]
+    #[error("the event log does not accept writes: {0}")]
     Rejected(String),
     /// Part of it may be stored. Sending the same again is harmless.
     #[error("the event log did not confirm: {0}")]
@@ -218,6 +218,6 @@ pub enum SendError {
     #[error("refused: {0}")]
     Refused(String),
     /// Try again.
-    #[error("not taken now: {0}")]
+    #[error("not accepted now: {0}")]
     Unavailable(String),
 }

@@ -17,7 +17,7 @@ pub struct Unsent {
 
 /// There is no room for one more large answer at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the answers that clients have not taken yet leave no room")]
+#[error("clients have not received enough of the earlier responses")]
 pub struct NoRoom;
 
 /// The bytes of one answer, however many are sent it.

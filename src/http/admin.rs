@@ -51,7 +51,7 @@ pub fn reasons(app: &App) -> Vec<String> {
         Doing::Stopped => reasons.push("stopping".into()),
     }
     if let Some(trouble) = app.log.trouble() {
-        reasons.push(format!("the event log takes nothing: {trouble}"));
+        reasons.push(format!("the event log does not accept writes: {trouble}"));
     }
     match lag(app) {
         Ok(lag) if lag > app.config.projector.max_lag => {
@@ -129,7 +129,7 @@ pub fn notes(app: &App) -> Vec<String> {
     let damaged = match damage(app) {
         (lost, true) if lost.is_empty() => Some(
             "the store is damaged, and what it has elsewhere is shown: stop the ledger when it \
-             suits and run `opledger rebuild`, which makes the store anew from the event log"
+             suits and run `opledger rebuild`, which rebuilds the store from the event log"
                 .to_owned(),
         ),
         _ => None,

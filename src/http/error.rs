@@ -103,7 +103,7 @@ impl From<at_hand::Error> for Refusal {
 impl From<PublishError> for Refusal {
     fn from(error: PublishError) -> Refusal {
         match error {
-            PublishError::Busy => Refusal::Busy("too much is waiting to be stored."),
+            PublishError::Busy => Refusal::Busy("too many events wait to be stored."),
             other @ (PublishError::Rejected(_) | PublishError::Unknown(_)) => {
                 Refusal::Publish(other)
             }

@@ -190,8 +190,8 @@ fn control_log(app: &App) -> Result<Arc<ControlLog>, Refusal> {
         let halted = app.notifications.halted();
         let why = match halted {
             // Where it lies is for operators: readiness says it.
-            Some(_) => "notifications have halted, and /readyz says why",
-            None => "no notification is sent: notifications.allow is empty",
+            Some(_) => "webhook deliveries have halted, and /readyz says why",
+            None => "webhook deliveries are not sent: notifications.allow is empty",
         };
         Refusal::NoNotifications(why.into())
     })

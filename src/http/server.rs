@@ -82,24 +82,24 @@ pub async fn serve(
         };
         // Answers are written whole; waiting to fill a packet only delays them.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
         // What is left of an answer waits here, where it can still be another one, and not in
         // the kernel, which would hold megabytes for a client that does not read.
         let socket = SockRef::from(&stream);
         if let Err(error) = socket.set_tcp_notsent_lowat(UNSENT) {
-            tracing::debug!(%error, "no bound of what is unsent");
+            tracing::debug!(%error, "cannot limit the unsent bytes of a connection");
         }
         // A client whose machine or network is gone says nothing more.
         if let Err(error) = socket.set_tcp_keepalive(&PROBES) {
-            tracing::debug!(%error, "no probes of silent clients");
+            tracing::debug!(%error, "cannot set TCP keepalive");
         }
         let socket = TokioIo::new(Socket::new(stream, exchange, patience.clone()));
         let connection = graceful.watch(http.serve_connection(socket, front));
         tokio::spawn(async move {
             let _permit = permit;
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended badly");
+                tracing::debug!(%error, "a connection ended with an error");
             }
         });
     }
@@ -108,7 +108,7 @@ pub async fn serve(
     tokio::select! {
         () = graceful.shutdown() => {}
         () = tokio::time::sleep(config.shutdown_grace) => {
-            tracing::warn!("requests still run after the grace; they are cut off");
+            tracing::warn!("closing connections whose requests still run");
         }
     }
 }

@@ -167,7 +167,7 @@ pub fn answer(source: impl Source) -> Response {
             Ok(Some(blocks)) => Some((Ok(blocks), source)),
             Ok(None) => None,
             Err(refusal) => {
-                tracing::warn!(?refusal, "an event stream is broken off");
+                tracing::warn!(?refusal, "closing an event stream after an error");
                 Some((Err(std::io::Error::other("broken off")), source))
             }
         }

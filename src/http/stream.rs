@@ -66,7 +66,7 @@ where
     let rest = futures_util::stream::unfold(received, |mut received| async {
         let piece = received.recv().await?;
         if let Err(error) = &piece {
-            tracing::error!(%error, "a stream is broken off");
+            tracing::error!(%error, "closing a response after an error");
         }
         Some((piece, received))
     });

@@ -265,7 +265,7 @@ impl Follower {
                 }
                 Err(OpenError::Log(why)) => format!("the control log cannot be read: {why}"),
             };
-            tracing::warn!(%why, "the control log waits; trying again");
+            tracing::warn!(%why, "the control log cannot be read; retrying");
             self.following.state.send_replace(State::Waiting(why));
             let until = Instant::now() + pause;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -276,7 +276,7 @@ impl Follower {
     }
 
     fn halt(&self, why: String) {
-        tracing::error!(reason = %why, "notifications have halted");
+        tracing::error!(reason = %why, "webhook deliveries have halted");
         self.following.state.send_replace(State::Halted(why));
     }
 
@@ -363,7 +363,7 @@ pub fn fold(db: &dyn Db, records: &[Logged], batch: &mut Batch) -> Result<Vec<He
                 heard.extend(changed.apply(at.as_millis(), control, batch)?);
             }
             Decoded::Unreadable => {
-                tracing::warn!(at = %logged.at, "a record of the control log is none of ours");
+                tracing::warn!(at = %logged.at, "ignoring an unknown record of the control log");
             }
             Decoded::Newer(kind) => return Err(Halt::NewerControl(kind).into()),
         }

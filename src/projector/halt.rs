@@ -15,7 +15,7 @@ pub enum Halt {
     OtherLog { stored: String, found: String },
     #[error(
         "partition {partition} ends before offset {end}, the store goes on at {next}: the log lost \
-         records; bring it back, or run `opledger rebuild` to accept what is left"
+         records; restore it, or run `opledger rebuild` to accept what is left"
     )]
     BeyondEnd { partition: u32, next: u64, end: u64 },
     #[error(
@@ -29,8 +29,8 @@ pub enum Halt {
     },
     #[error(
         "partition {partition} holds another record at offset {offset} than the store has applied \
-         (stored {stored}, found {found}): the log was cut off and written anew; bring it back, or \
-         run `opledger rebuild` to accept what is there now"
+         (stored {stored}, found {found}): the log was truncated and overwritten; restore \
+         it, or run `opledger rebuild` to accept what is there now"
     )]
     OtherRecord {
         partition: u32,
@@ -40,7 +40,7 @@ pub enum Halt {
     },
     #[error(
         "partition {partition} has no record at offset {offset}, which the store has applied \
-         ({stored}): the log lost or compacted records; bring it back, or run `opledger rebuild` \
+         ({stored}): the log lost or compacted records; restore it, or run `opledger rebuild` \
          to accept what is left"
     )]
     NoRecord {
@@ -50,7 +50,7 @@ pub enum Halt {
     },
     #[error(
         "the store knows partition {partition}, the log has {count} partitions: records are \
-         missing; bring it back, or run `opledger rebuild` to accept what is left"
+         missing; restore it, or run `opledger rebuild` to accept what is left"
     )]
     FewerPartitions { partition: u32, count: usize },
     #[error("{0}")]
@@ -61,13 +61,13 @@ pub enum Halt {
     )]
     Fold { stored: u32, known: u32 },
     #[error(
-        "the log is damaged at or after {at}: {what}; bring it back from a copy, or see `opledger \
+        "the log is damaged at or after {at}: {what}; restore it from a backup, or see `opledger \
          log check`"
     )]
     LogDamaged { at: Position, what: String },
     #[error(
-        "the store knows the control log {stored}, this is {found}: bring that one back, or run \
-         `opledger rebuild`, after which notifications are held that nobody knows to be delivered"
+        "the store belongs to the control log {stored}, but this is {found}: restore that one, or run `opledger rebuild`, which \
+         holds webhook deliveries that may have been made"
     )]
     OtherControlLog { stored: String, found: String },
     #[error("the control log has a record of the type {0}, of a newer program: upgrade this one")]

@@ -298,7 +298,7 @@ pub fn note_beginnings(
             tracing::warn!(
                 partition,
                 offset = bounds.first,
-                "the log begins here: what was before is gone, and the history incomplete"
+                "the log begins here: earlier records are gone and histories are incomplete"
             );
         }
         let first = bounds.first.to_be_bytes();

@@ -55,7 +55,7 @@ pub fn fold<'e>(
             // The history holds every event: the state follows from it.
             tracing::error!(
                 operation_id,
-                "a damaged snapshot is folded again from the history"
+                "restoring a damaged snapshot from the history"
             );
             tally.refolded += 1;
             records = store::view(db, |view| history_records(view, operation_id))?;

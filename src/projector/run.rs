@@ -150,7 +150,7 @@ impl Worker {
                 Err(OpenError::Halt(halt)) => return Err(halt),
                 Err(OpenError::Store(error)) => self.wait_for_store(error, &mut backoff)?,
                 Err(OpenError::Log(why)) => {
-                    tracing::warn!(%why, "the log cannot be read; trying again");
+                    tracing::warn!(%why, "the log cannot be read; retrying");
                     self.progress.log_failed();
                     let why = format!("the event log cannot be read: {why}");
                     self.progress.set_doing(Doing::Waiting(why));
@@ -246,7 +246,7 @@ impl Worker {
             let (log, anchors) = (projection.log(), projection.anchors());
             match meta::check(&*self.log, log, anchors, projection.next()) {
                 Err(OpenError::Halt(halt)) if look < looks && !self.stopping() => {
-                    tracing::warn!(reason = %halt, "looking once more");
+                    tracing::warn!(reason = %halt, "checking the log once more");
                     self.progress.set_log(LogState::Suspect(halt.for_clients()));
                     std::thread::sleep(LOOK_AGAIN);
                 }
@@ -326,7 +326,7 @@ impl Worker {
         if error.is_unreadable() {
             return Err(Halt::Store(error));
         }
-        tracing::warn!(%error, "the store cannot be written; trying again");
+        tracing::warn!(%error, "the store cannot be written; retrying");
         self.watch.failed(&error);
         self.progress.set_doing(Doing::Waiting(error.to_string()));
         self.pause(backoff);

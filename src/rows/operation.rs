@@ -100,7 +100,7 @@ fn refolded<T>(
     }
     tracing::error!(
         operation_id,
-        "a damaged snapshot is folded again from the history"
+        "restoring a damaged snapshot from the history"
     );
     let records = history_records(view, operation_id)?;
     let mut op = Operation::default();

@@ -107,13 +107,13 @@ pub enum Error {
     /// rebuild the store.
     #[error(
         "the store is damaged: {0} (nothing is lost that the event log has: stop the ledger and \
-         run `opledger rebuild`, which makes the store anew from it)"
+         run `opledger rebuild`, which rebuilds the store from it)"
     )]
     Corrupt(String),
     /// It has what this program does not know.
     #[error(
         "the store has another format: {0} (start the program that wrote it, or run `opledger \
-         rebuild`, which makes the store anew from the event log)"
+         rebuild`, which rebuilds the store from the event log)"
     )]
     OtherFormat(String),
     /// A setting does not fit what is stored.

@@ -1,7 +1,7 @@
-//! Whom the ledger may call. A worker's event names the target, so whoever can publish
-//! could otherwise have the ledger call any address of its network. What counts is the
-//! address that the connection goes to, after a name was looked up, and it is never
-//! looked up again between the check and the connection.
+//! Which addresses the ledger may call. A worker's event names the target, so without a limit
+//! every publisher could have the ledger call any address of its network. The check is on the
+//! address that the connection goes to, after the name was resolved. The name is not resolved
+//! again between the check and the connection.
 
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -10,15 +10,15 @@ use std::net::{IpAddr, SocketAddr};
 pub struct Allowed(pub Vec<IpNet>);
 
 impl Allowed {
-    /// The address to connect to, if that is allowed. One of IPv4 in the clothes of IPv6
-    /// is judged, and called, as what it is.
+    /// The address to connect to, if it is allowed. An IPv4-mapped IPv6 address is checked and
+    /// called as its IPv4 address.
     fn permits(&self, address: IpAddr) -> Option<IpAddr> {
         let address = address.to_canonical();
         let allows = |network: &IpNet| network.contains(&address);
         self.0.iter().any(allows).then_some(address)
     }
 
-    /// Those of the addresses that may be called.
+    /// The addresses that may be called.
     pub fn filter(&self, found: &[IpAddr], port: u16) -> Result<Vec<SocketAddr>, String> {
         let permitted = found.iter().filter_map(|address| self.permits(*address));
         let permitted: Vec<_> = permitted
@@ -35,7 +35,7 @@ impl Allowed {
     }
 }
 
-/// What a notification is addressed to.
+/// The host of a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
     Address(IpAddr),
@@ -43,7 +43,7 @@ pub enum Host {
 }
 
 impl Host {
-    /// `None` for what is neither, and could mean something else in a URL or a header.
+    /// `None` for anything else, which could mean something else in a URL or a header.
     pub fn parse(text: &str) -> Option<Host> {
         let bare = text
             .strip_prefix('[')
@@ -67,7 +67,7 @@ impl Host {
         }
     }
 
-    /// Every address it stands for at this moment.
+    /// All current addresses of the host.
     pub async fn look_up(&self) -> Result<Vec<IpAddr>, String> {
         match self {
             Host::Address(address) => Ok(vec![*address]),
@@ -80,7 +80,7 @@ impl Host {
                         false => Ok(found),
                     }
                 }
-                Err(error) => Err(format!("the name cannot be looked up: {error}")),
+                Err(error) => Err(format!("cannot resolve the name: {error}")),
             },
         }
     }
@@ -117,7 +117,7 @@ mod tests {
         );
         let net = &["10.1.0.0/16", "fd00::/8"][..];
         assert_eq!(filtered(net, &["10.2.0.1", "fe80::1"]), None);
-        // A name with both: only what is allowed is ever called.
+        // A name with allowed and other addresses: only the allowed ones are called.
         let both = ["10.2.0.1", "10.1.0.7", "fd00::1"];
         assert_eq!(
             filtered(net, &both).unwrap(),
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(host("::1").unwrap(), "[::1]:80");
         assert_eq!(host("[::1]").unwrap(), "[::1]:80");
         assert_eq!(host("Receiver-1.example").unwrap(), "receiver-1.example:80");
-        // Other spellings of 127.0.0.1 are names: looked up, and then checked.
+        // Other spellings of 127.0.0.1 are names: resolved, then checked.
         assert_eq!(Host::parse("0x7f.1"), Some(Host::Name("0x7f.1".into())));
         assert_eq!(
             Host::parse("2130706433"),

@@ -1,10 +1,9 @@
-//! One attempt: `PUT http://{address}:{port}/v1/operations/{id}` with the document. The
-//! connection goes to an address that was checked; no proxy, no redirect, and an end in
-//! time.
+//! One attempt: `PUT http://{address}:{port}/v1/operations/{id}` with the document. It connects
+//! to a checked address, without a proxy or redirects, and within a timeout.
 //!
-//! The status line of the response decides. A receiver that wrote `200` has taken the
-//! notification, whatever is wrong with the rest of its response; so the response is read
-//! here, and not by a client that refuses a whole response for one header.
+//! The status line decides. A receiver that wrote `200` has accepted the delivery, even if the
+//! rest of its response is malformed. So this code reads the response itself: an HTTP client
+//! would refuse a whole response because of one header.
 
 use super::allow::{Allowed, Host};
 use crate::wire::notification::DeliveryKey;
@@ -15,11 +14,10 @@ use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Bytes of a response that are read: what a receiver writes after its status line
-/// matters little.
+/// How many bytes of a response are read. What follows the status line matters little.
 const RESPONSE_MAX: usize = 64 << 10;
-/// How long the rest of a response is waited for once its status line is there. It is
-/// read at all so that the receiver is not cut off while it writes, and for `Retry-After`.
+/// How long to read the rest of a response after its status line: for `Retry-After`, and so
+/// that the receiver can finish writing.
 const REST: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
@@ -31,7 +29,7 @@ pub struct Attempt {
     pub document: Bytes,
 }
 
-/// Why it was not delivered. Each may have been received all the same.
+/// Why the attempt failed. The receiver may have received the document all the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptFailure {
     pub kind: FailureKind,
@@ -41,17 +39,17 @@ pub struct AttemptFailure {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
-    /// Neither an address nor a name: no try will ever help.
+    /// Neither an address nor a name, so no retry can succeed.
     NoTarget,
     NotAllowed,
     Unresolved,
     Unreachable,
-    /// The connection ended before the answer did.
+    /// The connection ended before the response.
     BrokenOff,
     TimedOut,
-    /// An answer that is no success.
+    /// A status other than 2xx.
     Refused,
-    /// An answer that says "not now".
+    /// 429 or 503.
     Busy,
 }
 
@@ -80,7 +78,7 @@ impl FailureKind {
         }
     }
 
-    /// Whether it says something of the target, or of this notification alone.
+    /// Whether the failure concerns the target, and not only this delivery.
     pub fn is_of_target(self) -> bool {
         match self {
             FailureKind::Unresolved
@@ -102,13 +100,13 @@ fn failure(kind: FailureKind, why: impl Into<String>) -> AttemptFailure {
 }
 
 impl Attempt {
-    /// The status of the response, if that is a success.
+    /// Returns the status of the response if it is a success.
     pub async fn run(&self, allowed: &Allowed, timeout: Duration) -> Result<u16, AttemptFailure> {
         let trying = self.put(allowed, timeout);
         let mut exchange = match tokio::time::timeout(timeout, trying).await {
             Ok(exchange) => exchange?,
             Err(_) => {
-                let why = format!("no answer within {} ms", timeout.as_millis());
+                let why = format!("no response within {} ms", timeout.as_millis());
                 return Err(failure(FailureKind::TimedOut, why));
             }
         };
@@ -120,11 +118,11 @@ impl Attempt {
         let (kind, why) = match status {
             200..=299 => return Ok(status),
             300..=399 => {
-                let why = format!("answered {status}: redirects are not followed");
+                let why = format!("response {status}: redirects are not followed");
                 (FailureKind::Refused, why)
             }
-            429 | 503 => (FailureKind::Busy, format!("answered {status}")),
-            _ => (FailureKind::Refused, format!("answered {status}")),
+            429 | 503 => (FailureKind::Busy, format!("response {status}")),
+            _ => (FailureKind::Refused, format!("response {status}")),
         };
         Err(AttemptFailure {
             retry_after,
@@ -132,7 +130,7 @@ impl Attempt {
         })
     }
 
-    /// Returns when the status line of the response has come.
+    /// Returns when the status line has arrived.
     async fn put(
         &self,
         allowed: &Allowed,
@@ -158,7 +156,8 @@ impl Attempt {
         Ok(exchange)
     }
 
-    /// An operation id and a host hold nothing that has a meaning in a request's head.
+    /// Needs no escaping: an operation id and a host contain no special character of an HTTP
+    /// head.
     fn head(&self, host: &Host) -> Bytes {
         let head = format!(
             "PUT /v1/operations/{} HTTP/1.1\r\nhost: {}\r\nuser-agent: opledger/{}\r\n\
@@ -174,7 +173,7 @@ impl Attempt {
     }
 }
 
-/// A request that is being sent, and as much of its response as has come.
+/// A request in flight, and the part of the response that has arrived.
 struct HttpExchange {
     stream: TcpStream,
     unsent: bytes::buf::Chain<Bytes, Bytes>,
@@ -182,8 +181,8 @@ struct HttpExchange {
 }
 
 impl HttpExchange {
-    /// Sends and receives until what has come of the response is enough. An error if the
-    /// connection ends before its status line.
+    /// Sends and receives until the part of the response that has arrived is enough. An error
+    /// if the connection ends before the status line.
     async fn until(
         &mut self,
         is_enough: impl Fn(&ResponseHead) -> bool,
@@ -202,13 +201,13 @@ impl HttpExchange {
                     (Ok(1..), _) => {}
                     (Ok(0) | Err(_), Some(seen)) => return Ok(seen),
                     (Ok(0), None) => {
-                        return Err(broken_off("the connection ended before the answer"));
+                        return Err(broken_off("the connection ended before the response"));
                     }
                     (Err(error), None) => return Err(broken_off(error.to_string())),
                 },
                 sent = writing.write_buf(&mut self.unsent), if self.unsent.has_remaining() => {
                     if sent.is_err() {
-                        // It may have answered before it closed.
+                        // The receiver may have responded before it closed the connection.
                         self.unsent.advance(self.unsent.remaining());
                     }
                 }
@@ -216,7 +215,7 @@ impl HttpExchange {
         }
     }
 
-    /// What is known of the response after waiting a little for the rest of it.
+    /// The response after waiting a little for its rest.
     async fn rest(&mut self) -> Result<ResponseHead, AttemptFailure> {
         let whole = tokio::time::timeout(REST, self.until(|seen| seen.is_whole)).await;
         match whole {
@@ -226,17 +225,17 @@ impl HttpExchange {
     }
 }
 
-/// What a response says, as far as it has come.
+/// The response, as far as it has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ResponseHead {
     status: u16,
     retry_after: Option<Duration>,
-    /// Its head has come, and its body if that says how long it is.
+    /// The head has arrived, and the body if the head gives its length.
     is_whole: bool,
 }
 
 impl ResponseHead {
-    /// `None` before the status line has come. Takes interim responses (1xx) away.
+    /// `None` before the status line. Removes interim responses (1xx).
     fn of(received: &mut BytesMut) -> Result<Option<ResponseHead>, AttemptFailure> {
         loop {
             let lines = memchr::memchr_iter(b'\n', received).count();
@@ -251,7 +250,7 @@ impl ResponseHead {
             let (Some(status), Some(_)) = (response.code, response.reason) else {
                 return match parsed {
                     Ok(_) => Ok(None),
-                    Err(error) => Err(broken_off(format!("no answer of HTTP/1: {error}"))),
+                    Err(error) => Err(broken_off(format!("not an HTTP/1 response: {error}"))),
                 };
             };
             let header = |name: &str| {
@@ -263,7 +262,7 @@ impl ResponseHead {
                 Ok(httparse::Status::Complete(length)) => Some(length),
                 Ok(httparse::Status::Partial) | Err(_) => None,
             };
-            // 101 ends what was asked for, and nothing was asked to be switched to.
+            // 101 is a final response, and the request asked for no upgrade.
             if (100..200).contains(&status) && status != 101 {
                 match head {
                     Some(length) => received.advance(length),
@@ -285,10 +284,10 @@ impl ResponseHead {
     }
 }
 
-/// Seconds, or a date (RFC 9110, 10.2.3): how long it is until then.
+/// The duration of `Retry-After`, given as seconds or as a date (RFC 9110, 10.2.3).
 fn retry_after(value: &str) -> Option<Duration> {
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More than can be counted is for ever.
+        // A number that overflows is the longest pause.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;
@@ -299,7 +298,7 @@ fn broken_off(why: impl Into<String>) -> AttemptFailure {
     failure(FailureKind::BrokenOff, why)
 }
 
-/// One after the other, each with its share of the time.
+/// Tries the addresses one after the other, each with its share of the timeout.
 async fn connect(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStream, AttemptFailure> {
     let share = timeout / (addresses.len() as u32).max(1);
     let mut last = failure(FailureKind::Unreachable, "there is no address");

@@ -1,5 +1,5 @@
-//! What has to be known before anything is sent: all of the control log, and which
-//! notifications were due before it.
+//! Before anything is sent: reads the whole control log and finds the deliveries that must be
+//! held.
 
 use super::{Parts, WebhookHandle, WebhookState, lock};
 use crate::projector::control::{self, ControlLog, State};
@@ -8,8 +8,9 @@ use crate::wire::control_record::Control;
 use crate::wire::position::NextOffsets;
 use std::time::Duration;
 
-/// Waits until the control log was read, and until it is known what has to be held: what was due
-/// before these offsets, of which nobody knows whether it was delivered. None: nothing is held.
+/// Waits until the control log is read and it is known which deliveries are held: those that
+/// were due before the returned offsets, because they may have been made before. Without
+/// offsets no delivery is held.
 pub async fn begin(parts: &Parts, control: &ControlLog, handle: &WebhookHandle) -> NextOffsets {
     let mut pause = Duration::from_millis(50);
     loop {
@@ -73,7 +74,8 @@ async fn begin_now(parts: &Parts, control: &ControlLog) -> Result<NextOffsets, S
             begun.ok_or("what was recorded is not there")?
         }
     };
-    // What lies before them is judged by where it lies, so all of it must be there.
+    // A row's position decides whether it is held, so all rows before the offsets must be in
+    // the store.
     parts.progress.wait_until_behind(&ends).await;
     Ok(ends)
 }

@@ -1,6 +1,6 @@
-//! Sends: one task that decides, and one for each try. What became of a notification is
-//! recorded in the control log before anything else follows from it; while that takes
-//! nothing, nothing more is sent, so that little would be sent twice.
+//! Sends deliveries: one task decides, and each attempt has a task. The outcome of an attempt
+//! is recorded in the control log before anything follows from it. While the control log does
+//! not accept writes, nothing is sent, so that little is sent twice.
 
 use super::allow::Allowed;
 use super::attempt::{Attempt, AttemptFailure, FailureKind};
@@ -21,17 +21,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Between two looks at all that is due, which keeps the counts; longer where the look
-/// itself takes long.
+/// Interval between two scans of all that is due, which keep the counts. Longer if a scan takes
+/// long.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LOOK_SHARE: u32 = 20;
-/// Longest pause while the control log or the store takes nothing.
+/// Longest pause while the control log or the store does not accept writes.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// For what is under way when the ledger stops.
+/// Time for attempts in flight when the ledger stops.
 const GRACE: Duration = Duration::from_secs(3);
-/// Outcomes that are recorded together.
+/// Maximum number of outcomes that are recorded together.
 const RECORDS_AT_ONCE: usize = 500;
-/// Bytes of an error that are kept.
+/// Maximum length of a recorded error, in bytes.
 const WHY_MAX: usize = 300;
 
 pub async fn run(
@@ -71,7 +71,7 @@ pub async fn run(
     dispatcher.work(&mut stop).await;
 }
 
-/// A notification that was tried.
+/// A finished attempt.
 struct Tried {
     pick: Pick,
     attempt: Attempt,
@@ -92,17 +92,17 @@ struct Dispatcher {
     bounds: QueueLimits,
     queue: DeliveryQueue,
     tries: JoinSet<Tried>,
-    /// Not yet in the control log; the first of them are being recorded.
+    /// Outcomes that are not in the control log yet; the first of them are being recorded.
     outcomes: Vec<Control>,
     recording: Option<(usize, Recording)>,
     trouble: Option<Trouble>,
     looking: Option<JoinHandle<(store::Result<look::All>, Duration)>>,
     look_at: Instant,
-    /// When it may be looked for what there is room for again.
+    /// When to scan the store again for deliveries that had no room in memory.
     more_at: Instant,
 }
 
-/// Why outcomes are not recorded at present.
+/// Why outcomes cannot be recorded at present.
 struct Trouble {
     why: String,
     again_at: Instant,
@@ -117,7 +117,7 @@ impl Dispatcher {
             let now = Instant::now();
             let stopping = *stop.borrow_and_update();
             let control = state.borrow_and_update().clone();
-            // Otherwise what becomes of more could not be told either.
+            // Otherwise the outcomes of new attempts could not be recorded.
             let follows = control == State::Following;
             if stopping {
                 let until = *stop_at.get_or_insert(now + GRACE);
@@ -143,21 +143,21 @@ impl Dispatcher {
             tokio::select! {
                 Some(tried) = self.tries.join_next(), if !self.tries.is_empty() => match tried {
                     Ok(tried) => self.ended(tried),
-                    // A panic is a bug: the notification is tried again after a restart.
-                    Err(error) => tracing::error!(%error, "a try of a notification ended"),
+                    // A panic is a bug: the delivery is retried after a restart.
+                    Err(error) => tracing::error!(%error, "an attempt panicked"),
                 },
                 outcome = recorded(&mut self.recording) => self.recorded(outcome),
                 found = looked(&mut self.looking) => self.found(found),
                 () = self.handle.wake.notified() => {}
                 () = tokio::time::sleep_until(wake.into()) => {}
-                // Closed only together with everything.
+                // The sender is dropped only when everything stops.
                 _ = stop.changed() => {}
                 _ = state.changed() => {}
             }
         }
     }
 
-    /// `follows`: more may be sent.
+    /// `follows`: whether more may be sent.
     fn wake_at(&self, stop_at: Option<Instant>, follows: bool) -> Instant {
         let trouble = self.trouble.as_ref().map(|trouble| trouble.again_at);
         let sends = follows && trouble.is_none() && stop_at.is_none();
@@ -168,11 +168,11 @@ impl Dispatcher {
         let all = [trouble, next, looks[0], looks[1], stop_at];
         let now = Instant::now();
         let first = all.into_iter().flatten().min().unwrap_or(now + LOOK_EVERY);
-        // Never in a hurry, whatever was overlooked here.
+        // At least a millisecond, so that a bug here cannot become a busy loop.
         first.max(now + Duration::from_millis(1))
     }
 
-    /// What others have told since.
+    /// Takes the signals that arrived since the last call.
     fn hear(&mut self) {
         let PendingSignals {
             due,
@@ -181,7 +181,7 @@ impl Dispatcher {
             released,
         } = std::mem::take(&mut *lock(&self.handle.told));
         if released {
-            // It may be of another log.
+            // The position may belong to another log.
             let applied = self.parts.progress.applied();
             let log = applied.token.as_ref().map(|token| token.log);
             match log.map(|log| control::begun(&*self.parts.db, log)) {
@@ -201,7 +201,7 @@ impl Dispatcher {
         }
     }
 
-    /// Queues what is due of one operation. `hurry`: whatever its target did so far.
+    /// Queues what is due for one operation. `hurry`: ignore the pause of its target.
     fn look_again(&mut self, operation_id: &str, hurry: bool) {
         match look::of_operation(&*self.parts.db, operation_id, &self.ends) {
             Ok(waiting) => {
@@ -213,7 +213,7 @@ impl Dispatcher {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "the store cannot be read for notifications");
+                tracing::warn!(%error, "cannot read webhook deliveries from the store");
                 self.look_at = self.look_at.min(Instant::now() + Duration::from_secs(1));
             }
         }
@@ -225,13 +225,13 @@ impl Dispatcher {
             .queue
             .offer(&waiting.operation_id, waiting.key, waiting.target, at)
         {
-            // Found again when there is room, or when its try is over.
+            // The next scan finds it when there is room, or when its attempt has ended.
             Offered::Queued | Offered::UnderWay | Offered::LeftOut => {}
         }
     }
 
-    /// A time of day as this process waits for it: never longer than the longest pause,
-    /// whatever became of the clock.
+    /// Converts a time of day to an instant of this process. Never later than the longest
+    /// pause, even if the clock jumps.
     fn instant(&self, at_ms: Option<i64>) -> Instant {
         let left = at_ms
             .map_or(0, |at| at.saturating_sub(self.now_ms()))
@@ -265,7 +265,7 @@ impl Dispatcher {
         let all = match all {
             Ok(all) => all,
             Err(error) => {
-                tracing::warn!(%error, "the store cannot be read for notifications");
+                tracing::warn!(%error, "cannot read webhook deliveries from the store");
                 self.look_at = Instant::now() + Duration::from_secs(1);
                 return;
             }
@@ -297,7 +297,7 @@ impl Dispatcher {
             Ok(NextDelivery::Nothing) => return self.over(&pick, Says::Nothing),
             Err(error) => {
                 let operation_id = &*pick.operation_id;
-                tracing::warn!(%error, operation_id, "a notification cannot be read");
+                tracing::warn!(%error, operation_id, "cannot read a webhook delivery");
                 self.over(&pick, Says::Nothing);
                 let at = Instant::now() + PAUSE_MAX;
                 let target = (*pick.target).clone();
@@ -335,7 +335,7 @@ impl Dispatcher {
         });
     }
 
-    /// Nothing more becomes of it now.
+    /// Ends an attempt without a new one.
     fn over(&mut self, pick: &Pick, says: Says) {
         self.queue.ended(pick, says, Instant::now());
         if self.queue.forget(&pick.operation_id) {
@@ -385,7 +385,7 @@ impl Dispatcher {
                     return self.postpone(pick, first_ms, attempts, wish, why);
                 }
                 let operation_id = &*pick.operation_id;
-                tracing::warn!(operation_id, attempts, %why, "a notification is given up");
+                tracing::warn!(operation_id, attempts, %why, "a webhook delivery has failed permanently");
                 Notified::Failed { attempts, why }
             }
         };
@@ -396,7 +396,7 @@ impl Dispatcher {
         });
     }
 
-    /// `wish`: not before this long, says the target.
+    /// `wish`: the target asked to wait at least this long.
     fn postpone(
         &mut self,
         pick: Pick,
@@ -409,7 +409,7 @@ impl Dispatcher {
         let wish = wish.unwrap_or_default().min(self.bounds.retry_max);
         let pause = backoff(&self.bounds, attempts, salt).max(wish);
         let operation_id = &*pick.operation_id;
-        tracing::debug!(operation_id, attempts, %why, "a notification is postponed");
+        tracing::debug!(operation_id, attempts, %why, "a webhook delivery will be retried");
         let failing = Failing {
             first_ms,
             attempts,
@@ -417,7 +417,7 @@ impl Dispatcher {
             why,
         };
         if let Err(error) = look::note_failing(&*self.parts.db, operation_id, pick.key, &failing) {
-            tracing::warn!(%error, "how far a notification has come is not noted");
+            tracing::warn!(%error, "cannot record the attempts of a webhook delivery");
         }
         if self.queue.forget(operation_id) {
             return self.look_again(operation_id, false);
@@ -427,7 +427,7 @@ impl Dispatcher {
             .offer(operation_id, pick.key, target, Instant::now() + pause);
     }
 
-    /// Begins to record what is not recorded.
+    /// Starts to record outcomes that are not recorded yet.
     fn record(&mut self, now: Instant) {
         let waits = self
             .trouble
@@ -451,7 +451,7 @@ impl Dispatcher {
             let why = error.to_string();
             let before = self.trouble.take();
             if before.as_ref().is_none_or(|trouble| trouble.why != why) {
-                tracing::warn!(%why, "outcomes of notifications are not recorded; trying again");
+                tracing::warn!(%why, "outcomes of webhook deliveries cannot be recorded; retrying");
             }
             let pause = before.map_or(Duration::from_millis(50), |trouble| trouble.pause * 2);
             let pause = pause.min(PAUSE_MAX);
@@ -495,7 +495,7 @@ impl Dispatcher {
     }
 }
 
-/// Never, where there is nothing to wait for.
+/// Never resolves if nothing is being recorded.
 async fn recorded(recording: &mut Option<(usize, Recording)>) -> Result<(), RecordError> {
     match recording {
         Some((_, recording)) => recording.await,

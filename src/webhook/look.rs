@@ -1,6 +1,6 @@
-//! What sending reads of the store, and the little that it writes there: which ones are
-//! held, and how far the tries have come. Everything is looked at in one view, so what
-//! is sent is the document that a client would get at that moment.
+//! What sending reads from the store, and what it writes there: which deliveries are held, and
+//! how their attempts went. Everything is read in one view, so the document that is sent is the
+//! one that a client would get at that moment.
 
 use super::queue::{Target, WINDOW, WINDOW_ALL, WINDOW_SMALL};
 use crate::query::document::bytes;
@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 
 #[derive(Debug)]
 pub enum NextDelivery {
-    /// There is nothing to send: delivered, failed, held, or another ending has won.
+    /// Nothing to send: delivered, failed, held, or another terminal event has won.
     Nothing,
     Send(Send),
 }
@@ -30,7 +30,7 @@ pub struct Send {
     pub failing: Option<Failing>,
 }
 
-/// What is to be done about one notification at this moment.
+/// What to do about one delivery now.
 pub fn look(
     db: &dyn Db,
     operation_id: &str,
@@ -57,7 +57,8 @@ pub fn look(
             let target = Target::of(&due.to.address, due.to.port);
             Some((target, bytes(operation_id, op, Bodies::Shown, times)?))
         })?;
-        // They are written together, so it is this ending that counts.
+        // The row and the document are written together, so the row's terminal event is the one
+        // that counts.
         let Some((target, document)) = found else {
             return Err(Error::Corrupt(format!(
                 "{operation_id} is not what is due of it"
@@ -73,16 +74,16 @@ pub fn look(
     Ok(look)
 }
 
-/// One that may be tried, and when.
+/// A delivery that may be attempted, and when.
 pub struct ReadyDelivery {
     pub operation_id: String,
     pub key: DeliveryKey,
     pub target: Target,
-    /// `None`: at once.
+    /// `None`: now.
     pub next_ms: Option<i64>,
 }
 
-/// Those of one operation.
+/// The deliveries of one operation.
 pub fn of_operation(
     db: &dyn Db,
     operation_id: &str,
@@ -111,17 +112,17 @@ pub struct All {
     pub pending: u64,
     pub held: u64,
     pub failed: u64,
-    /// When the first try was of the one that is tried for longest.
+    /// The first attempt of the delivery that has been failing for longest.
     pub oldest_ms: Option<i64>,
-    /// As many as there is room for in memory, and one more.
+    /// As many as memory has room for, plus one.
     pub waiting: Vec<ReadyDelivery>,
 }
 
-/// Rows that are written together while all are looked at.
+/// Rows that are written together during a scan.
 const ROWS_AT_ONCE: usize = 1000;
 
-/// Everything that is not delivered. What can be tried now comes before what has to
-/// wait, and of targets that are `well` there may be many.
+/// Everything that is not delivered. What can be attempted now comes before what has to wait,
+/// and there may be many deliveries to the targets in `well`.
 pub fn all(
     db: &dyn Db,
     ends: &NextOffsets,
@@ -134,7 +135,7 @@ pub fn all(
     let mut batch = Batch::default();
     store::view(db, |view| {
         let (family, forward) = (Family::Outbox, Direction::Forward);
-        // What cannot be read is not sent: `Db::damage` says so.
+        // What cannot be read is not sent; `Db::damage` reports it.
         store::try_scan(
             |visit| view.scan_past_damage(family, keys::ALL, forward, visit, &mut |_| {}),
             |row, due| {
@@ -189,7 +190,7 @@ enum Judged {
     Over,
 }
 
-/// In which state a row is; what is over, or held from now on, is noted.
+/// The state of a row. Notes in the store what has ended and what is held from now on.
 fn judge(
     view: &dyn View,
     row: &[u8],
@@ -240,7 +241,7 @@ fn waiting(
     Ok((judged, Some(waiting)))
 }
 
-/// How far the tries have come. Nothing is noted of one that is not due any more.
+/// Records how the attempts went, unless the delivery is no longer due.
 pub fn note_failing(
     db: &dyn Db,
     operation_id: &str,

@@ -1,14 +1,14 @@
-//! Tells the receivers that were named at an operation's creation how it ended:
-//! at least once, in order for each operation, for days if need be.
+//! Webhooks: sends the document to the receiver that was named at an operation's creation when
+//! the operation has ended. At least once, in order for each operation, for days if necessary.
 //!
-//! - `allow` says who may be called at all, `attempt` is one try.
-//! - `begin` waits until it is known what has to be held.
-//! - `queue` decides what is tried next, `dispatch` does it.
-//! - `look` is what they read of the store, and write to it.
+//! - `allow` decides which addresses may be called, `attempt` makes one attempt.
+//! - `begin` waits until it is known which deliveries are held.
+//! - `queue` decides what is attempted next, `dispatch` does it.
+//! - `look` is what they read from the store and write to it.
 //!
-//! What is due is in the store (the outbox), written together with the document that is
-//! to be told, so nothing is sent before it can be read. What became of it is written
-//! to the control log first, so that a store which is made anew sends nothing again.
+//! The outbox in the store has what is due. It is written together with the document, so
+//! nothing is sent before it can be read. The outcome is written to the control log first, so a
+//! store that is rebuilt sends nothing again.
 
 pub mod allow;
 pub mod attempt;
@@ -31,13 +31,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use tokio::sync::{Notify, watch};
 
-/// What it works with.
+/// What webhooks need from the rest of the ledger.
 pub struct Parts {
     pub db: Arc<dyn Db>,
-    /// The workers' log.
+    /// The event log.
     pub log: Arc<dyn EventLog>,
-    /// Where that ended before this process took anything; `None` if it was not there to
-    /// be asked.
+    /// The end of the event log before this process accepted anything; `None` if the log could
+    /// not be reached.
     pub begins: Option<NextOffsets>,
     pub progress: Arc<Progress>,
     pub control: Arc<dyn EventLog>,
@@ -46,10 +46,10 @@ pub struct Parts {
     pub settings: Notifications,
 }
 
-/// What notifications are doing, for readiness.
+/// The state of webhooks, for readiness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum WebhookState {
-    /// No network is allowed, so there is nobody to tell.
+    /// No network is allowed.
     Off,
     Starting,
     Running,
@@ -57,7 +57,7 @@ enum WebhookState {
     Halted(String),
 }
 
-/// What others say to those who send, and ask of them.
+/// The side of the dispatcher that the rest of the ledger calls.
 pub struct WebhookHandle {
     db: Arc<dyn Db>,
     told: Mutex<PendingSignals>,
@@ -71,7 +71,7 @@ pub struct WebhookHandle {
 struct PendingSignals {
     due: Vec<Box<str>>,
     again: Vec<(String, DeliveryKey)>,
-    /// Everything in the store is to be looked at.
+    /// The whole store must be scanned.
     all: bool,
     released: bool,
 }
@@ -83,11 +83,11 @@ struct Counts {
     failed: u64,
 }
 
-/// Operations that may be told of before looking at all of the store is cheaper.
+/// Above this number of operations a scan of the whole store is cheaper.
 const TOLD_MAX: usize = 10_000;
 
 impl WebhookHandle {
-    /// Of a ledger that sends nothing, for `why` if that is known.
+    /// A handle that sends nothing, because of `why` if that is given.
     pub fn idle(db: Arc<dyn Db>, why: Option<String>) -> Arc<WebhookHandle> {
         let doing = why.map_or(WebhookState::Off, WebhookState::Halted);
         Arc::new(WebhookHandle::new(db, doing))
@@ -104,7 +104,8 @@ impl WebhookHandle {
         }
     }
 
-    /// These are written, and readable. Never waits.
+    /// Signals that these operations may have deliveries due. They must be readable already.
+    /// Never waits.
     pub fn tell_due(&self, operations: &[Box<str>]) {
         if operations.is_empty() || self.control().is_none() {
             return;
@@ -132,12 +133,12 @@ impl WebhookHandle {
         self.wake.notify_one();
     }
 
-    /// Where repairs are recorded; `None` while nothing is sent.
+    /// The log in which retries and releases are recorded; `None` while nothing is sent.
     pub fn control(&self) -> Option<Arc<ControlLog>> {
         lock(&self.control).clone()
     }
 
-    /// Why nothing is sent any more until somebody acts.
+    /// Why deliveries have halted until somebody acts.
     pub fn halted(&self) -> Option<String> {
         match &*lock(&self.doing) {
             WebhookState::Halted(why) => Some(why.clone()),
@@ -148,18 +149,24 @@ impl WebhookHandle {
         }
     }
 
-    /// What is no reason to turn a client away, and yet has to be known.
+    /// Notes for `/readyz` that do not make the ledger unready.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         match &*lock(&self.doing) {
-            // That the store cannot be read is told elsewhere.
+            // Other code reports that the store cannot be read.
             WebhookState::Off if is_any_due(&*self.db).unwrap_or(false) => notes.push(
-                "notifications are due and none is sent: notifications.allow is empty".into(),
+                "webhook deliveries are due but not sent: notifications.allow is empty".into(),
             ),
             WebhookState::Off | WebhookState::Running => {}
-            WebhookState::Starting => notes.push("no notification is sent yet: starting".into()),
-            WebhookState::Waiting(why) => notes.push(format!("no notification is sent now: {why}")),
-            WebhookState::Halted(why) => notes.push(format!("notifications have halted: {why}")),
+            WebhookState::Starting => {
+                notes.push("webhook deliveries are not sent yet: starting".into())
+            }
+            WebhookState::Waiting(why) => {
+                notes.push(format!("webhook deliveries are not sent now: {why}"))
+            }
+            WebhookState::Halted(why) => {
+                notes.push(format!("webhook deliveries have halted: {why}"))
+            }
         }
         let counts = *lock(&self.counts);
         if counts.held > 0 {
@@ -203,8 +210,7 @@ impl Webhooks {
         *lock(&handle.control) = Some(control.clone());
         let (stop, told) = watch::channel(false);
         let shared = handle.clone();
-        // A look-up of a name takes a thread for as long as it lasts, which may be much
-        // longer than its try.
+        // Resolving a name blocks a thread, possibly for much longer than its attempt lasts.
         let lookups = 4 * parts.settings.in_flight + 8;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -213,7 +219,7 @@ impl Webhooks {
         let thread = std::thread::Builder::new().name("notifications".into());
         let thread = thread.spawn(move || {
             runtime.block_on(dispatch::run(parts, control, shared, told));
-            // A look-up may hang for longer than anybody wants to wait.
+            // Does not wait for a DNS lookup that hangs.
             runtime.shutdown_background();
         })?;
         Ok(Webhooks {
@@ -229,13 +235,13 @@ impl Webhooks {
 }
 
 impl Drop for Webhooks {
-    /// What is under way gets a moment, so that it need not be sent twice.
+    /// Gives attempts in flight a moment, so that they need not be sent twice.
     fn drop(&mut self) {
         self.stop.send_replace(true);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the thread that sends notifications panicked");
+            tracing::error!("the thread that sends webhook deliveries panicked");
         }
         *lock(&self.handle.control) = None;
     }

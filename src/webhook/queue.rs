@@ -1,22 +1,21 @@
-//! Which notification is tried next. No clock and no IO: time comes in.
+//! Which delivery is attempted next. No clock and no IO: the caller passes the time.
 //!
-//! Each target has a queue of its own with its own pauses, so that one that does not
-//! answer holds up no other; one that fails, or was never tried, is tried by one
-//! notification at a time, and all that fail together take no more than half of the
-//! tries at once. One operation has one try at a time, so its notifications keep their
-//! order.
+//! Each target has a queue with pauses of its own, so a target that does not respond delays no
+//! other. A target that fails, or was never called, gets one attempt at a time. All failing
+//! targets together take at most half of the attempts. An operation has one attempt at a time,
+//! so its deliveries stay in order.
 
 use crate::wire::notification::DeliveryKey;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Notifications in memory: of a target that answers, of one that fails or was never
-/// tried, and in all. The others wait in the store.
+/// Deliveries in memory: for a target that responds, for one that fails or was never called,
+/// and in all. The others wait in the store.
 pub const WINDOW: usize = 10_000;
 pub const WINDOW_SMALL: usize = 32;
 pub const WINDOW_ALL: usize = 100_000;
-/// Of each target there is room for so many, whatever there is of others.
+/// Every target has room for this many.
 const AT_LEAST: usize = 4;
 
 #[derive(Debug, Clone, Copy)]
@@ -40,26 +39,26 @@ pub struct Pick {
     pub target: Arc<Target>,
 }
 
-/// What a try says about its target.
+/// What an attempt shows about its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Says {
     Nothing,
     ItAnswers,
-    /// It does not; and not before this long, if it said so itself.
+    /// It fails, and asked to wait at least this long, if it said so.
     ItFails(Option<Duration>),
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Offered {
     Queued,
-    /// It is being tried: look again when that is over.
+    /// An attempt is in flight: look again when it ends.
     UnderWay,
-    /// There is no room; it is found in the store later.
+    /// No room; a later scan of the store finds it.
     LeftOut,
 }
 
 impl Target {
-    /// Names are the same in any case.
+    /// Host names are case-insensitive.
     pub fn of(address: &str, port: u16) -> Target {
         Target {
             address: address.to_ascii_lowercase(),
@@ -73,7 +72,7 @@ type QueuePosition = (Instant, u64);
 struct TargetQueue {
     rows: BTreeMap<QueuePosition, (Arc<str>, DeliveryKey)>,
     in_flight: usize,
-    /// Since the last answer.
+    /// Since the last response.
     failures: u32,
     has_answered: bool,
     paused_until: Option<Instant>,
@@ -90,7 +89,7 @@ pub struct DeliveryQueue {
     bounds: QueueLimits,
     lanes: HashMap<Arc<Target>, TargetQueue>,
     operations: HashMap<Arc<str>, QueueStatus>,
-    /// Lanes with something to try, by when: those that fail apart from the others.
+    /// Target queues with something to attempt, by time: failing targets apart from the others.
     ready: [BTreeSet<(QueuePosition, Arc<Target>)>; 2],
     in_flight: usize,
     in_flight_failing: usize,
@@ -98,8 +97,8 @@ pub struct DeliveryQueue {
     left_out: bool,
 }
 
-/// The pause behind this many failures: doubled each time, and up to a quarter longer or
-/// shorter by `salt`, so that not all come back at once.
+/// The pause after this many failures. It doubles each time, and `salt` makes it up to a
+/// quarter longer or shorter, so that not all return at once.
 pub fn backoff(bounds: &QueueLimits, failures: u32, salt: u64) -> Duration {
     let doubled = bounds
         .retry_min
@@ -148,7 +147,7 @@ impl DeliveryQueue {
         }
     }
 
-    /// To be tried at `at`. Another one of the same operation is replaced.
+    /// Queues a delivery for `at`. Replaces another one of the same operation.
     pub fn offer(&mut self, id: &str, key: DeliveryKey, target: Target, at: Instant) -> Offered {
         match self.operations.get_mut(id) {
             Some(QueueStatus::UnderWay { again }) => {
@@ -171,7 +170,7 @@ impl DeliveryQueue {
         let lane = self.lane(&target);
         if lane.rows.len() >= lane.window() || (is_full && lane.rows.len() >= AT_LEAST) {
             lane.left_out = true;
-            // What is due later makes room: it may be long until it is tried again.
+            // A delivery that is due later makes room.
             let last = lane.rows.last_entry().filter(|last| last.key().0 > at);
             let evicted = last.map(|last| last.remove());
             self.left_out = true;
@@ -197,7 +196,7 @@ impl DeliveryQueue {
         self.operations.contains_key(id)
     }
 
-    /// The next to try, which is under way from now on.
+    /// The next delivery to attempt. It counts as in flight from now on.
     pub fn next(&mut self, now: Instant) -> Option<Pick> {
         if self.in_flight >= self.bounds.in_flight {
             return None;
@@ -230,7 +229,7 @@ impl DeliveryQueue {
         })
     }
 
-    /// When there may be something to try, if no try ends before.
+    /// The next time at which there may be something to attempt, if no attempt ends before.
     pub fn wake_at(&self) -> Option<Instant> {
         if self.in_flight >= self.bounds.in_flight {
             return None;
@@ -241,13 +240,12 @@ impl DeliveryQueue {
         well.into_iter().chain(failing).min()
     }
 
-    /// So many places may those have that fail.
+    /// How many attempts failing targets may take together.
     fn failing_max(&self) -> usize {
         (self.bounds.in_flight / 2).max(1)
     }
 
-    /// The try is over, and its place free. The operation stays under way until
-    /// `forget`, or until it is queued again.
+    /// Ends an attempt. The operation stays busy until `forget`, or until it is queued again.
     pub fn ended(&mut self, pick: &Pick, says: Says, now: Instant) {
         let bounds = self.bounds;
         let lane = self.lane(&pick.target);
@@ -261,7 +259,7 @@ impl DeliveryQueue {
                 lane.paused_until = None;
             }
             Says::ItFails(wish) => {
-                // Those that were under way together are one failure.
+                // Attempts that were in flight together count as one failure.
                 if lane.paused_until.is_none_or(|until| until <= now) {
                     lane.failures = lane.failures.saturating_add(1);
                     let salt = xxhash_rust::xxh3::xxh3_64(pick.target.address.as_bytes());
@@ -273,7 +271,7 @@ impl DeliveryQueue {
         }
         let in_flight = lane.in_flight;
         let fails = lane.fails();
-        // One by one, it needs no more.
+        // It is attempted one by one now, so it needs no more than that in memory.
         let mut evicted = Vec::new();
         while fails && lane.rows.len() > WINDOW_SMALL {
             evicted.extend(lane.rows.pop_last().map(|(_, (id, _))| id));
@@ -284,7 +282,7 @@ impl DeliveryQueue {
             self.operations.remove(&id);
         }
         self.in_flight -= 1;
-        // What is under way counts as its lane does now.
+        // Attempts in flight count for the state that their target has now.
         match (failed, fails) {
             (true, true) => self.in_flight_failing -= 1,
             (true, false) => self.in_flight_failing -= 1 + in_flight,
@@ -294,14 +292,13 @@ impl DeliveryQueue {
         self.settle(&pick.target);
     }
 
-    /// Nothing is under way for this operation any more. True if it is to be looked at
-    /// again.
+    /// The operation has no attempt in flight any more. True if it must be looked at again.
     pub fn forget(&mut self, id: &str) -> bool {
         let status = self.operations.remove(id);
         matches!(status, Some(QueueStatus::UnderWay { again: true }))
     }
 
-    /// Some wait in the store, and there would be room for them now.
+    /// Whether deliveries wait in the store for which there would be room now.
     pub fn wants_more(&self) -> bool {
         let is_full = self.operations.len() >= WINDOW_ALL;
         let has_room = |lane: &TargetQueue| {
@@ -311,13 +308,13 @@ impl DeliveryQueue {
         self.left_out && self.lanes.values().any(has_room)
     }
 
-    /// Of which targets there may be more in memory than of others.
+    /// Targets that may have more deliveries in memory than others.
     pub fn well(&self) -> HashSet<Target> {
         let well = self.lanes.iter().filter(|(_, lane)| lane.is_well());
         well.map(|(target, _)| (**target).clone()).collect()
     }
 
-    /// All that there is in the store is about to be offered.
+    /// Called before a scan offers everything in the store.
     pub fn begin_scan(&mut self) {
         self.left_out = false;
         self.lanes.retain(|_, lane| {
@@ -326,7 +323,7 @@ impl DeliveryQueue {
         });
     }
 
-    /// Somebody knows that it answers again.
+    /// An operator knows that the target responds again.
     pub fn unpause(&mut self, target: &Target) {
         if let Some((target, _)) = self.lanes.get_key_value(target) {
             let target = target.clone();
@@ -357,7 +354,7 @@ impl DeliveryQueue {
             })
     }
 
-    /// Puts a lane where it belongs among those that are ready, or forgets it.
+    /// Moves a target's queue to its place among the ready ones, or drops it.
     fn settle(&mut self, target: &Arc<Target>) {
         let per_target = self.bounds.per_target;
         let Some(lane) = self.lanes.get_mut(target) else {
@@ -377,7 +374,7 @@ impl DeliveryQueue {
                 self.ready[usize::from(lane.fails())].insert((place, target.clone()));
             }
             Some(_) => {}
-            // How a failing one fared is remembered for a while.
+            // The state of a failing target is remembered for a while.
             None if lane.in_flight == 0 && !lane.left_out && !lane.fails() => {
                 self.lanes.remove(target);
             }

@@ -230,7 +230,10 @@ fn a_log_that_ran_out_of_files_goes_on_without_a_restart() {
         });
         refused.refused(503, "000001");
         let told = reasons(&server).expect("readiness says so");
-        assert!(told.contains("the event log takes nothing"), "{told}");
+        assert!(
+            told.contains("the event log does not accept writes"),
+            "{told}"
+        );
         assert!(told.contains("No space left on device"), "{told}");
         for _ in 0..20 {
             sender.post(&server).refused(503, "000001");

@@ -294,7 +294,7 @@ fn damage_to_the_control_log_stops_notifications_alone_and_nobody_is_told_twice(
             let server = Server::on(data, &quick(&[]));
             server.eventually("halted, and ready", |server| {
                 let ready = server.get("/readyz").status;
-                ready == 200 && notes(server).contains("notifications have halted")
+                ready == 200 && notes(server).contains("webhook deliveries have halted")
             });
             let said = notes(&server);
             assert!(

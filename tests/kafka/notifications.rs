@@ -24,7 +24,8 @@ fn ledger(data: &Path, broker: &Broker, topic: &str, other: &[(&str, &str)]) -> 
 /// Once what is due before is known, and nothing else would be held.
 fn sends(server: &Server) {
     server.eventually("ready, and notifications are sent", |server| {
-        server.get("/readyz").status == 200 && !notes(server).contains("no notification is sent")
+        server.get("/readyz").status == 200
+            && !notes(server).contains("webhook deliveries are not sent")
     });
 }
 
@@ -130,7 +131,7 @@ fn without_the_control_topic_a_new_store_holds_what_was_due() {
     assert!(!broker.has(&control));
     broker.create(&control, 1, &[]);
     server.eventually("it is another one", |server| {
-        notes(server).contains("notifications have halted")
+        notes(server).contains("webhook deliveries have halted")
     });
     assert_eq!(server.get("/readyz").status, 200, "everything else goes on");
     server.terminate();
@@ -186,7 +187,7 @@ fn what_cannot_be_recorded_is_not_sent() {
     });
     broker.kill();
     server.eventually("that is seen", |server| {
-        notes(server).contains("no notification is sent now")
+        notes(server).contains("webhook deliveries are not sent now")
     });
     open.store(true, Ordering::SeqCst);
     let taken = || receiver.calls().iter().filter(|call| call.taken).count();

@@ -220,7 +220,7 @@ fn by_default_nothing_is_sent_and_that_is_said() {
     );
     let token = server.publish(&told("op", receiver.address));
     assert!(server.document("op", &token).is_some());
-    assert!(notes(&server).contains("none is sent: notifications.allow is empty"));
+    assert!(notes(&server).contains("due but not sent: notifications.allow is empty"));
     assert_eq!(state(&server, "op"), "pending");
     let refused = server.client().post(
         "/v1/notifications/op/retry",

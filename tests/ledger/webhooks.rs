@@ -363,7 +363,7 @@ fn without_its_control_log_a_new_store_holds_everything_until_it_is_released() {
     let server = Server::on(folder.path(), &quick(&[]));
     server.publish(&told("waits", receiver.address));
     server.eventually("halted", |server| {
-        notes(server).contains("notifications have halted")
+        notes(server).contains("webhook deliveries have halted")
     });
     assert!(
         !folder.path().join("control").exists(),
@@ -416,7 +416,7 @@ fn an_operator_may_retry_what_was_given_up() {
     }
     server.eventually("given up", |server| list(server, "state=failed").len() == 5);
     let given_up = &list(&server, "operation_id=op-1")[0];
-    assert_eq!(given_up["last_error"], "answered 500");
+    assert_eq!(given_up["last_error"], "response 500");
     assert!(given_up["attempts"].as_u64() > Some(1));
     let before = receiver.calls().len();
     open.store(true, std::sync::atomic::Ordering::SeqCst);

@@ -164,7 +164,7 @@ impl Appender {
         // memory of the machine alone.
         disk.sync_folder("").map_err(disk_failed)?;
         if let Some(doubt) = &look.known.doubt {
-            tracing::warn!(log = %layout.which, "{doubt}: it is written anew from the log");
+            tracing::warn!(log = %layout.which, "{doubt}: it is rewritten from the log");
         }
         let now = acknowledged_at(&look);
         let acknowledged = match (&look.known.newest, &look.known.doubt) {

@@ -104,7 +104,7 @@ pub enum Why {
     #[error("is damaged: {0}")]
     Damaged(Box<Damage>),
     /// No repair can tell what was lost. Nothing was changed.
-    #[error("is damaged in a way that only a copy helps against: {0}")]
+    #[error("is damaged beyond repair: {0}")]
     BeyondRepair(Box<Damage>),
     /// It is kept as a RocksDB still, and that cannot be read. Nothing was changed.
     #[error("is in the form of an earlier version, and cannot be read: {0}")]

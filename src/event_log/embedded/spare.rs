@@ -59,7 +59,7 @@ impl Spare {
         let thread = std::thread::Builder::new().name("log-ahead".into());
         match thread.spawn(move || fill(&*disk, bytes)) {
             Ok(thread) => self.state = SpareState::Coming(thread),
-            Err(error) => tracing::debug!(%error, "no thread to write a file ahead"),
+            Err(error) => tracing::debug!(%error, "cannot start a thread to preallocate a segment"),
         }
     }
 
@@ -106,13 +106,16 @@ fn fill(disk: &dyn Disk, bytes: u64) -> bool {
     }
     let needed = ROOM * bytes;
     if disk.space().is_some_and(|space| space.free < needed) {
-        tracing::debug!(needed, "the disk is short: no file is written ahead");
+        tracing::debug!(
+            needed,
+            "the disk is nearly full: no segment is preallocated"
+        );
         return false;
     }
     match write(disk, bytes) {
         Ok(()) => true,
         Err(error) => {
-            tracing::debug!(%error, "no file is written ahead");
+            tracing::debug!(%error, "cannot preallocate a segment");
             let _ = disk.remove(NEW);
             false
         }

@@ -237,7 +237,7 @@ impl Inspector {
                 Some(Err(KafkaError::MessageConsumption(
                     RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
                 ))) => return Err(unavailable("an offset is out of range")),
-                Some(Err(error)) => tracing::debug!(%error, "while a record is fetched"),
+                Some(Err(error)) => tracing::debug!(%error, "cannot fetch a record"),
             }
         }
         Ok(())
@@ -263,11 +263,11 @@ impl Inspector {
             let next = Offset::Offset(next as i64);
             let topic = &self.settings.topic;
             if let Err(error) = offsets.add_partition_offset(topic, partition as i32, next) {
-                tracing::debug!(%error, "an offset is not committed");
+                tracing::debug!(%error, "cannot commit an offset");
             }
         }
         if let Err(error) = self.client.commit(&offsets, CommitMode::Async) {
-            tracing::debug!(%error, "the group's offsets are not committed");
+            tracing::debug!(%error, "cannot commit the group's offsets");
         }
     }
 
@@ -293,7 +293,7 @@ impl Inspector {
             && self.is_missing(&letters)?
             && let Err(error) = self.create(new, &letters, "6291456")
         {
-            tracing::warn!(%error, "dead letters stay in the store until their topic is there");
+            tracing::warn!(%error, "the dead-letter topic does not exist; dead letters stay in the store");
         }
         self.lock().has_made = true;
         // Not every broker knows of it at once.
@@ -338,11 +338,11 @@ impl Inspector {
         let created = block_on(admin.create_topics([&topic], &options())).map_err(failed)?;
         for outcome in created {
             match outcome {
-                Ok(name) => tracing::info!(topic = name, partitions, "made the topic"),
+                Ok(name) => tracing::info!(topic = name, partitions, "created the topic"),
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((name, error)) => {
                     return Err(unavailable(&format!(
-                        "topic {name} cannot be made: {error}"
+                        "cannot create the topic {name}: {error}"
                     )));
                 }
             }

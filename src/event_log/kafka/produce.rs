@@ -149,7 +149,7 @@ impl KafkaPublisher {
             .expect("nothing panics while it is held");
         let failed = current.producer.client().fatal_error();
         if let Some((_, why)) = &failed {
-            tracing::warn!(%why, "the producer cannot go on; making a new one");
+            tracing::warn!(%why, "the producer has failed; creating a new one");
         }
         // The broker refuses a batch that is larger than a record may be as a whole.
         let max = self.inspector.max_record().unwrap_or(BATCH_BYTES);

@@ -16,7 +16,7 @@ pub fn keep(folder: &Path, last: u64) -> Result<()> {
     // What was in the write-ahead log alone has just been flushed. A full disk may have room
     // again when it is to be written to.
     if let Err(error) = note(folder, last) {
-        tracing::warn!(%error, "it is not noted how much the store holds");
+        tracing::warn!(%error, "cannot record the size of the store");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Attempts on receivers that write whatever bytes they like.
+//! Attempts on receivers that write arbitrary bytes.
 
 use super::*;
 use std::io::{Read, Write};
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Takes one connection and a whole request on it, then does what it is told.
+/// Accepts one connection, reads one whole request, then runs the given function.
 struct Receiver {
     port: u16,
     thread: JoinHandle<Vec<u8>>,
@@ -33,13 +33,13 @@ impl Receiver {
         Receiver { port, thread }
     }
 
-    /// Writes these bytes and closes.
+    /// Writes the bytes and closes.
     fn writes(bytes: &[u8]) -> Receiver {
         let bytes = bytes.to_vec();
         Receiver::start(move |mut socket| socket.write_all(&bytes).expect("written"))
     }
 
-    /// Writes these bytes, and then nothing for as long as the caller stays.
+    /// Writes the bytes, then keeps the connection open until the caller closes it.
     fn holds(bytes: &[u8]) -> Receiver {
         let bytes = bytes.to_vec();
         Receiver::start(move |mut socket| {
@@ -48,7 +48,7 @@ impl Receiver {
         })
     }
 
-    /// What an attempt made of it.
+    /// The result of an attempt on this receiver.
     fn called(self) -> Result<u16, AttemptFailure> {
         self.called_within(TIMEOUT)
     }
@@ -104,7 +104,7 @@ fn the_request_is_a_put_of_the_document_under_its_key() {
 
 #[test]
 fn a_status_of_2xx_is_a_success_and_no_other_is() {
-    // Those below 200, but for 101, only announce the response.
+    // A status below 200, except 101, only announces the response.
     for status in [101].into_iter().chain(200..=620).chain([999]) {
         let response = format!("HTTP/1.1 {status} Text\r\ncontent-length: 0\r\n\r\n");
         let outcome = Receiver::writes(response.as_bytes()).called();
@@ -115,7 +115,7 @@ fn a_status_of_2xx_is_a_success_and_no_other_is() {
         };
         assert_eq!(kind(outcome.clone()), expected, "{status}");
         if let Err(failure) = outcome {
-            let said = format!("answered {status}");
+            let said = format!("response {status}");
             assert!(failure.why.starts_with(&said), "{}", failure.why);
         }
     }
@@ -135,7 +135,7 @@ fn what_announces_a_response_is_none() {
         let outcome = Receiver::writes(response.as_bytes()).called();
         assert_eq!(kind(outcome), expected, "{rest:?}");
     }
-    // For ever.
+    // A pause that never ends.
     let receiver =
         Receiver::start(
             |mut socket| {
@@ -146,7 +146,7 @@ fn what_announces_a_response_is_none() {
     assert_eq!(outcome, Err(FailureKind::TimedOut));
 }
 
-/// Everything that may be wrong after a status line.
+/// Everything that may be malformed after a status line.
 fn rests() -> Vec<(&'static str, String)> {
     let many = |count| {
         (0..count)
@@ -214,7 +214,7 @@ fn the_status_line_alone_decides() {
     for (status, expected) in [(200, Ok(200)), (503, Err(FailureKind::Busy))] {
         for (what, rest) in rests() {
             let response = format!("HTTP/1.1 {status} Said\r\n{rest}").into_bytes();
-            // The receiver may find that nobody reads any more.
+            // Writing may fail because the caller has closed the connection.
             let receiver = Receiver::start(move |mut socket| drop(socket.write_all(&response)));
             assert_eq!(kind(receiver.called()), expected, "{status}, {what}");
         }
@@ -240,7 +240,7 @@ fn the_rest_of_a_response_is_not_waited_for_long() {
         assert_eq!(Receiver::holds(response.as_bytes()).called(), Ok(200));
     }
     assert!(began.elapsed() < TIMEOUT, "{:?}", began.elapsed());
-    // Where it is known to have come, it is not waited for at all.
+    // If the response is known to be whole, the attempt does not wait.
     let began = Instant::now();
     for rest in ["content-length: 2\r\n\r\nok", "Content-Length: 0\r\n\r\n"] {
         for _ in 0..5 {
@@ -285,7 +285,7 @@ fn a_receiver_may_answer_before_it_has_read_all() {
         socket
             .write_all(b"HTTP/1.1 200 Said\r\n\r\n")
             .expect("written");
-        // It never reads, and stays.
+        // Never reads, but keeps the connection open.
         is_gone.recv().expect("told");
     });
     let large = Bytes::from(vec![b'x'; 64 << 20]);
@@ -304,7 +304,7 @@ fn when_to_come_again_is_seconds_or_a_date() {
         ("0".to_owned(), seconds(0)),
         ("99999999999999999999999".to_owned(), seconds(u64::MAX)),
         (date(300), Some(297..=300)),
-        // A time that has gone by, in each of the three forms of a date.
+        // A time in the past, in each of the three date formats.
         ("Sun, 06 Nov 1994 08:49:37 GMT".to_owned(), seconds(0)),
         ("Sunday, 06-Nov-94 08:49:37 GMT".to_owned(), seconds(0)),
         ("Sun Nov  6 08:49:37 1994".to_owned(), seconds(0)),

@@ -1,4 +1,4 @@
-//! Pauses, places and windows, without a clock.
+//! Pauses, order and limits, without a clock.
 
 use super::*;
 
@@ -55,7 +55,7 @@ fn an_operation_is_tried_once_at_a_time() {
     );
     assert!(queue.forget("a"), "it is to be looked at again");
     assert_eq!(offer(&mut queue, "a", "other", now), Offered::Queued);
-    // The later of two replaces the one that waits.
+    // The later of two replaces the queued one.
     assert_eq!(
         queue.offer("a", DeliveryKey([1; 16]), target("third"), now),
         Offered::Queued
@@ -81,7 +81,7 @@ fn a_target_begins_with_one_and_gets_as_many_as_it_may() {
     let more = picks(&mut queue, now);
     assert_eq!(more.len(), 3);
     assert_eq!(queue.in_flight(), 3);
-    // It fails: one at a time, and only after the pause.
+    // It fails: one attempt at a time, and only after the pause.
     for pick in &more {
         queue.ended(pick, Says::ItFails(None), now);
     }
@@ -106,7 +106,7 @@ fn dead_targets_hold_up_no_other() {
             now,
         );
     }
-    // Each is tried, and does not answer.
+    // Each is attempted and does not respond.
     let mut time = now;
     for _ in 0..20 {
         while let Some(pick) = queue.next(time) {
@@ -187,7 +187,7 @@ fn memory_is_bounded_and_the_rest_is_asked_for() {
     assert_eq!(*other.target, target("u"), "it has waited for longer");
     queue.ended(&other, Says::ItAnswers, now);
     queue.forget(&other.operation_id);
-    // It fails, and gives up its room.
+    // It fails and loses its room.
     let pick = queue.next(now).expect("something to try");
     queue.ended(&pick, Says::ItFails(None), now);
     queue.forget(&pick.operation_id);
