@@ -143,7 +143,7 @@ pub fn kafka(config: &Config, topics: Topics) -> kafka::KafkaSettings {
         max_waiting: config.log.max_waiting,
         publish_timeout: config.log.publish_timeout,
         max_event: config.events.max_size,
-        fetch_ahead: 2 * config.projector.cut_bytes,
+        fetch_ahead: 2 * config.projector.batch_bytes,
     }
 }
 
@@ -269,8 +269,8 @@ pub fn rules(config: &Config) -> Rules {
 pub fn projector(config: &Config) -> Settings {
     Settings {
         limits: Limits {
-            records: config.projector.cut_records,
-            bytes: config.projector.cut_bytes as usize,
+            records: config.projector.batch_records,
+            bytes: config.projector.batch_bytes as usize,
             patience: PATIENCE,
         },
         batch_delay: config.projector.batch_delay,

@@ -1,14 +1,12 @@
-//! The settings: what they are called, their defaults, and the one way to get them.
+//! The settings: their names, their defaults, and the one way to load them.
 //!
-//! Defaults, then the file, then the environment, then flags; the later one wins.
-//! All problems of all of them are told at once, and nothing is started with any.
-//! A `Config` is a plain value that `main` hands to the parts: none of them reads
-//! a file or a variable for itself, and there is no global.
+//! Defaults, then the file, then the environment, then flags; the later one wins. All problems
+//! are reported at once, and nothing starts with any. A `Config` is a plain value that `main`
+//! passes on: no other code reads a file or a variable, and there is no global.
 //!
-//! A new setting is a field with its default, a row in `Config::table`, and a
-//! paragraph in `config.sample.toml`. A free-form section (names and values that
-//! are somebody else's, such as `[kafka.options]`) is an `Options` and a row in
-//! `free`.
+//! A new setting is a field with its default, a row in `Config::table`, and a paragraph in
+//! `config.sample.toml`. A free-form section, whose names and values belong to another program
+//! (`[kafka.options]`), is an `Options` and a row in `free`.
 
 mod field;
 mod layers;
@@ -45,7 +43,7 @@ pub struct Config {
     pub notifications: Notifications,
     pub telemetry: Telemetry,
     pub sources: Sources,
-    /// Names of variables that begin like ours and are not settings.
+    /// Variables that begin like settings and are none.
     pub ignored: Vec<String>,
 }
 
@@ -58,30 +56,30 @@ pub type Sources = BTreeMap<String, SettingSource>;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
     pub listen: SocketAddr,
-    /// Names that requests may call it by, as [`crate::wire::host::normal`] spells them.
+    /// Names that requests may use in `Host`, in the form of [`crate::wire::host::normal`].
     pub hosts: Vec<String>,
     pub max_connections: usize,
-    /// Bytes of a whole request body.
+    /// Size of a request body, in bytes.
     pub max_body: u64,
-    /// Bytes of a request's line and headers.
+    /// Size of a request's line and headers, in bytes.
     pub max_headers: u64,
-    /// Bytes of request bodies held at once; beyond: 429.
+    /// Total size of request bodies in memory, in bytes; beyond it: 429.
     pub max_buffered: u64,
-    /// Bytes of large answers that clients have not taken yet; beyond: 503.
+    /// Total size of unread large responses, in bytes; beyond it: 503.
     pub max_unsent: u64,
-    /// For the head of a request, and for the first request of a connection.
+    /// Time for the head of a request, and for the first request of a connection.
     pub header_timeout: Duration,
-    /// For the next request of a connection.
+    /// Time until the next request of a connection.
     pub idle_timeout: Duration,
     pub body_timeout: Duration,
-    /// A client that takes no byte of a stream this long is cut off.
+    /// A stream is closed if its client reads nothing for this long.
     pub send_timeout: Duration,
     pub shutdown_grace: Duration,
-    /// How long a read waits for a position if the request does not say.
+    /// How long a read waits for a position by default.
     pub default_wait: Duration,
     /// The longest wait that a request may ask for.
     pub max_wait: Duration,
-    /// List and history streams at once.
+    /// Maximum number of list and history responses in progress.
     pub max_streams: usize,
     pub unknown_query: UnknownQuery,
 }
@@ -94,7 +92,7 @@ pub enum UnknownQuery {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Events {
-    /// Bytes of one event.
+    /// Size of an event, in bytes.
     pub max_size: u64,
     /// How far an event's time may be ahead of this machine's clock.
     pub clock_ahead: Duration,
@@ -102,9 +100,9 @@ pub struct Events {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
-    /// A log that exists may get more, never fewer.
+    /// An existing log may get more partitions, never fewer.
     pub partitions: u32,
-    /// Bytes of appends queued for the disk; beyond: 429.
+    /// Bytes that wait to be appended; beyond it: 429.
     pub max_waiting: u64,
     pub publish_timeout: Duration,
 }
@@ -114,19 +112,19 @@ pub struct Kafka {
     /// `host:port`, several separated by commas; empty for the embedded log.
     pub bootstrap: String,
     pub topic: String,
-    /// Makes the topics that are missing, for a store that is new.
+    /// Creates missing topics for a new store.
     pub create_topics: bool,
-    /// Of topics that are made.
+    /// Partitions of topics that are created.
     pub partitions: u32,
-    /// The same; 0 leaves it to the cluster.
+    /// Replication factor of topics that are created; 0: the cluster's default.
     pub replication: u16,
     /// The consumer group that lag tools watch.
     pub group: String,
-    /// How often the topic is compared with what was applied of it.
+    /// How often the topic is compared with what was applied.
     pub check_interval: Duration,
 }
 
-/// Options of librdkafka, as it knows them.
+/// Options of librdkafka.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct KafkaOptions {
     pub all: Options,
@@ -136,17 +134,17 @@ pub struct KafkaOptions {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Projector {
-    /// Records that are committed together, at most.
-    pub cut_records: usize,
-    /// Bytes that are committed together, at most, unless one record has more.
-    pub cut_bytes: u64,
+    /// Maximum number of records in a batch.
+    pub batch_records: usize,
+    /// Maximum size of a batch in bytes, unless one record is larger.
+    pub batch_bytes: u64,
     /// The longest rest before the next batch, while fewer than that come; zero for none.
     pub batch_delay: Duration,
     /// Bytes of snapshots kept at hand, as they are stored.
     pub hot_cache: u64,
-    /// The longest pause between tries of a store that cannot be written.
+    /// Longest pause between two retries while the store cannot be written.
     pub retry_max: Duration,
-    /// Records; beyond, readiness says so.
+    /// In records; above it the ledger is not ready.
     pub max_lag: u64,
 }
 
@@ -156,35 +154,35 @@ pub struct Store {
     pub block_cache: u64,
     /// Bytes.
     pub write_buffers: u64,
-    /// Bytes of documents kept as they are sent, and of their rows.
+    /// Size of the cache of rendered documents and of their rows, in bytes.
     pub document_cache: u64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lists {
-    /// Points of the store that lists are paged from, at most.
+    /// Maximum number of read points for the pages of lists.
     pub points: usize,
-    /// Once there are so many, sweeps that begin no further apart share one.
+    /// At the maximum, lists that begin within this time share a read point.
     pub share: Duration,
-    /// One that nobody uses this long is gone.
+    /// An unused read point expires after this time.
     pub idle: Duration,
-    /// And one of this age.
+    /// Any read point expires at this age.
     pub max_age: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Streams {
-    /// Event streams at once; beyond: 429.
+    /// Maximum number of event streams; beyond it: 429.
     pub max: usize,
-    /// How often a stream with nothing to say shows that it is alive.
+    /// How often an idle stream sends a comment to show that it is alive.
     pub keep_alive: Duration,
-    /// Changes of operations behind which a stream may be resumed.
+    /// Number of changes after which a stream can still resume.
     pub window: u64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
-    /// Between date and time of day: one character or none, none that JSON escapes.
+    /// Between date and time of day: at most one character, which needs no JSON escape.
     pub time_separator: String,
     /// Seconds east of UTC.
     pub time_offset: i32,
@@ -192,20 +190,21 @@ pub struct Document {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Notifications {
-    /// Networks that may be notified; none: nothing is sent.
+    /// Networks that webhooks may call; if there are none, nothing is sent.
     pub allow: Vec<IpNet>,
-    /// That of `document`, for the receivers of notifications.
+    /// The separator of `document`, in documents for webhook receivers.
     pub time_separator: String,
-    /// For one try, from the look-up of the name to the end of the answer.
+    /// For one attempt, from resolving the name to the end of the response.
     pub timeout: Duration,
-    /// The pause behind the first failure; it doubles from try to try.
+    /// The pause after the first failure; it doubles after each attempt.
     pub retry_min: Duration,
     pub retry_max: Duration,
-    /// Since the first try; then it has failed, until somebody retries it.
+    /// Since the first attempt; then the delivery has failed permanently, until somebody
+    /// retries it.
     pub give_up_after: Duration,
-    /// Tries at once to one address and port.
+    /// Attempts in flight to one address and port.
     pub per_target: usize,
-    /// Tries at once in all.
+    /// Attempts in flight in all.
     pub in_flight: usize,
 }
 
@@ -239,8 +238,7 @@ impl Choice for LogFormat {
         &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 }
 
-/// A free-form section. Some of its values may be secret, so it does not show
-/// them in a log either.
+/// A free-form section. Some values may be secret, so its debug output shows none.
 #[derive(Clone, Default, PartialEq)]
 pub struct Options(pub BTreeMap<String, String>);
 
@@ -266,7 +264,7 @@ macro_rules! rows {
     }};
 }
 
-/// What flags give, as it was typed.
+/// The values of flags, as typed.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     pub data: Option<String>,
@@ -319,8 +317,8 @@ impl Default for Config {
             },
             kafka_options: KafkaOptions::default(),
             projector: Projector {
-                cut_records: 20_000,
-                cut_bytes: 4 * MIB,
+                batch_records: 20_000,
+                batch_bytes: 4 * MIB,
                 batch_delay: Duration::from_millis(50),
                 hot_cache: 16 * MIB,
                 retry_max: secs(10),
@@ -366,8 +364,8 @@ impl Default for Config {
     }
 }
 
-/// The environment, as `Config::load` takes it. `std::env::vars` would panic on
-/// anybody's variable that is not UTF-8; in ours it is a problem like others.
+/// The environment, for `Config::load`. `std::env::vars` panics on any variable that is not
+/// UTF-8; here such a variable is a problem only if it is a setting.
 pub fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().map(|(name, value)| {
         let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
@@ -393,8 +391,8 @@ impl Config {
         config.ignored = applied.ignored;
         let mut problems = applied.problems;
 
-        // A setting that could not be read, by itself or with its whole file, still has
-        // its default: comparing that with others would only make noise.
+        // A setting that could not be read still has its default, so comparing it with others
+        // would only add noise.
         let unread: Vec<_> = problems.iter().map(|p| p.key.clone()).collect();
         let is_unread = |key: &str| unread.iter().any(|u| u.as_deref().is_none_or(|u| u == key));
         let mut contradictions = config.contradictions();
@@ -408,14 +406,14 @@ impl Config {
         Err(Error { problems })
     }
 
-    /// The settings in force as a configuration file, secrets masked; behind each
-    /// the place that it came from, unless that is the default.
+    /// The effective settings as a configuration file, secrets masked. A comment after each
+    /// names its source, unless it is the default.
     pub fn show(&self) -> String {
         self.clone().table().show(&self.sources)
     }
 
-    /// Every setting, its kind and its range. The upper bounds are no advice: they
-    /// keep a slip of the pen from being taken for a wish.
+    /// Every setting with its kind and range. The upper bounds only catch typing errors; they
+    /// are not a recommendation.
     fn table(&mut self) -> SettingsTable<'_> {
         use field::*;
         let ms = Duration::from_millis;
@@ -443,7 +441,7 @@ impl Config {
             hosts: host_names(),
             max_connections: count(1..=1_000_000),
             max_body: bytes(KIB..=4 * GIB),
-            // Below 8 KiB the HTTP library panics.
+            // Below 8 KiB, hyper panics.
             max_headers: bytes(8 * KIB..=16 * MIB),
             max_buffered: bytes(KIB..=1024 * GIB),
             max_unsent: bytes(MIB..=1024 * GIB),
@@ -462,7 +460,8 @@ impl Config {
             clock_ahead: duration(secs(0)..=secs(366 * 24 * 3600)),
         }));
         settings.extend(rows!(Log log {
-            // With more, a `Ledger-Position` would be longer than many proxies take.
+            // With more partitions, a `Ledger-Position` would be longer than many proxies
+            // accept.
             partitions: count(1..=MAX_PARTITIONS),
             max_waiting: bytes(KIB..=1024 * GIB),
             publish_timeout: duration(ms(1)..=secs(3600)),
@@ -477,8 +476,8 @@ impl Config {
             check_interval: duration(ms(100)..=secs(3600)),
         }));
         settings.extend(rows!(Projector projector {
-            cut_records: count(1..=1_000_000),
-            cut_bytes: bytes(KIB..=4 * GIB),
+            batch_records: count(1..=1_000_000),
+            batch_bytes: bytes(KIB..=4 * GIB),
             batch_delay: duration(secs(0)..=secs(1)),
             hot_cache: bytes(0..=1024 * GIB),
             retry_max: duration(ms(1)..=secs(3600)),
@@ -486,7 +485,7 @@ impl Config {
         }));
         settings.extend(rows!(Store store {
             block_cache: bytes(MIB..=1024 * GIB),
-            // To RocksDB, none would mean without bound.
+            // To RocksDB, zero means unlimited.
             write_buffers: bytes(MIB..=1024 * GIB),
             document_cache: bytes(0..=1024 * GIB),
         }));
@@ -529,7 +528,7 @@ impl Config {
         }
     }
 
-    /// Settings that are right each by itself, and not together; with their keys.
+    /// Settings that contradict each other, with their keys.
     fn contradictions(&self) -> Vec<([&'static str; 2], Problem)> {
         let Config {
             server,

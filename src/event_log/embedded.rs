@@ -1,13 +1,13 @@
-//! The embedded log: records in segment files of their own in the data folder.
+//! The embedded log: records in segment files in the data folder.
 //!
-//! One thread appends. It takes all that is waiting as one group, writes it as one synced frame
-//! (a block for each partition of the group), says in a file of its own that it is acknowledged,
-//! and only then tells the publishers and the readers. A write that failed poisons the segment:
-//! nothing is retried on it. What was in flight is reported as unknown, and the log goes on in
-//! the next segment, which says where the one before ended.
+//! One thread appends. It takes everything that waits as one group, writes it as one synced
+//! frame (a block for each partition of the group), records in a separate file that the frame
+//! is acknowledged, and only then notifies publishers and readers. A failed write ends the
+//! segment: nothing is retried on it. The result of what was in flight is reported as unknown,
+//! and the log continues in the next segment, which records where the one before ended.
 //!
-//! What cannot be read although it was acknowledged stops the log with a typed error, and
-//! nothing is changed before an operator has chosen.
+//! If acknowledged data cannot be read, the log stops with a typed error, and nothing is
+//! changed until an operator has decided.
 
 mod acknowledged;
 mod appender;
@@ -44,23 +44,23 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// The most that one group commit takes, unless a single publish is larger: a
-/// block is read as a whole, so this bounds the reader's memory too.
+/// Maximum size of a group commit, unless a single publish is larger. A block is read as a
+/// whole, so this also bounds the reader's memory.
 const GROUP_BYTES: usize = 8 << 20;
-/// Between two looks at a disk that is full or failed.
+/// Pause between two checks of a disk that is full or failed.
 const RECOVERY_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a loss of power may take what is known of acknowledgements, at most.
+/// After a power cut, acknowledgements of at most this period may be forgotten.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
 pub struct EmbeddedSettings {
     pub which: Which,
-    /// Whether files are written before they are needed.
+    /// Whether segments are preallocated.
     pub ahead: Ahead,
     /// Partitions of a new log. An existing one may get more, never fewer.
     pub partitions: u32,
-    /// Bytes that may wait for the disk; beyond, publishers are told to come back.
+    /// Bytes that may wait for the disk; beyond this, publishers get `Busy`.
     pub max_waiting: u64,
     /// How long a publisher waits for the disk.
     pub publish_timeout: Duration,
@@ -85,7 +85,7 @@ struct EmbeddedShared {
     max_waiting: u64,
     queue: Mutex<AppendQueue>,
     queue_changed: Condvar,
-    /// After what was acknowledged.
+    /// The end of what is acknowledged.
     tail: Mutex<Tail>,
     tail_moved: Condvar,
     trouble: Mutex<Option<String>>,
@@ -104,10 +104,10 @@ struct WaitingAppend {
     done: oneshot::Sender<Result<Vec<Position>, PublishError>>,
 }
 
-/// Whether a log lies in a folder of this machine, whole or not.
+/// Whether the folder has a log, whole or damaged.
 pub fn is_there(path: &Path) -> bool {
     let files = disk::Os::existing(path).list("");
-    // What cannot be looked at is not taken for nothing.
+    // A folder that cannot be read may have a log.
     files.map_or(true, |files| upgrade::is_log(&files))
 }
 
@@ -128,7 +128,7 @@ impl Layout {
 }
 
 impl Embedded {
-    /// Opens the log in a folder of this machine, or makes one there.
+    /// Opens the log in a folder, or creates one.
     pub fn at(
         path: &Path,
         settings: EmbeddedSettings,
@@ -179,8 +179,8 @@ impl Embedded {
 }
 
 impl Embedded {
-    /// By partition, the first offset whose record arrived at this time or later; the
-    /// end, where there is none. Reads the whole log: there is no index of arrivals.
+    /// By partition, the first offset whose record arrived at this time or later, or the end.
+    /// Reads the whole log, because there is no index of arrivals.
     pub fn offsets_at(&self, time: Timestamp) -> Result<NextOffsets, ReadError> {
         let tail = self.shared.tail().clone();
         let mut found = NextOffsets::default();
@@ -207,7 +207,7 @@ impl Embedded {
 }
 
 impl Drop for Embedded {
-    /// What was accepted is still written.
+    /// Writes what was accepted before it closes.
     fn drop(&mut self) {
         self.shared.queue().closed = true;
         self.shared.queue_changed.notify_all();
@@ -294,7 +294,7 @@ impl EmbeddedShared {
         if queue.closed {
             return Err(PublishError::Rejected("it is shutting down".into()));
         }
-        // One publish always fits, however large.
+        // A single publish always fits, however large.
         if queue.bytes > 0 && queue.bytes + bytes > self.max_waiting {
             return Err(PublishError::Busy);
         }
@@ -308,7 +308,7 @@ impl EmbeddedShared {
         Ok(answer)
     }
 
-    /// The appender's life: until the queue is closed and empty.
+    /// The appender thread: runs until the queue is closed and empty.
     fn append_all(&self, mut appender: Appender, clock: Clock) {
         let mut settled = Instant::now();
         while let Some(mut group) = self.next_group(appender.is_settled()) {
@@ -323,7 +323,8 @@ impl EmbeddedShared {
                 continue;
             }
             if let Err(trouble) = appender.check_space(group.iter().map(|w| w.bytes).sum()) {
-                // Told to readiness first: whoever is refused can see why.
+                // Set before the publishers get their errors, so that readiness already has the
+                // reason.
                 *self.trouble_slot() = Some(trouble.clone());
                 self.refuse(group, &trouble);
                 self.recover(&mut appender, trouble);
@@ -337,7 +338,7 @@ impl EmbeddedShared {
                 Ok(positions) => {
                     self.announce(&appender);
                     for (waiting, positions) in group.into_iter().zip(positions) {
-                        // A publisher that has gone away needs no answer.
+                        // The publisher may have gone away.
                         let _ = waiting.done.send(Ok(positions));
                     }
                 }
@@ -349,7 +350,7 @@ impl EmbeddedShared {
         }
     }
 
-    /// Nobody knows whether the group is stored.
+    /// Reports the group's result as unknown: it may be stored.
     fn fail(&self, group: Vec<WaitingAppend>, appender: &mut Appender, error: &WriteError) {
         *self.trouble_slot() = Some(error.to_string());
         for waiting in group {
@@ -359,8 +360,8 @@ impl EmbeddedShared {
         self.recover(appender, error.to_string());
     }
 
-    /// Takes what is waiting, up to a bound; waits for the first. Empty if there is none for a
-    /// while and something else to do.
+    /// Takes what waits, up to a bound; waits for the first. Empty if nothing came for a while
+    /// and there is something else to do.
     fn next_group(&self, is_settled: bool) -> Option<Vec<WaitingAppend>> {
         let queue = self.queue();
         let patience = if is_settled {
@@ -388,8 +389,7 @@ impl EmbeddedShared {
         Some(group)
     }
 
-    /// Refuses everything until the log can be written again. Ends early when the
-    /// log is closed.
+    /// Refuses writes until the disk accepts them again. Ends early when the log is closed.
     fn recover(&self, appender: &mut Appender, trouble: String) {
         let log = self.which;
         tracing::error!(%log, %trouble, "the log does not accept writes until it can be written again");

@@ -1,6 +1,5 @@
-//! The event log: partitions of records, appended durably and read in order. The
-//! port; `kafka` keeps it on a Kafka topic, `embedded` in a folder, `memory` for
-//! tests.
+//! The event log: partitions of records, appended durably and read in order. This is the port;
+//! `kafka` keeps the log in a Kafka topic, `embedded` in a folder, `memory` for tests.
 
 pub mod conformance;
 pub mod embedded;
@@ -17,17 +16,17 @@ use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// A record with its place in the log.
+/// A record with its position in the log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logged {
     pub at: Position,
     pub record: Record,
 }
 
-/// What a publisher hands over.
+/// A record that a publisher appends.
 #[derive(Debug, Clone)]
 pub struct NewRecord {
-    /// Decides the partition. Where a record lies has no meaning for the fold.
+    /// Decides the partition. The partition does not affect the fold.
     pub operation_id: String,
     pub headers: Headers,
     pub value: Option<Bytes>,
@@ -43,45 +42,45 @@ impl NewRecord {
     }
 }
 
-/// Where a publisher's records are, in the order given, and in which log.
+/// The positions of a publisher's records, in the order given, and their log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
     pub log: LogId,
     pub positions: Vec<Position>,
 }
 
-/// Told apart by what the publisher must know: did it happen?
+/// Distinguished by what the publisher must know: whether its records may be stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// More is waiting than the bound: nothing was stored, come back later.
+    /// The limit on waiting records is reached. Nothing was stored; retry later.
     #[error("too many events wait to be stored")]
     Busy,
     /// Nothing was stored.
     #[error("the event log does not accept writes: {0}")]
     Rejected(String),
-    /// Part of it may be stored. Sending the same again is harmless.
+    /// Part of it may be stored. Sending the same records again is harmless.
     #[error("the event log did not confirm: {0}")]
     Unknown(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// Try again, after looking whether it still is the same log.
+    /// Retry, after checking that it still is the same log.
     #[error("the event log cannot be read now: {0}")]
     Unavailable(String),
-    /// A record cannot be read, and never will be.
+    /// A record can never be read.
     #[error("the log is damaged at or after {at}: {what}")]
     Damaged { at: Position, what: String },
-    /// It cannot be a ledger's log as it is set up: what is wrong, and the remedy.
+    /// The log is set up in a way that a ledger cannot use: what is wrong, and the remedy.
     #[error("{0}")]
     Unfit(String),
 }
 
-/// Which log this is.
+/// The identity of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub id: LogId,
-    /// What its own administrators know it by, such as a topic and its id.
+    /// The name by which its administrators know it, such as a topic and its id.
     pub name: String,
 }
 
@@ -91,16 +90,16 @@ impl fmt::Display for Identity {
     }
 }
 
-/// What a partition holds: `first` is the lowest offset kept, `end` the next one
-/// to be given out.
+/// The offsets of a partition: `first` is the lowest one that it still has, `end` the next one
+/// that it will assign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bounds {
     pub first: u64,
     pub end: u64,
 }
 
-/// Bounds on one stretch of the log. At least one record is delivered however
-/// large it is; an adapter may overshoot by what it stores as a unit.
+/// Limits of one read. At least one record is delivered, however large; an adapter may exceed a
+/// limit by what it stores as a unit.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub records: usize,
@@ -112,77 +111,75 @@ pub struct Limits {
 pub type Publishing<'a> =
     Pin<Box<dyn Future<Output = Result<Published, PublishError>> + Send + 'a>>;
 
-/// Obligations of an adapter: offsets of a partition rise and are never given
-/// twice; what `publish` returned `Ok` for is durable and will be read, in order,
-/// by every reader that begins before it; a record is readable only once it is
-/// durable.
+/// Obligations of an adapter: offsets of a partition rise and are never assigned twice. What
+/// `publish` returned `Ok` for is durable, and every reader that starts before it reads it, in
+/// order. A record is readable only once it is durable.
 pub trait EventLog: Send + Sync {
-    /// Which log this was when it was last looked at; `None` before. Positions mean
-    /// something only together with it.
+    /// The log's identity at the last check; `None` before the first. Positions are valid only
+    /// together with it.
     fn id(&self) -> Option<LogId>;
 
-    /// Looks anew which log this is and what its partitions hold, and whether it is
-    /// fit to be a ledger's. May wait for the network.
+    /// Checks the log's identity, what its partitions have, and whether a ledger can use it.
+    /// May wait for the network.
     fn identify(&self) -> Result<Identity, ReadError>;
 
-    /// All records or an error; positions in the order given.
+    /// Appends all records or returns an error; positions in the order given.
     fn publish(&self, records: Vec<NewRecord>) -> Publishing<'_>;
 
-    /// Reads this log from these offsets on. A partition that is not named, or at 0, is
-    /// read from its beginning.
+    /// A reader from these offsets. A partition without an offset, or at 0, is read from its
+    /// beginning.
     fn reader(&self, log: LogId, from: &NextOffsets) -> Result<Box<dyn Reader>, ReadError>;
 
-    /// By partition. As seen at the last look, which is at most a few seconds old, or
-    /// that of `identify`. One that cannot be asked at present may be missing.
+    /// By partition, from the last check (at most a few seconds old) or from `identify`. A
+    /// partition that does not respond may be missing.
     fn bounds(&self) -> Result<BTreeMap<u32, Bounds>, ReadError>;
 
-    /// How many partitions there are, as seen at the same look.
+    /// The number of partitions at the same check.
     fn partitions(&self) -> Result<usize, ReadError> {
         Ok(self.bounds()?.len())
     }
 
-    /// By partition, the offset behind what a reader can get at this moment.
+    /// By partition, the offset after the last record that a reader can get now.
     fn readable(&self) -> Result<NextOffsets, ReadError> {
         let bounds = self.bounds()?.into_iter();
         Ok(bounds.map(|(p, bounds)| (p, bounds.end)).collect())
     }
 
-    /// The records at these positions; one that is not there any more is left out.
+    /// The records at these positions; records that no longer exist are left out.
     fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<u32, Record>, ReadError>;
 
-    /// Why it takes nothing at present, if it does not.
+    /// Why the log does not accept writes; `None` if it does.
     fn trouble(&self) -> Option<String>;
 
-    /// Bytes of the largest record that it takes, if it has a bound of its own.
+    /// The largest record that the log accepts, in bytes, if it has a limit of its own.
     fn max_record(&self) -> Option<usize> {
         None
     }
 
-    /// Everything before these is applied. For monitoring of the log from outside only;
-    /// never read back.
+    /// Publishes how far the records are applied, for monitoring only; never read back.
     fn note_applied(&self, _next: &NextOffsets) {}
 }
 
 pub trait Reader: Send {
-    /// Appends to `into`; nothing if nothing came within the patience.
+    /// Appends records to `into`; none if none arrived within the patience.
     fn read(&mut self, limits: &Limits, into: &mut Vec<Logged>) -> Result<(), ReadError>;
 
-    /// Begins to ask whether all that was read is of the log that the reader was
-    /// opened on. Nothing of it may be written before the answer.
+    /// Starts to check that everything read so far is from the log that the reader was opened
+    /// on. None of it may be written before the result.
     fn confirm(&mut self) -> Confirmation {
         Confirmation::given()
     }
 
-    /// By partition, the offset that comes next: all before it was delivered, or is
-    /// no record. Where positions have gaps this is how far a reader really is.
+    /// By partition, the next offset: everything before it was delivered or is not a record. If
+    /// offsets have gaps, this is how far the reader really is.
     fn next(&self) -> NextOffsets;
 }
 
-/// An answer that is still to come.
+/// The pending result of a check.
 pub struct Confirmation(Option<oneshot::Receiver<Result<(), ReadError>>>);
 
 impl Confirmation {
-    /// There is nothing to ask.
+    /// A check that has succeeded.
     pub fn given() -> Confirmation {
         Confirmation(None)
     }
@@ -192,8 +189,8 @@ impl Confirmation {
     }
 
     pub fn wait(self) -> Result<(), ReadError> {
-        // Not the channel's own way to block: that refuses on a runtime's thread, where
-        // the command line calls this. The answer never comes from the runtime.
+        // Not the channel's blocking receive, which panics on a runtime's thread, where the
+        // command line calls this. The result never depends on that runtime.
         match self.0.map(futures_executor::block_on) {
             None => Ok(()),
             Some(Ok(answer)) => answer,
@@ -202,11 +199,11 @@ impl Confirmation {
     }
 }
 
-/// Where records that are no events are carried to, so that tools of the log find
-/// them as well. Several times, if need be: each says which record it is.
+/// Where invalid records are copied, so that the log's own tools find them. A copy may be sent
+/// several times; each names its record.
 pub trait DeadLetters: Send + Sync {
-    /// Begins to send the record as it was, with its place in the log and the reason;
-    /// what is returned waits for the outcome.
+    /// Starts to send the unchanged record with its position and the reason; the returned value
+    /// waits for the outcome.
     fn send(&self, at: Position, reason: &str, detail: &str, record: &Record) -> Sending;
 }
 
@@ -214,10 +211,10 @@ pub type Sending = Box<dyn FnOnce() -> Result<(), SendError>>;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// It will never be taken.
+    /// It will never be accepted.
     #[error("refused: {0}")]
     Refused(String),
-    /// Try again.
+    /// Retry.
     #[error("not accepted now: {0}")]
     Unavailable(String),
 }

@@ -1,5 +1,5 @@
-//! Every way in which a request is refused, and the only place that maps one to
-//! an HTTP status and a code of the error response.
+//! Every reason to refuse a request. The only place that maps a reason to an HTTP status and to
+//! a code of the error response.
 
 use super::coding;
 use crate::event_log::PublishError;
@@ -14,60 +14,58 @@ use axum::response::{IntoResponse, Response};
 
 #[derive(Debug)]
 pub enum Refusal {
-    /// An event that breaks a rule, with its place.
+    /// An event breaks a rule, with its place in the request.
     Fault(Fault),
-    /// The operation has no document, or nothing was heard of it.
+    /// The operation has no document or no events.
     NotFound,
     NoSuchRoute,
     MethodNotAllowed,
-    /// The content type is none that events come in.
+    /// Not a content type for events.
     MediaType,
-    /// The content type is not that of JSON.
+    /// Not a content type for JSON.
     NotJson,
-    /// The body is compressed in a way that is not taken.
+    /// The content encoding is not supported.
     Coding,
-    /// The body is not compressed in the way that it says.
+    /// The body does not have the content encoding that its header names.
     Undecodable,
-    /// A query parameter or header that cannot be read.
+    /// A query parameter or header is malformed.
     Parameter {
         name: &'static str,
         what: &'static str,
     },
-    /// A query parameter that does not exist here.
+    /// The route does not have this query parameter.
     UnknownParameter(String),
-    /// The header `Host` is missing, repeated or cannot be read.
+    /// The header `Host` is missing, repeated or malformed.
     Host(&'static str),
-    /// The request calls the ledger by a name that it does not answer to.
+    /// The header `Host` is not a name of this ledger.
     Misdirected,
-    /// A value of the list's `format` that does not exist.
+    /// The list does not have this `format`.
     Format,
-    /// The token is of another log.
+    /// The token belongs to another log.
     OtherLog,
-    /// The point that a cursor belongs to is gone; how to go on.
+    /// The read point of a cursor has expired; the text says how to continue.
     SweepGone(String),
-    /// The wait for a position was not met; the answer carries what was reached.
+    /// The position was not reached in time; the response has the position that was reached.
     WaitTimedOut,
-    /// It was not known in time whether the log is the store's own, so that positions of
-    /// it mean something.
+    /// The log was not verified as the store's own in time, so its positions are not valid.
     LogNotCompared,
-    /// The projector has halted because of the log: for this reason no position of it is
-    /// answered for.
+    /// The projector has halted because of the log, so its positions are not valid.
     LogHalted(String),
     BodyTooLarge {
         limit: u64,
     },
     BodyTimedOut,
-    /// The client stopped sending.
+    /// The client stopped sending its body.
     BodyBroken,
-    /// Too much at once, nothing was stored or read.
+    /// A limit is reached. Nothing was stored or read.
     Busy(&'static str),
-    /// The answer would hold more memory than clients may leave unread.
+    /// The response would exceed the memory for unread responses.
     NoRoom,
     Publish(PublishError),
     Store(store::Error),
-    /// The store is new and does not know its log yet.
+    /// The store is new and has not reached its log yet.
     NotReached,
-    /// Nothing can be done about notifications, and why.
+    /// Webhook deliveries cannot be changed now, and why.
     NoNotifications(String),
     Stopping,
     Panicked,
@@ -111,8 +109,8 @@ impl From<PublishError> for Refusal {
     }
 }
 
-/// Where an answer says what is wrong. The messages of the origin's two resources are the
-/// fixed texts alone.
+/// Which member of the error response says what is wrong. The two resources of the
+/// fabric-controller interface have the fixed texts alone as message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
     InMessage,
@@ -290,8 +288,8 @@ impl Refusal {
         headers.extend(answer.header);
         let status = answer.status.as_u16();
         match answer.status {
-            // The ledger's state, not the request's: whoever changes the state logs that once,
-            // and `opledger_http_requests_total` counts the refusals.
+            // This is the ledger's state and not the request's. The code that changes the state
+            // logs it once, and `opledger_http_requests_total` counts the refusals.
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 tracing::debug!(refusal = ?self, status, "request refused");
             }
@@ -316,7 +314,7 @@ fn fault_answer(fault: &Fault) -> ErrorParts {
     ErrorParts::new(status, code, fault.to_string())
 }
 
-/// What RocksDB said stays in the log: it names paths of the server.
+/// RocksDB's message stays in the log, because it contains paths of the server.
 fn store_answer(error: &store::Error) -> ErrorParts {
     match error {
         store::Error::Closed(_) => ErrorParts::new(
@@ -348,7 +346,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The origin's list answers 500 where every other resource answers 503: its own rule.
+/// The list of the fabric-controller interface has 500 where other resources have 503.
 pub fn of_the_list(mut response: Response) -> Response {
     if response.status() == StatusCode::SERVICE_UNAVAILABLE {
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
@@ -356,8 +354,8 @@ pub fn of_the_list(mut response: Response) -> Response {
     response
 }
 
-/// The status and body for what the HTTP library refuses before there is a
-/// request, by the status it chose.
+/// Status and body for a request that the HTTP library refused with this status before it
+/// reached a handler.
 pub fn unreadable_request(status: u16) -> (StatusCode, Vec<u8>) {
     let (status, code, detail) = match status {
         414 => (
@@ -379,7 +377,7 @@ pub fn unreadable_request(status: u16) -> (StatusCode, Vec<u8>) {
     (status, render(code, Some(detail), Consistency::RolledBack))
 }
 
-/// For a connection beyond the bound.
+/// For a connection above the limit.
 pub fn too_many_connections() -> (StatusCode, Vec<u8>) {
     let body = render(
         Code::SystemStatus,

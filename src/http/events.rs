@@ -1,5 +1,5 @@
-//! `POST /v1/events`: one event, a batch, or one in binary mode. All of a request
-//! is checked before any of it is stored.
+//! `POST /v1/events`: one event, a batch, or one event in binary mode. Either all events of a
+//! request are valid, or none is stored.
 
 use super::error::Refusal;
 use super::params::Params;
@@ -23,7 +23,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
-/// Decoding more than this leaves the thread that serves connections.
+/// Bodies larger than this are decoded outside the threads that serve connections.
 const LARGE: usize = 64 << 10;
 
 pub async fn publish(
@@ -68,8 +68,8 @@ async fn append(app: &App, records: Vec<NewRecord>) -> Result<Published, Publish
     Ok(published)
 }
 
-/// How far the store is, of a log that is known to be its own. What goes into another one
-/// would never be seen here, and one that lost records gives their positions again.
+/// What the store has applied, if the log is verified as its own. An event in another log would
+/// never be seen here, and a log that lost records assigns their positions again.
 fn confirmed(app: &App) -> Result<Arc<Applied>, PublishError> {
     let applied = app.progress.applied();
     let Some(why) = applied.log.refuses_events() else {
@@ -83,9 +83,8 @@ fn confirmed(app: &App) -> Result<Arc<Applied>, PublishError> {
     Err(PublishError::Rejected(why))
 }
 
-/// The log may have become another one, or lost records, since it was compared. The store
-/// had applied all before `before.next` by then: a position that lies there was given once
-/// before.
+/// Checks again after publishing: the log may have been replaced or truncated since. The store
+/// had applied everything before `before.next`, so a position in that range was assigned twice.
 fn was_confirmed(app: &App, before: &Applied, published: &Published) -> Result<(), PublishError> {
     let unknown = |error| match error {
         PublishError::Rejected(why) => PublishError::Unknown(why),
@@ -106,7 +105,7 @@ fn was_confirmed(app: &App, before: &Applied, published: &Published) -> Result<(
     Err(PublishError::Unknown(why))
 }
 
-/// What is left of the body is not read, so the connection cannot be used again.
+/// Closes the connection, because the rest of the body is unread.
 fn with_rest_unread(refusal: Refusal) -> Response {
     let mut response = refusal.into_response();
     let close = HeaderValue::from_static("close");
@@ -114,11 +113,11 @@ fn with_rest_unread(refusal: Refusal) -> Response {
     response
 }
 
-/// How the request carries its events.
+/// How a request carries its events.
 enum Form {
     One,
     Batch,
-    /// Attributes in headers, as a record keeps them.
+    /// Attributes in headers, in the form of a record's headers.
     Binary(Headers),
 }
 
@@ -145,7 +144,7 @@ impl Form {
     }
 }
 
-/// The headers that have a meaning in binary mode, as a record has them.
+/// The headers of binary mode, in the form of a record's headers.
 fn attributes(headers: &HeaderMap) -> Headers {
     let named = headers.iter().filter_map(|(name, value)| {
         let name = match name.as_str().strip_prefix("ce-") {
@@ -179,7 +178,7 @@ impl EventRules {
         }
     }
 
-    /// In one pass. `None` if anything is unusual or wrong.
+    /// Checks a batch in one pass. `None` if anything is unusual or wrong.
     fn check_good_batch(&self, body: &Bytes) -> Option<Vec<NewRecord>> {
         let mut records = Vec::new();
         let are_good = cloudevent::read_batch(body, |event, place| {
@@ -197,7 +196,7 @@ impl EventRules {
         are_good.then_some(records)
     }
 
-    /// One after the other, to tell which is wrong, and why.
+    /// Checks one event after the other, to find which one is wrong, and why.
     fn check_each(&self, body: &Bytes) -> Result<Vec<NewRecord>, Fault> {
         let events: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| {
             let what = match error.classify() {
@@ -249,7 +248,7 @@ impl EventRules {
     }
 }
 
-/// 202: durable, with the position of each event in the order sent.
+/// 202: durable, with the position of each event in the order of the request.
 fn accepted(app: &App, published: &Published) -> Response {
     let positions = &published.positions;
     let mut body = String::with_capacity(40 + 16 * positions.len());
@@ -270,7 +269,7 @@ fn accepted(app: &App, published: &Published) -> Response {
         log: published.log,
         positions: last,
     };
-    // The events are stored: it is too late to refuse.
+    // The events are stored, so the request cannot fail any more.
     let body = app.unsent.hold_anyway(body.into_bytes());
     let mut response = stream::json(body);
     *response.status_mut() = StatusCode::ACCEPTED;
@@ -300,7 +299,7 @@ mod tests {
         records.into_iter().map(parts).collect()
     }
 
-    /// What the way in one pass takes is what is taken one after the other.
+    /// Compares both ways to check a batch.
     fn agree(rules: &EventRules, body: Vec<u8>) -> bool {
         let body = Bytes::from(body);
         let Some(records) = rules.check_good_batch(&body) else {

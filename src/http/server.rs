@@ -1,5 +1,5 @@
-//! Accepts connections and serves them, within bounds: their number, the size of
-//! their headers, the time they may take. Stops within a grace.
+//! Accepts connections and serves them within limits: their number, the size of their headers,
+//! the time they may take. Drains open requests when it stops.
 
 use super::error::too_many_connections;
 use super::exchange::Exchange;
@@ -17,20 +17,19 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-/// Bytes of a connection that the kernel takes beyond what is on its way to the client.
+/// Bytes that the kernel buffers for a connection beyond those in flight.
 const UNSENT: u32 = 64 << 10;
 
-/// A silent client is asked after half a minute, and gone another half later.
+/// A silent client is probed after half a minute and closed after another half.
 const PROBES: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(30))
     .with_interval(Duration::from_secs(10))
     .with_retries(3);
 
-/// Connections beyond the bound that are told so at once.
+/// Connections above the limit that get a response at the same time.
 const TURNED_AWAY: usize = 16;
 
-/// Serves until `stop` is ready, then lets requests finish for as long as the
-/// configured grace.
+/// Serves until `stop` is ready, then lets requests finish within the configured grace period.
 pub async fn serve(
     listener: TcpListener,
     front: Front,
@@ -41,8 +40,8 @@ pub async fn serve(
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
     let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
-    // How long a client may take is the socket's to watch: hyper does not tell the rest
-    // between two requests from a request that is slow to come.
+    // The socket watches how long a client may take, because hyper does not distinguish an idle
+    // connection from a request that arrives slowly.
     let patience = Arc::new(Patience::new(config));
     http.header_read_timeout(None)
         .max_buf_size(config.max_headers as usize)
@@ -57,21 +56,21 @@ pub async fn serve(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of descriptors, most likely: they come back as clients leave.
+                // Probably out of file descriptors; clients that leave free some.
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        // It fails where the client has gone already.
+        // Fails if the client has gone already.
         let Ok(reached) = stream.local_addr() else {
             continue;
         };
         let exchange = Arc::new(Exchange::default());
         let front = front.of_connection(reached.ip(), exchange.clone());
         let Ok(permit) = connections.clone().try_acquire_owned() else {
-            // Their descriptors are not counted among those of the connections: there are
-            // few of them, and whoever comes beyond is closed without a word.
+            // Their descriptors are not counted as connections, because they are few. Beyond
+            // that number a connection is closed without a response.
             if let Ok(permit) = turned_away.clone().try_acquire_owned() {
                 tokio::spawn(async move {
                     let _permit = permit;
@@ -80,17 +79,17 @@ pub async fn serve(
             }
             continue;
         };
-        // Answers are written whole; waiting to fill a packet only delays them.
+        // Responses are written whole; waiting to fill a packet only delays them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        // What is left of an answer waits here, where it can still be another one, and not in
-        // the kernel, which would hold megabytes for a client that does not read.
+        // The rest of a response waits here, where it is counted, and not in the kernel, which
+        // would buffer megabytes for a client that does not read.
         let socket = SockRef::from(&stream);
         if let Err(error) = socket.set_tcp_notsent_lowat(UNSENT) {
             tracing::debug!(%error, "cannot limit the unsent bytes of a connection");
         }
-        // A client whose machine or network is gone says nothing more.
+        // Finds clients whose machine or network is gone.
         if let Err(error) = socket.set_tcp_keepalive(&PROBES) {
             tracing::debug!(%error, "cannot set TCP keepalive");
         }
@@ -113,10 +112,10 @@ pub async fn serve(
     }
 }
 
-/// Says so rather than let a client wait for nothing.
+/// Responds instead of letting the client wait.
 async fn turn_away(mut stream: TcpStream) {
     let (status, body) = too_many_connections();
-    // A client that is gone already need not be told.
+    // The client may have gone already.
     let _ = stream.write_all(&closing_answer(status, &body)).await;
     let _ = stream.shutdown().await;
 }

@@ -1,6 +1,5 @@
-//! The store: ordered rows in families, written in atomic batches. This is the
-//! port; `rocks` is the real one (and the only user of rocksdb), `memory` one
-//! that keeps its promises and can be crashed by tests.
+//! The store: ordered rows in families, written in atomic batches. This is the port; `rocks` is
+//! the real one (and the only user of rocksdb), `memory` an in-memory one that tests can crash.
 
 pub mod keys;
 pub mod memory;
@@ -18,25 +17,25 @@ pub enum Family {
     Lane,
     /// Every event as received.
     History,
-    /// Operations by when they occurred.
+    /// Operations by creation time.
     ByTime,
-    /// The same, one status after the other.
+    /// Operations by status, then by creation time.
     ByStatus,
-    /// Notifications that are due, until they are delivered.
+    /// Webhook deliveries that are due.
     Outbox,
-    /// What the control log says became of them.
+    /// Outcomes of deliveries, from the control log.
     Outcome,
-    /// How far the tries of those that are due have come.
+    /// Attempts of the deliveries that are due.
     Tries,
-    /// Records that are not events of ours.
+    /// Invalid records.
     DeadLetter,
-    /// Dead letters that the log's dead-letter topic does not have, and why.
+    /// Dead letters that the dead-letter topic does not have, and why.
     DeadLetterDue,
-    /// Operations whose events contradict each other.
+    /// Operations with anomalies.
     Anomaly,
-    /// Which operations each of the last cuts changed.
+    /// Which operations each of the last batches changed.
     Change,
-    /// Positions, versions, the identity of the log.
+    /// Positions, versions, the log's identity.
     Meta,
     /// The embedded log's records, in a database of its own.
     Log,
@@ -82,7 +81,7 @@ impl Family {
     }
 }
 
-/// Whether a write is on the disk when it returns.
+/// Whether a write is on disk when it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// In order, but a power cut may take the last writes.
@@ -90,27 +89,26 @@ pub enum Durability {
     Synced,
 }
 
-/// What went wrong, told apart by what a caller can do. Every failed write may
-/// have happened: try again only what is harmless twice.
+/// Distinguished by what a caller can do. A failed write may have happened: retry only what is
+/// harmless twice.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Closed, or being reopened. Try again shortly.
+    /// Closed, or being reopened. Retry shortly.
     #[error("the store is not open: {0}")]
     Closed(String),
-    /// Free some space; it goes on by itself.
+    /// Recovers on its own when space is freed.
     #[error("no space left on the device of the data folder: {0}")]
     NoSpace(String),
     /// The device or the file system refused. Reopening may help.
     #[error("the store failed: {0}")]
     Io(String),
-    /// A file is missing or a row cannot be read. It does not mend by itself, and the log can
-    /// rebuild the store.
+    /// A file is missing or a row cannot be read. It needs a rebuild from the log.
     #[error(
         "the store is damaged: {0} (nothing is lost that the event log has: stop the ledger and \
          run `opledger rebuild`, which rebuilds the store from it)"
     )]
     Corrupt(String),
-    /// It has what this program does not know.
+    /// The store has a format that this program does not know.
     #[error(
         "the store has another format: {0} (start the program that wrote it, or run `opledger \
          rebuild`, which rebuilds the store from the event log)"
@@ -119,13 +117,13 @@ pub enum Error {
     /// A setting does not fit what is stored.
     #[error("{0}")]
     Setting(String),
-    /// Another process works on this folder.
+    /// Another process uses the folder.
     #[error("the folder is in use by another process: {0}")]
     InUse(String),
 }
 
 impl Error {
-    /// What went wrong, without what helps a store.
+    /// The message without its remedy.
     pub fn what(&self) -> &str {
         match self {
             Error::Closed(what)
@@ -138,7 +136,7 @@ impl Error {
         }
     }
 
-    /// What is asked for cannot be read, now or later; other rows may well be.
+    /// The row cannot be read, now or later; other rows may be readable.
     pub fn is_unreadable(&self) -> bool {
         matches!(self, Error::Corrupt(_) | Error::OtherFormat(_))
     }
@@ -146,10 +144,10 @@ impl Error {
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The value under a key, if there is one.
+/// The value of a key, if it has one.
 pub type RowResult = Result<Option<Vec<u8>>>;
 
-/// Rows to put and to delete, all or none, in one arena.
+/// Rows to put and to delete atomically, in one arena.
 #[derive(Debug, Default, Clone)]
 pub struct Batch {
     arena: Vec<u8>,
@@ -164,7 +162,7 @@ struct Put {
     value: Option<Range<usize>>,
 }
 
-/// How much was in a batch.
+/// The size of a batch at some moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Length {
     bytes: usize,
@@ -178,7 +176,7 @@ impl Batch {
         self.rows.push(Put { family, key, value });
     }
 
-    /// The value is what `write` appends, and is returned.
+    /// Puts the value that `write` appends, and returns it.
     pub fn put_with(
         &mut self,
         family: Family,
@@ -193,7 +191,7 @@ impl Batch {
         &self.arena[start..]
     }
 
-    /// To come back to.
+    /// The current size, for `truncate`.
     pub fn length(&self) -> Length {
         Length {
             bytes: self.arena.len(),
@@ -201,14 +199,14 @@ impl Batch {
         }
     }
 
-    /// Forgets what was added since.
+    /// Removes what was added since.
     pub fn truncate(&mut self, length: Length) {
         self.arena.truncate(length.bytes);
         self.rows.truncate(length.rows);
     }
 
-    /// Puts the rows of these families behind all others, in the order of what their keys
-    /// begin with: a row finds its place in memory quickly if it is next to the one before.
+    /// Moves the rows of these families to the end, in the order of their keys: RocksDB inserts
+    /// a row faster if it follows the one before.
     pub fn sort(&mut self, families: &[Family]) {
         let rows = self
             .rows
@@ -217,7 +215,7 @@ impl Batch {
         let number_of = |row: &Put| u128::from_be_bytes(keys::head(&self.arena[row.key.clone()]));
         let keys = rows.iter().flatten().zip(0u32..);
         let keys = keys.map(|(row, place)| (row.family, number_of(row), place));
-        // What is said of one key twice keeps its order, by the place.
+        // Two rows of one key keep their order.
         let mut keys: Vec<_> = keys.collect();
         keys.sort_unstable();
         let sorted = keys.into_iter();
@@ -225,7 +223,7 @@ impl Batch {
             .extend(sorted.filter_map(|(_, _, place)| rows[place as usize].take()));
     }
 
-    /// Empty again, with the memory that it has.
+    /// Empties the batch and keeps its memory.
     pub fn clear(&mut self) {
         self.arena.clear();
         self.rows.clear();
@@ -267,11 +265,11 @@ impl Batch {
     }
 }
 
-/// An answer from memory alone.
+/// The result of a read that does not wait for the disk.
 #[derive(Debug, PartialEq)]
 pub enum Cached {
     Known(Option<Vec<u8>>),
-    /// Only the disk can tell.
+    /// The disk would have to be read.
     Unknown,
 }
 
@@ -302,11 +300,11 @@ pub fn try_scan(
     outcome
 }
 
-/// One consistent point of the store.
+/// A consistent view of the store.
 pub trait View: Sync {
     fn get(&self, family: Family, key: &[u8]) -> RowResult;
 
-    /// A row for each key: one that is damaged leaves the others readable.
+    /// A result for each key: a damaged row leaves the others readable.
     fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<RowResult>;
 
     /// Shows the rows whose keys lie in `range`, from its start or, backward, from
@@ -320,9 +318,9 @@ pub trait View: Sync {
         visit: &mut Visit,
     ) -> Result<()>;
 
-    /// The same, and goes on behind what cannot be read. `damaged` is called with each range of
-    /// keys that is left out, before the rows behind it are shown: there may be rows in it, as
-    /// well in the parts of it that are in order.
+    /// The same, continuing after rows that cannot be read. Calls `damaged` with each range of
+    /// keys that is left out, before it shows the rows after the range. The range may contain
+    /// rows, and some of them may be intact.
     fn scan_past_damage(
         &self,
         family: Family,
@@ -344,8 +342,8 @@ pub trait View: Sync {
 
 /// A point of the store that is kept for several reads.
 pub trait ReadPoint: Send + Sync {
-    /// As `Db::view`, from the same point each time. `Closed` once the database was
-    /// closed or reopened: the point is gone.
+    /// As `Db::view`, from the same point each time. `Closed` once the database was closed or
+    /// reopened, which ends the read point.
     fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()>;
 }
 
@@ -361,27 +359,26 @@ pub trait Db: Send + Sync {
         self.get(family, key).map(Cached::Known)
     }
 
-    /// A row for each key: one that is damaged leaves the others readable.
+    /// A result for each key: a damaged row leaves the others readable.
     fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<RowResult>;
 
     fn write(&self, batch: &Batch, durability: Durability) -> Result<()>;
 
-    /// Reads from one consistent point for as long as `read` runs.
+    /// Reads from one consistent view while `read` runs.
     fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()>;
 
-    /// Keeps the present point until it is dropped. What is deleted meanwhile stays on
-    /// the disk.
+    /// Keeps the present point until it is dropped. Rows that are deleted meanwhile stay on the
+    /// disk.
     fn hold(&self) -> Result<Arc<dyn ReadPoint>>;
 
-    /// Closes and opens again, after a failed write has left the database unable
-    /// to go on. Waits for readers to leave; reads in between get `Closed`.
+    /// Closes and opens the database, after a failed write has made it unusable. Waits for
+    /// readers; reads in between get `Closed`.
     fn reopen(&self) -> Result<()>;
 
-    /// Bytes that are free where the database lies, and how many there are in all;
-    /// `None` if that has no meaning.
+    /// Free and total bytes of the disk; `None` without a disk.
     fn space(&self) -> Option<Space>;
 
-    /// The families in which something could not be read, since the start.
+    /// Families in which something could not be read since the start.
     fn damage(&self) -> Vec<Family> {
         Vec::new()
     }
@@ -393,12 +390,12 @@ pub struct Space {
     pub total: u64,
 }
 
-/// `view` with a result, for callers that know their own types.
+/// `view` with a typed result.
 pub fn view<T>(db: &dyn Db, read: impl FnOnce(&dyn View) -> Result<T>) -> Result<T> {
     with_result(|visit| db.view(visit), read)
 }
 
-/// The same of a point that is held.
+/// `ReadPoint::view` with a typed result.
 pub fn view_held<T>(held: &dyn ReadPoint, read: impl FnOnce(&dyn View) -> Result<T>) -> Result<T> {
     with_result(|visit| held.view(visit), read)
 }
