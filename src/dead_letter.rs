@@ -225,7 +225,7 @@ mod tests {
 
     impl DeadLetters for Taken {
         fn send(&self, at: Position, _: &str, _: &str, _: &Record) -> Sending {
-            self.0.lock().unwrap().push(at.offset);
+            self.0.lock().unwrap().push(at.offset.0);
             Box::new(|| Ok(()))
         }
     }
@@ -272,12 +272,7 @@ mod tests {
 
     #[test]
     fn letters_that_cannot_be_read_are_kept_with_the_reason_and_the_others_are_sent() {
-        let at = |offset| {
-            keys::position(Position {
-                partition: 0,
-                offset,
-            })
-        };
+        let at = |offset| keys::position(Position::from((0, offset)));
         let letter = Record {
             arrived: Record::NO_ARRIVAL,
             claimed: false,

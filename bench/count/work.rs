@@ -91,10 +91,7 @@ fn logged(events: Vec<Value>) -> Vec<Logged> {
         let content_type = Some(Bytes::from_static(STRUCTURED.as_bytes()));
         let subject = event["subject"].as_str().expect("a subject").to_owned();
         Logged {
-            at: Position {
-                partition: 0,
-                offset: offset as u64,
-            },
+            at: Position::from((0, offset as u64)),
             record: Record {
                 arrived: Timestamp::from_millis(1_561_619_800_000),
                 claimed: false,

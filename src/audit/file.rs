@@ -3,7 +3,7 @@
 //! order mark.
 
 use crate::event_log::{Limits, Logged, ReadError, Reader};
-use crate::wire::position::{NextOffsets, Position};
+use crate::wire::position::{NextOffsets, Offset, Partition, Position};
 use crate::wire::record::{Headers, Record};
 use bytes::Bytes;
 use std::io::{self, BufRead};
@@ -13,7 +13,7 @@ pub const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 pub struct Lines<R> {
     input: R,
-    next: u64,
+    next: Offset,
     failed: Option<io::Error>,
 }
 
@@ -21,7 +21,7 @@ impl<R: BufRead> Lines<R> {
     pub fn new(input: R) -> Lines<R> {
         Lines {
             input,
-            next: 0,
+            next: Offset::ZERO,
             failed: None,
         }
     }
@@ -43,17 +43,17 @@ impl<R: BufRead + Send> Reader for Lines<R> {
                 self.failed = Some(error);
                 ReadError::Unavailable(why)
             })?;
-            if self.next == 0 && line.starts_with(BYTE_ORDER_MARK) {
+            if self.next == Offset::ZERO && line.starts_with(BYTE_ORDER_MARK) {
                 line.drain(..BYTE_ORDER_MARK.len());
             }
             if read == 0 {
                 return Ok(());
             }
             let at = Position {
-                partition: 0,
+                partition: Partition(0),
                 offset: self.next,
             };
-            self.next += 1;
+            self.next = self.next.next();
             if line.trim_ascii().is_empty() {
                 continue;
             }
@@ -73,6 +73,6 @@ impl<R: BufRead + Send> Reader for Lines<R> {
     }
 
     fn next(&self) -> NextOffsets {
-        [(0, self.next)].into()
+        [(Partition(0), self.next)].into_iter().collect()
     }
 }

@@ -13,7 +13,7 @@ use crate::projector::halt::OpenError;
 use crate::projector::meta;
 use crate::store::Family;
 use crate::store::rocks::Rocks;
-use crate::wire::position::NextOffsets;
+use crate::wire::position::{NextOffsets, Offset};
 use clap::ValueHint;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -54,11 +54,12 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let identity = log.identify()?;
     let bounds = log.bounds()?;
     let ends = log.readable()?;
-    let first = |partition| bounds.get(partition).map_or(0, |bounds| bounds.first);
-    let records = ends
-        .iter()
-        .map(|(p, end)| end.saturating_sub(first(p)))
-        .sum();
+    let first = |partition| {
+        bounds
+            .get(partition)
+            .map_or(Offset::ZERO, |bounds| bounds.first)
+    };
+    let records = ends.iter().map(|(p, end)| end.since(first(p))).sum();
     let applied = {
         let store = Rocks::open(&folder.new_store()?, Family::LEDGER, app::memory(&config))?;
         meta::note_beginnings(&store, &NextOffsets::default(), &bounds)?;

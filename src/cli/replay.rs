@@ -17,7 +17,7 @@ use crate::projector::step::Rules;
 use crate::query::{Page, dead_letters};
 use crate::store::rocks::Rocks;
 use crate::store::{Db, Family};
-use crate::wire::position::{LastOffsets, LogId, NextOffsets, Position, Token};
+use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Position, Token};
 use crate::wire::time::parse_rfc3339;
 use clap::ValueHint;
 use std::fs::File;
@@ -199,7 +199,7 @@ fn fold_log(store: &Rocks, config: &Config, args: &Args) -> Result<u64, Failure>
         Some(Edge::At(_, positions)) => positions.clone().into_iter().collect(),
         Some(Edge::Time(time)) => log.offsets_at(*time)?,
     };
-    let within = |(partition, at): (u32, u64)| {
+    let within = |(partition, at): (Partition, Offset)| {
         let bounds = bounds.get(&partition)?;
         Some((partition, at.min(bounds.end).max(bounds.first)))
     };
@@ -234,8 +234,9 @@ fn fold(
     rules: Rules,
 ) -> Result<u64, Failure> {
     let begin = reader.next();
-    let left =
-        |(partition, end): (&u32, &u64)| end.saturating_sub(*begin.get(partition).unwrap_or(&0));
+    let left = |(partition, end): (&Partition, &Offset)| {
+        end.since(begin.get(partition).copied().unwrap_or_default())
+    };
     let bar = progress(ends.map(|ends| ends.iter().map(left).sum()));
     let mut bad = 0;
     fold_all(store, log, reader, ends, rules, &mut |records, tally| {
@@ -262,7 +263,7 @@ fn report_bad_records(store: &dyn Db, is_file: bool) -> Result<(), Failure> {
     for letter in body["dead_letters"].as_array().into_iter().flatten() {
         let position = letter["position"].as_str().unwrap_or_default();
         let place = match position.parse::<Position>() {
-            Ok(at) if is_file => format!("line {}", at.offset + 1),
+            Ok(at) if is_file => format!("line {}", at.offset.next()),
             Ok(_) | Err(_) => position.to_owned(),
         };
         let detail = letter["detail"].as_str().unwrap_or_default();

@@ -2,7 +2,7 @@
 //! It panics where an adapter breaks the port's promises.
 
 use super::{EventLog, Limits, Logged, NewRecord, Reader};
-use crate::wire::position::{LastOffsets, NextOffsets, Position};
+use crate::wire::position::{LastOffsets, NextOffsets, Partition, Position};
 use crate::wire::record::Headers;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -109,8 +109,8 @@ async fn what_was_published_is_read_from_any_position(log: &dyn EventLog) {
     }
 }
 
-fn by_partition(records: &[Logged]) -> BTreeMap<u32, Vec<&Logged>> {
-    let mut partitions: BTreeMap<u32, Vec<&Logged>> = BTreeMap::new();
+fn by_partition(records: &[Logged]) -> BTreeMap<Partition, Vec<&Logged>> {
+    let mut partitions: BTreeMap<Partition, Vec<&Logged>> = BTreeMap::new();
     for logged in records {
         partitions
             .entry(logged.at.partition)
@@ -166,7 +166,7 @@ async fn single_records_are_found_again(log: &dyn EventLog) {
     }
     let beyond = last
         .iter()
-        .map(|(p, offset)| (*p, offset + 1_000))
+        .map(|(p, offset)| (*p, offset.plus(1_000)))
         .collect();
     assert_eq!(log.records_at(&beyond), Ok(BTreeMap::new()));
 }
@@ -193,6 +193,6 @@ async fn bounds_name_every_partition(log: &dyn EventLog) {
     let bounds = log.bounds().expect("bounds");
     for logged in everything(log) {
         let partition = bounds[&logged.at.partition];
-        assert!((partition.first..partition.end).contains(&logged.at.offset));
+        assert!(partition.hold(logged.at.offset));
     }
 }

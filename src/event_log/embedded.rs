@@ -34,7 +34,7 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::domain::Timestamp;
-use crate::wire::position::{LastOffsets, LogId, NextOffsets, Position};
+use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Position};
 use crate::wire::record::Record;
 use disk::Disk;
 use std::collections::{BTreeMap, VecDeque};
@@ -194,7 +194,7 @@ impl Embedded {
             let mut read = Vec::new();
             blocks.read(&tail, &limits, &mut read)?;
             if read.is_empty() {
-                let all = (0..).zip(tail.ends);
+                let all = Partition::all().zip(tail.ends);
                 return Ok(all
                     .map(|(p, end)| (p, *found.get(&p).unwrap_or(&end)))
                     .collect());
@@ -252,24 +252,24 @@ impl EventLog for Embedded {
         )))
     }
 
-    fn bounds(&self) -> Result<BTreeMap<u32, Bounds>, ReadError> {
+    fn bounds(&self) -> Result<BTreeMap<Partition, Bounds>, ReadError> {
         let tail = self.shared.tail();
         let bounds = tail.ends.iter().map(|end| Bounds {
-            first: 0,
+            first: Offset::ZERO,
             end: *end,
         });
-        Ok((0..).zip(bounds).collect())
+        Ok(Partition::all().zip(bounds).collect())
     }
 
-    fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<u32, Record>, ReadError> {
+    fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<Partition, Record>, ReadError> {
         let tail = self.shared.tail().clone();
-        let has = |(partition, offset): &(u32, u64)| {
-            let end = tail.ends.get(*partition as usize);
-            end.is_some_and(|end| offset < end)
-        };
-        let there = at.iter().map(|(partition, offset)| (*partition, *offset));
+        let there = at.iter().filter(|(partition, offset)| {
+            let end = tail.ends.get(partition.index());
+            end.is_some_and(|end| *offset < end)
+        });
+        let there = there.map(|(&partition, &offset)| Position { partition, offset });
         let blocks = self.shared.blocks(&NextOffsets::default());
-        reader::records_at(blocks, &tail, there.filter(has))
+        reader::records_at(blocks, &tail, there)
     }
 
     fn trouble(&self) -> Option<String> {

@@ -26,7 +26,7 @@ use super::{
     Bounds, DeadLetters, EventLog, Identity, NewRecord, PublishError, Published, Publishing,
     ReadError, Reader, Sending,
 };
-use crate::wire::position::{LastOffsets, LogId, NextOffsets, Position};
+use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Position};
 use crate::wire::record::Record;
 use checks::Checks;
 use fetcher::{Fetcher, PartitionEnds};
@@ -172,8 +172,9 @@ impl EventLog for Kafka {
         let asking = self.checks.asking(log, partitions);
         // One that cannot be asked now, and that nothing is known of, begins where it
         // begins.
-        let next = (0..partitions as u32).map(|partition| {
-            let from = from.get(&partition).copied().filter(|from| *from > 0);
+        let next = Partition::all().take(partitions).map(|partition| {
+            let from = from.get(&partition).copied();
+            let from = from.filter(|from| *from > Offset::ZERO);
             let first = bounds.get(&partition).map(|bounds| bounds.first);
             (partition, from.or(first))
         });
@@ -186,7 +187,7 @@ impl EventLog for Kafka {
         Ok(Box::new(consumer))
     }
 
-    fn bounds(&self) -> Result<BTreeMap<u32, Bounds>, ReadError> {
+    fn bounds(&self) -> Result<BTreeMap<Partition, Bounds>, ReadError> {
         self.inspector.bounds()
     }
 
@@ -200,7 +201,7 @@ impl EventLog for Kafka {
         self.inspector.readable()
     }
 
-    fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<u32, Record>, ReadError> {
+    fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<Partition, Record>, ReadError> {
         self.inspector.records_at(at)
     }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::domain::Timestamp;
 use crate::store::keys::shard;
-use crate::wire::position::{LastOffsets, LogId, NextOffsets, Position};
+use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Position};
 use crate::wire::record::Record;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -44,14 +44,14 @@ impl MemoryLog {
     }
 
     /// Appends as it is, whatever the key says about the partition.
-    pub fn append(&self, partition: u32, record: Record) -> Position {
+    pub fn append(&self, partition: Partition, record: Record) -> Position {
         let mut partitions = self.shared.lock();
-        let records = &mut partitions[partition as usize];
+        let records = &mut partitions[partition.index()];
         records.push(record);
         self.shared.grown.notify_all();
         Position {
             partition,
-            offset: records.len() as u64 - 1,
+            offset: Offset(records.len() as u64 - 1),
         }
     }
 }
@@ -85,7 +85,7 @@ impl EventLog for MemoryLog {
     fn publish(&self, records: Vec<NewRecord>) -> Publishing<'_> {
         let count = self.shared.lock().len() as u16;
         let positions = records.into_iter().map(|new| {
-            let partition = u32::from(shard(&new.operation_id) % count);
+            let partition = Partition(u32::from(shard(&new.operation_id) % count));
             let record = Record {
                 arrived: Timestamp::from_millis(0),
                 claimed: false,
@@ -110,19 +110,19 @@ impl EventLog for MemoryLog {
         }))
     }
 
-    fn bounds(&self) -> Result<BTreeMap<u32, Bounds>, ReadError> {
+    fn bounds(&self) -> Result<BTreeMap<Partition, Bounds>, ReadError> {
         let partitions = self.shared.lock();
-        let bounds = partitions.iter().enumerate().map(|(partition, records)| {
-            let end = records.len() as u64;
-            (partition as u32, Bounds { first: 0, end })
+        let bounds = partitions.iter().map(|records| Bounds {
+            first: Offset::ZERO,
+            end: Offset(records.len() as u64),
         });
-        Ok(bounds.collect())
+        Ok(Partition::all().zip(bounds).collect())
     }
 
-    fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<u32, Record>, ReadError> {
+    fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<Partition, Record>, ReadError> {
         let partitions = self.shared.lock();
         let found = at.iter().filter_map(|(&partition, &offset)| {
-            let record = partitions.get(partition as usize)?.get(offset as usize)?;
+            let record = partitions.get(partition.index())?.get(offset.0 as usize)?;
             Some((partition, record.clone()))
         });
         Ok(found.collect())
@@ -142,9 +142,10 @@ struct MemoryReader {
 impl Reader for MemoryReader {
     fn read(&mut self, limits: &Limits, into: &mut Vec<Logged>) -> Result<(), ReadError> {
         let nothing_new = |partitions: &mut Vec<Vec<Record>>| {
-            let mut numbered = partitions.iter().enumerate();
-            !numbered.any(|(p, records)| {
-                (records.len() as u64) > *self.next.get(&(p as u32)).unwrap_or(&0)
+            let mut numbered = Partition::all().zip(&*partitions);
+            !numbered.any(|(partition, records)| {
+                let next = self.next.get(&partition).copied().unwrap_or_default();
+                Offset(records.len() as u64) > next
             })
         };
         let partitions = self.shared.lock();
@@ -154,10 +155,9 @@ impl Reader for MemoryReader {
             .wait_timeout_while(partitions, limits.patience, nothing_new);
         let (partitions, _) = waited.expect("nothing panics while it holds the records");
         let mut bytes = 0;
-        for (partition, records) in partitions.iter().enumerate() {
-            let partition = partition as u32;
-            let next = self.next.entry(partition).or_insert(0);
-            for record in records.iter().skip(*next as usize) {
+        for (partition, records) in Partition::all().zip(&*partitions) {
+            let next = self.next.entry(partition).or_default();
+            for record in records.iter().skip(next.0 as usize) {
                 if into.len() >= limits.records || bytes >= limits.bytes {
                     return Ok(());
                 }
@@ -170,7 +170,7 @@ impl Reader for MemoryReader {
                     at,
                     record: record.clone(),
                 });
-                *next += 1;
+                *next = next.next();
             }
         }
         Ok(())

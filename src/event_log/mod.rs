@@ -6,7 +6,7 @@ pub mod embedded;
 pub mod kafka;
 pub mod memory;
 
-use crate::wire::position::{LastOffsets, LogId, NextOffsets, Position};
+use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Position};
 use crate::wire::record::{Headers, Record};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -94,8 +94,15 @@ impl fmt::Display for Identity {
 /// that it will assign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bounds {
-    pub first: u64,
-    pub end: u64,
+    pub first: Offset,
+    pub end: Offset,
+}
+
+impl Bounds {
+    /// Whether a record may be at this offset.
+    pub fn hold(&self, offset: Offset) -> bool {
+        (self.first..self.end).contains(&offset)
+    }
 }
 
 /// Limits of one read. At least one record is delivered, however large; an adapter may exceed a
@@ -132,7 +139,7 @@ pub trait EventLog: Send + Sync {
 
     /// By partition, from the last check (at most a few seconds old) or from `identify`. A
     /// partition that does not respond may be missing.
-    fn bounds(&self) -> Result<BTreeMap<u32, Bounds>, ReadError>;
+    fn bounds(&self) -> Result<BTreeMap<Partition, Bounds>, ReadError>;
 
     /// The number of partitions at the same check.
     fn partitions(&self) -> Result<usize, ReadError> {
@@ -146,7 +153,7 @@ pub trait EventLog: Send + Sync {
     }
 
     /// The records at these positions; records that no longer exist are left out.
-    fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<u32, Record>, ReadError>;
+    fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<Partition, Record>, ReadError>;
 
     /// Why the log does not accept writes; `None` if it does.
     fn trouble(&self) -> Option<String>;

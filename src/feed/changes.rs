@@ -5,7 +5,7 @@
 use super::watch::Change;
 use crate::store::{self, Db, Direction, Error, Family, View, keys};
 use crate::wire::change;
-use crate::wire::position::LastOffsets;
+use crate::wire::position::{LastOffsets, Offset, Partition};
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
 
@@ -26,12 +26,12 @@ pub enum Place {
 
 /// `applied` was published before the view was opened.
 pub fn find(view: &dyn View, applied: &LastOffsets, seen: &LastOffsets) -> store::Result<Place> {
-    let held = |partition: u32, offset: Option<u64>| {
+    let held = |partition: Partition, offset: Option<Offset>| {
         offset.is_none() || seen.get(&partition).copied() >= offset
     };
     // Partitions of which the position may lack something that came before the rows
     // looked at so far.
-    let mut lacking: BTreeSet<u32> = applied
+    let mut lacking: BTreeSet<Partition> = applied
         .iter()
         .filter(|(partition, offset)| !held(**partition, Some(**offset)))
         .map(|(partition, _)| *partition)

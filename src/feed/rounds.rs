@@ -286,6 +286,7 @@ mod tests {
     use crate::domain::{Status, Timestamp, effects::Listed};
     use crate::rows::entry::{Entry, Moved};
     use crate::wire::change::{self, encode};
+    use crate::wire::position::{Offset, Partition};
 
     fn filter(cluster: &str) -> Arc<Filter> {
         Arc::new(Filter {
@@ -297,9 +298,9 @@ mod tests {
     /// A cut that leaves one operation in a cluster.
     fn row(number: u64, cluster: Option<&str>) -> Change {
         let moved = [change::PartitionMove {
-            partition: 0,
-            before: number.checked_sub(1),
-            after: number,
+            partition: Partition(0),
+            before: Offset(number).previous(),
+            after: Offset(number),
         }];
         let row = encode(&moved, ["op"].into_iter()).into();
         let mut row = Change::new(number, row, 1);

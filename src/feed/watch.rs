@@ -270,12 +270,13 @@ impl Drop for Watching {
 mod tests {
     use super::*;
     use crate::wire::change::{PartitionMove, encode};
+    use crate::wire::position::{Offset, Partition};
 
     fn change(number: u64, ids: &[&str]) -> Change {
         let moved = [PartitionMove {
-            partition: 0,
-            before: number.checked_sub(1),
-            after: number,
+            partition: Partition(0),
+            before: Offset(number).previous(),
+            after: Offset(number),
         }];
         let row = encode(&moved, ids.iter().copied()).into();
         Change::new(number, row, ids.len())

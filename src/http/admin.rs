@@ -8,6 +8,7 @@ use crate::feed::progress::Doing;
 use crate::logging;
 use crate::projector::meta;
 use crate::store::Family;
+use crate::wire::position::{Offset, Partition};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -125,7 +126,9 @@ pub fn notes(app: &App) -> Vec<String> {
              before that is not here"
         )
     };
-    let begins = begins.into_iter().filter(|(_, offset)| *offset > 0);
+    let begins = begins
+        .into_iter()
+        .filter(|(_, offset)| *offset > Offset::ZERO);
     let damaged = match damage(app) {
         (lost, true) if lost.is_empty() => Some(
             "the store is damaged, and what it has elsewhere is shown: stop the ledger when it \
@@ -148,15 +151,15 @@ pub fn notes(app: &App) -> Vec<String> {
 
 /// How far the store is in one partition of the log.
 pub struct Lag {
-    pub partition: u32,
+    pub partition: Partition,
     pub bounds: Bounds,
     /// The offset behind all that is applied.
-    pub next: u64,
+    pub next: Offset,
 }
 
 impl Lag {
     pub fn records(&self) -> u64 {
-        self.bounds.end.saturating_sub(self.next)
+        self.bounds.end.since(self.next)
     }
 }
 
@@ -189,10 +192,10 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
                 gauge!(name, "partition" => partition.clone()).set(value as f64);
             };
             show("opledger_partition_lag_records", lag.records());
-            show("opledger_log_first_offset", lag.bounds.first);
+            show("opledger_log_first_offset", lag.bounds.first.0);
             // The end was seen a moment ago, and more may be applied by now.
-            show("opledger_log_end_offset", lag.bounds.end.max(lag.next));
-            show("opledger_applied_offset", lag.next);
+            show("opledger_log_end_offset", lag.bounds.end.max(lag.next).0);
+            show("opledger_applied_offset", lag.next.0);
         }
         let lag: u64 = lags.iter().map(Lag::records).sum();
         gauge!("opledger_projector_lag_records").set(lag as f64);

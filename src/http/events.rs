@@ -258,9 +258,9 @@ fn accepted(app: &App, published: &Published) -> Response {
     let mut last = LastOffsets::default();
     for (i, at) in positions.iter().enumerate() {
         body.push_str(if i == 0 { "\"" } else { ",\"" });
-        body.push_str(itoa::Buffer::new().format(at.partition));
+        body.push_str(itoa::Buffer::new().format(at.partition.0));
         body.push(':');
-        body.push_str(itoa::Buffer::new().format(at.offset));
+        body.push_str(itoa::Buffer::new().format(at.offset.0));
         body.push('"');
         last.insert(at.partition, at.offset);
     }

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::domain::Status;
 use crate::feed::progress::Doing;
 use crate::wire::fault::{Fault, Rule};
-use crate::wire::position::NextOffsets;
+use crate::wire::position::{NextOffsets, Offset, Partition};
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
@@ -92,7 +92,7 @@ struct ProjectorView {
     /// By status; left out until they have been counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     operations: Option<BTreeMap<&'static str, u64>>,
-    partitions: Vec<Partition>,
+    partitions: Vec<PartitionState>,
     /// Seconds east of UTC of the times in documents.
     time_offset: i32,
     /// Milliseconds between two moments.
@@ -101,11 +101,11 @@ struct ProjectorView {
 }
 
 #[derive(Serialize)]
-struct Partition {
-    partition: u32,
-    first: u64,
-    end: u64,
-    next: u64,
+struct PartitionState {
+    partition: Partition,
+    first: Offset,
+    end: Offset,
+    next: Offset,
     lag: u64,
 }
 
@@ -159,8 +159,8 @@ fn state(app: &App, uri: &Uri) -> Result<Response, Refusal> {
     Ok(reading::stamp_now(app, stream::json(body)))
 }
 
-fn partition(lag: &admin::Lag) -> Partition {
-    Partition {
+fn partition(lag: &admin::Lag) -> PartitionState {
+    PartitionState {
         partition: lag.partition,
         first: lag.bounds.first,
         end: lag.bounds.end.max(lag.next),

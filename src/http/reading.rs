@@ -190,11 +190,8 @@ fn is_beyond_end(app: &App, position: &Token) -> bool {
     let Ok(bounds) = app.log.bounds() else {
         return false;
     };
-    let is_beyond = |(partition, offset): (&u32, &u64)| {
-        let bounds = bounds.get(partition);
-        bounds.is_some_and(|bounds| bounds.end <= *offset)
-    };
-    position.positions.iter().any(is_beyond)
+    let mut each = position.positions.iter();
+    each.any(|(p, offset)| bounds.get(p).is_some_and(|bounds| bounds.end <= *offset))
 }
 
 /// The time by the runtime's clock, by which deadlines end: a simulation stops it.

@@ -225,7 +225,7 @@ fn open(db: &dyn Db, log: &Identity) -> Result<(Anchors, NextOffsets), OpenError
     let anchors: Anchors = meta::by_partition(db, POSITION, Anchor::decode)?;
     let mut next: NextOffsets = meta::by_partition(db, NEXT, meta::offset)?;
     for (partition, anchor) in &anchors {
-        next.raise(*partition, anchor.offset + 1);
+        next.raise(*partition, anchor.offset.next());
     }
     Ok((anchors, next))
 }
@@ -331,7 +331,7 @@ impl Follower {
                 batch.put(
                     Family::Meta,
                     &meta::key(NEXT, *partition),
-                    &offset.to_be_bytes(),
+                    &offset.0.to_be_bytes(),
                 );
             }
             self.db.write(&batch, Durability::Buffered)?;

@@ -9,7 +9,7 @@ use crate::domain::{Body, Event, Timestamp};
 use crate::event_log::Logged;
 use crate::store::{Batch, Family, Length, keys};
 use crate::wire::fault::Fault;
-use crate::wire::position::NextOffsets;
+use crate::wire::position::{NextOffsets, Offset, Partition};
 use crate::wire::record::{self, Record};
 use crate::wire::without_id;
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -34,7 +34,7 @@ struct Read {
     /// When the first of them arrived, as far as that is known.
     oldest: Option<Timestamp>,
     /// By partition, the first offset and the place of the last record.
-    spans: BTreeMap<u32, (u64, usize)>,
+    spans: BTreeMap<Partition, (Offset, usize)>,
 }
 
 self_cell::self_cell!(
@@ -165,7 +165,7 @@ impl Cut {
     }
 
     /// By partition, the first offset and the last record.
-    pub(super) fn spans(&self) -> impl Iterator<Item = (u32, u64, &Logged)> {
+    pub(super) fn spans(&self) -> impl Iterator<Item = (Partition, Offset, &Logged)> {
         let read = self.content.borrow_owner();
         let spans = read.spans.iter();
         spans.map(|(partition, (first, last))| (*partition, *first, &read.records[*last]))
@@ -205,7 +205,7 @@ impl Content {
     }
 }
 
-fn spans(records: &[Logged]) -> BTreeMap<u32, (u64, usize)> {
+fn spans(records: &[Logged]) -> BTreeMap<Partition, (Offset, usize)> {
     let mut spans = BTreeMap::new();
     let mut end = 0;
     for run in records.chunk_by(|a, b| a.at.partition == b.at.partition) {

@@ -4,7 +4,7 @@
 use crate::event_log::ReadError;
 use crate::store;
 use crate::wire::anchor::Mark;
-use crate::wire::position::Position;
+use crate::wire::position::{Offset, Partition, Position};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Halt {
@@ -17,15 +17,19 @@ pub enum Halt {
         "partition {partition} ends before offset {end}, the store goes on at {next}: the log lost \
          records; restore it, or run `opledger rebuild` to accept what is left"
     )]
-    BeyondEnd { partition: u32, next: u64, end: u64 },
+    BeyondEnd {
+        partition: Partition,
+        next: Offset,
+        end: Offset,
+    },
     #[error(
         "partition {partition} now begins at offset {first}, the store goes on at {next}: records in \
          between were never seen; restore them, or run `opledger rebuild`"
     )]
     Gone {
-        partition: u32,
-        next: u64,
-        first: u64,
+        partition: Partition,
+        next: Offset,
+        first: Offset,
     },
     #[error(
         "partition {partition} holds another record at offset {offset} than the store has applied \
@@ -33,8 +37,8 @@ pub enum Halt {
          it, or run `opledger rebuild` to accept what is there now"
     )]
     OtherRecord {
-        partition: u32,
-        offset: u64,
+        partition: Partition,
+        offset: Offset,
         stored: Mark,
         found: Mark,
     },
@@ -44,15 +48,15 @@ pub enum Halt {
          to accept what is left"
     )]
     NoRecord {
-        partition: u32,
-        offset: u64,
+        partition: Partition,
+        offset: Offset,
         stored: Mark,
     },
     #[error(
         "the store knows partition {partition}, the log has {count} partitions: records are \
          missing; restore it, or run `opledger rebuild` to accept what is left"
     )]
-    FewerPartitions { partition: u32, count: usize },
+    FewerPartitions { partition: Partition, count: usize },
     #[error("{0}")]
     UnfitLog(String),
     #[error(

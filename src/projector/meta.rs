@@ -6,7 +6,7 @@ use crate::event_log::{Bounds, EventLog, Identity};
 use crate::feed::progress::StatusCounts;
 use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, keys};
 use crate::wire::anchor::{Anchor, Mark};
-use crate::wire::position::{LastOffsets, LogId, NextOffsets, Token};
+use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Token};
 use crate::wire::stored::{self, STATUS_COUNTS};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -18,7 +18,7 @@ pub const FORMAT: u8 = 1;
 pub const FOLD: u32 = 2;
 
 /// The last record of each partition.
-pub type Anchors = BTreeMap<u32, Anchor>;
+pub type Anchors = BTreeMap<Partition, Anchor>;
 
 /// Reads where the store is; a new store is stamped with the log's identity.
 pub fn open(db: &dyn Db, log: &Identity) -> Result<Anchors, OpenError> {
@@ -119,13 +119,13 @@ const NEXT: &[u8] = b"next/";
 const BEGINS: &[u8] = b"begins/";
 const STATUSES: &[u8] = b"statuses";
 
-pub(super) fn key(prefix: &[u8], partition: u32) -> Vec<u8> {
-    [prefix, &partition.to_be_bytes()].concat()
+pub(super) fn key(prefix: &[u8], partition: Partition) -> Vec<u8> {
+    [prefix, &partition.0.to_be_bytes()].concat()
 }
 
 /// The rows of a prefix. One that cannot be read is an error: without it a partition
 /// would seem to be new.
-pub(super) fn by_partition<T, C: FromIterator<(u32, T)>>(
+pub(super) fn by_partition<T, C: FromIterator<(Partition, T)>>(
     db: &dyn Db,
     prefix: &[u8],
     decode: fn(&[u8]) -> Option<T>,
@@ -137,7 +137,8 @@ pub(super) fn by_partition<T, C: FromIterator<(u32, T)>>(
         let range = prefix..&end[..];
         view.scan(Family::Meta, range, Direction::Forward, &mut |key, row| {
             let partition = key[prefix.len()..].try_into().ok();
-            match partition.map(u32::from_be_bytes).zip(decode(row)) {
+            let partition = partition.map(u32::from_be_bytes).map(Partition);
+            match partition.zip(decode(row)) {
                 Some(row) => rows.push(row),
                 None => is_damaged = true,
             }
@@ -150,11 +151,11 @@ pub(super) fn by_partition<T, C: FromIterator<(u32, T)>>(
     }
 }
 
-pub(super) fn offset(row: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(row.try_into().ok()?))
+pub(super) fn offset(row: &[u8]) -> Option<Offset> {
+    Some(Offset(u64::from_be_bytes(row.try_into().ok()?)))
 }
 
-pub fn put_anchor(batch: &mut Batch, partition: u32, anchor: Anchor) {
+pub fn put_anchor(batch: &mut Batch, partition: Partition, anchor: Anchor) {
     batch.put(Family::Meta, &key(POSITION, partition), &anchor.encode());
 }
 
@@ -179,11 +180,11 @@ pub fn check(
     }
     let bounds = log.bounds()?;
     check_bounds(next, log.partitions()?, &bounds)?;
-    let is_kept = |partition: &u32, offset: u64| {
+    let is_kept = |partition: &Partition, offset: Offset| {
         let bounds = bounds.get(partition);
         bounds.is_some_and(|bounds| bounds.first <= offset)
     };
-    let marked: BTreeMap<u32, (u64, Mark)> = anchors
+    let marked: BTreeMap<Partition, (Offset, Mark)> = anchors
         .iter()
         .filter(|(partition, anchor)| is_kept(partition, anchor.offset))
         .map(|(partition, anchor)| (*partition, (anchor.offset, anchor.mark)))
@@ -221,9 +222,13 @@ pub fn check(
 
 /// Whether the log still has what comes next. A partition that cannot be asked now is
 /// judged when it can.
-fn check_bounds(next: &NextOffsets, count: usize, log: &BTreeMap<u32, Bounds>) -> Result<(), Halt> {
+fn check_bounds(
+    next: &NextOffsets,
+    count: usize,
+    log: &BTreeMap<Partition, Bounds>,
+) -> Result<(), Halt> {
     for (&partition, &next) in next.iter() {
-        if partition as usize >= count {
+        if partition.index() >= count {
             return Err(Halt::FewerPartitions { partition, count });
         }
         let Some(&Bounds { first, end }) = log.get(&partition) else {
@@ -268,15 +273,15 @@ pub fn statuses(db: &dyn Db) -> store::Result<StatusCounts> {
     counts.try_into().map_err(|_| damaged())
 }
 
-pub fn put_next(batch: &mut Batch, partition: u32, next: u64) {
-    batch.put(Family::Meta, &key(NEXT, partition), &next.to_be_bytes());
+pub fn put_next(batch: &mut Batch, partition: Partition, next: Offset) {
+    batch.put(Family::Meta, &key(NEXT, partition), &next.0.to_be_bytes());
 }
 
 /// Where the store goes on: after the last record and after what is no record. A partition is in
 /// it from when the store met it. There is no row where that is right after the last record.
 pub fn next(db: &dyn Db, anchors: &Anchors) -> store::Result<NextOffsets> {
     let mut next: NextOffsets = by_partition(db, BEGINS, offset)?;
-    let behind = anchors.iter().map(|(p, anchor)| (*p, anchor.offset + 1));
+    let behind = anchors.iter().map(|(p, anchor)| (*p, anchor.offset.next()));
     let stored: NextOffsets = by_partition(db, NEXT, offset)?;
     for (partition, offset) in stored.into_iter().chain(behind) {
         next.raise(partition, offset);
@@ -289,19 +294,19 @@ pub fn next(db: &dyn Db, anchors: &Anchors) -> store::Result<NextOffsets> {
 pub fn note_beginnings(
     db: &dyn Db,
     known: &NextOffsets,
-    bounds: &BTreeMap<u32, Bounds>,
+    bounds: &BTreeMap<Partition, Bounds>,
 ) -> store::Result<NextOffsets> {
     let mut batch = Batch::default();
     let mut new = NextOffsets::default();
     for (partition, bounds) in bounds.iter().filter(|(p, _)| !known.contains_key(p)) {
-        if bounds.first > 0 {
+        if bounds.first > Offset::ZERO {
             tracing::warn!(
-                partition,
-                offset = bounds.first,
+                partition = partition.0,
+                offset = bounds.first.0,
                 "the log begins here: earlier records are gone and histories are incomplete"
             );
         }
-        let first = bounds.first.to_be_bytes();
+        let first = bounds.first.0.to_be_bytes();
         batch.put(Family::Meta, &key(BEGINS, *partition), &first);
         new.insert(*partition, bounds.first);
     }
@@ -326,7 +331,11 @@ mod tests {
 
     /// What comes next is at 5.
     fn checked(first: u64, end: u64) -> Result<(), Halt> {
-        check_bounds(&[(0, 5)].into(), 1, &[(0, Bounds { first, end })].into())
+        let bounds = Bounds {
+            first: Offset(first),
+            end: Offset(end),
+        };
+        check_bounds(&[(0, 5)].into(), 1, &[(Partition(0), bounds)].into())
     }
 
     #[test]
@@ -339,9 +348,9 @@ mod tests {
     #[test]
     fn a_log_without_the_one_record_that_comes_next_halts() {
         let gone = Halt::Gone {
-            partition: 0,
-            next: 5,
-            first: 6,
+            partition: Partition(0),
+            next: Offset(5),
+            first: Offset(6),
         };
         assert_eq!(checked(6, 9), Err(gone.clone()));
         assert_eq!(checked(6, 6), Err(gone));
@@ -350,9 +359,9 @@ mod tests {
     #[test]
     fn a_log_without_the_one_record_that_was_applied_last_halts() {
         let beyond = Halt::BeyondEnd {
-            partition: 0,
-            next: 5,
-            end: 4,
+            partition: Partition(0),
+            next: Offset(5),
+            end: Offset(4),
         };
         assert_eq!(checked(0, 4), Err(beyond));
     }
@@ -360,10 +369,14 @@ mod tests {
     #[test]
     fn a_partition_that_cannot_be_asked_is_judged_later_and_one_that_is_gone_now() {
         let next = NextOffsets::from([(0, 5), (1, 5)]);
-        let one = BTreeMap::from([(0, Bounds { first: 0, end: 5 })]);
+        let bounds = Bounds {
+            first: Offset::ZERO,
+            end: Offset(5),
+        };
+        let one = BTreeMap::from([(Partition(0), bounds)]);
         assert_eq!(check_bounds(&next, 2, &one), Ok(()));
         let fewer = Halt::FewerPartitions {
-            partition: 1,
+            partition: Partition(1),
             count: 1,
         };
         assert_eq!(check_bounds(&next, 1, &one), Err(fewer));

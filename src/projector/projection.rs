@@ -218,7 +218,7 @@ impl Projection {
         }
         for (&partition, &offset) in next.iter() {
             // Right behind its last record it follows from that.
-            let behind = anchors.get(&partition).map(|anchor| anchor.offset + 1);
+            let behind = anchors.get(&partition).map(|anchor| anchor.offset.next());
             if self.next.get(&partition) != Some(&offset) && behind != Some(offset) {
                 meta::put_next(batch, partition, offset);
             }
@@ -281,7 +281,7 @@ impl Projection {
                 before.is_none_or(|before| before.offset < first),
                 "a reader goes on behind what it delivered: {partition}:{first} after {before:?}"
             );
-            next.insert(partition, anchor.offset + 1);
+            next.insert(partition, anchor.offset.next());
         }
         for (&partition, &offset) in cut.next().iter() {
             next.raise(partition, offset);

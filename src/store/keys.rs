@@ -28,7 +28,7 @@
 
 use crate::domain::{LaneId, OrderKey, Status, Timestamp};
 use crate::wire::notification::DeliveryKey;
-use crate::wire::position::Position;
+use crate::wire::position::{Offset, Partition, Position};
 use std::ops::Range;
 
 /// Every key of a family; none begins with 0xFF.
@@ -258,14 +258,14 @@ pub fn position(at: Position) -> Vec<u8> {
 
 pub fn position_of(key: &[u8]) -> Option<Position> {
     Some(Position {
-        partition: u32::from_be_bytes(key.get(..4)?.try_into().ok()?),
-        offset: u64::from_be_bytes(key.get(4..)?.try_into().ok()?),
+        partition: Partition(u32::from_be_bytes(key.get(..4)?.try_into().ok()?)),
+        offset: Offset(u64::from_be_bytes(key.get(4..)?.try_into().ok()?)),
     })
 }
 
 fn position_into(at: Position, key: &mut Vec<u8>) {
-    key.extend_from_slice(&at.partition.to_be_bytes());
-    key.extend_from_slice(&at.offset.to_be_bytes());
+    key.extend_from_slice(&at.partition.0.to_be_bytes());
+    key.extend_from_slice(&at.offset.0.to_be_bytes());
 }
 
 /// Twelve bytes that sort by time, the years before 1970 included.
@@ -341,14 +341,7 @@ mod tests {
 
     #[test]
     fn a_range_is_of_one_operation_or_of_several() {
-        let row = history(
-            "op",
-            &key((1, 0), "/w", "e"),
-            Position {
-                partition: 0,
-                offset: 1,
-            },
-        );
+        let row = history("op", &key((1, 0), "/w", "e"), Position::from((0, 1)));
         let range = of_operation("op");
         assert_eq!(operation_prefix(&row), Some(&range.start[..]));
         assert!(is_of_one_operation(&(&range.start..&range.end)));
@@ -373,7 +366,7 @@ mod tests {
             b in (-9i64..9, 0u32..3, "[\\x00a/]{0,3}", "[\\x00b]{0,3}", 0u32..3, 0u64..300),
         ) {
             let row = |x: &(i64, u32, String, String, u32, u64)| {
-                let at = Position { partition: x.4, offset: x.5 };
+                let at = Position::from((x.4, x.5));
                 let key = key((x.0, x.1), &x.2, &x.3);
                 let row = history("op", &key, at);
                 (row, (key, at))

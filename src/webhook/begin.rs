@@ -5,7 +5,7 @@ use super::{Parts, WebhookHandle, WebhookState, lock};
 use crate::projector::control::{self, ControlLog, State};
 use crate::store;
 use crate::wire::control_record::Control;
-use crate::wire::position::NextOffsets;
+use crate::wire::position::{NextOffsets, Offset};
 use std::time::Duration;
 
 /// Waits until the control log is read and it is known which deliveries are held: those that
@@ -58,7 +58,10 @@ async fn begin_now(parts: &Parts, control: &ControlLog) -> Result<NextOffsets, S
                     ends.map_err(|error| error.to_string())?
                 }
             };
-            let ends: NextOffsets = ends.into_iter().filter(|(_, end)| *end > 0).collect();
+            let ends: NextOffsets = ends
+                .into_iter()
+                .filter(|(_, end)| *end > Offset::ZERO)
+                .collect();
             if !ends.is_empty() {
                 tracing::warn!(
                     "the control log knows nothing of this log: notifications that are due \

@@ -1,13 +1,14 @@
 //! What is remembered of the last record that was applied of a partition, so that
 //! a log that holds something else at that place is recognised.
 
+use super::position::Offset;
 use super::record::Record;
 use super::stored::ANCHOR;
 use xxhash_rust::xxh3::Xxh3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Anchor {
-    pub offset: u64,
+    pub offset: Offset,
     pub mark: Mark,
 }
 
@@ -52,7 +53,7 @@ impl Anchor {
         let Mark { arrived_ms, digest } = self.mark;
         let mut row = Vec::with_capacity(25);
         row.push(ANCHOR);
-        row.extend_from_slice(&self.offset.to_be_bytes());
+        row.extend_from_slice(&self.offset.0.to_be_bytes());
         row.extend_from_slice(&arrived_ms.to_be_bytes());
         row.extend_from_slice(&digest.to_be_bytes());
         row
@@ -66,7 +67,7 @@ impl Anchor {
             return None;
         };
         Some(Anchor {
-            offset: u64::from_be_bytes(offset),
+            offset: Offset(u64::from_be_bytes(offset)),
             mark: Mark {
                 arrived_ms: i64::from_be_bytes(arrived),
                 digest: u64::from_be_bytes(digest),
@@ -88,7 +89,10 @@ mod tests {
             arrived_ms: -1,
             digest: u64::MAX,
         };
-        let anchor = Anchor { offset: 7, mark };
+        let anchor = Anchor {
+            offset: Offset(7),
+            mark,
+        };
         assert_eq!(Anchor::decode(&anchor.encode()), Some(anchor));
         for len in (0..25).chain(26..40) {
             assert_eq!(Anchor::decode(&vec![ANCHOR; len]), None, "{len}");

@@ -3,15 +3,15 @@
 
 use super::packed;
 use super::stored::{self, CHANGE, Unreadable};
-use crate::wire::position::LastOffsets;
+use crate::wire::position::{LastOffsets, Offset, Partition};
 
 /// What a cut did to the position of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PartitionMove {
-    pub partition: u32,
+    pub partition: Partition,
     /// `None` if nothing of it had been applied.
-    pub before: Option<u64>,
-    pub after: u64,
+    pub before: Option<Offset>,
+    pub after: Offset,
 }
 
 pub fn encode<'i>(moved: &[PartitionMove], ids: impl Iterator<Item = &'i str>) -> Vec<u8> {
@@ -74,14 +74,14 @@ mod tests {
     fn a_row_is_read_as_it_was_written_and_moves_positions_only_on() {
         let moved = [
             PartitionMove {
-                partition: 0,
-                before: Some(4),
-                after: 9,
+                partition: Partition(0),
+                before: Some(Offset(4)),
+                after: Offset(9),
             },
             PartitionMove {
-                partition: 3,
+                partition: Partition(3),
                 before: None,
-                after: 0,
+                after: Offset(0),
             },
         ];
         let row = encode(&moved, ["a", "operation-2"].into_iter());

@@ -3,7 +3,7 @@
 
 use super::cloudevent;
 use super::notification::DeliveryKey;
-use super::position::{LogId, NextOffsets};
+use super::position::{LogId, NextOffsets, Offset, Partition};
 use super::record::{Headers, Record};
 use super::time::{parse_rfc3339, write_rfc3339_millis};
 use crate::domain::Timestamp;
@@ -131,7 +131,7 @@ impl Control {
         let raw = |data: Result<Box<RawValue>, _>| data.expect("memory takes any JSON");
         let (kind, data) = match self {
             Control::Begun { ends, .. } | Control::Lost { ends, .. } => {
-                let ends = ends.iter().map(|(p, end)| (p.to_string(), *end)).collect();
+                let ends = ends.iter().map(|(p, end)| (p.to_string(), end.0)).collect();
                 let kind = match self {
                     Control::Lost { .. } => LOST,
                     _ => BEGUN,
@@ -233,7 +233,7 @@ pub fn decode(record: &Record) -> Decoded {
 
 fn begun(subject: &str, data: &str) -> Option<(LogId, NextOffsets)> {
     let Begun { ends } = serde_json::from_str(data).ok()?;
-    let number = |(p, end): (String, u64)| Some((p.parse().ok()?, end));
+    let number = |(p, end): (String, u64)| Some((Partition(p.parse().ok()?), Offset(end)));
     let ends = ends.into_iter().map(number).collect::<Option<_>>()?;
     Some((subject.parse().ok()?, ends))
 }

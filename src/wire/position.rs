@@ -5,11 +5,99 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
 
+/// The number of a partition; the first is 0.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Partition(pub u32);
+
+impl Partition {
+    /// From the first on, without an end.
+    pub fn all() -> impl Iterator<Item = Partition> {
+        (0..).map(Partition)
+    }
+
+    /// Its place in a list of all partitions.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where a record lies in its partition, or where the next one will.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Offset(pub u64);
+
+impl Offset {
+    pub const ZERO: Offset = Offset(0);
+    /// No record has it: nothing comes after it.
+    pub const MAX: Offset = Offset(u64::MAX);
+
+    /// The offset after this one.
+    pub fn next(self) -> Offset {
+        self.plus(1)
+    }
+
+    /// The offset before this one; `None` before 0.
+    pub fn previous(self) -> Option<Offset> {
+        self.0.checked_sub(1).map(Offset)
+    }
+
+    pub fn plus(self, count: u64) -> Offset {
+        Offset(self.0.saturating_add(count))
+    }
+
+    /// How many offsets there are from `first` to before this one.
+    pub fn since(self, first: Offset) -> u64 {
+        self.0.saturating_sub(first.0)
+    }
+
+    /// This one and those after it, without an end.
+    pub fn and_after(self) -> impl Iterator<Item = Offset> {
+        (self.0..).map(Offset)
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Where a record lies in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    pub partition: u32,
-    pub offset: u64,
+    pub partition: Partition,
+    pub offset: Offset,
+}
+
+/// A partition and an offset as numbers.
+impl From<(u32, u64)> for Position {
+    fn from((partition, offset): (u32, u64)) -> Position {
+        Position {
+            partition: Partition(partition),
+            offset: Offset(offset),
+        }
+    }
 }
 
 impl fmt::Display for Position {
@@ -24,8 +112,8 @@ impl FromStr for Position {
     fn from_str(text: &str) -> Result<Position, BadToken> {
         let (partition, offset) = text.split_once(':').ok_or(BadToken)?;
         Ok(Position {
-            partition: number(partition)?,
-            offset: number(offset)?,
+            partition: Partition(number(partition)?),
+            offset: Offset(number(offset)?),
         })
     }
 }
@@ -79,48 +167,50 @@ macro_rules! offsets_by_partition {
         #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
         #[derive(serde::Serialize, serde::Deserialize)]
         #[serde(transparent)]
-        pub struct $name(BTreeMap<u32, u64>);
+        pub struct $name(BTreeMap<Partition, Offset>);
 
         impl $name {
             /// Of two offsets of a partition the later one stays.
-            pub fn raise(&mut self, partition: u32, offset: u64) {
+            pub fn raise(&mut self, partition: Partition, offset: Offset) {
                 let held = self.0.entry(partition).or_insert(offset);
                 *held = offset.max(*held);
             }
         }
 
         impl Deref for $name {
-            type Target = BTreeMap<u32, u64>;
+            type Target = BTreeMap<Partition, Offset>;
 
-            fn deref(&self) -> &BTreeMap<u32, u64> {
+            fn deref(&self) -> &BTreeMap<Partition, Offset> {
                 &self.0
             }
         }
 
         impl DerefMut for $name {
-            fn deref_mut(&mut self) -> &mut BTreeMap<u32, u64> {
+            fn deref_mut(&mut self) -> &mut BTreeMap<Partition, Offset> {
                 &mut self.0
             }
         }
 
         impl IntoIterator for $name {
-            type Item = (u32, u64);
-            type IntoIter = std::collections::btree_map::IntoIter<u32, u64>;
+            type Item = (Partition, Offset);
+            type IntoIter = std::collections::btree_map::IntoIter<Partition, Offset>;
 
             fn into_iter(self) -> Self::IntoIter {
                 self.0.into_iter()
             }
         }
 
-        impl FromIterator<(u32, u64)> for $name {
-            fn from_iter<I: IntoIterator<Item = (u32, u64)>>(offsets: I) -> $name {
+        impl FromIterator<(Partition, Offset)> for $name {
+            fn from_iter<I: IntoIterator<Item = (Partition, Offset)>>(offsets: I) -> $name {
                 $name(offsets.into_iter().collect())
             }
         }
 
+        /// Partitions and offsets as numbers.
         impl<const N: usize> From<[(u32, u64); N]> for $name {
             fn from(offsets: [(u32, u64); N]) -> $name {
-                offsets.into_iter().collect()
+                let typed = |(partition, offset)| (Partition(partition), Offset(offset));
+                offsets.into_iter().map(typed).collect()
             }
         }
     };
@@ -141,8 +231,7 @@ offsets_by_partition! {
 impl LastOffsets {
     /// Where to read on after these.
     pub fn next(&self) -> NextOffsets {
-        let next = |(partition, last): (&u32, &u64)| (*partition, last.saturating_add(1));
-        self.iter().map(next).collect()
+        self.iter().map(|(p, last)| (*p, last.next())).collect()
     }
 
     /// Whether the offset of this position is one of these, or before it.
@@ -154,7 +243,7 @@ impl LastOffsets {
 impl NextOffsets {
     /// The last offsets before these. A partition that is at 0 has none.
     pub fn last(&self) -> LastOffsets {
-        let last = |(partition, next): (&u32, &u64)| Some((*partition, next.checked_sub(1)?));
+        let last = |(p, next): (&Partition, &Offset)| Some((*p, next.previous()?));
         self.iter().filter_map(last).collect()
     }
 
@@ -172,7 +261,7 @@ impl NextOffsets {
     /// Whether all before these ends is done.
     pub fn have_reached(&self, ends: &NextOffsets) -> bool {
         let mut each = ends.iter();
-        each.all(|(partition, end)| *end == 0 || self.get(partition) >= Some(end))
+        each.all(|(partition, end)| *end == Offset::ZERO || self.get(partition) >= Some(end))
     }
 }
 
@@ -239,15 +328,27 @@ mod tests {
     /// nginx takes 4 KiB for all headers of an answer together.
     #[test]
     fn the_token_of_the_largest_embedded_log_fits_in_the_headers_that_proxies_take() {
-        let offset = 999_999_999_999;
+        let offset = Offset(999_999_999_999);
         let token = Token {
             log: LogId(*b"abcd1234"),
             positions: (0..crate::config::MAX_PARTITIONS)
-                .map(|partition| (partition, offset))
+                .map(|partition| (Partition(partition), offset))
                 .collect(),
         };
         let length = token.to_string().len();
         assert!(length < 2_500, "{length}");
+    }
+
+    #[test]
+    fn offsets_count_to_both_ends_of_the_numbers_and_not_beyond() {
+        assert_eq!(Offset::ZERO.previous(), None);
+        assert_eq!(Offset(1).previous(), Some(Offset::ZERO));
+        assert_eq!(Offset::ZERO.next(), Offset(1));
+        assert_eq!(Offset::MAX.next(), Offset::MAX);
+        assert_eq!(Offset::MAX.previous(), Some(Offset(u64::MAX - 1)));
+        assert_eq!(Offset(7).since(Offset(5)), 2);
+        assert_eq!(Offset(5).since(Offset(7)), 0);
+        assert_eq!(Offset::MAX.since(Offset::ZERO), u64::MAX);
     }
 
     #[test]
@@ -264,7 +365,7 @@ mod tests {
     #[test]
     fn an_offset_is_passed_once_the_next_one_is_due() {
         let next = NextOffsets::from([(0, 5), (1, 0)]);
-        let is_passed = |partition, offset| next.has_passed(Position { partition, offset });
+        let is_passed = |partition, offset| next.has_passed(Position::from((partition, offset)));
         assert!(is_passed(0, 4) && !is_passed(0, 5) && !is_passed(0, u64::MAX));
         assert!(!is_passed(1, 0) && !is_passed(2, 0));
         assert!(next.have_passed(&next.last()));

@@ -4,7 +4,7 @@
 
 use super::cloudevent::{CONTENT_TYPE, STRUCTURED};
 use super::packed;
-use super::position::Position;
+use super::position::{Offset, Partition, Position};
 use super::stored::{
     self, DEAD_LETTER, DEAD_LETTER_OF_PRODUCER_TIME, RECORD, RECORD_OF_PRODUCER_TIME, RECORDS,
     Unreadable,
@@ -146,8 +146,8 @@ pub fn append_history<'r>(
             row.push(encoding(record));
         } else {
             row.push(u8::from(record.claimed));
-            packed::varint(at.partition.into(), &mut row);
-            packed::varint(at.offset, &mut row);
+            packed::varint(at.partition.0.into(), &mut row);
+            packed::varint(at.offset.0, &mut row);
         }
         row = append_event(record, row);
         value = record.value.as_deref().unwrap_or_default();
@@ -179,7 +179,7 @@ pub fn decode_history(row: &Bytes, at: Position) -> Result<Vec<(Position, Record
     let (count, mut rest) = take::<u64>(body)?;
     let mut records = Vec::with_capacity(count.min(1000) as usize);
     for _ in 0..count {
-        let ((place, stored), after) = take::<((bool, u32, u64), RecordRow)>(rest)?;
+        let ((place, stored), after) = take::<((bool, Partition, Offset), RecordRow)>(rest)?;
         let (claimed, partition, offset) = place;
         records.push((Position { partition, offset }, stored.own(claimed, row)));
         rest = after;

@@ -18,7 +18,7 @@ use opledger::http::router;
 use opledger::projector::Cut;
 use opledger::projector::step::Rules;
 use opledger::store::memory::Memory;
-use opledger::wire::position::NextOffsets;
+use opledger::wire::position::{NextOffsets, Offset, Partition};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -322,7 +322,7 @@ async fn a_position_that_the_log_has_given_before_is_not_accepted() {
     let mut projection = in_process::open(&store, 100);
     let app = in_process::app(&store, &log);
     for n in 0..4 {
-        log.append(0, record(&created(&format!("op-{n}"))));
+        log.append(Partition(0), record(&created(&format!("op-{n}"))));
     }
     let limits = Limits {
         records: 10,
@@ -356,7 +356,7 @@ async fn a_position_that_the_log_has_given_before_is_not_accepted() {
     let (status, why) = publish("another").await;
     assert_eq!(status, 503, "{why}");
     assert!(why.contains("nothing was stored"), "{why}");
-    assert_eq!(log.bounds().unwrap()[&0].end, 2);
+    assert_eq!(log.bounds().unwrap()[&Partition(0)].end, Offset(2));
     let request = Request::get("/v1/operations/again")
         .header("ledger-position", format!("{LOG};0:1"))
         .body(Body::empty());

@@ -132,7 +132,7 @@ proptest! {
                     claimed: millis % 2 == 0,
                     ..record(value, headers)
                 };
-                (Position { partition, offset }, record)
+                (Position::from((partition, offset)), record)
             })
             .collect();
         let parts = record::append_history(records.iter().map(|(at, r)| (*at, r)), Vec::new());

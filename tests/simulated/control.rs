@@ -10,7 +10,7 @@ use opledger::store::memory::{Memory, WriteFault};
 use opledger::store::{Batch, Db, Durability, Family, keys};
 use opledger::wire::control_record::{Control, Notified, Said};
 use opledger::wire::notification::{DeliveryKey, DeliveryOutcome, decode_outcome};
-use opledger::wire::position::{LogId, Position};
+use opledger::wire::position::{LogId, Offset, Partition, Position};
 use opledger::wire::record::{Headers, Record};
 use std::sync::{Arc, Mutex};
 
@@ -68,10 +68,7 @@ fn folded(controls: &[Control], at_once: bool) -> (Memory, Vec<Heard>) {
     let logged: Vec<_> = (0..)
         .zip(controls)
         .map(|(n, control)| Logged {
-            at: Position {
-                partition: 0,
-                offset: n,
-            },
+            at: Position::from((0, n)),
             record: as_record(control, n as i64),
         })
         .collect();
@@ -251,8 +248,8 @@ fn another_control_log_and_a_newer_one_halt() {
     record_all(&running, &[was_given_up()]);
     log.replace(OTHER, vec![Vec::new()]);
     // It goes on behind where the one before was read to.
-    log.append(0, record(Headers::default(), "{}"));
-    log.append(0, record(Headers::default(), "{}"));
+    log.append(Partition(0), record(Headers::default(), "{}"));
+    log.append(Partition(0), record(Headers::default(), "{}"));
     let state = until(&running, "halted", |state| {
         matches!(state, State::Halted(_))
     });
@@ -266,9 +263,9 @@ fn another_control_log_and_a_newer_one_halt() {
     drop(running);
 
     let (db, log) = (Arc::new(Memory::default()), MemoryLog::new(LOG, 1));
-    log.append(0, as_record(&was_given_up(), 0));
+    log.append(Partition(0), as_record(&was_given_up(), 0));
     let newer = r#"{"specversion":"1.0","id":"i","source":"/opledger/control","type":"opledger.operation.removed.v1","subject":"op","time":"2024-05-06T07:08:09Z","data":{}}"#;
-    log.append(0, record(Headers::default(), newer));
+    log.append(Partition(0), record(Headers::default(), newer));
     let running = start(&db, &log);
     let state = until(&running, "halted", |state| {
         matches!(state, State::Halted(_))
@@ -302,5 +299,5 @@ fn a_store_that_fails_is_tried_until_it_works() {
         Some(DeliveryOutcome::Delivered { .. })
     ));
     let ends = log.readable().unwrap();
-    assert_eq!(ends[&0], 1, "recorded once");
+    assert_eq!(ends[&Partition(0)], Offset(1), "recorded once");
 }

@@ -45,10 +45,7 @@ impl Ledger {
         let logged = events.iter().map(|event| {
             self.offset += 1;
             Logged {
-                at: Position {
-                    partition: 0,
-                    offset: self.offset,
-                },
+                at: Position::from((0, self.offset)),
                 record: Record {
                     arrived: Timestamp::from_millis(1_700_000_000_000),
                     claimed: false,

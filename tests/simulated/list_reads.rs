@@ -33,10 +33,7 @@ fn folded(events: &[Value]) -> Memory {
         name: "in memory".into(),
     };
     let records = events.iter().enumerate().map(|(n, event)| Logged {
-        at: Position {
-            partition: 0,
-            offset: n as u64,
-        },
+        at: Position::from((0, n as u64)),
         record: Record {
             arrived: clock::now(),
             claimed: false,

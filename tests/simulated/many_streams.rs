@@ -13,7 +13,7 @@ use opledger::http::{App, router};
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
 use opledger::store::memory::Memory;
-use opledger::wire::position::NextOffsets;
+use opledger::wire::position::{NextOffsets, Partition};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ impl Ledger {
     /// One cut of all these.
     fn apply(&mut self, events: &[Value]) {
         for event in events {
-            self.log.append(0, record(event));
+            self.log.append(Partition(0), record(event));
         }
         let limits = Limits {
             records: events.len(),

@@ -17,7 +17,7 @@ use opledger::query::{Page, dead_letters, document};
 use opledger::rows::state;
 use opledger::store::memory::{Memory, WriteFault};
 use opledger::store::{self, Batch, Db, Durability, Family};
-use opledger::wire::position::{LogId, Position, Token};
+use opledger::wire::position::{LogId, NextOffsets, Partition, Position, Token};
 use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
 use serde_json::{Value, json};
@@ -75,13 +75,10 @@ impl Running {
 
     fn caught_up(&self, log: &MemoryLog) {
         let ends = log.bounds().unwrap();
-        let positions = ends
-            .iter()
-            .filter(|(_, b)| b.end > 0)
-            .map(|(p, b)| (*p, b.end - 1));
+        let ends: NextOffsets = ends.iter().map(|(p, b)| (*p, b.end)).collect();
         let token = Token {
             log: log.id().unwrap(),
-            positions: positions.collect(),
+            positions: ends.last(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -135,13 +132,13 @@ fn poison_of_each_kind_is_put_aside_and_the_rest_applied() {
     ];
     for (n, (_, bad)) in poison.iter().enumerate() {
         log.append(
-            0,
+            Partition(0),
             record(None, Some(&created(&format!("good-{n}")).to_string())),
         );
-        log.append(0, bad.clone());
+        log.append(Partition(0), bad.clone());
     }
     log.append(
-        0,
+        Partition(0),
         record(Some("good-last"), Some(&created("good-last").to_string())),
     );
     let db = Arc::new(Memory::default());
@@ -191,9 +188,12 @@ fn a_hundred_thousand_random_records_stop_nothing() {
         };
         let mut record = record(None, None);
         record.value = Some(Bytes::from(bytes));
-        log.append(n % 2, record);
+        log.append(Partition(n % 2), record);
     }
-    let last = log.append(0, record(None, Some(&created("after-all").to_string())));
+    let last = log.append(
+        Partition(0),
+        record(None, Some(&created("after-all").to_string())),
+    );
     // One cut holds thousands of them: the batches of the rebuild.
     let db = Memory::default();
     let mut projection = Projection::open(&db, &named(LOG), 1 << 20, Rules::NONE).unwrap();
@@ -212,7 +212,7 @@ fn a_hundred_thousand_random_records_stop_nothing() {
         let mut cut = Cut::decode(cut, Default::default(), &Rules::NONE);
         projection.apply(&db, &mut cut).unwrap();
     }
-    assert_eq!(projection.positions()[&0], last.offset);
+    assert_eq!(projection.positions()[&Partition(0)], last.offset);
     assert!(
         document::read(&db, "after-all", &TimeStyle::default())
             .unwrap()
@@ -234,7 +234,10 @@ fn a_store_that_fails_is_tried_until_it_works() {
             _ => WriteFault::Misreport,
         }
     })));
-    log.append(0, record(None, Some(&created("late").to_string())));
+    log.append(
+        Partition(0),
+        record(None, Some(&created("late").to_string())),
+    );
     running.until("it says so", |doing| matches!(doing, Doing::Waiting(_)));
     running.caught_up(&log);
     running.until("running again", |doing| *doing == Doing::Running);
@@ -370,8 +373,11 @@ fn a_record_that_is_too_large_is_put_aside() {
     let log = MemoryLog::new(LOG, 1);
     let mut large = created("large");
     large["data"]["request"]["body"] = json!("x".repeat(5000));
-    log.append(0, record(None, Some(&large.to_string())));
-    log.append(0, record(None, Some(&created("small").to_string())));
+    log.append(Partition(0), record(None, Some(&large.to_string())));
+    log.append(
+        Partition(0),
+        record(None, Some(&created("small").to_string())),
+    );
     let db = Arc::new(Memory::default());
     start(db.clone(), &log).caught_up(&log);
     let letters = letters(&*db);
@@ -384,8 +390,14 @@ fn a_record_that_is_too_large_is_put_aside() {
 #[test]
 fn a_log_that_is_shorter_than_the_store_halts_and_reads_go_on() {
     let long = MemoryLog::new(LOG, 2);
-    long.append(0, record(None, Some(&created("kept").to_string())));
-    long.append(1, record(None, Some(&created("also").to_string())));
+    long.append(
+        Partition(0),
+        record(None, Some(&created("kept").to_string())),
+    );
+    long.append(
+        Partition(1),
+        record(None, Some(&created("also").to_string())),
+    );
     let db = Arc::new(Memory::default());
     start(db.clone(), &long).caught_up(&long);
     for (short, word) in [
@@ -405,7 +417,7 @@ fn a_log_that_is_shorter_than_the_store_halts_and_reads_go_on() {
         );
     }
     let fewer = MemoryLog::new(LOG, 1);
-    fewer.append(0, record(None, Some("{}")));
+    fewer.append(Partition(0), record(None, Some("{}")));
     let running = start(db, &fewer);
     let doing = running.until("halted", |doing| matches!(doing, Doing::Halted(_)));
     assert!(format!("{doing:?}").contains("partition 1"), "{doing:?}");
@@ -422,7 +434,7 @@ fn a_damaged_snapshot_is_made_good_from_the_history() {
         completed("ended"),
     ]);
     for event in &events {
-        log.append(0, record(None, Some(&event.to_string())));
+        log.append(Partition(0), record(None, Some(&event.to_string())));
     }
     let db = Arc::new(Memory::default());
     start(db.clone(), &log).caught_up(&log);
@@ -444,7 +456,7 @@ fn a_damaged_snapshot_is_made_good_from_the_history() {
         "when read"
     );
     for id in ids {
-        log.append(0, record(None, Some(&created(id).to_string())));
+        log.append(Partition(0), record(None, Some(&created(id).to_string())));
     }
     start(db.clone(), &log).caught_up(&log);
     assert_eq!(
@@ -456,9 +468,6 @@ fn a_damaged_snapshot_is_made_good_from_the_history() {
 
 #[test]
 fn positions_are_where_they_say() {
-    let at = Position {
-        partition: 3,
-        offset: 1042,
-    };
+    let at = Position::from((3, 1042));
     assert_eq!(at.to_string(), "3:1042");
 }

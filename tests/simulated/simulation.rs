@@ -26,7 +26,7 @@ use opledger::query::{Page, document, history};
 use opledger::rows::digest::StoreDigest;
 use opledger::store::memory::Memory;
 use opledger::store::{self, Db, Family, keys};
-use opledger::wire::position::{LogId, NextOffsets, Position};
+use opledger::wire::position::{LogId, NextOffsets, Partition, Position};
 use opledger::wire::record::{Headers, Record};
 use opledger::wire::stored::ANOMALIES;
 use opledger::wire::time::TimeStyle;
@@ -179,7 +179,7 @@ impl SimulatedLog for ForeignLog {
                 value: (!rng.chance(1)).then(|| Bytes::from(text.clone())),
             };
             self.log
-                .append(rng.below(FOREIGN_PARTITIONS) as u32, record)
+                .append(Partition(rng.below(FOREIGN_PARTITIONS) as u32), record)
         });
         let positions: Vec<_> = positions.collect();
         // It happened, but reported a timeout: the sender sends again.
@@ -309,11 +309,7 @@ impl<L: SimulatedLog> Simulation<L> {
 
     fn is_caught_up(&self, all: &[Logged]) -> bool {
         let applied = self.projection.positions();
-        all.iter().all(|logged| {
-            applied
-                .get(&logged.at.partition)
-                .is_some_and(|offset| *offset >= logged.at.offset)
-        })
+        all.iter().all(|logged| applied.holds(logged.at))
     }
 
     /// In the middle of things: the store is a fold of the log up to its position.
@@ -323,11 +319,7 @@ impl<L: SimulatedLog> Simulation<L> {
             .log
             .everything()
             .into_iter()
-            .filter(|l| {
-                applied
-                    .get(&l.at.partition)
-                    .is_some_and(|o| *o >= l.at.offset)
-            })
+            .filter(|logged| applied.holds(logged.at))
             .collect();
         let operations = by_operation(&held);
         if !operations.is_empty() {

@@ -20,7 +20,7 @@ use opledger::store::{Batch, Db, Durability, Family, keys};
 use opledger::wire::block;
 use opledger::wire::control_record::{Control, Notified};
 use opledger::wire::notification::{DeliveryKey, Tries, encode_tries};
-use opledger::wire::position::{LogId, Position};
+use opledger::wire::position::{LogId, Offset, Position};
 use opledger::wire::record::{Headers, Record};
 use opledger::wire::stored::{self, BLOCK, BLOCK_COMPRESSED, PACKED};
 use opledger::wire::time::TimeStyle;
@@ -122,10 +122,7 @@ fn logged() -> Vec<Vec<Logged>> {
     let mut logged = |value: &Value| {
         offset += 1;
         Logged {
-            at: Position {
-                partition: 0,
-                offset,
-            },
+            at: Position::from((0, offset)),
             record: Record {
                 arrived: Timestamp::from_millis(1_714_979_300_000 + offset as i64),
                 claimed: offset % 3 == 1,
@@ -183,10 +180,7 @@ fn folded() -> Memory {
         let at = Timestamp::from_millis(1_714_979_400_000);
         let (headers, value) = control.encode("id", at);
         Logged {
-            at: Position {
-                partition: 0,
-                offset,
-            },
+            at: Position::from((0, offset)),
             record: Record {
                 arrived: at,
                 claimed: false,
@@ -336,7 +330,7 @@ fn golden_rows_are_read_and_folded_on() {
     // It goes on from there.
     let ended = completed("operation-many", "completed", 9);
     let mut more = logged().remove(0);
-    more[0].at.offset = 50;
+    more[0].at.offset = Offset(50);
     more[0].record.value = Some(ended.to_string().into());
     apply(&db, &mut projection, more);
     let all: Vec<Value> = cuts().concat();

@@ -22,7 +22,7 @@ use opledger::http::{App, Reads, router};
 use opledger::projector::step::Rules;
 use opledger::projector::{Cut, Projection};
 use opledger::store::memory::{Memory, WriteFault};
-use opledger::wire::position::{LastOffsets, NextOffsets, Token};
+use opledger::wire::position::{LastOffsets, NextOffsets, Partition, Position, Token};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -88,7 +88,7 @@ struct Simulation {
 /// What the log holds, and how far the store has ever been.
 #[derive(Default)]
 struct Truth {
-    events: BTreeMap<String, Vec<(u32, u64, Value)>>,
+    events: BTreeMap<String, Vec<(Position, Value)>>,
     applied: BTreeSet<LastOffsets>,
     /// Documents by how many of an operation's events of each partition they hold.
     folded: Mutex<BTreeMap<(String, Counts), Option<Value>>>,
@@ -97,21 +97,22 @@ struct Truth {
 type Counts = [usize; PARTITIONS as usize];
 
 impl Truth {
-    fn append(&mut self, id: String, partition: u32, offset: u64, event: Value) {
+    fn append(&mut self, id: String, at: Position, event: Value) {
         let events = self.events.entry(id).or_default();
-        events.push((partition, offset, event));
+        events.push((at, event));
     }
 
     /// The document of an operation when exactly these positions are applied.
     fn document(&self, id: &str, at: &LastOffsets) -> Option<Value> {
         let events = self.events.get(id)?.iter();
-        let is_held = |(p, o, _): &&(u32, u64, Value)| at.get(p).is_some_and(|held| o <= held);
+        let is_held = |(event_at, _): &&(Position, Value)| at.holds(*event_at);
         let held: Vec<_> = events.filter(is_held).collect();
         let mut counts = Counts::default();
-        held.iter().for_each(|(p, _, _)| counts[*p as usize] += 1);
+        held.iter()
+            .for_each(|(at, _)| counts[at.partition.index()] += 1);
         let mut folded = self.folded.lock().unwrap();
         let fold = || {
-            let events: Vec<_> = held.iter().map(|(_, _, event)| event.clone()).collect();
+            let events: Vec<_> = held.iter().map(|(_, event)| event.clone()).collect();
             reference::document(&events)
         };
         folded
@@ -218,14 +219,14 @@ impl Simulation {
             let Some((id, event)) = workload.pop() else {
                 return;
             };
-            let partition = self.rng.below(PARTITIONS as usize) as u32;
+            let partition = Partition(self.rng.below(PARTITIONS as usize) as u32);
             self.append_to(partition, id, event);
         }
     }
 
-    fn append_to(&mut self, partition: u32, id: String, event: Value) {
-        let offset = self.log.append(partition, record(&event)).offset;
-        self.truth.append(id, partition, offset, event);
+    fn append_to(&mut self, partition: Partition, id: String, event: Value) {
+        let at = self.log.append(partition, record(&event));
+        self.truth.append(id, at, event);
     }
 
     /// One cut, tried until it is written or the store dies. False if there was none.
@@ -532,7 +533,7 @@ fn what_matched_only_in_a_lost_write_is_told_to_have_left() {
     still_time().block_on(async {
         let mut simulation = Simulation::new(Rng::new(1));
         for (second, kind) in [(1, "operation.created"), (2, "operation.started")] {
-            simulation.append_to(0, "op-0".to_owned(), event(kind, second));
+            simulation.append_to(Partition(0), "op-0".to_owned(), event(kind, second));
         }
         while simulation.project(1000) {}
         let (everything, executing) = (0, 1);
@@ -544,7 +545,7 @@ fn what_matched_only_in_a_lost_write_is_told_to_have_left() {
         // What becomes of entries is noted only while somebody watches a list.
         simulation.read_all(everything).await;
         let canceled = event("operation.canceled", 3);
-        simulation.append_to(1, "op-0".to_owned(), canceled);
+        simulation.append_to(Partition(1), "op-0".to_owned(), canceled);
         while simulation.project(1000) {}
         simulation.read_all(executing).await;
         assert_eq!(simulation.clients[executing].held, BTreeMap::new());

@@ -16,7 +16,7 @@ use opledger::projector::step::Rules;
 use opledger::projector::{Projection, meta};
 use opledger::store::memory::Memory;
 use opledger::webhook;
-use opledger::wire::position::LogId;
+use opledger::wire::position::{LogId, Partition};
 use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
 use serde_json::Value;
@@ -48,7 +48,7 @@ pub fn log_as_is(data: &Path, records: &[Record]) {
         ahead: Ahead::Never,
     };
     let mut log = Appender::open(Arc::new(disk), layout).unwrap();
-    log.append_as_is(0, records).unwrap();
+    log.append_as_is(Partition(0), records).unwrap();
 }
 
 pub fn open(store: &Memory, window: u64) -> Projection {

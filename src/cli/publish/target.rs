@@ -12,7 +12,7 @@ use crate::event_log::kafka::Kafka;
 use crate::event_log::{EventLog, NewRecord, PublishError};
 use crate::wire::cloudevent::{self, BATCH};
 use crate::wire::fault::{Fault, Rule};
-use crate::wire::position::Token;
+use crate::wire::position::{Offset, Partition, Token};
 use crate::wire::record::Headers;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Response, Url};
@@ -75,7 +75,7 @@ impl PublishTarget {
         if let Some(TargetTopic { log, .. }) = &self.topic {
             let found = log.identify()?;
             let bounds = log.bounds()?;
-            let is_there = |(partition, offset): (&u32, &u64)| {
+            let is_there = |(partition, offset): (&Partition, &Offset)| {
                 bounds
                     .get(partition)
                     .is_some_and(|bounds| bounds.end > *offset)

@@ -14,7 +14,7 @@ use crate::domain::Timestamp;
 use crate::event_log::NewRecord;
 use crate::store::keys::shard;
 use crate::wire::block;
-use crate::wire::position::{LogId, Position};
+use crate::wire::position::{LogId, Offset, Partition, Position};
 use crate::wire::record::Record;
 use std::io;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub struct Tail {
     /// The byte in that segment after its last acknowledged frame.
     pub end: u64,
     /// The next offset of each partition.
-    pub ends: Vec<u64>,
+    pub ends: Vec<Offset>,
 }
 
 pub struct Appender {
@@ -113,7 +113,7 @@ impl Appender {
             salt: new_salt(),
             planned: layout.least,
             before: LogExtent {
-                ends: vec![0; layout.partitions as usize],
+                ends: vec![Offset::ZERO; layout.partitions as usize],
                 ..LogExtent::default()
             },
             previous: None,
@@ -197,7 +197,10 @@ impl Appender {
             frame: Vec::new(),
         };
         if layout.partitions > stored {
-            appender.state.ends.resize(layout.partitions as usize, 0);
+            appender
+                .state
+                .ends
+                .resize(layout.partitions as usize, Offset::ZERO);
         }
         // Nothing is written behind what is no frame.
         if look.is_torn || layout.partitions > stored {
@@ -213,7 +216,7 @@ impl Appender {
     }
 
     /// The next offset of each partition.
-    pub fn ends(&self) -> &[u64] {
+    pub fn ends(&self) -> &[Offset] {
         &self.state.ends
     }
 
@@ -243,17 +246,18 @@ impl Appender {
                 headers: new.headers,
                 value: new.value,
             });
-            ends[partition] += 1;
+            let offset = ends[partition];
+            ends[partition] = offset.next();
             Position {
-                partition: partition as u32,
-                offset: ends[partition] - 1,
+                partition: Partition(partition as u32),
+                offset,
             }
         };
         let positions = group
             .into_iter()
             .map(|records| records.into_iter().map(&mut place).collect())
             .collect();
-        let parts = (0..)
+        let parts = Partition::all()
             .zip(&blocks)
             .filter(|(_, records)| !records.is_empty());
         let parts: Vec<_> = parts
@@ -268,13 +272,17 @@ impl Appender {
 
     /// Writes records as they are into a partition, durably: for tests of what no publisher of
     /// ours sends.
-    pub fn append_as_is(&mut self, partition: u32, records: &[Record]) -> Result<(), WriteError> {
+    pub fn append_as_is(
+        &mut self,
+        partition: Partition,
+        records: &[Record],
+    ) -> Result<(), WriteError> {
         self.write(&[(partition, FramePart::Records(records))])?;
         self.acknowledge()
     }
 
     /// Writes a frame after all others. It is durable, and counts, after `acknowledge`.
-    pub fn write(&mut self, parts: &[(u32, FramePart)]) -> Result<(), WriteError> {
+    pub fn write(&mut self, parts: &[(Partition, FramePart)]) -> Result<(), WriteError> {
         self.is_poisoned = true;
         if self.end >= self.head.planned {
             self.begin_segment()?;
@@ -297,7 +305,7 @@ impl Appender {
                 }
             };
             let block = &bytes[start..];
-            let end = &mut state.ends[*partition as usize];
+            let end = &mut state.ends[partition.index()];
             entries.push(FrameEntry {
                 partition: *partition,
                 is_lost: false,
@@ -309,7 +317,7 @@ impl Appender {
                     checksum: format::checksum(block, self.head.salt),
                 },
             });
-            *end += count;
+            *end = end.plus(count);
         }
         bytes.resize(bytes.len().next_multiple_of(8), 0);
         let frame = Frame {
@@ -393,7 +401,9 @@ impl Appender {
         let is_new = self.head.number != self.told.segment;
         self.end = if is_new { HEAD } else { self.told.end };
         self.state = self.told.state.clone();
-        self.state.ends.resize(self.layout.partitions as usize, 0);
+        self.state
+            .ends
+            .resize(self.layout.partitions as usize, Offset::ZERO);
         self.is_synced = true;
         self.begin_segment()?;
         self.is_poisoned = false;

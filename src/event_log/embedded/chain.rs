@@ -7,8 +7,8 @@ use super::disk::{Disk, DiskAccess, DiskFile};
 use super::format::{
     self, Acknowledged, FormatFault, HEAD, Head, LogExtent, Previous, segment_name, segment_number,
 };
-use super::scan::{self, BadBlock, KnownEnd, MissingFrames, Scanned};
-use crate::wire::position::LogId;
+use super::scan::{self, BadBlock, KnownEnd, LostRecords, MissingFrames, Scanned};
+use crate::wire::position::{LogId, Offset, Partition};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -386,7 +386,9 @@ impl Chain<'_> {
             .as_ref()
             .map_or_else(LogExtent::default, |(_, state)| state.clone());
         let partitions = end.map_or(0, |(_, state)| state.ends.len());
-        before.ends.resize(partitions.max(before.ends.len()), 0);
+        before
+            .ends
+            .resize(partitions.max(before.ends.len()), Offset::ZERO);
         let is_foreign = mark.log.is_some_and(|log| log != id);
         let salt = match self.open(number)?.filter(|_| !is_foreign) {
             Some(file) => {
@@ -451,8 +453,8 @@ impl Chain<'_> {
                 file: file.clone(),
                 at: block.at,
                 what: block.what.clone(),
-                records: Some(block.offsets.end - block.offsets.start),
-                lost: vec![(block.partition, block.offsets.clone())],
+                records: Some(block.lost.offsets.end.since(block.lost.offsets.start)),
+                lost: vec![block.lost.clone()],
                 after: Some(block.records),
             });
         }
@@ -491,7 +493,7 @@ fn nothing_of(head: &Head, ends: &KnownEnd) -> Scanned {
             is_other: false,
         };
     };
-    let lost = (0..).zip(before.ends.iter().zip(&after.ends));
+    let lost = Partition::all().zip(before.ends.iter().zip(&after.ends));
     let lost = lost.filter(|(_, (before, after))| before < after);
     let stretch = MissingFrames {
         at: HEAD,
@@ -500,7 +502,10 @@ fn nothing_of(head: &Head, ends: &KnownEnd) -> Scanned {
         sequences: before.sequence..after.sequence,
         records: before.records..after.records,
         lost: lost
-            .map(|(p, (before, after))| (p, *before..*after))
+            .map(|(partition, (before, after))| LostRecords {
+                partition,
+                offsets: *before..*after,
+            })
             .collect(),
     };
     Scanned {

@@ -1,8 +1,8 @@
 //! What can be wrong with a log in a folder: which log, where, what is lost, and what helps.
 
+use super::scan::LostRecords;
 use std::fmt;
 use std::io;
-use std::ops::Range;
 use std::path::PathBuf;
 
 /// Which of the two logs of a data folder.
@@ -49,8 +49,8 @@ pub struct Damage {
     pub what: String,
     /// How many records cannot be read because of it; `None` if nobody knows.
     pub records: Option<u64>,
-    /// By partition, the offsets of these records, as far as they are known.
-    pub lost: Vec<(u32, Range<u64>)>,
+    /// The offsets of these records, as far as they are known.
+    pub lost: Vec<LostRecords>,
     /// How many records lie after it, readable or not.
     pub after: Option<u64>,
 }
@@ -67,9 +67,12 @@ impl fmt::Display for Damage {
         const SHOWN: usize = 8;
         let shown = self.lost.iter().take(SHOWN);
         let shown: Vec<_> = shown
-            .map(|(partition, range)| match range.end - range.start {
-                1 => format!("{partition}:{}", range.start),
-                _ => format!("{partition}:{} to {}", range.start, range.end - 1),
+            .map(|LostRecords { partition, offsets }| {
+                let first = offsets.start;
+                match offsets.end.previous() {
+                    Some(last) if last > first => format!("{partition}:{first} to {last}"),
+                    _ => format!("{partition}:{first}"),
+                }
             })
             .collect();
         if !shown.is_empty() {

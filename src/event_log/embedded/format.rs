@@ -18,7 +18,7 @@
 //! All numbers are little-endian. A checksum is XXH3 (64 bits), of a frame with the salt of its
 //! segment as its seed: what an event says cannot look like a frame.
 
-use crate::wire::position::LogId;
+use crate::wire::position::{LogId, Offset, Partition};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -71,7 +71,7 @@ pub struct LogExtent {
     /// Records in all partitions before.
     pub records: u64,
     /// The next offset of each partition.
-    pub ends: Vec<u64>,
+    pub ends: Vec<Offset>,
 }
 
 /// What was acknowledged, whatever became of the segments.
@@ -144,11 +144,11 @@ pub struct Frame {
 /// Consecutive records of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameEntry {
-    pub partition: u32,
+    pub partition: Partition,
     /// The records are lost, and a repair has declared so. Its block, if it has one, is passed
     /// over.
     pub is_lost: bool,
-    pub first: u64,
+    pub first: Offset,
     pub count: u64,
     pub block: FrameBlock,
 }
@@ -167,8 +167,8 @@ pub const SHORTEST: usize = FIXED + 8;
 const LOST: u32 = 1 << 31;
 
 impl FrameEntry {
-    pub fn end(&self) -> u64 {
-        self.first.saturating_add(self.count)
+    pub fn end(&self) -> Offset {
+        self.first.plus(self.count)
     }
 }
 
@@ -199,9 +199,9 @@ impl Frame {
         }
         for entry in &self.entries {
             let lost = if entry.is_lost { LOST } else { 0 };
-            bytes.extend_from_slice(&(entry.partition | lost).to_le_bytes());
+            bytes.extend_from_slice(&(entry.partition.0 | lost).to_le_bytes());
             bytes.extend_from_slice(&entry.block.bytes.to_le_bytes());
-            for number in [entry.first, entry.count, entry.block.checksum] {
+            for number in [entry.first.0, entry.count, entry.block.checksum] {
                 bytes.extend_from_slice(&number.to_le_bytes());
             }
         }
@@ -229,9 +229,9 @@ impl Frame {
             return None;
         }
         let entry = |bytes: &[u8]| FrameEntry {
-            partition: u32_at(bytes, 0) & !LOST,
+            partition: Partition(u32_at(bytes, 0) & !LOST),
             is_lost: u32_at(bytes, 0) & LOST != 0,
-            first: u64_at(bytes, 8),
+            first: Offset(u64_at(bytes, 8)),
             count: u64_at(bytes, 16),
             block: FrameBlock {
                 bytes: u32_at(bytes, 4),
@@ -283,15 +283,15 @@ mod tests {
         LogExtent {
             sequence: 7,
             records: 12,
-            ends: vec![5, 0, 7],
+            ends: vec![Offset(5), Offset(0), Offset(7)],
         }
     }
 
     fn frame() -> Frame {
         let entry = |partition, is_lost| FrameEntry {
-            partition,
+            partition: Partition(partition),
             is_lost,
-            first: 5,
+            first: Offset(5),
             count: 2,
             block: FrameBlock {
                 bytes: 15,
@@ -353,7 +353,7 @@ mod tests {
             before: LogExtent {
                 sequence: u64::MAX,
                 records: u64::MAX,
-                ends: vec![u64::MAX; 1024],
+                ends: vec![Offset::MAX; 1024],
             },
             previous: Some(Previous { log, end: u64::MAX }),
         };

@@ -9,7 +9,7 @@ use super::spare::Ahead;
 use super::{Layout, upgrade};
 use crate::domain::Timestamp;
 use crate::event_log::NewRecord;
-use crate::wire::position::{LogId, NextOffsets};
+use crate::wire::position::{LogId, NextOffsets, Offset, Partition};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -73,8 +73,8 @@ fn look(path: &Path, extent: Extent) -> Result<Checked, Why> {
         return Ok(Checked {
             id,
             partitions: ends.len(),
-            records: ends.iter().sum(),
-            ends: (0..).zip(ends).collect(),
+            records: ends.iter().map(|end| end.since(Offset::ZERO)).sum(),
+            ends: Partition::all().zip(ends).collect(),
             damages: Vec::new(),
             notes: vec!["an earlier version wrote it: it is upgraded when it is opened".into()],
         });
@@ -84,7 +84,7 @@ fn look(path: &Path, extent: Extent) -> Result<Checked, Why> {
         partitions: look.state.ends.len(),
         records: look.state.records,
         notes: notes(&look),
-        ends: (0..).zip(look.state.ends).collect(),
+        ends: Partition::all().zip(look.state.ends).collect(),
         damages: look.damages,
     })
 }

@@ -10,7 +10,7 @@ use super::format::{self, Frame, FrameBlock, FrameEntry, HEAD, Head, segment_nam
 use super::scan::{FrameScan, FrameWalk, Window, frame_at};
 use crate::event_log::{Limits, Logged, ReadError, Reader};
 use crate::wire::block;
-use crate::wire::position::{NextOffsets, Position};
+use crate::wire::position::{NextOffsets, Offset, Partition, Position};
 use crate::wire::record::Record;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ impl BlockReader {
 impl Reader for BlockReader {
     fn read(&mut self, limits: &Limits, into: &mut Vec<Logged>) -> Result<(), ReadError> {
         let next = &self.blocks.next;
-        let is_there = |(end, next): (&u64, &u64)| end <= next;
+        let is_there = |(end, next): (&Offset, &Offset)| end <= next;
         let caught_up = |tail: &mut Tail| tail.ends.iter().zip(next).all(is_there);
         let tail = self.shared.tail();
         let waited = self
@@ -48,7 +48,9 @@ impl Reader for BlockReader {
     }
 
     fn next(&self) -> NextOffsets {
-        (0..).zip(self.blocks.next.iter().copied()).collect()
+        Partition::all()
+            .zip(self.blocks.next.iter().copied())
+            .collect()
     }
 }
 
@@ -56,7 +58,7 @@ impl Reader for BlockReader {
 pub struct BlockCursor {
     disk: Arc<dyn Disk>,
     which: Which,
-    next: Vec<u64>,
+    next: Vec<Offset>,
     place: Option<ReaderPosition>,
 }
 
@@ -84,11 +86,12 @@ impl BlockCursor {
         partitions: usize,
         from: &NextOffsets,
     ) -> BlockCursor {
-        let next = |p| from.get(&(p as u32)).copied().unwrap_or(0);
+        let all = Partition::all().take(partitions);
+        let next = |p| from.get(&p).copied().unwrap_or_default();
         BlockCursor {
             disk,
             which,
-            next: (0..partitions).map(next).collect(),
+            next: all.map(next).collect(),
             place: None,
         }
     }
@@ -122,7 +125,7 @@ impl BlockCursor {
             };
             let mut is_done = true;
             for (entry, start) in here.frame.blocks() {
-                let next = self.next[entry.partition as usize];
+                let next = self.next[entry.partition.index()];
                 if entry.end() <= next {
                     continue;
                 }
@@ -134,7 +137,9 @@ impl BlockCursor {
                 if !entry.is_lost {
                     let records = self.block(&here, entry, start)?;
                     let first = entry.first;
-                    for (offset, record) in (first..).zip(records).filter(|(o, _)| *o >= next) {
+                    for (offset, record) in
+                        first.and_after().zip(records).filter(|(o, _)| *o >= next)
+                    {
                         bytes += record.size();
                         let at = Position {
                             partition: entry.partition,
@@ -143,7 +148,7 @@ impl BlockCursor {
                         into.push(Logged { at, record });
                     }
                 }
-                self.next[entry.partition as usize] = entry.end();
+                self.next[entry.partition.index()] = entry.end();
             }
             if is_done {
                 self.pass(&here.frame, tail)?;
@@ -153,10 +158,10 @@ impl BlockCursor {
     }
 
     /// Nothing but these records and what follows them in their partitions.
-    fn only(&mut self, at: &[(u32, u64)]) {
-        self.next.fill(u64::MAX);
-        for (partition, offset) in at {
-            self.next[*partition as usize] = *offset;
+    fn only(&mut self, all: &[Position]) {
+        self.next.fill(Offset::MAX);
+        for at in all {
+            self.next[at.partition.index()] = at.offset;
         }
     }
 
@@ -311,16 +316,16 @@ impl BlockCursor {
     }
 
     fn damaged(&self, segment: u64, at: u64, what: &str, tail: &Tail) -> ReadError {
-        let mut partitions = (0..).zip(self.next.iter().zip(&tail.ends));
+        let mut partitions = Partition::all().zip(self.next.iter().zip(&tail.ends));
         let first = partitions.find(|(_, (next, end))| next < end);
-        let partition = first.map_or(0, |(partition, _)| partition);
+        let partition = first.map_or(Partition(0), |(partition, _)| partition);
         self.damaged_at(segment, at, what, partition)
     }
 
-    fn damaged_at(&self, segment: u64, at: u64, what: &str, partition: u32) -> ReadError {
+    fn damaged_at(&self, segment: u64, at: u64, what: &str, partition: Partition) -> ReadError {
         let position = Position {
             partition,
-            offset: self.next[partition as usize],
+            offset: self.next[partition.index()],
         };
         ReadError::Damaged {
             at: position,
@@ -338,14 +343,14 @@ impl BlockCursor {
 pub fn records_at(
     mut blocks: BlockCursor,
     tail: &Tail,
-    at: impl Iterator<Item = (u32, u64)>,
-) -> Result<BTreeMap<u32, Record>, ReadError> {
+    at: impl Iterator<Item = Position>,
+) -> Result<BTreeMap<Partition, Record>, ReadError> {
     let one = Limits {
         records: 1,
         bytes: 1,
         patience: std::time::Duration::ZERO,
     };
-    let mut by_segment: BTreeMap<u64, Vec<(u32, u64)>> = BTreeMap::new();
+    let mut by_segment: BTreeMap<u64, Vec<Position>> = BTreeMap::new();
     for place in at {
         blocks.only(&[place]);
         let segment = blocks.find(tail)?.head.number;
@@ -359,14 +364,14 @@ pub fn records_at(
             let mut read = Vec::new();
             blocks.read(tail, &one, &mut read)?;
             for logged in read {
-                if wanted.contains(&(logged.at.partition, logged.at.offset)) {
+                if wanted.contains(&logged.at) {
                     found.insert(logged.at.partition, logged.record);
                 }
             }
-            for (partition, offset) in wanted {
-                let next = &mut blocks.next[*partition as usize];
-                if *next > *offset {
-                    *next = u64::MAX;
+            for at in wanted {
+                let next = &mut blocks.next[at.partition.index()];
+                if *next > at.offset {
+                    *next = Offset::MAX;
                 }
             }
         }

@@ -13,7 +13,7 @@ use super::disk::{Disk, DiskAccess, DiskFile};
 use super::format::{
     self, Acknowledged, Frame, FrameBlock, FrameEntry, HEAD, Head, Previous, segment_name,
 };
-use super::scan::{MissingFrames, Window};
+use super::scan::{LostRecords, MissingFrames, Window};
 use crate::wire::position::LogId;
 use std::io;
 
@@ -138,11 +138,11 @@ fn mend(disk: &dyn Disk, broken: &Broken) -> io::Result<()> {
     mended.write_at(0, &head)?;
     let salt = broken.head.salt;
     for stretch in &broken.stretches {
-        let entry = |(partition, offsets): &(u32, std::ops::Range<u64>)| FrameEntry {
-            partition: *partition,
+        let entry = |lost: &LostRecords| FrameEntry {
+            partition: lost.partition,
             is_lost: true,
-            first: offsets.start,
-            count: offsets.end - offsets.start,
+            first: lost.offsets.start,
+            count: lost.offsets.end.since(lost.offsets.start),
             block: FrameBlock::default(),
         };
         let frame = Frame {

@@ -2,6 +2,7 @@
 
 use super::disk::DiskFile;
 use super::format::{self, Frame, FrameBlock, HEAD, Head, LogExtent, SHORTEST};
+use crate::wire::position::{Offset, Partition};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -170,6 +171,13 @@ pub fn find_salt(file: &Arc<dyn DiskFile>) -> io::Result<Option<u64>> {
         .map(|(salt, _)| salt))
 }
 
+/// Offsets of one partition whose records cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostRecords {
+    pub partition: Partition,
+    pub offsets: Range<Offset>,
+}
+
 /// Bytes of a segment in which there is no frame, and should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingFrames {
@@ -180,8 +188,7 @@ pub struct MissingFrames {
     pub sequences: Range<u64>,
     /// Records in all partitions before the stretch and before what comes after it.
     pub records: Range<u64>,
-    /// By partition, the offsets that are lost.
-    pub lost: Vec<(u32, Range<u64>)>,
+    pub lost: Vec<LostRecords>,
 }
 
 /// A block whose frame can be read and its own bytes not.
@@ -193,8 +200,7 @@ pub struct BadBlock {
     pub index: usize,
     pub at: u64,
     pub what: String,
-    pub partition: u32,
-    pub offsets: Range<u64>,
+    pub lost: LostRecords,
     /// Records in all partitions after its frame's end.
     pub records: u64,
 }
@@ -241,7 +247,7 @@ impl FrameWalk {
 
     /// Adds what a frame holds. False if it is not the next one. Where offsets may be missing,
     /// those that are go into `lost`.
-    pub fn advance(&mut self, frame: &Frame, lost: Option<&mut Vec<(u32, Range<u64>)>>) -> bool {
+    pub fn advance(&mut self, frame: &Frame, lost: Option<&mut Vec<LostRecords>>) -> bool {
         let state = &self.state;
         let is_next =
             frame.records == state.records || (self.after_loss && frame.records > state.records);
@@ -251,14 +257,17 @@ impl FrameWalk {
         let mut ends = state.ends.clone();
         let mut missing = Vec::new();
         for entry in &frame.entries {
-            let Some(end) = ends.get_mut(entry.partition as usize) else {
+            let Some(end) = ends.get_mut(entry.partition.index()) else {
                 return false;
             };
             if entry.first < *end || (entry.first > *end && lost.is_none()) {
                 return false;
             }
             if entry.first > *end {
-                missing.push((entry.partition, *end..entry.first));
+                missing.push(LostRecords {
+                    partition: entry.partition,
+                    offsets: *end..entry.first,
+                });
             }
             *end = entry.end();
         }
@@ -288,7 +297,7 @@ impl FrameWalk {
 
     /// Comes to where the log is known to be. What is missing up to there goes into `lost`; false
     /// if nothing may be missing, and yet the two differ.
-    fn settle(&mut self, known: &LogExtent, lost: Option<&mut Vec<(u32, Range<u64>)>>) -> bool {
+    fn settle(&mut self, known: &LogExtent, lost: Option<&mut Vec<LostRecords>>) -> bool {
         let state = &self.state;
         let is_same =
             state.sequence == known.sequence && (state.records == known.records || self.after_loss);
@@ -304,11 +313,14 @@ impl FrameWalk {
 
 /// Brings ends up to those that are known; true if they were. The log may have more partitions
 /// by then.
-fn raise(ends: &mut [u64], known: &[u64], lost: Option<&mut Vec<(u32, Range<u64>)>>) -> bool {
+fn raise(ends: &mut [Offset], known: &[Offset], lost: Option<&mut Vec<LostRecords>>) -> bool {
     let mut missing = Vec::new();
-    for (partition, (end, known)) in (0..).zip(ends.iter_mut().zip(known)) {
+    for (partition, (end, known)) in Partition::all().zip(ends.iter_mut().zip(known)) {
         if *end < *known {
-            missing.push((partition, *end..*known));
+            missing.push(LostRecords {
+                partition,
+                offsets: *end..*known,
+            });
             *end = *known;
         }
     }
@@ -319,7 +331,7 @@ fn raise(ends: &mut [u64], known: &[u64], lost: Option<&mut Vec<(u32, Range<u64>
     were
 }
 
-fn lost_of(stretches: &mut [MissingFrames]) -> Option<&mut Vec<(u32, Range<u64>)>> {
+fn lost_of(stretches: &mut [MissingFrames]) -> Option<&mut Vec<LostRecords>> {
     stretches.last_mut().map(|last| &mut last.lost)
 }
 
@@ -430,8 +442,10 @@ fn check_blocks(
                 index,
                 at: at + start,
                 what: failure.unwrap_or_else(|| "the checksum of a block is wrong".into()),
-                partition: entry.partition,
-                offsets: entry.first..entry.end(),
+                lost: LostRecords {
+                    partition: entry.partition,
+                    offsets: entry.first..entry.end(),
+                },
                 records,
             });
         }

@@ -17,7 +17,7 @@ use super::spare::{Ahead, SPARE};
 use crate::store::rocks::{self, Rocks};
 use crate::store::{self, Db, Direction, Family, Space, View, keys};
 use crate::wire::block;
-use crate::wire::position::{LogId, Position};
+use crate::wire::position::{LogId, Offset, Partition, Position};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io;
@@ -169,17 +169,19 @@ fn about(old: &dyn Db) -> Result<About, Why> {
 }
 
 /// Reads all of an old log: which one it is, and the end of each partition.
-pub fn check(old: &dyn Db) -> Result<(LogId, Vec<u64>), Why> {
+pub fn check(old: &dyn Db) -> Result<(LogId, Vec<Offset>), Why> {
     let About { id, partitions } = about(old)?;
-    let mut ends = vec![0; partitions as usize];
+    let mut ends = vec![Offset::ZERO; partitions as usize];
     let mut outcome = Ok(());
     let viewed = store::view(old, |view| {
-        outcome = (0..).zip(&mut ends).try_for_each(|(partition, end)| {
-            while let Some(row) = next_row(view, partition, *end)? {
-                *end += row.count;
-            }
-            Ok(())
-        });
+        outcome = Partition::all()
+            .zip(&mut ends)
+            .try_for_each(|(partition, end)| {
+                while let Some(row) = next_row(view, partition, *end)? {
+                    *end = end.plus(row.count);
+                }
+                Ok(())
+            });
         Ok(())
     });
     viewed.map_err(|error| Why::OldForm(reason(error)))?;
@@ -220,7 +222,7 @@ fn build(disk: &Arc<dyn Disk>, layout: Layout, old: &dyn Db) -> Result<u64, Why>
 
 /// A row of the old log that is to be written next of its partition.
 struct OldRow {
-    first: u64,
+    first: Offset,
     count: u64,
     arrived: i64,
     block: Bytes,
@@ -228,16 +230,16 @@ struct OldRow {
 
 /// By arrival, so that partitions lie beside each other as they came.
 fn copy(view: &dyn View, partitions: u32, appender: &mut Appender) -> Result<(), Why> {
-    let mut heads: BTreeMap<(i64, u32), OldRow> = BTreeMap::new();
-    for partition in 0..partitions {
-        if let Some(row) = next_row(view, partition, 0)? {
+    let mut heads: BTreeMap<(i64, Partition), OldRow> = BTreeMap::new();
+    for partition in Partition::all().take(partitions as usize) {
+        if let Some(row) = next_row(view, partition, Offset::ZERO)? {
             heads.insert((row.arrived, partition), row);
         }
     }
-    let mut gathered: Vec<(u32, OldRow)> = Vec::new();
+    let mut gathered: Vec<(Partition, OldRow)> = Vec::new();
     let mut bytes = 0;
     while let Some(((_, partition), row)) = heads.pop_first() {
-        if let Some(next) = next_row(view, partition, row.first + row.count)? {
+        if let Some(next) = next_row(view, partition, row.first.plus(row.count))? {
             heads.insert((next.arrived, partition), next);
         }
         bytes += row.block.len();
@@ -256,9 +258,12 @@ fn copy(view: &dyn View, partitions: u32, appender: &mut Appender) -> Result<(),
     Ok(())
 }
 
-fn next_row(view: &dyn View, partition: u32, from: u64) -> Result<Option<OldRow>, Why> {
+fn next_row(view: &dyn View, partition: Partition, from: Offset) -> Result<Option<OldRow>, Why> {
     let key = |partition, offset| keys::position(Position { partition, offset });
-    let (start, end) = (key(partition, from), key(partition + 1, 0));
+    let (start, end) = (
+        key(partition, from),
+        key(Partition(partition.0 + 1), Offset::ZERO),
+    );
     let mut found = None;
     let scanned = view.scan(
         Family::Log,

@@ -7,7 +7,7 @@ use super::client::unavailable;
 use super::fetcher::{Certainty, Fetcher};
 use super::message::{self, KafkaMessage};
 use crate::event_log::{Confirmation, Limits, Logged, ReadError, Reader};
-use crate::wire::position::NextOffsets;
+use crate::wire::position::{NextOffsets, Offset, Partition};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::{RDKafkaMessage, RDKafkaRespErr};
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ impl Consumer {
     /// `begin` names every partition and the offset to begin at, if it is known.
     pub fn open(
         settings: &KafkaSettings,
-        begin: BTreeMap<u32, Option<u64>>,
+        begin: BTreeMap<Partition, Option<Offset>>,
         asking: Asking,
     ) -> Result<Consumer, ReadError> {
         Ok(Consumer {
@@ -85,20 +85,22 @@ impl Consumer {
         for message in &self.buffer {
             // Safety: not yet destroyed.
             let message = unsafe { &**message };
-            let partition = message.partition as u32;
+            let partition = Partition(message.partition as u32);
             match message.err {
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
-                    self.next.insert(partition, message.offset as u64 + 1);
+                    self.next
+                        .insert(partition, Offset(message.offset as u64).next());
                 }
                 // Everything before this offset was delivered, or is no record.
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
-                    self.next.raise(partition, message.offset.max(0) as u64);
+                    self.next
+                        .raise(partition, Offset(message.offset.max(0) as u64));
                 }
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN
                 | RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT
                 | RDKafkaRespErr::RD_KAFKA_RESP_ERR__TIMED_OUT => {
                     // It goes on trying; whether that has a point is asked elsewhere.
-                    tracing::debug!(partition, "no connection");
+                    tracing::debug!(%partition, "no connection");
                 }
                 other => {
                     let error = KafkaError::MessageConsumption(RDKafkaErrorCode::from(other));

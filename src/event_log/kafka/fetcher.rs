@@ -9,12 +9,12 @@
 use super::KafkaSettings;
 use super::client::{self, Context, KafkaEvent, Role, failed, unavailable};
 use crate::event_log::ReadError;
-use crate::wire::position::Position;
+use crate::wire::position::{LastOffsets, Offset, Partition, Position};
 use rdkafka::bindings as rdk;
 use rdkafka::client::{Client, ClientContext as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::{RDKafkaMessage, RDKafkaRespErr, RDKafkaType};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
@@ -173,7 +173,7 @@ impl Fetcher {
     /// `begin` names every partition and the offset to begin at, if it is known.
     pub fn open(
         settings: &KafkaSettings,
-        begin: &BTreeMap<u32, Option<u64>>,
+        begin: &BTreeMap<Partition, Option<Offset>>,
     ) -> Result<Fetcher, ReadError> {
         let role = Role::Consumer;
         let config = client::config(settings, role);
@@ -209,11 +209,15 @@ impl Fetcher {
         Ok(fetcher)
     }
 
-    fn assign(&self, topic: &str, begin: &BTreeMap<u32, Option<u64>>) -> Result<(), ReadError> {
+    fn assign(
+        &self,
+        topic: &str,
+        begin: &BTreeMap<Partition, Option<Offset>>,
+    ) -> Result<(), ReadError> {
         let rk = self.client.native_ptr();
         let mut assigned = TopicPartitionList::with_capacity(begin.len());
         for (&partition, offset) in begin {
-            let number = partition as i32;
+            let number = partition.0 as i32;
             // Safety: the client lives; the partition's queue is given back at once.
             unsafe {
                 let own = rdk::rd_kafka_queue_get_partition(rk, self.topic.as_ptr(), number);
@@ -223,7 +227,9 @@ impl Fetcher {
                 rdk::rd_kafka_queue_forward(own, self.records.0);
                 rdk::rd_kafka_queue_destroy(own);
             }
-            let offset = offset.map_or(Offset::Beginning, |at| Offset::Offset(at as i64));
+            let offset = offset.map_or(KafkaOffset::Beginning, |at| {
+                KafkaOffset::Offset(at.0 as i64)
+            });
             let added = assigned.add_partition_offset(topic, number, offset);
             added.map_err(failed)?;
         }
@@ -302,8 +308,8 @@ impl Fetcher {
         self.heard.certainty()
     }
 
-    /// Where the partition ended when it was fetched from last; below 0 before.
-    fn end(&self, partition: u32) -> i64 {
+    /// Where the partition ended when it was fetched from last; `None` before.
+    fn end(&self, partition: Partition) -> Option<Offset> {
         let (mut first, mut end) = (0, -1);
         // Safety: the client and the name live. Of a partition that is not known nothing
         // is written.
@@ -311,12 +317,12 @@ impl Fetcher {
             rdk::rd_kafka_get_watermark_offsets(
                 self.client.native_ptr(),
                 self.topic.as_ptr(),
-                partition as i32,
+                partition.0 as i32,
                 &mut first,
                 &mut end,
             );
         }
-        end
+        end.try_into().ok().map(Offset)
     }
 }
 
@@ -343,14 +349,14 @@ pub struct PartitionEnds {
     fetcher: Weak<Fetcher>,
     heard: Arc<FetcherReports>,
     begun: Instant,
-    ends: Vec<i64>,
+    ends: Vec<Option<Offset>>,
 }
 
 impl PartitionEnds {
     /// `None` where it is no use to know them.
     pub fn of(fetcher: Arc<Fetcher>) -> Option<PartitionEnds> {
         let is_used = fetcher.heard.is_certain() && fetcher.partitions <= PARTITIONS;
-        let all = 0..fetcher.partitions as u32;
+        let all = Partition::all().take(fetcher.partitions);
         is_used.then(|| PartitionEnds {
             fetcher: Arc::downgrade(&fetcher),
             heard: fetcher.heard.clone(),
@@ -362,15 +368,14 @@ impl PartitionEnds {
     /// Did they grow by these records, which were acknowledged just now?
     pub async fn grew_by(&self, records: &[Position]) -> bool {
         let heard = &self.heard;
-        let mut last = BTreeMap::new();
+        let mut last = LastOffsets::default();
         for at in records {
-            let before = self.ends.get(at.partition as usize);
+            let before = self.ends.get(at.partition.index()).copied().flatten();
             // What was there before is another topic's, or nothing is known of it.
-            if before.is_none_or(|end| *end < 0 || at.offset < *end as u64) {
+            if before.is_none_or(|end| at.offset < end) {
                 return false;
             }
-            let last = last.entry(at.partition).or_insert(at.offset);
-            *last = at.offset.max(*last);
+            last.raise(at.partition, at.offset);
         }
         let pauses = heard.now() < heard.pauses_until.load(Ordering::Relaxed);
         if self.begun.elapsed() > GROWS_WITHIN || pauses || !heard.is_certain() {
@@ -379,7 +384,7 @@ impl PartitionEnds {
         let are_behind = || {
             let fetcher = self.fetcher.upgrade()?;
             let mut last = last.iter();
-            Some(last.all(|(partition, last)| fetcher.end(*partition) > *last as i64))
+            Some(last.all(|(partition, last)| fetcher.end(*partition) > Some(*last)))
         };
         let grown = async {
             loop {

@@ -6,7 +6,7 @@ mod admin;
 use super::client::{self, Context, Role, failed, unavailable};
 use super::{BadOptions, KafkaSettings, NewTopics, message};
 use crate::event_log::{Bounds, Identity, ReadError};
-use crate::wire::position::{LastOffsets, LogId, NextOffsets};
+use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition};
 use crate::wire::record::Record;
 use admin::Isolation;
 use futures_executor::block_on;
@@ -15,7 +15,7 @@ use rdkafka::bindings as rdk;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ pub struct Inspector {
 #[derive(Default)]
 struct InspectorState {
     topic: Option<Topic>,
-    bounds: Option<BTreeMap<u32, Bounds>>,
+    bounds: Option<BTreeMap<Partition, Bounds>>,
     trouble: Option<String>,
     leaderless: Option<String>,
     setup: Option<(Instant, Setup)>,
@@ -99,7 +99,7 @@ impl Inspector {
         self.lock().setup.as_ref()?.1.max_record
     }
 
-    pub fn bounds(&self) -> Result<BTreeMap<u32, Bounds>, ReadError> {
+    pub fn bounds(&self) -> Result<BTreeMap<Partition, Bounds>, ReadError> {
         let bounds = self.lock().bounds.clone();
         bounds.ok_or_else(|| unavailable("the topic was not reached yet"))
     }
@@ -134,7 +134,10 @@ impl Inspector {
     }
 
     /// What the partitions hold at this moment; one without a leader is left out.
-    pub fn look_at_bounds(&self, partitions: usize) -> Result<BTreeMap<u32, Bounds>, ReadError> {
+    pub fn look_at_bounds(
+        &self,
+        partitions: usize,
+    ) -> Result<BTreeMap<Partition, Bounds>, ReadError> {
         let earliest = rdk::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST as i64;
         let latest = rdk::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST as i64;
         let all = Isolation::Uncommitted;
@@ -150,7 +153,7 @@ impl Inspector {
         Ok(bounds)
     }
 
-    pub fn keep_bounds(&self, bounds: BTreeMap<u32, Bounds>, partitions: usize) {
+    pub fn keep_bounds(&self, bounds: BTreeMap<Partition, Bounds>, partitions: usize) {
         let mut seen = self.lock();
         let some_are_missing = bounds.len() < partitions;
         seen.leaderless = some_are_missing.then(|| leaderless(&bounds, partitions));
@@ -177,9 +180,9 @@ impl Inspector {
     }
 
     /// The records at these offsets, by a short life as a consumer.
-    pub fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<u32, Record>, ReadError> {
+    pub fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<Partition, Record>, ReadError> {
         let mut found = BTreeMap::new();
-        let Some(partitions) = at.keys().max().map(|last| *last as usize + 1) else {
+        let Some(partitions) = at.keys().max().map(|last| last.index() + 1) else {
             return Ok(found);
         };
         // An offset that is out of range would be an error, and not say of which.
@@ -188,20 +191,16 @@ impl Inspector {
             // Its leader has gone since the caller looked.
             return Err(unavailable(&leaderless(&bounds, partitions)));
         }
-        let is_there = |partition: &u32, offset: &u64| {
-            let bounds = bounds.get(partition);
-            bounds.is_some_and(|bounds| (bounds.first..bounds.end).contains(offset))
-        };
         let at = &mut at.clone();
-        at.retain(|partition, offset| is_there(partition, offset));
+        at.retain(|partition, offset| bounds[partition].hold(*offset));
         let _alone = self
             .fetching
             .lock()
             .expect("nothing panics while it fetches");
         let mut wanted = TopicPartitionList::with_capacity(at.len());
         for (&partition, &offset) in at.iter() {
-            let offset = Offset::Offset(offset as i64);
-            let added = wanted.add_partition_offset(&self.settings.topic, partition as i32, offset);
+            let (partition, offset) = (partition.0 as i32, KafkaOffset::Offset(offset.0 as i64));
+            let added = wanted.add_partition_offset(&self.settings.topic, partition, offset);
             added.map_err(failed)?;
         }
         self.client.assign(&wanted).map_err(failed)?;
@@ -210,9 +209,13 @@ impl Inspector {
         fetched.map(|()| found)
     }
 
-    fn fetch(&self, at: &LastOffsets, found: &mut BTreeMap<u32, Record>) -> Result<(), ReadError> {
+    fn fetch(
+        &self,
+        at: &LastOffsets,
+        found: &mut BTreeMap<Partition, Record>,
+    ) -> Result<(), ReadError> {
         let until = Instant::now() + PATIENCE;
-        let mut open: Vec<u32> = at.keys().copied().collect();
+        let mut open: Vec<Partition> = at.keys().copied().collect();
         while !open.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -221,8 +224,8 @@ impl Inspector {
             match self.client.poll(left) {
                 None => {}
                 Some(Ok(fetched)) => {
-                    let partition = fetched.partition() as u32;
-                    if at.get(&partition) == Some(&(fetched.offset() as u64)) {
+                    let partition = Partition(fetched.partition() as u32);
+                    if at.get(&partition) == Some(&Offset(fetched.offset() as u64)) {
                         // Safety: a message without error, borrowed from the client.
                         let logged = unsafe { message::copied(fetched.ptr()) };
                         found.insert(partition, logged.record);
@@ -231,7 +234,7 @@ impl Inspector {
                     open.retain(|other| *other != partition);
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    open.retain(|other| *other != partition as u32);
+                    open.retain(|other| other.0 != partition as u32);
                 }
                 // Below or above what there is: the bounds tell which.
                 Some(Err(KafkaError::MessageConsumption(
@@ -260,9 +263,9 @@ impl Inspector {
         drop(seen);
         let mut offsets = TopicPartitionList::with_capacity(applied.len());
         for (&partition, &next) in applied.iter() {
-            let next = Offset::Offset(next as i64);
+            let next = KafkaOffset::Offset(next.0 as i64);
             let topic = &self.settings.topic;
-            if let Err(error) = offsets.add_partition_offset(topic, partition as i32, next) {
+            if let Err(error) = offsets.add_partition_offset(topic, partition.0 as i32, next) {
                 tracing::debug!(%error, "cannot commit an offset");
             }
         }
@@ -454,8 +457,9 @@ impl Inspector {
     }
 }
 
-fn leaderless(bounds: &BTreeMap<u32, Bounds>, partitions: usize) -> String {
-    let missing = (0..partitions as u32).filter(|partition| !bounds.contains_key(partition));
+fn leaderless(bounds: &BTreeMap<Partition, Bounds>, partitions: usize) -> String {
+    let all = Partition::all().take(partitions);
+    let missing = all.filter(|partition| !bounds.contains_key(partition));
     let missing: Vec<String> = missing.map(|partition| partition.to_string()).collect();
     format!("no leader answers for partition {}", missing.join(", "))
 }

@@ -6,7 +6,7 @@ use super::fetcher::Fetcher;
 use crate::domain::Timestamp;
 use crate::event_log::Logged;
 use crate::wire::cloudevent;
-use crate::wire::position::Position;
+use crate::wire::position::{Offset, Partition, Position};
 use crate::wire::record::{Headers, Record};
 use bytes::Bytes;
 use rdkafka::bindings as rdk;
@@ -124,8 +124,8 @@ unsafe fn logged(message: *mut RDKafkaMessage, key: Option<Bytes>, value: Option
     let mut kind = rdk::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
     let millis = unsafe { rdk::rd_kafka_message_timestamp(message, &mut kind) };
     let at = Position {
-        partition: fields.partition as u32,
-        offset: fields.offset as u64,
+        partition: Partition(fields.partition as u32),
+        offset: Offset(fields.offset as u64),
     };
     let record = Record {
         // -1 says that there is none; the producer may have said so, or sent another.

@@ -6,7 +6,7 @@ use super::inspect::Inspector;
 use super::{BadOptions, KafkaSettings};
 use crate::event_log::{NewRecord, PublishError, SendError, Sending};
 use crate::wire::cloudevent;
-use crate::wire::position::Position;
+use crate::wire::position::{Offset, Partition, Position};
 use crate::wire::record::{Headers, Record};
 use rdkafka::bindings as rdk;
 use rdkafka::client::ClientContext;
@@ -369,8 +369,8 @@ impl ProducerContext for Reports {
                 KafkaError::MessageProduction(RDKafkaErrorCode::DuplicateSequenceNumber),
             )),
             Ok(message) => Ok(Position {
-                partition: message.partition() as u32,
-                offset: message.offset() as u64,
+                partition: Partition(message.partition() as u32),
+                offset: Offset(message.offset() as u64),
             }),
             Err((error, message)) => {
                 // Safety: librdkafka's own message, alive during the report.

@@ -62,10 +62,7 @@ fn line(more: &str) -> String {
 fn fold_of(records: impl IntoIterator<Item = Record>) -> Shown {
     let records = records.into_iter().enumerate();
     let logged = records.map(|(offset, record)| Logged {
-        at: Position {
-            partition: 0,
-            offset: offset as u64,
-        },
+        at: Position::from((0, offset as u64)),
         record,
     });
     fold(&Memory::default(), logged.collect())
@@ -489,10 +486,7 @@ fn a_record_without_a_timestamp_has_no_arrival() {
         .into_iter()
         .enumerate()
         .map(|(offset, record)| Logged {
-            at: Position {
-                partition: 0,
-                offset: offset as u64,
-            },
+            at: Position::from((0, offset as u64)),
             record,
         });
     let mut cut = Cut::decode(logged.collect(), NextOffsets::default(), &Rules::NONE);

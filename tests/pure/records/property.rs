@@ -13,7 +13,7 @@ use opledger::http::router;
 use opledger::projector::step::{Rules, Step, step};
 use opledger::store::memory::Memory;
 use opledger::wire::cloudevent::{self, decode_structured};
-use opledger::wire::position::Position;
+use opledger::wire::position::{LastOffsets, Offset, Partition, Position};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -56,10 +56,10 @@ async fn one_ledger(seed: u64, seen: &mut Seen) {
     let mut by_http = BTreeSet::new();
     for _ in 0..AT_ONCE {
         let case = case(&mut rng);
-        let end = log.bounds().unwrap()[&0].end;
+        let end = log.bounds().unwrap()[&Partition(0)].end;
         let is_accepted = match case.request() {
             None => {
-                log.append(0, case.record());
+                log.append(Partition(0), case.record());
                 let at = logged(&log, end);
                 matches!(step(&at, &Rules::NONE), Step::Apply(_))
             }
@@ -68,9 +68,9 @@ async fn one_ledger(seed: u64, seen: &mut Seen) {
                 let (status, body) = (answer.status(), answer.into_body());
                 let body = body.collect().await.unwrap().to_bytes();
                 assert!(all_unique(&body), "{}", text(&body));
-                let bounds = log.bounds().unwrap()[&0].end;
+                let bounds = log.bounds().unwrap()[&Partition(0)].end;
                 match status.as_u16() {
-                    202 => by_http.extend(end..bounds),
+                    202 => by_http.extend(end.and_after().take_while(|offset| *offset < bounds)),
                     400 | 413 | 415 => assert_eq!(bounds, end, "nothing is stored: {case:?}"),
                     other => panic!("{other}: {} for {case:?}", text(&body)),
                 }
@@ -91,10 +91,7 @@ async fn one_ledger(seed: u64, seen: &mut Seen) {
     // histories, and nothing is a dead letter.
     let lines = shown.histories.values().flatten().cloned();
     let lines = lines.enumerate().map(|(offset, line)| Logged {
-        at: Position {
-            partition: 0,
-            offset: offset as u64,
-        },
+        at: Position::from((0, offset as u64)),
         record: record_of_line(&line),
     });
     let again = fold(&Memory::default(), lines.collect());
@@ -119,13 +116,11 @@ fn alike(logged: &Logged, is_taken_by_http: bool) {
     assert_eq!(again.as_ref(), Ok(&event), "{}", text(&line));
 }
 
-fn logged(log: &memory::MemoryLog, offset: u64) -> Logged {
-    let found = log.records_at(&[(0, offset)].into()).unwrap();
+fn logged(log: &memory::MemoryLog, offset: Offset) -> Logged {
+    let at = LastOffsets::from([(0, offset.0)]);
+    let found = log.records_at(&at).unwrap();
     Logged {
-        at: Position {
-            partition: 0,
-            offset,
-        },
-        record: found[&0].clone(),
+        at: Position::from((0, offset.0)),
+        record: found[&Partition(0)].clone(),
     }
 }

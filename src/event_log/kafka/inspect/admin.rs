@@ -4,7 +4,7 @@
 use super::super::client::{KafkaEvent, unavailable};
 use super::{Inspector, PATIENCE, PATIENCE_WITH_ONE, Topic};
 use crate::event_log::ReadError;
-use crate::wire::position::{LogId, NextOffsets};
+use crate::wire::position::{LogId, NextOffsets, Offset, Partition};
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as rdk;
 use rdkafka::consumer::Consumer;
@@ -109,9 +109,12 @@ impl Inspector {
                 let at = &*rdk::rd_kafka_ListOffsetsResultInfo_topic_partition(info);
                 let no_error = rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
                 if at.err != no_error {
-                    listed.failed.push(at.partition as u32);
+                    listed.failed.push(Partition(at.partition as u32));
                 } else if at.offset >= 0 {
-                    listed.offsets.insert(at.partition as u32, at.offset as u64);
+                    let offset = Offset(at.offset as u64);
+                    listed
+                        .offsets
+                        .insert(Partition(at.partition as u32), offset);
                 }
             }
             Ok(listed)
@@ -191,7 +194,7 @@ pub(super) enum Isolation {
 pub(super) struct ListedOffsets {
     pub offsets: NextOffsets,
     /// Partitions that gave no answer.
-    pub failed: Vec<u32>,
+    pub failed: Vec<Partition>,
 }
 
 impl ListedOffsets {
