@@ -1,15 +1,5 @@
-//! Puts the parts together and takes them apart again. Everything that runs is
-//! started here:
-//!
-//! | what | owner | on an error | at the end |
-//! |---|---|---|---|
-//! | HTTP server, a task a connection | `run` | the connection ends | 1. takes no more, a grace for the rest |
-//! | pulse: a task that notes the projector's pace | `Ledger::serve` | leaves a moment out | with the server |
-//! | projector with its intake and watchdog, a thread each | `Ledger` | tries again, or halts with a reason | 2. finishes its cut |
-//! | notifications, and the reader of the control log, a thread each | `Ledger` | tries again, or halts with a reason | 3. a moment for what is under way |
-//! | forwarder of dead letters, a thread | `Ledger` | tries again | 4. finishes its letter |
-//! | log: appender of the embedded one; checks and librdkafka's threads of Kafka's; the same for the control log | `Log` | refuses until it can write | 5. writes what it accepted |
-//! | store | `Ledger` | reopened by the projector | 6. flushed and closed |
+//! Puts the parts together and takes them apart again. Everything that runs is started here;
+//! `docs/internals.md` lists it, with what becomes of it on an error and at the end.
 
 use crate::clock;
 use crate::config::Config;
@@ -20,19 +10,22 @@ use crate::event_log::embedded::{self, Ahead, Embedded, Which};
 use crate::event_log::kafka::{self, BadOptions, Kafka, NewTopics};
 use crate::event_log::{EventLog, Limits, ReadError};
 use crate::feed::progress::{LogState, Progress};
+use crate::feed::publisher::Publisher;
 use crate::http::{self, front::Front};
 use crate::metrics::ProjectorMetrics;
 use crate::projector::halt::OpenError;
+use crate::projector::log_position::LogPosition;
 use crate::projector::run::{Projector, Settings, Took, Watch};
 use crate::projector::step::Rules;
-use crate::projector::{Cut, Tally, control, meta};
+use crate::projector::writer::{self, StoreWriter};
+use crate::projector::{Cut, Source, Tally, meta};
 use crate::store::rocks::{MemoryBudget, Rocks};
-use crate::store::{self, Family};
+use crate::store::{self, Db, Family};
+use crate::webhook::control_log::ControlLog;
 use crate::webhook::{self, Webhooks};
 use crate::wire::position::NextOffsets;
 use crate::wire::time::TimeStyle;
 use metrics_exporter_prometheus::PrometheusHandle;
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,6 +54,7 @@ pub struct Ledger {
     // In the order in which they must end.
     projector: Projector,
     webhooks: Option<Webhooks>,
+    control: Option<Projector>,
     notifications: Arc<webhook::WebhookHandle>,
     forwarder: Option<Forwarder>,
     log: Log,
@@ -178,7 +172,7 @@ fn open_control(
     folder: &DataFolder,
     store: &Rocks,
 ) -> Result<Result<Arc<dyn EventLog>, String>, Error> {
-    let is_known = control::is_known(store)?;
+    let is_known = meta::knows_control_log(store)?;
     if uses_kafka(config) {
         let log = Kafka::open(kafka_control(config, is_known))?;
         return Ok(Ok(Arc::new(log)));
@@ -211,15 +205,15 @@ fn open_control(
     }
 }
 
-/// Tells the metrics, and those who send notifications, what was applied.
+/// Tells the metrics, and those who send notifications, what was applied of the events.
 struct Watched {
     metrics: ProjectorMetrics,
     notifications: Arc<webhook::WebhookHandle>,
 }
 
 impl Watch for Watched {
-    fn anomalies(&mut self, counts: &BTreeMap<&'static str, i64>) {
-        self.metrics.anomalies(counts);
+    fn opened(&mut self, db: &dyn Db) -> store::Result<()> {
+        self.metrics.opened(db)
     }
 
     fn applied(&mut self, cut: &Cut, tally: &Tally, took: Took) {
@@ -229,6 +223,27 @@ impl Watch for Watched {
 
     fn failed(&mut self, error: &store::Error) {
         self.metrics.failed(error);
+    }
+}
+
+/// Tells those who send notifications what was applied of the control log.
+struct WatchedControl(Watched);
+
+impl Watch for WatchedControl {
+    fn opened(&mut self, _: &dyn Db) -> store::Result<()> {
+        self.0.notifications.tell_released();
+        Ok(())
+    }
+
+    fn applied(&mut self, _: &Cut, tally: &Tally, _: Took) {
+        self.0.notifications.tell_retried(&tally.retried);
+        if tally.released_all {
+            self.0.notifications.tell_released();
+        }
+    }
+
+    fn failed(&mut self, error: &store::Error) {
+        self.0.metrics.failed(error);
     }
 }
 
@@ -260,6 +275,7 @@ pub fn times(config: &Config) -> TimeStyle {
 /// What records of the configured log are judged by.
 pub fn rules(config: &Config) -> Rules {
     Rules {
+        source: Source::Events,
         max_size: config.events.max_size as usize,
         clock_ahead: config.events.clock_ahead,
         forward_dead_letters: uses_kafka(config),
@@ -274,19 +290,40 @@ pub fn projector(config: &Config) -> Settings {
             patience: PATIENCE,
         },
         batch_delay: config.projector.batch_delay,
-        hot_bytes: config.projector.hot_cache,
         retry_max: config.projector.retry_max,
         rules: rules(config),
-        change_window: config.streams.window,
         check_every: uses_kafka(config).then_some(config.kafka.check_interval),
     }
 }
 
-type Notifying = (Option<Webhooks>, Arc<webhook::WebhookHandle>);
+pub fn writer(config: &Config, db: Arc<dyn Db>) -> Arc<StoreWriter> {
+    let settings = writer::WriterSettings {
+        hot_bytes: config.projector.hot_cache,
+        change_window: config.streams.window,
+    };
+    StoreWriter::new(db, settings)
+}
+
+/// Few and small records, each waited for.
+fn control_projector(config: &Config) -> Settings {
+    Settings {
+        limits: Limits {
+            records: 10_000,
+            bytes: 4 << 20,
+            patience: PATIENCE,
+        },
+        rules: Rules::CONTROL,
+        ..projector(config)
+    }
+}
+
+/// What sends, what reads the control log for it, and the handle of both.
+type Notifying = (Option<(Webhooks, Projector)>, Arc<webhook::WebhookHandle>);
 
 fn start_webhooks(
     config: &Config,
     folder: &DataFolder,
+    writer: &Arc<StoreWriter>,
     store: &Arc<Rocks>,
     log: &Log,
     progress: &Arc<Progress>,
@@ -305,12 +342,29 @@ fn start_webhooks(
         Log::Embedded(log) => log.readable().ok(),
         Log::Kafka(_) => None,
     };
+    let handle = webhook::WebhookHandle::starting(store.clone());
+    let publisher = Publisher {
+        log: control.clone(),
+        progress: Arc::new(Progress::new(None)),
+    };
+    let watched = Watched {
+        metrics: ProjectorMetrics,
+        notifications: handle.clone(),
+    };
+    let projector = Projector::start(
+        writer.clone(),
+        control,
+        publisher.progress.clone(),
+        Box::new(WatchedControl(watched)),
+        control_projector(config),
+    )
+    .map_err(Error::Thread)?;
     let parts = webhook::Parts {
         db: store.clone(),
         log: log.port(),
         begins,
         progress: progress.clone(),
-        control,
+        control: Arc::new(ControlLog::new(publisher, Arc::new(clock::now))),
         clock: Arc::new(clock::now),
         times: TimeStyle {
             separator: config.notifications.time_separator.clone(),
@@ -318,9 +372,17 @@ fn start_webhooks(
         },
         settings: config.notifications.clone(),
     };
-    let webhooks = Webhooks::start(parts).map_err(Error::Thread)?;
-    let handle = webhooks.handle();
-    Ok((Some(webhooks), handle))
+    let webhooks = Webhooks::start(handle.clone(), parts).map_err(Error::Thread)?;
+    Ok((Some((webhooks, projector)), handle))
+}
+
+/// Compares a log of our own with the store before anything is written to either. A store that
+/// is new belongs to whichever log it meets first.
+fn compare(db: &dyn Db, log: &dyn EventLog) -> Result<(), OpenError> {
+    if meta::is_new(db)? {
+        return Ok(());
+    }
+    LogPosition::open(db, Source::Events, &log.identify()?)?.check(log)
 }
 
 impl Ledger {
@@ -342,7 +404,7 @@ impl Ledger {
         if let Log::Embedded(log) = &log {
             // Nobody else writes to it: what it is now it stays. So it takes its first event
             // as soon as there is a listener, or none at all.
-            match meta::compare(&*store, &**log) {
+            match compare(&*store, &**log) {
                 Ok(()) => progress.set_log(LogState::Confirmed),
                 Err(OpenError::Halt(halt)) => {
                     progress.set_log(LogState::Halted(halt.for_clients()));
@@ -353,13 +415,16 @@ impl Ledger {
             }
         }
         let settings = self::projector(&config);
-        let (webhooks, notifications) = start_webhooks(&config, &folder, &store, &log, &progress)?;
+        let writer = self::writer(&config, store.clone());
+        let (notifying, notifications) =
+            start_webhooks(&config, &folder, &writer, &store, &log, &progress)?;
+        let (webhooks, control) = notifying.unzip();
         let watched = Watched {
             metrics: ProjectorMetrics,
             notifications: notifications.clone(),
         };
         let projector = Projector::start(
-            store.clone(),
+            writer,
             log.port(),
             progress.clone(),
             Box::new(watched),
@@ -373,6 +438,7 @@ impl Ledger {
         Ok(Ledger {
             projector,
             webhooks,
+            control,
             notifications,
             forwarder: forwarder.transpose().map_err(Error::Thread)?,
             log,
@@ -425,6 +491,7 @@ impl Ledger {
     fn close(self) {
         drop(self.projector);
         drop(self.webhooks);
+        drop(self.control);
         drop(self.forwarder);
         drop(self.log);
         // Only makes the next start quicker: the log has everything.

@@ -1,14 +1,14 @@
 //! The metrics and their help texts. Base units; no label grows with the number of operations.
 
 use crate::event_log::kafka;
+use crate::projector::projection::count_anomalies;
 use crate::projector::run::{Took, Watch};
 use crate::projector::{Cut, Tally};
-use crate::store;
+use crate::store::{self, Db};
 use crate::webhook;
 use crate::wire::fault::Rule;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use std::collections::BTreeMap;
 
 const SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 7.5, 10.0,
@@ -189,10 +189,11 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 pub struct ProjectorMetrics;
 
 impl Watch for ProjectorMetrics {
-    fn anomalies(&mut self, counts: &BTreeMap<&'static str, i64>) {
-        for (kind, count) in counts {
-            gauge!("opledger_anomalies", "kind" => *kind).set(*count as f64);
+    fn opened(&mut self, db: &dyn Db) -> store::Result<()> {
+        for (kind, count) in count_anomalies(db)? {
+            gauge!("opledger_anomalies", "kind" => kind).set(count as f64);
         }
+        Ok(())
     }
 
     fn applied(&mut self, cut: &Cut, tally: &Tally, took: Took) {

@@ -210,7 +210,7 @@ fn projection(db: &dyn Db) -> Projection {
         id: LogId(*b"measured"),
         name: "counted".into(),
     };
-    let opened = Projection::open(db, &log, 64 << 20, Rules::NONE);
+    let opened = Projection::open(db, &log, 64 << 20);
     opened.expect("the store is new")
 }
 

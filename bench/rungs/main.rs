@@ -30,7 +30,6 @@ use opledger::store::{self, Batch, Db, Family};
 use opledger::wire::position::NextOffsets;
 use report::{Report, per_second};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -206,7 +205,7 @@ fn project(args: &Args, events: usize, db: Arc<dyn Db>) -> anyhow::Result<Spent>
     let settings = app::projector(&config);
     let progress = Arc::new(Progress::new(None));
     let projector = Projector::start(
-        db,
+        app::writer(&config, db),
         log,
         progress.clone(),
         Box::new(Counts(applied)),
@@ -226,7 +225,9 @@ fn project(args: &Args, events: usize, db: Arc<dyn Db>) -> anyhow::Result<Spent>
 struct Counts(Sender<usize>);
 
 impl Watch for Counts {
-    fn anomalies(&mut self, _: &BTreeMap<&'static str, i64>) {}
+    fn opened(&mut self, _: &dyn Db) -> store::Result<()> {
+        Ok(())
+    }
 
     fn applied(&mut self, cut: &Cut, _: &Tally, _: Took) {
         // Nobody listens once all are there.

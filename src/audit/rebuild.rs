@@ -41,7 +41,7 @@ pub fn fold_all(
     rules: Rules,
     told: &mut dyn FnMut(usize, &Tally),
 ) -> Result<(), Error> {
-    let mut projection = Projection::open(db, log, 64 << 20, rules)?;
+    let mut projection = Projection::open(db, log, 64 << 20)?;
     let limits = Limits {
         // What is known to be there may take a moment.
         patience: if ends.is_some() {

@@ -7,7 +7,8 @@ use crate::cli::output::say;
 use crate::config::Overrides;
 use crate::data_folder::DataFolder;
 use crate::event_log::embedded::{self, Checked, Damage, Which};
-use crate::projector::control;
+use crate::webhook::control_log::new_record;
+use crate::wire::control_record::Control;
 use crate::wire::position::{LogId, NextOffsets};
 use clap::{Subcommand, ValueHint};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -211,7 +212,8 @@ fn repair(place: &LogFolder, accept_loss: bool) -> Result<(), Failure> {
     };
     if let Some((id, ends)) = holds {
         let now = crate::clock::now();
-        embedded::append(&place.log, which, control::lost(id, ends, now), now)?;
+        let lost = new_record(&Control::Lost { log: id, ends }, now);
+        embedded::append(&place.log, which, lost, now)?;
     }
     let repaired_is = format!(
         "{damages}\nrepaired: {}; the original files are in {}",

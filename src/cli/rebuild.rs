@@ -10,7 +10,7 @@ use crate::config::Overrides;
 use crate::data_folder::DataFolder;
 use crate::event_log::ReadError;
 use crate::projector::halt::OpenError;
-use crate::projector::meta;
+use crate::projector::{self, meta};
 use crate::store::Family;
 use crate::store::rocks::Rocks;
 use crate::wire::position::{NextOffsets, Offset};
@@ -62,7 +62,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let records = ends.iter().map(|(p, end)| end.since(first(p))).sum();
     let applied = {
         let store = Rocks::open(&folder.new_store()?, Family::LEDGER, app::memory(&config))?;
-        meta::note_beginnings(&store, &NextOffsets::default(), &bounds)?;
+        let known = NextOffsets::default();
+        meta::note_beginnings(&store, projector::Source::Events, &known, &bounds)?;
         let mut reader = log.reader(identity.id, &NextOffsets::default())?;
         let bar = progress(Some(records));
         let mut applied = 0;

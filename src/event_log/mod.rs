@@ -6,7 +6,7 @@ pub mod embedded;
 pub mod kafka;
 pub mod memory;
 
-use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Position};
+use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Position, Token};
 use crate::wire::record::{Headers, Record};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -47,6 +47,20 @@ impl NewRecord {
 pub struct Published {
     pub log: LogId,
     pub positions: Vec<Position>,
+}
+
+impl Published {
+    /// Names all of them.
+    pub fn token(&self) -> Token {
+        let mut positions = LastOffsets::default();
+        for at in &self.positions {
+            positions.insert(at.partition, at.offset);
+        }
+        Token {
+            log: self.log,
+            positions,
+        }
+    }
 }
 
 /// Distinguished by what the publisher must know: whether its records may be stored.

@@ -6,6 +6,7 @@ pub mod changes;
 pub mod current;
 pub mod index;
 pub mod progress;
+pub mod publisher;
 pub mod rounds;
 pub mod told;
 pub mod unsent;

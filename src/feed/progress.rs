@@ -131,6 +131,11 @@ impl Progress {
         self.applied.borrow().clone()
     }
 
+    /// What the projector does, and each change of it.
+    pub fn watch_doing(&self) -> watch::Receiver<Doing> {
+        self.doing.subscribe()
+    }
+
     pub fn doing(&self) -> Doing {
         self.doing.borrow().clone()
     }

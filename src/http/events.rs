@@ -6,13 +6,11 @@ use super::params::Params;
 use super::{App, LEDGER_POSITION, body, stream};
 use crate::clock;
 use crate::domain::Timestamp;
-use crate::event_log::{NewRecord, PublishError, Published};
-use crate::feed::progress::{Applied, LogState};
+use crate::event_log::{NewRecord, Published};
 use crate::wire::cloudevent;
 use crate::wire::fault::{Fault, Rule};
 use crate::wire::json::not_json;
 use crate::wire::media_type::{is_media_type, is_utf8};
-use crate::wire::position::{LastOffsets, Position, Token};
 use crate::wire::record::{Headers, Record};
 use axum::body::Body;
 use axum::extract::State;
@@ -45,6 +43,7 @@ pub async fn publish(
     let max_size = app.config.events.max_size as usize;
     let rules = EventRules {
         max_size: app
+            .publisher
             .log
             .max_record()
             .map_or(max_size, |max| max.min(max_size)),
@@ -56,53 +55,9 @@ pub async fn publish(
     } else {
         rules.check(form, bytes)?
     };
-    let published = append(&app, records).await;
+    let published = app.publisher.publish(records).await;
     app.accepting.note(published.as_ref().err());
     Ok(accepted(&app, &published?))
-}
-
-async fn append(app: &App, records: Vec<NewRecord>) -> Result<Published, PublishError> {
-    let before = confirmed(app)?;
-    let published = app.log.publish(records).await?;
-    was_confirmed(app, &before, &published)?;
-    Ok(published)
-}
-
-/// What the store has applied, if the log is verified as its own. An event in another log would
-/// never be seen here, and a log that lost records assigns their positions again.
-fn confirmed(app: &App) -> Result<Arc<Applied>, PublishError> {
-    let applied = app.progress.applied();
-    let Some(why) = applied.log.refuses_events() else {
-        return Ok(applied);
-    };
-    let why = match applied.log {
-        LogState::Unknown | LogState::Unreachable => app.log.trouble(),
-        LogState::Confirmed | LogState::Suspect(_) | LogState::Halted(_) => None,
-    }
-    .unwrap_or_else(|| why.to_owned());
-    Err(PublishError::Rejected(why))
-}
-
-/// Checks again after publishing: the log may have been replaced or truncated since. The store
-/// had applied everything before `before.next`, so a position in that range was assigned twice.
-fn was_confirmed(app: &App, before: &Applied, published: &Published) -> Result<(), PublishError> {
-    let unknown = |error| match error {
-        PublishError::Rejected(why) => PublishError::Unknown(why),
-        other @ (PublishError::Busy | PublishError::Unknown(_)) => other,
-    };
-    confirmed(app).map_err(unknown)?;
-    let was_given = |at: &&Position| before.next.get(&at.partition) > Some(&at.offset);
-    let why = match before.token.as_ref().map(|token| token.log) {
-        Some(log) if log != published.log => {
-            "it is not the one that the store belongs to, see /readyz".into()
-        }
-        _ => match published.positions.iter().find(was_given) {
-            Some(at) => format!("it has given position {at} before: it lost records, see /readyz"),
-            None => return Ok(()),
-        },
-    };
-    app.progress.suspect(why.clone());
-    Err(PublishError::Unknown(why))
 }
 
 /// Closes the connection, because the rest of the body is unread.
@@ -255,20 +210,15 @@ fn accepted(app: &App, published: &Published) -> Response {
     body.push_str("{\"accepted\":");
     body.push_str(itoa::Buffer::new().format(positions.len()));
     body.push_str(",\"positions\":[");
-    let mut last = LastOffsets::default();
     for (i, at) in positions.iter().enumerate() {
         body.push_str(if i == 0 { "\"" } else { ",\"" });
         body.push_str(itoa::Buffer::new().format(at.partition.0));
         body.push(':');
         body.push_str(itoa::Buffer::new().format(at.offset.0));
         body.push('"');
-        last.insert(at.partition, at.offset);
     }
     body.push_str("]}");
-    let token = Token {
-        log: published.log,
-        positions: last,
-    };
+    let token = published.token();
     // The events are stored, so the request cannot fail any more.
     let body = app.unsent.hold_anyway(body.into_bytes());
     let mut response = stream::json(body);

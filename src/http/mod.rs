@@ -38,6 +38,7 @@ use crate::config::Config;
 use crate::event_log::EventLog;
 use crate::feed::at_hand::Documents;
 use crate::feed::progress::Progress;
+use crate::feed::publisher::Publisher;
 use crate::feed::rounds::Rounds;
 use crate::feed::told::Told;
 use crate::feed::unsent::Unsent;
@@ -79,6 +80,7 @@ pub struct App {
     pub db: Arc<dyn Db>,
     pub log: Arc<dyn EventLog>,
     pub progress: Arc<Progress>,
+    pub publisher: Publisher,
     pub defects: Defects,
     pub documents: Documents,
     pub document_reads: reading::Lanes,
@@ -143,6 +145,10 @@ impl App {
             pace: pace::Pace::new(progress.clone()),
             reads: Reads::Apart,
             stopping: Default::default(),
+            publisher: Publisher {
+                log: log.clone(),
+                progress: progress.clone(),
+            },
             db,
             log,
             progress,

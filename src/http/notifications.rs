@@ -8,8 +8,9 @@ use super::paging::BAD_CURSOR;
 use super::params::Params;
 use super::{App, body, reading, stream};
 use crate::event_log::PublishError;
-use crate::projector::control::{self, ControlLog, RecordError};
 use crate::query::notifications::{self, DeliveryState, Wanted};
+use crate::rows::outbox;
+use crate::webhook::control_log::ControlLog;
 use crate::wire::control_record::{Control, Notified, Said};
 use crate::wire::event::operation_id_fault;
 use crate::wire::fault::{Fault, Rule};
@@ -77,7 +78,7 @@ fn holds(app: &App) -> crate::store::Result<bool> {
     let Some(token) = &applied.token else {
         return Ok(false);
     };
-    let begun = control::begun(&*app.db, token.log)?;
+    let begun = outbox::begun(&*app.db, token.log)?;
     Ok(begun.is_some_and(|ends| !ends.is_empty()))
 }
 
@@ -274,9 +275,7 @@ async fn record(
 
 async fn put(control: &ControlLog, records: &[Control]) -> Result<(), Refusal> {
     match tokio::time::timeout(PATIENCE, control.record(records)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(RecordError::Publish(error))) => Err(error.into()),
-        Ok(Err(RecordError::NotRead(why))) => Err(PublishError::Unknown(why).into()),
+        Ok(recorded) => Ok(recorded?),
         Err(_) => {
             Err(PublishError::Unknown("the control log did not answer in time".into()).into())
         }

@@ -153,14 +153,14 @@ pub async fn wait(app: &App, changed: impl Future) -> Woken {
 }
 
 /// What a stream is made of: the next blocks, until there are none.
-pub trait Source: Send + 'static {
+pub trait PieceSource: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Result<Option<Blocks>, Refusal>> + Send;
 }
 
 /// The stream as an answer. Pieces are made when the connection takes them, so a client
 /// that reads nothing costs what one piece costs. An error breaks it off: the client
 /// resumes.
-pub fn answer(source: impl Source) -> Response {
+pub fn answer(source: impl PieceSource) -> Response {
     let opening = futures_util::stream::iter([Ok(Blocks::opening())]);
     let blocks = futures_util::stream::unfold(source, |mut source| async {
         match source.next().await {

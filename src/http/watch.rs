@@ -4,7 +4,7 @@ use super::error::Refusal;
 use super::pace::Work;
 use super::params::Params;
 use super::reading::{self, Resumption};
-use super::sse::{self, Blocks, Source, Woken};
+use super::sse::{self, Blocks, PieceSource, Woken};
 use super::{App, stream};
 use crate::feed::at_hand::Document;
 use crate::feed::changes::{self, Place, Since};
@@ -111,7 +111,7 @@ impl Watch {
     }
 }
 
-impl Source for Watch {
+impl PieceSource for Watch {
     async fn next(&mut self) -> Result<Option<Blocks>, Refusal> {
         if self.is_over {
             return Ok(None);

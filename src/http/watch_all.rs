@@ -11,7 +11,7 @@ use super::pace::Turn;
 use super::params::Params;
 use super::reading::{self, Resumption};
 use super::rounds::hold_rounds;
-use super::sse::{self, Blocks, PIECE, Source, Woken};
+use super::sse::{self, Blocks, PIECE, PieceSource, Woken};
 use super::{App, stream};
 use crate::feed::changes::{self, Place};
 use crate::feed::current::Current;
@@ -372,7 +372,7 @@ impl WatchAll {
     }
 }
 
-impl Source for WatchAll {
+impl PieceSource for WatchAll {
     async fn next(&mut self) -> Result<Option<Blocks>, Refusal> {
         let mut blocks = Blocks::new();
         while blocks.is_empty() {

@@ -1,7 +1,7 @@
 //! The index of changes: a row for each cut that says which operations it changed.
 //! Streams that resume read it. It reaches back over a bounded number of changes.
 
-use super::meta::Anchors;
+use super::log_position::LogPosition;
 use crate::feed::watch::Change;
 use crate::store::{self, Batch, Db, Direction, Family, keys};
 use crate::wire::change::{self, PartitionMove};
@@ -80,11 +80,12 @@ impl Changes {
     pub fn put<'i>(
         &self,
         db: &dyn Db,
-        anchors: (&Anchors, &Anchors),
+        before: &LogPosition,
+        after: &LogPosition,
         ids: impl ExactSizeIterator<Item = &'i str>,
         batch: &mut Batch,
     ) -> store::Result<Pending> {
-        let (before, after) = anchors;
+        let (before, after) = (before.anchors(), after.anchors());
         let moved: Vec<PartitionMove> = after
             .iter()
             .filter(|(partition, anchor)| before.get(partition) != Some(anchor))
@@ -95,11 +96,7 @@ impl Changes {
             })
             .collect();
         if moved.is_empty() {
-            return Ok(Pending {
-                row: None,
-                next: self.next,
-                trimmed: self.trimmed,
-            });
+            return Ok(self.none());
         }
         let count = ids.len();
         let row: Arc<[u8]> = change::encode(&moved, ids).into();
@@ -110,6 +107,15 @@ impl Changes {
             row: Some(row),
             trimmed: self.trim(db, batch)?,
         })
+    }
+
+    /// Of a cut that changes nothing.
+    pub fn none(&self) -> Pending {
+        Pending {
+            row: None,
+            next: self.next,
+            trimmed: self.trimmed,
+        }
     }
 
     /// Now and then, so that it costs little: what is deleted is looked up first.

@@ -8,7 +8,6 @@ use crate::domain::body::LARGE;
 use crate::domain::{Body, Event, Timestamp};
 use crate::event_log::Logged;
 use crate::store::{Batch, Family, Length, keys};
-use crate::wire::fault::Fault;
 use crate::wire::position::{NextOffsets, Offset, Partition};
 use crate::wire::record::{self, Record};
 use crate::wire::without_id;
@@ -28,6 +27,7 @@ pub struct Cut {
 }
 
 struct Read {
+    rules: Rules,
     records: Vec<Logged>,
     next: NextOffsets,
     bytes: usize,
@@ -84,7 +84,7 @@ impl<'c> Part<'c> {
         let places = self.places.iter().map(|place| *place as usize);
         places.filter_map(move |place| match &self.steps[place] {
             Step::Apply(event) => Some((event, &self.records[place])),
-            Step::DeadLetter(_) => None,
+            Step::DeadLetter(_) | Step::Control(..) | Step::Foreign | Step::Halt(_) => None,
         })
     }
 }
@@ -104,13 +104,14 @@ impl Cut {
         mut batch: Batch,
     ) -> Cut {
         let read = Read {
+            rules: *rules,
             bytes: records.iter().map(|logged| logged.record.size()).sum(),
             oldest: records.iter().filter_map(|l| l.record.arrival()).min(),
             spans: spans(&records),
             records,
             next,
         };
-        let content = Content::new(read, |read| Sorted::of(&read.records, rules));
+        let content = Content::new(read, |read| Sorted::of(&read.records, &read.rules));
         batch.clear();
         let (mut arrived, mut row) = (Vec::new(), Vec::new());
         for part in content.parts() {
@@ -132,6 +133,10 @@ impl Cut {
 
     pub fn records(&self) -> &[Logged] {
         &self.content.borrow_owner().records
+    }
+
+    pub fn rules(&self) -> &Rules {
+        &self.content.borrow_owner().rules
     }
 
     pub fn next(&self) -> &NextOffsets {
@@ -195,13 +200,11 @@ impl Content {
         })
     }
 
-    pub fn dead_letters(&self) -> impl Iterator<Item = (&Logged, &Fault)> {
+    /// Every record that is no event, as it was read.
+    pub fn others(&self) -> impl Iterator<Item = (&Logged, &Step<'_>)> {
         let records = self.borrow_owner().records.iter();
         let steps = records.zip(&self.borrow_dependent().steps);
-        steps.filter_map(|(logged, step)| match step {
-            Step::Apply(_) => None,
-            Step::DeadLetter(fault) => Some((logged, fault)),
-        })
+        steps.filter(|(_, step)| !matches!(step, Step::Apply(_)))
     }
 }
 

@@ -49,7 +49,7 @@ impl Intake {
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
         let thread = std::thread::Builder::new()
-            .name("intake".into())
+            .name(rules.source.threads()[1].into())
             .spawn(move || {
                 let ends = (&sender, &given_back);
                 read_all(reader, &limits, &rules, batch_delay, &told, ends);

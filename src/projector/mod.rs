@@ -2,24 +2,31 @@
 //! the position behind it are written together, and writing it again changes
 //! nothing.
 //!
-//! `step` judges one record, `cut` gathers many by operation, `projection` folds them
-//! into the store. `run` is the thread that does so live, behind `intake`, which reads
-//! and makes cuts ahead of it. `control` does the same for the control log, which has
-//! what only the ledger knows.
+//! There are two logs (`source`): the events, and the control log, which has what only the ledger
+//! knows. `step` judges one record, `cut` gathers many by operation, `projection` folds them
+//! into the store: events into operations (`operation`), records of the control log into what
+//! became of deliveries (`deliveries`). `run` is the loop that does so live, on a thread for each
+//! log, after `intake`, which reads and makes cuts ahead of it. All of them write through one
+//! `writer`.
 
 mod changes;
-pub mod control;
 pub mod cut;
+mod deliveries;
 pub mod halt;
 mod intake;
+pub mod log_position;
 pub mod meta;
 mod operation;
 mod pace;
 pub mod projection;
 pub mod run;
+pub mod source;
 pub mod step;
 mod watchdog;
+pub mod writer;
 
 pub use cut::Cut;
 pub use halt::Halt;
 pub use projection::{Projection, Tally};
+pub use source::Source;
+pub use writer::StoreWriter;

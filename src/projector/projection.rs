@@ -3,10 +3,13 @@
 
 use super::changes::{Changes, Pending};
 use super::cut::{Cut, Part};
+use super::deliveries::Deliveries;
 use super::halt::OpenError;
-use super::meta::{self, Anchors};
+use super::log_position::LogPosition;
+use super::meta;
 use super::operation::fold;
-use super::step::Rules;
+use super::source::Source;
+use super::step::Step;
 use crate::domain::effects::Listed;
 use crate::domain::{Anomalies, Anomaly};
 use crate::event_log::{Identity, Logged};
@@ -15,9 +18,7 @@ use crate::feed::watch::Change;
 use crate::rows::entry::Moved;
 use crate::rows::state;
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
-use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::fault::Fault;
-use crate::wire::position::{LastOffsets, NextOffsets, Token};
 use crate::wire::record;
 use crate::wire::stored::ANOMALIES;
 use std::collections::BTreeMap;
@@ -46,6 +47,10 @@ pub struct Tally {
     pub moved: Option<Vec<Moved>>,
     /// Operations with a notification that is new or another one.
     pub due: Vec<Box<str>>,
+    /// Operations with one that is to be tried again, as an operator said.
+    pub retried: Vec<Box<str>>,
+    /// An operator has released all that is held.
+    pub released_all: bool,
 }
 
 impl Tally {
@@ -94,14 +99,12 @@ fn hot(bytes: u64) -> Hot {
     Hot::with_options(options, ByBytes, Default::default(), Default::default())
 }
 
-/// The one writer of a store: where it is in the log, and what it has at hand.
+/// The one writer of a store: where that is in its logs, and what it has at hand.
 /// Memory moves only after a write has returned.
 pub struct Projection {
-    log: Identity,
-    anchors: Anchors,
-    next: NextOffsets,
+    events: Option<LogPosition>,
+    control: Option<LogPosition>,
     hot: Hot,
-    rules: Rules,
     changes: Changes,
     notes_entries: bool,
     /// Documents by status; `None` after a failed write, of which nobody knows whether it
@@ -110,47 +113,62 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// Takes up where the store is. `hot_bytes` bounds the snapshots kept in memory.
-    pub fn open(
-        db: &dyn Db,
-        log: &Identity,
-        hot_bytes: u64,
-        rules: Rules,
-    ) -> Result<Projection, OpenError> {
-        let anchors = meta::open(db, log)?;
+    /// Takes up where the store is in a log of events. `hot_bytes` bounds the snapshots kept in
+    /// memory.
+    pub fn open(db: &dyn Db, log: &Identity, hot_bytes: u64) -> Result<Projection, OpenError> {
+        let mut projection = Projection::new(db, hot_bytes)?;
+        projection.open_log(db, Source::Events, log)?;
+        Ok(projection)
+    }
+
+    /// On no log yet.
+    pub fn new(db: &dyn Db, hot_bytes: u64) -> store::Result<Projection> {
         Ok(Projection {
-            next: meta::next(db, &anchors)?,
-            anchors,
-            log: log.clone(),
+            events: None,
+            control: None,
             hot: hot(hot_bytes),
-            rules,
             changes: Changes::open(db)?,
             notes_entries: false,
             statuses: Some(meta::statuses(db)?),
         })
     }
 
-    pub fn log(&self) -> &Identity {
-        &self.log
+    /// Takes up where the store is in this log.
+    pub fn open_log(
+        &mut self,
+        db: &dyn Db,
+        source: Source,
+        log: &Identity,
+    ) -> Result<&mut LogPosition, OpenError> {
+        let position = LogPosition::open(db, source, log)?;
+        Ok(self.slot(source).insert(position))
+    }
+
+    fn slot(&mut self, source: Source) -> &mut Option<LogPosition> {
+        match source {
+            Source::Events => &mut self.events,
+            Source::Control => &mut self.control,
+        }
+    }
+
+    /// Where the store is in a log that was opened, to note what it begins with.
+    pub fn begin(&mut self, source: Source) -> &mut LogPosition {
+        let at = self.slot(source).as_mut();
+        at.expect("a log is opened before it is folded")
+    }
+
+    /// Where the store is in a log that was opened.
+    pub fn at(&self, source: Source) -> &LogPosition {
+        let at = match source {
+            Source::Events => &self.events,
+            Source::Control => &self.control,
+        };
+        at.as_ref().expect("a log is opened before it is folded")
     }
 
     /// Documents by status.
     pub fn statuses(&self) -> StatusCounts {
         self.statuses.unwrap_or_default()
-    }
-
-    pub fn anchors(&self) -> &Anchors {
-        &self.anchors
-    }
-
-    /// Where the log is to be read on.
-    pub fn next(&self) -> &NextOffsets {
-        &self.next
-    }
-
-    /// Of partitions that the store has not met before.
-    pub fn begin(&mut self, new: NextOffsets) {
-        self.next.extend(new.iter());
     }
 
     /// The number of the next change.
@@ -168,32 +186,17 @@ impl Projection {
         self.notes_entries = notes;
     }
 
-    pub fn rules(&self) -> &Rules {
-        &self.rules
-    }
-
-    pub fn positions(&self) -> LastOffsets {
-        meta::positions(&self.anchors)
-    }
-
-    pub fn held(&self) -> Token {
-        Token {
-            log: self.log.id,
-            positions: self.positions(),
-        }
-    }
-
     /// Writes all that the records change, with the positions behind them. After
     /// an error nothing has moved here; doing it again is harmless even if the
     /// write did happen.
-    pub fn apply(&mut self, db: &dyn Db, cut: &mut Cut) -> store::Result<Tally> {
+    pub fn apply(&mut self, db: &dyn Db, cut: &mut Cut) -> Result<Tally, OpenError> {
         let prepared = self.prepare(db, cut)?;
-        self.commit(db, cut, prepared)
+        Ok(self.commit(db, cut, prepared)?)
     }
 
     /// Works out what the records change, and puts it into the cut's batch. Nothing moves
     /// yet.
-    pub fn prepare(&self, db: &dyn Db, cut: &mut Cut) -> store::Result<Prepared> {
+    pub fn prepare(&self, db: &dyn Db, cut: &mut Cut) -> Result<Prepared, OpenError> {
         // Behind a failed write the store may hold what the records change: how entries
         // were before it is not known then, and the change concerns everyone.
         let is_known = self.statuses.is_some();
@@ -203,26 +206,25 @@ impl Projection {
             moved: (self.notes_entries && is_known).then(Vec::new),
             ..Tally::default()
         };
-        let (anchors, next) = self.advance(cut);
+        let rules = *cut.rules();
+        let before = self.at(rules.source);
+        let after = before.after(cut);
         let (content, batch) = cut.open();
-        for (logged, fault) in content.dead_letters() {
-            self.put_aside(logged, fault, batch, &mut tally);
+        let mut deliveries = Deliveries::new(db);
+        for (logged, step) in content.others() {
+            match step {
+                Step::DeadLetter(fault) => {
+                    put_aside(logged, fault, rules.forward_dead_letters, batch, &mut tally);
+                }
+                Step::Control(at, control) => deliveries.apply(*at, control, batch, &mut tally)?,
+                Step::Halt(halt) => return Err(halt.clone().into()),
+                Step::Apply(_) | Step::Foreign => {}
+            }
         }
         let parts: Vec<Part> = content.parts().collect();
         let snapshots = self.fold_parts(db, &parts, batch, &mut tally)?;
         batch.sort(&[Family::ByTime, Family::ByStatus]);
-        for (&partition, anchor) in &anchors {
-            if self.anchors.get(&partition) != Some(anchor) {
-                meta::put_anchor(batch, partition, *anchor);
-            }
-        }
-        for (&partition, &offset) in next.iter() {
-            // Right behind its last record it follows from that.
-            let behind = anchors.get(&partition).map(|anchor| anchor.offset.next());
-            if self.next.get(&partition) != Some(&offset) && behind != Some(offset) {
-                meta::put_next(batch, partition, offset);
-            }
-        }
+        after.put(before, batch);
         let mut statuses = match self.statuses {
             Some(statuses) => statuses,
             None => meta::statuses(db)?,
@@ -233,11 +235,13 @@ impl Projection {
             meta::put_statuses(batch, &statuses);
         }
         let ids = snapshots.iter().map(|(id, _)| &**id);
-        let changed = (&self.anchors, &anchors);
-        let change = self.changes.put(db, changed, ids, batch)?;
+        let change = match rules.source {
+            Source::Events => self.changes.put(db, before, &after, ids, batch)?,
+            // No operation changes by it.
+            Source::Control => self.changes.none(),
+        };
         Ok(Prepared {
-            next,
-            anchors,
+            after,
             snapshots,
             statuses,
             change,
@@ -254,9 +258,8 @@ impl Projection {
             self.statuses = None;
             return Err(error);
         }
-        self.anchors = prepared.anchors;
+        *self.slot(cut.rules().source) = Some(prepared.after);
         self.statuses = Some(prepared.statuses);
-        self.next = prepared.next;
         let mut tally = prepared.tally;
         tally.change = self.changes.written(prepared.change);
         if let (Some(change), Some(moved)) = (&mut tally.change, tally.moved.take()) {
@@ -266,38 +269,6 @@ impl Projection {
             self.hot.insert(id, snapshot);
         }
         Ok(tally)
-    }
-
-    /// The last record of each partition behind the cut, and where to go on.
-    fn advance(&self, cut: &Cut) -> (Anchors, NextOffsets) {
-        let (mut anchors, mut next) = (self.anchors.clone(), self.next.clone());
-        for (partition, first, last) in cut.spans() {
-            let anchor = Anchor {
-                offset: last.at.offset,
-                mark: Mark::of(&last.record),
-            };
-            let before = anchors.insert(partition, anchor);
-            assert!(
-                before.is_none_or(|before| before.offset < first),
-                "a reader goes on behind what it delivered: {partition}:{first} after {before:?}"
-            );
-            next.insert(partition, anchor.offset.next());
-        }
-        for (&partition, &offset) in cut.next().iter() {
-            next.raise(partition, offset);
-        }
-        (anchors, next)
-    }
-
-    fn put_aside(&self, logged: &Logged, fault: &Fault, batch: &mut Batch, tally: &mut Tally) {
-        let reason = fault.rule.reason();
-        *tally.dead_letters.entry(reason).or_default() += 1;
-        let row = record::encode_dead_letter(reason, &fault.to_string(), &logged.record);
-        let key = keys::position(logged.at);
-        batch.put(Family::DeadLetter, &key, &row);
-        if self.rules.forward_dead_letters {
-            batch.put(Family::DeadLetterDue, &key, &[]);
-        }
     }
 
     fn fold_parts(
@@ -341,12 +312,22 @@ impl Projection {
 
 /// What a cut changes, beside its batch.
 pub struct Prepared {
-    next: NextOffsets,
-    anchors: Anchors,
+    after: LogPosition,
     snapshots: Snapshots,
     statuses: StatusCounts,
     change: Pending,
     tally: Tally,
+}
+
+fn put_aside(logged: &Logged, fault: &Fault, forward: bool, batch: &mut Batch, tally: &mut Tally) {
+    let reason = fault.rule.reason();
+    *tally.dead_letters.entry(reason).or_default() += 1;
+    let row = record::encode_dead_letter(reason, &fault.to_string(), &logged.record);
+    let key = keys::position(logged.at);
+    batch.put(Family::DeadLetter, &key, &row);
+    if forward {
+        batch.put(Family::DeadLetterDue, &key, &[]);
+    }
 }
 
 /// How many operations have each anomaly, counted from the store.

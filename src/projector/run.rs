@@ -1,17 +1,17 @@
-//! The projector's thread: takes a cut, applies it until that works, publishes
-//! the position, and so on until it is told to stop or finds a reason to halt.
+//! The projector's loop, on a thread for each log: takes a cut, applies it until that works,
+//! publishes the position, and so on until it is told to stop or finds a reason to halt.
 
 use super::cut::Cut;
 use super::halt::{Halt, OpenError};
 use super::intake::{Intake, Stretch};
-use super::meta;
-use super::projection::{Projection, Tally, count_anomalies};
+use super::log_position::LogPosition;
+use super::projection::Tally;
 use super::step::Rules;
 use super::watchdog::Watchdog;
+use super::writer::StoreWriter;
 use crate::event_log::{EventLog, Limits};
 use crate::feed::progress::{Doing, LogState, Progress};
 use crate::store::{self, Db};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -22,12 +22,9 @@ pub struct Settings {
     pub limits: Limits,
     /// The longest rest between two batches.
     pub batch_delay: Duration,
-    pub hot_bytes: u64,
     /// The longest pause between two tries of what does not work at present.
     pub retry_max: Duration,
     pub rules: Rules,
-    /// How many changes of operations streams may resume behind.
-    pub change_window: u64,
     /// How often the log is compared with what was applied of it while nothing is
     /// amiss; `None` for a log that nobody else can touch.
     pub check_every: Option<Duration>,
@@ -42,9 +39,11 @@ pub struct Took {
     pub apply: Duration,
 }
 
-/// What the projector tells the metrics. The wiring carries it out.
+/// What follows from what is written, beside the position. The wiring carries it out.
 pub trait Watch: Send {
-    fn anomalies(&mut self, counts: &BTreeMap<&'static str, i64>);
+    /// The log was opened, again perhaps: a write that was reported as failed may have happened.
+    fn opened(&mut self, db: &dyn Db) -> store::Result<()>;
+    /// It is written, and its position can be waited for.
     fn applied(&mut self, cut: &Cut, tally: &Tally, took: Took);
     fn failed(&mut self, error: &store::Error);
 }
@@ -56,7 +55,7 @@ pub struct Projector {
 
 impl Projector {
     pub fn start(
-        db: Arc<dyn Db>,
+        writer: Arc<StoreWriter>,
         log: Arc<dyn EventLog>,
         progress: Arc<Progress>,
         watch: Box<dyn Watch>,
@@ -64,7 +63,7 @@ impl Projector {
     ) -> std::io::Result<Projector> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut worker = Worker {
-            db,
+            writer,
             log,
             progress,
             watch,
@@ -72,13 +71,13 @@ impl Projector {
             stop: stop.clone(),
         };
         let thread = std::thread::Builder::new()
-            .name("projector".into())
+            .name(settings.rules.source.threads()[0].into())
             .spawn(move || {
                 let _told = TellPanic(worker.progress.clone());
-                let mut projection = None;
-                match worker.run(&mut projection) {
+                let mut position = None;
+                match worker.run(&mut position) {
                     Ok(()) => worker.progress.set_doing(Doing::Stopped),
-                    Err(halt) => worker.halt(&halt, projection.as_ref()),
+                    Err(halt) => worker.halt(&halt, position.as_ref()),
                 }
             })?;
         Ok(Projector {
@@ -117,7 +116,7 @@ impl Drop for Projector {
 }
 
 struct Worker {
-    db: Arc<dyn Db>,
+    writer: Arc<StoreWriter>,
     log: Arc<dyn EventLog>,
     progress: Arc<Progress>,
     watch: Box<dyn Watch>,
@@ -138,21 +137,21 @@ struct Backoff {
 }
 
 impl Worker {
-    fn run(&mut self, projection: &mut Option<Projection>) -> Result<(), Halt> {
+    fn run(&mut self, position: &mut Option<LogPosition>) -> Result<(), Halt> {
         let mut backoff = self.backoff();
         while !self.stopping() {
-            let outcome = match projection {
-                None => self.open().map(|opened| *projection = Some(opened)),
-                Some(projection) => self.follow(projection, &mut backoff),
+            let outcome = match position {
+                None => self.open().map(|opened| *position = Some(opened)),
+                Some(position) => self.follow(position, &mut backoff),
             };
             match outcome {
                 Ok(()) => {}
                 Err(OpenError::Halt(halt)) => return Err(halt),
                 Err(OpenError::Store(error)) => self.wait_for_store(error, &mut backoff)?,
                 Err(OpenError::Log(why)) => {
-                    tracing::warn!(%why, "the log cannot be read; retrying");
+                    let why = format!("{} cannot be read: {why}", self.settings.rules.source);
+                    tracing::warn!("{why}; retrying");
                     self.progress.log_failed();
-                    let why = format!("the event log cannot be read: {why}");
                     self.progress.set_doing(Doing::Waiting(why));
                     // Asking costs little, and an outage ends when it ends.
                     backoff.pause = backoff.pause.min(LOG_PAUSE);
@@ -163,45 +162,48 @@ impl Worker {
         Ok(())
     }
 
-    fn open(&mut self) -> Result<Projection, OpenError> {
+    fn open(&mut self) -> Result<LogPosition, OpenError> {
         let log = self.log.identify()?;
-        let Settings {
-            hot_bytes,
-            rules,
-            change_window,
-            ..
-        } = self.settings;
-        let mut projection = Projection::open(&*self.db, &log, hot_bytes, rules)?;
-        projection.keep_changes(change_window);
-        self.progress.watchers.begin(projection.next_change());
-        self.watch.anomalies(&count_anomalies(&*self.db)?);
-        self.progress.set_counts(projection.statuses());
-        Ok(projection)
+        let source = self.settings.rules.source;
+        let opened = self.writer.with(|db, projection| {
+            let position = projection.open_log(db, source, &log)?.clone();
+            self.progress.watchers.begin(projection.next_change());
+            self.progress.set_counts(projection.statuses());
+            Ok(position)
+        })?;
+        Ok(opened)
     }
 
-    /// Reads on from where the projection is and applies what comes, until told to
-    /// stop or until something is in the way. Whatever that is: where the reader
-    /// stands is not known then, and whether it still is the same log neither.
+    /// Reads on from where the store is and applies what comes, until told to stop or until
+    /// something is in the way. Whatever that is: where the reader stands is not known then, and
+    /// whether it still is the same log neither.
     fn follow(
         &mut self,
-        projection: &mut Projection,
+        position: &mut LogPosition,
         backoff: &mut Backoff,
     ) -> Result<(), OpenError> {
-        self.check(projection)?;
-        let new = meta::note_beginnings(&*self.db, projection.next(), &self.log.bounds()?)?;
-        projection.begin(new);
-        let reader = self.log.reader(projection.log().id, projection.next())?;
+        self.check(position)?;
+        let bounds = self.log.bounds()?;
         let Settings {
             limits,
             batch_delay,
             rules,
             ..
         } = self.settings;
+        *position = self.writer.with(|db, projection| {
+            let position = projection.begin(rules.source);
+            position.note_beginnings(db, &bounds)?;
+            Ok(position.clone())
+        })?;
+        self.watch.opened(self.writer.db())?;
+        let log = position.log().id;
+        let reader = self.log.reader(log, position.next())?;
         let no_thread = |error| OpenError::Log(format!("no thread to read it: {error}"));
         let intake = Intake::start(reader, limits, rules, batch_delay).map_err(no_thread)?;
-        let watchdog = Watchdog::start(&self.log, projection, self.settings.check_every);
+        let [_, _, name] = rules.source.threads();
+        let watchdog = Watchdog::start(&self.log, position, name, self.settings.check_every);
         let watchdog = watchdog.map_err(no_thread)?;
-        self.publish(projection, &watchdog);
+        self.publish(position, &watchdog);
         self.progress.set_doing(Doing::Running);
         while !self.stopping() {
             if let Some(halt) = watchdog.halt() {
@@ -221,12 +223,16 @@ impl Worker {
             };
             *backoff = self.backoff();
             let working = Instant::now();
-            projection.note_entries(self.progress.watchers.lists_watched());
-            if let Some(tally) = self.apply(projection, &mut stretch)? {
-                self.publish(projection, &watchdog);
-                if let Some(change) = tally.change {
+            if let Some(mut tally) = self.apply(position, &mut stretch)? {
+                let took = Took {
+                    read: stretch.took,
+                    apply: working.elapsed(),
+                };
+                self.publish(position, &watchdog);
+                if let Some(change) = tally.change.take() {
                     self.progress.watchers.tell(change);
                 }
+                self.watch.applied(&stretch.cut, &tally, took);
             }
             intake.give_back(stretch);
             self.progress.note_effort(working.elapsed(), waited);
@@ -236,15 +242,14 @@ impl Worker {
 
     /// What says that the log is another one is believed when it still says so a moment
     /// later: in a cluster a broker may lag behind the others in what it knows.
-    fn check(&self, projection: &Projection) -> Result<(), OpenError> {
+    fn check(&self, position: &LogPosition) -> Result<(), OpenError> {
         let looks = if self.settings.check_every.is_some() {
             3
         } else {
             1
         };
         for look in 1..=looks {
-            let (log, anchors) = (projection.log(), projection.anchors());
-            match meta::check(&*self.log, log, anchors, projection.next()) {
+            match position.check(&*self.log) {
                 Err(OpenError::Halt(halt)) if look < looks && !self.stopping() => {
                     tracing::warn!(reason = %halt, "checking the log once more");
                     self.progress.set_log(LogState::Suspect(halt.for_clients()));
@@ -258,8 +263,9 @@ impl Worker {
 
     /// Stops for good. A halt over the store alone says nothing of a log that was confirmed:
     /// that still takes events, and is still compared.
-    fn halt(&self, halt: &Halt, projection: Option<&Projection>) {
-        tracing::error!(reason = %halt, "the projector has halted");
+    fn halt(&self, halt: &Halt, position: Option<&LogPosition>) {
+        let source = self.settings.rules.source;
+        tracing::error!(reason = %halt, "the projector of {source} has halted");
         let was_confirmed = match self.progress.applied().log {
             LogState::Confirmed | LogState::Unreachable => true,
             LogState::Unknown | LogState::Suspect(_) | LogState::Halted(_) => false,
@@ -268,7 +274,7 @@ impl Worker {
             self.progress.set_log(LogState::Halted(halt.for_clients()));
         }
         self.progress.set_doing(Doing::Halted(halt.to_string()));
-        let (Some(projection), Some(every)) = (projection, self.settings.check_every) else {
+        let (Some(position), Some(every)) = (position, self.settings.check_every) else {
             return;
         };
         while !matches!(self.progress.applied().log, LogState::Halted(_)) {
@@ -276,7 +282,7 @@ impl Worker {
             if self.stopping() {
                 return;
             }
-            match self.check(projection) {
+            match self.check(position) {
                 Ok(()) => self.progress.set_log(LogState::Confirmed),
                 Err(OpenError::Halt(halt)) => {
                     self.progress.set_log(LogState::Halted(halt.for_clients()));
@@ -287,31 +293,24 @@ impl Worker {
         }
     }
 
-    fn publish(&self, projection: &Projection, watchdog: &Watchdog) {
-        self.progress.publish(projection.held(), projection.next());
-        watchdog.applied(projection);
-        self.log.note_applied(&projection.positions().next());
+    fn publish(&self, position: &LogPosition, watchdog: &Watchdog) {
+        self.progress.publish(position.token(), position.next());
+        watchdog.applied(position);
+        self.log.note_applied(&position.positions().next());
     }
 
     /// Until it is written; `None` if told to stop meanwhile.
     fn apply(
         &mut self,
-        projection: &mut Projection,
+        position: &mut LogPosition,
         stretch: &mut Stretch,
     ) -> Result<Option<Tally>, OpenError> {
-        let started = Instant::now();
         let mut backoff = self.backoff();
         while !self.stopping() {
-            let db = &*self.db;
-            match try_apply(db, projection, stretch) {
+            let (writer, progress) = (&self.writer, &self.progress);
+            match try_apply(writer, progress, position, stretch) {
                 Ok(tally) => {
                     self.progress.set_doing(Doing::Running);
-                    self.progress.set_counts(projection.statuses());
-                    let took = Took {
-                        read: stretch.took,
-                        apply: started.elapsed(),
-                    };
-                    self.watch.applied(&stretch.cut, &tally, took);
                     return Ok(Some(tally));
                 }
                 Err(OpenError::Store(error)) => self.wait_for_store(error, &mut backoff)?,
@@ -331,11 +330,11 @@ impl Worker {
         self.progress.set_doing(Doing::Waiting(error.to_string()));
         self.pause(backoff);
         // While the disk is full, reads had better go on.
-        let full = self
-            .db
+        let db = self.writer.db();
+        let full = db
             .space()
             .is_some_and(|space| space.free < space.total / 50);
-        if !full && let Err(error) = self.db.reopen() {
+        if !full && let Err(error) = db.reopen() {
             if error.is_unreadable() {
                 return Err(Halt::Store(error));
             }
@@ -369,22 +368,27 @@ impl Worker {
     }
 }
 
-/// Folds while the log is asked whether it still is the same, and writes only
-/// after it has said so.
+/// Folds while the log is asked whether it still is the same, and writes only after it has said
+/// so.
 fn try_apply(
-    db: &dyn Db,
-    projection: &mut Projection,
+    writer: &StoreWriter,
+    progress: &Progress,
+    position: &mut LogPosition,
     stretch: &mut Stretch,
 ) -> Result<Tally, OpenError> {
-    let cut = &mut stretch.cut;
-    let folding = Instant::now();
-    let prepared = projection.prepare(db, cut)?;
-    stretch.work += folding.elapsed();
-    if let Some(confirmation) = stretch.confirmation.take() {
-        confirmation.wait()?;
-    }
-    let writing = Instant::now();
-    let tally = projection.commit(db, cut, prepared)?;
-    stretch.work += writing.elapsed();
-    Ok(tally)
+    writer.with(|db, projection| {
+        projection.note_entries(progress.watchers.lists_watched());
+        let folding = Instant::now();
+        let prepared = projection.prepare(db, &mut stretch.cut)?;
+        stretch.work += folding.elapsed();
+        if let Some(confirmation) = stretch.confirmation.take() {
+            confirmation.wait()?;
+        }
+        let writing = Instant::now();
+        let tally = projection.commit(db, &stretch.cut, prepared)?;
+        stretch.work += writing.elapsed();
+        position.clone_from(projection.at(stretch.cut.rules().source));
+        progress.set_counts(projection.statuses());
+        Ok(tally)
+    })
 }

@@ -2,10 +2,8 @@
 //! that was replaced or cut off is found even while nothing is read from it.
 
 use super::halt::{Halt, OpenError};
-use super::meta::{self, Anchors};
-use super::projection::Projection;
-use crate::event_log::{EventLog, Identity};
-use crate::wire::position::NextOffsets;
+use super::log_position::LogPosition;
+use crate::event_log::EventLog;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,8 +19,7 @@ struct Shared {
 }
 
 struct State {
-    anchors: Anchors,
-    next: NextOffsets,
+    position: LogPosition,
     halt: Option<Halt>,
     stopping: bool,
 }
@@ -31,13 +28,13 @@ impl Watchdog {
     /// Without an interval it watches nothing.
     pub fn start(
         log: &Arc<dyn EventLog>,
-        projection: &Projection,
+        position: &LogPosition,
+        name: &str,
         every: Option<Duration>,
     ) -> std::io::Result<Watchdog> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
-                anchors: projection.anchors().clone(),
-                next: projection.next().clone(),
+                position: position.clone(),
                 halt: None,
                 stopping: false,
             }),
@@ -47,19 +44,16 @@ impl Watchdog {
             None => None,
             Some(every) => {
                 let (shared, log) = (shared.clone(), log.clone());
-                let stored = projection.log().clone();
-                let name = std::thread::Builder::new().name("log-watchdog".into());
-                Some(name.spawn(move || shared.watch(&*log, &stored, every))?)
+                let thread = std::thread::Builder::new().name(name.into());
+                Some(thread.spawn(move || shared.watch(&*log, every))?)
             }
         };
         Ok(Watchdog { shared, thread })
     }
 
-    pub fn applied(&self, projection: &Projection) {
+    pub fn applied(&self, position: &LogPosition) {
         if self.thread.is_some() {
-            let mut state = self.shared.lock();
-            state.anchors.clone_from(projection.anchors());
-            state.next.clone_from(projection.next());
+            self.shared.lock().position.clone_from(position);
         }
     }
 
@@ -82,7 +76,7 @@ impl Drop for Watchdog {
 }
 
 impl Shared {
-    fn watch(&self, log: &dyn EventLog, stored: &Identity, every: Duration) {
+    fn watch(&self, log: &dyn EventLog, every: Duration) {
         loop {
             let waiting = |state: &mut State| !state.stopping;
             let state = self.lock();
@@ -92,9 +86,9 @@ impl Shared {
                 return;
             }
             // From before the look at the log, which can only have more.
-            let (anchors, next) = (state.anchors.clone(), state.next.clone());
+            let position = state.position.clone();
             drop(state);
-            match meta::check(log, stored, &anchors, &next) {
+            match position.check(log) {
                 Ok(()) => {}
                 Err(OpenError::Halt(halt)) => {
                     self.lock().halt = Some(halt);

@@ -6,5 +6,6 @@ pub mod digest;
 pub mod entry;
 pub mod filter;
 pub mod operation;
+pub mod outbox;
 pub mod records;
 pub mod state;

@@ -1,8 +1,10 @@
 //! Before anything is sent: reads the whole control log and finds the deliveries that must be
 //! held.
 
+use super::control_log::ControlLog;
 use super::{Parts, WebhookHandle, WebhookState, lock};
-use crate::projector::control::{self, ControlLog, State};
+use crate::feed::progress;
+use crate::rows::outbox;
 use crate::store;
 use crate::wire::control_record::Control;
 use crate::wire::position::{NextOffsets, Offset};
@@ -13,37 +15,41 @@ use std::time::Duration;
 /// offsets no delivery is held.
 pub async fn begin(parts: &Parts, control: &ControlLog, handle: &WebhookHandle) -> NextOffsets {
     let mut pause = Duration::from_millis(50);
+    let mut reading = control.watch_doing();
     loop {
-        let mut state = control.state();
-        let why = loop {
-            let now = state.borrow_and_update().clone();
-            match now {
-                State::Following => break begin_now(parts, control).await,
-                State::Starting => {}
-                State::Waiting(why) => *lock(&handle.doing) = WebhookState::Waiting(why),
-                State::Halted(why) => *lock(&handle.doing) = WebhookState::Halted(why),
-            }
-            if state.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+        let doing = match reading.borrow_and_update().clone() {
+            progress::Doing::Running => None,
+            progress::Doing::Starting | progress::Doing::Stopped => Some(WebhookState::Starting),
+            progress::Doing::Waiting(why) => Some(WebhookState::Waiting(why)),
+            progress::Doing::Halted(why) => Some(WebhookState::Halted(why)),
         };
-        match why {
-            Ok(ends) => return ends,
-            Err(why) => {
-                *lock(&handle.doing) = WebhookState::Waiting(why);
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(1));
-            }
+        let is_running = doing.is_none();
+        if let Some(doing) = doing {
+            *lock(&handle.doing) = doing;
+        }
+        tokio::select! {
+            begun = begin_now(parts, control), if is_running => match begun {
+                Ok(ends) => return ends,
+                Err(why) => {
+                    *lock(&handle.doing) = WebhookState::Waiting(why);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+            },
+            changed = reading.changed() => if changed.is_err() {
+                std::future::pending::<()>().await;
+            },
         }
     }
 }
 
 async fn begin_now(parts: &Parts, control: &ControlLog) -> Result<NextOffsets, String> {
+    control.wait_until_read().await?;
     let text = |error: store::Error| error.to_string();
     let applied = parts.progress.applied();
     let token = applied.token.as_ref();
     let log = token.ok_or("the log was not reached yet")?.log;
-    let ends = match control::begun(&*parts.db, log).map_err(text)? {
+    let ends = match outbox::begun(&*parts.db, log).map_err(text)? {
         Some(ends) => ends,
         None => {
             let ends = match parts.begins.clone() {
@@ -73,7 +79,7 @@ async fn begin_now(parts: &Parts, control: &ControlLog) -> Result<NextOffsets, S
                 .record(&[begun])
                 .await
                 .map_err(|error| error.to_string())?;
-            let begun = control::begun(&*parts.db, log).map_err(text)?;
+            let begun = outbox::begun(&*parts.db, log).map_err(text)?;
             begun.ok_or("what was recorded is not there")?
         }
     };

@@ -5,11 +5,14 @@
 use super::allow::Allowed;
 use super::attempt::{Attempt, AttemptFailure, FailureKind};
 use super::begin::begin;
+use super::control_log::ControlLog;
 use super::look::{self, NextDelivery};
 use super::queue::{DeliveryQueue, Offered, Pick, QueueLimits, Says, backoff};
 use super::{Counts, Parts, PendingSignals, WebhookHandle, WebhookState, lock};
-use crate::projector::control::{self, ControlLog, RecordError, State};
+use crate::event_log::PublishError;
+use crate::feed::progress;
 use crate::query::notifications::Failing;
+use crate::rows::outbox;
 use crate::store;
 use crate::wire::control_record::{Control, Notified};
 use crate::wire::position::NextOffsets;
@@ -34,13 +37,9 @@ const RECORDS_AT_ONCE: usize = 500;
 /// Maximum length of a recorded error, in bytes.
 const WHY_MAX: usize = 300;
 
-pub async fn run(
-    parts: Parts,
-    control: Arc<ControlLog>,
-    handle: Arc<WebhookHandle>,
-    mut stop: watch::Receiver<bool>,
-) {
+pub async fn run(parts: Parts, handle: Arc<WebhookHandle>, mut stop: watch::Receiver<bool>) {
     let mut stopped = stop.clone();
+    let control = parts.control.clone();
     let begun = tokio::select! {
         ends = begin(&parts, &control, &handle) => ends,
         _ = stopped.wait_for(|told| *told) => return,
@@ -81,7 +80,7 @@ struct Tried {
     outcome: Result<u16, AttemptFailure>,
 }
 
-type Recording = Pin<Box<dyn Future<Output = Result<(), RecordError>> + Send>>;
+type Recording = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send>>;
 
 struct Dispatcher {
     parts: Parts,
@@ -111,14 +110,14 @@ struct Trouble {
 
 impl Dispatcher {
     async fn work(&mut self, stop: &mut watch::Receiver<bool>) {
-        let mut state = self.control.state();
+        let mut reading = self.control.watch_doing();
         let mut stop_at = None;
         loop {
             let now = Instant::now();
             let stopping = *stop.borrow_and_update();
-            let control = state.borrow_and_update().clone();
+            let control = reading.borrow_and_update().clone();
             // Otherwise the outcomes of new attempts could not be recorded.
-            let follows = control == State::Following;
+            let follows = control == progress::Doing::Running;
             if stopping {
                 let until = *stop_at.get_or_insert(now + GRACE);
                 let is_done = self.tries.is_empty() && self.outcomes.is_empty();
@@ -135,7 +134,7 @@ impl Dispatcher {
                     self.start(pick);
                 }
             }
-            if !matches!(control, State::Halted(_)) {
+            if !matches!(control, progress::Doing::Halted(_)) {
                 self.record(now);
             }
             self.show(&control);
@@ -152,7 +151,7 @@ impl Dispatcher {
                 () = tokio::time::sleep_until(wake.into()) => {}
                 // The sender is dropped only when everything stops.
                 _ = stop.changed() => {}
-                _ = state.changed() => {}
+                _ = reading.changed() => {}
             }
         }
     }
@@ -184,7 +183,7 @@ impl Dispatcher {
             // The position may belong to another log.
             let applied = self.parts.progress.applied();
             let log = applied.token.as_ref().map(|token| token.log);
-            match log.map(|log| control::begun(&*self.parts.db, log)) {
+            match log.map(|log| outbox::begun(&*self.parts.db, log)) {
                 Some(Ok(Some(ends))) => self.ends = ends,
                 Some(Ok(None)) | None => {}
                 Some(Err(_)) => lock(&self.handle.told).released = true,
@@ -196,7 +195,7 @@ impl Dispatcher {
         for operation_id in &due {
             self.look_again(operation_id, false);
         }
-        for (operation_id, _) in &again {
+        for operation_id in &again {
             self.look_again(operation_id, true);
         }
     }
@@ -443,7 +442,7 @@ impl Dispatcher {
         self.recording = Some((count, recording));
     }
 
-    fn recorded(&mut self, outcome: Result<(), RecordError>) {
+    fn recorded(&mut self, outcome: Result<(), PublishError>) {
         let Some((count, _)) = self.recording.take() else {
             return;
         };
@@ -472,14 +471,14 @@ impl Dispatcher {
         }
     }
 
-    fn show(&self, control: &State) {
+    fn show(&self, control: &progress::Doing) {
         let doing = match (control, &self.trouble) {
-            (State::Halted(why), _) => WebhookState::Halted(why.clone()),
-            (State::Waiting(why), _) => WebhookState::Waiting(why.clone()),
-            (State::Starting | State::Following, Some(trouble)) => {
+            (progress::Doing::Halted(why), _) => WebhookState::Halted(why.clone()),
+            (progress::Doing::Waiting(why), _) => WebhookState::Waiting(why.clone()),
+            (_, Some(trouble)) => {
                 WebhookState::Waiting(format!("outcomes are not recorded: {}", trouble.why))
             }
-            (State::Starting | State::Following, None) => WebhookState::Running,
+            (_, None) => WebhookState::Running,
         };
         *lock(&self.handle.doing) = doing;
         let counts = *lock(&self.handle.counts);
@@ -496,7 +495,7 @@ impl Dispatcher {
 }
 
 /// Never resolves if nothing is being recorded.
-async fn recorded(recording: &mut Option<(usize, Recording)>) -> Result<(), RecordError> {
+async fn recorded(recording: &mut Option<(usize, Recording)>) -> Result<(), PublishError> {
     match recording {
         Some((_, recording)) => recording.await,
         None => std::future::pending().await,

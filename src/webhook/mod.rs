@@ -2,7 +2,7 @@
 //! the operation has ended. At least once, in order for each operation, for days if necessary.
 //!
 //! - `allow` decides which addresses may be called, `attempt` makes one attempt.
-//! - `begin` waits until it is known which deliveries are held.
+//! - `control_log` records the outcomes, `begin` waits until it is known which deliveries are held.
 //! - `queue` decides what is attempted next, `dispatch` does it.
 //! - `look` is what they read from the store and write to it.
 //!
@@ -13,18 +13,18 @@
 pub mod allow;
 pub mod attempt;
 mod begin;
+pub mod control_log;
 mod dispatch;
 mod look;
 mod queue;
 
+use self::control_log::ControlLog;
 use crate::clock::Clock;
 use crate::config::Notifications;
 use crate::event_log::EventLog;
 use crate::feed::progress::Progress;
-use crate::projector::control::{ControlLog, Heard};
 use crate::query::notifications::is_any_due;
 use crate::store::Db;
-use crate::wire::notification::DeliveryKey;
 use crate::wire::position::NextOffsets;
 use crate::wire::time::TimeStyle;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -40,7 +40,7 @@ pub struct Parts {
     /// not be reached.
     pub begins: Option<NextOffsets>,
     pub progress: Arc<Progress>,
-    pub control: Arc<dyn EventLog>,
+    pub control: Arc<ControlLog>,
     pub clock: Clock,
     pub times: TimeStyle,
     pub settings: Notifications,
@@ -70,7 +70,7 @@ pub struct WebhookHandle {
 #[derive(Default)]
 struct PendingSignals {
     due: Vec<Box<str>>,
-    again: Vec<(String, DeliveryKey)>,
+    again: Vec<Box<str>>,
     /// The whole store must be scanned.
     all: bool,
     released: bool,
@@ -91,6 +91,11 @@ impl WebhookHandle {
     pub fn idle(db: Arc<dyn Db>, why: Option<String>) -> Arc<WebhookHandle> {
         let doing = why.map_or(WebhookState::Off, WebhookState::Halted);
         Arc::new(WebhookHandle::new(db, doing))
+    }
+
+    /// Of a ledger that will send.
+    pub fn starting(db: Arc<dyn Db>) -> Arc<WebhookHandle> {
+        Arc::new(WebhookHandle::new(db, WebhookState::Starting))
     }
 
     fn new(db: Arc<dyn Db>, doing: WebhookState) -> WebhookHandle {
@@ -121,15 +126,17 @@ impl WebhookHandle {
         self.wake.notify_one();
     }
 
-    fn hear(&self, heard: Vec<Heard>) {
-        let mut told = lock(&self.told);
-        for heard in heard {
-            match heard {
-                Heard::Again(operation_id, key) => told.again.push((operation_id, key)),
-                Heard::ReleasedAll | Heard::Opened => told.released = true,
-            }
+    /// An operator has said that these are to be tried again.
+    pub fn tell_retried(&self, operations: &[Box<str>]) {
+        if !operations.is_empty() {
+            lock(&self.told).again.extend_from_slice(operations);
+            self.wake.notify_one();
         }
-        drop(told);
+    }
+
+    /// What is held may have changed: all of it is to be looked at.
+    pub fn tell_released(&self) {
+        lock(&self.told).released = true;
         self.wake.notify_one();
     }
 
@@ -198,16 +205,8 @@ pub struct Webhooks {
 }
 
 impl Webhooks {
-    pub fn start(parts: Parts) -> std::io::Result<Webhooks> {
-        let handle = Arc::new(WebhookHandle::new(parts.db.clone(), WebhookState::Starting));
-        let listener = {
-            let handle = handle.clone();
-            Box::new(move |heard| handle.hear(heard))
-        };
-        let (db, log) = (parts.db.clone(), parts.control.clone());
-        let control = ControlLog::start(db, log, parts.clock.clone(), listener)?;
-        let control = Arc::new(control);
-        *lock(&handle.control) = Some(control.clone());
+    pub fn start(handle: Arc<WebhookHandle>, parts: Parts) -> std::io::Result<Webhooks> {
+        *lock(&handle.control) = Some(parts.control.clone());
         let (stop, told) = watch::channel(false);
         let shared = handle.clone();
         // Resolving a name blocks a thread, possibly for much longer than its attempt lasts.
@@ -218,7 +217,7 @@ impl Webhooks {
             .build()?;
         let thread = std::thread::Builder::new().name("notifications".into());
         let thread = thread.spawn(move || {
-            runtime.block_on(dispatch::run(parts, control, shared, told));
+            runtime.block_on(dispatch::run(parts, shared, told));
             // Does not wait for a DNS lookup that hangs.
             runtime.shutdown_background();
         })?;
@@ -227,10 +226,6 @@ impl Webhooks {
             stop,
             thread: Some(thread),
         })
-    }
-
-    pub fn handle(&self) -> Arc<WebhookHandle> {
-        self.handle.clone()
     }
 }
 

@@ -15,8 +15,8 @@ use opledger::event_log::memory::MemoryLog;
 use opledger::event_log::{EventLog, Limits};
 use opledger::feed::progress::LogState;
 use opledger::http::router;
-use opledger::projector::Cut;
 use opledger::projector::step::Rules;
+use opledger::projector::{Cut, Source};
 use opledger::store::memory::Memory;
 use opledger::wire::position::{NextOffsets, Offset, Partition};
 use serde_json::{Value, json};
@@ -334,7 +334,10 @@ async fn a_position_that_the_log_has_given_before_is_not_accepted() {
     reader.read(&limits, &mut records).unwrap();
     let mut cut = Cut::decode(records, Default::default(), &Rules::NONE);
     projection.apply(&*store, &mut cut).unwrap();
-    app.progress.publish(projection.held(), projection.next());
+    app.progress.publish(
+        projection.at(Source::Events).token(),
+        projection.at(Source::Events).next(),
+    );
     log.replace(LOG, vec![vec![record(&created("op-0"))]]);
 
     let routes = TowerToHyperService::new(router(app.clone()));

@@ -4,15 +4,23 @@ use crate::support::deadline::{SOON, within};
 
 use opledger::domain::Timestamp;
 use opledger::event_log::memory::MemoryLog;
-use opledger::event_log::{EventLog, Logged};
-use opledger::projector::control::{ControlLog, Heard, State, begun, fold};
+use opledger::event_log::{EventLog, Identity, Limits, Logged};
+use opledger::feed::progress::{Doing, Progress};
+use opledger::feed::publisher::Publisher;
+use opledger::projector::run::{Projector, Settings, Took, Watch};
+use opledger::projector::step::Rules;
+use opledger::projector::writer::{self, StoreWriter};
+use opledger::projector::{Cut, Projection, Source, Tally};
+use opledger::rows::outbox::begun;
 use opledger::store::memory::{Memory, WriteFault};
-use opledger::store::{Batch, Db, Durability, Family, keys};
+use opledger::store::{self, Batch, Db, Durability, Family, keys};
+use opledger::webhook::control_log::ControlLog;
 use opledger::wire::control_record::{Control, Notified, Said};
 use opledger::wire::notification::{DeliveryKey, DeliveryOutcome, decode_outcome};
 use opledger::wire::position::{LogId, Offset, Partition, Position};
 use opledger::wire::record::{Headers, Record};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 const LOG: LogId = LogId(*b"testing0");
 const OTHER: LogId = LogId(*b"testing1");
@@ -57,14 +65,34 @@ fn as_record(control: &Control, millis: i64) -> Record {
     record(headers, value)
 }
 
+/// What those who send are told.
+#[derive(Debug, PartialEq)]
+enum Told {
+    Opened,
+    Retried(String),
+    ReleasedAll,
+}
+
+fn told(tally: &Tally) -> Vec<Told> {
+    let retried = tally.retried.iter().map(|id| Told::Retried(id.to_string()));
+    let released = tally.released_all.then_some(Told::ReleasedAll);
+    retried.chain(released).collect()
+}
+
 /// Folds them one by one or all at once: what comes out may not depend on it.
-fn folded(controls: &[Control], at_once: bool) -> (Memory, Vec<Heard>) {
+fn folded(controls: &[Control], at_once: bool) -> (Memory, Vec<Told>) {
     let db = Memory::default();
     let row = keys::notification("op", KEY);
     let mut due = Batch::default();
     due.put(Family::Outbox, &row, b"due");
     due.put(Family::Tries, &row, b"tries");
     db.write(&due, Durability::Buffered).unwrap();
+    let log = Identity {
+        id: LOG,
+        name: "control".into(),
+    };
+    let mut projection = Projection::new(&db, 1000).unwrap();
+    projection.open_log(&db, Source::Control, &log).unwrap();
     let logged: Vec<_> = (0..)
         .zip(controls)
         .map(|(n, control)| Logged {
@@ -75,9 +103,8 @@ fn folded(controls: &[Control], at_once: bool) -> (Memory, Vec<Heard>) {
     let mut heard = Vec::new();
     let size = if at_once { logged.len().max(1) } else { 1 };
     for some in logged.chunks(size) {
-        let mut batch = Batch::default();
-        heard.extend(fold(&db, some, &mut batch).unwrap());
-        db.write(&batch, Durability::Buffered).unwrap();
+        let mut cut = Cut::decode(some.to_vec(), Default::default(), &Rules::CONTROL);
+        heard.extend(told(&projection.apply(&db, &mut cut).unwrap()));
     }
     (db, heard)
 }
@@ -97,7 +124,7 @@ fn the_last_word_counts_and_delivered_is_for_good() {
     for at_once in [true, false] {
         let (db, heard) = folded(&[was_given_up(), retried()], at_once);
         assert_eq!(outcome(&db), again(1));
-        assert_eq!(heard, [Heard::Again("op".into(), KEY)]);
+        assert_eq!(heard, [Told::Retried("op".into())]);
         assert!(
             db.get(Family::Outbox, &keys::notification("op", KEY))
                 .unwrap()
@@ -160,52 +187,99 @@ fn where_a_log_began_is_said_once_and_a_release_ends_it() {
             "it began, and nothing is held"
         );
         assert_eq!(begun(&db, OTHER).unwrap(), None);
-        assert_eq!(heard, [Heard::ReleasedAll, Heard::ReleasedAll]);
+        let batches = if at_once { 1 } else { 2 };
+        assert!(heard.iter().all(|told| *told == Told::ReleasedAll));
+        assert_eq!(heard.len(), batches, "once for each batch");
     }
 }
 
 struct Running {
+    progress: Arc<Progress>,
     control: ControlLog,
-    heard: Arc<Mutex<Vec<Heard>>>,
+    heard: Arc<Mutex<Vec<Told>>>,
+    _projector: Projector,
+}
+
+struct Hears(Arc<Mutex<Vec<Told>>>);
+
+impl Watch for Hears {
+    fn opened(&mut self, _: &dyn Db) -> store::Result<()> {
+        self.0.lock().unwrap().push(Told::Opened);
+        Ok(())
+    }
+
+    fn applied(&mut self, _: &Cut, tally: &Tally, _: Took) {
+        self.0.lock().unwrap().extend(told(tally));
+    }
+
+    fn failed(&mut self, _: &store::Error) {}
 }
 
 fn start(db: &Arc<Memory>, log: &MemoryLog) -> Running {
-    let heard = Arc::<Mutex<Vec<Heard>>>::default();
-    let told = heard.clone();
-    let control = ControlLog::start(
-        db.clone(),
-        Arc::new(log.clone()),
-        Arc::new(|| Timestamp::from_millis(1)),
-        Box::new(move |more| told.lock().unwrap().extend(more)),
+    let heard = Arc::<Mutex<Vec<Told>>>::default();
+    let publisher = Publisher {
+        log: Arc::new(log.clone()),
+        progress: Arc::new(Progress::new(None)),
+    };
+    let settings = writer::WriterSettings {
+        hot_bytes: 1000,
+        change_window: 1000,
+    };
+    let projector = Projector::start(
+        StoreWriter::new(db.clone(), settings),
+        publisher.log.clone(),
+        publisher.progress.clone(),
+        Box::new(Hears(heard.clone())),
+        Settings {
+            limits: Limits {
+                records: 100,
+                bytes: 1 << 20,
+                patience: Duration::from_millis(10),
+            },
+            batch_delay: Duration::from_millis(1),
+            retry_max: Duration::from_millis(50),
+            rules: Rules::CONTROL,
+            check_every: None,
+        },
     );
     Running {
-        control: control.unwrap(),
+        progress: publisher.progress.clone(),
+        control: ControlLog::new(publisher, Arc::new(|| Timestamp::from_millis(1))),
         heard,
+        _projector: projector.unwrap(),
     }
 }
 
 #[track_caller]
-fn until(running: &Running, what: &str, holds: impl Fn(&State) -> bool) -> State {
-    within(SOON, what, || {
-        let state = running.control.state().borrow().clone();
-        Some(state).filter(&holds)
-    })
+fn until(running: &Running, what: &str, holds: impl Fn(&Doing) -> bool) -> Doing {
+    within(SOON, what, || Some(running.progress.doing()).filter(&holds))
+}
+
+/// All that was in the log by then is in the store.
+#[track_caller]
+fn until_read(running: &Running) {
+    until(running, "running", |doing| *doing == Doing::Running);
+    runtime()
+        .block_on(running.control.wait_until_read())
+        .unwrap();
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
 }
 
 fn record_all(running: &Running, controls: &[Control]) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
+    runtime()
+        .block_on(running.control.record(controls))
         .unwrap();
-    runtime.block_on(running.control.record(controls)).unwrap();
 }
 
 #[test]
 fn what_is_recorded_is_in_the_store_and_read_once() {
     let (db, log) = (Arc::new(Memory::default()), MemoryLog::new(LOG, 1));
     let running = start(&db, &log);
-    until(&running, "read to its end", |state| {
-        *state == State::Following
-    });
+    until_read(&running);
     record_all(
         &running,
         &[
@@ -216,9 +290,7 @@ fn what_is_recorded_is_in_the_store_and_read_once() {
     assert_eq!(outcome(&db), Some(DeliveryOutcome::Again { at_ms: 1 }));
     drop(running);
     let running = start(&db, &log);
-    until(&running, "read to its end", |state| {
-        *state == State::Following
-    });
+    until_read(&running);
     record_all(&running, &[was_delivered()]);
     assert!(matches!(
         outcome(&db),
@@ -226,15 +298,13 @@ fn what_is_recorded_is_in_the_store_and_read_once() {
     ));
     assert_eq!(
         *running.heard.lock().unwrap(),
-        [Heard::Opened],
+        [Told::Opened],
         "what came before is not read again"
     );
     // A store that is new reads all of it.
     let new = Arc::new(Memory::default());
     let running = start(&new, &log);
-    until(&running, "read to its end", |state| {
-        *state == State::Following
-    });
+    until_read(&running);
     assert_eq!(outcome(&new), outcome(&db));
 }
 
@@ -242,18 +312,16 @@ fn what_is_recorded_is_in_the_store_and_read_once() {
 fn another_control_log_and_a_newer_one_halt() {
     let (db, log) = (Arc::new(Memory::default()), MemoryLog::new(LOG, 1));
     let running = start(&db, &log);
-    until(&running, "read to its end", |state| {
-        *state == State::Following
-    });
+    until_read(&running);
     record_all(&running, &[was_given_up()]);
     log.replace(OTHER, vec![Vec::new()]);
     // It goes on behind where the one before was read to.
     log.append(Partition(0), record(Headers::default(), "{}"));
     log.append(Partition(0), record(Headers::default(), "{}"));
-    let state = until(&running, "halted", |state| {
-        matches!(state, State::Halted(_))
+    let doing = until(&running, "halted", |doing| {
+        matches!(doing, Doing::Halted(_))
     });
-    let State::Halted(why) = state else {
+    let Doing::Halted(why) = doing else {
         unreachable!()
     };
     assert!(
@@ -267,10 +335,10 @@ fn another_control_log_and_a_newer_one_halt() {
     let newer = r#"{"specversion":"1.0","id":"i","source":"/opledger/control","type":"opledger.operation.removed.v1","subject":"op","time":"2024-05-06T07:08:09Z","data":{}}"#;
     log.append(Partition(0), record(Headers::default(), newer));
     let running = start(&db, &log);
-    let state = until(&running, "halted", |state| {
-        matches!(state, State::Halted(_))
+    let doing = until(&running, "halted", |doing| {
+        matches!(doing, Doing::Halted(_))
     });
-    let State::Halted(why) = state else {
+    let Doing::Halted(why) = doing else {
         unreachable!()
     };
     assert!(why.contains("opledger.operation.removed.v1"), "{why}");
@@ -281,9 +349,7 @@ fn another_control_log_and_a_newer_one_halt() {
 fn a_store_that_fails_is_tried_until_it_works() {
     let (db, log) = (Arc::new(Memory::default()), MemoryLog::new(LOG, 1));
     let running = start(&db, &log);
-    until(&running, "read to its end", |state| {
-        *state == State::Following
-    });
+    until_read(&running);
     let mut left = 6;
     db.set_faults(Some(Box::new(move || {
         left -= i32::from(left > 0);

@@ -27,7 +27,7 @@ fn open(db: &Memory) -> Projection {
         id: LogId(*b"testing0"),
         name: "of the test".into(),
     };
-    Projection::open(db, &log, 1 << 20, Rules::NONE).unwrap()
+    Projection::open(db, &log, 1 << 20).unwrap()
 }
 
 impl Ledger {

@@ -43,7 +43,7 @@ fn folded(events: &[Value]) -> Memory {
         },
     });
     let mut cut = Cut::decode(records.collect(), Default::default(), &Rules::NONE);
-    let mut projection = Projection::open(&db, &log, 1 << 20, Rules::NONE).unwrap();
+    let mut projection = Projection::open(&db, &log, 1 << 20).unwrap();
     projection.apply(&db, &mut cut).unwrap();
     db
 }

@@ -11,7 +11,7 @@ use opledger::event_log::memory::MemoryLog as Log;
 use opledger::event_log::{EventLog, Limits, Reader};
 use opledger::http::{App, router};
 use opledger::projector::step::Rules;
-use opledger::projector::{Cut, Projection};
+use opledger::projector::{Cut, Projection, Source};
 use opledger::store::memory::Memory;
 use opledger::wire::position::{NextOffsets, Partition};
 use serde_json::{Value, json};
@@ -43,7 +43,10 @@ impl Ledger {
 
     fn publish_position(&self) {
         let progress = &self.app.progress;
-        progress.publish(self.projection.held(), self.projection.next());
+        progress.publish(
+            self.projection.at(Source::Events).token(),
+            self.projection.at(Source::Events).next(),
+        );
     }
 
     /// One cut of all these.

@@ -12,7 +12,8 @@ use opledger::feed::progress::{Doing, Progress};
 use opledger::projector::halt::OpenError;
 use opledger::projector::run::{Projector, Settings, Took, Watch};
 use opledger::projector::step::Rules;
-use opledger::projector::{Cut, Halt, Projection, Tally, meta};
+use opledger::projector::writer::{self, StoreWriter};
+use opledger::projector::{Cut, Halt, Projection, Source, Tally, meta};
 use opledger::query::{Page, dead_letters, document};
 use opledger::rows::state;
 use opledger::store::memory::{Memory, WriteFault};
@@ -21,7 +22,6 @@ use opledger::wire::position::{LogId, NextOffsets, Partition, Position, Token};
 use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,7 +31,9 @@ const LOG: LogId = LogId(*b"testing0");
 struct Silent;
 
 impl Watch for Silent {
-    fn anomalies(&mut self, _: &BTreeMap<&'static str, i64>) {}
+    fn opened(&mut self, _: &dyn Db) -> store::Result<()> {
+        Ok(())
+    }
     fn applied(&mut self, _: &Cut, _: &Tally, _: Took) {}
     fn failed(&mut self, _: &store::Error) {}
 }
@@ -50,9 +52,7 @@ fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
             patience: Duration::from_millis(10),
         },
         batch_delay: Duration::from_millis(1),
-        hot_bytes: 1 << 20,
         retry_max: Duration::from_millis(50),
-        change_window: 1_000,
         rules: Rules {
             max_size: 4096,
             ..Rules::NONE
@@ -60,7 +60,14 @@ fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
         check_every: Some(Duration::from_millis(10)),
     };
     let log = Arc::new(log.clone());
-    let projector = Projector::start(db, log, progress.clone(), Box::new(Silent), settings);
+    let writer = StoreWriter::new(
+        db,
+        writer::WriterSettings {
+            hot_bytes: 1 << 20,
+            change_window: 1_000,
+        },
+    );
+    let projector = Projector::start(writer, log, progress.clone(), Box::new(Silent), settings);
     Running {
         progress,
         _projector: projector.unwrap(),
@@ -196,7 +203,7 @@ fn a_hundred_thousand_random_records_stop_nothing() {
     );
     // One cut holds thousands of them: the batches of the rebuild.
     let db = Memory::default();
-    let mut projection = Projection::open(&db, &named(LOG), 1 << 20, Rules::NONE).unwrap();
+    let mut projection = Projection::open(&db, &named(LOG), 1 << 20).unwrap();
     let mut reader = log.reader(LOG, &Default::default()).unwrap();
     let limits = Limits {
         records: 10_000,
@@ -212,7 +219,10 @@ fn a_hundred_thousand_random_records_stop_nothing() {
         let mut cut = Cut::decode(cut, Default::default(), &Rules::NONE);
         projection.apply(&db, &mut cut).unwrap();
     }
-    assert_eq!(projection.positions()[&Partition(0)], last.offset);
+    assert_eq!(
+        projection.at(Source::Events).positions()[&Partition(0)],
+        last.offset
+    );
     assert!(
         document::read(&db, "after-all", &TimeStyle::default())
             .unwrap()
@@ -260,7 +270,7 @@ fn put(db: &dyn Db, key: &[u8], value: &[u8]) {
 }
 
 fn halt(db: &dyn Db, log: LogId) -> Halt {
-    match Projection::open(db, &named(log), 1000, Rules::NONE) {
+    match Projection::open(db, &named(log), 1000) {
         Err(OpenError::Halt(halt)) => halt,
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("it opened"),
@@ -270,7 +280,7 @@ fn halt(db: &dyn Db, log: LogId) -> Halt {
 #[test]
 fn a_store_of_another_log_format_or_fold_is_refused() {
     let db = Memory::default();
-    Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
+    Projection::open(&db, &named(LOG), 1000).unwrap();
     let found = LogId(*b"another0");
     match halt(&db, found) {
         Halt::OtherLog { stored, found } => {
@@ -283,11 +293,10 @@ fn a_store_of_another_log_format_or_fold_is_refused() {
     assert!(matches!(halt(&db, LOG), Halt::Fold { .. }));
     for other in [0, meta::FORMAT + 1, 6, u8::MAX] {
         put(&db, b"format", &[other]);
-        let log = MemoryLog::new(LOG, 1);
-        let opened = Projection::open(&db, &named(LOG), 1000, Rules::NONE).err();
-        let compared = meta::compare(&db, &log).unwrap_err();
+        let opened = Projection::open(&db, &named(LOG), 1000).err();
+        let looked = meta::is_new(&db).unwrap_err();
         let held = meta::held(&db).unwrap_err();
-        for why in [opened.unwrap(), compared, held.into()] {
+        for why in [opened.unwrap(), looked.into(), held.into()] {
             let is_typed = matches!(why, OpenError::Store(store::Error::OtherFormat(_)));
             assert!(is_typed, "{why}");
             assert!(why.to_string().contains(&format!("it is {other}")), "{why}");
@@ -304,9 +313,9 @@ fn a_row_of_a_partition_that_cannot_be_read_is_not_passed_over() {
         b"begins/\0\0\0\x03",
     ] {
         let db = Memory::default();
-        Projection::open(&db, &named(LOG), 1000, Rules::NONE).unwrap();
+        Projection::open(&db, &named(LOG), 1000).unwrap();
         put(&db, key, b"torn");
-        let opened = Projection::open(&db, &named(LOG), 1000, Rules::NONE);
+        let opened = Projection::open(&db, &named(LOG), 1000);
         let error = opened.err().expect("a row is damaged").to_string();
         assert!(
             error.contains("a position of the store cannot be read"),

@@ -21,7 +21,7 @@ use opledger::domain::Timestamp;
 use opledger::event_log::{self, EventLog, Identity, Limits, Logged, Reader};
 use opledger::projector::halt::OpenError;
 use opledger::projector::step::Rules;
-use opledger::projector::{Cut, Projection};
+use opledger::projector::{Cut, Projection, Source};
 use opledger::query::{Page, document, history};
 use opledger::rows::digest::StoreDigest;
 use opledger::store::memory::Memory;
@@ -58,7 +58,7 @@ fn open(store: &dyn Db) -> Result<Projection, OpenError> {
         id: LOG,
         name: "simulated".into(),
     };
-    Projection::open(store, &log, 10_000, Rules::NONE)
+    Projection::open(store, &log, 10_000)
 }
 
 fn run(seed: u64) {
@@ -304,17 +304,17 @@ impl<L: SimulatedLog> Simulation<L> {
     /// As a process begins: the position comes from the store and nowhere else.
     fn reopen(&mut self) {
         self.projection = open(&*self.store).expect("recovers");
-        self.log.seek(self.projection.next());
+        self.log.seek(self.projection.at(Source::Events).next());
     }
 
     fn is_caught_up(&self, all: &[Logged]) -> bool {
-        let applied = self.projection.positions();
+        let applied = self.projection.at(Source::Events).positions();
         all.iter().all(|logged| applied.holds(logged.at))
     }
 
     /// In the middle of things: the store is a fold of the log up to its position.
     fn look(&mut self) {
-        let applied = self.projection.positions();
+        let applied = self.projection.at(Source::Events).positions();
         let held: Vec<Logged> = self
             .log
             .everything()

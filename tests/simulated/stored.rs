@@ -13,8 +13,9 @@ use bytes::Bytes;
 use opledger::domain::{OrderKey, Timestamp};
 use opledger::event_log::{Identity, Logged};
 use opledger::projector::step::Rules;
-use opledger::projector::{Cut, Projection, control};
+use opledger::projector::{Cut, Projection, Source};
 use opledger::query::{Page, dead_letters, document, history};
+use opledger::rows::outbox;
 use opledger::store::memory::Memory;
 use opledger::store::{Batch, Db, Durability, Family, keys};
 use opledger::wire::block;
@@ -29,17 +30,19 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 const LOG: LogId = LogId(*b"golden00");
+const CONTROL_LOG: LogId = LogId(*b"golden01");
+
+const RULES: Rules = Rules {
+    forward_dead_letters: true,
+    ..Rules::NONE
+};
 
 fn open(db: &dyn Db) -> Projection {
     let log = Identity {
         id: LOG,
         name: "of golden files".into(),
     };
-    let rules = Rules {
-        forward_dead_letters: true,
-        ..Rules::NONE
-    };
-    Projection::open(db, &log, 1 << 20, rules).unwrap()
+    Projection::open(db, &log, 1 << 20).unwrap()
 }
 
 fn golden(name: &str) -> PathBuf {
@@ -139,7 +142,7 @@ fn logged() -> Vec<Vec<Logged>> {
 }
 
 fn apply(db: &Memory, projection: &mut Projection, records: Vec<Logged>) {
-    let mut cut = Cut::decode(records, Default::default(), projection.rules());
+    let mut cut = Cut::decode(records, Default::default(), &RULES);
     projection.apply(db, &mut cut).unwrap();
 }
 
@@ -190,9 +193,14 @@ fn folded() -> Memory {
             },
         }
     });
+    let log = Identity {
+        id: CONTROL_LOG,
+        name: "control log of golden files".into(),
+    };
+    projection.open_log(&db, Source::Control, &log).unwrap();
+    let mut cut = Cut::decode(records.collect(), Default::default(), &Rules::CONTROL);
+    projection.apply(&db, &mut cut).unwrap();
     let mut batch = Batch::default();
-    let records: Vec<_> = records.collect();
-    control::fold(&db, &records, &mut batch).unwrap();
     let tries = Tries::Failing {
         first_ms: 1_714_979_500_000,
         attempts: 3,
@@ -324,8 +332,8 @@ fn golden_rows_are_read_and_folded_on() {
     let what = "what is read of the golden rows";
     let (found, expected) = (pretty(&read(&db)), read_golden("read.json"));
     assert_same_text(what, found.as_bytes(), expected.as_bytes());
-    assert_eq!(projection.positions(), [(0, 49)].into());
-    let begun = control::begun(&db, LOG).unwrap();
+    assert_eq!(projection.at(Source::Events).positions(), [(0, 49)].into());
+    let begun = outbox::begun(&db, LOG).unwrap();
     assert_eq!(begun, Some([(0, 2)].into()));
     // It goes on from there.
     let ended = completed("operation-many", "completed", 9);

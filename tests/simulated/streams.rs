@@ -20,7 +20,7 @@ use hyper_util::service::TowerToHyperService;
 use opledger::event_log::{self, EventLog, Limits, Reader};
 use opledger::http::{App, Reads, router};
 use opledger::projector::step::Rules;
-use opledger::projector::{Cut, Projection};
+use opledger::projector::{Cut, Projection, Source};
 use opledger::store::memory::{Memory, WriteFault};
 use opledger::wire::position::{LastOffsets, NextOffsets, Partition, Position, Token};
 use serde_json::{Value, json};
@@ -254,9 +254,14 @@ impl Simulation {
             self.projection.note_entries(watchers.lists_watched());
             match self.projection.apply(&*self.store, &mut cut) {
                 Ok(tally) => {
-                    self.truth.applied.insert(self.projection.positions());
+                    self.truth
+                        .applied
+                        .insert(self.projection.at(Source::Events).positions());
                     let progress = &self.app.progress;
-                    progress.publish(self.projection.held(), self.projection.next());
+                    progress.publish(
+                        self.projection.at(Source::Events).token(),
+                        self.projection.at(Source::Events).next(),
+                    );
                     tally
                         .change
                         .into_iter()
@@ -282,8 +287,13 @@ impl Simulation {
     fn start(&mut self) {
         self.projection = open(&self.store, self.window);
         // A cut may have been written before the process ended, and told to nobody.
-        self.truth.applied.insert(self.projection.positions());
-        self.reader = self.log.reader(LOG, self.projection.next()).unwrap();
+        self.truth
+            .applied
+            .insert(self.projection.at(Source::Events).positions());
+        self.reader = self
+            .log
+            .reader(LOG, self.projection.at(Source::Events).next())
+            .unwrap();
         self.app = app(&self.store, &self.log);
         for client in &mut self.clients {
             client.disconnect();
@@ -327,7 +337,7 @@ impl Simulation {
     async fn finish(&mut self, client: usize) {
         let get = TowerToHyperService::new(router(self.app.clone()));
         let client = &mut self.clients[client];
-        let all = self.projection.positions();
+        let all = self.projection.at(Source::Events).positions();
         let ids = self.truth.events.keys();
         let expected: BTreeMap<&String, Value> = ids
             .filter_map(|id| Some((id, self.truth.document(id, &all)?)))

@@ -12,7 +12,6 @@ use opledger::event_log::embedded::{Ahead, Appender, Layout, Which, disk};
 use opledger::event_log::{self, Identity};
 use opledger::feed::progress::{LogState, Progress};
 use opledger::http::App;
-use opledger::projector::step::Rules;
 use opledger::projector::{Projection, meta};
 use opledger::store::memory::Memory;
 use opledger::webhook;
@@ -56,7 +55,7 @@ pub fn open(store: &Memory, window: u64) -> Projection {
         id: LOG,
         name: "simulated".into(),
     };
-    let mut projection = Projection::open(store, &log, 10_000, Rules::NONE).unwrap();
+    let mut projection = Projection::open(store, &log, 10_000).unwrap();
     projection.keep_changes(window);
     projection
 }

@@ -108,6 +108,7 @@ fn alike(logged: &Logged, is_taken_by_http: bool) {
             assert!(!is_taken_by_http, "{fault}: {:?}", logged.record);
             return;
         }
+        other => panic!("of an event: {other:?}"),
     };
     let mut line = Vec::new();
     cloudevent::write_as_json(&logged.record, &mut line).unwrap();

@@ -1,0 +1,117 @@
+//! What became of webhook deliveries, and what operators said about them: what follows from the
+//! records of the control log.
+
+use super::projection::Tally;
+use crate::domain::Timestamp;
+use crate::rows::outbox;
+use crate::store::{self, Batch, Db, Family, keys};
+use crate::wire::control_record::{Control, Notified};
+use crate::wire::notification::{DeliveryOutcome, encode_outcome};
+use crate::wire::position::{LogId, NextOffsets};
+use std::collections::HashMap;
+
+/// What the records so far have changed, which the store does not show yet.
+pub struct Deliveries<'d> {
+    db: &'d dyn Db,
+    outcomes: HashMap<Vec<u8>, DeliveryOutcome>,
+    begun: HashMap<LogId, NextOffsets>,
+}
+
+impl<'d> Deliveries<'d> {
+    pub fn new(db: &'d dyn Db) -> Deliveries<'d> {
+        Deliveries {
+            db,
+            outcomes: HashMap::new(),
+            begun: HashMap::new(),
+        }
+    }
+
+    /// Adds to the batch what follows from one record.
+    pub fn apply(
+        &mut self,
+        at: Timestamp,
+        control: &Control,
+        batch: &mut Batch,
+        tally: &mut Tally,
+    ) -> store::Result<()> {
+        match control {
+            // The first counts: a later one would hold what was sent meanwhile.
+            Control::Begun { log, ends } => {
+                if self.begun(*log)?.is_none() {
+                    self.put_begun(*log, ends.clone(), batch);
+                }
+            }
+            // What it holds was due before it, whatever was said before.
+            Control::Lost { log, ends } => self.put_begun(*log, ends.clone(), batch),
+            Control::ReleasedAll { log, .. } => {
+                if self.begun(*log)?.is_some() {
+                    self.put_begun(*log, NextOffsets::default(), batch);
+                }
+                tally.released_all = true;
+            }
+            Control::Notification {
+                operation_id,
+                key,
+                event,
+            } => {
+                let row = keys::notification(operation_id, *key);
+                let before = match self.outcomes.get(&row) {
+                    Some(changed) => Some(changed.clone()),
+                    None => outbox::outcome(self.db, &row)?,
+                };
+                if matches!(before, Some(DeliveryOutcome::Delivered { .. })) {
+                    // Delivered is for good.
+                    return Ok(());
+                }
+                let after = outcome(event, at);
+                match after {
+                    DeliveryOutcome::Delivered { .. } => {
+                        batch.delete(Family::Outbox, &row);
+                        batch.delete(Family::Tries, &row);
+                    }
+                    DeliveryOutcome::Again { .. } => tally.retried.push((**operation_id).into()),
+                    DeliveryOutcome::Failed { .. } => {}
+                }
+                batch.put(Family::Outcome, &row, &encode_outcome(&after));
+                self.outcomes.insert(row, after);
+            }
+        }
+        Ok(())
+    }
+
+    fn begun(&self, log: LogId) -> store::Result<Option<NextOffsets>> {
+        match self.begun.get(&log) {
+            Some(changed) => Ok(Some(changed.clone())),
+            None => outbox::begun(self.db, log),
+        }
+    }
+
+    fn put_begun(&mut self, log: LogId, ends: NextOffsets, batch: &mut Batch) {
+        outbox::put_begun(log, &ends, batch);
+        self.begun.insert(log, ends);
+    }
+}
+
+fn outcome(event: &Notified, at: Timestamp) -> DeliveryOutcome {
+    let at_ms = at.as_millis();
+    match event {
+        Notified::Delivered {
+            attempts,
+            status,
+            address,
+            port,
+        } => DeliveryOutcome::Delivered {
+            at_ms,
+            attempts: *attempts,
+            status: *status,
+            address: address.clone(),
+            port: *port,
+        },
+        Notified::Failed { attempts, why } => DeliveryOutcome::Failed {
+            at_ms,
+            attempts: *attempts,
+            why: why.clone(),
+        },
+        Notified::Released(_) | Notified::Retried(_) => DeliveryOutcome::Again { at_ms },
+    }
+}

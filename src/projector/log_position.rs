@@ -1,0 +1,250 @@
+//! Where the store is in one of its logs, and whether that still is the same log.
+
+use super::cut::Cut;
+use super::halt::{Halt, OpenError};
+use super::meta::{self, Anchors};
+use super::source::Source;
+use crate::event_log::{Bounds, EventLog, Identity};
+use crate::store::{self, Batch, Db};
+use crate::wire::anchor::{Anchor, Mark};
+use crate::wire::position::{LastOffsets, NextOffsets, Offset, Partition, Token};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone)]
+pub struct LogPosition {
+    source: Source,
+    log: Identity,
+    anchors: Anchors,
+    next: NextOffsets,
+}
+
+impl LogPosition {
+    /// Reads where the store is. A store that has met no log of this source yet belongs to
+    /// this one from now on.
+    pub fn open(db: &dyn Db, source: Source, log: &Identity) -> Result<LogPosition, OpenError> {
+        meta::open(db, source, log)?;
+        let anchors = meta::anchors(db, source)?;
+        Ok(LogPosition {
+            source,
+            log: log.clone(),
+            next: meta::next(db, source, &anchors)?,
+            anchors,
+        })
+    }
+
+    pub fn log(&self) -> &Identity {
+        &self.log
+    }
+
+    /// Where the log is to be read on.
+    pub fn next(&self) -> &NextOffsets {
+        &self.next
+    }
+
+    /// The last record of each partition that is in the store.
+    pub fn positions(&self) -> LastOffsets {
+        meta::positions(&self.anchors)
+    }
+
+    pub fn token(&self) -> Token {
+        Token {
+            log: self.log.id,
+            positions: self.positions(),
+        }
+    }
+
+    /// Remembers of partitions that are new to the store where they begin.
+    pub fn note_beginnings(
+        &mut self,
+        db: &dyn Db,
+        bounds: &BTreeMap<Partition, Bounds>,
+    ) -> store::Result<()> {
+        let new = meta::note_beginnings(db, self.source, &self.next, bounds)?;
+        self.next.extend(new);
+        Ok(())
+    }
+
+    /// After the records of the cut.
+    pub(super) fn after(&self, cut: &Cut) -> LogPosition {
+        let mut after = self.clone();
+        for (partition, first, last) in cut.spans() {
+            let anchor = Anchor {
+                offset: last.at.offset,
+                mark: Mark::of(&last.record),
+            };
+            let before = after.anchors.insert(partition, anchor);
+            assert!(
+                before.is_none_or(|before| before.offset < first),
+                "a reader goes on behind what it delivered: {partition}:{first} after {before:?}"
+            );
+            after.next.insert(partition, anchor.offset.next());
+        }
+        for (&partition, &offset) in cut.next().iter() {
+            after.next.raise(partition, offset);
+        }
+        after
+    }
+
+    /// Adds to the batch what has changed since `before`.
+    pub(super) fn put(&self, before: &LogPosition, batch: &mut Batch) {
+        for (&partition, anchor) in &self.anchors {
+            if before.anchors.get(&partition) != Some(anchor) {
+                meta::put_anchor(batch, self.source, partition, *anchor);
+            }
+        }
+        for (&partition, &offset) in self.next.iter() {
+            // Right behind its last record it follows from that.
+            let behind = self
+                .anchors
+                .get(&partition)
+                .map(|anchor| anchor.offset.next());
+            if before.next.get(&partition) != Some(&offset) && behind != Some(offset) {
+                meta::put_next(batch, self.source, partition, offset);
+            }
+        }
+    }
+
+    pub(super) fn anchors(&self) -> &Anchors {
+        &self.anchors
+    }
+
+    /// Whether this is the log that the store was folded from, and still has what comes next:
+    /// its identity, its bounds, and the last record of each partition.
+    pub fn check(&self, log: &dyn EventLog) -> Result<(), OpenError> {
+        let found = log.identify()?;
+        if found.id != self.log.id {
+            Err(self.source.other_log(&self.log, &found))?;
+        }
+        let bounds = log.bounds()?;
+        check_bounds(&self.next, log.partitions()?, &bounds)?;
+        let is_kept = |partition: &Partition, offset: Offset| {
+            let bounds = bounds.get(partition);
+            bounds.is_some_and(|bounds| bounds.first <= offset)
+        };
+        let marked: BTreeMap<Partition, (Offset, Mark)> = self
+            .anchors
+            .iter()
+            .filter(|(partition, anchor)| is_kept(partition, anchor.offset))
+            .map(|(partition, anchor)| (*partition, (anchor.offset, anchor.mark)))
+            .collect();
+        let at = marked.iter().map(|(p, (offset, _))| (*p, *offset));
+        let records = log.records_at(&at.collect())?;
+        for (partition, (offset, stored)) in marked {
+            match records.get(&partition).map(Mark::of) {
+                Some(found) if found == stored => {}
+                Some(found) => Err(Halt::OtherRecord {
+                    partition,
+                    offset,
+                    stored,
+                    found,
+                })?,
+                None => {
+                    // Retention may have taken it meanwhile; what comes next is still there.
+                    log.identify()?;
+                    if log
+                        .bounds()?
+                        .get(&partition)
+                        .is_some_and(|b| b.first <= offset)
+                    {
+                        Err(Halt::NoRecord {
+                            partition,
+                            offset,
+                            stored,
+                        })?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the log still has what comes next. A partition that cannot be asked now is
+/// judged when it can.
+fn check_bounds(
+    next: &NextOffsets,
+    count: usize,
+    log: &BTreeMap<Partition, Bounds>,
+) -> Result<(), Halt> {
+    for (&partition, &next) in next.iter() {
+        if partition.index() >= count {
+            return Err(Halt::FewerPartitions { partition, count });
+        }
+        let Some(&Bounds { first, end }) = log.get(&partition) else {
+            continue;
+        };
+        if end < next {
+            return Err(Halt::BeyondEnd {
+                partition,
+                next,
+                end,
+            });
+        }
+        if first > next {
+            return Err(Halt::Gone {
+                partition,
+                next,
+                first,
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes next is at 5.
+    fn checked(first: u64, end: u64) -> Result<(), Halt> {
+        let bounds = Bounds {
+            first: Offset(first),
+            end: Offset(end),
+        };
+        check_bounds(&[(0, 5)].into(), 1, &[(Partition(0), bounds)].into())
+    }
+
+    #[test]
+    fn a_log_that_begins_or_ends_at_what_comes_next_is_whole() {
+        for (first, end) in [(0, 5), (4, 5), (5, 5), (5, 6), (0, 9)] {
+            assert_eq!(checked(first, end), Ok(()), "{first}..{end}");
+        }
+    }
+
+    #[test]
+    fn a_log_without_the_one_record_that_comes_next_halts() {
+        let gone = Halt::Gone {
+            partition: Partition(0),
+            next: Offset(5),
+            first: Offset(6),
+        };
+        assert_eq!(checked(6, 9), Err(gone.clone()));
+        assert_eq!(checked(6, 6), Err(gone));
+    }
+
+    #[test]
+    fn a_log_without_the_one_record_that_was_applied_last_halts() {
+        let beyond = Halt::BeyondEnd {
+            partition: Partition(0),
+            next: Offset(5),
+            end: Offset(4),
+        };
+        assert_eq!(checked(0, 4), Err(beyond));
+    }
+
+    #[test]
+    fn a_partition_that_cannot_be_asked_is_judged_later_and_one_that_is_gone_now() {
+        let next = NextOffsets::from([(0, 5), (1, 5)]);
+        let bounds = Bounds {
+            first: Offset::ZERO,
+            end: Offset(5),
+        };
+        let one = BTreeMap::from([(Partition(0), bounds)]);
+        assert_eq!(check_bounds(&next, 2, &one), Ok(()));
+        let fewer = Halt::FewerPartitions {
+            partition: Partition(1),
+            count: 1,
+        };
+        assert_eq!(check_bounds(&next, 1, &one), Err(fewer));
+    }
+}
