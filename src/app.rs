@@ -4,7 +4,7 @@
 use crate::clock;
 use crate::config::Config;
 use crate::data_folder::{self, DataFolder};
-use crate::dead_letter::Forwarder;
+use crate::dead_letter;
 use crate::domain::Timestamp;
 use crate::event_log::embedded::{self, Ahead, Embedded, Which};
 use crate::event_log::kafka::{self, BadOptions, Kafka, NewTopics};
@@ -25,6 +25,7 @@ use crate::webhook::control_log::ControlLog;
 use crate::webhook::{self, Webhooks};
 use crate::wire::position::NextOffsets;
 use crate::wire::time::TimeStyle;
+use crate::worker::WorkerThread;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::future::Future;
 use std::sync::Arc;
@@ -56,7 +57,7 @@ pub struct Ledger {
     webhooks: Option<Webhooks>,
     control: Option<Projector>,
     notifications: Arc<webhook::WebhookHandle>,
-    forwarder: Option<Forwarder>,
+    forwarder: Option<WorkerThread>,
     log: Log,
     store: Arc<Rocks>,
     progress: Arc<Progress>,
@@ -433,7 +434,7 @@ impl Ledger {
         .map_err(Error::Thread)?;
         let forwarder = match &log {
             Log::Embedded(_) => None,
-            Log::Kafka(log) => Some(Forwarder::start(store.clone(), log.clone())),
+            Log::Kafka(log) => Some(dead_letter::start(store.clone(), log.clone())),
         };
         Ok(Ledger {
             projector,

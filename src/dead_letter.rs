@@ -6,10 +6,10 @@ use crate::event_log::{DeadLetters, SendError};
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::position::Position;
 use crate::wire::record;
+use crate::worker::{self, Stop, WorkerThread};
 use bytes::Bytes;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Between two looks; nobody waits for a dead letter.
@@ -20,72 +20,29 @@ const BYTES_AT_ONCE: usize = 16 << 20;
 /// Longest pause while the topic takes nothing.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-pub struct Forwarder {
-    stop: Arc<Stop>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Stop {
-    told: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Forwarder {
-    pub fn start(db: Arc<dyn Db>, topic: Arc<dyn DeadLetters>) -> std::io::Result<Forwarder> {
-        let stop = Arc::new(Stop::default());
-        let told = stop.clone();
-        let thread = std::thread::Builder::new().name("dead-letters".into());
-        let thread = thread.spawn(move || run(&*db, &*topic, &told))?;
-        Ok(Forwarder {
-            stop,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Forwarder {
-    fn drop(&mut self) {
-        *self.stop.lock() = true;
-        self.stop.changed.notify_all();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the forwarder of dead letters panicked");
-        }
-    }
-}
-
-impl Stop {
-    fn lock(&self) -> std::sync::MutexGuard<'_, bool> {
-        self.told.lock().expect("nothing panics while it is held")
-    }
-
-    fn is_told(&self) -> bool {
-        *self.lock()
-    }
-
-    fn sleep(&self, time: Duration) {
-        let waiting = |told: &mut bool| !*told;
-        let waited = self.changed.wait_timeout_while(self.lock(), time, waiting);
-        drop(waited.expect("nothing panics while it is held"));
-    }
+/// Until it is dropped.
+pub fn start(db: Arc<dyn Db>, topic: Arc<dyn DeadLetters>) -> std::io::Result<WorkerThread> {
+    WorkerThread::start("dead-letters", move |stop| run(&*db, &*topic, stop))
 }
 
 fn run(db: &dyn Db, topic: &dyn DeadLetters, stop: &Stop) {
-    let mut pause = EVERY;
+    let again = || worker::pauses(2 * EVERY, PAUSE_MAX);
+    let mut pauses = again();
     let mut last = None;
-    while !stop.is_told() {
+    while !stop.is_asked() {
         let outcome = forward(db, topic, stop);
-        match &outcome {
-            Ok(()) => pause = EVERY,
+        let pause = match &outcome {
+            Ok(()) => {
+                pauses = again();
+                EVERY
+            }
             Err(why) => {
                 if last.as_ref() != Some(why) {
                     tracing::warn!(%why, "dead letters wait in the store");
                 }
-                pause = (pause * 2).min(PAUSE_MAX);
+                pauses.next().unwrap_or(PAUSE_MAX)
             }
-        }
+        };
         last = outcome.err();
         stop.sleep(pause);
     }
@@ -100,11 +57,11 @@ fn forward(db: &dyn Db, topic: &dyn DeadLetters, stop: &Stop) -> Result<(), Stri
         };
         count("pending", due.pending_in_all);
         count("refused", due.refused);
-        if due.pending.is_empty() || stop.is_told() {
+        if due.pending.is_empty() || stop.is_asked() {
             return Ok(());
         }
         let mut rest = &due.pending[..];
-        while !rest.is_empty() && !stop.is_told() {
+        while !rest.is_empty() && !stop.is_asked() {
             rest = forward_some(db, topic, rest)?;
         }
     }
@@ -218,6 +175,7 @@ mod tests {
     use crate::store::memory::Memory;
     use crate::store::{Cached, ReadPoint, Result, RowResult, Space, View};
     use crate::wire::record::{Headers, Record};
+    use std::sync::Mutex;
 
     /// Takes every letter, and remembers which it was sent.
     #[derive(Default)]

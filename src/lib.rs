@@ -23,3 +23,4 @@ pub mod rows;
 pub mod store;
 pub mod webhook;
 pub mod wire;
+pub mod worker;

@@ -7,8 +7,8 @@ use super::fetcher::MetadataAge;
 use super::inspect::{Inspector, Topic};
 use crate::event_log::{Confirmation, ReadError};
 use crate::wire::position::LogId;
+use crate::worker::WorkerThread;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -30,7 +30,7 @@ struct Question {
 
 pub struct Checks {
     shared: Arc<ChecksShared>,
-    thread: Option<JoinHandle<()>>,
+    _worker: WorkerThread,
 }
 
 #[derive(Default)]
@@ -48,16 +48,12 @@ struct QuestionQueue {
 impl Checks {
     pub fn start(inspector: Arc<Inspector>) -> Result<Checks, BadOptions> {
         let shared = Arc::new(ChecksShared::default());
-        let thread = {
-            let shared = shared.clone();
-            std::thread::Builder::new()
-                .name("kafka-checks".into())
-                .spawn(move || shared.run(&inspector))
-        };
+        let checking = shared.clone();
+        let worker = WorkerThread::start("kafka-checks", move |_| checking.run(&inspector));
         let no_thread = |error| BadOptions(vec![format!("no thread for checks: {error}")]);
         Ok(Checks {
             shared,
-            thread: Some(thread.map_err(no_thread)?),
+            _worker: worker.map_err(no_thread)?,
         })
     }
 
@@ -80,11 +76,6 @@ impl Drop for Checks {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
         self.shared.changed.notify_all();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the checks of the topic panicked");
-        }
     }
 }
 
