@@ -1,13 +1,14 @@
-//! The data folder: one process at a time, closed to other users, the log and the store side by
-//! side, and the swap of a rebuilt store, which a crash at any point leaves whole.
+//! The data folder: one process at a time, closed to other users, with the log and the store
+//! side by side. Swaps a rebuilt store in; a crash at any point of the swap leaves a whole
+//! store.
 //!
 //! ```text
 //! lock        held while a process works here
 //! log/        the embedded log
-//! control/    what only the ledger knows, beside an embedded log
+//! control/    the control log, beside an embedded log
 //! store/      the snapshots and all that follows from the log
-//! store.new/  a rebuild that is under way
-//! store.old/  what a rebuild has just replaced
+//! store.new/  a rebuild in progress
+//! store.old/  the store that a rebuild has just replaced
 //! ```
 
 use crate::event_log::embedded;
@@ -76,8 +77,8 @@ impl DataFolder {
         Ok(folder)
     }
 
-    /// Takes all rights from group and others that an earlier program gave to them. What is made
-    /// from now on has none by the umask of the process.
+    /// Removes the rights of group and others that an earlier program gave. New files have none
+    /// because of the process's umask.
     fn close_to_others(&self) {
         let mut closed = 0;
         let mut open = vec![self.path.clone()];
@@ -90,7 +91,7 @@ impl DataFolder {
                     tracing::warn!(path = %path.display(), %error, "other users can read this");
                 }
             }
-            // Beside what is ours there may be something else in the folder.
+            // The folder may contain files of other programs.
             if path != self.path
                 && let Ok(entries) = path.read_dir()
             {
@@ -103,8 +104,8 @@ impl DataFolder {
         }
     }
 
-    /// Takes a folder that has a log. A mistyped name must not become a new ledger,
-    /// nor a lost log an empty store in the place of a full one.
+    /// Opens a folder that has a log. A mistyped name must not create a new ledger, and a lost
+    /// log must not replace a full store by an empty one.
     pub fn open_existing(path: &Path) -> Result<DataFolder, Error> {
         if !has_log(path) {
             return Err(Error::NoLog {
@@ -114,9 +115,9 @@ impl DataFolder {
         DataFolder::open(path)
     }
 
-    /// The same, if there is a store in it.
+    /// Opens a folder that has a store.
     pub fn open_stored(path: &Path) -> Result<DataFolder, Error> {
-        // Between the renames of a swap the store has the name that it is removed by.
+        // Between the renames of a swap the store is called `store.old`.
         if !["store", "store.old"]
             .iter()
             .any(|name| is_there(&path.join(name)))
@@ -154,7 +155,7 @@ impl DataFolder {
         self.path.join("store")
     }
 
-    /// An empty place for a rebuild; what an earlier one left is removed.
+    /// An empty folder for a rebuild; the rest of an earlier one is removed.
     pub fn new_store(&self) -> Result<PathBuf, Error> {
         let path = self.path.join("store.new");
         remove(&path).map_err(|source| Error::Io {
@@ -164,11 +165,10 @@ impl DataFolder {
         Ok(path)
     }
 
-    /// Puts a finished rebuild in the place of the store. Both must be closed, and everything
-    /// in the rebuild on the disk.
+    /// Replaces the store by a finished rebuild. Both must be closed, and the rebuild synced.
     pub fn swap(&self) -> Result<(), Error> {
         let swap = || {
-            // The rebuild is surely there before the store is gone.
+            // The rebuild's name must be durable before the store is renamed.
             self.sync()?;
             if !is_there(&self.store()) {
                 fs::create_dir(self.store())?;
@@ -183,32 +183,32 @@ impl DataFolder {
         })
     }
 
-    /// `store` is only ever missing beside `store.old` between the two renames of
-    /// a swap, and a swap begins with a finished `store.new`.
+    /// `store` is missing beside `store.old` only between the two renames of a swap, and a swap
+    /// begins with a finished `store.new`.
     fn finish_swap(&self) -> io::Result<()> {
         let (new, old) = (self.path.join("store.new"), self.path.join("store.old"));
         if !is_there(&self.store()) && is_there(&old) {
-            // Without a rebuild somebody else has moved the store away.
+            // Without a rebuild, somebody has moved the store by hand.
             let to_be = if is_there(&new) { &new } else { &old };
             fs::rename(to_be, self.store())?;
-            // The store before is not removed before its place is surely taken.
+            // The new name must be durable before the old store is removed.
             self.sync()?;
         }
-        // Beside a store it is what an interrupted rebuild has left.
+        // Beside a store it is the rest of an interrupted rebuild.
         remove(&new)?;
         remove(&old)
     }
 
-    /// The names in the folder are on the disk.
+    /// Makes the names in the folder durable.
     fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
 }
 
-/// What is ours in the folder.
+/// The ledger's names in the folder.
 const NAMES: [&str; 6] = ["lock", "log", "control", "store", "store.new", "store.old"];
 
-/// Whether there were rights to take.
+/// Whether there were rights to remove.
 fn close(path: &Path) -> io::Result<bool> {
     let metadata = path.symlink_metadata()?;
     let mode = metadata.permissions().mode();
@@ -219,7 +219,7 @@ fn close(path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// A link that leads nowhere as well.
+/// Also true for a dangling link.
 fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
@@ -228,7 +228,7 @@ fn has_log(path: &Path) -> bool {
     embedded::is_there(&path.join("log"))
 }
 
-/// Whatever it is.
+/// A file, a folder or a link.
 fn remove(path: &Path) -> io::Result<()> {
     let removed = match path.symlink_metadata() {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
@@ -276,9 +276,9 @@ mod tests {
         fs::write(folder.join(name).join("content"), content).unwrap();
     }
 
-    /// Every state that a swap goes through, and what the next start makes of it.
+    /// Every state of a swap, and what the next start makes of it.
     #[test]
-    fn a_swap_cut_short_is_finished_or_was_not_begun() {
+    fn an_interrupted_swap_is_finished_or_had_not_begun() {
         let cases: &[(&[&str], Option<&str>)] = &[
             // Nothing yet.
             (&[], None),
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finished_rebuild_takes_the_place_of_whatever_was_there() {
+    fn a_finished_rebuild_replaces_the_store() {
         for before in ["a folder", "a file", "nothing"] {
             let dir = tempfile::tempdir().unwrap();
             let folder = DataFolder::open(dir.path()).unwrap();

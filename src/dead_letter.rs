@@ -1,6 +1,6 @@
-//! Carries dead letters from the store to where the log's own tools look for them,
-//! in order, until each is taken or refused for good. The store remembers which:
-//! after a crash a letter may be carried twice, and none is forgotten.
+//! Sends dead letters from the store to the log's dead-letter topic, in order, until each is
+//! accepted or refused for good. The store records which: after a crash a letter may be sent
+//! twice, and none is forgotten.
 
 use crate::event_log::{DeadLetters, SendError};
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
@@ -12,12 +12,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Between two looks; nobody waits for a dead letter.
+/// Pause between two checks; nobody waits for a dead letter.
 const EVERY: Duration = Duration::from_millis(500);
-/// Letters at one look.
+/// Dead letters sent at once.
 const AT_ONCE: usize = 1000;
 const BYTES_AT_ONCE: usize = 16 << 20;
-/// Longest pause while the topic takes nothing.
+/// Longest pause while the topic does not accept writes.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Until it is dropped.
@@ -48,7 +48,7 @@ fn run(db: &dyn Db, topic: &dyn DeadLetters, stop: &Stop) {
     }
 }
 
-/// Everything that is due, or why that is impossible at present.
+/// Sends everything that is due. An error is the reason why that is impossible at present.
 fn forward(db: &dyn Db, topic: &dyn DeadLetters, stop: &Stop) -> Result<(), String> {
     loop {
         let due = due(db).map_err(|error| error.to_string())?;
@@ -81,7 +81,7 @@ fn due(db: &dyn Db) -> store::Result<DueLetters> {
         refused: 0,
     };
     store::view(db, |view| {
-        // One that cannot be read is not carried: `Db::damage` says so.
+        // An unreadable row is not sent; `Db::damage` reports it.
         view.scan_past_damage(
             Family::DeadLetterDue,
             keys::ALL,
@@ -104,7 +104,7 @@ fn due(db: &dyn Db) -> store::Result<DueLetters> {
     Ok(due)
 }
 
-/// As many as fit into memory, side by side. Returns those that are left.
+/// Sends as many as fit into memory, concurrently. Returns the rest.
 fn forward_some<'p>(
     db: &dyn Db,
     topic: &dyn DeadLetters,
@@ -149,7 +149,8 @@ fn forward_some<'p>(
     for (at, key, sending, (reason, detail, record)) in under_way {
         let mut outcome = sending();
         if matches!(outcome, Err(SendError::Refused(_))) {
-            // Perhaps for what it was sent together with: once more, alone.
+            // The refusal may be due to the records that it was sent with, so send it again
+            // alone.
             outcome = topic.send(*at, &reason, &detail, &record)();
         }
         match outcome {
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_that_cannot_be_read_are_kept_with_the_reason_and_the_others_are_sent() {
+    fn unreadable_dead_letters_are_kept_with_the_reason_and_the_others_are_sent() {
         let at = |offset| keys::position(Position::from((0, offset)));
         let letter = Record {
             arrived: Record::NO_ARRIVAL,

@@ -1,6 +1,5 @@
-//! The descriptors that this process may have, and who gets them: what the ledger stands on
-//! first, connections the rest. A client can wait or come back; a log that cannot open a
-//! file accepts nothing.
+//! File descriptors of this process, and their distribution: first what the ledger needs, then
+//! connections. A client can wait or reconnect; a log that cannot open a file accepts nothing.
 
 use crate::app::uses_kafka;
 use crate::config::Config;
@@ -21,7 +20,8 @@ const LEAST: u64 = 8;
 pub fn raise() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // Where that is not allowed, it stays, and what follows from it is as small.
+    // If raising it is not allowed, the old limit stays and everything derived from it is
+    // smaller.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
@@ -31,8 +31,7 @@ pub fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// How many connections there may be at once: as many as are configured, if the limit on
-/// open files leaves as many.
+/// The limit on connections: the configured one, or fewer if the open-file limit requires it.
 pub fn connections(limit: u64, config: &Config) -> usize {
     let notifications = match config.notifications.allow.is_empty() {
         true => 0,

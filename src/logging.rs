@@ -1,6 +1,6 @@
-//! Log lines go to standard error by a thread of their own, so that nobody who logs waits
-//! for it or notices that it cannot be written. Lines that find no room, or that cannot be
-//! written, are lost and counted; the first line that is written again says how many.
+//! A separate thread writes log lines to standard error, so that nobody who logs waits for it
+//! or fails because of it. Lines without room, or that cannot be written, are lost and counted;
+//! the first line that is written again reports the number.
 
 use crate::config::{LogFormat, Telemetry};
 use crate::output;
@@ -27,7 +27,7 @@ pub fn lost_lines() -> u64 {
 
 enum LogMessage {
     Line(Vec<u8>),
-    /// To be answered when all lines before it are written.
+    /// Answered when all lines before it are written.
     Flush(mpsc::Sender<()>),
 }
 
@@ -48,8 +48,7 @@ pub enum Error {
     Thread(#[from] io::Error),
 }
 
-/// Sends the log lines and the panics of this process to standard error, for as long as
-/// the result lives.
+/// Sends the log lines and panics of this process to standard error while the result lives.
 pub fn start(telemetry: &Telemetry) -> Result<Logging, Error> {
     let filter = EnvFilter::try_new(&telemetry.log)?;
     let (queue, lines) = mpsc::channel();
@@ -60,7 +59,7 @@ pub fn start(telemetry: &Telemetry) -> Result<Logging, Error> {
     let lines = LogLines { queue, waiting };
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        // It would print them itself, and panic where that fails.
+        // Otherwise the subscriber prints its errors itself and panics if that fails.
         .log_internal_errors(false)
         .with_writer(lines.clone());
     match telemetry.format {
@@ -72,7 +71,7 @@ pub fn start(telemetry: &Telemetry) -> Result<Logging, Error> {
     Ok(Logging(lines))
 }
 
-/// Writes a line to standard output, however long that takes, while the caller goes on.
+/// Writes a line to standard output without making the caller wait.
 pub fn announce(line: String) {
     let write = move || {
         let written = output::stdout().write_all(line.as_bytes());
@@ -86,8 +85,8 @@ pub fn announce(line: String) {
     }
 }
 
-/// The standard library's own way writes by the thread that panics, and hangs it where
-/// standard error takes nothing.
+/// The standard library's hook writes on the thread that panics, and hangs if standard error is
+/// blocked.
 fn log_panic(panic: &PanicHookInfo, lines: &LogLines) {
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("?");
@@ -103,7 +102,7 @@ impl LogLines {
     fn send(&self, line: Vec<u8>) {
         let len = line.len();
         let before = self.waiting.fetch_add(len, Ordering::Relaxed);
-        // One line is always taken, whatever its size.
+        // A single line always fits, whatever its size.
         let has_room = before == 0 || before + len <= WAITING;
         if !has_room || self.queue.send(LogMessage::Line(line)).is_err() {
             self.waiting.fetch_sub(len, Ordering::Relaxed);
@@ -112,7 +111,7 @@ impl LogLines {
     }
 }
 
-/// Each call is one line, as the subscriber makes them.
+/// The subscriber writes each line in one call.
 impl Write for LogLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.send(line.to_vec());
@@ -136,7 +135,7 @@ impl Drop for Logging {
     fn drop(&mut self) {
         let (done, is_done) = mpsc::channel();
         if self.0.queue.send(LogMessage::Flush(done)).is_ok() {
-            // What takes no line in this time takes none.
+            // Gives up on a standard error that is still blocked after this time.
             let _ = is_done.recv_timeout(LAST);
         }
     }
@@ -144,7 +143,7 @@ impl Drop for Logging {
 
 fn write_lines(lines: mpsc::Receiver<LogMessage>, waiting: &AtomicUsize) {
     let mut told = 0;
-    // A line was written in part: the next one must not be taken for its rest.
+    // After a partly written line, the next one must begin on a new line.
     let mut is_torn = false;
     for message in lines {
         let line = match message {
@@ -165,7 +164,7 @@ fn write_lines(lines: mpsc::Receiver<LogMessage>, waiting: &AtomicUsize) {
         if lost > told {
             let lines = lost - told;
             told = lost;
-            // Comes back here as a line like others.
+            // This is logged like any line.
             tracing::warn!(lines, "log lines were lost: they could not be written");
         }
     }

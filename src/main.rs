@@ -43,7 +43,7 @@ mod tests {
 
     /// By the wrong name nothing would be said, and nothing set.
     #[test]
-    fn the_allocator_is_set_as_we_say() {
+    fn the_allocator_has_the_configured_options() {
         assert_eq!(option::<isize>(c"opt.dirty_decay_ms"), 1000);
         assert_eq!(option::<usize>(c"opt.oversize_threshold"), 0);
         assert_eq!(option::<u8>(c"opt.background_thread"), 1);

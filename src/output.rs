@@ -1,13 +1,12 @@
-//! The one place that writes to standard output and standard error. Neither can end or
-//! hang a part of the program: what reads them may be gone, full, slow, or not block.
+//! The only place that writes to standard output and standard error. Neither can end or block a
+//! part of the program if the reader is gone, full, slow or non-blocking.
 
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fmt::Display;
 use std::io::{self, IsTerminal, StderrLock, StdoutLock, Write};
 use std::os::fd::AsFd;
 
-/// A stream that waits until it can be written, also where its other end made it one that
-/// does not block.
+/// A stream that waits until it can be written, even if the other end made it non-blocking.
 pub struct Patient<W>(W);
 
 impl<W: Write + AsFd> Patient<W> {
@@ -53,8 +52,8 @@ pub fn stderr_is_terminal() -> bool {
 
 /// Writes a line for people to standard error, if that can be written.
 pub fn note(text: impl Display) {
-    // Whole, so that lines of several processes do not mix.
+    // In one call, so that lines of several processes do not mix.
     let line = format!("{text}\n");
-    // There is nobody left to tell.
+    // An error here cannot be reported anywhere.
     let _ = stderr().write_all(line.as_bytes());
 }

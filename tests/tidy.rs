@@ -319,7 +319,7 @@ fn test_programs_are_few_and_every_file_belongs_to_one() {
 /// Cargo turns a feature on for all that is built together, so what the tests depend on could
 /// change the program that they test, which would not be the one that `make build` installs.
 #[test]
-fn what_the_tests_depend_on_turns_nothing_on_in_the_program() {
+fn test_dependencies_enable_no_feature_of_the_program() {
     let resolved = |edges: &str| -> Vec<String> {
         let cargo = std::process::Command::new(env!("CARGO"))
             .args([

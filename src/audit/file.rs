@@ -1,6 +1,5 @@
-//! A file of events (JSON Lines) as a log of one partition; the offset is the
-//! line's number, counted from 0. Blank lines are no records, and neither is a byte
-//! order mark.
+//! A file of events (JSON Lines) as a log of one partition; the offset is the line's number,
+//! counted from 0. Blank lines and a byte order mark are not records.
 
 use crate::event_log::{Limits, Logged, ReadError, Reader};
 use crate::wire::position::{NextOffsets, Offset, Partition, Position};

@@ -1,5 +1,5 @@
-//! Folding the log again: to look at what it says without a server (`replay`),
-//! and to make a new store from it (`rebuild`).
+//! Folds a log again: to print what it yields without a server (`replay`), and to build a new
+//! store from it (`rebuild`).
 
 pub mod file;
 pub mod rebuild;

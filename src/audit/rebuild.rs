@@ -24,7 +24,7 @@ pub enum Error {
 
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Large cuts: nobody waits for a single event here.
+/// Large batches, because nobody waits for a single event here.
 const LIMITS: Limits = Limits {
     records: 20_000,
     bytes: 16 << 20,
@@ -43,7 +43,7 @@ pub fn fold_all(
 ) -> Result<(), Error> {
     let mut projection = Projection::open(db, log, 64 << 20)?;
     let limits = Limits {
-        // What is known to be there may take a moment.
+        // Records that are known to exist may take a moment to arrive.
         patience: if ends.is_some() {
             PATIENCE
         } else {
@@ -68,8 +68,8 @@ pub fn fold_all(
     Ok(())
 }
 
-/// Takes over from the old store which dead letters the topic has already, so that a
-/// rebuild does not send them all once more.
+/// Copies from the old store which dead letters the topic has already, so that a rebuild does
+/// not send them all again.
 pub fn keep_sent(old: &Path, new: &dyn Db, memory: MemoryBudget) -> store::Result<()> {
     if !old.exists() {
         return Ok(());
@@ -79,7 +79,7 @@ pub fn keep_sent(old: &Path, new: &dyn Db, memory: MemoryBudget) -> store::Resul
         return Ok(());
     };
     if meta::held(new)?.map(|new| new.log) != Some(held.log) {
-        // Positions of another log say nothing about this one.
+        // Positions of another log are not valid for this one.
         return Ok(());
     }
     let mut due = Vec::new();

@@ -1,5 +1,5 @@
-//! What a log says, without a server: its documents, one JSON a line, the oldest
-//! operation first.
+//! Prints the documents of a log without a server: one JSON document per line, oldest operation
+//! first.
 
 use crate::query::document;
 use crate::store::{self, Db, Direction, Family, keys};

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_cannot_be_asked_are_refused() {
+    fn malformed_addresses_are_refused() {
         for bad in [
             "",
             "127.0.0.1:8470",

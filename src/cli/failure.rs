@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_names_cause_and_remedy() {
+    fn an_error_report_has_cause_and_remedy() {
         let failure = Failure::File {
             path: "events.jsonl".into(),
             source: io::Error::from(io::ErrorKind::PermissionDenied),

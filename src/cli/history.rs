@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attributes_are_read_as_they_came() {
+    fn attributes_are_read_unchanged() {
         let text = r#"{"position":"0:1","arrived":"2026-11-23T10:00:00.123Z",
             "event":{"id":"b\u00e9","time":null,"data":{"x":[1]}}}"#;
         let entry: HistoryRow = serde_json::from_str(text).unwrap();
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn types_are_shortened_where_they_are_ours() {
+    fn only_opledgers_event_types_are_shortened() {
         assert_eq!(short("opledger.operation.created.v1"), "operation.created");
         assert_eq!(short("other.v1"), "other.v1");
     }

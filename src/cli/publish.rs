@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_of_the_ledger_becomes_a_line_of_the_file() {
+    fn an_event_index_in_an_error_becomes_a_line_of_the_file() {
         let why = "the ledger refuses: Parameter value error. [1].data.cluster_id: required (code 010002)";
         match at_line(Failure::Refused(why.into()), &batch(2), "events.jsonl") {
             Failure::BadLine { line: 9, why, .. } => {
@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn trying_again_ends_in_time_however_long_an_attempt_takes() {
+    fn retrying_ends_in_time_however_long_an_attempt_takes() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build();

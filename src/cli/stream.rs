@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn other_answers_are_refused() {
+    fn other_responses_are_errors() {
         for text in [
             "<html>this is another server</html>",
             r#"["a"]"#,

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_not_passed_on() {
+    fn bytes_that_are_not_utf8_are_replaced() {
         for piece_len in 1..6 {
             assert_eq!(fed(b"\"\x9b\xe2\x80\"\xf0\x9f", piece_len), "\"��\"�");
         }

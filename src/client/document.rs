@@ -3,8 +3,7 @@
 use super::Error;
 use serde::Deserialize;
 
-/// Times are as the ledger writes them; bodies are there in a document by itself, and
-/// left out of lists.
+/// Times have the ledger's format. A single document has bodies, a document of a list has none.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Document {
     pub operation_id: String,
@@ -16,7 +15,7 @@ pub struct Document {
     pub response: Option<Response>,
     pub target_clusters: Vec<TargetCluster>,
     pub rollbacks: Option<Rollbacks>,
-    /// Exactly as it came.
+    /// The unchanged JSON.
     #[serde(skip)]
     pub json: String,
 }

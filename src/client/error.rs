@@ -1,4 +1,4 @@
-//! What can go wrong between a program and its ledger.
+//! Errors between a program and its ledger.
 
 use std::time::Duration;
 
@@ -8,21 +8,21 @@ pub enum Error {
     Address(String),
     #[error("cannot connect: {0}")]
     Unreachable(String),
-    /// Busy, stopping, or behind: a moment later it may be done.
+    /// Busy, stopping or lagging: a retry may succeed.
     #[error("{why}")]
     Unavailable {
         why: String,
         retry_after: Option<Duration>,
     },
-    /// The answer ended before its end.
+    /// The response ended early.
     #[error("the response broke off: {0}")]
     BrokenOff(String),
     #[error("{0}")]
     NotFound(String),
-    /// The request is wrong; `code` is that of the error response.
+    /// The request is invalid; `code` is the code of the error response.
     #[error("the ledger refuses: {why} (code {code})")]
     Refused { code: String, why: String },
-    /// A position of another log, or a page that is no longer kept.
+    /// The position belongs to another log, or the page has expired.
     #[error("{0}")]
     Gone(String),
     #[error("the time is over")]
@@ -32,7 +32,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The same may succeed a moment later.
+    /// Whether a retry may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(
             self,

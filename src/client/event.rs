@@ -1,5 +1,4 @@
-//! An event to publish. It has its id from the beginning, so that sending it again is
-//! harmless.
+//! An event to publish. It has its id from the beginning, so that sending it again is harmless.
 
 use crate::clock;
 use crate::wire::time::write_rfc3339_nanos;
@@ -9,8 +8,8 @@ use serde_json::{Value, json};
 pub struct Event(Value);
 
 impl Event {
-    /// Happens now. `kind` is the type without its prefix and version, such as
-    /// `cluster.request_sent`; `source` names who speaks, as a URI reference.
+    /// An event with the present time. `kind` is the type without its prefix and version, such
+    /// as `cluster.request_sent`; `source` identifies the producer, as a URI reference.
     pub fn new(source: &str, operation_id: &str, kind: &str, data: Value) -> Event {
         let mut time = Vec::new();
         write_rfc3339_nanos(clock::now(), &mut time);
@@ -26,20 +25,19 @@ impl Event {
         }))
     }
 
-    /// An id of the program's own: the same event made anew is the same to the ledger,
-    /// if its time is the same, too.
+    /// Sets the id. An event with the same id, source and time is the same event to the ledger.
     pub fn id(mut self, id: &str) -> Event {
         self.0["id"] = json!(id);
         self
     }
 
-    /// RFC 3339.
+    /// Sets the time, in RFC 3339.
     pub fn time(mut self, time: &str) -> Event {
         self.0["time"] = json!(time);
         self
     }
 
-    /// Whatever else travels along, such as `traceparent`.
+    /// Sets an extension attribute, such as `traceparent`.
     pub fn extension(mut self, name: &str, value: &str) -> Event {
         self.0[name] = json!(value);
         self

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
 
-/// Which operations a list or a stream is about; what is not said does not matter.
+/// Filters of a list or a stream. An empty field matches everything.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub statuses: Vec<Status>,
@@ -42,7 +42,7 @@ impl Filter {
     }
 }
 
-/// Documents without their bodies, the newest first. All pages are read from one state.
+/// Documents without bodies, newest first. All pages are read at one read point.
 pub struct List {
     http: Http,
     next: Option<Url>,
@@ -68,7 +68,7 @@ impl List {
         }
     }
 
-    /// `None` at the end. [`Error::Gone`] where the state is no longer kept: begin again.
+    /// `None` at the end. [`Error::Gone`] if the read point has expired: start again.
     pub async fn next(&mut self) -> Result<Option<Document>, Error> {
         while self.page.is_empty() {
             let Some(url) = self.next.take() else {
@@ -82,7 +82,7 @@ impl List {
             let (link, body) = match self.http.retrying(ask).await {
                 Ok(page) => page,
                 Err(error) => {
-                    // So that the same page can be asked for once more.
+                    // So that the same page can be requested again.
                     self.next = Some(url);
                     return Err(error);
                 }

@@ -1,6 +1,6 @@
-//! Publishing from many tasks at once. While one request is under way the events of
-//! the others wait, and go together in the next: one publish alone waits for nobody,
-//! a thousand share a few requests.
+//! Publishes from many tasks at once. While a request is in flight, the events of other tasks
+//! wait and are sent together in the next one: a single publish waits for nobody, and a
+//! thousand share a few requests.
 
 use super::http::{Http, POSITION};
 use super::{Error, Event};
@@ -8,17 +8,17 @@ use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
-/// Events that wait, beyond those of the request under way; then `publish` waits.
+/// Events that may wait besides those in flight; beyond it `publish` waits.
 const WAITING: usize = 4096;
 const BATCH_EVENTS: usize = 500;
 const BATCH_BYTES: usize = 1 << 20;
 
-/// That an event is durable, and where.
+/// The acknowledgement of an event: it is durable at this position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// Partition and offset.
     pub position: String,
-    /// `Ledger-Position`: what a read has to hold to show it.
+    /// `Ledger-Position`, for reads that must include the event.
     pub token: String,
 }
 
@@ -27,8 +27,8 @@ struct QueuedEvent {
     told: oneshot::Sender<Result<Receipt, Error>>,
 }
 
-/// Cheap to clone. What waits is sent even when all of them are dropped, as long as the
-/// runtime goes on.
+/// Cheap to clone. Waiting events are sent even if all clones are dropped, while the runtime
+/// runs.
 #[derive(Clone)]
 pub struct Publisher {
     waiting: mpsc::Sender<QueuedEvent>,
@@ -54,8 +54,8 @@ impl Publisher {
         Publisher { waiting }
     }
 
-    /// Returns when the event is durable. After an error that is transient, or where the
-    /// call was dropped, it may be: publishing the same event again is harmless.
+    /// Returns when the event is durable. After a transient error, or if the call was dropped,
+    /// it may be durable: publishing the same event again is harmless.
     pub async fn publish(&self, event: Event) -> Result<Receipt, Error> {
         let (told, result) = oneshot::channel();
         let event = event.bytes();
@@ -66,7 +66,7 @@ impl Publisher {
     }
 }
 
-/// How many of the first fit into one request: one at least.
+/// How many of the first events fit into one request: at least one.
 fn fitting(batch: &[QueuedEvent]) -> usize {
     let mut bytes = 0;
     let fits = |waiting: &&QueuedEvent| {
@@ -80,11 +80,11 @@ async fn send(http: &Http, batch: Vec<QueuedEvent>) {
     match post(http, &batch).await {
         Ok(receipts) => {
             for (waiting, receipt) in batch.into_iter().zip(receipts) {
-                // Whoever has gone need not be told.
+                // The caller may have gone.
                 let _ = waiting.told.send(Ok(receipt));
             }
         }
-        // One of them is wrong, and nothing was stored: each for itself.
+        // One of them is invalid and nothing was stored, so each is sent alone.
         Err(Error::Refused { .. }) if batch.len() > 1 => {
             for waiting in batch {
                 let one = [waiting];

@@ -1,6 +1,6 @@
-//! Server-sent events out of what arrives, piece by piece.
+//! Parses server-sent events from pieces of a stream.
 
-/// One event; `data` is `None` for a position by itself.
+/// One event; `data` is `None` for a position without data.
 #[derive(Debug, PartialEq)]
 pub struct SseEvent {
     pub kind: String,
@@ -18,7 +18,7 @@ impl SseSplitter {
         self.rest.extend_from_slice(piece);
     }
 
-    /// The next whole event, if there is one. Comments are passed over.
+    /// The next whole event, if there is one. Skips comments.
     pub fn next(&mut self) -> Option<SseEvent> {
         loop {
             let end = self.rest.windows(2).position(|two| two == b"\n\n")?;
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_come_whole_however_they_are_cut() {
+    fn events_are_whole_however_the_stream_is_split() {
         let text = ": hello\n\nevent: document\nid: a;0:1\ndata: {\"é\":1}\n\nid: a;0:2\n\ndata: x\ndata: y\n\n";
         let mut expected = Vec::new();
         for cut in 1..text.len() {

@@ -63,7 +63,7 @@ fn the_sample_says_what_the_defaults_are() {
 }
 
 #[test]
-fn nothing_given_is_the_defaults() {
+fn an_empty_configuration_is_the_defaults() {
     let config = Config::load(None, variables(&[]), Overrides::default());
     assert_eq!(config, Ok(Config::default()));
 }
@@ -144,7 +144,7 @@ fn values_are_read_as_their_kind() {
 
 /// One value in the place of a setting, against what is said about it.
 #[test]
-fn wrong_values_are_told_with_a_remedy() {
+fn wrong_values_are_reported_with_a_remedy() {
     let bytes = "give a number of bytes from 1KiB to 4GiB, such as \"4MiB\"";
     let wait = "give a duration from 0ms to 1h, such as \"250ms\" or \"5s\"";
     let offset = "give a sign, hours (to 23) and minutes (to 59), such as \"+09:00\"";
@@ -203,7 +203,7 @@ fn variables_have_no_types_but_must_look_right() {
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let toml = "dta = 'x'\n[server]\nlisten = 80\nmax_bdy = '1MiB'\n[sevrer]\na = 1\n\
                 [log]\nmax_lag = 3\n[nowhere.at.all]\n";
     let env = [
@@ -235,7 +235,7 @@ the configuration has 12 problems
 }
 
 #[test]
-fn a_wrong_value_is_told_even_if_a_later_one_wins() {
+fn a_wrong_value_is_reported_even_if_a_later_one_wins() {
     let outcome = load(
         "log.partitions = 0",
         &[("OPLEDGER_LOG__PARTITIONS", "2")],
@@ -259,7 +259,7 @@ fn a_section_is_not_a_setting() {
 }
 
 #[test]
-fn settings_that_do_not_go_together_are_told_with_both_sources() {
+fn contradicting_settings_are_reported_with_both_sources() {
     let text = problem(from_env(&[("OPLEDGER_SERVER__MAX_BODY", "512MiB")]));
     assert_eq!(
         text,
@@ -287,7 +287,7 @@ fn settings_that_do_not_go_together_are_told_with_both_sources() {
 
 /// An unfinished line must not put what is on it, perhaps a secret, into a log.
 #[test]
-fn what_is_not_toml_is_told_by_line_without_its_text() {
+fn invalid_toml_is_reported_by_line_without_its_text() {
     let text = from_file("data = 'x'\npassword = \"hunter2\nlog = = 1\n").expect_err("a problem");
     assert!(text.contains("F line 2 is not TOML: "), "{text}");
     assert!(text.contains("F line 3 is not TOML: "), "{text}");
@@ -300,7 +300,7 @@ fn what_is_not_toml_is_told_by_line_without_its_text() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_a_problem_like_others() {
+fn a_missing_file_is_a_configuration_problem() {
     let env = variables(&[("OPLEDGER_LOG__PARTITIONS", "0")]);
     let error = Config::load(Some(Path::new("/nowhere.toml")), env, Overrides::default());
     let error = error.expect_err("problems");
@@ -313,7 +313,7 @@ fn a_file_that_is_not_there_is_a_problem_like_others() {
 }
 
 #[test]
-fn variables_of_others_are_left_alone() {
+fn variables_of_other_programs_are_ignored() {
     let links = [
         ("OPLEDGER_CONFIG", "/etc/opledger.toml"),
         ("OPLEDGER_URL", "http://127.0.0.1:8470"),
@@ -430,7 +430,7 @@ fn a_variable_may_name_a_file_with_the_value() {
 }
 
 #[test]
-fn bytes_that_are_not_utf8_are_told() {
+fn bytes_that_are_not_utf8_are_reported() {
     let text = problem(from_env(&[("OPLEDGER_DATA", "/d\u{fffd}ta")]));
     assert_eq!(
         text,
@@ -440,7 +440,7 @@ fn bytes_that_are_not_utf8_are_told() {
 }
 
 #[test]
-fn what_is_shown_can_be_read_back_and_tells_the_sources() {
+fn a_shown_configuration_can_be_loaded_and_names_its_sources() {
     let env = [
         ("OPLEDGER_TELEMETRY__FORMAT", "json"),
         ("OPLEDGER_DATA", "C:\\\"d\"\n\t\u{1}\u{7f}ü\u{202e}"),
@@ -542,7 +542,7 @@ fn secret_names_are_known_in_any_spelling() {
 }
 
 #[test]
-fn what_units_show_they_read() {
+fn shown_units_can_be_read_back() {
     use units::{parse_bytes, parse_duration};
     for bytes in [0, 1, 1023, 1024, 1536, 3 << 20, 5 << 30, u64::MAX] {
         assert_eq!(parse_bytes(&show_bytes(bytes)), Ok(bytes));

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_applied_is_in_the_document() {
+    fn applied_events_are_in_the_document() {
         let (db, documents) = (
             Memory::default(),
             Documents::new(TimeStyle::default(), 1 << 20, Unsent::new(1 << 30)),
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_document_is_in_memory_once_for_all_who_are_sent_it() {
+    fn a_large_document_is_in_memory_once_for_all_its_readers() {
         let (db, unsent) = (Memory::default(), Unsent::new(2 << 20));
         let documents = Documents::new(TimeStyle::default(), 0, unsent.clone());
         write(&db, &"x".repeat(1 << 20));
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn without_room_nothing_is_kept() {
+    fn without_capacity_nothing_is_cached() {
         let (db, documents) = (
             Memory::default(),
             Documents::new(TimeStyle::default(), 0, Unsent::new(1 << 30)),

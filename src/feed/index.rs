@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_finds_is_all_that_a_filter_may_be_about_and_nothing_else() {
+    fn the_index_finds_exactly_the_changes_that_a_filter_may_concern() {
         let moved: Vec<Moved> = (0..200)
             .map(|n| Moved {
                 was: (n % 4 == 0).then(|| entry(n * 3 + 1)),

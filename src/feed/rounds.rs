@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_are_called_that_a_row_may_concern_and_all_have_seen_it() {
+    fn only_streams_that_a_change_may_concern_are_woken() {
         let watchers = Arc::new(Watchers::default());
         let rounds = Arc::new(Rounds::new(watchers.clone()));
         let (a, running) = rounds.sit(filter("a"), Point::default());
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgotten_before_it_was_seen_may_concern_everyone() {
+    fn a_forgotten_change_may_concern_every_stream() {
         let watchers = Arc::new(Watchers::default());
         let rounds = Arc::new(Rounds::new(watchers.clone()));
         let (seat, _) = rounds.sit(filter("a"), Point::default());
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_begins_before_what_was_seen_looks_by_itself() {
+    fn a_stream_that_resumes_before_the_remembered_changes_scans_the_store() {
         let watchers = Arc::new(Watchers::default());
         let rounds = Arc::new(Rounds::new(watchers.clone()));
         let (_first, _) = rounds.sit(filter("a"), Point::default());

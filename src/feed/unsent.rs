@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_counts_once_until_its_last_copy_is_dropped() {
+    fn shared_bytes_count_once_until_the_last_copy_is_dropped() {
         let unsent = Unsent::new(300_000);
         let large = unsent.hold_large(vec![1; 200_000]).expect("there is room");
         let copies = [Large::bytes(large.clone()), Large::bytes(large)];

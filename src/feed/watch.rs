@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn who_watches_an_operation_hears_of_it_and_of_nothing_else() {
+    fn a_watcher_of_an_operation_gets_only_its_changes() {
         let watchers = Arc::new(Watchers::default());
         let watching = watchers.watch("a");
         let again = watchers.watch("a");
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_whole_or_not_given() {
+    fn the_change_index_returns_complete_ranges_or_none() {
         let watchers = Watchers::default();
         watchers.tell(change(0, &["a", "b"]));
         watchers.tell(change(2, &[]));

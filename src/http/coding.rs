@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_encoded_comes_back_and_a_part_of_it_is_refused() {
+    fn an_encoded_body_is_decoded_unchanged_and_a_part_of_it_is_refused() {
         for len in [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 1_000_000] {
             let text: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
             for (coding, encode) in [
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn decoding_ends_when_no_more_is_taken() {
+    fn decoding_stops_when_the_caller_refuses_more() {
         let bomb = vec![0; 50 << 20];
         for (coding, encoded) in [(Coding::Gzip, gzip(&bomb)), (Coding::Zstd, zstd(&bomb))] {
             assert!(encoded.len() < 100 << 10);

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_in_one_pass_is_what_its_events_are_one_by_one() {
+    fn a_batch_checked_in_one_pass_equals_its_events_checked_one_by_one() {
         let rules = EventRules {
             max_size: 400,
             latest: clock::now(),

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ledger_on_loopback_answers_to_names_of_loopback_alone() {
+    fn a_ledger_on_loopback_accepts_only_host_names_of_loopback() {
         let names = names("127.0.0.1:8470", &[]);
         for good in [
             "localhost",
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_set_are_taken_in_every_spelling() {
+    fn configured_host_names_match_in_every_spelling() {
         let hosts = ["ledger.example", "[FD00::0:1]", "Second.Example."];
         for listen in ["0.0.0.0:8470", "[::1]:8470"] {
             let names = names(listen, &hosts);

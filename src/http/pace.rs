@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_together_take_no_more_than_their_share() {
+    fn all_targets_together_stay_within_the_limit() {
         for (effort, expected) in [(1.0, 0.1), (0.5, 0.1), (0.25, 0.55), (0.0, 1.0)] {
             let share = share(2.0, effort);
             let began = Instant::now();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_now_and_then_is_done_at_once() {
+    fn occasional_requests_are_not_delayed() {
         let mut now = Instant::now();
         let mut account = Account::new(now);
         for _ in 0..100 {
@@ -210,7 +210,7 @@ mod tests {
 
     /// Many that wait side by side, as for the disk, each do what one would do alone.
     #[test]
-    fn waiting_side_by_side_is_no_work() {
+    fn waiting_side_by_side_does_not_count_as_work() {
         let runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = { runtime }.enable_time().build().unwrap();
         runtime.block_on(async {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn work_is_what_was_done_wherever_it_was_done() {
+    fn work_is_counted_on_every_thread() {
         fn busy() {
             let began = of_this_thread();
             while of_this_thread() - began < Duration::from_millis(20) {}

@@ -205,14 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_begins_or_ends_at_what_comes_next_is_whole() {
+    fn a_log_that_begins_or_ends_at_the_next_offset_is_whole() {
         for (first, end) in [(0, 5), (4, 5), (5, 5), (5, 6), (0, 9)] {
             assert_eq!(checked(first, end), Ok(()), "{first}..{end}");
         }
     }
 
     #[test]
-    fn a_log_without_the_one_record_that_comes_next_halts() {
+    fn a_log_that_lost_the_next_record_halts_the_projector() {
         let gone = Halt::Gone {
             partition: Partition(0),
             next: Offset(5),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_without_the_one_record_that_was_applied_last_halts() {
+    fn a_log_that_lost_the_last_applied_record_halts_the_projector() {
         let beyond = Halt::BeyondEnd {
             partition: Partition(0),
             next: Offset(5),
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_that_cannot_be_asked_is_judged_later_and_one_that_is_gone_now() {
+    fn an_unavailable_partition_is_checked_later_and_a_missing_one_halts_now() {
         let next = NextOffsets::from([(0, 5), (1, 5)]);
         let bounds = Bounds {
             first: Offset::ZERO,

@@ -1,4 +1,4 @@
-//! The dead letters: records that are not events of ours, whole, with the reason.
+//! Dead letters: invalid records, whole, with the reason.
 
 use super::{Emit, Page};
 use crate::store::{self, Db, Direction, Error, Family, Result, keys};
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
 
-/// `{"dead_letters":[…]}` by position. Returns what the next page begins behind.
+/// Writes `{"dead_letters":[…]}` by position. Returns the key after which the next page begins.
 pub fn stream(db: &dyn Db, page: &Page, emit: &mut Emit) -> Result<Option<Vec<u8>>> {
     store::view(db, |view| {
         let mut from = page.after.clone().unwrap_or_default();
@@ -19,7 +19,7 @@ pub fn stream(db: &dyn Db, page: &Page, emit: &mut Emit) -> Result<Option<Vec<u8
         let mut out = b"{\"dead_letters\":[".to_vec();
         let (mut shown, mut bytes, mut last, mut next) = (0, 0, Vec::new(), None);
         let mut gone = false;
-        // Those that cannot be read are left out: `Db::damage` says so.
+        // Unreadable rows are left out; `Db::damage` reports them.
         let (family, range) = (Family::DeadLetter, &from[..]..&[0xFF][..]);
         let forward = Direction::Forward;
         store::try_scan(
@@ -36,7 +36,8 @@ pub fn stream(db: &dyn Db, page: &Page, emit: &mut Emit) -> Result<Option<Vec<u8
                 bytes += row.len();
                 last = key.to_vec();
                 let due = match view.get(Family::DeadLetterDue, key) {
-                    // Whether its topic has it is not known then; the letter is.
+                    // It is unknown then whether the topic has it, but the letter itself is
+                    // readable.
                     Err(Error::Corrupt(_)) => None,
                     due => due?,
                 };
@@ -64,7 +65,7 @@ fn show(key: &[u8], row: &[u8], due: Option<Vec<u8>>, out: &mut Vec<u8>) -> Resu
     let row = Bytes::copy_from_slice(row);
     let (reason, detail, record) = record::decode_dead_letter(&row).map_err(|_| damaged())?;
     let mut shown = as_json(at, reason, detail, &record);
-    // Why it is here alone, and not in the log's dead-letter topic as well.
+    // Why the dead-letter topic does not have it.
     if let Some(why) = due.filter(|why| !why.is_empty()) {
         shown["unsent"] = json!(String::from_utf8_lossy(&why));
     }
@@ -72,8 +73,8 @@ fn show(key: &[u8], row: &[u8], due: Option<Vec<u8>>, out: &mut Vec<u8>) -> Resu
     Ok(())
 }
 
-/// Text where it is text; what is not UTF-8 as `{"base64": "…"}`. A header that
-/// occurs several times is an array.
+/// Text, or `{"base64": "…"}` for what is not UTF-8. A header that occurs several times is an
+/// array.
 fn as_json(at: Position, reason: &str, detail: &str, record: &Record) -> Value {
     let bytes = |bytes: &[u8]| match std::str::from_utf8(bytes) {
         Ok(text) => json!(text),

@@ -1,4 +1,4 @@
-//! What reads had to leave out. Readiness and a metric say how many operations that are.
+//! Operations that reads had to leave out, for readiness and a metric.
 
 use super::select::by_state;
 use crate::store::{Result, View};
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Mutex, MutexGuard};
 
-/// Operations that could not be read, nor folded again.
+/// Operations whose snapshot could not be read or restored.
 #[derive(Default)]
 pub struct Defects(Mutex<FoundDefects>);
 
@@ -15,10 +15,10 @@ pub struct Defects(Mutex<FoundDefects>);
 struct FoundDefects {
     /// In no list.
     unreadable: BTreeSet<String>,
-    /// Without a document; in lists, which show no bodies, there may be an entry.
+    /// Without a document. A list, which shows no bodies, may still have an entry.
     without_document: BTreeSet<String>,
-    /// Ranges of `by_time` without readable entries, too large to go through all states for
-    /// each list.
+    /// Ranges of `by_time` without readable entries, for which scanning all states for each
+    /// list would take too long.
     unread: Vec<Range<Vec<u8>>>,
     /// Operations in these ranges.
     in_unread: usize,
@@ -31,7 +31,7 @@ impl Defects {
         found.unreadable.len() + others.count() + found.in_unread
     }
 
-    /// It is left out of every list from now on.
+    /// Leaves the operation out of every list from now on.
     pub fn add(&self, operation_id: &str) {
         if self.lock().unreadable.insert(operation_id.to_owned()) {
             tracing::error!(
@@ -41,7 +41,7 @@ impl Defects {
         }
     }
 
-    /// Its document cannot be read.
+    /// Notes that its document cannot be read.
     pub fn add_document(&self, operation_id: &str) {
         let id = operation_id.to_owned();
         if self.lock().without_document.insert(id) {
@@ -49,7 +49,7 @@ impl Defects {
         }
     }
 
-    /// It was read, with its bodies or without them.
+    /// Notes that it was read, with or without bodies.
     pub fn remove(&self, operation_id: &str, bodies: Bodies) {
         let mut found = self.lock();
         found.unreadable.remove(operation_id);
@@ -58,8 +58,7 @@ impl Defects {
         }
     }
 
-    /// Operations between these keys of `by_time` are left out of a list. They are counted
-    /// once.
+    /// Notes ranges of `by_time` that a list leaves out. Counts their operations once.
     pub fn add_unread(&self, view: &dyn View, ranges: &[Range<Vec<u8>>]) -> Result<()> {
         let is_in = |range: &Range<Vec<u8>>, known: &Range<Vec<u8>>| {
             known.start <= range.start && range.end <= known.end

@@ -30,7 +30,7 @@ pub fn bytes(
     Some(out)
 }
 
-/// The same, behind what is there already.
+/// Appends the document.
 pub fn bytes_into(
     operation_id: &str,
     op: &Operation,

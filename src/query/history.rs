@@ -1,6 +1,6 @@
-//! The history of one operation: every event as received, in order-key order.
-//! Records of the same event are shown once, at their lowest position; records
-//! that share time, source and id but differ are several events.
+//! The history of one operation: every event as received, in the order of the order key.
+//! Several records of one event appear once, at their lowest position. Records that share time,
+//! source and id but differ are several events.
 
 use super::{Emit, Page};
 use crate::rows::{records, state};
@@ -11,10 +11,10 @@ use crate::wire::record::Record;
 use crate::wire::time::write_rfc3339_millis;
 use std::ops::ControlFlow;
 
-/// What to continue behind, if the page ended before the history did.
+/// Where the next page begins, if there is one.
 pub type HistoryCursor = Option<Vec<u8>>;
 
-/// `{"events":[…]}`. `None` if nothing has ever been heard of the operation.
+/// Writes `{"events":[…]}`. `None` if the operation has no events.
 pub fn stream(
     db: &dyn Db,
     operation_id: &str,
@@ -25,7 +25,7 @@ pub fn stream(
         if !state::is_known(view, operation_id)? {
             return Ok(None);
         }
-        // Behind every record of the event that ended the last page.
+        // After every record of the last event of the page before.
         let begin = page.after.as_deref().map(keys::behind_event);
         let mut events = HistoryWriter {
             page,
@@ -58,10 +58,10 @@ struct HistoryWriter<'p, 'e> {
     page: &'p Page,
     emit: &'p mut Emit<'e>,
     out: Vec<u8>,
-    /// What the keys of the current order key share.
+    /// The common part of the keys of the current order key.
     shared: Vec<u8>,
-    /// The distinct events of the current order key: type and data, raw first,
-    /// canonical once a second one has to be compared.
+    /// The distinct events of the current order key, by type and data. The canonical form is
+    /// computed when a second one must be compared.
     alike: Vec<EventContent>,
     shown: usize,
     bytes: usize,
@@ -73,7 +73,7 @@ impl HistoryWriter<'_, '_> {
         let damaged = || store::Error::Corrupt("a row of the history".into());
         let (shared, at) = keys::split_history(key).ok_or_else(damaged)?;
         if self.shared != shared {
-            // A page ends between order keys, so that repeats stay together.
+            // A page ends between order keys, so that repeated records stay together.
             if self.page.is_full(self.shown, self.bytes) {
                 self.next = Some(std::mem::take(&mut self.shared));
                 return Ok(ControlFlow::Break(()));
@@ -121,7 +121,7 @@ impl HistoryWriter<'_, '_> {
     }
 }
 
-/// What makes two records of one order key the same event: type and the value of `data`.
+/// Type and value of `data`: equal for two records of the same event.
 struct EventContent {
     raw: Vec<u8>,
     canonical: Option<String>,

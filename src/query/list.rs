@@ -1,5 +1,5 @@
-//! The two lists: as pages, or streamed as a whole, from one point of the store. Memory
-//! is bounded by one chunk, however many operations there are.
+//! The lists, as pages or streamed as a whole, from one read point of the store. Memory is
+//! bounded by one chunk, however many operations there are.
 
 use super::defects::Defects;
 use super::document::bytes_into;
@@ -23,19 +23,20 @@ pub enum Format {
     DetailList,
 }
 
-/// Operations looked up at once.
+/// Operations that are loaded together.
 const CHUNK: usize = 256;
-/// Operations of a stream that are looked up before any of them is sent, in the order of
-/// their rows: the more there are, the more of them lie in one block.
+/// Operations of a streamed list that are loaded before one of them is sent, in the order of
+/// their rows: the more, the more of them are in the same block.
 const SPREAD: usize = 16_384;
-/// Beyond so many bytes of documents, by each of two threads, fewer are looked up.
+/// Limit on the bytes of documents, for each of two threads; beyond it fewer are loaded
+/// together.
 const SPREAD_BYTES: usize = 4 << 20;
-/// Documents with their bodies looked up at once.
+/// Documents with bodies that are loaded together.
 const DOCUMENTS: usize = 16;
-/// What is handed to the client at once.
+/// Bytes that are handed to the client together.
 const PIECE: usize = 64 << 10;
 
-/// What a list shows, and how.
+/// The content and form of a list.
 #[derive(Clone, Copy)]
 pub struct Shown<'l> {
     pub format: Format,
@@ -44,14 +45,14 @@ pub struct Shown<'l> {
     pub defects: &'l Defects,
 }
 
-/// Behind what the next page begins; `None` after the last.
+/// The key after which the next page begins; `None` after the last page.
 pub type ListCursor = Option<Vec<u8>>;
 
-/// All that match.
+/// Writes all operations that match.
 pub fn stream(view: &dyn View, shown: Shown, emit: &mut Emit) -> Result<()> {
     let mut list = List::new(view, shown, Some(emit));
     let mut after: ListCursor = None;
-    // The first are sent at once.
+    // The first chunk is sent at once.
     let (mut limit, mut most) = (CHUNK, SPREAD);
     loop {
         let bounds = PageLimits {
@@ -81,12 +82,12 @@ pub fn stream(view: &dyn View, shown: Shown, emit: &mut Emit) -> Result<()> {
         }
     }
     list.end();
-    // Whether the client has gone makes no difference any more.
+    // The result does not matter at the end.
     let _ = list.hand_over(1);
     Ok(())
 }
 
-/// One page, and what the next begins behind.
+/// Writes one page. Returns the key after which the next one begins.
 pub fn page(
     view: &dyn View,
     shown: Shown,
@@ -99,7 +100,7 @@ pub fn page(
     let mut next = selected.next;
     for chunk in selected.found.chunks(CHUNK) {
         if list.out.len() >= PAGE_BYTES {
-            // It is held as a whole, since its link goes out before it.
+            // A page is buffered, because its Link header is sent before the body.
             next = list.last.take();
             break;
         }
@@ -121,7 +122,7 @@ pub fn is_empty(view: &dyn View, query: &Query) -> Result<bool> {
 struct List<'l, 'e> {
     view: &'l dyn View,
     shown: Shown<'l>,
-    /// Where pieces go; without it all is kept.
+    /// The client; `None` buffers everything.
     emit: Option<&'l mut Emit<'e>>,
     out: Vec<u8>,
     is_first: bool,
@@ -131,7 +132,7 @@ struct List<'l, 'e> {
 
 enum Added {
     All,
-    /// Nothing was added: it would take too much memory.
+    /// Nothing was added, because it would take too much memory.
     TooMuch,
     /// The client has gone.
     Gone,
@@ -184,8 +185,8 @@ impl<'l, 'e> List<'l, 'e> {
         ControlFlow::Continue(())
     }
 
-    /// They are read in the order of their rows, and shown in that of the keys. `None` if
-    /// that would take too much memory; of one chunk it is always done.
+    /// Loads documents in the order of their rows and writes them in the order of the keys.
+    /// `None` if that would take too much memory; a single chunk is always loaded.
     fn add_documents(&mut self, found: &[Vec<u8>]) -> Result<Option<ControlFlow<()>>> {
         let mut by_row: Vec<IndexedRow> = found
             .iter()
@@ -201,7 +202,7 @@ impl<'l, 'e> List<'l, 'e> {
         let rendered = match is_spread {
             false => [render(view, shown, &by_row)?, RenderedPage::default()],
             true => {
-                // Looking up takes longer than all else: by two.
+                // Loading dominates, so two threads share it.
                 let (one, other) = by_row.split_at(by_row.len() / 2);
                 let (one, other) = std::thread::scope(|scope| {
                     let other = scope.spawn(|| render(view, shown, other));
@@ -232,7 +233,7 @@ impl<'l, 'e> List<'l, 'e> {
         Ok(Some(ControlFlow::Continue(())))
     }
 
-    /// Hands over what is there, for as long as it is at least so much.
+    /// Hands over pieces while at least `least` bytes are buffered.
     fn hand_over(&mut self, least: usize) -> ControlFlow<()> {
         let Some(emit) = &mut self.emit else {
             return ControlFlow::Continue(());
@@ -256,14 +257,14 @@ impl<'l, 'e> List<'l, 'e> {
     }
 }
 
-/// Shard and operation, as rows are ordered, and where it is shown.
+/// Shard and operation, in the order of rows, and the index in the list.
 type IndexedRow<'k> = (u16, &'k str, usize);
 
 #[derive(Default)]
 struct RenderedPage {
     bytes: Vec<u8>,
     ranges: Vec<(usize, Range<usize>)>,
-    /// Not all of them.
+    /// Incomplete, because it would take too much memory.
     is_too_much: bool,
 }
 
@@ -288,8 +289,8 @@ fn render(view: &dyn View, shown: Shown, by_row: &[IndexedRow]) -> Result<Render
     Ok(rendered)
 }
 
-/// Shows each of these operations; one without a document, or that cannot be read, is a
-/// defect: it must not turn the list into an error.
+/// Writes each operation. An operation without a document or with unreadable rows is recorded
+/// as a defect and does not fail the list.
 fn each(
     view: &dyn View,
     ids: &[&str],
@@ -311,7 +312,7 @@ fn each(
                 }
             }
             Err(error) if error.is_unreadable() && bodies == Bodies::Shown => {
-                // Without its bodies it may be readable.
+                // It may be readable without its bodies.
                 match with_operation(view, id, &snapshot, Bodies::LeftOut, |_| ()) {
                     Ok(()) => defects.add_document(id),
                     Err(_) => defects.add(id),
@@ -325,7 +326,7 @@ fn each(
     Ok(())
 }
 
-/// Documents with their bodies, a page at a time.
+/// A page of documents with their bodies.
 #[derive(Debug, Default)]
 pub struct DocumentPage {
     /// By operation id.
@@ -333,8 +334,7 @@ pub struct DocumentPage {
     pub next: ListCursor,
 }
 
-/// For a stream that begins: each page is from a point of its own, and ends where there
-/// is `enough` in bytes.
+/// For a new event stream: each page is read at a point of its own and ends at `enough` bytes.
 pub fn documents(
     db: &dyn Db,
     query: &Query,
@@ -385,11 +385,11 @@ pub fn documents(
     failed.map(|()| page)
 }
 
-/// Names the point of a view: what is read at the same log and number is the same.
+/// Identifies the state of a view: equal versions mean equal content.
 pub fn version(view: &dyn View) -> Result<u64> {
     let mut version = 0;
     let mut note = |key: &[u8], row: &[u8]| {
-        // The number alone might come again, in a store that was made anew.
+        // A rebuilt store could have the number again, so the log's positions count, too.
         let before = u64::to_be_bytes(version);
         version = xxhash_rust::xxh3::xxh3_64(&[&before, key, row].concat());
     };
@@ -403,7 +403,7 @@ pub fn version(view: &dyn View) -> Result<u64> {
         },
     );
     match read {
-        // Each change moves a position, too.
+        // Every change also moves a position.
         Err(Error::Corrupt(_)) => {
             let forward = store::Direction::Forward;
             view.scan(Family::Meta, keys::ALL, forward, &mut |key, row| {

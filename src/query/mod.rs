@@ -1,5 +1,5 @@
-//! Reads: one document, the lists, the history, the dead letters. All from the
-//! store, none through the projector.
+//! Reads: a document, the lists, the history, dead letters. All of them read the store and none
+//! asks the projector.
 
 pub mod dead_letters;
 pub mod defects;
@@ -10,11 +10,10 @@ pub mod notifications;
 pub mod select;
 pub mod sweeps;
 
-/// What a streaming read does with each piece of its answer: `Break` ends it,
-/// because the client has gone.
+/// Receives the pieces of a response; `Break` ends the read, because the client has gone.
 pub type Emit<'e> = dyn FnMut(&[u8]) -> std::ops::ControlFlow<()> + 'e;
 
-/// A page of rows: where to begin, behind what the last page ended with.
+/// A page of rows, after the key at which the last page ended.
 #[derive(Debug, Default)]
 pub struct Page {
     pub after: Option<Vec<u8>>,
@@ -22,8 +21,8 @@ pub struct Page {
     pub limit: Option<usize>,
 }
 
-/// A page is held in memory as a whole, since its link goes out before it: it
-/// ends early rather than grow beyond this by more than one entry.
+/// A page is buffered, because its Link header is sent before the body. It ends early instead
+/// of exceeding this by more than one entry.
 const PAGE_BYTES: usize = 4 << 20;
 
 impl Page {

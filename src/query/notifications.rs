@@ -1,6 +1,6 @@
-//! Notifications: which state each is in, and the list of them. What is due comes from
-//! the workers' log, what became of it from the control log; what neither says, how
-//! far the tries have come, is in a row of its own.
+//! Webhook deliveries: the state of each, and their list. What is due follows from the event
+//! log, the outcome from the control log. A row of its own has what neither knows: how the
+//! attempts went.
 
 use super::Page;
 use crate::domain::{Kind, OrderKey};
@@ -18,9 +18,9 @@ use std::ops::ControlFlow;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryState {
     Pending(Option<Failing>),
-    /// Waits for an operator: see [`Tries::Held`].
+    /// Waits until an operator releases it: see [`Tries::Held`].
     Held,
-    /// Given up, until an operator retries it.
+    /// Failed permanently, until an operator retries it.
     Failed {
         at_ms: i64,
         attempts: u32,
@@ -29,7 +29,7 @@ pub enum DeliveryState {
     Delivered,
 }
 
-/// Tries so far, none of them a success.
+/// Failed attempts so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failing {
     pub first_ms: i64,
@@ -50,7 +50,7 @@ impl DeliveryState {
         }
     }
 
-    /// `holds` is whether there is something to hold for.
+    /// `holds`: whether deliveries may have to be held.
     fn of(outcome: Option<DeliveryOutcome>, tries: Option<Tries>, holds: bool) -> DeliveryState {
         let again_ms = match outcome {
             Some(DeliveryOutcome::Delivered { .. }) => return DeliveryState::Delivered,
@@ -70,7 +70,7 @@ impl DeliveryState {
         };
         match tries {
             Some(Tries::Held) if again_ms.is_none() && holds => DeliveryState::Held,
-            // What was tried before somebody said "again" does not count.
+            // Attempts before an operator's retry do not count.
             Some(Tries::Failing {
                 first_ms,
                 attempts,
@@ -89,10 +89,10 @@ impl DeliveryState {
     }
 }
 
-/// A row of what is due, with its state.
+/// A delivery that is due, with its state.
 pub struct DueRow {
     pub state: DeliveryState,
-    /// Somebody has released or retried it, or it was looked at before.
+    /// It was released or retried, or examined before.
     pub is_judged: bool,
 }
 
@@ -109,7 +109,8 @@ pub fn entry(view: &dyn View, row: &[u8], holds: bool) -> Result<DueRow> {
     })
 }
 
-/// Whether this ending was due before these offsets: both it and the creation lie there.
+/// Whether this terminal event was due before these offsets: both it and the creation are
+/// before them.
 pub fn was_due_before(
     view: &dyn View,
     operation_id: &str,
@@ -144,7 +145,7 @@ fn damaged(operation_id: &str) -> Error {
     Error::Corrupt(format!("the history of {operation_id}"))
 }
 
-/// Whether anything waits to be told.
+/// Whether a delivery is due.
 pub fn is_any_due(db: &dyn Db) -> Result<bool> {
     store::view(db, |view| {
         let mut any = false;
@@ -161,21 +162,21 @@ pub fn is_any_due(db: &dyn Db) -> Result<bool> {
     })
 }
 
-/// Notifications in these states of one operation or of all, the ones that are due before
-/// those that are delivered.
+/// Selects deliveries by state, of one operation or of all. Due deliveries come before those
+/// that were made.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     pub state: Option<&'static str>,
     pub operation_id: Option<String>,
 }
 
-/// Rows looked at for one page, whether or not they are wanted.
+/// Maximum number of rows that are read for one page, whether or not they match.
 const LOOKED_AT_MAX: usize = 10_000;
-/// Entries of a page, if the request does not say.
+/// Default number of entries on a page.
 const LIMIT: usize = 100;
 
-/// A page, as JSON, and what the next begins behind. It may be short, even empty, where
-/// few of many are wanted. `halted` is why none is sent any more.
+/// Writes a page as JSON. Returns the key after which the next one begins. The page may be
+/// short or empty if few rows match. `halted`: why deliveries have halted.
 pub fn page(
     db: &dyn Db,
     wanted: &Wanted,
@@ -242,7 +243,7 @@ impl Listing<'_> {
         }
         let (range, forward) = (&range.start[..]..&range.end[..], Direction::Forward);
         let mut last = after.unwrap_or_default().to_vec();
-        // Those that cannot be read are left out: `Db::damage` says so.
+        // Unreadable rows are left out; `Db::damage` reports them.
         store::try_scan(
             |visit| view.scan_past_damage(family, range, forward, visit, &mut |_| {}),
             |key, row| {
@@ -272,7 +273,7 @@ impl Listing<'_> {
         let (id, own) = keys::notification_of(key).ok_or_else(unreadable)?;
         let due = decode_due(row).map_err(|_| unreadable())?;
         let state = entry(view, key, self.holds)?.state;
-        // Those are listed as what they are, from the other family.
+        // These are listed from the other family.
         if state == DeliveryState::Delivered
             || self
                 .wanted
@@ -335,8 +336,7 @@ fn time(millis: i64) -> Value {
     json!(String::from_utf8_lossy(&text))
 }
 
-/// Operations and keys of those in one state, for an operator who wants something done
-/// with all of them; `each` says whether it wants another.
+/// Operation ids and keys of all deliveries in one state; `each` says whether it wants another.
 pub fn each_in_state(
     db: &dyn Db,
     wanted: &Wanted,

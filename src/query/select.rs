@@ -1,6 +1,6 @@
-//! Which operations come next in a list: by their entries, without reading them where
-//! these say enough. What a page costs is bounded, however few operations match: it
-//! may be short or empty, and there is more behind it all the same.
+//! Selects the operations of a list by their index entries, and reads an operation only if its
+//! entry does not decide. The work for a page is bounded, however few operations match: a page
+//! may be short or empty although there are more.
 
 use crate::domain::{Status, document};
 use crate::rows::filter::Filter;
@@ -23,16 +23,16 @@ pub struct Query {
     pub order: Order,
 }
 
-/// What one page may take.
+/// The limits of one page.
 #[derive(Debug, Clone, Copy)]
 pub struct PageLimits {
-    /// Operations, at most.
+    /// Maximum number of operations.
     pub limit: usize,
-    /// Entries that are looked at of each status, at most.
+    /// Maximum number of entries that are read of each status.
     pub work: usize,
 }
 
-/// Reading an operation costs as much as looking at this many entries.
+/// Reading an operation costs about as much as reading this many entries.
 const READ: usize = 50;
 
 #[derive(Debug, Default, PartialEq)]
@@ -40,14 +40,14 @@ pub struct Selected {
     /// In the order of the list.
     /// By their keys in `by_time`.
     pub found: Vec<Vec<u8>>,
-    /// Behind what the next page begins, if there may be more.
+    /// The key after which the next page begins, if there may be one.
     pub next: Option<Vec<u8>>,
-    /// Keys of `by_time` between which operations may be left out: none of their entries can
-    /// be read.
+    /// Ranges of `by_time` in which operations may be missing, because no entry there can be
+    /// read.
     pub unread: Vec<Range<Vec<u8>>>,
 }
 
-/// `after` is what the page before ended with.
+/// `after`: the last key of the page before.
 pub fn select(
     view: &dyn View,
     query: &Query,
@@ -67,7 +67,8 @@ pub fn select(
         some => some,
     };
     let by_status = statuses.iter().map(|status| Entries::OfStatus(*status));
-    // Both have an entry of each operation: one makes good what cannot be read of the other.
+    // Both families have an entry of each operation, so one replaces unreadable entries of the
+    // other.
     let (first, instead): (Vec<_>, Vec<_>) = match query.filter.is_of_time_alone() {
         true => (vec![Entries::ByTime], by_status.collect()),
         false => (by_status.collect(), vec![Entries::ByTime]),
@@ -90,14 +91,14 @@ pub fn select(
     })
 }
 
-/// What lists find operations by.
+/// A family of index entries.
 #[derive(Clone, Copy)]
 enum Entries {
     ByTime,
     OfStatus(Status),
 }
 
-/// Between keys, as ranges are.
+/// A range of keys.
 type KeyRange = Range<Vec<u8>>;
 
 fn overlaps(one: &KeyRange, others: &[KeyRange]) -> Vec<KeyRange> {
@@ -108,12 +109,12 @@ fn overlaps(one: &KeyRange, others: &[KeyRange]) -> Vec<KeyRange> {
     both.filter(|both| both.start < both.end).collect()
 }
 
-/// Operations without a readable entry that are looked for by their states, at most: all
-/// states are gone through for them.
+/// Maximum number of operations without a readable entry that are searched by their states;
+/// that scans all states.
 const WITHOUT_ENTRY: usize = 100_000;
 
-/// Shows the keys of `by_time` of all operations whose keys lie in these ranges, by their
-/// states. Those that are in none of them cost a decoding each.
+/// Finds the keys of `by_time` in these ranges by scanning the states. An operation outside the
+/// ranges costs a decoding.
 pub fn by_state(
     view: &dyn View,
     ranges: &[KeyRange],
@@ -147,11 +148,11 @@ struct Selection<'s> {
     view: &'s dyn View,
     query: &'s Query,
     bounds: PageLimits,
-    /// Where there can be something that is still wanted.
+    /// Start of the range that may still contain wanted entries.
     start: Vec<u8>,
     end: Vec<u8>,
     found: Vec<Vec<u8>>,
-    /// The first entry behind which not all was looked at.
+    /// The first entry after which the scan is incomplete.
     frontier: Option<Vec<u8>>,
 }
 
@@ -183,7 +184,7 @@ impl<'s> Selection<'s> {
         }
     }
 
-    /// Looks at these entries. Returns where they cannot be read, by keys of `by_time`.
+    /// Scans entries. Returns the ranges of `by_time` that cannot be read.
     fn scan(&mut self, entries: Entries) -> Result<Vec<KeyRange>> {
         if self.start >= self.end {
             return Ok(Vec::new());
@@ -201,7 +202,7 @@ impl<'s> Selection<'s> {
         let mut damaged: Vec<KeyRange> = Vec::new();
         let mut unread = |keys: Range<Vec<u8>>| {
             let by_time = |key: &[u8]| key[prefix.len().min(key.len())..].to_vec();
-            // Within the range, of which the prefix is a part.
+            // Limited to the range, of which the prefix is a part.
             damaged.push(by_time(&keys.start)..by_time(&keys.end));
         };
         let range = &range.start[..]..&range.end[..];
@@ -221,7 +222,7 @@ impl<'s> Selection<'s> {
                     found.push(by_time.to_vec());
                     count += 1;
                 }
-                // One more than is wanted tells whether there is more.
+                // One more than wanted shows whether there is another page.
                 if count > bounds.limit || work >= bounds.work {
                     stopped_at = Some(by_time.to_vec());
                     return Ok(ControlFlow::Break(()));
@@ -236,8 +237,8 @@ impl<'s> Selection<'s> {
         Ok(damaged)
     }
 
-    /// Finds by their states the operations whose entries cannot be read. What is too much
-    /// for that stays in `unread`.
+    /// Finds operations with unreadable entries by their states. Ranges that are too large for
+    /// that stay in `unread`.
     fn read_unread(&mut self, unread: &mut Vec<KeyRange>) -> Result<()> {
         let wanted = self.start.clone()..self.end.clone();
         unread.retain(|range| !overlaps(range, std::slice::from_ref(&wanted)).is_empty());
@@ -265,7 +266,7 @@ impl<'s> Selection<'s> {
         Ok(())
     }
 
-    /// Nothing is of use behind the first that is more than is wanted.
+    /// Drops everything after the first entry beyond the limit.
     fn cut_off(&mut self) {
         let limit = self.bounds.limit;
         if self.found.len() <= limit {
@@ -279,7 +280,7 @@ impl<'s> Selection<'s> {
         }
     }
 
-    /// Nothing behind this key is of use on this page.
+    /// Ends the range at this key.
     fn narrow(&mut self, to: Vec<u8>) {
         let is_nearer = self
             .frontier
@@ -321,7 +322,7 @@ impl<'s> Selection<'s> {
         }
     }
 
-    /// What both kinds of entries were asked for is found twice.
+    /// Removes duplicates, because both families may find an operation.
     fn sort(&mut self) {
         self.found.sort_unstable();
         self.found.dedup();
@@ -338,7 +339,7 @@ impl<'s> Selection<'s> {
     }
 }
 
-/// What the entry alone says; `None` if the operation has to be read.
+/// The decision from the entry alone; `None` if the operation must be read.
 fn judge(filter: &Filter, entries: Entries, row: &[u8]) -> Option<bool> {
     match entries {
         Entries::ByTime => filter.is_of_time_alone().then_some(true),
@@ -346,7 +347,7 @@ fn judge(filter: &Filter, entries: Entries, row: &[u8]) -> Option<bool> {
     }
 }
 
-/// One that cannot be read matches nothing; lists tell of it when they show it.
+/// An unreadable operation does not match; the list records it as a defect.
 fn ask(view: &dyn View, filter: &Filter, by_time: &[u8]) -> Result<bool> {
     let Some(id) = keys::operation_of_by_time(by_time) else {
         return Ok(false);

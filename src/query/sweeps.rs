@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn points_are_shared_while_nothing_changes_and_bounded_otherwise() {
+    fn read_points_are_shared_while_nothing_changes_and_bounded_otherwise() {
         let (db, progress) = (Memory::default(), Progress::new(None));
         let sweeps = sweeps(3);
         let first = begin(&sweeps, &db, &progress);
@@ -193,7 +193,7 @@ mod tests {
     /// Whoever has read a document does not read a list from before it, unless that would
     /// end the sweeps of others.
     #[test]
-    fn a_list_begins_at_how_things_are_while_there_is_room() {
+    fn a_new_list_reads_a_fresh_state_while_there_is_room() {
         let (db, progress) = (Memory::default(), Progress::new(None));
         let mut sweeps = sweeps(2);
         sweeps.settings.share = Duration::from_secs(3600);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn points_end_when_they_lie_idle_or_are_old() {
+    fn read_points_expire_when_unused_or_old() {
         let (db, progress) = (Memory::default(), Progress::new(None));
         let sweeps = sweeps(3);
         let now = Instant::now();

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_carries_and_wraps() {
+    fn a_digest_sum_carries_and_wraps() {
         let mut sum = Sum([u64::MAX, u64::MAX, 0, 0]);
         sum += Sum([1, 0, 0, 0]);
         assert_eq!(sum, Sum([0, 0, 1, 0]));

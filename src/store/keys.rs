@@ -377,7 +377,7 @@ mod tests {
         }
 
         #[test]
-        fn lanes_come_back(cluster in ".{0,4}", request in "[\\x00\\x01x]{0,4}") {
+        fn lanes_are_read_as_written(cluster in ".{0,4}", request in "[\\x00\\x01x]{0,4}") {
             let id = LaneId { cluster_id: cluster.into(), request_id: request.into() };
             let row = lane(&of_operation("op-1").start, LaneKind::Rollback, &id);
             prop_assert_eq!(lane_of(&row, "op-1"), Some((LaneKind::Rollback, id)));
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn notifications_come_back() {
+    fn deliveries_are_read_as_written() {
         for key in [DeliveryKey([0; 16]), DeliveryKey([0xFF; 16])] {
             let row = notification("op-1", key);
             assert_eq!(notification_of(&row), Some(("op-1", key)));

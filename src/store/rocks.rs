@@ -505,7 +505,7 @@ mod tests {
     };
 
     #[test]
-    fn a_held_point_stays_as_it_was_until_the_database_is_reopened() {
+    fn a_read_point_does_not_change_until_the_database_is_reopened() {
         let folder = tempfile::tempdir().unwrap();
         let db = Rocks::open(folder.path(), Family::EMBEDDED_LOG, MEMORY).unwrap();
         let put = |value: &[u8]| {
@@ -551,7 +551,7 @@ mod tests {
 
     /// Files are skipped by a filter over operations, and only where one is asked for.
     #[test]
-    fn rows_are_found_in_whichever_files_they_lie() {
+    fn rows_are_found_in_every_file() {
         let folder = tempfile::tempdir().unwrap();
         let db = Rocks::open(folder.path(), Family::LEDGER, MEMORY).unwrap();
         let row = |id: &str, n: u8| [&keys::of_operation(id).start[..], &[n]].concat();

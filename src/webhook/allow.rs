@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn clothes_do_not_help() {
+    fn an_ipv4_mapped_address_is_checked_as_ipv4() {
         let net = &["::/0"][..];
         assert_eq!(filtered(net, &["::ffff:10.0.0.1"]), None, "it is of IPv4");
         let net = &["10.0.0.0/8"][..];

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_tells_records_apart() {
+    fn an_anchor_distinguishes_records() {
         let record = |key: Option<&'static str>, value: Option<&'static str>, arrived| Record {
             arrived: Timestamp::from_millis(arrived),
             claimed: false,

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_twice_is_refused() {
+    fn a_setting_that_is_given_twice_is_refused() {
         let again = |name: &str| Err(format!("{name}: given more than once."));
         assert_eq!(
             read(&[("ce_id", Some("a")), ("ce_id", Some("a"))]),

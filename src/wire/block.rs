@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_in_comes_out() {
+    fn an_encoded_block_is_decoded_unchanged() {
         let noise: Vec<u8> = (0..2000u32)
             .map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[0])
             .collect();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn many_alike_are_small_and_a_plain_block_is_read() {
+    fn similar_records_compress_well_and_uncompressed_blocks_are_read() {
         let written = records(100, b"{\"specversion\":\"1.0\",\"source\":\"/workers/1\"}");
         let plain = append_plain(written.iter(), Vec::new());
         let row = encode(&written);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn no_damage_passes_or_panics() {
+    fn no_damage_goes_unnoticed_or_panics() {
         let row = encode(&records(100, b"{\"specversion\":\"1.0\"}"));
         for cut in 0..row.len() {
             assert!(

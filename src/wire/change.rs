@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn junk_is_no_row() {
+    fn junk_is_not_decoded() {
         assert_eq!(decode(&[]), Err(Unreadable::Damaged));
         assert_eq!(decode(&[9]), Err(Unreadable::Unknown(9)));
         assert_eq!(decode(&[CHANGE, 0xFF]), Err(Unreadable::Damaged));

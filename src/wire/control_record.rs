@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_comes_back() {
+    fn every_kind_of_control_record_is_read_as_written() {
         let said = Said {
             who: "an \"operator\"".into(),
             why: "the receiver is back".into(),
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_of_ours_is_told_from_what_is_newer() {
+    fn an_unknown_control_record_is_distinguished_from_a_newer_one() {
         let ours = |kind: &str, data: &str| {
             format!(
                 r#"{{"specversion":"1.0","id":"i","source":"/opledger/control","type":"{kind}","subject":"abcd1234","time":"1970-01-01T00:00:00Z","data":{data}}}"#

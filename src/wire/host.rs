@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_host_is_none() {
+    fn malformed_hosts_are_refused() {
         for bad in [
             "a b",
             "user@host",

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_said_with_its_place() {
+    fn invalid_json_is_reported_with_its_place() {
         for (json, what) in [
             ("", "JSON that ends early, line 1 column 1."),
             ("{\"a\":1,\n \"b\": x}", "not valid JSON, line 2 column 8."),
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_are_counted_with_the_outermost() {
+    fn nesting_levels_include_the_outermost() {
         let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
         assert!(Json::parse(nested(LEVELS).as_bytes()).is_ok());
         assert!(Json::parse(nested(LEVELS + 1).as_bytes()).is_err());

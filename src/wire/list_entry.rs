@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_says_what_it_was_told() {
+    fn a_list_entry_has_what_was_encoded() {
         let known = traits(vec!["1", "cluster-2"], Some(RollbackResult::Failed));
         let row = encode(Method::Put, "/v1/slices", Some(&known));
         let row = decode(&row).unwrap();
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_asked_for() {
+    fn deliveries_without_room_are_read_again_later() {
         let long = format!("/{}", "é".repeat(100));
         let many: Vec<String> = (0..300).map(|n| format!("c{n}")).collect();
         let many = traits(many.iter().map(String::as_str).collect(), None);

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_never_changes_and_names_one_ending() {
+    fn a_delivery_key_never_changes_and_identifies_one_terminal_event() {
         // Receivers remember it, and the control log holds it.
         let key = DeliveryKey::of("0001561626000500", &ending("/w", "e9"));
         assert_eq!(key.to_string(), "e6de6049061849b43fdeb98e3c95b9df");
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_come_back() {
+    fn rows_are_read_as_written() {
         let due = Due {
             ending: ending("/w", "e9"),
             to: Notification {

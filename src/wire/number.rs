@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn an_integer_is_one_however_it_is_spelt() {
+    fn an_integer_may_be_written_in_any_json_form() {
         for (number, integer) in [
             ("200", Some(200)),
             ("200.0", Some(200)),
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exponent_asks_for_no_memory() {
+    fn a_large_exponent_needs_no_memory() {
         let digits = "9".repeat(1 << 20);
         assert!(canonical(&format!("1e{digits}")).len() <= digits.len() + 3);
         assert_eq!(as_integer(&format!("1e{digits}")), Some(i64::MAX));

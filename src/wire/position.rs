@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_is_passed_once_the_next_one_is_due() {
+    fn an_offset_counts_as_applied_once_the_next_one_is_due() {
         let next = NextOffsets::from([(0, 5), (1, 0)]);
         let is_passed = |partition, offset| next.has_passed(Position::from((partition, offset)));
         assert!(is_passed(0, 4) && !is_passed(0, 5) && !is_passed(0, u64::MAX));
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_partition_is_read_to_its_end_before_it_is_known() {
+    fn an_empty_partition_is_read_to_its_end_before_it_counts() {
         let next = NextOffsets::from([(0, 5)]);
         assert!(next.have_reached(&NextOffsets::from([(0, 5), (1, 0)])));
         assert!(!next.have_reached(&NextOffsets::from([(0, 6)])));

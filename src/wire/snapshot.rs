@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_an_unknown_encoding_is_told_from_a_damaged_one() {
+    fn an_unknown_encoding_is_distinguished_from_damage() {
         let op = Operation::default();
         let mut row = append(&op, None, Vec::new());
         assert_eq!(decode(&row), Ok((op, None)));

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_another_encoding_is_damaged_and_one_of_none_is_of_another_program() {
+    fn a_wrong_encoding_is_damage_and_an_unknown_one_belongs_to_another_program() {
         assert_eq!(body(CHANGE, &[CHANGE, 7]), Ok(&[7][..]));
         assert_eq!(body(CHANGE, &[LANE, 7]), Err(Unreadable::Damaged));
         assert_eq!(body(CHANGE, &[]), Err(Unreadable::Damaged));

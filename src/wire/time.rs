@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn no_offset_leads_out_of_the_calendar() {
+    fn no_time_offset_leaves_the_calendar() {
         let written = |time, offset: i32| {
             let style = TimeStyle {
                 offset,
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claimed_time_beyond_the_calendar_is_written_as_its_end() {
+    fn a_producer_timestamp_beyond_the_calendar_is_written_as_its_end() {
         let written = |time| {
             let mut texts = (Vec::new(), Vec::new());
             write_rfc3339_millis(time, &mut texts.0);

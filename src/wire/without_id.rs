@@ -69,7 +69,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_row_comes_back_whatever_is_in_it(
+        fn a_row_is_read_as_written_whatever_it_contains(
             id in "[ab]{1,12}",
             row in prop::collection::vec(prop_oneof![Just(b'a'), Just(b'b'), any::<u8>()], 0..200),
             head: prop::sample::Index,
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_id_is_left_out() {
+    fn a_repeated_operation_id_is_written_once() {
         let id = "0001561626000500";
         let row = format!("\u{1}{id}-1 {id}{id}");
         let stored = append(id, [row.as_bytes(), &[]], vec![]);

@@ -182,7 +182,7 @@ fn a_second_process_on_the_folder_is_refused() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_survived_without_a_restart() {
+fn a_full_disk_is_reported_and_survived_without_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("disk");
     std::fs::create_dir(&disk).unwrap();

@@ -145,7 +145,7 @@ fn stops(what: &str, events: &Events, damage: Damage, name: &str) {
 }
 
 #[test]
-fn damage_to_the_newest_segment_stops_the_log_until_it_is_mended_or_given_up() {
+fn damage_to_the_newest_segment_stops_the_log_until_it_is_repaired() {
     let events = Events::get();
     for (what, damage) in SEGMENT.iter().chain(FRAMES) {
         stops(&format!("newest: {what}"), events, *damage, NEWEST);
@@ -153,7 +153,7 @@ fn damage_to_the_newest_segment_stops_the_log_until_it_is_mended_or_given_up() {
 }
 
 #[test]
-fn damage_to_the_frame_of_an_older_segment_stops_the_log_until_it_is_mended_or_given_up() {
+fn damage_to_a_frame_of_an_older_segment_stops_the_log_until_it_is_repaired() {
     let events = Events::get();
     for (what, damage) in SEGMENT {
         stops(&format!("older: {what}"), events, *damage, OLDER);
@@ -229,7 +229,7 @@ fn damage_within_an_older_segment_is_found_when_it_is_read() {
 
 /// What is beside the frames, or after them, and was never acknowledged.
 #[test]
-fn what_was_not_acknowledged_is_no_damage() {
+fn an_unacknowledged_write_is_not_damage() {
     let events = Events::get();
     for (what, damage) in BESIDE {
         for store in ["kept", "removed"] {
@@ -247,14 +247,14 @@ fn what_was_not_acknowledged_is_no_damage() {
 
 /// A torn end and nothing that says whether it was acknowledged.
 #[test]
-fn an_end_that_nobody_knows_stops_the_log_and_a_repair_makes_it_another_log() {
+fn an_unknown_end_stops_the_log_and_a_repair_gives_it_a_new_identity() {
     for (what, damage) in UNKNOWN {
         stops(what, Events::get(), *damage, NEWEST);
     }
 }
 
 #[test]
-fn a_file_that_may_not_be_read_is_no_damage() {
+fn a_file_without_read_permission_is_not_damage() {
     let events = Events::get();
     for name in [NEWEST, OLDER, "acknowledged"] {
         let folder = damaged(events, |_, _, _| {}, name);
@@ -281,7 +281,7 @@ fn a_file_that_may_not_be_read_is_no_damage() {
 }
 
 #[test]
-fn damage_to_the_control_log_stops_notifications_alone_and_nobody_is_told_twice() {
+fn damage_to_the_control_log_stops_only_webhooks_and_nothing_is_delivered_twice() {
     let notified = Notified::get();
     for (what, damage) in SEGMENT.iter().chain(FRAMES).chain(UNKNOWN) {
         let folder = notified.damaged(*damage);
@@ -335,7 +335,7 @@ fn damage_to_the_control_log_stops_notifications_alone_and_nobody_is_told_twice(
 }
 
 #[test]
-fn what_was_not_acknowledged_is_no_damage_to_the_control_log_either() {
+fn an_unacknowledged_write_is_not_damage_to_the_control_log() {
     let notified = Notified::get();
     for (what, damage) in BESIDE {
         let folder = notified.damaged(*damage);

@@ -91,7 +91,7 @@ fn a_log_of_the_earlier_version_keeps_its_identity_positions_and_records() {
 }
 
 #[test]
-fn an_old_log_that_cannot_be_read_is_left_as_it_is() {
+fn an_old_log_that_cannot_be_read_is_left_unchanged() {
     let (folder, _) = golden();
     for (name, content) in [("CURRENT", None), ("CURRENT", Some(""))] {
         let path = folder.path().join("log").join(name);
@@ -113,7 +113,7 @@ fn an_old_log_that_cannot_be_read_is_left_as_it_is() {
 }
 
 #[test]
-fn a_flipped_bit_in_an_old_log_is_told_and_harmless_once_it_is_mended() {
+fn a_flipped_bit_in_an_old_log_is_reported_and_harmless_once_fixed() {
     let (folder, expected) = golden();
     let log = folder.path().join("log");
     // An event that is in no other file.
@@ -213,7 +213,7 @@ fn upgrade_once(disk: &Disk, old: &Arc<Memory>) -> bool {
 const OLD_FILES: [&str; 3] = ["CURRENT", "MANIFEST-000004", "000012.sst"];
 
 #[test]
-fn an_upgrade_that_is_cut_short_anywhere_loses_nothing() {
+fn an_upgrade_interrupted_anywhere_loses_nothing() {
     for seed in 0..300 {
         let mut rng = Rng::new(seed);
         let (old, mut expected) = old_rows(&mut rng);

@@ -224,7 +224,7 @@ fn assert_closed(data: &Path, when: &str) {
 }
 
 #[test]
-fn a_store_of_another_format_is_refused_and_a_rebuild_makes_it_anew() {
+fn a_store_of_another_format_is_refused_and_can_be_rebuilt() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     filled(&data);

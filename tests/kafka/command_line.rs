@@ -116,7 +116,7 @@ fn dead_letters_are_listed_with_their_reasons() {
 }
 
 #[test]
-fn what_is_no_event_is_refused_with_its_line_before_it_is_sent() {
+fn an_invalid_event_is_refused_with_its_line_before_it_is_sent() {
     let broker = Broker::shared();
     let topic = broker.topic(1, &[]);
     let folder = tempfile::tempdir().unwrap();
@@ -139,7 +139,7 @@ fn what_is_no_event_is_refused_with_its_line_before_it_is_sent() {
 }
 
 #[test]
-fn a_topic_without_a_cluster_and_bad_options_are_told() {
+fn a_topic_without_a_cluster_and_bad_options_are_reported() {
     let opledger = |arguments: &[&str], variables: &[(&str, &str)]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_opledger"));
         let output = command
@@ -210,7 +210,7 @@ fn replay_takes_ranges_by_position_and_by_time() {
 }
 
 #[test]
-fn a_cluster_that_does_not_answer_is_told() {
+fn a_cluster_that_does_not_respond_is_reported() {
     let nobody = Broker::nowhere();
     let folder = tempfile::tempdir().unwrap();
     let file = file_of(folder.path(), &[created("a")]);
@@ -224,7 +224,7 @@ fn a_cluster_that_does_not_answer_is_told() {
 }
 
 #[test]
-fn the_workers_of_the_readme_are_heard() {
+fn the_example_workers_of_the_readme_publish_events() {
     let broker = Broker::shared();
     let topic = broker.topic(3, &[]);
     let server: Server = ledger(&broker, &topic);

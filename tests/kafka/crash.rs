@@ -183,7 +183,7 @@ fn a_leader_that_dies_loses_and_doubles_nothing() {
 /// Whichever broker is away: those who publish over HTTP wait for a moment at most, and
 /// what has no leader does not hold up the rest.
 #[test]
-fn a_broker_that_is_away_holds_up_publishers_for_a_moment_only() {
+fn an_unavailable_broker_delays_publishers_only_briefly() {
     let brokers = Broker::three();
     let topic = brokers[0].topic(6, &[]);
     let server = Server::with(&[

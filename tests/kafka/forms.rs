@@ -29,7 +29,7 @@ fn send_without_timestamp(broker: &Broker, topic: &str, value: &str) {
 }
 
 #[test]
-fn keys_headers_and_timestamps_of_other_producers_are_read_or_put_aside() {
+fn keys_headers_and_timestamps_of_other_producers_are_read_or_dead_letters() {
     let broker = Broker::shared();
     let topic = broker.topic(1, &[("message.timestamp.type", "CreateTime")]);
     let server = ledger(&broker, &topic);

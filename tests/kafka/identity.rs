@@ -36,7 +36,7 @@ fn rebuild(data: &Path, broker: &Broker, topic: &str) {
 }
 
 #[test]
-fn a_topic_made_anew_halts_in_each_of_four_ways_and_rebuild_is_a_way_out() {
+fn a_recreated_topic_halts_the_projector_in_four_situations_and_rebuild_recovers() {
     let broker = Broker::shared();
     for (when, records) in [(Running, 2), (Running, 9), (Stopped, 2), (Stopped, 9)] {
         let what = format!("{when:?}, {records} records");
@@ -71,7 +71,7 @@ fn a_topic_made_anew_halts_in_each_of_four_ways_and_rebuild_is_a_way_out() {
 /// While many publish one by one, the topic is made anew and at once filled as far as the one
 /// before reached, so that offsets tell nothing.
 #[test]
-fn what_went_to_a_topic_made_anew_is_not_acknowledged() {
+fn records_sent_to_a_recreated_topic_are_not_acknowledged() {
     let broker = Broker::shared();
     for round in 0..3 {
         let topic = broker.topic(1, &[]);
@@ -117,7 +117,7 @@ fn what_went_to_a_topic_made_anew_is_not_acknowledged() {
 }
 
 #[test]
-fn a_steady_stream_is_known_by_its_fetches_and_not_asked_about() {
+fn while_fetches_identify_the_topic_the_cluster_is_not_asked() {
     let broker = Broker::shared();
     let topic = broker.topic(3, &[]);
     let folder = tempfile::tempdir().unwrap();
@@ -145,7 +145,7 @@ fn a_steady_stream_is_known_by_its_fetches_and_not_asked_about() {
 }
 
 #[test]
-fn a_log_that_is_cut_off_halts_whether_or_not_it_is_written_on() {
+fn a_truncated_log_halts_the_projector_even_if_it_was_extended_again() {
     let broker = Broker::own();
     for (when, more) in [(Running, 0), (Stopped, 0), (Running, 9), (Stopped, 9)] {
         let mut ledger = Ledger::with(&broker, 5);
@@ -162,7 +162,7 @@ fn a_log_that_is_cut_off_halts_whether_or_not_it_is_written_on() {
 }
 
 #[test]
-fn records_that_retention_took_before_they_were_seen_halt() {
+fn unread_records_deleted_by_retention_halt_the_projector() {
     let broker = Broker::shared();
     for when in [Paused, Stopped] {
         let mut ledger = Ledger::with(&broker, 3);
@@ -181,7 +181,7 @@ fn records_that_retention_took_before_they_were_seen_halt() {
 }
 
 #[test]
-fn records_that_retention_took_before_the_first_was_seen_halt() {
+fn records_deleted_by_retention_before_the_first_read_halt_the_projector() {
     let broker = Broker::shared();
     let topic = broker.topic(1, &[]);
     let folder = tempfile::tempdir().unwrap();
@@ -198,7 +198,7 @@ fn records_that_retention_took_before_the_first_was_seen_halt() {
 }
 
 #[test]
-fn a_ledger_on_kafka_is_not_taken_for_one_without() {
+fn a_ledger_on_kafka_is_not_opened_without_kafka() {
     let broker = Broker::shared();
     let topic = broker.topic(1, &[]);
     let folder = tempfile::tempdir().unwrap();
@@ -222,7 +222,7 @@ fn a_ledger_on_kafka_is_not_taken_for_one_without() {
 
 /// What a transaction leaves behind its records is no record, and yet an offset.
 #[test]
-fn retention_of_what_was_read_and_is_no_record_is_nothing_to_stop_for() {
+fn retention_of_aborted_records_does_not_halt() {
     let broker = Broker::shared();
     for live in [true, false] {
         let topic = broker.topic(1, &[]);
@@ -267,7 +267,7 @@ fn a_ledger_stops_in_time_while_its_broker_is_away() {
 }
 
 #[test]
-fn retention_of_what_was_applied_is_nothing_to_stop_for() {
+fn retention_of_applied_records_does_not_halt() {
     let broker = Broker::shared();
     let mut ledger = Ledger::with(&broker, 5);
     // The last applied record is gone too: there is nothing to compare with.
@@ -277,7 +277,7 @@ fn retention_of_what_was_applied_is_nothing_to_stop_for() {
 }
 
 #[test]
-fn a_store_that_is_behind_in_many_partitions_goes_on() {
+fn a_store_that_lags_in_many_partitions_continues() {
     let broker = Broker::shared();
     let topic = broker.topic(16, &[]);
     let send = |prefix: &str, count: usize| {
@@ -304,7 +304,7 @@ fn a_store_that_is_behind_in_many_partitions_goes_on() {
 }
 
 #[test]
-fn a_new_store_begins_at_what_is_left_and_says_so() {
+fn a_new_store_begins_at_the_oldest_remaining_record_and_reports_it() {
     let broker = Broker::shared();
     let topic = broker.topic(1, &[]);
     send(&broker, &topic, 0, &ids("old", 5));
@@ -373,7 +373,7 @@ fn another_cluster_behind_the_same_address_halts() {
 }
 
 #[test]
-fn a_broker_that_is_not_there_at_first_is_waited_for() {
+fn a_ledger_waits_for_a_broker_that_starts_later() {
     let broker = Broker::own();
     let topic = broker.topic(2, &[]);
     let folder = tempfile::tempdir().unwrap();
@@ -396,7 +396,7 @@ fn a_broker_that_is_not_there_at_first_is_waited_for() {
 }
 
 #[test]
-fn a_broker_that_goes_away_is_told_and_come_back_to() {
+fn a_lost_broker_is_reported_and_used_again_when_it_returns() {
     let broker = Broker::own();
     let topic = broker.topic(2, &[]);
     let folder = tempfile::tempdir().unwrap();

@@ -53,7 +53,7 @@ async fn the_kafka_log_conforms() {
 }
 
 #[test]
-fn every_story_comes_out_whatever_client_brings_it() {
+fn every_scenario_gives_its_document_with_every_kafka_client() {
     let broker = Broker::shared();
     for client in CLIENTS {
         for options in [&[][..], &["--binary"][..]] {
@@ -81,7 +81,7 @@ fn every_story_comes_out_whatever_client_brings_it() {
 }
 
 #[test]
-fn every_prefix_of_a_story_gives_its_document() {
+fn every_prefix_of_a_scenario_gives_its_document() {
     let broker = Broker::shared();
     let topic = broker.topic(4, &[]);
     let server = ledger(&broker, &topic);
@@ -196,7 +196,7 @@ fn every_codec_is_read() {
 }
 
 #[test]
-fn what_is_published_over_http_is_in_the_topic_and_read_at_once() {
+fn events_published_over_http_are_in_the_topic_and_can_be_read_at_once() {
     let broker = Broker::shared();
     let topic = broker.topic(3, &[]);
     let server = ledger(&broker, &topic);
@@ -276,7 +276,7 @@ fn equal_events_give_equal_stores_on_kafka_and_on_the_embedded_log() {
 }
 
 #[test]
-fn poison_of_each_kind_is_in_topic_and_store_and_the_rest_applied() {
+fn every_kind_of_invalid_record_is_in_topic_and_store_and_the_rest_is_applied() {
     let broker = Broker::shared();
     let topic = broker.topic(1, &[("max.message.bytes", "5242880")]);
     let server = ledger(&broker, &topic);

@@ -45,7 +45,7 @@ fn values(broker: &Broker, topic: &str) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn a_store_that_is_new_sends_nothing_again_if_the_control_topic_is_there() {
+fn a_new_store_sends_nothing_again_if_the_control_topic_exists() {
     let broker = Broker::shared();
     let topic = broker.topic(3, &[]);
     let receiver = Receiver::willing();
@@ -158,7 +158,7 @@ fn without_the_control_topic_a_new_store_holds_what_was_due() {
 }
 
 #[test]
-fn what_cannot_be_recorded_is_not_sent() {
+fn a_delivery_that_cannot_be_recorded_is_not_sent() {
     const IN_FLIGHT: usize = 2;
     let broker = Broker::own();
     let topic = broker.topic(1, &[]);
@@ -202,7 +202,7 @@ fn what_cannot_be_recorded_is_not_sent() {
 }
 
 #[test]
-fn a_control_topic_that_would_forget_is_refused_and_junk_in_it_passed_over() {
+fn a_control_topic_with_retention_is_refused_and_invalid_records_in_it_are_skipped() {
     let broker = Broker::shared();
     let topic = broker.topic(1, &[]);
     let control = format!("{topic}.control");

@@ -59,7 +59,7 @@ fn answers_for_nothing(server: &Server, reason: &str, token: &str) {
 }
 
 #[test]
-fn a_topic_made_anew_accepts_nothing_and_answers_for_no_position() {
+fn a_recreated_topic_accepts_no_event_and_serves_no_position() {
     let broker = Broker::shared();
     for when in [Running, Stopped] {
         let mut ledger = Ledger::with(&broker, 5);
@@ -75,7 +75,7 @@ fn a_topic_made_anew_accepts_nothing_and_answers_for_no_position() {
 }
 
 #[test]
-fn a_log_that_is_cut_off_accepts_nothing_and_answers_for_no_position() {
+fn a_truncated_log_accepts_no_event_and_serves_no_position() {
     let broker = Broker::own();
     for (when, more) in [(Running, 0), (Stopped, 0), (Stopped, 9)] {
         let mut ledger = Ledger::with(&broker, 5);
@@ -92,7 +92,7 @@ fn a_log_that_is_cut_off_accepts_nothing_and_answers_for_no_position() {
 }
 
 #[test]
-fn one_record_that_retention_took_unseen_halts_and_none_does_not() {
+fn one_unread_record_deleted_by_retention_halts_the_projector_and_none_does_not() {
     let broker = Broker::shared();
     for when in [Paused, Stopped] {
         for (first, is_whole) in [(5, true), (6, false)] {
@@ -124,7 +124,7 @@ fn one_record_that_retention_took_unseen_halts_and_none_does_not() {
 /// While it is read from, and neither the watchdog nor a pause looks in time: what is fetched
 /// is not taken for the topic's own because the last fetch was.
 #[test]
-fn a_topic_made_anew_between_two_fetches_is_not_read_on() {
+fn a_topic_recreated_between_two_fetches_is_not_read_further() {
     let broker = Broker::shared();
     for round in 0..3 {
         let topic = broker.topic(1, &[]);
@@ -161,7 +161,7 @@ fn a_topic_made_anew_between_two_fetches_is_not_read_on() {
 
 /// Before the log was compared once nothing is known of it, whatever the store holds.
 #[test]
-fn a_log_that_was_not_reached_yet_accepts_nothing_and_has_reached_nothing() {
+fn before_the_log_is_reached_no_event_is_accepted_and_no_position_is_served() {
     let broker = Broker::own();
     let topic = broker.topic(1, &[]);
     let folder = tempfile::tempdir().unwrap();
@@ -249,7 +249,7 @@ fn the_end_of_a_transaction_is_reached_when_all_before_it_is_applied() {
 }
 
 #[test]
-fn a_stream_behind_the_end_of_the_log_is_told_to_begin_anew() {
+fn a_stream_with_a_position_after_the_end_of_the_log_is_reset() {
     let broker = Broker::shared();
     let topic = broker.topic(2, &[]);
     let folder = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ use std::process::Command;
 
 /// What workers put into the topic themselves.
 #[test]
-fn a_record_of_exactly_the_bound_is_applied_and_a_byte_more_is_a_dead_letter() {
+fn a_record_at_the_size_limit_is_applied_and_a_byte_more_is_a_dead_letter() {
     const MAX: usize = 4096;
     let broker = Broker::shared();
     let topic = broker.topic(1, &[]);
@@ -44,7 +44,7 @@ fn a_record_of_exactly_the_bound_is_applied_and_a_byte_more_is_a_dead_letter() {
 
 /// What comes by HTTP or by the command: with the longest key, and the topic takes it.
 #[test]
-fn an_event_of_exactly_what_the_topic_takes_is_taken_and_a_byte_more_is_refused() {
+fn an_event_at_the_topics_size_limit_is_accepted_and_a_byte_more_is_refused() {
     const TOPIC: usize = 100_000;
     const MAX: usize = TOPIC - 1024;
     let broker = Broker::shared();

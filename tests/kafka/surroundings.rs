@@ -34,7 +34,7 @@ fn an_aborted_transaction_is_never_seen_and_lag_still_reaches_zero() {
 }
 
 #[test]
-fn arrival_is_the_brokers_or_a_claim_and_says_which() {
+fn the_arrival_is_the_brokers_or_the_producers_timestamp_and_says_which() {
     let broker = Broker::shared();
     for (kind, claimed) in [("LogAppendTime", false), ("CreateTime", true)] {
         let topic = broker.topic(1, &[("message.timestamp.type", kind)]);
@@ -57,7 +57,7 @@ fn arrival_is_the_brokers_or_a_claim_and_says_which() {
 }
 
 #[test]
-fn missing_topics_are_made_when_asked_for() {
+fn missing_topics_are_created_on_request() {
     let broker = Broker::shared();
     let topic = format!("made-{}", std::process::id());
     let server = ledger(&broker, &topic);
@@ -94,7 +94,7 @@ fn missing_topics_are_made_when_asked_for() {
 }
 
 #[test]
-fn the_group_hears_how_far_the_store_is() {
+fn the_applied_offsets_are_committed_to_the_consumer_group() {
     let broker = Broker::shared();
     let topic = broker.topic(1, &[]);
     let group = format!("lag-{topic}");
@@ -111,7 +111,7 @@ fn the_group_hears_how_far_the_store_is() {
 }
 
 #[test]
-fn options_of_librdkafka_pass_through_and_bad_ones_are_told_at_once() {
+fn options_of_librdkafka_are_passed_on_and_bad_ones_are_reported_at_once() {
     let broker = Broker::shared();
     let topic = broker.topic(1, &[]);
     let bad = std::process::Command::new(env!("CARGO_BIN_EXE_opledger"))
@@ -185,7 +185,7 @@ fn sasl_works_as_users_know_it() {
 }
 
 #[test]
-fn an_event_that_the_topic_would_not_take_is_refused_before_it_is_sent() {
+fn an_event_too_large_for_the_topic_is_refused_before_it_is_sent() {
     let broker = Broker::shared();
     let topic = broker.topic(1, &[("max.message.bytes", "100000")]);
     let server = ledger(&broker, &topic);
@@ -220,7 +220,7 @@ fn an_event_that_the_topic_would_not_take_is_refused_before_it_is_sent() {
 /// What is behind an open transaction cannot be read yet: commands that read to the end
 /// do not wait for it.
 #[test]
-fn an_open_transaction_holds_up_no_replay() {
+fn an_open_transaction_does_not_block_a_replay() {
     let broker = Broker::shared();
     let topic = broker.topic(1, &[]);
     let event = |id: &str| Raw::value(created(id).to_string()).on(0);

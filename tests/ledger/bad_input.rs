@@ -333,7 +333,7 @@ fn each_broken_rule_is_refused_with_its_code_and_its_field() {
 }
 
 #[test]
-fn what_is_no_json_is_refused_without_repeating_it() {
+fn invalid_json_is_refused_without_repeating_it() {
     let server = Server::start();
     for body in [
         "",
@@ -380,7 +380,7 @@ fn a_time_far_ahead_of_the_clock_is_refused() {
 }
 
 #[test]
-fn what_is_too_large_is_refused() {
+fn a_body_that_is_too_large_is_refused() {
     let server = Server::with(&[("SERVER__MAX_BODY", "6MiB")]);
     let sized = |n: usize| with(created("op"), "data.request.body", json!("x".repeat(n)));
     assert_eq!(server.post(ONE, sized(4_000_000).to_string()).status, 202);

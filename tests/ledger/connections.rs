@@ -109,7 +109,7 @@ fn a_page_that_rebinds_its_name_reads_and_publishes_nothing() {
 }
 
 #[test]
-fn names_that_are_set_are_answered_to() {
+fn configured_host_names_are_accepted() {
     let hosts = [("SERVER__HOSTS", "ledger.example, Second.Example.")];
     let server = Server::with(&hosts);
     for (host, status) in [
@@ -241,7 +241,7 @@ fn clients_that_have_gone_make_room_at_once() {
 }
 
 #[test]
-fn a_client_that_closes_its_side_still_reads_its_answer() {
+fn a_client_that_half_closes_still_reads_its_response() {
     let server = Server::start();
     let token = server.publish(&[created("op")]);
     server.document("op", &token).unwrap();
@@ -268,7 +268,7 @@ fn a_client_that_closes_its_side_still_reads_its_answer() {
 }
 
 #[test]
-fn requests_that_follow_one_that_waits_are_answered_in_their_order() {
+fn pipelined_requests_after_a_waiting_one_get_responses_in_order() {
     let server = Server::start();
     let mut stream = connect(&server);
     stream
@@ -353,7 +353,7 @@ fn an_idle_connection_is_used_again_for_longer_than_proxies_keep_it() {
 }
 
 #[test]
-fn idle_and_stuck_clients_do_not_hold_up_the_end() {
+fn idle_and_stuck_clients_do_not_delay_the_stop() {
     let server = Server::with(&[("SERVER__SHUTDOWN_GRACE", "60s")]);
     let mut large = created("large");
     large["data"]["request"]["body"] = json!("x".repeat(3 << 20));
@@ -398,7 +398,7 @@ fn expecting(content_type: &str, length: u64, more: &str) -> String {
 }
 
 #[test]
-fn a_client_that_asks_first_is_not_made_to_send_what_is_refused() {
+fn a_client_that_expects_100_continue_need_not_send_a_refused_body() {
     let server = Server::with(&[("SERVER__MAX_BODY", "1MiB"), ("EVENTS__MAX_SIZE", "1MiB")]);
     for (request, status) in [
         (expecting(ONE, (1 << 20) + 1, ""), 413),
@@ -433,7 +433,7 @@ fn zstd(text: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn compressed_events_are_taken_as_what_they_stand_for() {
+fn compressed_events_are_accepted_as_their_decompressed_form() {
     let server = Server::with(&[("SERVER__MAX_BODY", "2MiB"), ("EVENTS__MAX_SIZE", "1MiB")]);
     let encoded = |coding: &str, kind: &str, body: Vec<u8>| {
         server.post_with(
@@ -480,7 +480,7 @@ fn compressed_events_are_taken_as_what_they_stand_for() {
 }
 
 #[test]
-fn a_compressed_body_may_stand_for_as_many_bytes_as_one_that_is_not_and_no_more() {
+fn a_compressed_body_has_the_same_limit_after_decompression() {
     const MAX: usize = 8192;
     let server = Server::with(&[("SERVER__MAX_BODY", "8KiB"), ("EVENTS__MAX_SIZE", "8KiB")]);
     for (bytes, status) in [(MAX - 1, 202), (MAX, 202), (MAX + 1, 413)] {

@@ -24,7 +24,7 @@ fn raw(server: &Server, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn what_http_itself_refuses_gets_the_error_response_too() {
+fn requests_refused_by_the_http_library_get_an_error_response() {
     let server = Server::start();
     let mut headers = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n".to_vec();
     for i in 0..2_200 {
@@ -56,7 +56,7 @@ fn what_http_itself_refuses_gets_the_error_response_too() {
 }
 
 #[test]
-fn slow_and_endless_senders_hold_nobody_up() {
+fn slow_and_endless_senders_delay_no_other_client() {
     let server = Server::with(&[
         ("SERVER__HEADER_TIMEOUT", "1s"),
         ("SERVER__BODY_TIMEOUT", "1s"),
@@ -113,7 +113,7 @@ fn slow_and_endless_senders_hold_nobody_up() {
 }
 
 #[test]
-fn a_thousand_idle_connections_hold_nobody_up() {
+fn a_thousand_idle_connections_delay_no_request() {
     allow_many_descriptors();
     let server = Server::start();
     let idle: Vec<TcpStream> = (0..1_000)
@@ -128,7 +128,7 @@ fn a_thousand_idle_connections_hold_nobody_up() {
 }
 
 #[test]
-fn connections_beyond_the_bound_are_told_so() {
+fn connections_above_the_limit_get_a_response() {
     let server = Server::with(&[("SERVER__MAX_CONNECTIONS", "2")]);
     let held: Vec<TcpStream> = (0..2)
         .map(|_| TcpStream::connect(server.address).unwrap())
@@ -152,7 +152,7 @@ fn server_turns_away(server: &Server) {
 }
 
 #[test]
-fn more_than_may_wait_is_turned_away() {
+fn publishes_beyond_the_queue_limit_are_refused() {
     let server = Server::with(&[
         ("SERVER__MAX_BUFFERED", "1MiB"),
         ("SERVER__MAX_BODY", "1MiB"),
@@ -188,7 +188,7 @@ fn more_than_may_wait_is_turned_away() {
 
 /// The bound belongs to what is taken, in every mode.
 #[test]
-fn an_event_of_exactly_the_bound_is_taken_and_a_byte_more_is_not() {
+fn an_event_at_the_size_limit_is_accepted_and_a_byte_more_is_refused() {
     const MAX: usize = 4096;
     let server = Server::with(&[("EVENTS__MAX_SIZE", "4KiB")]);
     let attributes = |id: &str| {
@@ -245,7 +245,7 @@ fn an_event_of_exactly_the_bound_is_taken_and_a_byte_more_is_not() {
 }
 
 #[test]
-fn a_body_of_exactly_the_bound_is_taken_and_a_byte_more_is_not() {
+fn a_body_at_the_size_limit_is_accepted_and_a_byte_more_is_refused() {
     const MAX: usize = 8192;
     let server = Server::with(&[("SERVER__MAX_BODY", "8KiB"), ("EVENTS__MAX_SIZE", "8KiB")]);
     for (bytes, status) in [(MAX - 1, 202), (MAX, 202), (MAX + 1, 413)] {

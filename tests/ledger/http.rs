@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 #[test]
-fn every_story_gives_its_document_after_each_named_prefix() {
+fn every_scenario_gives_its_document_after_each_named_prefix() {
     let server = Server::start();
     for story in stories() {
         let mut sent = 0;
@@ -59,7 +59,7 @@ fn any_shuffle_with_repeats_gives_the_same_bytes() {
 }
 
 #[test]
-fn every_body_comes_back_byte_for_byte() {
+fn every_body_is_returned_byte_for_byte() {
     let server = Server::start();
     let (events, sent) = body_operations();
     let token = server.publish(&events);
@@ -67,7 +67,7 @@ fn every_body_comes_back_byte_for_byte() {
 }
 
 #[test]
-fn generated_operations_agree_with_the_plain_fold() {
+fn generated_operations_agree_with_the_reference_fold() {
     let server = Server::start();
     let mut rng = Rng::new(11);
     let mut operations = Vec::new();

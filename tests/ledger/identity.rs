@@ -142,7 +142,7 @@ fn answers_for_nothing(server: &Server, reason: &str, kept: &str, tokens: &[&str
 }
 
 #[test]
-fn a_log_brought_back_from_an_older_copy_accepts_nothing_and_answers_for_no_position() {
+fn a_log_restored_from_an_older_backup_accepts_no_event_and_serves_no_position() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let [log, old, new] = [
@@ -208,7 +208,7 @@ fn a_log_brought_back_from_an_older_copy_accepts_nothing_and_answers_for_no_posi
 }
 
 #[test]
-fn a_log_that_was_written_on_elsewhere_is_not_the_stores_own() {
+fn a_log_that_was_extended_elsewhere_is_not_the_stores_own() {
     let (_folder, [one, other]) = copied();
     // Two ledgers give the same positions to different events: neither can see it.
     let mut tokens = Vec::new();
@@ -242,7 +242,7 @@ fn the_log_of_another_folder_is_not_the_stores_own() {
 /// A folder that was copied whole is a second ledger with the same name: its positions are
 /// those of the first until one of them goes on. This is what can be seen of it.
 #[test]
-fn a_copied_folder_does_not_answer_for_what_the_original_accepted_since() {
+fn a_copied_folder_does_not_serve_positions_that_the_original_assigned_later() {
     let (_folder, [one, other]) = copied();
     let original = Server::on(&one, ONE);
     let token = fill(&original, "since", 3);
@@ -275,7 +275,7 @@ fn a_copied_folder_does_not_answer_for_what_the_original_accepted_since() {
 /// A control log that was brought back older halts notifications, and what operators say is
 /// not written into it.
 #[test]
-fn a_control_log_brought_back_from_an_older_copy_records_nothing() {
+fn a_control_log_restored_from_an_older_backup_records_nothing() {
     const SETTINGS: Settings = &[("NOTIFICATIONS__ALLOW", "127.0.0.0/8")];
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
@@ -316,7 +316,7 @@ fn a_control_log_brought_back_from_an_older_copy_records_nothing() {
 /// What no test can time on a real log: it loses records after it was compared, and gives
 /// their positions again before anybody has looked.
 #[tokio::test]
-async fn a_position_that_the_log_has_given_before_is_not_accepted() {
+async fn a_position_that_the_log_assigns_twice_is_not_acknowledged() {
     let log = MemoryLog::new(LOG, 1);
     let store = Arc::new(Memory::default());
     let mut projection = in_process::open(&store, 100);

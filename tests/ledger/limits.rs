@@ -163,7 +163,7 @@ fn ask_for(server: &Server, path: &str, headers: &str) -> TcpStream {
 const STREAM: &str = "accept: text/event-stream\r\n";
 
 #[test]
-fn viewers_of_a_large_document_who_do_not_read_share_its_memory_and_give_it_back() {
+fn slow_readers_of_a_large_document_share_its_memory_and_free_it() {
     let server = Server::with(&[("SERVER__SEND_TIMEOUT", "10m")]);
     large(&server, "op", 30);
     let document = server.get("/v1/operations/op").body.len() as u64;
@@ -189,7 +189,7 @@ fn viewers_of_a_large_document_who_do_not_read_share_its_memory_and_give_it_back
 }
 
 #[test]
-fn unread_answers_have_a_bound_and_what_is_beyond_comes_back_later() {
+fn unread_responses_have_a_limit_and_requests_beyond_it_are_retried() {
     let server = Server::with(&[
         ("SERVER__SEND_TIMEOUT", "10m"),
         ("SERVER__MAX_UNSENT", "40MiB"),
@@ -245,7 +245,7 @@ fn unread_answers_have_a_bound_and_what_is_beyond_comes_back_later() {
 /// A hundred who begin to watch a large document at once, and read as fast as they can, do
 /// not keep the stream of a small operation from beginning.
 #[test]
-fn viewers_of_a_large_document_do_not_keep_a_small_one_waiting() {
+fn readers_of_a_large_document_do_not_delay_a_small_one() {
     let server = Server::start();
     large(&server, "op", 3);
     server.publish(&[created("small")]);

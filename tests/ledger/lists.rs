@@ -238,7 +238,7 @@ impl Drop for Stop<'_> {
 }
 
 #[test]
-fn a_sweep_lists_what_was_there_at_its_start_once_whatever_is_written() {
+fn pages_list_the_operations_of_their_read_point_once_whatever_is_written() {
     let (operations, sweeps) = if soak() { (4_000, 100) } else { (2_000, 8) };
     let server = Server::with(&[("LISTS__SHARE", "100ms")]);
     let address = server.address;
@@ -323,7 +323,7 @@ fn a_sweep_lists_what_was_there_at_its_start_once_whatever_is_written() {
 }
 
 #[test]
-fn a_sweep_whose_point_is_gone_says_how_to_go_on() {
+fn a_cursor_whose_read_point_has_expired_says_how_to_continue() {
     let server = Server::with(&[("LISTS__MAX_AGE", "1s"), ("LISTS__SHARE", "0s")]);
     let events: Vec<_> = (0..50)
         .map(|n| created(&format!("op-{n:02}"), n / 5, "/x"))
@@ -400,7 +400,7 @@ fn cursors_are_checked() {
 
 /// Without a token: whoever has read how an operation ended finds it among those that have.
 #[test]
-fn a_list_lacks_nothing_that_was_read_before_it() {
+fn a_list_is_at_least_as_new_as_earlier_reads() {
     let server = Server::with(&[("LISTS__SHARE", "60s")]);
     let events: Vec<_> = (0..3)
         .map(|n| created(&format!("op-{n}"), n, "/x"))
@@ -432,7 +432,7 @@ fn a_list_lacks_nothing_that_was_read_before_it() {
 
 /// The point that lists share may be older than what the client waits for.
 #[test]
-fn a_list_that_waits_sees_what_came_before_it_began_to_wait() {
+fn a_waiting_list_sees_changes_from_before_it_began_to_wait() {
     let server = Server::with(&[("LISTS__SHARE", "60s"), ("LISTS__POINTS", "1")]);
     let path = "/v1/operations?limit=5";
     let before = server.get(path);
@@ -510,7 +510,7 @@ fn lists_are_conditional_and_wait() {
 }
 
 #[test]
-fn a_list_that_is_as_long_as_before_has_another_tag() {
+fn a_changed_list_of_equal_length_has_another_etag() {
     let server = Server::start();
     let started = |id: &str| event(id, "operation.started", 10, json!({}));
     let canceled = |id: &str| event(id, "operation.canceled", 20, json!({}));
@@ -555,7 +555,7 @@ fn a_list_that_is_as_long_as_before_has_another_tag() {
 }
 
 #[test]
-fn a_list_whose_times_are_written_otherwise_has_another_tag() {
+fn a_list_with_another_time_format_has_another_etag() {
     let folder = tempfile::tempdir().unwrap();
     let path = "/v1/operations?format=detail-list";
     let server = Server::on(folder.path(), &[]);
@@ -579,7 +579,7 @@ fn a_list_whose_times_are_written_otherwise_has_another_tag() {
 }
 
 #[test]
-fn points_are_shared_and_bounded() {
+fn read_points_are_shared_and_bounded() {
     let server = Server::with(&[("LISTS__POINTS", "2"), ("LISTS__SHARE", "0s")]);
     let mut nexts = BTreeMap::new();
     for n in 0..4 {

@@ -54,7 +54,7 @@ fn accept_chooses_between_the_document_and_a_stream() {
 }
 
 #[test]
-fn every_answer_that_depends_on_accept_says_so() {
+fn every_response_that_depends_on_accept_has_vary() {
     let server = Server::start();
     let token = server.publish(&[created("op", 1, "/x")]);
     let by_token = [("ledger-position", &*token)];
@@ -162,7 +162,7 @@ fn a_refused_read_names_the_parameter() {
 }
 
 #[test]
-fn a_query_is_read_strictly() {
+fn malformed_query_parameters_are_refused() {
     let server = Server::start();
     server.publish(&[created("op", 1, "/v1/x")]);
     let range = "010003";
@@ -305,7 +305,7 @@ fn a_request_that_names_several_positions_sees_them_all() {
 }
 
 #[test]
-fn a_wait_that_is_cut_says_how_long_it_may_be() {
+fn a_shortened_wait_reports_the_limit() {
     let server = Server::with(&[("SERVER__MAX_WAIT", "1s"), ("SERVER__DEFAULT_WAIT", "1s")]);
     let token = server.publish(&[created("op", 1, "/x")]);
     let wait = |path: &str, prefer: &str, more: &[(&str, &str)]| -> Answer {
@@ -361,7 +361,7 @@ fn has_data(stream: &mut Stream) -> String {
 }
 
 #[test]
-fn no_block_of_a_stream_is_without_an_event() {
+fn every_block_of_a_stream_has_an_event() {
     let server = Server::with(&[("STREAMS__KEEP_ALIVE", "20ms")]);
     let token = server.publish(&[created("op", 1, "/x")]);
     let mut fresh = Stream::open(server.address, LIST, &[("ledger-position", &token)]);
@@ -390,7 +390,7 @@ fn no_block_of_a_stream_is_without_an_event() {
 }
 
 #[test]
-fn a_stream_of_an_operation_that_does_not_exist_says_at_once_that_it_waits() {
+fn a_stream_of_an_unknown_operation_reports_at_once_that_it_waits() {
     let server = Server::start();
     // There is a history, and no document.
     server.publish(&[event("early", "operation.started", 2, json!({}))]);

@@ -171,7 +171,7 @@ fn some_events() -> Vec<Value> {
 }
 
 #[test]
-fn the_answer_to_a_publish_keeps_its_schema() {
+fn the_response_to_a_publish_keeps_its_schema() {
     let schema = schemas::named("accepted");
     let server = Server::start();
     let events = some_events();

@@ -50,7 +50,7 @@ fn resume(server: &Server, path: &str, id: &str) -> Stream {
 }
 
 #[test]
-fn one_operation_is_told_from_before_its_creation_to_its_end() {
+fn a_stream_follows_one_operation_from_before_its_creation_to_its_end() {
     let server = Server::start();
     let path = "/v1/operations/op";
     let mut stream = open(&server, path);
@@ -83,7 +83,7 @@ fn one_operation_is_told_from_before_its_creation_to_its_end() {
 }
 
 #[test]
-fn a_resumed_stream_of_one_operation_tells_what_changed_and_nothing_else() {
+fn a_resumed_stream_of_one_operation_sends_only_what_changed() {
     let server = Server::start();
     let path = "/v1/operations/op";
     server.publish(&[created("op")]);
@@ -136,7 +136,7 @@ fn a_resumed_stream_is_sent_each_change_that_it_missed() {
 }
 
 #[test]
-fn a_list_is_told_with_what_there_is_and_then_what_changes() {
+fn a_list_stream_sends_the_present_state_and_then_the_changes() {
     let server = Server::start();
     server.publish(&[created("a"), created("b"), started("b")]);
     let token = server.publish(&[created("c"), started("c"), progressed("early", 1)]);
@@ -245,7 +245,7 @@ fn every_filter_holds_for_streams() {
 }
 
 #[test]
-fn what_cannot_be_resumed_is_told() {
+fn a_stream_that_cannot_be_resumed_is_reset() {
     let server = Server::with(&[("STREAMS__WINDOW", "3")]);
     let mut tokens = Vec::new();
     for n in 0..20 {
@@ -361,7 +361,7 @@ fn open_narrow(server: &Server, path: &str) -> TcpStream {
 }
 
 #[test]
-fn little_is_held_for_one_that_does_not_read() {
+fn little_memory_is_used_for_a_stream_that_is_not_read() {
     const OPERATIONS: usize = 100;
     let server = Server::start();
     let mut unread = open_narrow(&server, "/v1/operations");
@@ -402,7 +402,7 @@ fn little_is_held_for_one_that_does_not_read() {
 }
 
 #[test]
-fn what_a_stream_is_asked_is_checked_as_everywhere() {
+fn stream_requests_are_checked_like_other_requests() {
     let server = Server::with(&[("STREAMS__MAX", "1")]);
     let accept = ("accept", "text/event-stream");
     for (query, code, field) in [
@@ -473,7 +473,7 @@ fn positions(token: &str) -> BTreeMap<u32, u64> {
 }
 
 #[test]
-fn kill_9_loses_no_final_state_and_no_position_goes_back() {
+fn kill_9_loses_no_final_state_and_positions_never_go_back() {
     const WORKERS: usize = 3;
     const SETTINGS: Settings = &[("STREAMS__KEEP_ALIVE", "100ms")];
     let lives = if soak() { 20 } else { 6 };

@@ -50,7 +50,7 @@ fn while_it_waits(
 }
 
 #[test]
-fn a_read_waits_for_a_document_that_is_not_there_yet() {
+fn a_read_waits_for_a_document_that_does_not_exist_yet() {
     let server = Server::start();
     let path = "/v1/operations/late";
     let wait = [("prefer", "wait=15")];
@@ -111,7 +111,7 @@ fn leaves(path: &str, value: &Value, all: &mut BTreeMap<String, Value>) {
 
 /// Each step changes one thing that a client sees, most of them nothing but that.
 #[test]
-fn whoever_knows_an_older_document_gets_the_new_one_whatever_changed() {
+fn a_client_with_an_older_etag_gets_the_new_document_whatever_changed() {
     let server = Server::start();
     let path = "/v1/operations/op";
     // Among events of one second the id decides, and the last that changes decides no time.
@@ -277,7 +277,7 @@ fn whoever_knows_an_older_document_gets_the_new_one_whatever_changed() {
 }
 
 #[test]
-fn a_wait_ends_in_time_with_what_there_is() {
+fn a_wait_ends_in_time_with_the_present_state() {
     let server = Server::with(&[
         ("SERVER__MAX_WAIT", "300ms"),
         ("SERVER__DEFAULT_WAIT", "300ms"),
@@ -303,7 +303,7 @@ fn a_wait_ends_in_time_with_what_there_is() {
 }
 
 #[test]
-fn a_ledger_that_stops_lets_nobody_wait() {
+fn waiting_requests_end_when_the_ledger_stops() {
     let server = Server::with(&[("SERVER__SHUTDOWN_GRACE", "60s")]);
     thread::scope(|scope| {
         let client = server.client();

@@ -53,7 +53,7 @@ fn dead_targets_delay_no_other() {
 }
 
 #[test]
-fn a_target_gets_no_more_at_once_than_it_may() {
+fn a_target_gets_no_more_attempts_at_once_than_allowed() {
     let now = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let most = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let (counted, highest) = (now.clone(), most.clone());
@@ -115,7 +115,7 @@ fn only_what_is_allowed_is_ever_called() {
 }
 
 #[test]
-fn names_and_addresses_of_ipv6_are_called_where_they_are_allowed() {
+fn names_and_ipv6_addresses_are_called_if_allowed() {
     let six = Receiver::on("[::1]:0", |_, _| Reply::Status(200));
     let four = Receiver::on("127.0.0.1:0", |_, _| Reply::Status(200));
     let server = Server::with(&quick(&[("NOTIFICATIONS__ALLOW", "::1, 127.0.0.0/8")]));
@@ -146,7 +146,7 @@ fn names_and_addresses_of_ipv6_are_called_where_they_are_allowed() {
 }
 
 #[test]
-fn of_the_addresses_of_a_name_only_those_that_are_allowed_are_called() {
+fn only_the_allowed_addresses_of_a_name_are_called() {
     let inside = Receiver::on("127.0.0.3:0", |_, _| Reply::Status(200));
     let port = inside.address.port();
     let outside: Vec<_> = ["127.0.0.2", "127.0.0.4"]
@@ -189,7 +189,7 @@ fn of_the_addresses_of_a_name_only_those_that_are_allowed_are_called() {
 }
 
 #[test]
-fn what_is_no_target_fails_at_once_and_is_told() {
+fn an_invalid_target_fails_permanently_at_once() {
     let server = Server::with(&quick(&[]));
     for (id, address) in [
         ("path", "127.0.0.1/x"),

@@ -26,7 +26,7 @@ fn rebuild(data: &Path) {
 }
 
 #[test]
-fn the_end_is_told_with_the_document_that_a_client_gets() {
+fn a_delivery_has_the_document_that_a_client_gets() {
     let receiver = Receiver::willing();
     let server = Server::with(&quick(&[]));
     let port = receiver.address.port();
@@ -86,7 +86,7 @@ fn times_are_written_for_the_receivers() {
 }
 
 #[test]
-fn whatever_a_receiver_does_it_is_told_in_the_end() {
+fn deliveries_succeed_eventually_whatever_a_receiver_does() {
     let elsewhere = Receiver::willing();
     let other = format!("http://{}/v1/operations/x", elsewhere.address);
     let receiver = Receiver::start(move |call, before| {
@@ -140,7 +140,7 @@ fn whatever_a_receiver_does_it_is_told_in_the_end() {
 }
 
 #[test]
-fn whatever_follows_a_status_of_2xx_it_is_delivered_at_once() {
+fn a_status_of_2xx_is_a_success_whatever_follows_it() {
     let many: String = (0..150).map(|n| format!("x-{n}: y\r\n")).collect();
     let said = |rest: &str| Reply::Raw(format!("HTTP/1.1 200 Said\r\n{rest}"));
     let replies = [
@@ -170,7 +170,7 @@ fn whatever_follows_a_status_of_2xx_it_is_delivered_at_once() {
 }
 
 #[test]
-fn a_receiver_says_when_to_come_again() {
+fn a_receiver_can_set_the_retry_time() {
     // By seconds and by a date, with a status that is about the target and one that is not.
     let in_3_s = || httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3));
     let receiver = Receiver::start(move |call, before| {
@@ -210,7 +210,7 @@ fn a_receiver_says_when_to_come_again() {
 }
 
 #[test]
-fn what_ended_after_the_control_log_began_is_not_held() {
+fn operations_that_end_after_the_control_log_began_are_not_held() {
     let receiver = Receiver::willing();
     let folder = tempfile::tempdir().unwrap();
     let server = Server::on(folder.path(), &[]);
@@ -240,7 +240,7 @@ fn what_ended_after_the_control_log_began_is_not_held() {
 }
 
 #[test]
-fn none_is_told_before_its_document_can_be_read() {
+fn no_delivery_is_sent_before_its_document_can_be_read() {
     let address = std::sync::Arc::new(std::sync::OnceLock::new());
     let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let receiver = {
@@ -266,7 +266,7 @@ fn none_is_told_before_its_document_can_be_read() {
 }
 
 #[test]
-fn an_ending_that_arrives_later_and_counts_is_told_as_well() {
+fn a_later_terminal_event_that_counts_is_delivered_too() {
     let receiver = Receiver::willing();
     let server = Server::with(&quick(&[]));
     server.publish(&told("op", receiver.address));
@@ -286,7 +286,7 @@ fn an_ending_that_arrives_later_and_counts_is_told_as_well() {
 }
 
 #[test]
-fn one_operation_is_told_in_order() {
+fn a_stream_sends_the_states_of_an_operation_in_order() {
     // The first ending hangs: the second may not overtake it, and then replaces it.
     let receiver = Receiver::start(|call, _| match call.document()["status"].as_str() {
         Some("completed") => Reply::Hang,
@@ -349,7 +349,7 @@ fn a_rebuild_and_a_restart_send_nothing_again() {
 }
 
 #[test]
-fn without_its_control_log_a_new_store_holds_everything_until_it_is_released() {
+fn without_its_control_log_a_new_store_holds_all_deliveries_until_they_are_released() {
     let receiver = Receiver::willing();
     let folder = tempfile::tempdir().unwrap();
     let server = Server::on(folder.path(), &quick(&[]));
@@ -400,7 +400,7 @@ fn without_its_control_log_a_new_store_holds_everything_until_it_is_released() {
 }
 
 #[test]
-fn an_operator_may_retry_what_was_given_up() {
+fn an_operator_may_retry_deliveries_that_failed_permanently() {
     let open = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let door = open.clone();
     let receiver =

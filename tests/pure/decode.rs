@@ -100,7 +100,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stored_record_reads_back_and_damage_is_noticed_without_a_panic(
+    fn a_stored_record_is_read_as_written_and_damage_is_detected_without_a_panic(
         value: Option<Vec<u8>>,
         headers in prop::collection::vec(header(), 0..3),
         junk: Vec<u8>,

@@ -122,7 +122,7 @@ proptest! {
     }
 
     #[test]
-    fn spelling_does_not_count(seed: u64) {
+    fn the_spelling_of_json_does_not_matter(seed: u64) {
         let set = generated(seed, 20);
         let mut rng = Rng::new(!seed);
         let plain = texts(&set);
@@ -156,7 +156,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_snapshots_are_noticed_or_read_but_never_panic(bytes: Vec<u8>, seed: u64) {
+    fn damaged_snapshots_are_detected_or_read_but_never_panic(bytes: Vec<u8>, seed: u64) {
         let _ = decode(&bytes);
         let texts = texts(&generated(seed, 8));
         let mut row = append(&fold(events(&texts)), None, Vec::new());

@@ -37,7 +37,7 @@ fn a_difference_is_shown_with_what_is_around_it() {
 }
 
 #[test]
-fn a_wait_ends_in_time_and_says_what_it_was_for() {
+fn a_wait_ends_in_time_and_names_its_position() {
     let began = Instant::now();
     let never = || None::<()>;
     let text = said(|| within(Duration::from_millis(50), "the moon", never));

@@ -43,7 +43,7 @@ fn stories() -> Vec<Story> {
 }
 
 #[test]
-fn stories_give_their_documents() {
+fn scenarios_give_their_documents() {
     for story in stories() {
         for expected in &story.expected {
             let after = expected["after"].as_u64().expect("a number") as usize;
@@ -56,7 +56,7 @@ fn stories_give_their_documents() {
 }
 
 #[test]
-fn order_repetition_and_spelling_of_a_story_do_not_matter() {
+fn order_repetition_and_spelling_of_a_scenario_do_not_matter() {
     let mut rng = Rng::new(1);
     for Story { name, events, .. } in stories() {
         let expected = document(&events);
@@ -196,7 +196,7 @@ fn of_tying_creations_the_smaller_request_counts() {
 }
 
 #[test]
-fn of_tying_endings_the_smaller_counts() {
+fn of_tying_terminal_events_the_smaller_counts() {
     let data = json!({ "reason": "", "response": "unknown here" });
     let canceled = event("operation.canceled", 1, data);
     let failed = ended("failed", 1, code(200));
@@ -216,7 +216,7 @@ fn of_tying_endings_the_smaller_counts() {
 }
 
 #[test]
-fn the_earliest_ending_counts_and_freezes_the_last_update() {
+fn the_earliest_terminal_event_counts_and_fixes_the_last_update() {
     let late = json!({ "body": "late" });
     let events = [
         created(),
@@ -247,7 +247,7 @@ fn of_tying_sub_statuses_the_larger_counts_and_null_is_largest() {
 }
 
 #[test]
-fn of_tying_answers_the_larger_counts() {
+fn of_tying_responses_the_larger_counts() {
     let mut events = vec![created(), sent(1, "c", "/c")];
     // Each is larger than the one before; nothing at all is the largest.
     for response in [
@@ -319,7 +319,7 @@ fn rollbacks_follow_the_requests_then_their_attempts() {
 }
 
 #[test]
-fn the_result_of_a_rollback_goes_by_the_answers_shown() {
+fn the_result_of_a_rollback_follows_from_the_responses_shown() {
     let mut events = vec![created(), attempted(1, "a", "/a"), attempted(1, "b", "/b")];
     // Nobody asked this one: it fails nothing.
     events.push(undone(2, "x", code(500)));
@@ -339,7 +339,7 @@ fn the_result_of_a_rollback_goes_by_the_answers_shown() {
 }
 
 #[test]
-fn an_answer_without_its_request_begins_the_operation() {
+fn a_response_without_its_request_starts_the_operation() {
     let document = folded(&[created(), answered(1, "a", code(200))]);
     assert_eq!(document["status"], "executing");
     assert_eq!(document["target_clusters"], json!([]));
@@ -375,7 +375,7 @@ fn anomalies_of_creations() {
 }
 
 #[test]
-fn repeated_endings_are_no_conflict() {
+fn repeated_terminal_events_are_no_conflict() {
     let again = json!({ "status_code": 200, "body": "", "unknown": 1 });
     let ends = [
         created(),
@@ -418,7 +418,7 @@ fn times_are_instants() {
 }
 
 #[test]
-fn instants_are_dates() {
+fn instants_convert_to_dates() {
     for (time, date) in [
         ("0001-01-01T00:00:00Z", [1, 1, 1, 0, 0, 0]),
         ("1900-02-28T23:30:00-01:00", [1900, 3, 1, 0, 30, 0]),
@@ -476,7 +476,7 @@ fn generated_operations_fold_to_the_same_in_any_order() {
 
 /// Each of these has to turn up often, or comparing would prove little.
 #[test]
-fn generated_operations_are_trouble() {
+fn generated_operations_cover_anomalies_and_repeats() {
     let mut seen = Vec::new();
     for seed in 0..1000 {
         let mut rng = Rng::new(seed);
@@ -528,7 +528,7 @@ fn spelling_changes_the_text_alone() {
 }
 
 #[test]
-fn realistic_operations_are_ordinary() {
+fn realistic_operations_complete_with_all_responses() {
     let (mut count, mut bytes) = (0, 0);
     for i in 0..1000 {
         let events = generate::realistic(i);

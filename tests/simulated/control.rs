@@ -117,7 +117,7 @@ fn outcome(db: &Memory) -> Option<DeliveryOutcome> {
 }
 
 #[test]
-fn the_last_word_counts_and_delivered_is_for_good() {
+fn the_last_control_record_counts_and_delivered_is_final() {
     let said = Said::default;
     let retried = || notification(Notified::Retried(said()));
     let again = |at_ms| Some(DeliveryOutcome::Again { at_ms });
@@ -164,7 +164,7 @@ fn the_last_word_counts_and_delivered_is_for_good() {
 }
 
 #[test]
-fn where_a_log_began_is_said_once_and_a_release_ends_it() {
+fn the_beginning_of_a_log_is_recorded_once_and_a_release_ends_it() {
     let begin = |log, end| Control::Begun {
         log,
         ends: [(0, end)].into(),
@@ -276,7 +276,7 @@ fn record_all(running: &Running, controls: &[Control]) {
 }
 
 #[test]
-fn what_is_recorded_is_in_the_store_and_read_once() {
+fn control_records_are_in_the_store_and_read_once() {
     let (db, log) = (Arc::new(Memory::default()), MemoryLog::new(LOG, 1));
     let running = start(&db, &log);
     until_read(&running);

@@ -102,7 +102,7 @@ fn large(name: &str) -> String {
 }
 
 #[test]
-fn a_large_body_stands_once_while_the_operation_goes_on_and_when_it_has_ended() {
+fn a_large_body_is_stored_once_before_and_after_the_operation_has_ended() {
     let mut ledger = Ledger::new();
     let sent = json!({"cluster_id": "1", "request_id": "r",
         "request": {"uri": "/c", "method": "PUT", "body": large("SENT")}});
@@ -132,7 +132,7 @@ fn a_large_body_stands_once_while_the_operation_goes_on_and_when_it_has_ended() 
 }
 
 #[test]
-fn bodies_are_found_however_much_lies_between_them() {
+fn bodies_are_found_whatever_is_between_them() {
     let mut ledger = Ledger::new();
     let mut events = vec![created("1", &large("CREATED"))];
     for n in 0..300 {
@@ -147,7 +147,7 @@ fn bodies_are_found_however_much_lies_between_them() {
 }
 
 #[test]
-fn of_one_order_key_the_texts_decide_in_any_order_and_any_cuts() {
+fn among_equal_order_keys_the_text_decides_in_any_order_and_batches() {
     let bodies = ["small", &large("A"), &large("B"), &large("A"), "", "\0"];
     let creations: Vec<Value> = bodies.iter().map(|body| created("1", body)).collect();
     let answers: Vec<Value> = bodies.iter().map(|body| answered("2", body)).collect();

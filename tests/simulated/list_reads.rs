@@ -177,7 +177,7 @@ fn without_rows(db: &Memory) {
 }
 
 #[test]
-fn lists_of_several_statuses_are_what_a_look_at_every_operation_gives() {
+fn lists_of_several_statuses_equal_a_scan_of_every_operation() {
     let seeds = if soak() { 5_000 } else { 150 };
     let mut short = 0;
     for seed in 0..seeds {
@@ -247,7 +247,7 @@ fn lists_of_several_statuses_are_what_a_look_at_every_operation_gives() {
 /// A long list is looked up in another order than it is shown in, and by chunks where its
 /// documents are large.
 #[test]
-fn a_streamed_list_is_what_its_pages_are_whatever_its_documents_weigh() {
+fn a_whole_list_equals_its_pages_whatever_the_size_of_its_documents() {
     let mut events = Vec::new();
     for n in 0..6000 {
         // Two thousand are too large for one look, and one in the first is unreadable.
@@ -320,7 +320,7 @@ fn a_streamed_list_is_what_its_pages_are_whatever_its_documents_weigh() {
 }
 
 #[test]
-fn a_page_is_bounded_work_whatever_matches_and_nothing_is_left_out() {
+fn a_page_has_bounded_work_and_omits_nothing_whatever_matches() {
     let mut events = Vec::new();
     for n in 0..1000 {
         let uri = if n % 300 == 7 { "/rare" } else { "/x" };

@@ -191,7 +191,7 @@ fn an_acknowledgement_that_failed_but_happened_does_not_stop_the_next_start() {
 }
 
 #[tokio::test]
-async fn what_waits_is_bounded() {
+async fn waiting_appends_are_bounded() {
     let disk = Arc::new(MemoryDisk::default());
     // A disk that hangs for a moment.
     let log = Arc::new(embedded(disk.clone(), SETTINGS).unwrap());

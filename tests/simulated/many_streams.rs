@@ -204,7 +204,7 @@ async fn streams_of_everything_share_what_they_read() {
 }
 
 #[tokio::test]
-async fn one_that_falls_behind_is_told_of_each_operation_once() {
+async fn a_slow_stream_gets_each_operation_once() {
     let mut ledger = Ledger::new();
     ledger.apply(&of_all(created));
     let mut all = ledger.stream("/v1/operations").await;
@@ -234,7 +234,7 @@ async fn one_that_falls_behind_is_told_of_each_operation_once() {
 }
 
 #[tokio::test]
-async fn a_stream_is_told_to_come_again_while_the_log_has_not_been_reached() {
+async fn a_stream_gets_retry_after_while_the_log_has_not_been_reached() {
     let ledger = Ledger::new();
     // In this harness nobody waits for long.
     let refused = ledger.get("/v1/operations").await;

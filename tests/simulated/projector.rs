@@ -124,7 +124,7 @@ fn letters(db: &dyn Db) -> Vec<Value> {
 }
 
 #[test]
-fn poison_of_each_kind_is_put_aside_and_the_rest_applied() {
+fn every_kind_of_invalid_record_is_a_dead_letter_and_the_rest_is_applied() {
     let log = MemoryLog::new(LOG, 1);
     let [unknown, value, range] =
         broken().map(|(reason, event)| (reason, record(None, Some(&event.to_string()))));
@@ -306,7 +306,7 @@ fn a_store_of_another_log_format_or_fold_is_refused() {
 }
 
 #[test]
-fn a_row_of_a_partition_that_cannot_be_read_is_not_passed_over() {
+fn an_unreadable_row_of_a_partition_is_not_skipped() {
     for key in [
         &b"position/\0\0\0\x03"[..],
         b"next/\0\0\0\x03",
@@ -327,7 +327,7 @@ fn a_row_of_a_partition_that_cannot_be_read_is_not_passed_over() {
 /// Ways in which a log turns into something else, seen while the projector runs and
 /// when it starts.
 #[test]
-fn a_log_that_is_not_what_it_was_halts_with_nothing_of_it_applied() {
+fn a_changed_log_halts_the_projector_before_any_of_it_is_applied() {
     let event = |id: &str| record(None, Some(&created(id).to_string()));
     let old = || vec![event("first"), event("second")];
     let other = LogId(*b"another0");
@@ -378,7 +378,7 @@ fn a_log_that_is_not_what_it_was_halts_with_nothing_of_it_applied() {
 }
 
 #[test]
-fn a_record_that_is_too_large_is_put_aside() {
+fn a_record_that_is_too_large_is_a_dead_letter() {
     let log = MemoryLog::new(LOG, 1);
     let mut large = created("large");
     large["data"]["request"]["body"] = json!("x".repeat(5000));
@@ -397,7 +397,7 @@ fn a_record_that_is_too_large_is_put_aside() {
 }
 
 #[test]
-fn a_log_that_is_shorter_than_the_store_halts_and_reads_go_on() {
+fn a_log_shorter_than_the_store_halts_the_projector_and_reads_continue() {
     let long = MemoryLog::new(LOG, 2);
     long.append(
         Partition(0),
@@ -433,7 +433,7 @@ fn a_log_that_is_shorter_than_the_store_halts_and_reads_go_on() {
 }
 
 #[test]
-fn a_damaged_snapshot_is_made_good_from_the_history() {
+fn a_damaged_snapshot_is_restored_from_the_history() {
     let log = MemoryLog::new(LOG, 1);
     let mut events = generate::operation(&mut Rng::new(9), "op", 12);
     events.extend([
@@ -476,7 +476,7 @@ fn a_damaged_snapshot_is_made_good_from_the_history() {
 }
 
 #[test]
-fn positions_are_where_they_say() {
+fn positions_name_the_records_that_were_published() {
     let at = Position::from((3, 1042));
     assert_eq!(at.to_string(), "3:1042");
 }

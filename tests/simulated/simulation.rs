@@ -37,7 +37,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 #[test]
-fn every_seed_gives_what_a_plain_fold_gives() {
+fn every_seed_gives_the_result_of_a_reference_fold() {
     if let Some(seed) = env_number("OPLEDGER_SEED") {
         return run(seed);
     }

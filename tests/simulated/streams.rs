@@ -34,7 +34,7 @@ const PARTITIONS: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[test]
-fn every_seed_tells_every_final_state() {
+fn every_stream_gets_every_final_state_for_every_seed() {
     if let Some(seed) = env_number("OPLEDGER_SEED") {
         run(seed);
         return;
@@ -539,7 +539,7 @@ fn event(kind: &str, second: u32) -> Value {
 /// The store loses its last writes, and one cut takes the operation from where it was not
 /// there to where it matches no more. By that cut it never matched.
 #[test]
-fn what_matched_only_in_a_lost_write_is_told_to_have_left() {
+fn an_operation_that_matched_only_in_a_lost_write_is_reported_as_left() {
     still_time().block_on(async {
         let mut simulation = Simulation::new(Rng::new(1));
         for (second, kind) in [(1, "operation.created"), (2, "operation.started")] {
@@ -563,7 +563,7 @@ fn what_matched_only_in_a_lost_write_is_told_to_have_left() {
 }
 
 #[test]
-fn a_removed_operation_is_told() {
+fn a_removed_operation_is_reported_to_streams() {
     // Nothing removes operations yet; what is no more in the store is gone all the same.
     use opledger::store::{Batch, Db, Durability, Family, keys};
     still_time().block_on(async {

@@ -128,7 +128,7 @@ fn many_publishes_share_requests_and_one_bad_event_fails_alone() {
 }
 
 #[test]
-fn an_end_is_waited_for_from_before_the_beginning_and_over_a_restart() {
+fn a_client_waits_for_an_operation_that_does_not_exist_yet_and_over_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::on(folder.path(), &[]);
     let address = server.address;
@@ -199,7 +199,7 @@ async fn document(watch: &mut opledger::client::Watch) -> Document {
 }
 
 #[test]
-fn what_is_watched_comes_again_where_it_broke_off() {
+fn a_watch_resumes_where_it_broke_off() {
     let server = Server::start();
     block_on(async {
         let client = client(&server);

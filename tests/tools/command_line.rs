@@ -193,7 +193,7 @@ fn json_ends_with_the_end_of_a_line() {
 }
 
 #[test]
-fn an_operation_that_is_not_there_has_one_text() {
+fn every_command_reports_a_missing_operation_in_the_same_words() {
     let server = Server::start();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.jsonl");
@@ -215,7 +215,7 @@ fn an_operation_that_is_not_there_has_one_text() {
 }
 
 #[test]
-fn an_id_that_no_operation_can_have_is_a_wrong_command_line() {
+fn an_invalid_operation_id_is_a_wrong_command_line() {
     let long = "x".repeat(257);
     for id in ["a/b", "", "..", "log", "größe", "a\u{202e}b", &long] {
         for command in [
@@ -236,7 +236,7 @@ fn an_id_that_no_operation_can_have_is_a_wrong_command_line() {
 }
 
 #[test]
-fn an_address_that_cannot_be_listened_on_is_no_fault_of_the_configuration() {
+fn an_address_in_use_has_its_own_exit_status() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     for (address, why) in [
@@ -264,7 +264,7 @@ fn an_address_that_cannot_be_listened_on_is_no_fault_of_the_configuration() {
 }
 
 #[test]
-fn the_longest_waits_are_waits() {
+fn the_longest_allowed_wait_is_accepted() {
     let (server, token) = with_stories();
     let ended_id = "0001582979696789";
     for longest in ["9223372036854775807", "18446744073709551615"] {
@@ -411,7 +411,7 @@ fn printing(file: &str) -> Vec<Vec<&str>> {
 }
 
 #[test]
-fn output_that_nobody_reads_or_that_is_full_ends_every_command_well() {
+fn every_command_handles_a_closed_pipe_and_a_full_disk() {
     // Otherwise no notification is retried.
     let server = Server::with(&[("NOTIFICATIONS__ALLOW", "127.0.0.1")]);
     let events: Vec<Value> = stories().into_iter().flat_map(|s| s.events).collect();

@@ -88,7 +88,7 @@ fn the_digest_of_a_store_follows_from_its_events_and_a_rebuild_gives_it_again() 
 }
 
 #[test]
-fn what_has_no_store_has_no_digest_and_is_not_made() {
+fn a_folder_without_a_store_has_no_digest_and_is_not_created() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let output = opledger(&["digest"], &data);
@@ -111,7 +111,7 @@ fn what_has_no_store_has_no_digest_and_is_not_made() {
 }
 
 #[test]
-fn what_has_no_log_is_neither_made_nor_emptied() {
+fn a_folder_without_a_log_is_neither_created_nor_emptied() {
     let folder = tempfile::tempdir().unwrap();
     for command in ["rebuild", "replay"] {
         let mistyped = folder.path().join("mistyped");
@@ -131,7 +131,7 @@ fn what_has_no_log_is_neither_made_nor_emptied() {
 }
 
 #[test]
-fn a_store_beside_another_log_says_whose_it_is() {
+fn a_store_beside_another_log_names_its_own_log() {
     let folder = tempfile::tempdir().unwrap();
     let (ours, other) = (folder.path().join("ours"), folder.path().join("other"));
     let document = filled(&ours, &["kept"]);

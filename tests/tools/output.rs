@@ -133,7 +133,7 @@ fn a_ledger_whose_output_is_full_or_closed_works_and_counts_the_lost_lines() {
 }
 
 #[test]
-fn a_ledger_whose_log_is_not_read_works_and_says_later_what_was_lost() {
+fn a_ledger_whose_log_lines_are_not_read_works_and_reports_the_lost_lines() {
     let blocking = || {
         let (reader, writer) = std::io::pipe().unwrap();
         (reader, Stdio::from(writer))
@@ -166,7 +166,7 @@ fn a_ledger_whose_log_is_not_read_works_and_says_later_what_was_lost() {
 }
 
 #[test]
-fn a_log_that_is_not_read_does_not_keep_the_ledger_from_stopping() {
+fn a_ledger_whose_log_lines_are_not_read_can_stop() {
     let (_reader, stderr) = non_blocking();
     let ledger = Ledger::start(Stdio::null(), stderr, "trace");
     within(60, "lines are lost", || {

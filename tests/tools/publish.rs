@@ -124,7 +124,7 @@ fn corrected(events: usize, correct: impl Fn(&mut Vec<String>)) -> (Server, Outp
 }
 
 #[test]
-fn a_line_that_was_corrected_is_sent_however_far_up_it_stands() {
+fn a_corrected_line_is_sent_wherever_it_is_in_the_file() {
     let events = 80;
     let (server, ended) = corrected(events, |_| {});
     assert_eq!(accepted(&ended), 2, "the corrected line, and its batch");
@@ -172,7 +172,7 @@ fn sized(folder: &Path, size: usize) -> PathBuf {
 }
 
 #[test]
-fn an_event_is_sent_if_the_ledger_takes_it_whatever_its_size() {
+fn an_event_that_the_ledger_accepts_is_sent_whatever_its_size() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::with(&[("EVENTS__MAX_SIZE", "20MiB")]);
     let max = 20 << 20;
@@ -191,7 +191,7 @@ fn an_event_is_sent_if_the_ledger_takes_it_whatever_its_size() {
 }
 
 #[test]
-fn batches_are_divided_for_a_ledger_that_takes_small_requests() {
+fn batches_are_split_for_a_ledger_with_a_small_request_limit() {
     let folder = tempfile::tempdir().unwrap();
     let file = file(folder.path());
     let server = Server::with(&[("SERVER__MAX_BODY", "16KiB"), ("EVENTS__MAX_SIZE", "8KiB")]);
@@ -211,7 +211,7 @@ fn move_note(file: &Path, first: &Server, second: &Server) {
 }
 
 #[test]
-fn an_interrupted_run_is_taken_up_and_nothing_is_missing() {
+fn an_interrupted_publish_resumes_and_nothing_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     let file = file(folder.path());
     let server = Server::start();
@@ -224,7 +224,7 @@ fn an_interrupted_run_is_taken_up_and_nothing_is_missing() {
 }
 
 #[test]
-fn a_ledger_with_another_log_gets_everything() {
+fn a_receiver_of_a_ledger_with_another_log_gets_everything() {
     let folder = tempfile::tempdir().unwrap();
     let file = file(folder.path());
     let first = Server::start();
@@ -239,7 +239,7 @@ fn a_ledger_with_another_log_gets_everything() {
 
 /// A copy that was brought back is the same log without its end.
 #[test]
-fn a_log_that_lost_its_end_gets_everything() {
+fn a_receiver_of_a_ledger_whose_log_lost_its_end_gets_everything() {
     let folder = tempfile::tempdir().unwrap();
     let file = file(folder.path());
     let data = folder.path().join("data");
@@ -315,7 +315,7 @@ fn waiting_can_be_interrupted() {
 }
 
 #[test]
-fn waiting_goes_on_while_the_ledger_is_behind() {
+fn waiting_continues_while_the_ledger_lags() {
     let folder = tempfile::tempdir().unwrap();
     let file = file(folder.path());
     let (answer, answers) = channel();

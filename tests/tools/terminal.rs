@@ -73,7 +73,7 @@ fn hostile_events() -> Vec<Value> {
 }
 
 #[test]
-fn what_workers_reported_never_reaches_the_terminal_raw() {
+fn event_data_never_reaches_the_terminal_unescaped() {
     let server = Server::start();
     // One at a time and spread over lines as some libraries write JSON, with line ends of
     // another system: the history keeps that.
@@ -153,7 +153,7 @@ fn what_workers_reported_never_reaches_the_terminal_raw() {
 }
 
 #[test]
-fn what_stands_on_the_command_line_never_reaches_the_terminal_raw() {
+fn arguments_never_reach_the_terminal_unescaped() {
     let folder = tempfile::tempdir().unwrap();
     let named = folder.path().join(ACTING.replace('/', ""));
     std::fs::write(&named, "no event\n").unwrap();
@@ -198,7 +198,7 @@ fn what_stands_on_the_command_line_never_reaches_the_terminal_raw() {
 }
 
 #[test]
-fn what_the_environment_and_a_configuration_hold_never_reaches_the_terminal_raw() {
+fn variables_and_settings_never_reach_the_terminal_unescaped() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("opledger.toml");
     let wrong = ACTING.replace(['\r', '\u{1b}', '\u{7}', '\u{8}', '\u{7f}'], "");
@@ -271,7 +271,7 @@ fn other_server(status: &str, body: &[u8]) -> String {
 }
 
 #[test]
-fn what_another_server_answers_never_reaches_the_terminal_raw() {
+fn responses_of_other_servers_never_reach_the_terminal_unescaped() {
     let error = json!({"error_code": ACTING, "error_message": ACTING, "detail": ACTING,
         "data_consistency": ACTING});
     let letters = json!({"dead_letters": [{"position": ACTING, "arrived": ACTING, "key": ACTING,

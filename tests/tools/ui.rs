@@ -30,22 +30,22 @@ fn the_list_filters_pages_and_links() {
 }
 
 #[test]
-fn what_happens_is_seen_at_once() {
+fn the_page_shows_changes_at_once() {
     check("live", &Server::start());
 }
 
 #[test]
-fn an_operation_is_drawn_as_it_went() {
+fn the_timeline_shows_the_course_of_an_operation() {
     check("timeline", &Server::start());
 }
 
 #[test]
-fn numbers_are_shown_as_they_came() {
+fn numbers_are_shown_unchanged() {
     check("numbers", &Server::start());
 }
 
 #[test]
-fn whatever_a_field_holds_is_text() {
+fn every_field_is_shown_as_text() {
     let folder = tempfile::tempdir().unwrap();
     log_with_poison(folder.path());
     check("hostile", &Server::on(folder.path(), &[]));
@@ -153,7 +153,7 @@ fn every_file_is_served_under_the_policy_and_cached_by_its_etag() {
 }
 
 #[test]
-fn counts_and_moments_agree_with_what_was_published() {
+fn counts_and_samples_agree_with_what_was_published() {
     let folder = tempfile::tempdir().unwrap();
     let mut expected = std::collections::BTreeMap::new();
     for round in 0..2 {

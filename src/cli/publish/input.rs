@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_event_is_named_and_its_batch_not_made() {
+    fn an_invalid_line_is_named_and_its_batch_is_not_sent() {
         let good = "{\"a\":1}\n".repeat(4);
         for (bad, expected) in [
             ("{\"a\":}", "not valid JSON, column 6"),
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_line_that_is_no_event_is_not_read_to_its_end() {
+    fn an_endless_invalid_line_is_not_read_to_its_end() {
         for byte in ["x", " ", "\0", "[{"] {
             let (batches, failure) = pump(byte.repeat(2 * BODY_MAX), 3);
             assert!(batches.is_empty());
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_hold_the_same_events() {
+    fn the_halves_of_a_batch_have_the_same_events() {
         let text = "{\"a\":1}\n\n{\"b\":[2,3]}\n{}\n";
         let (batches, _) = pump(text, 500);
         let [first, second] = batches[0].halves().unwrap();
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_silent_writer_has_written_is_not_kept_back() {
+    fn events_of_a_silent_writer_are_sent_without_waiting_for_more() {
         let (mut filled, writer) = pump_live(&["{\"a\":1}\n", "{\"a\":2}\n"]);
         let patience = std::time::Duration::from_millis(500);
         let asked = writer.asked.recv_timeout(patience);
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_takes_nothing_with_it_that_a_pipe_has_given() {
+    fn a_bad_line_in_a_pipe_does_not_lose_the_events_before_it() {
         let (mut filled, _writer) = pump_live(&["{\"a\":1}\n{\"a\":2}\nnonsense\n"]);
         let batch = filled.next().unwrap().unwrap();
         assert_eq!(batch.lines, [1, 2]);

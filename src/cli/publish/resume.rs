@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_behind_the_point_changes_nothing() {
+    fn a_change_after_the_resume_point_does_not_prevent_resuming() {
         let scene = Scene::new(b"one\ntwo\n");
         scene.resume(URL).save(&point(b"one\n", 4)).unwrap();
         for content in ["one\ntwo\nthree\n", "one\n2\n", "one\n"] {
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn any_byte_before_the_point_counts() {
+    fn any_changed_byte_before_the_resume_point_is_detected() {
         let content = b"x\n".repeat(100_000);
         let scene = Scene::new(&content);
         scene.resume(URL).save(&point(&content, 150_000)).unwrap();
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_another_one() {
+    fn a_changed_file_or_another_ledger_is_not_resumed() {
         let scene = Scene::new(b"one\ntwo\n");
         let note = scene.resume(URL).path().to_owned();
         scene.resume(URL).save(&point(b"one\n", 4)).unwrap();

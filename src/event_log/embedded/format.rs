@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_and_a_slot_come_back_and_any_flipped_bit_is_seen() {
+    fn a_head_and_a_slot_are_read_as_written_and_any_flipped_bit_is_detected() {
         let log = LogId(*b"abcd1234");
         let head = Head {
             log,
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_told_from_damage() {
+    fn a_newer_version_is_distinguished_from_damage() {
         let mut bytes = seal(&state());
         bytes[8] = 9;
         assert_eq!(unseal::<LogExtent>(&bytes), Err(FormatFault::Damaged));
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_comes_back_and_any_flipped_bit_is_seen() {
+    fn a_frame_is_read_as_written_and_any_flipped_bit_is_detected() {
         let salt = 0x0123_4567_89ab_cdef;
         let mut bytes = frame().encode_head(salt);
         let read = |bytes: &[u8]| {

@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_fetched_is_certain_only_behind_a_confirmation() {
+    fn fetches_are_certain_only_after_a_confirmation() {
         let heard = by_id();
         let asked = behind(&heard);
         assert!(!heard.is_certain(), "the answer is still to come");
@@ -503,7 +503,7 @@ mod tests {
 
     /// Between two fetches the client may have learnt that the topic is another one.
     #[test]
-    fn an_answer_about_metadata_ends_all_certainty_until_the_next_confirmation() {
+    fn after_a_metadata_response_fetches_need_a_new_confirmation() {
         let heard = by_id();
         behind(&heard).confirm();
         heard.note_answer(METADATA);
@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_fetched_by_name_is_never_certain() {
+    fn fetches_by_topic_name_are_never_certain() {
         let heard = Arc::new(FetcherReports::new());
         assert!(
             matches!(later(&heard), Certainty::Open),

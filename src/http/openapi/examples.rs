@@ -62,7 +62,7 @@ mod tests {
     use serde_json::Value;
 
     #[test]
-    fn the_story_is_worth_showing() {
+    fn the_example_of_the_reference_has_two_clusters_and_a_rollback() {
         let events = of("Events").unwrap();
         let events: Vec<Value> = serde_json::from_str(&events).unwrap();
         assert!(events.len() > 5, "{}", events.len());

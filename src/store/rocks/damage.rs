@@ -243,7 +243,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rows_are_read_again_right_behind_one_stretch_of_damage(
+        fn rows_directly_after_a_damaged_range_are_read(
             keys in prop::collection::btree_set("[ab0]{1,3}(operation-with-a-long-id)?[ab]{0,20}", 1..40),
             count in 0usize..40,
         ) {
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_stretches_none_is_taken_for_readable() {
+    fn of_several_damaged_ranges_none_is_reported_as_readable() {
         let keys: Keys = (0..2000u32)
             .map(|n| format!("key-{n:05}").into_bytes())
             .collect();

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_row_is_told() {
+    fn a_damaged_row_is_reported() {
         let row = b"all the same, all the same, ".repeat(100);
         let mut room = Vec::new();
         let packed = pack(FAMILY, &row, &mut room).unwrap().to_vec();

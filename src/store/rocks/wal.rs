@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_before_other_records_is_damage_and_a_cut_is_none() {
+    fn a_flipped_bit_before_other_records_is_damage_and_a_truncated_end_is_not() {
         let folder = tempfile::tempdir().unwrap();
         // So large that all of it stays in one file.
         let memory = MemoryBudget {

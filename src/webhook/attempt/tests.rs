@@ -122,7 +122,7 @@ fn a_status_of_2xx_is_a_success_and_no_other_is() {
 }
 
 #[test]
-fn what_announces_a_response_is_none() {
+fn an_interim_response_is_not_the_response() {
     let announced = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\na: b\r\n\r\n\
                      HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n";
     for (rest, expected) in [
@@ -233,7 +233,7 @@ fn the_status_line_alone_decides() {
 }
 
 #[test]
-fn the_rest_of_a_response_is_not_waited_for_long() {
+fn an_attempt_does_not_wait_long_for_the_rest_of_a_response() {
     let began = Instant::now();
     for rest in ["", "a: b\r\n", "\r\n", "content-length: 9\r\n\r\nhalf"] {
         let response = format!("HTTP/1.1 200 Said\r\n{rest}");
@@ -252,7 +252,7 @@ fn the_rest_of_a_response_is_not_waited_for_long() {
 }
 
 #[test]
-fn without_a_status_line_there_is_no_answer() {
+fn without_a_status_line_there_is_no_response() {
     for response in [
         "",
         "H",
@@ -276,7 +276,7 @@ fn without_a_status_line_there_is_no_answer() {
 }
 
 #[test]
-fn a_receiver_may_answer_before_it_has_read_all() {
+fn a_receiver_may_respond_before_it_has_read_everything() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let (gone, is_gone) = std::sync::mpsc::channel();
@@ -295,7 +295,7 @@ fn a_receiver_may_answer_before_it_has_read_all() {
 }
 
 #[test]
-fn when_to_come_again_is_seconds_or_a_date() {
+fn retry_after_is_seconds_or_a_date() {
     let date = |seconds| httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(seconds));
     let seconds = |n: u64| Some(n..=n);
     for (value, expected) in [

@@ -40,7 +40,7 @@ fn pauses_double_up_to_the_longest_and_differ() {
 }
 
 #[test]
-fn an_operation_is_tried_once_at_a_time() {
+fn an_operation_has_one_attempt_at_a_time() {
     let now = Instant::now();
     let mut queue = DeliveryQueue::new(BOUNDS);
     assert_eq!(offer(&mut queue, "a", "t", now), Offered::Queued);
@@ -69,7 +69,7 @@ fn an_operation_is_tried_once_at_a_time() {
 }
 
 #[test]
-fn a_target_begins_with_one_and_gets_as_many_as_it_may() {
+fn a_target_begins_with_one_attempt_and_gets_as_many_as_allowed() {
     let now = Instant::now();
     let mut queue = DeliveryQueue::new(BOUNDS);
     for n in 0..10 {
@@ -95,7 +95,7 @@ fn a_target_begins_with_one_and_gets_as_many_as_it_may() {
 }
 
 #[test]
-fn dead_targets_hold_up_no_other() {
+fn dead_targets_delay_no_other_target() {
     let now = Instant::now();
     let mut queue = DeliveryQueue::new(BOUNDS);
     for n in 0..40 {
@@ -152,7 +152,7 @@ fn a_target_may_ask_for_time_within_bounds() {
 }
 
 #[test]
-fn memory_is_bounded_and_the_rest_is_asked_for() {
+fn the_queue_is_bounded_and_the_rest_is_read_from_the_store_later() {
     let now = Instant::now();
     let mut queue = DeliveryQueue::new(BOUNDS);
     let fill = |queue: &mut DeliveryQueue, name: &str| {
@@ -206,7 +206,7 @@ fn memory_is_bounded_and_the_rest_is_asked_for() {
 }
 
 #[test]
-fn what_waits_for_many_dead_targets_takes_no_room_from_others() {
+fn deliveries_to_dead_targets_take_no_room_from_others() {
     let now = Instant::now();
     let mut queue = DeliveryQueue::new(BOUNDS);
     let mut count = 0;
@@ -230,7 +230,7 @@ fn what_waits_for_many_dead_targets_takes_no_room_from_others() {
 }
 
 #[test]
-fn what_is_due_sooner_takes_the_room_of_what_is_due_later() {
+fn a_delivery_due_sooner_takes_the_place_of_one_due_later() {
     let now = Instant::now();
     let later = now + Duration::from_secs(3600);
     let mut queue = DeliveryQueue::new(BOUNDS);

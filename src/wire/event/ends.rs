@@ -100,7 +100,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_text_ends_where_a_byte_by_byte_search_says(
+        fn the_end_of_a_string_is_where_a_byte_by_byte_search_finds_it(
             bytes in prop::collection::vec(prop_oneof![
                 80 => 0x20u8..=0xff,
                 1 => prop::sample::select(b"\"\\\x00\x1f\x01".to_vec()),

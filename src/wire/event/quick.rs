@@ -375,7 +375,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_unusual_is_left_to_the_careful_way() {
+    fn unusual_events_are_left_to_the_careful_decoder() {
         for json in [
             r#"{"id":null}"#,
             r#"{"id":"a","id":"a"}"#,

@@ -236,7 +236,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_text_is_what_serde_reads(
+        fn a_string_is_read_as_serde_reads_it(
             before in "[a\\\\\"é]{0,3}",
             pieces in prop::collection::vec(prop_oneof![
                 12 => Just("\\\""), 4 => Just("\\\\"), 2 => Just("\\/"), 2 => Just("\\n"),
@@ -256,7 +256,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_no_text_is_none(text in "[a\\\\\"u0\x1f\nd8é]{0,90}") {
+        fn malformed_strings_are_refused_as_serde_refuses_them(text in "[a\\\\\"u0\x1f\nd8é]{0,90}") {
             let json = format!("\"{text}");
             let mut all = serde_json::Deserializer::from_str(&json).into_iter::<String>();
             let expected = all.next().and_then(Result::ok);

@@ -360,7 +360,7 @@ fn a_store_whose_own_files_are_damaged_is_refused_or_served_whole() {
 }
 
 #[test]
-fn a_damaged_write_ahead_log_is_folded_again_or_refused() {
+fn a_damaged_write_ahead_log_is_recovered_from_the_log_or_refused() {
     run_all(rows![
         "WAL flipped in its middle", killed, Whole, |s| flip_part(&wals(s)[0], 50);
         "WAL flipped at its begin", killed, Whole, |s| flip(&wals(s)[0], 20);
@@ -378,7 +378,7 @@ fn a_damaged_write_ahead_log_is_folded_again_or_refused() {
 }
 
 #[test]
-fn a_table_that_is_missing_or_not_whole_is_refused() {
+fn a_missing_or_incomplete_table_file_is_refused() {
     run_all(rows![
         "states removed", stopped, Refused, |s| fs::remove_file(sst(s, "state")).unwrap();
         "history removed", stopped, Refused, |s| fs::remove_file(sst(s, "history")).unwrap();
@@ -402,7 +402,7 @@ fn a_table_that_is_missing_or_not_whole_is_refused() {
 }
 
 #[test]
-fn damaged_rows_are_made_good_from_others_or_left_out_and_counted() {
+fn damaged_rows_are_restored_from_others_or_left_out_and_counted() {
     run_all(rows![
         "states flipped at their begin", stopped, Whole, |s| flip(&sst(s, "state"), FIRST);
         "states flipped in their middle", stopped, Whole, |s| flip_part(&sst(s, "state"), 40);
@@ -449,7 +449,7 @@ fn damaged_rows_are_made_good_from_others_or_left_out_and_counted() {
 }
 
 #[test]
-fn a_store_of_another_log_is_said_and_the_rebuild_makes_its_own() {
+fn a_store_of_another_log_is_reported_and_a_rebuild_creates_its_own() {
     let fixture = fixture();
     let folder = tempfile::tempdir().unwrap();
     let (data, other) = (folder.path().join("data"), folder.path().join("other"));
@@ -474,7 +474,7 @@ fn a_store_of_another_log_is_said_and_the_rebuild_makes_its_own() {
 }
 
 #[test]
-fn what_may_not_be_read_is_said_and_is_no_damage() {
+fn a_file_without_read_permission_is_reported_and_not_damage() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     copy(&fixture().stopped(), &data);

@@ -75,7 +75,7 @@ fn judged(record: &Record) -> Result<(), String> {
 }
 
 #[test]
-fn headers_that_say_a_thing_twice_are_a_dead_letter() {
+fn repeated_headers_are_a_dead_letter() {
     let json = Some("application/json");
     for (others, what) in [
         (
@@ -139,7 +139,7 @@ fn headers_that_say_a_thing_twice_are_a_dead_letter() {
 }
 
 #[test]
-fn headers_of_any_case_and_encoding_are_shown_as_the_attributes_that_they_are() {
+fn headers_of_any_case_and_encoding_are_shown_as_attributes() {
     let shouted = [
         ("CE_SPECVERSION", Some("1.0")),
         ("Ce_Source", Some("\"/w\"")),
@@ -445,7 +445,7 @@ fn numbers_are_compared_by_their_exact_value() {
 }
 
 #[test]
-fn a_member_that_is_there_twice_is_a_dead_letter_wherever_it_is() {
+fn a_repeated_member_is_a_dead_letter_wherever_it_is() {
     let sixty: Vec<String> = (0..60).map(|n| format!("\"y{n}\":0")).collect();
     for (more, field) in [
         (r#""id":"a","id":"a""#.to_owned(), "id"),

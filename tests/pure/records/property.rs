@@ -21,7 +21,7 @@ use std::sync::Arc;
 const AT_ONCE: u64 = 1000;
 
 #[tokio::test]
-async fn whatever_is_accepted_is_read_the_same_from_its_history() {
+async fn every_accepted_event_is_read_unchanged_from_the_history() {
     let records = if soak() { 1_000_000 } else { 100_000 };
     let first = env_number("SEED").unwrap_or(0);
     let mut seen = Seen::default();
