@@ -539,54 +539,54 @@ impl Config {
         let bytes = [
             // Otherwise no request could bring the largest event,
             (
-                ("events.max_size", events.max_size),
-                ("server.max_body", server.max_body),
+                ["events.max_size", "server.max_body"],
+                [events.max_size, server.max_body],
             ),
             // and the largest body would never be let in.
             (
-                ("server.max_body", server.max_body),
-                ("server.max_buffered", server.max_buffered),
+                ["server.max_body", "server.max_buffered"],
+                [server.max_body, server.max_buffered],
             ),
         ];
         // Otherwise a request that says nothing would ask for too much.
         let durations = [
             (
-                ("server.default_wait", server.default_wait),
-                ("server.max_wait", server.max_wait),
+                ["server.default_wait", "server.max_wait"],
+                [server.default_wait, server.max_wait],
             ),
             (
-                ("notifications.retry_min", notifications.retry_min),
-                ("notifications.retry_max", notifications.retry_max),
+                ["notifications.retry_min", "notifications.retry_max"],
+                [notifications.retry_min, notifications.retry_max],
             ),
         ];
         let bytes = bytes
             .iter()
-            .filter_map(|(low, high)| self.at_most(low, high, show_bytes));
+            .filter_map(|(keys, values)| self.at_most(*keys, *values, show_bytes));
         let durations = durations.iter();
-        let durations = durations.filter_map(|(low, high)| self.at_most(low, high, show_duration));
+        let durations =
+            durations.filter_map(|(keys, values)| self.at_most(*keys, *values, show_duration));
         bytes.chain(durations).collect()
     }
 
     fn at_most<T: PartialOrd + Copy>(
         &self,
-        low: &(&'static str, T),
-        high: &(&'static str, T),
+        [low_key, high_key]: [&'static str; 2],
+        [low, high]: [T; 2],
         show: fn(T) -> String,
     ) -> Option<([&'static str; 2], Problem)> {
         let source = |key| self.sources.get(key).unwrap_or(&SettingSource::Default);
         let problem = || Problem {
-            source: source(low.0).clone(),
-            key: Some(low.0.into()),
-            value: Some(field::quoted(&show(low.1))),
+            source: source(low_key).clone(),
+            key: Some(low_key.into()),
+            value: Some(field::quoted(&show(low))),
             fault: format!(
-                "is more than {} = {} ({})",
-                high.0,
-                field::quoted(&show(high.1)),
-                source(high.0),
+                "is more than {high_key} = {} ({})",
+                field::quoted(&show(high)),
+                source(high_key),
             ),
-            remedy: format!("lower it, or raise {}", high.0),
+            remedy: format!("lower it, or raise {high_key}"),
         };
-        (low.1 > high.1).then(|| ([low.0, high.0], problem()))
+        (low > high).then(|| ([low_key, high_key], problem()))
     }
 }
 

@@ -179,6 +179,9 @@ fn dependencies_point_inwards() {
 fn one_place_for_each() {
     // A write that fails would panic, and one that waits would hang whoever does it.
     const WRITES: &str = "log it, or use output::note, cli::output::say or cli::output::Output";
+    // A last offset and a next one, or a partition and a count, look alike as numbers.
+    const POSITION: &str = "src/wire/position.rs";
+    const TYPED: &str = "use Partition, Offset, LastOffsets or NextOffsets";
     let places = [
         ("rocksdb::", "src/store/rocks", "go through store::Db"),
         (
@@ -198,6 +201,9 @@ fn one_place_for_each() {
             "return a Refusal",
         ),
         ("std::process::exit", "src/main.rs", "return a Failure"),
+        ("Map<u32,", POSITION, TYPED),
+        ("partition: u32", POSITION, TYPED),
+        ("(u32, u64)", POSITION, TYPED),
         ("print!(", "src/output.rs", WRITES),
         ("println!(", "src/output.rs", WRITES),
         ("io::stdout()", "src/output.rs", WRITES),

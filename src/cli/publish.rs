@@ -260,7 +260,8 @@ impl PublishRun<'_> {
             .buffered(args.in_flight as usize)
             .boxed_local();
         while let Some(answer) = answers.next().await {
-            self.acknowledge(answer?)?;
+            let (batch, token) = answer?;
+            self.acknowledge(batch, token)?;
         }
         // It has ended, since nothing more comes of it: but how?
         reader
@@ -268,7 +269,7 @@ impl PublishRun<'_> {
             .map_err(|_| Failure::Unexpected(format!("{name} was not read to its end")))
     }
 
-    fn acknowledge(&mut self, (batch, token): (EventBatch, Token)) -> Result<(), Failure> {
+    fn acknowledge(&mut self, batch: EventBatch, token: Token) -> Result<(), Failure> {
         let before = self.point.token.take();
         if before
             .as_ref()

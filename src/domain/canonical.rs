@@ -2,6 +2,7 @@
 //! order key, and is computed only then.
 
 use super::event::{Ending, Notification, Outcome, Request, Response, Text};
+use super::operation::Creation;
 
 /// A value of a register. Different values must have different canonical texts: the join is
 /// only a join if a tie has one winner. `None` if the text of a body is not known here.
@@ -89,10 +90,10 @@ impl Value for Option<Text<'_>> {
 
 /// The value of a creation. The request decides a tie. If the requests are equal, the
 /// notification decides, so that a tie has one winner.
-impl Value for (Request<'_>, Option<Notification<'_>>) {
+impl Value for Creation<'_> {
     fn canonical(&self, out: &mut String) -> Option<()> {
-        self.0.canonical(out)?;
-        if let Some(Notification { address, port }) = &self.1 {
+        self.request.canonical(out)?;
+        if let Some(Notification { address, port }) = &self.notification {
             out.push_str("{\"address\":");
             string(address, out);
             out.push_str(&format!(",\"port\":{port}}}"));

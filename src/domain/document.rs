@@ -78,7 +78,7 @@ pub fn document<'s>(operation_id: &'s str, op: &'s Operation<'s>) -> Option<Docu
             Status::Executing => op.sub_status.value().and_then(|text| text.as_deref()),
             Status::Unexecuted | Status::Completed | Status::Failed | Status::Canceled => None,
         },
-        request: &created.value.0,
+        request: &created.value.request,
         response: match ending.map(|end| &end.value) {
             Some(Ending::Completed(outcome) | Ending::Failed(outcome)) => Some(outcome),
             Some(Ending::Canceled) | None => None,

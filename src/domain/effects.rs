@@ -61,7 +61,7 @@ impl<'a> Operation<'a> {
             }),
             anomalies: self.anomalies(),
             due: created
-                .and_then(|created| created.value.1.as_ref())
+                .and_then(|created| created.value.notification.as_ref())
                 .zip(ending)
                 .map(|(to, ending)| Due {
                     ending: ending.key.clone(),

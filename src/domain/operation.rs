@@ -72,7 +72,11 @@ impl<'a> Lane<'a> {
 
 pub type Lanes<'a> = BTreeMap<LaneId<'a>, Lane<'a>>;
 /// The request and the webhook receiver.
-pub type Creation<'a> = (Request<'a>, Option<Notification<'a>>);
+#[derive(Debug, Clone, PartialEq)]
+pub struct Creation<'a> {
+    pub request: Request<'a>,
+    pub notification: Option<Notification<'a>>,
+}
 
 /// What adding an event did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +113,13 @@ impl<'a> Operation<'a> {
             Kind::Created {
                 request,
                 notification,
-            } => self.created.offer(key, (request, notification)),
+            } => self.created.offer(
+                key,
+                Creation {
+                    request,
+                    notification,
+                },
+            ),
             Kind::Started => {
                 self.begun = true;
                 Joined::Kept
@@ -160,7 +170,7 @@ impl<'a> Operation<'a> {
     /// Every body, with the order key of the event that brought it.
     pub fn bodies_mut(&mut self) -> impl Iterator<Item = (&OrderKey<'a>, &mut Body<'a>)> {
         let created = self.created.parts_mut();
-        let created = created.map(|(key, (request, _))| (key, &mut request.body));
+        let created = created.map(|(key, created)| (key, &mut created.request.body));
         let ending = self.ending.parts_mut();
         let ending = ending.and_then(|(key, ending)| match ending {
             Ending::Completed(outcome) | Ending::Failed(outcome) => Some((key, &mut outcome.body)),

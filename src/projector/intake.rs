@@ -51,8 +51,15 @@ impl Intake {
         let thread = std::thread::Builder::new()
             .name(rules.source.threads()[1].into())
             .spawn(move || {
-                let ends = (&sender, &given_back);
-                read_all(reader, &limits, &rules, batch_delay, &told, ends);
+                read_all(
+                    reader,
+                    &limits,
+                    &rules,
+                    batch_delay,
+                    &told,
+                    &sender,
+                    &given_back,
+                );
             })?;
         Ok(Intake {
             stretches,
@@ -101,7 +108,8 @@ fn read_all(
     rules: &Rules,
     batch_delay: Duration,
     stop: &AtomicBool,
-    (stretches, given_back): (&SyncSender<Result<Stretch, ReadError>>, &Receiver<Stretch>),
+    stretches: &SyncSender<Result<Stretch, ReadError>>,
+    given_back: &Receiver<Stretch>,
 ) {
     let mut told = reader.next();
     // As many as there are cuts at a time: growing one anew copies all of it.

@@ -31,7 +31,8 @@ const LANES_INLINE: usize = 32;
 /// all that follows, the new snapshot included. Returns that snapshot.
 pub fn fold<'e>(
     db: &dyn Db,
-    (operation_id, key): (&str, &[u8]),
+    operation_id: &str,
+    key: &[u8],
     snapshot: Option<&[u8]>,
     arrived: impl Iterator<Item = Arrived<'e>> + Clone,
     batch: &mut Batch,
@@ -116,8 +117,8 @@ pub fn fold<'e>(
     let time = |listed: Listed| listed.occurred_time;
     if before.listed.map(time) != after.listed.map(time) {
         let key = |listed: Listed| keys::by_time(listed.occurred_time, operation_id);
-        let moved = (before.listed.map(key), after.listed.map(key));
-        move_entry(Family::ByTime, moved, b"", batch);
+        let (before, after) = (before.listed.map(key), after.listed.map(key));
+        move_entry(Family::ByTime, before, after, b"", batch);
     }
     let is_elsewhere = before.listed != after.listed;
     let row_after =
@@ -127,9 +128,9 @@ pub fn fold<'e>(
         && (is_elsewhere || is_other)
     {
         let key = |l: Listed| keys::by_status(l.status, l.occurred_time, operation_id);
-        let moved = (before.listed.map(key), after.listed.map(key));
+        let (before, after) = (before.listed.map(key), after.listed.map(key));
         let row = row_after.as_deref().unwrap_or_default();
-        move_entry(Family::ByStatus, moved, row, batch);
+        move_entry(Family::ByStatus, before, after, row, batch);
     }
     if let Some(moved) = &mut tally.moved {
         let entry = |listed: Option<Listed>, row: Option<Option<Vec<u8>>>| {
@@ -350,7 +351,8 @@ fn put_effects(
 /// The entry of an operation in one of the lists, from one key to the other.
 fn move_entry(
     family: Family,
-    (before, after): (Option<Vec<u8>>, Option<Vec<u8>>),
+    before: Option<Vec<u8>>,
+    after: Option<Vec<u8>>,
     row: &[u8],
     batch: &mut Batch,
 ) {

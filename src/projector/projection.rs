@@ -302,8 +302,8 @@ impl Projection {
                         cold.as_deref()
                     }
                 };
-                let part_of = (part.id, part.key);
-                let snapshot = fold(db, part_of, snapshot, part.arrived(), batch, tally)?;
+                let arrived = part.arrived();
+                let snapshot = fold(db, part.id, part.key, snapshot, arrived, batch, tally)?;
                 Ok((part.id.into(), snapshot))
             })
             .collect()

@@ -31,7 +31,7 @@ impl Entry {
 
 /// The value of an operation's entry by status.
 pub fn row(op: &Operation, lanes: Lanes) -> Option<Vec<u8>> {
-    let request = &op.created.get()?.value.0;
+    let request = &op.created.get()?.value.request;
     let traits = (lanes == Lanes::AtHand).then(|| op.traits());
     Some(list_entry::encode(
         request.method,

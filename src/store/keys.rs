@@ -328,12 +328,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn key(time: (i64, u32), source: &str, id: &str) -> OrderKey<'static> {
+    fn key(secs: i64, nanos: u32, source: &str, id: &str) -> OrderKey<'static> {
         OrderKey {
-            time: Timestamp {
-                secs: time.0,
-                nanos: time.1,
-            },
+            time: Timestamp { secs, nanos },
             source: source.to_owned().into(),
             id: id.to_owned().into(),
         }
@@ -341,12 +338,12 @@ mod tests {
 
     #[test]
     fn a_range_is_of_one_operation_or_of_several() {
-        let row = history("op", &key((1, 0), "/w", "e"), Position::from((0, 1)));
+        let row = history("op", &key(1, 0, "/w", "e"), Position::from((0, 1)));
         let range = of_operation("op");
         assert_eq!(operation_prefix(&row), Some(&range.start[..]));
         assert!(is_of_one_operation(&(&range.start..&range.end)));
         assert!(!is_of_one_operation(&ALL));
-        let event = history_of_event("op", &key((1, 0), "/w", "e"));
+        let event = history_of_event("op", &key(1, 0, "/w", "e"));
         assert!(event.contains(&row));
         assert!(is_of_one_operation(&(&event.start..&event.end)));
         let more = of_operation("oq").end;
@@ -367,7 +364,7 @@ mod tests {
         ) {
             let row = |x: &(i64, u32, String, String, u32, u64)| {
                 let at = Position::from((x.4, x.5));
-                let key = key((x.0, x.1), &x.2, &x.3);
+                let key = key(x.0, x.1, &x.2, &x.3);
                 let row = history("op", &key, at);
                 (row, (key, at))
             };

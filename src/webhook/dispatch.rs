@@ -146,7 +146,7 @@ impl Dispatcher {
                     Err(error) => tracing::error!(%error, "an attempt panicked"),
                 },
                 outcome = recorded(&mut self.recording) => self.recorded(outcome),
-                found = looked(&mut self.looking) => self.found(found),
+                (all, took) = looked(&mut self.looking) => self.found(all, took),
                 () = self.handle.wake.notified() => {}
                 () = tokio::time::sleep_until(wake.into()) => {}
                 // The sender is dropped only when everything stops.
@@ -257,7 +257,7 @@ impl Dispatcher {
         }));
     }
 
-    fn found(&mut self, (all, took): (store::Result<look::All>, Duration)) {
+    fn found(&mut self, all: store::Result<look::All>, took: Duration) {
         self.looking = None;
         self.look_at = Instant::now() + LOOK_EVERY.max(took * LOOK_SHARE);
         self.more_at = Instant::now() + took;

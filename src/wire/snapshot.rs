@@ -183,9 +183,9 @@ fn take_response<'a>(rest: &mut Rest<'a>) -> Option<Response<'a>> {
     })
 }
 
-fn put_creation((request, notification): &Creation, row: &mut Vec<u8>) {
-    put_request(request, row);
-    packed::option(notification.as_ref(), row, |to, row| {
+fn put_creation(created: &Creation, row: &mut Vec<u8>) {
+    put_request(&created.request, row);
+    packed::option(created.notification.as_ref(), row, |to, row| {
         packed::text(&to.address, row);
         packed::varint(to.port.into(), row);
     });
@@ -199,7 +199,10 @@ fn take_creation<'a>(rest: &mut Rest<'a>) -> Option<Creation<'a>> {
             port: take_number(rest)?,
         })
     })?;
-    Some((request, notification))
+    Some(Creation {
+        request,
+        notification,
+    })
 }
 
 fn put_ending(ending: &Ending, row: &mut Vec<u8>) {
@@ -356,11 +359,12 @@ mod tests {
             Just(Ending::Canceled),
         ];
         let sub_status = prop::option::of(".{0,9}".prop_map(Cow::from));
-        let registers = (
-            held((request(), prop::option::of(to))),
-            held(sub_status),
-            held(ending),
-        );
+        let created = (request(), prop::option::of(to));
+        let created = created.prop_map(|(request, notification)| Creation {
+            request,
+            notification,
+        });
+        let registers = (held(created), held(sub_status), held(ending));
         let span = prop::option::of((key(), key()));
         (registers, any::<bool>(), span, lanes(), lanes()).prop_map(
             |((created, sub_status, ending), begun, span, clusters, rollbacks)| Operation {
