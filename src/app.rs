@@ -15,10 +15,10 @@ use crate::http::{self, front::Front};
 use crate::metrics::ProjectorMetrics;
 use crate::projector::halt::OpenError;
 use crate::projector::log_position::LogPosition;
-use crate::projector::run::{Projector, Settings, Took, Watch};
+use crate::projector::run::{Observer, Projector, Settings, Took};
 use crate::projector::step::Rules;
 use crate::projector::writer::{self, StoreWriter};
-use crate::projector::{Cut, Source, Tally, meta};
+use crate::projector::{RecordBatch, Source, Tally, meta};
 use crate::store::rocks::{MemoryBudget, Rocks};
 use crate::store::{self, Db, Family};
 use crate::webhook::control_log::ControlLog;
@@ -212,14 +212,14 @@ struct Watched {
     notifications: Arc<webhook::WebhookHandle>,
 }
 
-impl Watch for Watched {
+impl Observer for Watched {
     fn opened(&mut self, db: &dyn Db) -> store::Result<()> {
         self.metrics.opened(db)
     }
 
-    fn applied(&mut self, cut: &Cut, tally: &Tally, took: Took) {
+    fn applied(&mut self, record_batch: &RecordBatch, tally: &Tally, took: Took) {
         self.notifications.tell_due(&tally.due);
-        self.metrics.applied(cut, tally, took);
+        self.metrics.applied(record_batch, tally, took);
     }
 
     fn failed(&mut self, error: &store::Error) {
@@ -230,13 +230,13 @@ impl Watch for Watched {
 /// Tells those who send notifications what was applied of the control log.
 struct WatchedControl(Watched);
 
-impl Watch for WatchedControl {
+impl Observer for WatchedControl {
     fn opened(&mut self, _: &dyn Db) -> store::Result<()> {
         self.0.notifications.tell_released();
         Ok(())
     }
 
-    fn applied(&mut self, _: &Cut, tally: &Tally, _: Took) {
+    fn applied(&mut self, _: &RecordBatch, tally: &Tally, _: Took) {
         self.0.notifications.tell_retried(&tally.retried);
         if tally.released_all {
             self.0.notifications.tell_released();

@@ -2,8 +2,8 @@
 
 use crate::event_log::kafka;
 use crate::projector::projection::count_anomalies;
-use crate::projector::run::{Took, Watch};
-use crate::projector::{Cut, Tally};
+use crate::projector::run::{Observer, Took};
+use crate::projector::{RecordBatch, Tally};
 use crate::store::{self, Db};
 use crate::webhook;
 use crate::wire::fault::Rule;
@@ -188,7 +188,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 /// Records the projector's reports as metrics.
 pub struct ProjectorMetrics;
 
-impl Watch for ProjectorMetrics {
+impl Observer for ProjectorMetrics {
     fn opened(&mut self, db: &dyn Db) -> store::Result<()> {
         for (kind, count) in count_anomalies(db)? {
             gauge!("opledger_anomalies", "kind" => kind).set(count as f64);
@@ -196,8 +196,8 @@ impl Watch for ProjectorMetrics {
         Ok(())
     }
 
-    fn applied(&mut self, cut: &Cut, tally: &Tally, took: Took) {
-        let records = cut.records().len();
+    fn applied(&mut self, record_batch: &RecordBatch, tally: &Tally, took: Took) {
+        let records = record_batch.records().len();
         if records == 0 {
             return;
         }
@@ -212,10 +212,10 @@ impl Watch for ProjectorMetrics {
         counter!("opledger_clock_ahead_total").increment(tally.clock_ahead);
         counter!("opledger_snapshots_refolded_total").increment(tally.refolded);
         histogram!("opledger_batch_records").record(records as f64);
-        histogram!("opledger_batch_bytes").record(cut.bytes() as f64);
+        histogram!("opledger_batch_bytes").record(record_batch.bytes() as f64);
         histogram!("opledger_batch_apply_seconds").record(took.apply.as_secs_f64());
         histogram!("opledger_log_read_seconds").record(took.read.as_secs_f64());
-        if let Some(age) = cut.age() {
+        if let Some(age) = record_batch.age() {
             histogram!("opledger_event_visible_seconds").record(age.as_secs_f64());
         }
     }

@@ -16,7 +16,7 @@ use opledger::http::front::Front;
 use opledger::http::{App, router};
 use opledger::metrics;
 use opledger::projector::step::Rules;
-use opledger::projector::{Cut, Projection};
+use opledger::projector::{Projection, RecordBatch};
 use opledger::query::document;
 use opledger::rows::state;
 use opledger::store::{Batch, Db, Durability, Family, ReadPoint, Result, RowResult, Space, View};
@@ -61,7 +61,7 @@ pub fn all() {
     decode("decode an event with a body of 10 KB", &logged(large));
     history(&records);
     cut("decode an event and put it in its place in a cut", &records);
-    // Of each operation one event or two lie in a cut, or nearly all of them.
+    // Of each operation one event or two lie in a batch, or nearly all of them.
     fold("fold an event as it comes, without the store", &records);
     let blocks = (0..OPERATIONS).step_by(100);
     let blocks = blocks.flat_map(|first| events(first..first + 100));
@@ -133,32 +133,41 @@ fn cut(name: &str, records: &[Logged]) {
     let mut copies = vec![records.to_vec(), records.to_vec()];
     count(name, records.len(), || {
         let records = copies.pop().expect("one for each time");
-        black_box(Cut::decode(records, NextOffsets::default(), &Rules::NONE));
+        black_box(RecordBatch::decode(
+            records,
+            NextOffsets::default(),
+            &Rules::NONE,
+        ));
     });
 }
 
-/// In cuts, of which the last three count: operations that are there already are in
+/// In batches, of which the last three count: operations that are there already are in
 /// memory. Several times, since each has seeds of its own for its hashes.
 fn fold(name: &str, records: &[Logged]) {
     const TIMES: usize = 8;
     let cut_of = records.len() / 6;
-    let cuts = || {
-        let cuts = records.chunks(cut_of).map(<[Logged]>::to_vec);
-        cuts.map(|cut| Cut::decode(cut, NextOffsets::default(), &Rules::NONE))
+    let record_batches = || {
+        let record_batches = records.chunks(cut_of).map(<[Logged]>::to_vec);
+        record_batches.map(|record_batch| {
+            RecordBatch::decode(record_batch, NextOffsets::default(), &Rules::NONE)
+        })
     };
     let mut projections: Vec<_> = (0..TIMES).map(|_| Forgetful::open()).collect();
-    let mut cuts: Vec<Cut> = cuts().collect();
-    let (first, last) = cuts.split_at_mut(3);
-    let mut apply = |cuts: &mut [Cut]| {
+    let mut record_batches: Vec<RecordBatch> = record_batches().collect();
+    let (first, last) = record_batches.split_at_mut(3);
+    let mut apply = |record_batches: &mut [RecordBatch]| {
         for (db, projection) in &mut projections {
-            for cut in &mut *cuts {
-                black_box(projection.apply(db, cut)).expect("it is in memory");
+            for record_batch in &mut *record_batches {
+                black_box(projection.apply(db, record_batch)).expect("it is in memory");
             }
         }
     };
     apply(first);
     opledger_counted(&mut || apply(last));
-    let units: usize = cuts[3..].iter().map(|cut| cut.records().len()).sum();
+    let units: usize = record_batches[3..]
+        .iter()
+        .map(|record_batch| record_batch.records().len())
+        .sum();
     println!("{name}\t{}", TIMES * units);
 }
 
@@ -217,8 +226,8 @@ fn projection(db: &dyn Db) -> Projection {
 /// What came of all of it.
 fn folded(records: Vec<Logged>) -> store::Memory {
     let db = store::Memory::default();
-    let mut cut = Cut::decode(records, NextOffsets::default(), &Rules::NONE);
-    let applied = projection(&db).apply(&db, &mut cut);
+    let mut record_batch = RecordBatch::decode(records, NextOffsets::default(), &Rules::NONE);
+    let applied = projection(&db).apply(&db, &mut record_batch);
     applied.expect("it is in memory");
     db
 }

@@ -22,9 +22,9 @@ use opledger::config::Config;
 use opledger::event_log::kafka::Kafka;
 use opledger::event_log::{EventLog, Reader};
 use opledger::feed::progress::Progress;
-use opledger::projector::cut::Cut;
 use opledger::projector::projection::Tally;
-use opledger::projector::run::{Projector, Took, Watch};
+use opledger::projector::record_batch::RecordBatch;
+use opledger::projector::run::{Observer, Projector, Took};
 use opledger::store::rocks::Rocks;
 use opledger::store::{self, Batch, Db, Family};
 use opledger::wire::position::NextOffsets;
@@ -92,7 +92,7 @@ fn main() -> anyhow::Result<()> {
         let mut spare = Batch::default();
         let decode = |records, next| {
             let spent = std::mem::take(&mut spare);
-            spare = Cut::decode_with(records, next, &rules, spent).spend();
+            spare = RecordBatch::decode_with(records, next, &rules, spent).spend();
         };
         row(
             "and decoded, grouped, history encoded",
@@ -221,17 +221,17 @@ fn project(args: &Args, events: usize, db: Arc<dyn Db>) -> anyhow::Result<Spent>
     meter.spent()
 }
 
-/// Tells how many records each cut has.
+/// Tells how many records each batch has.
 struct Counts(Sender<usize>);
 
-impl Watch for Counts {
+impl Observer for Counts {
     fn opened(&mut self, _: &dyn Db) -> store::Result<()> {
         Ok(())
     }
 
-    fn applied(&mut self, cut: &Cut, _: &Tally, _: Took) {
+    fn applied(&mut self, record_batch: &RecordBatch, _: &Tally, _: Took) {
         // Nobody listens once all are there.
-        let _ = self.0.send(cut.records().len());
+        let _ = self.0.send(record_batch.records().len());
     }
 
     fn failed(&mut self, error: &store::Error) {

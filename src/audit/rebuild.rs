@@ -4,7 +4,7 @@ use crate::event_log::{Identity, Limits, ReadError, Reader};
 use crate::projector::halt::OpenError;
 use crate::projector::meta;
 use crate::projector::step::Rules;
-use crate::projector::{Cut, Projection, Tally};
+use crate::projector::{Projection, RecordBatch, Tally};
 use crate::store::rocks::{MemoryBudget, Rocks};
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::position::NextOffsets;
@@ -32,7 +32,7 @@ const LIMITS: Limits = Limits {
 };
 
 /// Reads up to `ends`, by partition, or to where nothing more comes. `told` hears of
-/// every cut: its records and what they were.
+/// every batch: its records and what they were.
 pub fn fold_all(
     db: &dyn Db,
     log: &Identity,
@@ -61,9 +61,9 @@ pub fn fold_all(
             records.retain(|logged| ends.has_passed(logged.at));
         }
         reader.confirm().wait()?;
-        let mut cut = Cut::decode(records, reader.next(), &rules);
-        let tally = projection.apply(db, &mut cut)?;
-        told(cut.records().len(), &tally);
+        let mut record_batch = RecordBatch::decode(records, reader.next(), &rules);
+        let tally = projection.apply(db, &mut record_batch)?;
+        told(record_batch.records().len(), &tally);
     }
     Ok(())
 }

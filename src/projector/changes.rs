@@ -1,4 +1,4 @@
-//! The index of changes: a row for each cut that says which operations it changed.
+//! The index of changes: a row for each batch that says which operations it changed.
 //! Streams that resume read it. It reaches back over a bounded number of changes.
 
 use super::log_position::LogPosition;
@@ -24,7 +24,7 @@ pub struct Changes {
     window: u64,
 }
 
-/// What is to be told of a cut once it is written.
+/// What is to be told of a batch once it is written.
 #[derive(Default)]
 pub struct Pending {
     row: Option<Change>,
@@ -109,7 +109,7 @@ impl Changes {
         })
     }
 
-    /// Of a cut that changes nothing.
+    /// Of a batch that changes nothing.
     pub fn none(&self) -> Pending {
         Pending {
             row: None,

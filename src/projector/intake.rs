@@ -1,9 +1,9 @@
 //! Reads the log and decodes what it reads, on a thread of its own, while the
-//! projector writes what came before. At most two cuts wait for the projector, so
+//! projector writes what came before. At most two batches wait for the projector, so
 //! memory is bounded whatever the lag; backpressure is not reading on.
 
-use super::cut::Cut;
 use super::pace;
+use super::record_batch::RecordBatch;
 use super::step::Rules;
 use crate::event_log::{Confirmation, Limits, ReadError, Reader};
 use crate::store::Batch;
@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 const WAITING: usize = 1;
 
 /// What was read at once.
-pub struct Stretch {
-    pub cut: Cut,
+pub struct ReadAhead {
+    pub record_batch: RecordBatch,
     /// Of the log that the reader was opened on, all of it? Taken away once answered.
     pub confirmation: Option<Confirmation>,
     /// How long it took to get the records, the wait for the first included.
@@ -30,8 +30,8 @@ pub struct Stretch {
 }
 
 pub struct Intake {
-    stretches: Receiver<Result<Stretch, ReadError>>,
-    spent: Sender<Stretch>,
+    stretches: Receiver<Result<ReadAhead, ReadError>>,
+    spent: Sender<ReadAhead>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -71,9 +71,9 @@ impl Intake {
 
     /// The next stretch; `None` if there is none within the patience. After an error
     /// there is nothing more.
-    pub fn next(&self, patience: Duration) -> Result<Option<Stretch>, ReadError> {
+    pub fn next(&self, patience: Duration) -> Result<Option<ReadAhead>, ReadError> {
         match self.stretches.recv_timeout(patience) {
-            Ok(stretch) => stretch.map(Some),
+            Ok(ahead) => ahead.map(Some),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => {
                 Err(ReadError::Unavailable("the reader has ended".into()))
@@ -83,9 +83,9 @@ impl Intake {
 
     /// One that is applied. Its memory is used again, and what is freed of it is freed
     /// by the thread that allocated it, which is cheaper and has more time.
-    pub fn give_back(&self, stretch: Stretch) {
+    pub fn give_back(&self, ahead: ReadAhead) {
         // A reader that has ended needs nothing.
-        let _ = self.spent.send(stretch);
+        let _ = self.spent.send(ahead);
     }
 }
 
@@ -108,8 +108,8 @@ fn read_all(
     rules: &Rules,
     batch_delay: Duration,
     stop: &AtomicBool,
-    stretches: &SyncSender<Result<Stretch, ReadError>>,
-    given_back: &Receiver<Stretch>,
+    stretches: &SyncSender<Result<ReadAhead, ReadError>>,
+    given_back: &Receiver<ReadAhead>,
 ) {
     let mut told = reader.next();
     // As many as there are cuts at a time: growing one anew copies all of it.
@@ -119,11 +119,11 @@ fn read_all(
         let mut work = Duration::ZERO;
         for spent in given_back.try_iter() {
             work += spent.work;
-            spares.push(spent.cut.spend());
+            spares.push(spent.record_batch.spend());
         }
         std::thread::sleep(pace::rest(lags, work, batch_delay));
-        let stretch = match read_one(&mut *reader, &told, limits, rules, &mut spares) {
-            Ok(Some(stretch)) => stretch,
+        let ahead = match read_one(&mut *reader, &told, limits, rules, &mut spares) {
+            Ok(Some(ahead)) => ahead,
             Ok(None) => {
                 spares.clear();
                 continue;
@@ -134,11 +134,12 @@ fn read_all(
                 return;
             }
         };
-        let cut = &stretch.cut;
-        told.clone_from(cut.next());
-        let is_full = cut.records().len() >= limits.records || cut.bytes() >= limits.bytes;
-        lags = is_full || cut.age().is_some_and(|age| age >= pace::OLD);
-        if stretches.send(Ok(stretch)).is_err() {
+        let record_batch = &ahead.record_batch;
+        told.clone_from(record_batch.next());
+        let is_full =
+            record_batch.records().len() >= limits.records || record_batch.bytes() >= limits.bytes;
+        lags = is_full || record_batch.age().is_some_and(|age| age >= pace::OLD);
+        if stretches.send(Ok(ahead)).is_err() {
             return;
         }
     }
@@ -151,7 +152,7 @@ fn read_one(
     limits: &Limits,
     rules: &Rules,
     spares: &mut Vec<Batch>,
-) -> Result<Option<Stretch>, ReadError> {
+) -> Result<Option<ReadAhead>, ReadError> {
     let mut records = Vec::new();
     let started = Instant::now();
     reader.read(limits, &mut records)?;
@@ -162,9 +163,10 @@ fn read_one(
     }
     let confirmation = Some(reader.confirm());
     let working = Instant::now();
-    let cut = Cut::decode_with(records, next, rules, spares.pop().unwrap_or_default());
-    Ok(Some(Stretch {
-        cut,
+    let record_batch =
+        RecordBatch::decode_with(records, next, rules, spares.pop().unwrap_or_default());
+    Ok(Some(ReadAhead {
+        record_batch,
         confirmation,
         took,
         work: working.elapsed(),

@@ -1,8 +1,8 @@
 //! Where the store is in one of its logs, and whether that still is the same log.
 
-use super::cut::Cut;
 use super::halt::{Halt, OpenError};
 use super::meta::{self, Anchors};
+use super::record_batch::RecordBatch;
 use super::source::Source;
 use crate::event_log::{Bounds, EventLog, Identity};
 use crate::store::{self, Batch, Db};
@@ -64,10 +64,10 @@ impl LogPosition {
         Ok(())
     }
 
-    /// After the records of the cut.
-    pub(super) fn after(&self, cut: &Cut) -> LogPosition {
+    /// After the records of the batch.
+    pub(super) fn after(&self, record_batch: &RecordBatch) -> LogPosition {
         let mut after = self.clone();
-        for (partition, first, last) in cut.spans() {
+        for (partition, first, last) in record_batch.spans() {
             let anchor = Anchor {
                 offset: last.at.offset,
                 mark: Mark::of(&last.record),
@@ -79,7 +79,7 @@ impl LogPosition {
             );
             after.next.insert(partition, anchor.offset.next());
         }
-        for (&partition, &offset) in cut.next().iter() {
+        for (&partition, &offset) in record_batch.next().iter() {
             after.next.raise(partition, offset);
         }
         after

@@ -1,12 +1,12 @@
-//! One operation while a cut is folded into it: what must be at hand, what
+//! One operation while a batch is folded into it: what must be at hand, what
 //! changed, and the rows that follow from it.
 //!
 //! An operation with many lanes keeps them in rows of their own, and only those
-//! that the cut touches are read and written: its next event costs the same
+//! that the batch touches are read and written: its next event costs the same
 //! whether it has a hundred lanes or fifty thousand.
 
-use super::cut::Arrived;
 use super::projection::Tally;
+use super::record_batch::Arrived;
 use crate::domain::body::Digest;
 use crate::domain::effects::{Due, Listed};
 use crate::domain::{

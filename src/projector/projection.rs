@@ -1,13 +1,13 @@
-//! Folds a cut of the log into the store. Synchronous and without threads, so that the
+//! Folds a batch of the log into the store. Synchronous and without threads, so that the
 //! live projector, the rebuild and the simulation run the same code.
 
 use super::changes::{Changes, Pending};
-use super::cut::{Cut, Part};
 use super::deliveries::Deliveries;
 use super::halt::OpenError;
 use super::log_position::LogPosition;
 use super::meta;
 use super::operation::fold;
+use super::record_batch::{Part, RecordBatch};
 use super::source::Source;
 use super::step::Step;
 use crate::domain::effects::Listed;
@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// What a cut amounted to, for the metrics.
+/// What a batch amounted to, for the metrics.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Tally {
     pub applied: u64,
@@ -87,7 +87,7 @@ impl quick_cache::Weighter<Box<str>, Arc<[u8]>> for ByBytes {
 }
 
 fn hot(bytes: u64) -> Hot {
-    // Half of it for what was touched once: an operation is touched by a few cuts that
+    // Half of it for what was touched once: an operation is touched by a few batches that
     // follow each other and then no more, and would be pushed out before its next by
     // those that were touched often, once.
     let options = quick_cache::OptionsBuilder::new()
@@ -181,7 +181,7 @@ impl Projection {
         self.changes.set_window(window);
     }
 
-    /// Whether the changes of the next cuts say what became of the entries of lists.
+    /// Whether the changes of the next batches say what became of the entries of lists.
     pub fn note_entries(&mut self, notes: bool) {
         self.notes_entries = notes;
     }
@@ -189,27 +189,35 @@ impl Projection {
     /// Writes all that the records change, with the positions behind them. After
     /// an error nothing has moved here; doing it again is harmless even if the
     /// write did happen.
-    pub fn apply(&mut self, db: &dyn Db, cut: &mut Cut) -> Result<Tally, OpenError> {
-        let prepared = self.prepare(db, cut)?;
-        Ok(self.commit(db, cut, prepared)?)
+    pub fn apply(
+        &mut self,
+        db: &dyn Db,
+        record_batch: &mut RecordBatch,
+    ) -> Result<Tally, OpenError> {
+        let prepared = self.prepare(db, record_batch)?;
+        Ok(self.commit(db, record_batch, prepared)?)
     }
 
-    /// Works out what the records change, and puts it into the cut's batch. Nothing moves
+    /// Works out what the records change, and puts it into the batch's rows. Nothing moves
     /// yet.
-    pub fn prepare(&self, db: &dyn Db, cut: &mut Cut) -> Result<Prepared, OpenError> {
+    pub fn prepare(
+        &self,
+        db: &dyn Db,
+        record_batch: &mut RecordBatch,
+    ) -> Result<Prepared, OpenError> {
         // Behind a failed write the store may hold what the records change: how entries
         // were before it is not known then, and the change concerns everyone.
         let is_known = self.statuses.is_some();
         let mut tally = Tally {
-            applied: cut.applied(),
-            clock_ahead: cut.clock_ahead(),
+            applied: record_batch.applied(),
+            clock_ahead: record_batch.clock_ahead(),
             moved: (self.notes_entries && is_known).then(Vec::new),
             ..Tally::default()
         };
-        let rules = *cut.rules();
+        let rules = *record_batch.rules();
         let before = self.at(rules.source);
-        let after = before.after(cut);
-        let (content, batch) = cut.open();
+        let after = before.after(record_batch);
+        let (content, batch) = record_batch.open();
         let mut deliveries = Deliveries::new(db);
         for (logged, step) in content.others() {
             match step {
@@ -249,16 +257,21 @@ impl Projection {
         })
     }
 
-    /// Writes the cut's batch, as it was prepared.
-    pub fn commit(&mut self, db: &dyn Db, cut: &Cut, prepared: Prepared) -> store::Result<Tally> {
-        if let Err(error) = db.write(&cut.batch, Durability::Buffered) {
+    /// Writes the rows of the batch, as `prepare` put them.
+    pub fn commit(
+        &mut self,
+        db: &dyn Db,
+        record_batch: &RecordBatch,
+        prepared: Prepared,
+    ) -> store::Result<Tally> {
+        if let Err(error) = db.write(&record_batch.batch, Durability::Buffered) {
             // It may have happened. A snapshot from before it and lanes from after it
             // would not add up, so nothing from before is kept at hand.
             self.hot.clear();
             self.statuses = None;
             return Err(error);
         }
-        *self.slot(cut.rules().source) = Some(prepared.after);
+        *self.slot(record_batch.rules().source) = Some(prepared.after);
         self.statuses = Some(prepared.statuses);
         let mut tally = prepared.tally;
         tally.change = self.changes.written(prepared.change);
@@ -310,7 +323,7 @@ impl Projection {
     }
 }
 
-/// What a cut changes, beside its batch.
+/// What a batch changes, beside its rows.
 pub struct Prepared {
     after: LogPosition,
     snapshots: Snapshots,

@@ -1,11 +1,11 @@
-//! The projector's loop, on a thread for each log: takes a cut, applies it until that works,
+//! The projector's loop, on a thread for each log: takes a batch, applies it until that works,
 //! publishes the position, and so on until it is told to stop or finds a reason to halt.
 
-use super::cut::Cut;
 use super::halt::{Halt, OpenError};
-use super::intake::{Intake, Stretch};
+use super::intake::{Intake, ReadAhead};
 use super::log_position::LogPosition;
 use super::projection::Tally;
+use super::record_batch::RecordBatch;
 use super::step::Rules;
 use super::watchdog::Watchdog;
 use super::writer::StoreWriter;
@@ -30,7 +30,7 @@ pub struct Settings {
     pub check_every: Option<Duration>,
 }
 
-/// How long the two halves of the work on a cut took.
+/// How long the two halves of the work on a batch took.
 #[derive(Debug, Clone, Copy)]
 pub struct Took {
     /// Getting the records, the wait for the first one included.
@@ -40,11 +40,11 @@ pub struct Took {
 }
 
 /// What follows from what is written, beside the position. The wiring carries it out.
-pub trait Watch: Send {
+pub trait Observer: Send {
     /// The log was opened, again perhaps: a write that was reported as failed may have happened.
     fn opened(&mut self, db: &dyn Db) -> store::Result<()>;
     /// It is written, and its position can be waited for.
-    fn applied(&mut self, cut: &Cut, tally: &Tally, took: Took);
+    fn applied(&mut self, record_batch: &RecordBatch, tally: &Tally, took: Took);
     fn failed(&mut self, error: &store::Error);
 }
 
@@ -58,7 +58,7 @@ impl Projector {
         writer: Arc<StoreWriter>,
         log: Arc<dyn EventLog>,
         progress: Arc<Progress>,
-        watch: Box<dyn Watch>,
+        watch: Box<dyn Observer>,
         settings: Settings,
     ) -> std::io::Result<Projector> {
         let stop = Arc::new(AtomicBool::new(false));
@@ -119,7 +119,7 @@ struct Worker {
     writer: Arc<StoreWriter>,
     log: Arc<dyn EventLog>,
     progress: Arc<Progress>,
-    watch: Box<dyn Watch>,
+    watch: Box<dyn Observer>,
     settings: Settings,
     stop: Arc<AtomicBool>,
 }
@@ -215,26 +215,26 @@ impl Worker {
                 return Ok(());
             }
             let waiting = Instant::now();
-            let stretch = intake.next(limits.patience)?;
+            let ahead = intake.next(limits.patience)?;
             let waited = waiting.elapsed();
-            let Some(mut stretch) = stretch else {
+            let Some(mut ahead) = ahead else {
                 self.progress.note_effort(Duration::ZERO, waited);
                 continue;
             };
             *backoff = self.backoff();
             let working = Instant::now();
-            if let Some(mut tally) = self.apply(position, &mut stretch)? {
+            if let Some(mut tally) = self.apply(position, &mut ahead)? {
                 let took = Took {
-                    read: stretch.took,
+                    read: ahead.took,
                     apply: working.elapsed(),
                 };
                 self.publish(position, &watchdog);
                 if let Some(change) = tally.change.take() {
                     self.progress.watchers.tell(change);
                 }
-                self.watch.applied(&stretch.cut, &tally, took);
+                self.watch.applied(&ahead.record_batch, &tally, took);
             }
-            intake.give_back(stretch);
+            intake.give_back(ahead);
             self.progress.note_effort(working.elapsed(), waited);
         }
         Ok(())
@@ -303,12 +303,12 @@ impl Worker {
     fn apply(
         &mut self,
         position: &mut LogPosition,
-        stretch: &mut Stretch,
+        ahead: &mut ReadAhead,
     ) -> Result<Option<Tally>, OpenError> {
         let mut backoff = self.backoff();
         while !self.stopping() {
             let (writer, progress) = (&self.writer, &self.progress);
-            match try_apply(writer, progress, position, stretch) {
+            match try_apply(writer, progress, position, ahead) {
                 Ok(tally) => {
                     self.progress.set_doing(Doing::Running);
                     return Ok(Some(tally));
@@ -374,20 +374,20 @@ fn try_apply(
     writer: &StoreWriter,
     progress: &Progress,
     position: &mut LogPosition,
-    stretch: &mut Stretch,
+    ahead: &mut ReadAhead,
 ) -> Result<Tally, OpenError> {
     writer.with(|db, projection| {
         projection.note_entries(progress.watchers.lists_watched());
         let folding = Instant::now();
-        let prepared = projection.prepare(db, &mut stretch.cut)?;
-        stretch.work += folding.elapsed();
-        if let Some(confirmation) = stretch.confirmation.take() {
+        let prepared = projection.prepare(db, &mut ahead.record_batch)?;
+        ahead.work += folding.elapsed();
+        if let Some(confirmation) = ahead.confirmation.take() {
             confirmation.wait()?;
         }
         let writing = Instant::now();
-        let tally = projection.commit(db, &stretch.cut, prepared)?;
-        stretch.work += writing.elapsed();
-        position.clone_from(projection.at(stretch.cut.rules().source));
+        let tally = projection.commit(db, &ahead.record_batch, prepared)?;
+        ahead.work += writing.elapsed();
+        position.clone_from(projection.at(ahead.record_batch.rules().source));
         progress.set_counts(projection.statuses());
         Ok(tally)
     })

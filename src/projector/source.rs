@@ -16,7 +16,7 @@ pub enum Source {
 
 /// Names of what the store says of a log, in the family `meta`. Behind the last three stands a
 /// partition.
-pub(super) struct Rows {
+pub(super) struct SourceRows {
     pub log: &'static [u8],
     pub name: &'static [u8],
     pub position: &'static [u8],
@@ -25,16 +25,16 @@ pub(super) struct Rows {
 }
 
 impl Source {
-    pub(super) fn rows(self) -> Rows {
+    pub(super) fn rows(self) -> SourceRows {
         match self {
-            Source::Events => Rows {
+            Source::Events => SourceRows {
                 log: b"log",
                 name: b"log_name",
                 position: b"position/",
                 next: b"next/",
                 begins: b"begins/",
             },
-            Source::Control => Rows {
+            Source::Control => SourceRows {
                 log: b"control",
                 name: b"control_name",
                 position: b"control/position/",

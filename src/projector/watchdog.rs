@@ -9,16 +9,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub struct Watchdog {
-    shared: Arc<Shared>,
+    shared: Arc<WatchdogShared>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct WatchdogShared {
+    state: Mutex<WatchdogState>,
     stop: Condvar,
 }
 
-struct State {
+struct WatchdogState {
     position: LogPosition,
     halt: Option<Halt>,
     stopping: bool,
@@ -32,8 +32,8 @@ impl Watchdog {
         name: &str,
         every: Option<Duration>,
     ) -> std::io::Result<Watchdog> {
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State {
+        let shared = Arc::new(WatchdogShared {
+            state: Mutex::new(WatchdogState {
                 position: position.clone(),
                 halt: None,
                 stopping: false,
@@ -75,10 +75,10 @@ impl Drop for Watchdog {
     }
 }
 
-impl Shared {
+impl WatchdogShared {
     fn watch(&self, log: &dyn EventLog, every: Duration) {
         loop {
-            let waiting = |state: &mut State| !state.stopping;
+            let waiting = |state: &mut WatchdogState| !state.stopping;
             let state = self.lock();
             let waited = self.stop.wait_timeout_while(state, every, waiting);
             let (state, _) = waited.expect("nothing panics while it holds the state");
@@ -101,7 +101,7 @@ impl Shared {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, WatchdogState> {
         self.state
             .lock()
             .expect("nothing panics while it holds the state")

@@ -40,10 +40,10 @@ pub fn row(op: &Operation, lanes: Lanes) -> Option<Vec<u8>> {
     ))
 }
 
-/// What a cut did to the entry of one operation.
+/// What a batch did to the entry of one operation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Moved {
-    /// Before the cut; `None` as well if it was the same.
+    /// Before the batch; `None` as well if it was the same.
     pub was: Option<Entry>,
     pub is: Option<Entry>,
 }

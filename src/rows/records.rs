@@ -1,5 +1,5 @@
 //! The records of one operation in the order of (time, source, id, position), out
-//! of rows that each hold one record or a chunk of them. Chunks of different cuts
+//! of rows that each hold one record or a chunk of them. Chunks of different batches
 //! may overlap, so they are merged: a chunk is opened when its first record is due.
 
 use crate::store::keys;
@@ -14,7 +14,7 @@ use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
 
 /// Shown each record with the key that a row of its own would have.
-pub type Visit<'v> = dyn FnMut(&[u8], Record) -> Result<ControlFlow<()>> + 'v;
+pub type RecordVisitor<'v> = dyn FnMut(&[u8], Record) -> Result<ControlFlow<()>> + 'v;
 
 /// Waits until all that lies before it has been shown.
 struct Waiting {
@@ -44,7 +44,7 @@ impl Ord for Waiting {
 
 /// All of them, until the visitor has enough. Memory is bounded by the chunks that
 /// overlap.
-pub fn scan(view: &dyn View, operation_id: &str, visit: &mut Visit) -> Result<()> {
+pub fn scan(view: &dyn View, operation_id: &str, visit: &mut RecordVisitor) -> Result<()> {
     let mut merge = Merge {
         operation_id,
         waiting: BinaryHeap::new(),
@@ -77,7 +77,7 @@ pub fn of_row(operation_id: &str, key: &[u8], row: &[u8]) -> Option<Vec<(Positio
 struct Merge<'m, 'v> {
     operation_id: &'m str,
     waiting: BinaryHeap<Reverse<Waiting>>,
-    visit: &'m mut Visit<'v>,
+    visit: &'m mut RecordVisitor<'v>,
 }
 
 impl Merge<'_, '_> {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex};
 
-type Rows = BTreeMap<(Family, Vec<u8>), Vec<u8>>;
+type MemoryRows = BTreeMap<(Family, Vec<u8>), Vec<u8>>;
 
 #[derive(Default)]
 pub struct Memory {
@@ -20,11 +20,11 @@ pub struct Memory {
 #[derive(Default)]
 struct Inner {
     /// What a crash leaves at least.
-    synced: Rows,
+    synced: MemoryRows,
     /// Batches since, in order.
     buffered: Vec<Batch>,
     /// Both together: what reads see.
-    rows: Rows,
+    rows: MemoryRows,
     faults: Option<Faults>,
     closed: bool,
 }
@@ -90,7 +90,7 @@ impl Memory {
     }
 }
 
-fn apply(batch: &Batch, rows: &mut Rows) {
+fn apply(batch: &Batch, rows: &mut MemoryRows) {
     for (family, key, value) in batch.rows() {
         match value {
             Some(value) => rows.insert((family, key.to_vec()), value.to_vec()),
@@ -158,7 +158,7 @@ impl Db for Memory {
     }
 }
 
-struct Frozen(Rows);
+struct Frozen(MemoryRows);
 
 impl ReadPoint for Frozen {
     fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {

@@ -1,11 +1,11 @@
-//! Which operations one cut changed, and how far that moved each partition: its byte, the moves as postcard, then each id behind its length (two bytes).
+//! Which operations one batch changed, and how far that moved each partition: its byte, the moves as postcard, then each id behind its length (two bytes).
 //! The same row is stored, kept in memory for a while, and told to those who watch.
 
 use super::packed;
 use super::stored::{self, CHANGE, Unreadable};
 use crate::wire::position::{LastOffsets, Offset, Partition};
 
-/// What a cut did to the position of one partition.
+/// What a batch did to the position of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PartitionMove {
     pub partition: Partition,

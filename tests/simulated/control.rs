@@ -7,10 +7,10 @@ use opledger::event_log::memory::MemoryLog;
 use opledger::event_log::{EventLog, Identity, Limits, Logged};
 use opledger::feed::progress::{Doing, Progress};
 use opledger::feed::publisher::Publisher;
-use opledger::projector::run::{Projector, Settings, Took, Watch};
+use opledger::projector::run::{Observer, Projector, Settings, Took};
 use opledger::projector::step::Rules;
 use opledger::projector::writer::{self, StoreWriter};
-use opledger::projector::{Cut, Projection, Source, Tally};
+use opledger::projector::{Projection, RecordBatch, Source, Tally};
 use opledger::rows::outbox::begun;
 use opledger::store::memory::{Memory, WriteFault};
 use opledger::store::{self, Batch, Db, Durability, Family, keys};
@@ -103,8 +103,9 @@ fn folded(controls: &[Control], at_once: bool) -> (Memory, Vec<Told>) {
     let mut heard = Vec::new();
     let size = if at_once { logged.len().max(1) } else { 1 };
     for some in logged.chunks(size) {
-        let mut cut = Cut::decode(some.to_vec(), Default::default(), &Rules::CONTROL);
-        heard.extend(told(&projection.apply(&db, &mut cut).unwrap()));
+        let mut record_batch =
+            RecordBatch::decode(some.to_vec(), Default::default(), &Rules::CONTROL);
+        heard.extend(told(&projection.apply(&db, &mut record_batch).unwrap()));
     }
     (db, heard)
 }
@@ -202,13 +203,13 @@ struct Running {
 
 struct Hears(Arc<Mutex<Vec<Told>>>);
 
-impl Watch for Hears {
+impl Observer for Hears {
     fn opened(&mut self, _: &dyn Db) -> store::Result<()> {
         self.0.lock().unwrap().push(Told::Opened);
         Ok(())
     }
 
-    fn applied(&mut self, _: &Cut, tally: &Tally, _: Took) {
+    fn applied(&mut self, _: &RecordBatch, tally: &Tally, _: Took) {
         self.0.lock().unwrap().extend(told(tally));
     }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use opledger::domain::Timestamp;
 use opledger::event_log::{Identity, Logged};
 use opledger::projector::step::Rules;
-use opledger::projector::{Cut, Projection};
+use opledger::projector::{Projection, RecordBatch};
 use opledger::query::document;
 use opledger::store::Family;
 use opledger::store::memory::Memory;
@@ -40,7 +40,7 @@ impl Ledger {
         }
     }
 
-    /// In one cut.
+    /// In one batch.
     fn apply(&mut self, events: &[Value]) {
         let logged = events.iter().map(|event| {
             self.offset += 1;
@@ -55,8 +55,9 @@ impl Ledger {
                 },
             }
         });
-        let mut cut = Cut::decode(logged.collect(), NextOffsets::default(), &Rules::NONE);
-        self.projection.apply(&self.db, &mut cut).unwrap();
+        let mut record_batch =
+            RecordBatch::decode(logged.collect(), NextOffsets::default(), &Rules::NONE);
+        self.projection.apply(&self.db, &mut record_batch).unwrap();
     }
 
     fn document(&self) -> Option<Value> {
@@ -140,8 +141,8 @@ fn bodies_are_found_whatever_is_between_them() {
         events.push(event(&format!("2-{n:03}"), "operation.progressed", data));
     }
     events.push(completed(&large("COMPLETED")));
-    for cut in events.chunks(70) {
-        ledger.apply(cut);
+    for record_batch in events.chunks(70) {
+        ledger.apply(record_batch);
     }
     assert_eq!(ledger.document(), reference::document(&events));
 }
@@ -161,8 +162,8 @@ fn among_equal_order_keys_the_text_decides_in_any_order_and_batches() {
                 if size % 2 == 0 {
                     events.reverse();
                 }
-                for cut in events.chunks(size) {
-                    ledger.apply(cut);
+                for record_batch in events.chunks(size) {
+                    ledger.apply(record_batch);
                 }
                 assert_eq!(ledger.document(), expected, "turned {turn}, cuts of {size}");
             }

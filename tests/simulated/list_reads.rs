@@ -9,7 +9,7 @@ use opledger::clock;
 use opledger::domain::Status;
 use opledger::event_log::{Identity, Logged};
 use opledger::projector::step::Rules;
-use opledger::projector::{Cut, Projection};
+use opledger::projector::{Projection, RecordBatch};
 use opledger::query::defects::Defects;
 use opledger::query::list;
 use opledger::query::select::{Order, PageLimits, Query, select};
@@ -42,9 +42,9 @@ fn folded(events: &[Value]) -> Memory {
             value: Some(event.to_string().into()),
         },
     });
-    let mut cut = Cut::decode(records.collect(), Default::default(), &Rules::NONE);
+    let mut record_batch = RecordBatch::decode(records.collect(), Default::default(), &Rules::NONE);
     let mut projection = Projection::open(&db, &log, 1 << 20).unwrap();
-    projection.apply(&db, &mut cut).unwrap();
+    projection.apply(&db, &mut record_batch).unwrap();
     db
 }
 

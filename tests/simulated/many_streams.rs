@@ -11,7 +11,7 @@ use opledger::event_log::memory::MemoryLog as Log;
 use opledger::event_log::{EventLog, Limits, Reader};
 use opledger::http::{App, router};
 use opledger::projector::step::Rules;
-use opledger::projector::{Cut, Projection, Source};
+use opledger::projector::{Projection, RecordBatch, Source};
 use opledger::store::memory::Memory;
 use opledger::wire::position::{NextOffsets, Partition};
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ impl Ledger {
         );
     }
 
-    /// One cut of all these.
+    /// One batch of all these.
     fn apply(&mut self, events: &[Value]) {
         for event in events {
             self.log.append(Partition(0), record(event));
@@ -62,10 +62,13 @@ impl Ledger {
         let mut records = Vec::new();
         self.reader.read(&limits, &mut records).unwrap();
         assert_eq!(records.len(), events.len());
-        let mut cut = Cut::decode(records, Default::default(), &Rules::NONE);
+        let mut record_batch = RecordBatch::decode(records, Default::default(), &Rules::NONE);
         let watchers = &self.app.progress.watchers;
         self.projection.note_entries(watchers.lists_watched());
-        let tally = self.projection.apply(&*self.store, &mut cut).unwrap();
+        let tally = self
+            .projection
+            .apply(&*self.store, &mut record_batch)
+            .unwrap();
         self.publish_position();
         self.app.progress.watchers.tell(tally.change.unwrap());
     }

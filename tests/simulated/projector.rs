@@ -10,10 +10,10 @@ use opledger::event_log::memory::MemoryLog;
 use opledger::event_log::{EventLog, Identity, Limits};
 use opledger::feed::progress::{Doing, Progress};
 use opledger::projector::halt::OpenError;
-use opledger::projector::run::{Projector, Settings, Took, Watch};
+use opledger::projector::run::{Observer, Projector, Settings, Took};
 use opledger::projector::step::Rules;
 use opledger::projector::writer::{self, StoreWriter};
-use opledger::projector::{Cut, Halt, Projection, Source, Tally, meta};
+use opledger::projector::{Halt, Projection, RecordBatch, Source, Tally, meta};
 use opledger::query::{Page, dead_letters, document};
 use opledger::rows::state;
 use opledger::store::memory::{Memory, WriteFault};
@@ -30,11 +30,11 @@ const LOG: LogId = LogId(*b"testing0");
 
 struct Silent;
 
-impl Watch for Silent {
+impl Observer for Silent {
     fn opened(&mut self, _: &dyn Db) -> store::Result<()> {
         Ok(())
     }
-    fn applied(&mut self, _: &Cut, _: &Tally, _: Took) {}
+    fn applied(&mut self, _: &RecordBatch, _: &Tally, _: Took) {}
     fn failed(&mut self, _: &store::Error) {}
 }
 
@@ -201,7 +201,7 @@ fn a_hundred_thousand_random_records_stop_nothing() {
         Partition(0),
         record(None, Some(&created("after-all").to_string())),
     );
-    // One cut holds thousands of them: the batches of the rebuild.
+    // One batch holds thousands of them: the batches of the rebuild.
     let db = Memory::default();
     let mut projection = Projection::open(&db, &named(LOG), 1 << 20).unwrap();
     let mut reader = log.reader(LOG, &Default::default()).unwrap();
@@ -211,13 +211,13 @@ fn a_hundred_thousand_random_records_stop_nothing() {
         patience: Duration::ZERO,
     };
     loop {
-        let mut cut = Vec::new();
-        reader.read(&limits, &mut cut).unwrap();
-        if cut.is_empty() {
+        let mut record_batch = Vec::new();
+        reader.read(&limits, &mut record_batch).unwrap();
+        if record_batch.is_empty() {
             break;
         }
-        let mut cut = Cut::decode(cut, Default::default(), &Rules::NONE);
-        projection.apply(&db, &mut cut).unwrap();
+        let mut record_batch = RecordBatch::decode(record_batch, Default::default(), &Rules::NONE);
+        projection.apply(&db, &mut record_batch).unwrap();
     }
     assert_eq!(
         projection.at(Source::Events).positions()[&Partition(0)],

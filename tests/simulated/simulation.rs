@@ -21,7 +21,7 @@ use opledger::domain::Timestamp;
 use opledger::event_log::{self, EventLog, Identity, Limits, Logged, Reader};
 use opledger::projector::halt::OpenError;
 use opledger::projector::step::Rules;
-use opledger::projector::{Cut, Projection, Source};
+use opledger::projector::{Projection, RecordBatch, Source};
 use opledger::query::{Page, document, history};
 use opledger::rows::digest::StoreDigest;
 use opledger::store::memory::Memory;
@@ -270,22 +270,22 @@ impl<L: SimulatedLog> Simulation<L> {
         }
     }
 
-    /// One cut, tried until it works, as the projector does, or until a crash.
+    /// One batch, tried until it works, as the projector does, or until a crash.
     fn project(&mut self) {
         let limits = Limits {
             records: 1 + self.rng.below(9),
             bytes: 1 + self.rng.below(5_000),
             patience: Duration::ZERO,
         };
-        let mut cut = Vec::new();
-        self.log.read(&limits, &mut cut);
-        if cut.is_empty() {
+        let mut record_batch = Vec::new();
+        self.log.read(&limits, &mut record_batch);
+        if record_batch.is_empty() {
             return;
         }
-        let mut cut = Cut::decode(cut, Default::default(), &Rules::NONE);
+        let mut record_batch = RecordBatch::decode(record_batch, Default::default(), &Rules::NONE);
         loop {
             self.faults.lock().unwrap().arm(&mut self.rng);
-            let result = self.projection.apply(&*self.store, &mut cut);
+            let result = self.projection.apply(&*self.store, &mut record_batch);
             self.faults.lock().unwrap().disarm();
             match result {
                 Ok(_) => return,
@@ -347,7 +347,7 @@ impl<L: SimulatedLog> Simulation<L> {
             projection
                 .apply(
                     &quiet,
-                    &mut Cut::decode(all.to_vec(), Default::default(), &Rules::NONE),
+                    &mut RecordBatch::decode(all.to_vec(), Default::default(), &Rules::NONE),
                 )
                 .expect("no faults");
         }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use opledger::domain::{OrderKey, Timestamp};
 use opledger::event_log::{Identity, Logged};
 use opledger::projector::step::Rules;
-use opledger::projector::{Cut, Projection, Source};
+use opledger::projector::{Projection, RecordBatch, Source};
 use opledger::query::{Page, dead_letters, document, history};
 use opledger::rows::outbox;
 use opledger::store::memory::Memory;
@@ -135,23 +135,24 @@ fn logged() -> Vec<Vec<Logged>> {
             },
         }
     };
-    let cuts = cuts();
-    cuts.iter()
-        .map(|cut| cut.iter().map(&mut logged).collect())
+    let record_batches = cuts();
+    record_batches
+        .iter()
+        .map(|record_batch| record_batch.iter().map(&mut logged).collect())
         .collect()
 }
 
 fn apply(db: &Memory, projection: &mut Projection, records: Vec<Logged>) {
-    let mut cut = Cut::decode(records, Default::default(), &RULES);
-    projection.apply(db, &mut cut).unwrap();
+    let mut record_batch = RecordBatch::decode(records, Default::default(), &RULES);
+    projection.apply(db, &mut record_batch).unwrap();
 }
 
 /// The store of the fixed log, with what the control log and the tries add to it.
 fn folded() -> Memory {
     let db = Memory::default();
     let mut projection = open(&db);
-    for cut in logged() {
-        apply(&db, &mut projection, cut);
+    for record_batch in logged() {
+        apply(&db, &mut projection, record_batch);
     }
     let key_of = |operation: &str, id: &str, secs| {
         let ending = OrderKey {
@@ -198,8 +199,9 @@ fn folded() -> Memory {
         name: "control log of golden files".into(),
     };
     projection.open_log(&db, Source::Control, &log).unwrap();
-    let mut cut = Cut::decode(records.collect(), Default::default(), &Rules::CONTROL);
-    projection.apply(&db, &mut cut).unwrap();
+    let mut record_batch =
+        RecordBatch::decode(records.collect(), Default::default(), &Rules::CONTROL);
+    projection.apply(&db, &mut record_batch).unwrap();
     let mut batch = Batch::default();
     let tries = Tries::Failing {
         first_ms: 1_714_979_500_000,

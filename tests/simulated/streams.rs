@@ -20,7 +20,7 @@ use hyper_util::service::TowerToHyperService;
 use opledger::event_log::{self, EventLog, Limits, Reader};
 use opledger::http::{App, Reads, router};
 use opledger::projector::step::Rules;
-use opledger::projector::{Cut, Projection, Source};
+use opledger::projector::{Projection, RecordBatch, Source};
 use opledger::store::memory::{Memory, WriteFault};
 use opledger::wire::position::{LastOffsets, NextOffsets, Partition, Position, Token};
 use serde_json::{Value, json};
@@ -229,7 +229,7 @@ impl Simulation {
         self.truth.append(id, at, event);
     }
 
-    /// One cut, tried until it is written or the store dies. False if there was none.
+    /// One batch, tried until it is written or the store dies. False if there was none.
     fn project(&mut self, most: usize) -> bool {
         let limits = Limits {
             records: 1 + self.rng.below(most),
@@ -241,7 +241,7 @@ impl Simulation {
         if records.is_empty() {
             return false;
         }
-        let mut cut = Cut::decode(records, Default::default(), &Rules::NONE);
+        let mut record_batch = RecordBatch::decode(records, Default::default(), &Rules::NONE);
         loop {
             *self.fault.lock().unwrap() = Some(match self.rng.below(20) {
                 0 => WriteFault::Refuse,
@@ -252,7 +252,7 @@ impl Simulation {
             });
             let watchers = &self.app.progress.watchers;
             self.projection.note_entries(watchers.lists_watched());
-            match self.projection.apply(&*self.store, &mut cut) {
+            match self.projection.apply(&*self.store, &mut record_batch) {
                 Ok(tally) => {
                     self.truth
                         .applied
@@ -286,7 +286,7 @@ impl Simulation {
 
     fn start(&mut self) {
         self.projection = open(&self.store, self.window);
-        // A cut may have been written before the process ended, and told to nobody.
+        // A batch may have been written before the process ended, and told to nobody.
         self.truth
             .applied
             .insert(self.projection.at(Source::Events).positions());
@@ -536,7 +536,7 @@ fn event(kind: &str, second: u32) -> Value {
         "data": {"request": {"uri": "/x", "method": "PUT"}}})
 }
 
-/// The store loses its last writes, and one cut takes the operation from where it was not
+/// The store loses its last writes, and one batch takes the operation from where it was not
 /// there to where it matches no more. By that cut it never matched.
 #[test]
 fn an_operation_that_matched_only_in_a_lost_write_is_reported_as_left() {

@@ -6,7 +6,7 @@ use opledger::wire::{cloudevent, record, without_id};
 
 pub type Row = (Family, Vec<u8>, Vec<u8>);
 
-/// How records are gathered into rows of the history depends on the cuts, and on
+/// How records are gathered into rows of the history depends on the batches, and on
 /// nothing else: each as if it had a row of its own.
 pub fn one_by_one(rows: Vec<Row>) -> Vec<Row> {
     let mut all = Vec::new();

@@ -63,13 +63,13 @@ pub fn of_family(family: Family, cache: &Cache) -> Result<Options> {
     options.set_compression_type(DBCompressionType::Lz4);
     match family {
         Family::State => {
-            // Read by point: small blocks, and filters to skip files. Each cut asks all of
+            // Read by point: small blocks, and filters to skip files. Each batch asks all of
             // them whether its operations are new, so that they are in the cache anyway: as
-            // a whole, they are found once for a cut and not once for a key.
+            // a whole, they are found once for a batch and not once for a key.
             table.set_block_size(8 << 10);
             table.set_bloom_filter(10.0, false);
             index_by_pieces(&mut table);
-            // Most operations of a cut are new, and looked for here first.
+            // Most operations of a batch are new, and looked for here first.
             options.set_memtable_whole_key_filtering(true);
             options.set_memtable_prefix_bloom_ratio(0.02);
             compress_merged(&mut options);

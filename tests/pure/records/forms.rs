@@ -12,7 +12,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use opledger::event_log::{Logged, memory};
 use opledger::http::router;
-use opledger::projector::Cut;
+use opledger::projector::RecordBatch;
 use opledger::projector::step::Rules;
 use opledger::query::{Page, dead_letters, history};
 use opledger::store::memory::Memory;
@@ -489,9 +489,10 @@ fn a_record_without_a_timestamp_has_no_arrival() {
             at: Position::from((0, offset as u64)),
             record,
         });
-    let mut cut = Cut::decode(logged.collect(), NextOffsets::default(), &Rules::NONE);
-    assert_eq!(cut.age(), None, "it is not as old as 1970");
-    open(&store, 0).apply(&store, &mut cut).unwrap();
+    let mut record_batch =
+        RecordBatch::decode(logged.collect(), NextOffsets::default(), &Rules::NONE);
+    assert_eq!(record_batch.age(), None, "it is not as old as 1970");
+    open(&store, 0).apply(&store, &mut record_batch).unwrap();
     for stream in [
         |store: &Memory, emit: &mut opledger::query::Emit| {
             history::stream(store, "op-0", &Page::default(), emit).map(drop)

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hifijson::value::Value as Tree;
 use opledger::event_log::{EventLog, Limits, Logged, memory};
 use opledger::projector::step::Rules;
-use opledger::projector::{Cut, Projection};
+use opledger::projector::{Projection, RecordBatch};
 use opledger::query::{Page, dead_letters, document, history};
 use opledger::store::memory::Memory;
 use opledger::wire::position::NextOffsets;
@@ -38,8 +38,8 @@ pub struct Shown {
 pub fn fold(store: &Memory, records: Vec<Logged>) -> Shown {
     let mut projection: Projection = open(store, 0);
     let next = NextOffsets::from([(0, records.len() as u64)]);
-    let mut cut = Cut::decode(records, next, &Rules::NONE);
-    projection.apply(store, &mut cut).unwrap();
+    let mut record_batch = RecordBatch::decode(records, next, &Rules::NONE);
+    projection.apply(store, &mut record_batch).unwrap();
     let mut shown = Shown::default();
     for n in 0..SUBJECTS {
         let id = format!("op-{n}");

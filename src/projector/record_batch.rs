@@ -1,6 +1,6 @@
-//! A cut of the log: what was read at once, decoded and gathered by operation, with the
+//! A batch of the log: what was read at once, decoded and gathered by operation, with the
 //! rows that the history gets of it. All of that follows from the records alone and is
-//! done on the thread that reads, while the projection still writes the cut before.
+//! done on the thread that reads, while the projection still writes the batch before.
 
 use super::step::{Rules, Step, step};
 use crate::clock;
@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 /// It may hold no record, where the reader only got past what is none.
-pub struct Cut {
+pub struct RecordBatch {
     content: Content,
     /// The rows of the history, and behind them what the projection adds: one piece of
     /// memory for both, since there is much of it.
@@ -58,7 +58,7 @@ struct Sorted<'c> {
 }
 
 /// The events of one operation, as they arrived: what is judged by arrival must not depend
-/// on where a cut ends.
+/// on where a batch ends.
 #[derive(Default)]
 struct Group {
     /// Of the operation's snapshot.
@@ -67,7 +67,7 @@ struct Group {
     places: Range<usize>,
 }
 
-/// One operation's part of a cut.
+/// One operation's part of a batch.
 #[derive(Clone, Copy)]
 pub(super) struct Part<'c> {
     pub id: &'c str,
@@ -89,20 +89,20 @@ impl<'c> Part<'c> {
     }
 }
 
-impl Cut {
+impl RecordBatch {
     /// `next` says how far the reader is behind the records; a partition that is not in
     /// it is where its last record leaves it.
-    pub fn decode(records: Vec<Logged>, next: NextOffsets, rules: &Rules) -> Cut {
-        Cut::decode_with(records, next, rules, Batch::default())
+    pub fn decode(records: Vec<Logged>, next: NextOffsets, rules: &Rules) -> RecordBatch {
+        RecordBatch::decode_with(records, next, rules, Batch::default())
     }
 
-    /// The same in memory that is there already: the batch of a cut that is spent.
+    /// The same in memory that is there already: the write batch of one that was written.
     pub fn decode_with(
         records: Vec<Logged>,
         next: NextOffsets,
         rules: &Rules,
         mut batch: Batch,
-    ) -> Cut {
+    ) -> RecordBatch {
         let read = Read {
             rules: *rules,
             bytes: records.iter().map(|logged| logged.record.size()).sum(),
@@ -119,7 +119,7 @@ impl Cut {
             arrived.extend(part.arrived());
             put_history(part.id, &mut arrived, &mut row, &mut batch);
         }
-        Cut {
+        RecordBatch {
             content,
             history: batch.length(),
             batch,
