@@ -3,7 +3,6 @@
 pub mod app;
 pub mod audit;
 pub mod cli;
-#[cfg(feature = "client")]
 pub mod client;
 pub mod clock;
 pub mod config;

@@ -1,6 +1,7 @@
 //! `--position` and `--wait`: how new the state must be that a command shows.
 
-use crate::cli::client::{POSITION, PREFER};
+use crate::cli::client::PREFER;
+use crate::client::http::POSITION;
 use crate::wire::position::Token;
 use reqwest::RequestBuilder;
 use std::time::Duration;

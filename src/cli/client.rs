@@ -3,13 +3,12 @@
 
 use crate::cli::failure::Failure;
 use crate::cli::text::shorten;
+use crate::client::http::{CONNECT_TIMEOUT, Http, POSITION, base_url, retry_after, said};
 use crate::wire::position::Token;
 use bytes::Bytes;
-use reqwest::header::{LINK, RETRY_AFTER};
+use reqwest::header::LINK;
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
-use std::error::Error;
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// Where to find the ledger. Part of the arguments of every command that asks it.
@@ -22,7 +21,6 @@ pub struct Connection {
     url: Url,
 }
 
-#[cfg(feature = "client")]
 impl Connection {
     /// The library's client, for what it does.
     pub fn client(&self) -> Result<crate::client::Client, Failure> {
@@ -30,7 +28,6 @@ impl Connection {
     }
 }
 
-#[cfg(feature = "client")]
 impl From<crate::client::Error> for Failure {
     fn from(error: crate::client::Error) -> Failure {
         use crate::client::Error as E;
@@ -57,57 +54,26 @@ impl From<crate::client::Error> for Failure {
     }
 }
 
-fn base_url(text: &str) -> Result<Url, String> {
-    let expected = "expected an address like http://127.0.0.1:8470";
-    let url = Url::parse(text).map_err(|error| format!("{error}; {expected}"))?;
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(expected.into());
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(format!("{expected}, without query and fragment"));
-    }
-    Ok(url)
-}
-
-pub const POSITION: &str = "ledger-position";
 pub const PREFER: &str = "prefer";
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An error body is a few hundred bytes; more than this is not one.
 const ERROR_BODY_MAX: usize = 64 << 10;
 
 pub struct Ledger {
-    http: reqwest::Client,
-    base: Url,
+    http: Http,
     patience: Duration,
 }
 
 impl Ledger {
     /// `patience` bounds the silence, not the length, of an answer.
     pub fn new(connection: &Connection, patience: Duration) -> Result<Ledger, Failure> {
-        let mut http = reqwest::Client::builder()
-            .user_agent(concat!("opledger/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(patience)
-            // A redirected POST would silently become a GET.
-            .redirect(reqwest::redirect::Policy::none());
-        if is_loopback(&connection.url) {
-            // A proxy would look for the ledger on its own machine.
-            http = http.no_proxy();
-        }
-        let http = http.build().map_err(|error| {
-            Failure::Unexpected(format!("cannot set up HTTP: {}", root_cause(&error)))
-        })?;
-        Ok(Ledger {
-            http,
-            base: connection.url.clone(),
-            patience,
-        })
+        let http = Http::new(connection.url.clone(), "opledger", patience)?;
+        Ok(Ledger { http, patience })
     }
 
     /// The address, for people and files: without a password in it.
     pub fn shown_url(&self) -> String {
-        let mut url = self.base.clone();
+        let mut url = self.http.base.clone();
         // Both only fail for addresses that have no host.
         let _ = url.set_username("");
         let _ = url.set_password(None);
@@ -116,12 +82,7 @@ impl Ledger {
 
     /// Each segment is percent-encoded, whatever it holds.
     pub fn url(&self, segments: &[&str]) -> Url {
-        let mut url = self.base.clone();
-        url.path_segments_mut()
-            .expect("an address with a host has a path")
-            .pop_if_empty()
-            .extend(segments);
-        url
+        self.http.url(segments, &[])
     }
 
     pub fn get(&self, url: Url) -> RequestBuilder {
@@ -148,7 +109,7 @@ impl Ledger {
             if error.is_timeout() {
                 self.broken_off(&self.silence())
             } else {
-                self.broken_off(&root_cause(&error))
+                self.broken_off(&said(&error).to_lowercase())
             }
         })
     }
@@ -175,18 +136,18 @@ impl Ledger {
             let why = if error.is_timeout() {
                 format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
             } else {
-                root_cause(error)
+                said(error).to_lowercase()
             };
             return Failure::Unreachable { url, why };
         }
         if error.is_builder() {
-            return Failure::Usage(format!("cannot ask {url}: {}", root_cause(error)));
+            return Failure::Usage(format!("cannot ask {url}: {}", said(error).to_lowercase()));
         }
         Failure::Unavailable {
             why: if error.is_timeout() {
                 format!("{url} does not answer: {}", self.silence())
             } else {
-                format!("no answer of {url}: {}", root_cause(error))
+                format!("no answer of {url}: {}", said(error).to_lowercase())
             },
             retry_after: None,
         }
@@ -282,12 +243,6 @@ fn judge(
     }
 }
 
-/// Only the form in seconds: the ledger sends no dates.
-fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    seconds.trim().parse().ok().map(Duration::from_secs)
-}
-
 /// What of the log the answer is made of, or holds.
 pub fn position(response: &Response) -> Option<Token> {
     let token = response.headers().get(POSITION)?.to_str().ok()?;
@@ -305,22 +260,6 @@ pub fn next_page(asked: &Url, response: &Response) -> Option<Url> {
     let mut url = asked.clone();
     url.set_query(Some(query));
     Some(url)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-}
-
-/// The layers of an HTTP client each say that there was an error; only the
-/// innermost says which.
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string().to_lowercase()
 }
 
 #[cfg(test)]
@@ -352,32 +291,6 @@ mod tests {
             ledger("http://me:secret@h:1/x/").shown_url(),
             "http://h:1/x"
         );
-    }
-
-    #[test]
-    fn malformed_addresses_are_refused() {
-        for bad in [
-            "",
-            "127.0.0.1:8470",
-            "localhost:8470",
-            "ftp://h",
-            "http://h/?a=b",
-        ] {
-            assert!(base_url(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn loopback_is_recognised() {
-        for (url, expected) in [
-            ("http://127.0.0.2:1", true),
-            ("http://[::1]:1", true),
-            ("http://localhost", true),
-            ("http://10.0.0.1", false),
-            ("http://localhost.example", false),
-        ] {
-            assert_eq!(is_loopback(&Url::parse(url).unwrap()), expected, "{url}");
-        }
     }
 
     #[test]

@@ -23,9 +23,7 @@ mod serve;
 mod stream;
 mod table;
 mod text;
-#[cfg(feature = "client")]
 mod wait;
-#[cfg(feature = "client")]
 mod watch;
 
 use crate::cli::failure::{EXIT_STATUSES, Failure};
@@ -78,10 +76,8 @@ enum Command {
     /// Show invalid records, and why they are invalid
     DeadLetters(dead_letters::Args),
     /// Follow one operation, or all of them, as they change
-    #[cfg(feature = "client")]
     Watch(watch::Args),
     /// Wait until an operation has ended
-    #[cfg(feature = "client")]
     Wait(wait::Args),
     /// List, retry or release webhook deliveries
     Notifications(notifications::Args),
@@ -161,9 +157,7 @@ fn run(cli: Option<Cli>) -> Result<(), Failure> {
         Command::List(args) => block_on(list::run(args)),
         Command::History(args) => block_on(history::run(args)),
         Command::DeadLetters(args) => block_on(dead_letters::run(args)),
-        #[cfg(feature = "client")]
         Command::Watch(args) => block_on(watch::run(args)),
-        #[cfg(feature = "client")]
         Command::Wait(args) => block_on(wait::run(args)),
         Command::Notifications(args) => block_on(notifications::run(args)),
         Command::Replay(args) => replay::run(args),

@@ -5,16 +5,36 @@ use backon::{ExponentialBuilder, Retryable};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 pub const POSITION: &str = "ledger-position";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub struct Http {
     client: reqwest::Client,
-    base: Url,
+    pub base: Url,
     pub retry_for: Duration,
+}
+
+/// The address of a ledger.
+pub fn base_url(text: &str) -> Result<Url, String> {
+    let expected = "expected an address like http://127.0.0.1:8470";
+    let url = Url::parse(text).map_err(|error| format!("{error}; {expected}"))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(expected.into());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("{expected}, without query and fragment"));
+    }
+    Ok(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 #[derive(Deserialize)]
@@ -26,26 +46,22 @@ struct ErrorBody {
 }
 
 impl Http {
-    /// `patience` bounds the silence, not the length, of an answer.
-    pub fn new(address: &str, patience: Duration) -> Result<Http, Error> {
-        let base = Url::parse(address).map_err(|error| Error::Address(error.to_string()))?;
-        if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
-            return Err(Error::Address("expected http://host:port".into()));
-        }
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("opledger-client/", env!("CARGO_PKG_VERSION")))
+    /// `agent` is the name of the program. `patience` bounds the silence, not the length, of an
+    /// answer.
+    pub fn new(base: Url, agent: &str, patience: Duration) -> Result<Http, Error> {
+        let mut client = reqwest::Client::builder()
+            .user_agent(format!("{agent}/{}", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(patience)
             // A redirected POST would silently become a GET.
             .redirect(reqwest::redirect::Policy::none());
-        let client = match base.host_str() {
+        if is_loopback(&base) {
             // A proxy would look for the ledger on its own machine.
-            Some("localhost" | "127.0.0.1" | "[::1]") => client.no_proxy(),
-            _ => client,
-        };
+            client = client.no_proxy();
+        }
         let client = client
             .build()
-            .map_err(|error| Error::Unexpected(said(&error)))?;
+            .map_err(|error| Error::Unexpected(format!("cannot set up HTTP: {}", said(&error))))?;
         Ok(Http {
             client,
             base,
@@ -141,9 +157,7 @@ impl Http {
 
 async fn refusal(answer: Response) -> Error {
     let status = answer.status();
-    let retry_after = answer.headers().get(RETRY_AFTER);
-    let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
-    let retry_after = retry_after.map(Duration::from_secs);
+    let retry_after = retry_after(&answer);
     let body = answer.bytes().await.unwrap_or_default();
     let Ok(error) = serde_json::from_slice::<ErrorBody>(&body) else {
         let why = format!("it answers {status} and does not say why");
@@ -171,6 +185,12 @@ async fn refusal(answer: Response) -> Error {
     }
 }
 
+/// Only the form in seconds: the ledger sends no dates.
+pub fn retry_after(answer: &Response) -> Option<Duration> {
+    let seconds = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    seconds.trim().parse().ok().map(Duration::from_secs)
+}
+
 /// The layers of an HTTP client each say that there was an error; only the innermost
 /// says which.
 pub fn said(error: &reqwest::Error) -> String {
@@ -179,4 +199,35 @@ pub fn said(error: &reqwest::Error) -> String {
         cause = deeper;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn malformed_addresses_are_refused() {
+        for bad in [
+            "",
+            "127.0.0.1:8470",
+            "localhost:8470",
+            "ftp://h",
+            "http://h/?a=b",
+        ] {
+            assert!(base_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_recognised() {
+        for (url, expected) in [
+            ("http://127.0.0.2:1", true),
+            ("http://[::1]:1", true),
+            ("http://localhost", true),
+            ("http://10.0.0.1", false),
+            ("http://localhost.example", false),
+        ] {
+            assert_eq!(is_loopback(&Url::parse(url).unwrap()), expected, "{url}");
+        }
+    }
 }

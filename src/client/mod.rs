@@ -1,4 +1,4 @@
-//! A client of the ledger, for programs in Rust (feature `client`).
+//! A client of the ledger, for programs in Rust. The command line is built on it, too.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), opledger::client::Error> {
@@ -20,7 +20,7 @@
 mod document;
 mod error;
 mod event;
-mod http;
+pub(crate) mod http;
 mod list;
 mod publisher;
 mod sse;
@@ -50,7 +50,8 @@ const WAIT: Duration = Duration::from_secs(30);
 impl Client {
     /// `address` as in `http://127.0.0.1:8470`.
     pub fn new(address: &str) -> Result<Client, Error> {
-        let http = Http::new(address, Duration::from_secs(60))?;
+        let base = http::base_url(address).map_err(Error::Address)?;
+        let http = Http::new(base, "opledger-client", Duration::from_secs(60))?;
         Ok(Client { http })
     }
 

@@ -3,8 +3,9 @@
 use super::input::EventBatch;
 use super::{PATIENCE, retrying};
 use crate::app;
-use crate::cli::client::{Connection, Ledger, POSITION, PREFER, position};
+use crate::cli::client::{Connection, Ledger, PREFER, position};
 use crate::cli::failure::Failure;
+use crate::client::http::POSITION;
 use crate::clock;
 use crate::config::Config;
 use crate::domain::Event;
