@@ -1,5 +1,5 @@
-//! The effects of a state change outside the state, as values. The projector compares them
-//! before and after a batch and updates list entries, webhook deliveries and anomaly counts.
+//! The effects of a state change outside the state, as values: list entries, webhook deliveries
+//! and anomalies follow from how an operation stood before a batch and how it stands after.
 
 use super::anomaly::Anomalies;
 use super::document::{RollbackResult, rollback_result};
@@ -15,6 +15,25 @@ pub struct Standing<'a> {
     pub anomalies: Anomalies,
     /// The webhook delivery that the state calls for.
     pub due: Option<Due<'a>>,
+}
+
+/// What a batch did to an operation, as far as that shows outside of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Effects<'a> {
+    pub before: Standing<'a>,
+    pub after: Standing<'a>,
+}
+
+pub fn effects<'a>(before: Standing<'a>, after: Standing<'a>) -> Effects<'a> {
+    Effects { before, after }
+}
+
+impl<'a> Effects<'a> {
+    /// A notification that is due from now on.
+    pub fn new_due(&self) -> Option<&Due<'a>> {
+        let due = self.after.due.as_ref();
+        due.filter(|due| self.before.due.as_ref() != Some(due))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

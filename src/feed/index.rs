@@ -3,32 +3,31 @@
 //! index is made by who looks first, for everyone.
 
 use crate::domain::{RollbackResult, Status};
-use crate::rows::entry::Moved;
+use crate::rows::entry::{EntryChange, Moved};
 use crate::rows::filter::Filter;
 use crate::wire::list_entry;
 use hashbrown::HashMap;
 use std::sync::OnceLock;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What a cut did to the entries of its operations, in the order of their ids.
+/// What a batch did to the entries of its operations, in the order of their ids.
 pub struct Noted {
-    moved: Vec<Moved>,
+    entries: Vec<EntryChange>,
     index: OnceLock<Index>,
 }
 
 impl Noted {
-    pub fn new(moved: Vec<Moved>) -> Noted {
+    pub fn new(entries: Vec<EntryChange>) -> Noted {
         Noted {
-            moved,
+            entries,
             index: OnceLock::new(),
         }
     }
 
     /// About, with what finds them.
     pub fn bytes(&self) -> usize {
-        let entries = self.moved.iter().flat_map(Moved::entries);
-        let rows: usize = entries.map(|entry| entry.row.len()).sum();
-        rows + self.moved.len() * (size_of::<Moved>() + 64)
+        let rows: usize = self.entries.iter().map(EntryChange::bytes).sum();
+        rows + self.entries.len() * (size_of::<Moved>() + size_of::<EntryChange>() + 64)
     }
 
     /// What is true of any of them; `None` if that of some is not known.
@@ -41,7 +40,7 @@ impl Noted {
     }
 
     fn index(&self) -> &Index {
-        self.index.get_or_init(|| Index::of(&self.moved))
+        self.index.get_or_init(|| Index::of(&self.entries))
     }
 
     /// The first from `from` on that the filter may be about.
@@ -49,7 +48,7 @@ impl Noted {
         let index = self.index();
         loop {
             let place = index.next(filter, from)?;
-            if self.moved.get(place)?.concerns(filter) {
+            if index.moved.get(place)?.concerns(filter) {
                 return Some(place);
             }
             from = place + 1;
@@ -59,6 +58,7 @@ impl Noted {
 
 #[derive(Default)]
 struct Index {
+    moved: Vec<Moved>,
     /// By what an entry says, the places of the operations whose entry says so.
     places: HashMap<Key, Vec<u32>>,
     /// Operations whose clusters or rollbacks only they themselves can tell.
@@ -89,11 +89,13 @@ impl Key {
 }
 
 impl Index {
-    fn of(moved: &[Moved]) -> Index {
+    fn of(entries: &[EntryChange]) -> Index {
         let mut index = Index::default();
+        let moved: Vec<Moved> = entries.iter().cloned().map(EntryChange::moved).collect();
         for (place, moved) in moved.iter().enumerate() {
             index.add(place as u32, moved);
         }
+        index.moved = moved;
         index
     }
 
@@ -190,7 +192,9 @@ mod tests {
                 is: (n % 11 != 0).then(|| entry(n)),
             })
             .collect();
-        let noted = Noted::new(moved.clone());
+        let changes = moved.iter().cloned();
+        let changes = changes.map(|Moved { was, is }| EntryChange::Moved { was, is });
+        let noted = Noted::new(changes.collect());
         let some = Filter::default;
         let filters = [
             some(),

@@ -284,7 +284,7 @@ impl Drop for Seat {
 mod tests {
     use super::*;
     use crate::domain::{Status, Timestamp, effects::Listed};
-    use crate::rows::entry::{Entry, Moved};
+    use crate::rows::entry::{Entry, EntryChange};
     use crate::wire::change::{self, encode};
     use crate::wire::position::{Offset, Partition};
 
@@ -305,7 +305,7 @@ mod tests {
         let row = encode(&moved, ["op"].into_iter()).into();
         let mut row = Change::new(number, row, 1);
         if let Some(cluster) = cluster {
-            row.note(vec![Moved {
+            row.note(vec![EntryChange::Moved {
                 was: None,
                 is: Some(entry(cluster)),
             }]);
@@ -339,11 +339,11 @@ mod tests {
         let rounds = Arc::new(Rounds::new(watchers.clone()));
         let (a, running) = rounds.sit(filter("a"), Point::default());
         assert_eq!(running, Running::ToBeStarted);
-        assert!(watchers.lists_watched());
+        assert!(watchers.are_lists_watched());
         let (b, running) = rounds.sit(filter("b"), Point::default());
         assert_eq!(running, Running::Already);
         for (number, cluster) in ["b", "c", "a"].into_iter().enumerate() {
-            watchers.tell(row(number as u64, Some(cluster)));
+            watchers.tell(row(number as u64, Some(cluster)), Vec::new());
         }
         assert_eq!(rounds.hold(|_| ()), Held::ToTheEnd);
         assert!(is_called(&a) && is_called(&b));
@@ -356,7 +356,7 @@ mod tests {
         };
         assert_eq!(b.take(), Task::Nothing(end));
         // What it is not known of concerns everyone.
-        watchers.tell(row(3, None));
+        watchers.tell(row(3, None), Vec::new());
         assert_eq!(rounds.hold(|_| ()), Held::ToTheEnd);
         let look = Task::Look { from: 3, until: 4 };
         assert_eq!(
@@ -365,7 +365,7 @@ mod tests {
         );
         drop((a, b));
         assert_eq!(rounds.hold(|_| ()), Held::ForNobody);
-        assert!(!watchers.lists_watched());
+        assert!(!watchers.are_lists_watched());
     }
 
     #[test]
@@ -374,7 +374,7 @@ mod tests {
         let rounds = Arc::new(Rounds::new(watchers.clone()));
         let (seat, _) = rounds.sit(filter("a"), Point::default());
         for number in 0..10_000 {
-            watchers.tell(row(number, Some("b")));
+            watchers.tell(row(number, Some("b")), Vec::new());
         }
         while rounds.hold(|_| ()) == Held::InPart {}
         let until = 10_000;
@@ -386,7 +386,7 @@ mod tests {
         let watchers = Arc::new(Watchers::default());
         let rounds = Arc::new(Rounds::new(watchers.clone()));
         let (_first, _) = rounds.sit(filter("a"), Point::default());
-        (0..5).for_each(|number| watchers.tell(row(number, Some("b"))));
+        (0..5).for_each(|number| watchers.tell(row(number, Some("b")), Vec::new()));
         rounds.hold(|_| ());
         let (late, _) = rounds.sit(filter("a"), Point::default());
         late.begin_at(2);

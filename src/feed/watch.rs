@@ -5,7 +5,7 @@
 //! what lies between and costs nothing.
 
 use super::index::{Key, Noted};
-use crate::rows::entry::Moved;
+use crate::rows::entry::EntryChange;
 use crate::rows::filter::Filter;
 use crate::wire::change;
 use hashbrown::{DefaultHashBuilder, HashMap};
@@ -41,8 +41,9 @@ impl Change {
         }
     }
 
-    pub fn note(&mut self, moved: Vec<Moved>) {
-        self.noted = Some(Arc::new(Noted::new(moved)));
+    /// What became of the list entries of its operations.
+    pub fn note(&mut self, entries: Vec<EntryChange>) {
+        self.noted = Some(Arc::new(Noted::new(entries)));
     }
 
     /// Where what was before it does not count: it may concern everyone.
@@ -135,8 +136,13 @@ impl Default for Watchers {
 }
 
 impl Watchers {
-    /// Wakes whoever has to know of this change.
-    pub fn tell(&self, change: Change) {
+    /// Wakes whoever has to know of this change. `entries`: what became of the list entries of
+    /// its operations, none if that is not known.
+    pub fn tell(&self, mut change: Change, entries: Vec<EntryChange>) {
+        // Nobody else looks at them.
+        if self.lists_watched.load(Ordering::Relaxed) && !entries.is_empty() {
+            change.note(entries);
+        }
         if self.watched.load(Ordering::Relaxed) > 0
             && let Ok(decoded) = change::decode(&change.row)
         {
@@ -206,7 +212,8 @@ impl Watchers {
         self.lists_watched.store(is_watched, Ordering::Relaxed);
     }
 
-    pub fn lists_watched(&self) -> bool {
+    #[cfg(test)]
+    pub fn are_lists_watched(&self) -> bool {
         self.lists_watched.load(Ordering::Relaxed)
     }
 
@@ -292,7 +299,7 @@ mod tests {
         for heard in &mut heard {
             heard.as_mut().enable();
         }
-        watchers.tell(change(0, &["c", "a"]));
+        watchers.tell(change(0, &["c", "a"]), Vec::new());
         let woken = heard.map(|mut heard| heard.as_mut().enable());
         assert_eq!(woken, [true, true, false]);
         drop((watching, other));
@@ -304,9 +311,9 @@ mod tests {
     #[test]
     fn the_change_index_returns_complete_ranges_or_none() {
         let watchers = Watchers::default();
-        watchers.tell(change(0, &["a", "b"]));
-        watchers.tell(change(2, &[]));
-        watchers.tell(change(3, &["a"]));
+        watchers.tell(change(0, &["a", "b"]), Vec::new());
+        watchers.tell(change(2, &[]), Vec::new());
+        watchers.tell(change(3, &["a"]), Vec::new());
         assert_eq!(*watchers.watch_all().borrow(), 4);
         let numbers = |from| {
             let rows = watchers.recent_from(from)?;
@@ -320,7 +327,7 @@ mod tests {
         );
         assert_eq!(numbers(2), Some(vec![2, 3]));
         for number in 4..4 + RECENT_ROWS as u64 {
-            watchers.tell(change(number, &["a"]));
+            watchers.tell(change(number, &["a"]), Vec::new());
         }
         assert_eq!(numbers(3), None, "forgotten");
         assert_eq!(numbers(4).unwrap().len(), RECENT_AT_ONCE);

@@ -10,12 +10,12 @@ use super::operation::fold;
 use super::record_batch::{Part, RecordBatch};
 use super::source::Source;
 use super::step::Step;
-use crate::domain::effects::Listed;
+use crate::domain::effects::Effects;
 use crate::domain::{Anomalies, Anomaly};
 use crate::event_log::{Identity, Logged};
 use crate::feed::progress::StatusCounts;
 use crate::feed::watch::Change;
-use crate::rows::entry::Moved;
+use crate::rows::entry::EntryChange;
 use crate::rows::state;
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::fault::Fault;
@@ -43,8 +43,8 @@ pub struct Tally {
     pub refolded: u64,
     /// Which operations changed, for those who watch.
     pub change: Option<Change>,
-    /// What became of the entries of these, where that is to be noted.
-    pub moved: Option<Vec<Moved>>,
+    /// What became of the list entries of these, in their order.
+    pub entries: Vec<EntryChange>,
     /// Operations with a notification that is new or another one.
     pub due: Vec<Box<str>>,
     /// Operations with one that is to be tried again, as an operator said.
@@ -54,18 +54,26 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn moved(&mut self, before: Anomalies, after: Anomalies) {
-        for anomaly in Anomaly::ALL {
-            let change = i64::from(after.contains(anomaly)) - i64::from(before.contains(anomaly));
-            *self.anomalies.entry(anomaly.as_str()).or_default() += change;
-        }
-    }
-
-    pub fn listed(&mut self, before: Option<Listed>, after: Option<Listed>) {
-        for (listed, change) in [(before, -1), (after, 1)] {
+    /// Counts what a batch did to one operation.
+    pub(super) fn note(&mut self, operation_id: &str, effects: &Effects) {
+        let Effects { before, after } = effects;
+        for (listed, change) in [(before.listed, -1), (after.listed, 1)] {
             if let Some(listed) = listed {
                 self.statuses[listed.status as usize] += change;
             }
+        }
+        if before.anomalies != after.anomalies {
+            self.count(before.anomalies, after.anomalies);
+        }
+        if effects.new_due().is_some() {
+            self.due.push(operation_id.into());
+        }
+    }
+
+    fn count(&mut self, before: Anomalies, after: Anomalies) {
+        for anomaly in Anomaly::ALL {
+            let change = i64::from(after.contains(anomaly)) - i64::from(before.contains(anomaly));
+            *self.anomalies.entry(anomaly.as_str()).or_default() += change;
         }
     }
 }
@@ -106,7 +114,6 @@ pub struct Projection {
     control: Option<LogPosition>,
     hot: Hot,
     changes: Changes,
-    notes_entries: bool,
     /// Documents by status; `None` after a failed write, of which nobody knows whether it
     /// happened.
     statuses: Option<StatusCounts>,
@@ -128,7 +135,6 @@ impl Projection {
             control: None,
             hot: hot(hot_bytes),
             changes: Changes::open(db)?,
-            notes_entries: false,
             statuses: Some(meta::statuses(db)?),
         })
     }
@@ -181,11 +187,6 @@ impl Projection {
         self.changes.set_window(window);
     }
 
-    /// Whether the changes of the next batches say what became of the entries of lists.
-    pub fn note_entries(&mut self, notes: bool) {
-        self.notes_entries = notes;
-    }
-
     /// Writes all that the records change, with the positions behind them. After
     /// an error nothing has moved here; doing it again is harmless even if the
     /// write did happen.
@@ -205,13 +206,9 @@ impl Projection {
         db: &dyn Db,
         record_batch: &mut RecordBatch,
     ) -> Result<Prepared, OpenError> {
-        // Behind a failed write the store may hold what the records change: how entries
-        // were before it is not known then, and the change concerns everyone.
-        let is_known = self.statuses.is_some();
         let mut tally = Tally {
             applied: record_batch.applied(),
             clock_ahead: record_batch.clock_ahead(),
-            moved: (self.notes_entries && is_known).then(Vec::new),
             ..Tally::default()
         };
         let rules = *record_batch.rules();
@@ -272,11 +269,14 @@ impl Projection {
             return Err(error);
         }
         *self.slot(record_batch.rules().source) = Some(prepared.after);
+        // After a failed write the store may have held what the records change: how entries were
+        // before it is not known, and the change concerns everyone.
+        let was_known = self.statuses.is_some();
         self.statuses = Some(prepared.statuses);
         let mut tally = prepared.tally;
         tally.change = self.changes.written(prepared.change);
-        if let (Some(change), Some(moved)) = (&mut tally.change, tally.moved.take()) {
-            change.note(moved);
+        if !was_known {
+            tally.entries.clear();
         }
         for (id, snapshot) in prepared.snapshots {
             self.hot.insert(id, snapshot);
@@ -315,8 +315,7 @@ impl Projection {
                         cold.as_deref()
                     }
                 };
-                let arrived = part.arrived();
-                let snapshot = fold(db, part.id, part.key, snapshot, arrived, batch, tally)?;
+                let snapshot = fold(db, part, snapshot, batch, tally)?;
                 Ok((part.id.into(), snapshot))
             })
             .collect()
@@ -357,7 +356,7 @@ pub fn count_anomalies(db: &dyn Db) -> store::Result<BTreeMap<&'static str, i64>
                     return ControlFlow::Continue(());
                 };
                 let held = Anomalies(flags);
-                tally.moved(Anomalies::default(), held);
+                tally.count(Anomalies::default(), held);
                 ControlFlow::Continue(())
             },
             &mut |_| {},

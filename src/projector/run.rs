@@ -230,7 +230,8 @@ impl Worker {
                 };
                 self.publish(position, &watchdog);
                 if let Some(change) = tally.change.take() {
-                    self.progress.watchers.tell(change);
+                    let entries = std::mem::take(&mut tally.entries);
+                    self.progress.watchers.tell(change, entries);
                 }
                 self.watch.applied(&ahead.record_batch, &tally, took);
             }
@@ -377,7 +378,6 @@ fn try_apply(
     ahead: &mut ReadAhead,
 ) -> Result<Tally, OpenError> {
     writer.with(|db, projection| {
-        projection.note_entries(progress.watchers.lists_watched());
         let folding = Instant::now();
         let prepared = projection.prepare(db, &mut ahead.record_batch)?;
         ahead.work += folding.elapsed();

@@ -4,12 +4,13 @@
 use super::filter::Filter;
 use crate::domain::Operation;
 use crate::domain::effects::Listed;
-use crate::wire::list_entry;
+use crate::wire::{list_entry, snapshot};
+use std::sync::Arc;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     pub listed: Listed,
-    pub row: Box<[u8]>,
+    pub row: Arc<[u8]>,
 }
 
 /// Whether the lanes of an operation are all in memory.
@@ -27,6 +28,15 @@ impl Entry {
             row: row(op, lanes)?.into(),
         })
     }
+
+    fn of_snapshot(snapshot: &[u8]) -> Option<Entry> {
+        let (op, apart) = snapshot::decode(snapshot).ok()?;
+        let lanes = match apart {
+            None => Lanes::AtHand,
+            Some(_) => Lanes::Apart,
+        };
+        Entry::of(&op, lanes)
+    }
 }
 
 /// The value of an operation's entry by status.
@@ -41,9 +51,44 @@ pub fn row(op: &Operation, lanes: Lanes) -> Option<Vec<u8>> {
 }
 
 /// What a batch did to the entry of one operation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EntryChange {
+    /// It is another one, or elsewhere.
+    Moved {
+        was: Option<Entry>,
+        is: Option<Entry>,
+    },
+    /// It follows from this snapshot, as it did before.
+    Same(Arc<[u8]>),
+}
+
+impl EntryChange {
+    pub fn moved(self) -> Moved {
+        match self {
+            EntryChange::Moved { was, is } => Moved { was, is },
+            EntryChange::Same(snapshot) => Moved {
+                was: None,
+                is: Entry::of_snapshot(&snapshot),
+            },
+        }
+    }
+
+    /// About.
+    pub fn bytes(&self) -> usize {
+        match self {
+            EntryChange::Moved { was, is } => {
+                let entries = was.iter().chain(is);
+                entries.map(|entry| entry.row.len()).sum()
+            }
+            EntryChange::Same(snapshot) => snapshot.len(),
+        }
+    }
+}
+
+/// The entry of one operation before and after a batch.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Moved {
-    /// Before the batch; `None` as well if it was the same.
+    /// `None` as well if it was the same.
     pub was: Option<Entry>,
     pub is: Option<Entry>,
 }

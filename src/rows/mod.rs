@@ -2,6 +2,7 @@
 //! where the text of a large body is, what an entry of a list says.
 
 pub mod bodies;
+pub mod change;
 pub mod digest;
 pub mod entry;
 pub mod filter;

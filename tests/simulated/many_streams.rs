@@ -63,14 +63,13 @@ impl Ledger {
         self.reader.read(&limits, &mut records).unwrap();
         assert_eq!(records.len(), events.len());
         let mut record_batch = RecordBatch::decode(records, Default::default(), &Rules::NONE);
-        let watchers = &self.app.progress.watchers;
-        self.projection.note_entries(watchers.lists_watched());
         let tally = self
             .projection
             .apply(&*self.store, &mut record_batch)
             .unwrap();
         self.publish_position();
-        self.app.progress.watchers.tell(tally.change.unwrap());
+        let watchers = &self.app.progress.watchers;
+        watchers.tell(tally.change.unwrap(), tally.entries);
     }
 
     async fn get(&self, path: &str) -> axum::response::Response {

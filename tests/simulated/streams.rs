@@ -250,8 +250,6 @@ impl Simulation {
                 3 => WriteFault::Die { after: true },
                 _ => WriteFault::None,
             });
-            let watchers = &self.app.progress.watchers;
-            self.projection.note_entries(watchers.lists_watched());
             match self.projection.apply(&*self.store, &mut record_batch) {
                 Ok(tally) => {
                     self.truth
@@ -262,10 +260,9 @@ impl Simulation {
                         self.projection.at(Source::Events).token(),
                         self.projection.at(Source::Events).next(),
                     );
-                    tally
-                        .change
-                        .into_iter()
-                        .for_each(|c| progress.watchers.tell(c));
+                    if let Some(change) = tally.change {
+                        progress.watchers.tell(change, tally.entries);
+                    }
                     return true;
                 }
                 Err(_) if self.store.is_dead() => {
@@ -588,7 +585,7 @@ fn a_removed_operation_is_reported_to_streams() {
             .write(&batch, Durability::Buffered)
             .unwrap();
         let change = opledger::feed::watch::Change::new(1, row.into(), 1);
-        simulation.app.progress.watchers.tell(change);
+        simulation.app.progress.watchers.tell(change, Vec::new());
         for client in [0, 3] {
             let client = &mut simulation.clients[client];
             client.connect(&get).await;
