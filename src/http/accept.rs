@@ -1,12 +1,11 @@
-//! Which of its forms a read is answered in: JSON, or a stream of server-sent events.
+//! The form of the response to a read: JSON, or a stream of server-sent events.
 
 use axum::http::header::{ACCEPT, VARY};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 
-/// Whether the request prefers a stream (RFC 9110, 12.5.1). Of forms that it likes alike
-/// the one that it names first is taken, and JSON where it names neither: a request that
-/// takes nothing of what there is gets JSON, too.
+/// Whether the request prefers a stream (RFC 9110, 12.5.1). Of equal preferences the first one
+/// wins. A request that accepts neither form gets JSON.
 pub fn wants_stream(headers: &HeaderMap) -> bool {
     let ranges = || {
         let lines = headers.get_all(ACCEPT).iter();
@@ -20,7 +19,7 @@ pub fn wants_stream(headers: &HeaderMap) -> bool {
             || stream.quality == json.quality && stream.place < json.place)
 }
 
-/// Marks an answer that another `Accept` might have made another.
+/// Adds `Vary: Accept` to a response.
 pub async fn vary(mut response: Response) -> Response {
     response.headers_mut().append(VARY, VARIES);
     response
@@ -41,7 +40,7 @@ fn range(text: &str) -> (&str, &str, f32) {
         let (name, value) = part.split_once('=')?;
         name.trim().eq_ignore_ascii_case("q").then(|| value.trim())
     });
-    // One that cannot be read says nothing.
+    // A malformed weight is ignored.
     let quality = quality.and_then(|text| text.parse::<f32>().ok());
     let quality = quality.filter(|quality| (0.0..=1.0).contains(quality));
     (kind, sub, quality.unwrap_or(1.0))

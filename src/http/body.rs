@@ -68,7 +68,8 @@ impl Share {
     }
 }
 
-/// The one content type of a request. Of two, nobody knows which was meant.
+/// The content type of a request. An error if it has two, because it is unclear which one is
+/// meant.
 pub fn content_type(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Fault> {
     let mut all = headers.get_all(CONTENT_TYPE).iter();
     let content_type = all.next();
@@ -81,7 +82,7 @@ pub fn content_type(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Fault> 
     }
 }
 
-/// As the client meant it: what is compressed comes back decompressed.
+/// The body, decompressed.
 pub async fn receive(app: &Arc<App>, headers: &HeaderMap, body: Body) -> Result<Received, Refusal> {
     let coding = Coding::of(headers)?;
     let deadline = app.config.server.body_timeout;
@@ -112,7 +113,7 @@ fn decoded(coding: Coding, encoded: Received, mut share: Share) -> Result<Receiv
 }
 
 async fn collect(mut share: Share, mut body: Body) -> Result<Received, Refusal> {
-    // A client that waits to be asked for its body (`Expect`) is told at once.
+    // A client that waits for `100 Continue` is refused at once.
     if body.size_hint().lower() > share.limit as u64 {
         return Err(share.too_large());
     }
@@ -131,7 +132,7 @@ async fn collect(mut share: Share, mut body: Body) -> Result<Received, Refusal> 
             continue;
         }
         if bytes.is_empty() {
-            // What is announced may never come: no more than a little is believed.
+            // The announced length may be wrong, so it reserves only a little memory.
             let announced = body.size_hint().lower() as usize;
             bytes.reserve(len + announced.min(MOST_BELIEVED));
             bytes.extend_from_slice(&std::mem::take(&mut first));

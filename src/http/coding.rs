@@ -17,7 +17,7 @@ pub enum Coding {
 /// For `Accept-Encoding` (RFC 9110, 15.5.16).
 pub const ACCEPTED: &str = "gzip, zstd";
 
-/// What a decoder of zstd holds at most to look back at: 8 MiB, as RFC 8878 advises.
+/// A zstd decoder's window, which it holds in memory: at most 8 MiB, as RFC 8878 advises.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// Bytes that are decoded at once.
@@ -36,7 +36,7 @@ impl Coding {
                     "zstd" => Coding::Zstd,
                     _ => return Err(Refusal::Coding),
                 };
-                // One in the other is nobody's wish.
+                // Nested encodings are not supported.
                 if found.replace(coding).is_some() {
                     return Err(Refusal::Coding);
                 }

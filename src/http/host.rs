@@ -1,9 +1,8 @@
-//! Which names a request may call the ledger by. A web page of somebody else can have its
-//! name resolve to this machine (DNS rebinding), and the browser then lets it read what the
-//! ledger answers: only the name in `Host` tells. A ledger that listens on loopback
-//! therefore answers to names of loopback alone, and to those of `server.hosts`; one that
-//! serves a network has names that only its operator knows, and checks them where
-//! `server.hosts` is set.
+//! The names that a request may use for the ledger. A foreign web page can make its name
+//! resolve to this machine (DNS rebinding), and the browser then lets the page read what the
+//! ledger sends: only the name in `Host` shows it. So a ledger that listens on loopback accepts
+//! only names of loopback and those of `server.hosts`. A ledger that serves a network has names
+//! that only its operator knows, so it checks them only if `server.hosts` is set.
 
 use super::error::Refusal;
 use crate::config::Server;
@@ -29,7 +28,7 @@ impl Names {
     /// `reached` is the address of this machine that the connection came in at.
     pub fn check<B>(&self, request: &Request<B>, reached: IpAddr) -> Result<(), Refusal> {
         let header = the_header(request.headers(), request.version())?;
-        // Where the request line has a name, it is the one that counts (RFC 9112, 3.2.2).
+        // A name in the request line takes precedence (RFC 9112, 3.2.2).
         let host = match request.uri().authority() {
             Some(authority) => Some(name(authority.as_str())?),
             None => header,
@@ -66,7 +65,7 @@ fn the_header(headers: &HeaderMap, version: Version) -> Result<Option<&str>, Ref
     let mut all = headers.get_all(HOST).iter();
     match (all.next(), all.next()) {
         (Some(host), None) => {
-            // What is no text is no name either.
+            // Bytes that are not text are not a name.
             Ok(Some(name(host.to_str().unwrap_or("?"))?))
         }
         (None, _) if version == Version::HTTP_10 => Ok(None),

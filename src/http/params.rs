@@ -43,12 +43,12 @@ impl<'u> Params<'u> {
         Ok(params)
     }
 
-    /// The value of one that is given once at most.
+    /// The value of a parameter that occurs at most once.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.all(name).next()
     }
 
-    /// All values of one that may be repeated.
+    /// All values of a parameter that may be repeated.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0.get(name).into_iter().flatten().map(|value| &**value)
     }

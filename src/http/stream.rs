@@ -1,6 +1,6 @@
-//! Answers that are written while the store is read: a blocking thread hands
-//! pieces to the connection through a short channel. A client that stops taking
-//! them is cut off by the socket's send timeout, which ends the thread as well.
+//! Responses that are written while the store is read: a blocking thread hands pieces to the
+//! connection through a short channel. If a client stops reading, the socket's send timeout
+//! closes the connection, which ends the thread as well.
 
 use super::error::Refusal;
 use super::pace::Turn;
@@ -22,9 +22,9 @@ const PIECE: usize = 128 << 10;
 
 type BodyPiece = Result<Bytes, store::Error>;
 
-/// Runs `produce` on a thread of its own and answers with what it emits. An error
-/// before the first piece is a refusal; one later breaks the connection off, so
-/// that a part is never taken for the whole.
+/// Runs `produce` on a blocking thread and sends what it emits. An error before the first piece
+/// becomes an error response; a later one closes the connection, so that a part is never
+/// mistaken for the whole.
 pub async fn answer<F>(app: &Arc<App>, produce: F) -> Result<Response, Refusal>
 where
     F: FnOnce(&App, &mut crate::query::Emit) -> store::Result<()> + Send + 'static,
@@ -94,7 +94,7 @@ pub async fn apart<T: Send + 'static>(
     let (done, result) = oneshot::channel();
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
-        // A client that has gone needs no answer.
+        // The client may have gone.
         let _ = done.send(read(&app));
     });
     result.await.map_err(|_| Refusal::Panicked)

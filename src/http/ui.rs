@@ -1,5 +1,5 @@
-//! The web page: files of `ui/`, held in the binary. It asks nothing of anybody
-//! but this server, and its policy lets the browser ask nobody else.
+//! The web page: the files of `ui/`, compiled into the binary. It requests nothing from other
+//! servers, and its policy does not let the browser do so.
 
 use super::conditional::matches_etag;
 use super::error::Refusal;
@@ -62,8 +62,8 @@ static FILES: LazyLock<Vec<PageFile>> = LazyLock::new(|| {
     .into()
 });
 
-/// Scripts and styles come from files of this server alone; no text becomes
-/// markup or script, whatever a document holds.
+/// Scripts and styles come only from this server. No text of a document can become markup or
+/// script.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types 'none'";

@@ -1,5 +1,5 @@
-//! The index of changes: a row for each batch that says which operations it changed.
-//! Streams that resume read it. It reaches back over a bounded number of changes.
+//! The index of changes: a row for each batch with the operations that it changed. Streams that
+//! resume read it. It keeps a bounded number of changes.
 
 use super::log_position::LogPosition;
 use crate::feed::watch::Change;
@@ -8,23 +8,23 @@ use crate::wire::change::{self, PartitionMove};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// Unless it is told otherwise, as in a rebuild.
+/// The default, which a rebuild uses.
 const WINDOW: u64 = 200_000;
 
-/// Where the last numbers cannot be read, it goes on at one that is surely beyond them.
+/// If the last numbers cannot be read, numbering continues at one that is certainly higher.
 const GAP: u64 = 1 << 40;
 
-/// Where the index is. A row's key counts the changes before it, so that the window is
-/// a range of keys.
+/// The bounds of the index. A row's key is the number of changes before it, so the window is a
+/// range of keys.
 pub struct Changes {
     /// The number of the next row.
     next: u64,
-    /// Nothing is kept below.
+    /// Rows before this number are deleted.
     trimmed: u64,
     window: u64,
 }
 
-/// What is to be told of a batch once it is written.
+/// What watchers are notified of after a batch is written.
 #[derive(Default)]
 pub struct Pending {
     row: Option<Change>,
@@ -66,12 +66,12 @@ impl Changes {
         })
     }
 
-    /// Of the next change.
+    /// The number of the next change.
     pub fn number(&self) -> u64 {
         self.next
     }
 
-    /// How many changes are kept at least.
+    /// Sets how many changes are kept at least.
     pub fn set_window(&mut self, window: u64) {
         self.window = window;
     }
@@ -109,7 +109,7 @@ impl Changes {
         })
     }
 
-    /// Of a batch that changes nothing.
+    /// For a batch without changes.
     pub fn none(&self) -> Pending {
         Pending {
             row: None,
@@ -118,7 +118,7 @@ impl Changes {
         }
     }
 
-    /// Now and then, so that it costs little: what is deleted is looked up first.
+    /// Deletes old rows only now and then, because a deletion reads the row first.
     fn trim(&self, db: &dyn Db, batch: &mut Batch) -> store::Result<u64> {
         let keep = self.next.saturating_sub(self.window);
         if keep.saturating_sub(self.trimmed) <= self.window / 8 {
@@ -126,7 +126,7 @@ impl Changes {
         }
         let range = keys::change(self.trimmed)..keys::change(keep);
         store::view(db, |view| {
-            // What cannot be read stays.
+            // Unreadable rows stay.
             view.scan_past_damage(
                 Family::Change,
                 &range.start..&range.end,
@@ -141,7 +141,7 @@ impl Changes {
         Ok(keep)
     }
 
-    /// After the write.
+    /// Called after the write.
     pub fn written(&mut self, pending: Pending) -> Option<Change> {
         self.next = pending.next;
         self.trimmed = pending.trimmed;

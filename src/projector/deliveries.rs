@@ -1,5 +1,5 @@
-//! What became of webhook deliveries, and what operators said about them: what follows from the
-//! records of the control log.
+//! Applies records of the control log: outcomes of webhook deliveries, and operators' retries
+//! and releases.
 
 use super::projection::Tally;
 use crate::domain::Timestamp;
@@ -10,7 +10,7 @@ use crate::wire::notification::{DeliveryOutcome, encode_outcome};
 use crate::wire::position::{LogId, NextOffsets};
 use std::collections::HashMap;
 
-/// What the records so far have changed, which the store does not show yet.
+/// Changes of the records so far that are not in the store yet.
 pub struct Deliveries<'d> {
     db: &'d dyn Db,
     outcomes: HashMap<Vec<u8>, DeliveryOutcome>,
@@ -26,7 +26,7 @@ impl<'d> Deliveries<'d> {
         }
     }
 
-    /// Adds to the batch what follows from one record.
+    /// Adds the effects of one record to the batch.
     pub fn apply(
         &mut self,
         at: Timestamp,
@@ -35,13 +35,13 @@ impl<'d> Deliveries<'d> {
         tally: &mut Tally,
     ) -> store::Result<()> {
         match control {
-            // The first counts: a later one would hold what was sent meanwhile.
+            // The first counts: a later one would hold deliveries that were sent meanwhile.
             Control::Begun { log, ends } => {
                 if self.begun(*log)?.is_none() {
                     self.put_begun(*log, ends.clone(), batch);
                 }
             }
-            // What it holds was due before it, whatever was said before.
+            // Everything due before it is held, whatever was recorded before.
             Control::Lost { log, ends } => self.put_begun(*log, ends.clone(), batch),
             Control::ReleasedAll { log, .. } => {
                 if self.begun(*log)?.is_some() {
@@ -60,7 +60,7 @@ impl<'d> Deliveries<'d> {
                     None => outbox::outcome(self.db, &row)?,
                 };
                 if matches!(before, Some(DeliveryOutcome::Delivered { .. })) {
-                    // Delivered is for good.
+                    // Delivered is final.
                     return Ok(());
                 }
                 let after = outcome(event, at);

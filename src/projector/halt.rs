@@ -1,5 +1,5 @@
-//! Why the projector stops for good. Each reason names what was stored and what
-//! was found, and what an operator can do. Reads go on, readiness says so.
+//! Reasons for which the projector halts. Each names what was stored, what was found, and what
+//! an operator can do. Reads continue, and readiness reports the reason.
 
 use crate::event_log::ReadError;
 use crate::store;
@@ -81,8 +81,7 @@ pub enum Halt {
 }
 
 impl Halt {
-    /// Whether the log is the cause: it is not the store's own, has lost records, or cannot
-    /// be relied on.
+    /// Whether the log is the cause: it is another log, has lost records, or is damaged.
     pub fn is_about_the_log(&self) -> bool {
         match self {
             Halt::OtherLog { .. }
@@ -100,7 +99,7 @@ impl Halt {
         }
     }
 
-    /// For those who publish and read: without what may name places of the server.
+    /// For clients: without paths of the server.
     pub fn for_clients(&self) -> String {
         match self {
             Halt::LogDamaged { at, .. } => {
@@ -112,14 +111,14 @@ impl Halt {
     }
 }
 
-/// Opening either finds a reason to stop, or something that may work later.
+/// Opening fails for good, or may succeed later.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
     Halt(#[from] Halt),
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The log cannot be asked now.
+    /// The log does not respond now.
     #[error("the event log cannot be read now: {0}")]
     Log(String),
 }

@@ -1,6 +1,6 @@
-//! Reads the log and decodes what it reads, on a thread of its own, while the
-//! projector writes what came before. At most two batches wait for the projector, so
-//! memory is bounded whatever the lag; backpressure is not reading on.
+//! Reads the log and decodes the records, on a thread of its own, while the projector writes
+//! the batch before. At most two batches wait for the projector, so memory is bounded whatever
+//! the lag; backpressure means not to read on.
 
 use super::pace;
 use super::record_batch::RecordBatch;
@@ -14,18 +14,19 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// One being folded, one decoded, one being read: three in all.
+/// Three batches in all: one is folded, one is decoded, one is read.
 const WAITING: usize = 1;
 
-/// What was read at once.
+/// A batch that was read ahead.
 pub struct ReadAhead {
     pub record_batch: RecordBatch,
-    /// Of the log that the reader was opened on, all of it? Taken away once answered.
+    /// The check that all of it is from the log that the reader was opened on. Taken when it is
+    /// awaited.
     pub confirmation: Option<Confirmation>,
-    /// How long it took to get the records, the wait for the first included.
+    /// Time to get the records, including the wait for the first one.
     pub took: Duration,
-    /// How long threads worked on it: waiting for records and for the log's confirmation is not
-    /// in it.
+    /// Time that threads worked on it, without waiting for records and for the log's
+    /// confirmation.
     pub work: Duration,
 }
 
@@ -69,8 +70,7 @@ impl Intake {
         })
     }
 
-    /// The next stretch; `None` if there is none within the patience. After an error
-    /// there is nothing more.
+    /// The next batch; `None` if there is none within the patience. Ends after an error.
     pub fn next(&self, patience: Duration) -> Result<Option<ReadAhead>, ReadError> {
         match self.stretches.recv_timeout(patience) {
             Ok(ahead) => ahead.map(Some),
@@ -81,10 +81,10 @@ impl Intake {
         }
     }
 
-    /// One that is applied. Its memory is used again, and what is freed of it is freed
-    /// by the thread that allocated it, which is cheaper and has more time.
+    /// Returns a batch that was applied. Its memory is reused, and freed by the thread that
+    /// allocated it, which is cheaper.
     pub fn give_back(&self, ahead: ReadAhead) {
-        // A reader that has ended needs nothing.
+        // The reader may have ended.
         let _ = self.spent.send(ahead);
     }
 }
@@ -92,7 +92,7 @@ impl Intake {
 impl Drop for Intake {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // What waits is thrown away, so that the thread is not stuck with it.
+        // Drains the channel, so that the thread can end.
         while self.stretches.recv().is_ok() {}
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -112,7 +112,7 @@ fn read_all(
     given_back: &Receiver<ReadAhead>,
 ) {
     let mut told = reader.next();
-    // As many as there are cuts at a time: growing one anew copies all of it.
+    // One for each batch in memory: growing a new one copies all of it.
     let mut spares: Vec<Batch> = Vec::new();
     let mut lags = false;
     while !stop.load(Ordering::Relaxed) {
@@ -129,7 +129,7 @@ fn read_all(
                 continue;
             }
             Err(error) => {
-                // Nobody listens only while it is being dropped.
+                // The receiver is gone only while it is dropped.
                 let _ = stretches.send(Err(error));
                 return;
             }
@@ -145,7 +145,7 @@ fn read_all(
     }
 }
 
-/// `None` if nothing is going on.
+/// `None` if nothing arrived.
 fn read_one(
     reader: &mut dyn Reader,
     told: &NextOffsets,

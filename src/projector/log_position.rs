@@ -1,4 +1,4 @@
-//! Where the store is in one of its logs, and whether that still is the same log.
+//! The store's position in one of its logs, and whether that still is the same log.
 
 use super::halt::{Halt, OpenError};
 use super::meta::{self, Anchors};
@@ -19,8 +19,8 @@ pub struct LogPosition {
 }
 
 impl LogPosition {
-    /// Reads where the store is. A store that has met no log of this source yet belongs to
-    /// this one from now on.
+    /// Reads the position. A store that has no log of this source yet belongs to this one from
+    /// now on.
     pub fn open(db: &dyn Db, source: Source, log: &Identity) -> Result<LogPosition, OpenError> {
         meta::open(db, source, log)?;
         let anchors = meta::anchors(db, source)?;
@@ -36,12 +36,12 @@ impl LogPosition {
         &self.log
     }
 
-    /// Where the log is to be read on.
+    /// The offsets from which to read the log.
     pub fn next(&self) -> &NextOffsets {
         &self.next
     }
 
-    /// The last record of each partition that is in the store.
+    /// The last record of each partition in the store.
     pub fn positions(&self) -> LastOffsets {
         meta::positions(&self.anchors)
     }
@@ -53,7 +53,7 @@ impl LogPosition {
         }
     }
 
-    /// Remembers of partitions that are new to the store where they begin.
+    /// Records where partitions begin that are new to the store.
     pub fn note_beginnings(
         &mut self,
         db: &dyn Db,
@@ -64,7 +64,7 @@ impl LogPosition {
         Ok(())
     }
 
-    /// After the records of the batch.
+    /// The position after the batch.
     pub(super) fn after(&self, record_batch: &RecordBatch) -> LogPosition {
         let mut after = self.clone();
         for (partition, first, last) in record_batch.spans() {
@@ -85,7 +85,7 @@ impl LogPosition {
         after
     }
 
-    /// Adds to the batch what has changed since `before`.
+    /// Adds the changes since `before` to the batch.
     pub(super) fn put(&self, before: &LogPosition, batch: &mut Batch) {
         for (&partition, anchor) in &self.anchors {
             if before.anchors.get(&partition) != Some(anchor) {
@@ -93,7 +93,7 @@ impl LogPosition {
             }
         }
         for (&partition, &offset) in self.next.iter() {
-            // Right behind its last record it follows from that.
+            // Not stored if it directly follows the last record.
             let behind = self
                 .anchors
                 .get(&partition)
@@ -108,8 +108,8 @@ impl LogPosition {
         &self.anchors
     }
 
-    /// Whether this is the log that the store was folded from, and still has what comes next:
-    /// its identity, its bounds, and the last record of each partition.
+    /// Checks that this is the log that the store was folded from and that it still has the
+    /// next records: by its identity, its bounds, and the last record of each partition.
     pub fn check(&self, log: &dyn EventLog) -> Result<(), OpenError> {
         let found = log.identify()?;
         if found.id != self.log.id {
@@ -139,7 +139,7 @@ impl LogPosition {
                     found,
                 })?,
                 None => {
-                    // Retention may have taken it meanwhile; what comes next is still there.
+                    // Retention may have deleted it meanwhile; the next record still exists.
                     log.identify()?;
                     if log
                         .bounds()?
@@ -159,8 +159,8 @@ impl LogPosition {
     }
 }
 
-/// Whether the log still has what comes next. A partition that cannot be asked now is
-/// judged when it can.
+/// Checks that the log still has the next records. A partition that does not respond is checked
+/// later.
 fn check_bounds(
     next: &NextOffsets,
     count: usize,
@@ -195,7 +195,7 @@ fn check_bounds(
 mod tests {
     use super::*;
 
-    /// What comes next is at 5.
+    /// The next offset is 5.
     fn checked(first: u64, end: u64) -> Result<(), Halt> {
         let bounds = Bounds {
             first: Offset(first),

@@ -1,5 +1,5 @@
-//! What the store says of itself: versions, the log it belongs to, and the last
-//! record of each partition that is in it.
+//! The store's description of itself: versions, the log that it belongs to, and the last record
+//! of each partition.
 
 use super::halt::{Halt, OpenError};
 use super::source::Source;
@@ -12,17 +12,17 @@ use crate::wire::stored::{self, STATUS_COUNTS};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-/// The shape of keys and rows (`wire::stored`). A store of another one is rebuilt, not
+/// The form of keys and rows (`wire::stored`). A store of another format is rebuilt, not
 /// converted.
 pub const FORMAT: u8 = 1;
-/// The rules of the fold. A store of other rules is rebuilt, not converted.
+/// The version of the fold's rules. A store of another version is rebuilt, not converted.
 pub const FOLD: u32 = 2;
 
 /// The last record of each partition.
 pub type Anchors = BTreeMap<Partition, Anchor>;
 
-/// Whether the store belongs to this log. One that has met no log of this source yet is stamped
-/// with this one.
+/// Checks that the store belongs to this log. A store that has no log of this source yet
+/// belongs to this one from now on.
 pub fn open(db: &dyn Db, source: Source, log: &Identity) -> Result<(), OpenError> {
     let is_new = match source {
         Source::Events => is_new(db)?,
@@ -34,7 +34,7 @@ pub fn open(db: &dyn Db, source: Source, log: &Identity) -> Result<(), OpenError
     }
 }
 
-/// Whether the store, which is not new, can be folded on from this log.
+/// Checks that a store that is not new can continue with this log.
 pub fn compare(db: &dyn Db, source: Source, log: &Identity) -> Result<(), OpenError> {
     if source == Source::Events {
         compare_fold(db)?;
@@ -60,7 +60,7 @@ fn compare_fold(db: &dyn Db) -> Result<(), OpenError> {
     }
 }
 
-/// Whether nothing was ever written to it. One of another format is refused.
+/// Whether the store is empty. Another format is an error.
 pub fn is_new(db: &dyn Db) -> store::Result<bool> {
     match db.get(Family::Meta, b"format")?.as_deref() {
         None => Ok(true),
@@ -72,12 +72,12 @@ pub fn is_new(db: &dyn Db) -> store::Result<bool> {
     }
 }
 
-/// Whether the store has ever met a control log.
+/// Whether the store has a control log.
 pub fn knows_control_log(db: &dyn Db) -> store::Result<bool> {
     Ok(log_id(db, Source::Control)?.is_some())
 }
 
-/// What the store says that it holds, of whatever log; `None` if it is new.
+/// The store's log and positions; `None` if it is new.
 pub fn held(db: &dyn Db) -> store::Result<Option<Token>> {
     if is_new(db)? {
         return Ok(None);
@@ -121,8 +121,8 @@ fn key(prefix: &[u8], partition: Partition) -> Vec<u8> {
     [prefix, &partition.0.to_be_bytes()].concat()
 }
 
-/// The rows of a prefix. One that cannot be read is an error: without it a partition
-/// would seem to be new.
+/// The rows of a prefix. An unreadable row is an error: without it a partition would seem to be
+/// new.
 fn by_partition<T, C: FromIterator<(Partition, T)>>(
     db: &dyn Db,
     prefix: &[u8],
@@ -162,14 +162,14 @@ pub fn anchors(db: &dyn Db, source: Source) -> store::Result<Anchors> {
     by_partition(db, source.rows().position, Anchor::decode)
 }
 
-/// How many documents have each status, in the order of `Status::ALL`.
+/// The number of documents of each status, in the order of `Status::ALL`.
 pub fn put_statuses(batch: &mut Batch, statuses: &StatusCounts) {
     let counts = statuses.iter().flat_map(|count| count.to_be_bytes());
     let row: Vec<u8> = [STATUS_COUNTS].into_iter().chain(counts).collect();
     batch.put(Family::Meta, STATUSES, &row);
 }
 
-/// As they were written with the last batch that changed them.
+/// The numbers as of the last batch that changed them.
 pub fn statuses(db: &dyn Db) -> store::Result<StatusCounts> {
     let Some(row) = db.get(Family::Meta, STATUSES)? else {
         return Ok(StatusCounts::default());
@@ -188,8 +188,7 @@ pub fn put_next(batch: &mut Batch, source: Source, partition: Partition, next: O
     batch.put(Family::Meta, &key, &next.0.to_be_bytes());
 }
 
-/// Where the store goes on. There is no row for a partition where that is right behind its last
-/// record.
+/// Where the store continues. A partition has no row if that directly follows its last record.
 pub fn next(db: &dyn Db, source: Source, anchors: &Anchors) -> store::Result<NextOffsets> {
     let mut next: NextOffsets = by_partition(db, source.rows().begins, offset)?;
     let behind = anchors.iter().map(|(p, anchor)| (*p, anchor.offset.next()));
@@ -200,8 +199,8 @@ pub fn next(db: &dyn Db, source: Source, anchors: &Anchors) -> store::Result<Nex
     Ok(next)
 }
 
-/// Remembers of partitions that are new to the store where they begin. If that is not
-/// at 0, what was before was gone already. Returns what was not known.
+/// Records where partitions begin that are new to the store. If that is not at 0, earlier
+/// records were gone already. Returns what was new.
 pub fn note_beginnings(
     db: &dyn Db,
     source: Source,
@@ -228,7 +227,7 @@ pub fn note_beginnings(
     Ok(new)
 }
 
-/// By partition, the first offset that the log still had when the store met it.
+/// By partition, the first offset that the log had when the store first read it.
 pub fn beginnings(db: &dyn Db) -> store::Result<NextOffsets> {
     by_partition(db, Source::Events.rows().begins, offset)
 }

@@ -1,6 +1,6 @@
-//! A batch of the log: what was read at once, decoded and gathered by operation, with the
-//! rows that the history gets of it. All of that follows from the records alone and is
-//! done on the thread that reads, while the projection still writes the batch before.
+//! A batch of records: read together, decoded and grouped by operation, with its rows for the
+//! history. All of this follows from the records alone, so the reading thread does it while the
+//! projection still writes the batch before.
 
 use super::step::{Rules, Step, step};
 use crate::clock;
@@ -17,11 +17,10 @@ use std::hash::BuildHasher;
 use std::ops::Range;
 use std::time::Duration;
 
-/// It may hold no record, where the reader only got past what is none.
+/// May be empty, if the reader only skipped offsets without records.
 pub struct RecordBatch {
     content: Content,
-    /// The rows of the history, and behind them what the projection adds: one piece of
-    /// memory for both, since there is much of it.
+    /// The rows of the history, followed by those of the projection, in one piece of memory.
     pub(super) batch: Batch,
     history: Length,
 }
@@ -31,14 +30,14 @@ struct Read {
     records: Vec<Logged>,
     next: NextOffsets,
     bytes: usize,
-    /// When the first of them arrived, as far as that is known.
+    /// The earliest arrival, if known.
     oldest: Option<Timestamp>,
-    /// By partition, the first offset and the place of the last record.
+    /// By partition, the first offset and the index of the last record.
     spans: BTreeMap<Partition, (Offset, usize)>,
 }
 
 self_cell::self_cell!(
-    /// What was read, and what it amounts to. The events borrow from it.
+    /// The records and their decoded form. The events borrow from it.
     pub(super) struct Content {
         owner: Read,
         #[covariant]
@@ -47,23 +46,22 @@ self_cell::self_cell!(
 );
 
 struct Sorted<'c> {
-    /// What each record amounts to.
+    /// The decoded form of each record.
     steps: Vec<Step<'c>>,
-    /// In the order of their keys: a row finds its place in memory quickly if it is next
-    /// to the one before.
+    /// In the order of their keys: RocksDB inserts a row faster if it follows the one before.
     groups: Vec<Group>,
-    /// Places of the records of all groups, one group after the other.
+    /// Indexes of the records of all groups, one group after the other.
     order: Vec<u32>,
     clock_ahead: u64,
 }
 
-/// The events of one operation, as they arrived: what is judged by arrival must not depend
-/// on where a batch ends.
+/// The events of one operation in the order of arrival. Their result must not depend on where a
+/// batch ends.
 #[derive(Default)]
 struct Group {
-    /// Of the operation's snapshot.
+    /// The key of the operation's snapshot.
     key: Vec<u8>,
-    /// In the order of all.
+    /// The group's range in `order`.
     places: Range<usize>,
 }
 
@@ -71,7 +69,7 @@ struct Group {
 #[derive(Clone, Copy)]
 pub(super) struct Part<'c> {
     pub id: &'c str,
-    /// Of its snapshot's row.
+    /// The key of its snapshot.
     pub key: &'c [u8],
     records: &'c [Logged],
     steps: &'c [Step<'c>],
@@ -79,7 +77,7 @@ pub(super) struct Part<'c> {
 }
 
 impl<'c> Part<'c> {
-    /// Its events as they arrived, each with the record that brought it.
+    /// Its events in the order of arrival, each with its record.
     pub fn arrived(self) -> impl Iterator<Item = Arrived<'c>> + Clone {
         let places = self.places.iter().map(|place| *place as usize);
         places.filter_map(move |place| match &self.steps[place] {
@@ -90,8 +88,8 @@ impl<'c> Part<'c> {
 }
 
 impl RecordBatch {
-    /// `next` says how far the reader is behind the records; a partition that is not in
-    /// it is where its last record leaves it.
+    /// `next`: the reader's position after the records. A partition that is missing there
+    /// continues after its last record.
     pub fn decode(records: Vec<Logged>, next: NextOffsets, rules: &Rules) -> RecordBatch {
         RecordBatch::decode_with(records, next, rules, Batch::default())
     }
@@ -126,7 +124,7 @@ impl RecordBatch {
         }
     }
 
-    /// Its memory, for another.
+    /// Returns its memory for another batch.
     pub fn spend(self) -> Batch {
         self.batch
     }
@@ -143,28 +141,28 @@ impl RecordBatch {
         &self.content.borrow_owner().next
     }
 
-    /// Of all records together.
+    /// Size of all records in bytes.
     pub fn bytes(&self) -> usize {
         self.content.borrow_owner().bytes
     }
 
-    /// When the first of them arrived, of those of which it is known.
+    /// The earliest known arrival.
     pub fn oldest(&self) -> Option<Timestamp> {
         self.content.borrow_owner().oldest
     }
 
-    /// How long ago that was, by our clock; zero if it was later.
+    /// The age of the earliest arrival by this machine's clock; at least zero.
     pub fn age(&self) -> Option<Duration> {
         let arrived = self.oldest()?.as_millis().try_into().unwrap_or(0);
         Some(clock::since_1970().saturating_sub(Duration::from_millis(arrived)))
     }
 
-    /// How many records are events.
+    /// The number of events.
     pub(super) fn applied(&self) -> u64 {
         self.sorted().order.len() as u64
     }
 
-    /// Of how many the time is further ahead of their arrival than is allowed.
+    /// The number of events whose time is further ahead of their arrival than allowed.
     pub(super) fn clock_ahead(&self) -> u64 {
         self.sorted().clock_ahead
     }
@@ -176,8 +174,7 @@ impl RecordBatch {
         spans.map(|(partition, (first, last))| (*partition, *first, &read.records[*last]))
     }
 
-    /// What it amounts to, and the batch to write, with everything forgotten that was put
-    /// behind the history before.
+    /// The content and the rows to write, without any rows that were added after the history.
     pub(super) fn open(&mut self) -> (&Content, &mut Batch) {
         self.batch.truncate(self.history);
         (&self.content, &mut self.batch)
@@ -200,7 +197,7 @@ impl Content {
         })
     }
 
-    /// Every record that is no event, as it was read.
+    /// Every record that is not an event.
     pub fn others(&self) -> impl Iterator<Item = (&Logged, &Step<'_>)> {
         let records = self.borrow_owner().records.iter();
         let steps = records.zip(&self.borrow_dependent().steps);
@@ -233,13 +230,13 @@ impl<'c> Sorted<'c> {
         let mut places = HashTable::with_capacity(1024);
         let hasher = DefaultHashBuilder::default();
         let mut groups: Vec<Group> = Vec::new();
-        // Which group each event is of.
+        // The group of each event.
         let mut of: Vec<(u32, u32)> = Vec::with_capacity(records.len());
         let mut clock_ahead = 0;
         let mut decode = |(place, logged): (usize, &'c Logged)| {
             let mut step = step(logged, rules);
             if let Step::Apply(event) = &mut step {
-                // Here, while a large text is still in the processor's cache.
+                // Here, because a large text is still in the processor's cache.
                 event.kind.bodies_mut().for_each(Body::name);
                 clock_ahead += u64::from(is_clock_ahead(&logged.record, event, rules));
                 let id = event.operation_id.as_bytes();
@@ -275,9 +272,9 @@ impl<'c> Sorted<'c> {
     }
 }
 
-/// Sorts the groups by their keys, and deals out the events to them.
+/// Sorts the groups by their keys and assigns the events to them.
 fn deal(groups: &mut Vec<Group>, of: &[(u32, u32)]) -> Vec<u32> {
-    // By the first bytes of their keys as a number, which says most.
+    // Compares the first bytes of the keys as a number, which usually decides.
     let number_of = |group: &Group| u64::from_be_bytes(keys::head(&group.key));
     let numbers = groups.iter().map(number_of);
     let mut sorted: Vec<(u64, u32)> = numbers.zip(0..).collect();
@@ -285,7 +282,7 @@ fn deal(groups: &mut Vec<Group>, of: &[(u32, u32)]) -> Vec<u32> {
         let key = |place: &u32| &groups[*place as usize].key;
         a.cmp(b).then_with(|| key(a_place).cmp(key(b_place)))
     });
-    // Where each group's events begin, and while they are dealt out, where the next goes.
+    // Where the next event of each group goes.
     let mut next = vec![0; groups.len()];
     let mut begin = 0;
     for (_, group) in &sorted {
@@ -307,27 +304,27 @@ fn deal(groups: &mut Vec<Group>, of: &[(u32, u32)]) -> Vec<u32> {
     order
 }
 
-/// Only where the arrival is the log's own and not the producer's claim.
+/// Only if the arrival is the log's own and not the producer's timestamp.
 fn is_clock_ahead(record: &Record, event: &Event, rules: &Rules) -> bool {
     let allowed = rules.clock_ahead;
     let is_after = |arrival: Timestamp| event.key.time > arrival.plus(allowed);
     !record.claimed && allowed != Duration::MAX && record.arrival().is_some_and(is_after)
 }
 
-/// Bytes of records that one row of the history holds, unless one record has more.
+/// Maximum bytes of records in one row of the history, unless one record is larger.
 const CHUNK_BYTES: usize = 16 << 10;
 
 pub(super) type Arrived<'c> = (&'c Event<'c>, &'c Logged);
 
-/// Events of one operation, put in the order of their keys: one row for as many as fit,
-/// named by the first. Most of a row's cost does not depend on its size. One that may have a
-/// large body has a row of its own, where that is found by the event's order key. `row` is
-/// memory to put one together in.
+/// Puts the events of one operation in the order of their keys, as many as fit in one row,
+/// which is named by the first. Most of a row's cost does not depend on its size. An event that
+/// may have a large body has a row of its own, so that its order key finds it. `row` is reused
+/// memory.
 fn put_history(id: &str, events: &mut [Arrived], row: &mut Vec<u8>, batch: &mut Batch) {
     let order = |(a, a_at): &Arrived, (b, b_at): &Arrived| {
         a.key.cmp(&b.key).then_with(|| a_at.at.cmp(&b_at.at))
     };
-    // Most arrive in their order.
+    // Most arrive in order.
     if !events.is_sorted_by(|a, b| order(a, b).is_le()) {
         events.sort_by(order);
     }

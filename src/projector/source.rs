@@ -1,5 +1,5 @@
-//! The two logs that a store is folded from. Both are read, checked and written by the same
-//! code; here is how they differ.
+//! The two logs that a store is folded from. The same code reads, checks and writes both; this
+//! file has their differences.
 
 use super::halt::Halt;
 use crate::event_log::Identity;
@@ -7,15 +7,13 @@ use std::fmt;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// What workers publish.
+    /// Events of workers.
     Events,
-    /// What the ledger alone knows, or an operator asked for: it could not be folded again from
-    /// the events.
+    /// Records of the ledger and of operators, which do not follow from the events.
     Control,
 }
 
-/// Names of what the store says of a log, in the family `meta`. Behind the last three stands a
-/// partition.
+/// Keys of the family `meta` for a log. The last three are followed by a partition.
 pub(super) struct SourceRows {
     pub log: &'static [u8],
     pub name: &'static [u8],
@@ -44,7 +42,7 @@ impl Source {
         }
     }
 
-    /// Names of the threads that fold, read and check it.
+    /// Names of the threads that fold, read and check the log.
     pub(super) fn threads(self) -> [&'static str; 3] {
         match self {
             Source::Events => ["projector", "intake", "log-watchdog"],

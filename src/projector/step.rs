@@ -1,4 +1,4 @@
-//! What one record amounts to. Total: any bytes give a step.
+//! Decodes one record. Total: every sequence of bytes has a result.
 
 use super::halt::Halt;
 use super::source::Source;
@@ -14,33 +14,33 @@ pub enum Step<'r> {
     Apply(Event<'r>),
     /// Kept whole, with the reason; the partition moves on.
     DeadLetter(Fault),
-    /// Of the control log, with its time.
+    /// A record of the control log, with its time.
     Control(Timestamp, Control),
-    /// Of the control log, and none of ours: nothing follows from it.
+    /// An unknown record of the control log. Ignored.
     Foreign,
-    /// The projector stops before it.
+    /// The projector halts before it.
     Halt(Halt),
 }
 
-/// What records are judged by, beside what they say.
+/// The settings that decide about a record.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
     pub source: Source,
     /// Bytes of the largest event.
     pub max_size: usize,
-    /// How far an event's time may be ahead of its arrival before that is told.
+    /// How far an event's time may be ahead of its arrival before that is counted.
     pub clock_ahead: Duration,
-    /// Dead letters are to be carried to a topic of their own as well.
+    /// Whether dead letters are also sent to a topic.
     pub forward_dead_letters: bool,
 }
 
 impl Rules {
-    /// Of the control log: the ledger alone writes it.
+    /// For the control log, which only the ledger writes.
     pub const CONTROL: Rules = Rules {
         source: Source::Control,
         ..Rules::NONE
     };
-    /// Takes every event and tells nothing.
+    /// Accepts every event and counts nothing.
     pub const NONE: Rules = Rules {
         source: Source::Events,
         max_size: usize::MAX,

@@ -1,5 +1,5 @@
-//! Compares the log every few seconds with what was applied of it, so that one
-//! that was replaced or cut off is found even while nothing is read from it.
+//! Compares the log every few seconds with the applied records, so that a replaced or truncated
+//! log is found even while nothing is read from it.
 
 use super::halt::{Halt, OpenError};
 use super::log_position::LogPosition;
@@ -25,7 +25,7 @@ struct WatchdogState {
 }
 
 impl Watchdog {
-    /// Without an interval it watches nothing.
+    /// Without an interval it does nothing.
     pub fn start(
         log: &Arc<dyn EventLog>,
         position: &LogPosition,
@@ -57,7 +57,7 @@ impl Watchdog {
         }
     }
 
-    /// What it found, if that is a reason to stop.
+    /// The reason to halt that it found.
     pub fn halt(&self) -> Option<Halt> {
         self.shared.lock().halt.clone()
     }
@@ -85,7 +85,7 @@ impl WatchdogShared {
             if state.stopping {
                 return;
             }
-            // From before the look at the log, which can only have more.
+            // Taken before the check of the log, which can only have more records by then.
             let position = state.position.clone();
             drop(state);
             match position.check(log) {
@@ -94,7 +94,7 @@ impl WatchdogShared {
                     self.lock().halt = Some(halt);
                     return;
                 }
-                // Whoever reads it notices as well, and says so.
+                // The reader notices it as well and reports it.
                 Err(OpenError::Log(why)) => tracing::debug!(%why, "the log could not be checked"),
                 Err(OpenError::Store(error)) => tracing::debug!(%error, "not checked"),
             }

@@ -1,4 +1,5 @@
-//! Who writes to the store: one at a time, each with the projection as the one before left it.
+//! The only writer of the store: one caller at a time, each with the projection as the one
+//! before left it.
 
 use super::halt::OpenError;
 use super::projection::Projection;
@@ -8,15 +9,15 @@ use std::sync::{Arc, Mutex};
 pub struct StoreWriter {
     db: Arc<dyn Db>,
     settings: WriterSettings,
-    /// `None` until the store could be read.
+    /// `None` until the store was read.
     projection: Mutex<Option<Projection>>,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub struct WriterSettings {
-    /// Bytes of snapshots that are kept in memory.
+    /// Bytes of snapshots in the cache.
     pub hot_bytes: u64,
-    /// How many changes of operations streams may resume behind.
+    /// How many changes streams may resume after.
     pub change_window: u64,
 }
 
@@ -33,7 +34,7 @@ impl StoreWriter {
         &*self.db
     }
 
-    /// Runs this while nobody else writes.
+    /// Runs `work` while nobody else writes.
     pub fn with<T>(
         &self,
         work: impl FnOnce(&dyn Db, &mut Projection) -> Result<T, OpenError>,

@@ -1,4 +1,4 @@
-//! The texts of bodies that a state has by name only.
+//! Looks up the texts of bodies that a state has only by digest.
 
 use super::records;
 use crate::domain::body::Digest;
@@ -9,12 +9,11 @@ use crate::wire::cloudevent;
 use crate::wire::record::Record;
 use std::ops::ControlFlow;
 
-/// So many bytes of other events are read in any case before the rest is looked up one by
-/// one.
+/// This many bytes of other events are read before the rest is looked up one by one.
 const FEW_BYTES: usize = 256 << 10;
 
-/// Puts the texts in the place of all names. Most operations have few events: those that
-/// brought the bodies lie side by side, and are read so.
+/// Replaces all digests by the texts. Most operations have few events, which are adjacent and
+/// read together.
 pub fn look_up(view: &dyn View, operation_id: &str, op: &mut Operation) -> Result<()> {
     let named = op.bodies_mut().filter(|(_, body)| body.known().is_none());
     let rows = named.map(|(key, body)| (keys::history_of_event(operation_id, key), key, body));
@@ -52,7 +51,7 @@ pub fn look_up(view: &dyn View, operation_id: &str, op: &mut Operation) -> Resul
         },
     );
     match read {
-        // What is wanted may lie behind the damage.
+        // The text may be in a row after the damage.
         Ok(()) | Err(Error::Corrupt(_)) => {}
         Err(error) => return Err(error),
     }
@@ -64,8 +63,7 @@ pub fn look_up(view: &dyn View, operation_id: &str, op: &mut Operation) -> Resul
     Ok(())
 }
 
-/// What an event with this order key has brought. The record of a large body has a row of its
-/// own.
+/// The text of the event with this order key. The record of a large body has a row of its own.
 pub fn text(view: &dyn View, operation_id: &str, key: &OrderKey, digest: Digest) -> Result<String> {
     let mut found = None;
     let range = keys::history_of_event(operation_id, key);

@@ -1,5 +1,5 @@
 //! How operations are stored: where a snapshot is, which records share a row of the history,
-//! where the text of a large body is, what an entry of a list says.
+//! where the text of a large body is, and what a list entry contains.
 
 pub mod bodies;
 pub mod change;

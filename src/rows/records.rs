@@ -13,10 +13,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
 
-/// Shown each record with the key that a row of its own would have.
+/// Called for each record with the key that a row of its own would have.
 pub type RecordVisitor<'v> = dyn FnMut(&[u8], Record) -> Result<ControlFlow<()>> + 'v;
 
-/// Waits until all that lies before it has been shown.
+/// A record that waits until all records before it were shown.
 struct Waiting {
     key: Vec<u8>,
     record: Record,
@@ -42,7 +42,7 @@ impl Ord for Waiting {
     }
 }
 
-/// All of them, until the visitor has enough. Memory is bounded by the chunks that
+/// Shows all records until the visitor has enough. Memory is bounded by the chunks that
 /// overlap.
 pub fn scan(view: &dyn View, operation_id: &str, visit: &mut RecordVisitor) -> Result<()> {
     let mut merge = Merge {
@@ -61,13 +61,13 @@ pub fn scan(view: &dyn View, operation_id: &str, visit: &mut RecordVisitor) -> R
         },
     )?;
     if flow.is_continue() {
-        // Whether the visitor had enough makes no difference any more.
+        // The result does not matter at the end.
         let _ = merge.show_before(None)?;
     }
     Ok(())
 }
 
-/// What one row of the history holds; `None` if it is damaged.
+/// The records of one row of the history; `None` if it is damaged.
 pub fn of_row(operation_id: &str, key: &[u8], row: &[u8]) -> Option<Vec<(Position, Record)>> {
     let (_, at) = keys::split_history(key)?;
     let row = Bytes::from(without_id::restore(operation_id, row)?.into_owned());
@@ -87,7 +87,7 @@ impl Merge<'_, '_> {
         }
         let records = of_row(self.operation_id, key, row).ok_or_else(|| self.damaged())?;
         let mut records = records.into_iter();
-        // The first is the one that the row is named by.
+        // The first record names the row.
         let (_, first) = records.next().ok_or_else(|| self.damaged())?;
         for (at, record) in records {
             let event = cloudevent::decode(&record).map_err(|_| self.damaged())?;
@@ -98,7 +98,7 @@ impl Merge<'_, '_> {
         (self.visit)(key, first)
     }
 
-    /// Shows what waits and comes before this key, or everything.
+    /// Shows the waiting records before this key, or all.
     fn show_before(&mut self, key: Option<&[u8]>) -> Result<ControlFlow<()>> {
         while let Some(Reverse(next)) = self.waiting.peek() {
             if key.is_some_and(|key| &next.key[..] > key) {

@@ -1,5 +1,5 @@
-//! What is remembered of the last record that was applied of a partition, so that
-//! a log that holds something else at that place is recognised.
+//! The anchor of a partition: identifies the last applied record, so that a log with another
+//! record at that offset is recognised.
 
 use super::position::Offset;
 use super::record::Record;

@@ -1,6 +1,6 @@
-//! The attributes of an event in binary mode, read from headers: one reading for every way in
-//! and for what is shown later. What headers say twice is refused, since of two readers one may
-//! take the first and the other the last.
+//! The attributes of an event in binary mode, read from headers. There is one reading for every
+//! source and for what is shown later. Repeated headers are refused, because two readers might
+//! take different ones.
 
 use super::cloudevent::{CONTENT_TYPE, PREFIX};
 use super::document::text;
@@ -63,7 +63,7 @@ impl<'h> Attributes<'h> {
         found.and_then(|(_, value)| value.take())
     }
 
-    /// As members of a JSON object, each with a comma behind it.
+    /// Writes them as members of a JSON object, each followed by a comma.
     pub fn write_members(&self, out: &mut Vec<u8>) {
         for (name, value) in &self.0 {
             text(name, out);
@@ -191,7 +191,7 @@ mod tests {
         let alike = [("ce_datacontenttype", json), ("content-type", json)];
         let one = Ok(r#""datacontenttype":"application/json","#.to_owned());
         assert_eq!(read(&alike), one);
-        // What is null is as good as missing.
+        // Null counts as missing.
         for types in [
             [("ce_datacontenttype", None), ("content-type", json)],
             [("ce_datacontenttype", json), ("content-type", None)],

@@ -1,10 +1,10 @@
-//! Bytes in LZ4 behind their length as four bytes: the end of a block of the embedded log, and
+//! Bytes in LZ4 after their length as four bytes: the end of a block of the embedded log, and
 //! of a long row of the history.
 
 /// No more are written or restored: a damaged length shall not ask for more memory.
 pub const LARGEST: usize = 1 << 30;
 
-/// Appends `plain`; false if it cannot be, and what is appended then has no meaning.
+/// Appends `plain`. If it returns false, what it appended is invalid.
 pub fn append(plain: &[u8], out: &mut Vec<u8>) -> bool {
     if plain.len() > LARGEST {
         return false;

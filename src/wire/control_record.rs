@@ -13,15 +13,14 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// Something that the ledger has done, or that somebody has asked it to do.
+/// An action of the ledger, or of an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Control {
-    /// From here on, what becomes of the notifications of this log is in the control
-    /// log. What lies before these offsets was due before, and nobody knows whether
-    /// it was told.
+    /// From here on the control log has the outcomes of this log's deliveries. Deliveries that
+    /// were due before these offsets may have been made.
     Begun { log: LogId, ends: NextOffsets },
-    /// Records of the control log were lost before this one. What lies before these offsets is
-    /// held, unless it is known to be delivered: nobody knows what the lost records said of it.
+    /// Records of the control log were lost before this one. Deliveries that were due before
+    /// these offsets are held, unless they are known to be made.
     Lost { log: LogId, ends: NextOffsets },
     /// Of a log: all that is held because of its `Begun`.
     ReleasedAll { log: LogId, said: Said },
@@ -48,7 +47,7 @@ pub enum Notified {
     Retried(Said),
 }
 
-/// Who wanted it, and why: as they say, for there is nobody who checks.
+/// Who asked for it, and why, as they say: nothing checks it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {
     #[serde(default)]
@@ -64,7 +63,7 @@ pub enum Decoded {
         at: Timestamp,
         control: Control,
     },
-    /// Somebody else's, or damaged: nothing follows from it.
+    /// Another program's record, or a damaged one. Ignored.
     Unreadable,
     /// Of a newer program, which knows what follows from it.
     Newer(String),
@@ -206,7 +205,7 @@ impl Notified {
     }
 }
 
-/// Total: any bytes give an answer.
+/// Total: every sequence of bytes has a result.
 pub fn decode(record: &Record) -> Decoded {
     let Some(value) = &record.value else {
         return Decoded::Unreadable;
@@ -346,7 +345,7 @@ mod tests {
             },
         };
         let (_, value) = delivered.encode("i", Timestamp::from_millis(0));
-        // What lies in somebody's control log was written like this.
+        // Existing control logs contain these bytes.
         assert_eq!(
             std::str::from_utf8(&value).unwrap(),
             r#"{"specversion":"1.0","id":"i","source":"/opledger/control","type":"opledger.notification.delivered.v1","subject":"op","time":"1970-01-01T00:00:00.000Z","data":{"key":"abababababababababababababababab","attempts":1,"status_code":200,"address":"10.0.0.1","port":80}}"#

@@ -1,6 +1,5 @@
-//! The operation document as JSON: fields in the order of the specification,
-//! absent rather than null, bodies untouched. Written straight into the
-//! answer's buffer; there is no tree in between.
+//! The operation document as JSON: fields in the order of the specification, absent instead of
+//! null, bodies unchanged. Written directly into the response's buffer, without a tree.
 
 use super::time::TimeStyle;
 use crate::domain::{Body, Document, Request, TargetCluster, Timestamp};

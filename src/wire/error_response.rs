@@ -43,12 +43,12 @@ impl Code {
     }
 }
 
-/// What is known of the state of things after the refusal.
+/// The effect of the failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consistency {
     /// The request changed nothing.
     RolledBack,
-    /// Nobody can tell: part of it may be stored.
+    /// Part of it may be stored.
     Unknown,
 }
 

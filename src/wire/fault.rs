@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// Which rule was broken. HTTP answers with the code of the same name in the
-/// error response; a log's record goes to the dead letters with it as the reason.
+/// A broken rule. HTTP responds with the code of the same name; for a record of the log it is
+/// the reason of the dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// Not JSON, or something required is missing or ill-typed.

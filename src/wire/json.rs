@@ -1,7 +1,6 @@
-//! JSON read strictly, as a tree. A member that is given twice, half a surrogate pair and
-//! more than [`LEVELS`] levels are errors. Numbers stay as they are spelt, so that none is too
-//! large or too exact. Used where the quick way (`event`) gave up, and to compare what was
-//! received by value.
+//! JSON read strictly, as a tree. A repeated member, half a surrogate pair and more than
+//! [`LEVELS`] levels are errors. Numbers keep their spelling, so that none is too large or too
+//! precise. Used if the quick decoder (`event`) gives up, and to compare events by value.
 
 use super::number;
 use hifijson::num::LexWrite;

@@ -1,5 +1,5 @@
-//! The formats at the edges: what comes in, what goes out, what is kept on disk
-//! (`stored` lists these). Converts to and from `domain` and decides nothing about it.
+//! The formats at the edges: input, output, and what is stored (`stored` lists these). Converts
+//! to and from `domain` and contains none of its rules.
 
 pub mod anchor;
 mod attributes;

@@ -1,6 +1,5 @@
-//! Notifications as they are kept: what is due (from the workers' log), what became
-//! of it (from the control log), and how far the tries have come. Postcard after its
-//! byte.
+//! Webhook deliveries as they are stored: what is due (from the event log), the outcome (from
+//! the control log), and how the attempts went. Postcard after its byte.
 
 use super::packed;
 use super::stored::{self, DUE, OUTCOME, TRIES, Unreadable};
@@ -10,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Names one notification: the operation, and the order key of the ending that won. The
-/// same ending has the same key whenever and by whomever it is sent, and another ending
-/// another one. Receivers get it as `Idempotency-Key`.
+/// Identifies a delivery: the operation, and the order key of the terminal event that won. The
+/// same terminal event always has the same key, and another one has another key. Receivers get
+/// it as `Idempotency-Key`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryKey(pub [u8; 16]);
 
@@ -53,7 +52,7 @@ impl FromStr for DeliveryKey {
     }
 }
 
-/// The row of what is due: the order key of the ending that won, address, port.
+/// The row of a delivery that is due: the order key of the terminal event, address, port.
 pub fn encode_due(due: &Due) -> Vec<u8> {
     let key = &due.ending;
     let ending = (key.time.secs, key.time.nanos, &*key.source, &*key.id);
@@ -87,13 +86,13 @@ pub enum DeliveryOutcome {
         address: String,
         port: u16,
     },
-    /// Given up, until somebody retries it.
+    /// Failed permanently, until somebody retries it.
     Failed {
         at_ms: i64,
         attempts: u32,
         why: String,
     },
-    /// Somebody has released or retried it: it is due from then on, whatever was before.
+    /// An operator has released or retried it, so it is due again.
     Again { at_ms: i64 },
 }
 
@@ -105,12 +104,11 @@ pub fn decode_outcome(row: &[u8]) -> Result<DeliveryOutcome, Unreadable> {
     take(OUTCOME, row)
 }
 
-/// How far the tries of this process and those before it have come: lost with the store,
-/// and then they begin anew.
+/// The attempts so far. Lost with the store; then they begin at zero.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tries {
-    /// It was due before there was a control log, so that nobody knows whether it was
-    /// told: it waits for an operator.
+    /// It was due before there was a control log, so it may have been made: it waits for an
+    /// operator.
     Held,
     Failing {
         first_ms: i64,
@@ -150,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_delivery_key_never_changes_and_identifies_one_terminal_event() {
-        // Receivers remember it, and the control log holds it.
+        // Receivers remember the key, and the control log contains it.
         let key = DeliveryKey::of("0001561626000500", &ending("/w", "e9"));
         assert_eq!(key.to_string(), "e6de6049061849b43fdeb98e3c95b9df");
         assert_eq!(key.to_string().parse(), Ok(key));

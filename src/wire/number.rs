@@ -1,6 +1,6 @@
-//! Numbers of JSON by their exact value, however they are spelt: `1`, `1.0` and `10e-1` are
-//! one number, `9007199254740992` and `9007199254740993` are two. The work is bounded by the
-//! length of the text, whatever its exponent says.
+//! Numbers of JSON by their exact value, in any spelling: `1`, `1.0` and `10e-1` are one
+//! number, `9007199254740992` and `9007199254740993` are two. The work is bounded by the length
+//! of the text, whatever its exponent.
 
 /// A number taken apart.
 struct Decimal {

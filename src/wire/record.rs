@@ -17,7 +17,7 @@ use std::borrow::Cow;
 /// Bytes as they lie in a log, without their position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// When the log took it, to the millisecond. Before 1970 where nobody said: see
+    /// When the log accepted it, to the millisecond. Before 1970 if unknown: see
     /// [`Record::arrival`].
     pub arrived: Timestamp,
     /// The log keeps no time of its own: `arrived` is what the producer said.
@@ -28,7 +28,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// For one whose arrival nobody knows. No log keeps an earlier one than 1970.
+    /// The arrival of a record without one. No log has an arrival before 1970.
     pub const NO_ARRIVAL: Timestamp = Timestamp::from_millis(-1);
 
     /// When the log took it, if that is known.
@@ -36,7 +36,7 @@ impl Record {
         (self.arrived.secs >= 0).then_some(self.arrived)
     }
 
-    /// What it weighs against bounds on bytes.
+    /// Its size for limits on bytes.
     pub fn size(&self) -> usize {
         let headers = self.headers.iter();
         let headers: usize = headers

@@ -1,13 +1,12 @@
-//! The first byte of everything that is stored: it says which encoding the rest is, and which
-//! version of that. No two encodings share a byte, and a byte that was given away is never used
-//! for anything else.
+//! The first byte of everything that is stored: it identifies the encoding of the rest and its
+//! version. No two encodings share a byte, and a byte is never reused.
 //!
-//! The log's encodings lie in logs that are somebody's only copy: they are never changed, and
-//! what reads them is never removed. Those of the store may change with its format
-//! (`projector::meta::FORMAT`), which is rebuilt from the log.
+//! The log's encodings are in logs that may be the only copy: they never change, and their
+//! readers are never removed. The store's encodings may change with its format
+//! (`projector::meta::FORMAT`), because the store is rebuilt from the log.
 //!
-//! Rows of `meta` that are one number or one text have no such byte: what is under which name
-//! there is part of the store's format.
+//! Rows of `meta` that are one number or one text have no such byte: their meaning is part of
+//! the store's format.
 
 /// Why stored bytes cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
