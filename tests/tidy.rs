@@ -373,8 +373,7 @@ const QUALIFIED: &[&str] = &["Args", "Error"];
 
 /// Names that still have several types. The list only gets shorter.
 const SEVERAL: &[&str] = &[
-    "Answer", "ByBytes", "Document", "Kept", "Lanes", "Ledger", "Patience", "Place", "Result",
-    "Rows", "Shared", "State", "Visit", "Watch",
+    "Answer", "ByBytes", "Document", "Kept", "Lanes", "Patience", "Place", "Result", "State",
 ];
 
 #[test]

@@ -59,16 +59,16 @@ pub const PREFER: &str = "prefer";
 /// An error body is a few hundred bytes; more than this is not one.
 const ERROR_BODY_MAX: usize = 64 << 10;
 
-pub struct Ledger {
+pub struct LedgerClient {
     http: Http,
     patience: Duration,
 }
 
-impl Ledger {
+impl LedgerClient {
     /// `patience` bounds the silence, not the length, of an answer.
-    pub fn new(connection: &Connection, patience: Duration) -> Result<Ledger, Failure> {
+    pub fn new(connection: &Connection, patience: Duration) -> Result<LedgerClient, Failure> {
         let http = Http::new(connection.url.clone(), "opledger", patience)?;
-        Ok(Ledger { http, patience })
+        Ok(LedgerClient { http, patience })
     }
 
     /// The address, for people and files: without a password in it.
@@ -266,11 +266,11 @@ pub fn next_page(asked: &Url, response: &Response) -> Option<Url> {
 mod tests {
     use super::*;
 
-    fn ledger(url: &str) -> Ledger {
+    fn ledger(url: &str) -> LedgerClient {
         let connection = Connection {
             url: base_url(url).unwrap(),
         };
-        Ledger::new(&connection, Duration::from_secs(1)).unwrap()
+        LedgerClient::new(&connection, Duration::from_secs(1)).unwrap()
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `opledger dead-letters`: records of the log that are not events, and why.
 
 use crate::cli::at::At;
-use crate::cli::client::{Connection, Ledger};
+use crate::cli::client::{Connection, LedgerClient};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, note};
 use crate::cli::stream::ListStream;
@@ -56,7 +56,7 @@ struct Letter<'a> {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let ledger = Ledger::new(&args.connection, PATIENCE + args.at.wait())?;
+    let ledger = LedgerClient::new(&args.connection, PATIENCE + args.at.wait())?;
     let list = ListStream {
         ledger: &ledger,
         url: ledger.url(&["v1", "dead-letters"]),

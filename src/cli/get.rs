@@ -1,7 +1,7 @@
 //! `opledger get`: one operation.
 
 use crate::cli::at::At;
-use crate::cli::client::{Connection, Ledger};
+use crate::cli::client::{Connection, LedgerClient};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::table::TextTable;
@@ -105,7 +105,7 @@ struct PrintedRollbacks<'a> {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let ledger = Ledger::new(&args.connection, PATIENCE + args.at.wait())?;
+    let ledger = LedgerClient::new(&args.connection, PATIENCE + args.at.wait())?;
     let request = ledger.get(ledger.url(&["v1", "operations", &args.id]));
     let response = ledger.send(args.at.apply(request)).await;
     let mut response = response.map_err(|failure| no_operation(failure, &args.id))?;

@@ -1,7 +1,7 @@
 //! `opledger history`: every event of one operation, as it was received.
 
 use crate::cli::at::At;
-use crate::cli::client::{Connection, Ledger};
+use crate::cli::client::{Connection, LedgerClient};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::stream::ListStream;
@@ -63,13 +63,13 @@ impl HistoryRow<'_> {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let ledger = Ledger::new(&args.connection, PATIENCE + args.at.wait())?;
+    let ledger = LedgerClient::new(&args.connection, PATIENCE + args.at.wait())?;
     show(&ledger, &args)
         .await
         .map_err(|failure| no_operation(failure, &args.id))
 }
 
-async fn show(ledger: &Ledger, args: &Args) -> Result<(), Failure> {
+async fn show(ledger: &LedgerClient, args: &Args) -> Result<(), Failure> {
     let list = ListStream {
         ledger,
         url: ledger.url(&["v1", "operations", &args.id, "events"]),

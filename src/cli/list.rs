@@ -1,7 +1,7 @@
 //! `opledger list`: which operations there are.
 
 use crate::cli::at::At;
-use crate::cli::client::{Connection, Ledger};
+use crate::cli::client::{Connection, LedgerClient};
 use crate::cli::failure::Failure;
 use crate::cli::filters::Filters;
 use crate::cli::output::{Output, note};
@@ -82,7 +82,7 @@ struct RequestCells<'a> {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let ledger = Ledger::new(&args.connection, PATIENCE + args.at.wait())?;
+    let ledger = LedgerClient::new(&args.connection, PATIENCE + args.at.wait())?;
     let list = ListStream {
         ledger: &ledger,
         url: url(&ledger, &args),
@@ -137,7 +137,7 @@ fn unreadable() -> Failure {
     Failure::Unexpected("the list contains an entry that cannot be read".into())
 }
 
-fn url(ledger: &Ledger, args: &Args) -> reqwest::Url {
+fn url(ledger: &LedgerClient, args: &Args) -> reqwest::Url {
     let mut url = ledger.url(&["v1", "operations"]);
     let format = if args.detail { "detail-list" } else { "list" };
     let mut query = url.query_pairs_mut();

@@ -1,7 +1,7 @@
 //! `opledger notifications`: who was told that an operation ended, who was not yet, and
 //! having it tried again.
 
-use crate::cli::client::{Connection, Ledger, next_page};
+use crate::cli::client::{Connection, LedgerClient, next_page};
 use crate::cli::failure::Failure;
 use crate::cli::operation_id;
 use crate::cli::output::{Output, note};
@@ -129,7 +129,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn list(args: ListArgs) -> Result<(), Failure> {
-    let ledger = Ledger::new(&args.connection, PATIENCE)?;
+    let ledger = LedgerClient::new(&args.connection, PATIENCE)?;
     let mut url = ledger.url(&["v1", "notifications"]);
     url.query_pairs_mut().append_pair("limit", "500");
     if let Some(state) = args.state.and_then(|state| state.to_possible_value()) {
@@ -181,7 +181,7 @@ async fn list(args: ListArgs) -> Result<(), Failure> {
 }
 
 async fn repair(args: RepairArgs, action: &str, done: &str) -> Result<(), Failure> {
-    let ledger = Ledger::new(&args.connection, PATIENCE)?;
+    let ledger = LedgerClient::new(&args.connection, PATIENCE)?;
     let url = match &args.id {
         Some(id) => ledger.url(&["v1", "notifications", id, action]),
         None => ledger.url(&["v1", "notifications", action]),

@@ -3,14 +3,14 @@
 //! the whole.
 
 use crate::cli::at::At;
-use crate::cli::client::{Ledger, next_page};
+use crate::cli::client::{LedgerClient, next_page};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use reqwest::{Response, Url};
 
 /// Which elements of which list: all of them, or the first so many.
 pub struct ListStream<'l> {
-    pub ledger: &'l Ledger,
+    pub ledger: &'l LedgerClient,
     pub url: Url,
     pub at: &'l At,
     /// The member that holds the elements.
@@ -72,7 +72,7 @@ impl ListStream<'_> {
 
 /// Calls `element` with the JSON text of each element of one answer.
 async fn elements(
-    ledger: &Ledger,
+    ledger: &LedgerClient,
     mut response: Response,
     name: &'static str,
     mut element: impl FnMut(&[u8]) -> Result<(), Failure>,
@@ -84,7 +84,7 @@ async fn elements(
     complete(&splitter, ledger)
 }
 
-fn complete(splitter: &EntrySplitter, ledger: &Ledger) -> Result<(), Failure> {
+fn complete(splitter: &EntrySplitter, ledger: &LedgerClient) -> Result<(), Failure> {
     if splitter.is_complete() {
         return Ok(());
     }

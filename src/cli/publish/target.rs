@@ -3,7 +3,7 @@
 use super::input::EventBatch;
 use super::{PATIENCE, retrying};
 use crate::app;
-use crate::cli::client::{Connection, Ledger, PREFER, position};
+use crate::cli::client::{Connection, LedgerClient, PREFER, position};
 use crate::cli::failure::Failure;
 use crate::client::http::POSITION;
 use crate::clock;
@@ -22,7 +22,7 @@ use std::time::Duration;
 
 pub struct PublishTarget {
     /// Asked whether everything is visible, wherever the events went.
-    ledger: Ledger,
+    ledger: LedgerClient,
     topic: Option<TargetTopic>,
 }
 
@@ -49,7 +49,7 @@ impl PublishTarget {
             })
         });
         Ok(PublishTarget {
-            ledger: Ledger::new(connection, PATIENCE)?,
+            ledger: LedgerClient::new(connection, PATIENCE)?,
             topic: topic.transpose()?,
         })
     }
