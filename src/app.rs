@@ -9,8 +9,10 @@ use crate::domain::Timestamp;
 use crate::event_log::embedded::{self, Ahead, Embedded, Which};
 use crate::event_log::kafka::{self, BadOptions, Kafka, NewTopics};
 use crate::event_log::{EventLog, Limits, ReadError};
+use crate::feed::documents::DocumentCache;
 use crate::feed::progress::{LogState, Progress};
 use crate::feed::publisher::Publisher;
+use crate::feed::unsent::Unsent;
 use crate::http::{self, front::Front};
 use crate::metrics::ProjectorMetrics;
 use crate::projector::halt::OpenError;
@@ -61,6 +63,7 @@ pub struct Ledger {
     log: Log,
     store: Arc<Rocks>,
     progress: Arc<Progress>,
+    documents: Arc<DocumentCache>,
     config: Config,
     _folder: DataFolder,
 }
@@ -318,6 +321,18 @@ fn control_projector(config: &Config) -> Settings {
     }
 }
 
+/// The documents that everything in this process reads.
+pub fn documents(config: &Config, progress: &Progress) -> Arc<DocumentCache> {
+    let unsent = Unsent::new(config.server.max_unsent);
+    let (capacity, watchers) = (config.store.document_cache, progress.watchers.clone());
+    Arc::new(DocumentCache::new(
+        times(config),
+        capacity,
+        unsent,
+        watchers,
+    ))
+}
+
 /// What sends, what reads the control log for it, and the handle of both.
 type Notifying = (Option<(Webhooks, Projector)>, Arc<webhook::WebhookHandle>);
 
@@ -327,7 +342,7 @@ fn start_webhooks(
     writer: &Arc<StoreWriter>,
     store: &Arc<Rocks>,
     log: &Log,
-    progress: &Arc<Progress>,
+    (progress, documents): (&Arc<Progress>, &Arc<DocumentCache>),
 ) -> Result<Notifying, Error> {
     if config.notifications.allow.is_empty() {
         return Ok((None, webhook::WebhookHandle::idle(store.clone(), None)));
@@ -367,6 +382,7 @@ fn start_webhooks(
         progress: progress.clone(),
         control: Arc::new(ControlLog::new(publisher, Arc::new(clock::now))),
         clock: Arc::new(clock::now),
+        documents: documents.clone(),
         times: TimeStyle {
             separator: config.notifications.time_separator.clone(),
             ..times(config)
@@ -416,9 +432,11 @@ impl Ledger {
             }
         }
         let settings = self::projector(&config);
+        let documents = documents(&config, &progress);
+        let shared = (&progress, &documents);
         let writer = self::writer(&config, store.clone());
         let (notifying, notifications) =
-            start_webhooks(&config, &folder, &writer, &store, &log, &progress)?;
+            start_webhooks(&config, &folder, &writer, &store, &log, shared)?;
         let (webhooks, control) = notifying.unzip();
         let watched = Watched {
             metrics: ProjectorMetrics,
@@ -445,6 +463,7 @@ impl Ledger {
             log,
             store,
             progress,
+            documents,
             config,
             _folder: folder,
         })
@@ -463,7 +482,7 @@ impl Ledger {
             self.log.port(),
             self.progress.clone(),
             self.notifications.clone(),
-            times(&self.config),
+            self.documents.clone(),
             metrics,
             self.config.clone(),
         );

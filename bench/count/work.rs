@@ -17,13 +17,12 @@ use opledger::http::{App, router};
 use opledger::metrics;
 use opledger::projector::step::Rules;
 use opledger::projector::{Projection, RecordBatch};
-use opledger::query::document;
 use opledger::rows::state;
 use opledger::store::{Batch, Db, Durability, Family, ReadPoint, Result, RowResult, Space, View};
 use opledger::store::{memory as store, view};
 use opledger::webhook;
 use opledger::wire::cloudevent::{self, STRUCTURED};
-use opledger::wire::document::Bodies as Shown;
+use opledger::wire::document::{Bodies as Shown, bytes};
 use opledger::wire::position::{LogId, NextOffsets, Position};
 use opledger::wire::record::{Headers, Record, append_history};
 use opledger::wire::snapshot;
@@ -256,7 +255,7 @@ fn render(db: &store::Memory) {
     count("read a state and render its document", ids.len(), || {
         for (id, row) in ids.iter().zip(&rows) {
             let (state, _) = snapshot::decode(row).expect("it is whole");
-            black_box(document::bytes(id, &state, Shown::Shown, &times)).expect("a document");
+            black_box(bytes(id, &state, Shown::Shown, &times)).expect("a document");
         }
     });
 }
@@ -268,12 +267,13 @@ fn serve(db: Arc<store::Memory>) {
     let progress = Progress::new(None);
     // As a projector says once it has compared the log.
     progress.set_log(LogState::Confirmed);
+    let documents = opledger::app::documents(&config, &progress);
     let app = App::new(
         db.clone(),
         log.clone() as Arc<dyn EventLog>,
         Arc::new(progress),
         webhook::WebhookHandle::idle(db, None),
-        opledger::app::times(&config),
+        documents,
         metrics::install().expect("there is no recorder yet"),
         config,
     );

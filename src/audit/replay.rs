@@ -1,7 +1,7 @@
 //! Prints the documents of a log without a server: one JSON document per line, oldest operation
 //! first.
 
-use crate::query::document;
+use crate::feed::documents;
 use crate::store::{self, Db, Direction, Family, keys};
 use crate::wire::time::TimeStyle;
 use std::io::{self, Write};
@@ -45,7 +45,7 @@ pub fn write_document(
     times: &TimeStyle,
     out: &mut dyn Write,
 ) -> Result<bool, Error> {
-    let Some(mut document) = document::read(db, operation_id, times)? else {
+    let Some(mut document) = documents::read(db, operation_id, times)? else {
         return Ok(false);
     };
     document.push(b'\n');

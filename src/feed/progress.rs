@@ -22,8 +22,8 @@ pub struct Applied {
     /// is no record.
     pub next: NextOffsets,
     pub text: Bytes,
-    /// Rises with each time that something is applied.
-    pub version: u64,
+    /// All changes before this one are applied.
+    pub changes: u64,
     pub log: LogState,
 }
 
@@ -141,12 +141,11 @@ impl Progress {
     }
 
     /// After the write that these positions were part of, of a log that is confirmed.
-    /// `next` says how far the reader is that everything applied came from.
-    pub fn publish(&self, held: Token, next: &NextOffsets) {
-        self.applied.send_modify(|applied| {
-            let log = LogState::Confirmed;
-            *applied = Arc::new(Applied::new(held, next, applied.version + 1, log));
-        });
+    /// `next` says how far the reader is that everything applied came from, `changes` which
+    /// change is the next.
+    pub fn publish(&self, held: Token, next: &NextOffsets, changes: u64) {
+        let applied = Applied::new(held, next, changes, LogState::Confirmed);
+        self.applied.send_replace(Arc::new(applied));
     }
 
     /// What has become known of the log. A halt is for good.
@@ -257,7 +256,7 @@ impl Progress {
 }
 
 impl Applied {
-    fn new(token: Token, next: &NextOffsets, version: u64, log: LogState) -> Applied {
+    fn new(token: Token, next: &NextOffsets, changes: u64, log: LogState) -> Applied {
         let mut all = token.positions.next();
         for (&partition, &offset) in next.iter() {
             all.raise(partition, offset);
@@ -272,7 +271,7 @@ impl Applied {
             text: shown.to_string().into(),
             token: Some(token),
             next: all,
-            version,
+            changes,
             log,
         }
     }

@@ -16,7 +16,6 @@ use tokio::sync::Notify;
 pub struct Rounds {
     watchers: Arc<Watchers>,
     state: Mutex<State>,
-    asked: AtomicU64,
 }
 
 #[derive(Default)]
@@ -83,7 +82,6 @@ impl Rounds {
         Rounds {
             watchers,
             state: Mutex::default(),
-            asked: AtomicU64::new(0),
         }
     }
 
@@ -132,7 +130,7 @@ impl Rounds {
                     let rows: Vec<_> = rows.take(ROWS).collect();
                     for row in rows {
                         forget(Some(row));
-                        self.look(&mut state, row);
+                        state.look(row);
                     }
                 }
                 None => {
@@ -147,43 +145,12 @@ impl Rounds {
         }
     }
 
-    fn look(&self, state: &mut State, row: &Change) {
-        match row.keys() {
-            Some(keys) if keys.len() < state.tables.len() => {
-                let by_key = keys.filter_map(|key| state.by_key.get(&key));
-                let filters = by_key.chain([&state.without_key]).flatten();
-                self.ask(row, filters.map(|filter| (filter, &state.tables[filter])));
-            }
-            Some(_) | None => self.ask(row, state.tables.iter()),
-        }
-        state.seen.next = row.end;
-        if let Ok(change) = change::decode(&row.row) {
-            change.advance(&mut state.seen.positions);
-        }
-    }
-
-    fn ask<'s>(&self, row: &Change, tables: impl Iterator<Item = (&'s Arc<Filter>, &'s Table)>) {
-        let mut asked = 0;
-        for (filter, table) in tables {
-            asked += 1;
-            if row.next(filter, row.number).is_some() {
-                table.values().for_each(|place| place.call(row.number));
-            }
-        }
-        self.asked.fetch_add(asked, Ordering::Relaxed);
-    }
-
     /// What is not remembered any more may concern everyone.
     fn miss(&self, state: &mut State, head: u64) {
         let places = state.tables.values().flat_map(|table| table.values());
         places.for_each(|place| place.call(state.seen.next));
         let oldest = self.watchers.oldest().unwrap_or(head);
         state.seen.next = oldest.max(state.seen.next + 1);
-    }
-
-    /// How often a filter was asked about a row, since the start.
-    pub fn asked(&self) -> u64 {
-        self.asked.load(Ordering::Relaxed)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -194,6 +161,30 @@ impl Rounds {
 }
 
 impl State {
+    fn look(&mut self, row: &Change) {
+        for filter in self.filters(row) {
+            if row.next(filter, row.number).is_some() {
+                let places = self.tables[filter].values();
+                places.for_each(|place| place.call(row.number));
+            }
+        }
+        self.seen.next = row.end;
+        if let Ok(change) = change::decode(&row.row) {
+            change.advance(&mut self.seen.positions);
+        }
+    }
+
+    /// Those that may be about an operation of the row, by its keys.
+    fn filters(&self, row: &Change) -> Vec<&Arc<Filter>> {
+        match row.keys() {
+            Some(keys) if keys.len() < self.tables.len() => {
+                let by_key = keys.filter_map(|key| self.by_key.get(&key));
+                by_key.chain([&self.without_key]).flatten().collect()
+            }
+            Some(_) | None => self.tables.keys().collect(),
+        }
+    }
+
     fn add(&mut self, filter: &Arc<Filter>, number: u64, place: Arc<Place>) {
         let table = self.tables.entry(filter.clone()).or_default();
         if table.is_empty() {
@@ -366,6 +357,22 @@ mod tests {
         drop((a, b));
         assert_eq!(rounds.hold(|_| ()), Held::ForNobody);
         assert!(!watchers.are_lists_watched());
+    }
+
+    #[test]
+    fn a_row_is_compared_only_with_filters_that_may_be_about_it() {
+        let rounds = Arc::new(Rounds::new(Arc::default()));
+        let ids: Vec<_> = (0..40).map(|n| format!("c-{n}")).collect();
+        let sit = |id: &String| rounds.sit(filter(id), Point::default());
+        let _seats: Vec<_> = ids.iter().chain(&ids).map(sit).collect();
+        let everything = Arc::new(Filter::default());
+        let _all = rounds.sit(everything.clone(), Point::default());
+        let state = rounds.state();
+        let row_of = |cluster| row(0, cluster);
+        let filters = |row: &Change| state.filters(row).len();
+        assert_eq!(filters(&row_of(Some("c-7"))), 2, "its own, and everything");
+        assert_eq!(filters(&row_of(Some("none"))), 1, "everything");
+        assert_eq!(filters(&row_of(None)), 41, "it may concern everyone");
     }
 
     #[test]

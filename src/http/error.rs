@@ -3,7 +3,7 @@
 
 use super::coding;
 use crate::event_log::PublishError;
-use crate::feed::at_hand;
+use crate::feed::documents::LoadError;
 use crate::feed::unsent::NoRoom;
 use crate::store;
 use crate::wire::error_response::{Code, Consistency, render, render_fixed};
@@ -89,11 +89,11 @@ impl From<NoRoom> for Refusal {
     }
 }
 
-impl From<at_hand::Error> for Refusal {
-    fn from(error: at_hand::Error) -> Refusal {
+impl From<LoadError> for Refusal {
+    fn from(error: LoadError) -> Refusal {
         match error {
-            at_hand::Error::Store(error) => Refusal::Store(error),
-            at_hand::Error::NoRoom(full) => full.into(),
+            LoadError::Store(error) => Refusal::Store(error),
+            LoadError::NoRoom(full) => full.into(),
         }
     }
 }

@@ -8,7 +8,8 @@ use super::host::Names;
 use super::{
     App, REQUEST_ID, accept, admin, check_request_id, operations, reading, request_id, router,
 };
-use crate::feed::at_hand::Quick;
+use crate::feed::documents::Current;
+use crate::rows::filter::Filter;
 use crate::wire::event::operation_id_fault;
 use axum::Router;
 use axum::body::Body;
@@ -93,8 +94,11 @@ impl Front {
         let app = &*self.app;
         // Before the store is read: the answer holds at least this much.
         let applied = app.progress.applied();
-        let found = app.documents.get(&*app.db, &applied, operation_id);
-        let Ok(Quick::Found(document)) = found else {
+        let (db, all) = (&*app.db, Filter::everything());
+        let found = app
+            .documents
+            .load_cached(db, operation_id, applied.changes, all);
+        let Ok(Some(Current::Shown(document))) = found else {
             return None;
         };
         let id = asked.get(REQUEST_ID).cloned().unwrap_or_else(request_id);

@@ -36,17 +36,15 @@ mod watch_all;
 use crate::clock;
 use crate::config::Config;
 use crate::event_log::EventLog;
-use crate::feed::at_hand::Documents;
+use crate::feed::documents::DocumentCache;
 use crate::feed::progress::Progress;
 use crate::feed::publisher::Publisher;
 use crate::feed::rounds::Rounds;
-use crate::feed::told::Told;
 use crate::feed::unsent::Unsent;
 use crate::query::defects::Defects;
 use crate::query::sweeps::{self, Sweeps};
 use crate::store::Db;
 use crate::webhook;
-use crate::wire::time::TimeStyle;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -82,11 +80,10 @@ pub struct App {
     pub progress: Arc<Progress>,
     pub publisher: Publisher,
     pub defects: Defects,
-    pub documents: Documents,
+    pub documents: Arc<DocumentCache>,
     pub document_reads: reading::Lanes,
     /// What clients have not taken yet of large answers.
     pub unsent: Arc<Unsent>,
-    pub times: TimeStyle,
     pub notifications: Arc<webhook::WebhookHandle>,
     pub config: Config,
     pub metrics: PrometheusHandle,
@@ -100,10 +97,8 @@ pub struct App {
     pub sweeps: Sweeps,
     /// Event streams that there may be at once: each holds a connection.
     pub event_streams: Arc<Semaphore>,
-    /// Who watches lists, how the operations stand that they were told of, and how much
-    /// all event streams may do.
+    /// Who watches lists, and how much all event streams may do.
     pub rounds: Arc<Rounds>,
-    pub told: Told,
     pub pace: pace::Pace,
     pub reads: Reads,
     /// Requests that would go on for long end when it turns true.
@@ -117,16 +112,15 @@ impl App {
         log: Arc<dyn EventLog>,
         progress: Arc<Progress>,
         notifications: Arc<webhook::WebhookHandle>,
-        times: TimeStyle,
+        documents: Arc<DocumentCache>,
         metrics: PrometheusHandle,
         config: Config,
     ) -> Arc<App> {
-        let unsent = Unsent::new(config.server.max_unsent);
         Arc::new(App {
             defects: Default::default(),
-            documents: Documents::new(times.clone(), config.store.document_cache, unsent.clone()),
             document_reads: Default::default(),
-            unsent,
+            unsent: documents.unsent().clone(),
+            documents,
             notifications,
             metrics,
             accepting: Default::default(),
@@ -141,7 +135,6 @@ impl App {
             }),
             event_streams: Arc::new(Semaphore::new(config.streams.max)),
             rounds: Arc::new(Rounds::new(progress.watchers.clone())),
-            told: Told::new(progress.watchers.clone(), times.clone()),
             pace: pace::Pace::new(progress.clone()),
             reads: Reads::Apart,
             stopping: Default::default(),
@@ -152,7 +145,6 @@ impl App {
             db,
             log,
             progress,
-            times,
             config,
         })
     }

@@ -6,7 +6,8 @@ use super::filters::FILTERS;
 use super::params::Params;
 use super::reading::Reading;
 use super::{App, accept, listing, reading, stream, waiting, watch, watch_all};
-use crate::feed::at_hand::Document;
+use crate::feed::documents::RenderedDocument;
+use crate::rows::filter::Filter;
 use crate::wire::event::operation_id_fault;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -71,12 +72,14 @@ async fn read_document(
     app: &Arc<App>,
     reading: &Reading,
     operation_id: &str,
-) -> Result<Option<Document>, Refusal> {
-    reading::document(app, &reading.applied, operation_id, Arc::default()).await
+) -> Result<Option<RenderedDocument>, Refusal> {
+    let (as_of, all) = (reading.applied.changes, Filter::everything());
+    let current = reading::document(app, operation_id, as_of, all, Arc::default());
+    Ok(current.await?.document())
 }
 
 /// There is a document, and the client does not have it.
-fn is_news(found: &Option<Document>, headers: &HeaderMap) -> bool {
+fn is_news(found: &Option<RenderedDocument>, headers: &HeaderMap) -> bool {
     found
         .as_ref()
         .is_some_and(|found| !matches_etag(headers, &found.etag))
@@ -90,7 +93,7 @@ async fn wait_for_news(
     headers: &HeaderMap,
     reading: &mut Reading,
     deadline: Instant,
-) -> Result<Option<Document>, Refusal> {
+) -> Result<Option<RenderedDocument>, Refusal> {
     let watching = app.progress.watchers.watch(operation_id);
     loop {
         // Listening before reading: no change slips in between.

@@ -151,7 +151,7 @@ fn state(app: &App, uri: &Uri) -> Result<Response, Refusal> {
         notes: admin::notes(app),
         operations: counts.map(|counts| names.into_iter().zip(counts).collect()),
         partitions: lags.iter().map(partition).collect(),
-        time_offset: app.times.offset,
+        time_offset: app.documents.times().offset,
         every: EVERY.as_millis() as u64,
         moments: app.pulse.since(since),
     };

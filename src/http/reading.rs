@@ -6,8 +6,9 @@ use super::pace::Work;
 use super::params::Params;
 use super::sse::LAST_EVENT_ID;
 use super::{App, LEDGER_POSITION, stream};
-use crate::feed::at_hand::{self, Document, Quick};
+use crate::feed::documents::{Current, LoadError};
 use crate::feed::progress::{Applied, WaitError};
+use crate::rows::filter::Filter;
 use crate::wire::position::Token;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -237,31 +238,29 @@ impl Lanes {
     }
 }
 
-/// Reads a document that holds at least `applied`: at once if it is in memory.
+/// Loads a document with all changes before `as_of`: at once if it is in memory.
 pub async fn document(
     app: &Arc<App>,
-    applied: &Arc<Applied>,
     operation_id: &str,
+    as_of: u64,
+    filter: &Filter,
     work: Arc<Work>,
-) -> Result<Option<Document>, Refusal> {
-    let quick = || match app.documents.get(&*app.db, applied, operation_id)? {
-        Quick::Found(document) => Ok(Some(Some(document))),
-        Quick::Missing => Ok(Some(None)),
-        Quick::NeedsDisk => Ok::<_, Refusal>(None),
-    };
-    if let Some(found) = quick()? {
+) -> Result<Current, Refusal> {
+    let (db, documents) = (&*app.db, &app.documents);
+    let in_memory = || documents.load_cached(db, operation_id, as_of, filter);
+    if let Some(found) = in_memory()? {
         return Ok(found);
     }
     let lane = app.document_reads.of(operation_id).await;
-    if let Some(found) = quick()? {
+    if let Some(found) = in_memory()? {
         return Ok(found);
     }
-    let (applied, operation_id) = (applied.clone(), operation_id.to_owned());
+    let (operation_id, filter) = (operation_id.to_owned(), filter.clone());
     let read = stream::blocking(app, move |app| {
         let _lane = lane;
-        let read = || app.documents.read(&*app.db, &applied, &operation_id);
-        let read = work.count(read);
-        if let Err(at_hand::Error::Store(error)) = &read
+        let load = || app.documents.load(&*app.db, &operation_id, as_of, &filter);
+        let read = work.count(load);
+        if let Err(LoadError::Store(error)) = &read
             && error.is_unreadable()
         {
             app.defects.add_document(&operation_id);

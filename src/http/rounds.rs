@@ -16,9 +16,8 @@ pub async fn hold_rounds(app: Arc<App>) {
         let began = Instant::now();
         loop {
             let turn = app.pace.turn_before_others().await;
-            let held = turn
-                .work()
-                .count(|| app.rounds.hold(|row| app.told.forget(row)));
+            let forget = |row: Option<&_>| app.documents.forget(row);
+            let held = turn.work().count(|| app.rounds.hold(forget));
             match held {
                 Held::InPart => {}
                 Held::ToTheEnd => break,

@@ -2,17 +2,12 @@
 
 use super::App;
 use super::error::Refusal;
-use super::pace::Turn;
-use super::stream;
-use crate::feed::current::Current;
-use crate::query::select::Query;
 use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -186,34 +181,4 @@ pub fn answer(source: impl PieceSource) -> Response {
     // Proxies that gather answers would keep events back.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
-}
-
-/// Reads how an operation stands for one of many streams, which share what they read: with
-/// all changes before `as_of`.
-pub async fn current_of_many(
-    app: &Arc<App>,
-    turn: &Turn<'_>,
-    operation_id: &str,
-    as_of: u64,
-    query: &Arc<Query>,
-) -> Result<Current, Refusal> {
-    let filter = &query.filter;
-    if let Some(current) = app.told.get(&*app.db, operation_id, as_of, filter)? {
-        return Ok(current);
-    }
-    let lane = app.document_reads.of(operation_id).await;
-    // The one before may have read it.
-    if let Some(current) = app.told.get(&*app.db, operation_id, as_of, filter)? {
-        return Ok(current);
-    }
-    let applied = app.progress.applied();
-    let (operation_id, query) = (operation_id.to_owned(), query.clone());
-    let read = stream::counted(app, turn, move |app| {
-        let _lane = lane;
-        let (db, documents) = (&*app.db, &app.documents);
-        Ok(app
-            .told
-            .read(db, documents, &applied, &operation_id, &query.filter))
-    });
-    Ok(read.await??)
 }

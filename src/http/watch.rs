@@ -6,10 +6,11 @@ use super::params::Params;
 use super::reading::{self, Resumption};
 use super::sse::{self, Blocks, PieceSource, Woken};
 use super::{App, stream};
-use crate::feed::at_hand::Document;
 use crate::feed::changes::{self, Place, Since};
+use crate::feed::documents::RenderedDocument;
 use crate::feed::progress::Applied;
 use crate::feed::watch::Watching;
+use crate::rows::filter::Filter;
 use crate::store;
 use crate::wire::event::operation_id_fault;
 use crate::wire::position::{LastOffsets, Token};
@@ -104,10 +105,12 @@ struct Watch {
 impl Watch {
     async fn current(
         &self,
-        applied: &Arc<Applied>,
+        applied: &Applied,
         work: Arc<Work>,
-    ) -> Result<Option<Document>, Refusal> {
-        reading::document(&self.app, applied, &self.operation_id, work).await
+    ) -> Result<Option<RenderedDocument>, Refusal> {
+        let (id, all) = (&self.operation_id, Filter::everything());
+        let current = reading::document(&self.app, id, applied.changes, all, work).await?;
+        Ok(current.document())
     }
 }
 

@@ -14,7 +14,7 @@ use super::rounds::hold_rounds;
 use super::sse::{self, Blocks, PIECE, PieceSource, Woken};
 use super::{App, stream};
 use crate::feed::changes::{self, Place};
-use crate::feed::current::Current;
+use crate::feed::documents::Current;
 use crate::feed::rounds::{Point, Running, Seat, Task};
 use crate::feed::watch::Change;
 use crate::query::list;
@@ -211,10 +211,8 @@ impl WatchAll {
         let mut turn = self.app.pace.turn().await;
         let page = stream::counted(&self.app, &turn, move |app| {
             let (defects, bounds) = (&app.defects, (ROWS, PIECE));
-            let (db, at_hand) = (&*app.db, &app.documents);
-            Ok(list::documents(
-                db, &query, at_hand, defects, &after, bounds,
-            ))
+            let (db, cache) = (&*app.db, &app.documents);
+            Ok(list::documents(db, &query, cache, defects, &after, bounds))
         });
         let page = page.await??;
         for (operation_id, document) in &page.documents {
@@ -336,28 +334,25 @@ impl WatchAll {
             pass.told.insert(digest);
         }
         let as_of = pass.until.max(self.holds);
-        let current = sse::current_of_many(&self.app, turn, operation_id, as_of, &self.query).await;
-        if let Err(Refusal::Store(error)) = &current
-            && error.is_unreadable()
-        {
-            // The others are told all the same.
-            self.app.defects.add_document(operation_id);
-            return Ok(());
-        }
-        let event = match current? {
-            Current::Shown { document, .. } => {
-                self.known.put(operation_id, true, &self.query.filter);
-                ("document", document)
+        let filter = &self.query.filter;
+        let current = reading::document(&self.app, operation_id, as_of, filter, turn.work()).await;
+        let event = match current {
+            Ok(Current::Shown(document)) => {
+                self.known.put(operation_id, true, filter);
+                ("document", document.bytes)
             }
-            Current::LeftOut if self.known.has(operation_id) => {
-                self.known.put(operation_id, false, &self.query.filter);
+            Ok(Current::LeftOut) if self.known.has(operation_id) => {
+                self.known.put(operation_id, false, filter);
                 ("left", sse::named(operation_id))
             }
-            Current::Gone => {
-                self.known.put(operation_id, false, &self.query.filter);
+            Ok(Current::Gone) => {
+                self.known.put(operation_id, false, filter);
                 ("removed", sse::named(operation_id))
             }
-            Current::LeftOut | Current::NoDocument => return Ok(()),
+            Ok(Current::LeftOut | Current::NoDocument) => return Ok(()),
+            // The others are told all the same.
+            Err(Refusal::Store(error)) if error.is_unreadable() => return Ok(()),
+            Err(refusal) => return Err(refusal),
         };
         self.send_held(blocks);
         self.held = Some(event);

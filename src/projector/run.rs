@@ -190,10 +190,11 @@ impl Worker {
             rules,
             ..
         } = self.settings;
-        *position = self.writer.with(|db, projection| {
+        let mut changes;
+        (*position, changes) = self.writer.with(|db, projection| {
             let position = projection.begin(rules.source);
             position.note_beginnings(db, &bounds)?;
-            Ok(position.clone())
+            Ok((position.clone(), projection.next_change()))
         })?;
         self.watch.opened(self.writer.db())?;
         let log = position.log().id;
@@ -203,7 +204,7 @@ impl Worker {
         let [_, _, name] = rules.source.threads();
         let watchdog = Watchdog::start(&self.log, position, name, self.settings.check_every);
         let watchdog = watchdog.map_err(no_thread)?;
-        self.publish(position, &watchdog);
+        self.publish(position, changes, &watchdog);
         self.progress.set_doing(Doing::Running);
         while !self.stopping() {
             if let Some(halt) = watchdog.halt() {
@@ -228,7 +229,8 @@ impl Worker {
                     read: ahead.took,
                     apply: working.elapsed(),
                 };
-                self.publish(position, &watchdog);
+                changes = tally.change.as_ref().map_or(changes, |change| change.end);
+                self.publish(position, changes, &watchdog);
                 if let Some(change) = tally.change.take() {
                     let entries = std::mem::take(&mut tally.entries);
                     self.progress.watchers.tell(change, entries);
@@ -294,8 +296,9 @@ impl Worker {
         }
     }
 
-    fn publish(&self, position: &LogPosition, watchdog: &Watchdog) {
-        self.progress.publish(position.token(), position.next());
+    fn publish(&self, position: &LogPosition, changes: u64, watchdog: &Watchdog) {
+        let (held, next) = (position.token(), position.next());
+        self.progress.publish(held, next, changes);
         watchdog.applied(position);
         self.log.note_applied(&position.positions().next());
     }

@@ -1,15 +1,15 @@
-//! The lists, as pages or streamed as a whole, from one read point of the store. Memory is
-//! bounded by one chunk, however many operations there are.
+//! The two lists: as pages, or streamed as a whole, from one point of the store. Memory
+//! is bounded by one chunk, however many operations there are.
 
 use super::defects::Defects;
-use super::document::bytes_into;
 use super::select::{PageLimits, Query, select};
 use super::{Emit, PAGE_BYTES};
-use crate::feed::at_hand;
+use crate::domain;
+use crate::feed::documents::{DocumentCache, LoadError};
 use crate::rows::operation::with_operation;
 use crate::rows::state;
 use crate::store::{self, Db, Error, Family, Result, View, keys};
-use crate::wire::document::{Bodies, text};
+use crate::wire::document::{self, Bodies, text};
 use crate::wire::time::TimeStyle;
 use bytes::Bytes;
 use std::ops::{ControlFlow, Range};
@@ -23,20 +23,19 @@ pub enum Format {
     DetailList,
 }
 
-/// Operations that are loaded together.
+/// Operations looked up at once.
 const CHUNK: usize = 256;
-/// Operations of a streamed list that are loaded before one of them is sent, in the order of
-/// their rows: the more, the more of them are in the same block.
+/// Operations of a stream that are looked up before any of them is sent, in the order of
+/// their rows: the more there are, the more of them lie in one block.
 const SPREAD: usize = 16_384;
-/// Limit on the bytes of documents, for each of two threads; beyond it fewer are loaded
-/// together.
+/// Beyond so many bytes of documents, by each of two threads, fewer are looked up.
 const SPREAD_BYTES: usize = 4 << 20;
-/// Documents with bodies that are loaded together.
+/// Documents with their bodies looked up at once.
 const DOCUMENTS: usize = 16;
-/// Bytes that are handed to the client together.
+/// What is handed to the client at once.
 const PIECE: usize = 64 << 10;
 
-/// The content and form of a list.
+/// What a list shows, and how.
 #[derive(Clone, Copy)]
 pub struct Shown<'l> {
     pub format: Format,
@@ -45,14 +44,14 @@ pub struct Shown<'l> {
     pub defects: &'l Defects,
 }
 
-/// The key after which the next page begins; `None` after the last page.
+/// Behind what the next page begins; `None` after the last.
 pub type ListCursor = Option<Vec<u8>>;
 
-/// Writes all operations that match.
+/// All that match.
 pub fn stream(view: &dyn View, shown: Shown, emit: &mut Emit) -> Result<()> {
     let mut list = List::new(view, shown, Some(emit));
     let mut after: ListCursor = None;
-    // The first chunk is sent at once.
+    // The first are sent at once.
     let (mut limit, mut most) = (CHUNK, SPREAD);
     loop {
         let bounds = PageLimits {
@@ -82,12 +81,12 @@ pub fn stream(view: &dyn View, shown: Shown, emit: &mut Emit) -> Result<()> {
         }
     }
     list.end();
-    // The result does not matter at the end.
+    // Whether the client has gone makes no difference any more.
     let _ = list.hand_over(1);
     Ok(())
 }
 
-/// Writes one page. Returns the key after which the next one begins.
+/// One page, and what the next begins behind.
 pub fn page(
     view: &dyn View,
     shown: Shown,
@@ -100,7 +99,7 @@ pub fn page(
     let mut next = selected.next;
     for chunk in selected.found.chunks(CHUNK) {
         if list.out.len() >= PAGE_BYTES {
-            // A page is buffered, because its Link header is sent before the body.
+            // It is held as a whole, since its link goes out before it.
             next = list.last.take();
             break;
         }
@@ -122,7 +121,7 @@ pub fn is_empty(view: &dyn View, query: &Query) -> Result<bool> {
 struct List<'l, 'e> {
     view: &'l dyn View,
     shown: Shown<'l>,
-    /// The client; `None` buffers everything.
+    /// Where pieces go; without it all is kept.
     emit: Option<&'l mut Emit<'e>>,
     out: Vec<u8>,
     is_first: bool,
@@ -132,7 +131,7 @@ struct List<'l, 'e> {
 
 enum Added {
     All,
-    /// Nothing was added, because it would take too much memory.
+    /// Nothing was added: it would take too much memory.
     TooMuch,
     /// The client has gone.
     Gone,
@@ -185,8 +184,8 @@ impl<'l, 'e> List<'l, 'e> {
         ControlFlow::Continue(())
     }
 
-    /// Loads documents in the order of their rows and writes them in the order of the keys.
-    /// `None` if that would take too much memory; a single chunk is always loaded.
+    /// They are read in the order of their rows, and shown in that of the keys. `None` if
+    /// that would take too much memory; of one chunk it is always done.
     fn add_documents(&mut self, found: &[Vec<u8>]) -> Result<Option<ControlFlow<()>>> {
         let mut by_row: Vec<IndexedRow> = found
             .iter()
@@ -202,7 +201,7 @@ impl<'l, 'e> List<'l, 'e> {
         let rendered = match is_spread {
             false => [render(view, shown, &by_row)?, RenderedPage::default()],
             true => {
-                // Loading dominates, so two threads share it.
+                // Looking up takes longer than all else: by two.
                 let (one, other) = by_row.split_at(by_row.len() / 2);
                 let (one, other) = std::thread::scope(|scope| {
                     let other = scope.spawn(|| render(view, shown, other));
@@ -233,7 +232,7 @@ impl<'l, 'e> List<'l, 'e> {
         Ok(Some(ControlFlow::Continue(())))
     }
 
-    /// Hands over pieces while at least `least` bytes are buffered.
+    /// Hands over what is there, for as long as it is at least so much.
     fn hand_over(&mut self, least: usize) -> ControlFlow<()> {
         let Some(emit) = &mut self.emit else {
             return ControlFlow::Continue(());
@@ -257,14 +256,14 @@ impl<'l, 'e> List<'l, 'e> {
     }
 }
 
-/// Shard and operation, in the order of rows, and the index in the list.
+/// Shard and operation, as rows are ordered, and where it is shown.
 type IndexedRow<'k> = (u16, &'k str, usize);
 
 #[derive(Default)]
 struct RenderedPage {
     bytes: Vec<u8>,
     ranges: Vec<(usize, Range<usize>)>,
-    /// Incomplete, because it would take too much memory.
+    /// Not all of them.
     is_too_much: bool,
 }
 
@@ -276,33 +275,39 @@ fn render(view: &dyn View, shown: Shown, by_row: &[IndexedRow]) -> Result<Render
             break;
         }
         let ids: Vec<_> = chunk.iter().map(|(_, id, _)| *id).collect();
-        each(view, &ids, Bodies::LeftOut, shown.defects, |at, op| {
+        each(view, &ids, Bodies::LeftOut, shown.defects, |at, row| {
             let (_, id, place) = chunk[at];
             let start = rendered.bytes.len();
             let out = &mut rendered.bytes;
-            bytes_into(id, op, Bodies::LeftOut, shown.times, out)?;
+            let is_there = with_operation(view, id, row, Bodies::LeftOut, |op| {
+                let document = domain::document(id, op)?;
+                document::render(&document, Bodies::LeftOut, shown.times, out);
+                Some(())
+            })?;
             let range = start..rendered.bytes.len();
-            rendered.ranges.push((place, range));
-            Some(ControlFlow::Continue(()))
+            Ok(is_there.map(|()| {
+                rendered.ranges.push((place, range));
+                ControlFlow::Continue(())
+            }))
         })?;
     }
     Ok(rendered)
 }
 
-/// Writes each operation. An operation without a document or with unreadable rows is recorded
-/// as a defect and does not fail the list.
+/// Shows each of these operations, by its snapshot; one without a document, or that cannot be read, is a
+/// defect: it must not turn the list into an error.
 fn each(
     view: &dyn View,
     ids: &[&str],
     bodies: Bodies,
     defects: &Defects,
-    mut show: impl FnMut(usize, &crate::domain::Operation) -> Option<ControlFlow<()>>,
+    mut show: impl FnMut(usize, &[u8]) -> Result<Option<ControlFlow<()>>>,
 ) -> Result<()> {
     let snapshots = state::snapshots(view, ids.iter().copied())?;
     let has_defects = defects.count() > 0;
     for (at, (id, snapshot)) in ids.iter().zip(snapshots).enumerate() {
         let snapshot = snapshot.unwrap_or_default();
-        match with_operation(view, id, &snapshot, bodies, |op| show(at, op)) {
+        match show(at, &snapshot) {
             Ok(Some(flow)) => {
                 if has_defects {
                     defects.remove(id, bodies);
@@ -312,7 +317,7 @@ fn each(
                 }
             }
             Err(error) if error.is_unreadable() && bodies == Bodies::Shown => {
-                // It may be readable without its bodies.
+                // Without its bodies it may be readable.
                 match with_operation(view, id, &snapshot, Bodies::LeftOut, |_| ()) {
                     Ok(()) => defects.add_document(id),
                     Err(_) => defects.add(id),
@@ -326,7 +331,7 @@ fn each(
     Ok(())
 }
 
-/// A page of documents with their bodies.
+/// Documents with their bodies, a page at a time.
 #[derive(Debug, Default)]
 pub struct DocumentPage {
     /// By operation id.
@@ -334,15 +339,16 @@ pub struct DocumentPage {
     pub next: ListCursor,
 }
 
-/// For a new event stream: each page is read at a point of its own and ends at `enough` bytes.
+/// For a stream that begins: each page is from a point of its own, and ends where there
+/// is `enough` in bytes.
 pub fn documents(
     db: &dyn Db,
     query: &Query,
-    at_hand: &at_hand::Documents,
+    cache: &DocumentCache,
     defects: &Defects,
     after: &[u8],
     (bounds, enough): (PageLimits, usize),
-) -> std::result::Result<DocumentPage, at_hand::Error> {
+) -> std::result::Result<DocumentPage, LoadError> {
     let mut page = DocumentPage::default();
     let mut failed = Ok(());
     store::view(db, |view| {
@@ -356,22 +362,24 @@ pub fn documents(
                 .filter_map(|key| Some((key, keys::operation_of_by_time(key)?)));
             let (keys, ids): (Vec<_>, Vec<_>) = named.unzip();
             let mut last = None;
-            each(view, &ids, Bodies::Shown, defects, |at, op| {
+            each(view, &ids, Bodies::Shown, defects, |at, row| {
                 let id = ids[at];
-                let document = match at_hand.rendered(id, op) {
-                    Ok(document) => document?.bytes,
-                    Err(error) => {
+                let document = match cache.of(view, id, row) {
+                    Ok(Some(document)) => document.bytes,
+                    Ok(None) => return Ok(None),
+                    Err(LoadError::Store(error)) => return Err(error),
+                    Err(error @ LoadError::NoRoom(_)) => {
                         failed = Err(error);
-                        return Some(ControlFlow::Break(()));
+                        return Ok(Some(ControlFlow::Break(())));
                     }
                 };
                 bytes_held += document.len();
                 page.documents.push((id.to_owned(), document));
                 last = Some(keys[at]);
-                Some(match bytes_held >= enough {
+                Ok(Some(match bytes_held >= enough {
                     true => ControlFlow::Break(()),
                     false => ControlFlow::Continue(()),
-                })
+                }))
             })?;
             let is_enough = bytes_held >= enough;
             if failed.is_err() || is_enough && last != selected.found.last() {
@@ -385,11 +393,11 @@ pub fn documents(
     failed.map(|()| page)
 }
 
-/// Identifies the state of a view: equal versions mean equal content.
+/// Names the point of a view: what is read at the same log and number is the same.
 pub fn version(view: &dyn View) -> Result<u64> {
     let mut version = 0;
     let mut note = |key: &[u8], row: &[u8]| {
-        // A rebuilt store could have the number again, so the log's positions count, too.
+        // The number alone might come again, in a store that was made anew.
         let before = u64::to_be_bytes(version);
         version = xxhash_rust::xxh3::xxh3_64(&[&before, key, row].concat());
     };
@@ -403,7 +411,7 @@ pub fn version(view: &dyn View) -> Result<u64> {
         },
     );
     match read {
-        // Every change also moves a position.
+        // Each change moves a position, too.
         Err(Error::Corrupt(_)) => {
             let forward = store::Direction::Forward;
             view.scan(Family::Meta, keys::ALL, forward, &mut |key, row| {

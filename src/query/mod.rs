@@ -3,7 +3,6 @@
 
 pub mod dead_letters;
 pub mod defects;
-pub mod document;
 pub mod history;
 pub mod list;
 pub mod notifications;

@@ -4,8 +4,7 @@
 
 use crate::domain::{Status, document};
 use crate::rows::filter::Filter;
-use crate::rows::operation::with_operation;
-use crate::rows::state;
+use crate::rows::operation::{self, with_operation};
 use crate::store::{Direction, Family, Result, View, keys, try_scan};
 use crate::wire::document::Bodies;
 use std::ops::{ControlFlow, Range};
@@ -352,12 +351,12 @@ fn ask(view: &dyn View, filter: &Filter, by_time: &[u8]) -> Result<bool> {
     let Some(id) = keys::operation_of_by_time(by_time) else {
         return Ok(false);
     };
-    let snapshot = state::snapshot(view, id)?.unwrap_or_default();
-    let shown = with_operation(view, id, &snapshot, Bodies::LeftOut, |op| {
+    let shown = operation::load(view, id, Bodies::LeftOut, |op| {
         document(id, op).is_some_and(|document| filter.matches(&document))
     });
     match shown {
+        Ok(matches) => Ok(matches == Some(true)),
         Err(error) if error.is_unreadable() => Ok(false),
-        other => other,
+        Err(error) => Err(error),
     }
 }

@@ -20,10 +20,25 @@ pub struct Filter {
     pub rollback_result: Option<RollbackResult>,
 }
 
+/// Takes all.
+static EVERYTHING: Filter = Filter {
+    statuses: Vec::new(),
+    occurred_from: None,
+    occurred_to: None,
+    cluster_id: None,
+    method: None,
+    uri_prefix: None,
+    rollback_result: None,
+};
+
 impl Filter {
+    pub fn everything() -> &'static Filter {
+        &EVERYTHING
+    }
+
     /// Every operation that has a document.
     pub fn is_everything(&self) -> bool {
-        *self == Filter::default()
+        *self == EVERYTHING
     }
 
     /// An entry by time says all that is asked.

@@ -1,7 +1,7 @@
 //! One operation's whole state out of a view: the snapshot, the lanes kept apart, large
 //! bodies, and, where a row cannot be read, the same state folded again from the history.
 
-use super::{bodies, records};
+use super::{bodies, records, state};
 use crate::domain::{Event, Lanes, Operation};
 use crate::store::keys::{self, LaneKind};
 use crate::store::{Direction, Error, Family, Result, View};
@@ -20,6 +20,19 @@ pub fn at_hand(row: &[u8]) -> Option<Operation<'_>> {
     };
     let is_all = op.bodies_mut().all(|(_, body)| body.known().is_some());
     is_all.then_some(op)
+}
+
+/// Runs `show` on the operation, with its bodies if they are to be shown. `None` if nothing was
+/// ever heard of it.
+pub fn load<T>(
+    view: &dyn View,
+    operation_id: &str,
+    bodies: Bodies,
+    show: impl FnOnce(&Operation) -> T,
+) -> Result<Option<T>> {
+    let row = state::snapshot(view, operation_id)?;
+    row.map(|row| with_operation(view, operation_id, &row, bodies, show))
+        .transpose()
 }
 
 /// Runs `show` on the operation whose snapshot is `row`, with its bodies if they are to be

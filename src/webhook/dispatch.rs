@@ -289,7 +289,7 @@ impl Dispatcher {
             &pick.operation_id,
             pick.key,
             &self.ends,
-            &self.parts.times,
+            (&self.parts.documents, &self.parts.times),
         );
         let send = match look {
             Ok(NextDelivery::Send(send)) => send,

@@ -3,7 +3,7 @@
 //! one that a client would get at that moment.
 
 use super::queue::{Target, WINDOW, WINDOW_ALL, WINDOW_SMALL};
-use crate::query::document::bytes;
+use crate::feed::documents::DocumentCache;
 use crate::query::notifications::{DeliveryState, Failing, entry, was_due_before};
 use crate::rows::operation::with_operation;
 use crate::rows::state;
@@ -36,7 +36,7 @@ pub fn look(
     operation_id: &str,
     key: DeliveryKey,
     ends: &NextOffsets,
-    times: &TimeStyle,
+    (documents, times): (&DocumentCache, &TimeStyle),
 ) -> store::Result<NextDelivery> {
     let row = keys::notification(operation_id, key);
     let mut batch = Batch::default();
@@ -50,22 +50,21 @@ pub fn look(
         let Some(snapshot) = state::snapshot(view, operation_id)? else {
             return Ok(NextDelivery::Nothing);
         };
-        let found = with_operation(view, operation_id, &snapshot, Bodies::Shown, |op| {
-            let standing = op.standing();
-            let due = standing.due.as_ref()?;
-            (DeliveryKey::of(operation_id, &due.ending) == key).then_some(())?;
-            let target = Target::of(&due.to.address, due.to.port);
-            Some((target, bytes(operation_id, op, Bodies::Shown, times)?))
+        let target = with_operation(view, operation_id, &snapshot, Bodies::LeftOut, |op| {
+            let due = op.standing().due?;
+            let is_this = DeliveryKey::of(operation_id, &due.ending) == key;
+            is_this.then(|| Target::of(&due.to.address, due.to.port))
         })?;
+        let document = documents.of_delivery(view, operation_id, &snapshot, times)?;
         // The row and the document are written together, so the row's terminal event is the one
         // that counts.
-        let Some((target, document)) = found else {
+        let Some((target, document)) = target.zip(document) else {
             return Err(Error::Corrupt(format!(
                 "{operation_id} is not what is due of it"
             )));
         };
         Ok(NextDelivery::Send(Send {
-            document: document.into(),
+            document,
             target,
             failing,
         }))

@@ -22,6 +22,7 @@ use self::control_log::ControlLog;
 use crate::clock::Clock;
 use crate::config::Notifications;
 use crate::event_log::EventLog;
+use crate::feed::documents::DocumentCache;
 use crate::feed::progress::Progress;
 use crate::query::notifications::is_any_due;
 use crate::store::Db;
@@ -42,6 +43,7 @@ pub struct Parts {
     pub progress: Arc<Progress>,
     pub control: Arc<ControlLog>,
     pub clock: Clock,
+    pub documents: Arc<DocumentCache>,
     pub times: TimeStyle,
     pub settings: Notifications,
 }

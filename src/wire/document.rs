@@ -2,13 +2,23 @@
 //! null, bodies unchanged. Written directly into the response's buffer, without a tree.
 
 use super::time::TimeStyle;
-use crate::domain::{Body, Document, Request, TargetCluster, Timestamp};
+use crate::domain::{Body, Document, Operation, Request, TargetCluster, Timestamp, document};
 
 /// The detail list shows documents without any body. Those that are shown must be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bodies {
     Shown,
     LeftOut,
+}
+
+/// The document of an operation; `None` while it has none.
+pub fn bytes(
+    operation_id: &str,
+    op: &Operation,
+    bodies: Bodies,
+    times: &TimeStyle,
+) -> Option<Vec<u8>> {
+    Some(rendered(&document(operation_id, op)?, bodies, times))
 }
 
 /// The document as bytes of its own.

@@ -16,7 +16,7 @@ use opledger::event_log::{EventLog, Limits};
 use opledger::feed::progress::LogState;
 use opledger::http::router;
 use opledger::projector::step::Rules;
-use opledger::projector::{RecordBatch, Source};
+use opledger::projector::RecordBatch;
 use opledger::store::memory::Memory;
 use opledger::wire::position::{NextOffsets, Offset, Partition};
 use serde_json::{Value, json};
@@ -334,10 +334,7 @@ async fn a_position_that_the_log_assigns_twice_is_not_acknowledged() {
     reader.read(&limits, &mut records).unwrap();
     let mut record_batch = RecordBatch::decode(records, Default::default(), &Rules::NONE);
     projection.apply(&*store, &mut record_batch).unwrap();
-    app.progress.publish(
-        projection.at(Source::Events).token(),
-        projection.at(Source::Events).next(),
-    );
+    in_process::publish(&app, &projection);
     log.replace(LOG, vec![vec![record(&created("op-0"))]]);
 
     let routes = TowerToHyperService::new(router(app.clone()));

@@ -4,9 +4,9 @@ use crate::support::reference;
 use bytes::Bytes;
 use opledger::domain::Timestamp;
 use opledger::event_log::{Identity, Logged};
+use opledger::feed::documents;
 use opledger::projector::step::Rules;
 use opledger::projector::{Projection, RecordBatch};
-use opledger::query::document;
 use opledger::store::Family;
 use opledger::store::memory::Memory;
 use opledger::wire::position::{LogId, NextOffsets, Position};
@@ -61,7 +61,7 @@ impl Ledger {
     }
 
     fn document(&self) -> Option<Value> {
-        let read = document::read(&self.db, ID, &TimeStyle::default()).unwrap();
+        let read = documents::read(&self.db, ID, &TimeStyle::default()).unwrap();
         read.map(|bytes| serde_json::from_slice(&bytes).unwrap())
     }
 

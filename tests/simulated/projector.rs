@@ -8,13 +8,14 @@ use bytes::Bytes;
 use opledger::domain::Timestamp;
 use opledger::event_log::memory::MemoryLog;
 use opledger::event_log::{EventLog, Identity, Limits};
+use opledger::feed::documents;
 use opledger::feed::progress::{Doing, Progress};
 use opledger::projector::halt::OpenError;
 use opledger::projector::run::{Observer, Projector, Settings, Took};
 use opledger::projector::step::Rules;
 use opledger::projector::writer::{self, StoreWriter};
 use opledger::projector::{Halt, Projection, RecordBatch, Source, Tally, meta};
-use opledger::query::{Page, dead_letters, document};
+use opledger::query::{Page, dead_letters};
 use opledger::rows::state;
 use opledger::store::memory::{Memory, WriteFault};
 use opledger::store::{self, Batch, Db, Durability, Family};
@@ -156,7 +157,7 @@ fn every_kind_of_invalid_record_is_a_dead_letter_and_the_rest_is_applied() {
         .chain(["good-last".into()])
     {
         assert!(
-            document::read(&*db, &id, &TimeStyle::default())
+            documents::read(&*db, &id, &TimeStyle::default())
                 .unwrap()
                 .is_some(),
             "{id}"
@@ -173,7 +174,7 @@ fn every_kind_of_invalid_record_is_a_dead_letter_and_the_rest_is_applied() {
         assert!(!letters[n]["detail"].as_str().unwrap().is_empty());
     }
     assert_eq!(
-        document::read(&*db, "x", &TimeStyle::default()).unwrap(),
+        documents::read(&*db, "x", &TimeStyle::default()).unwrap(),
         None
     );
 }
@@ -224,7 +225,7 @@ fn a_hundred_thousand_random_records_stop_nothing() {
         last.offset
     );
     assert!(
-        document::read(&db, "after-all", &TimeStyle::default())
+        documents::read(&db, "after-all", &TimeStyle::default())
             .unwrap()
             .is_some()
     );
@@ -252,7 +253,7 @@ fn a_store_that_fails_is_tried_until_it_works() {
     running.caught_up(&log);
     running.until("running again", |doing| *doing == Doing::Running);
     assert!(
-        document::read(&*db, "late", &TimeStyle::default())
+        documents::read(&*db, "late", &TimeStyle::default())
             .unwrap()
             .is_some()
     );
@@ -370,7 +371,7 @@ fn a_changed_log_halts_the_projector_before_any_of_it_is_applied() {
             let doing = running.until(what, |doing| matches!(doing, Doing::Halted(_)));
             assert!(format!("{doing:?}").contains(reason), "{what}: {doing:?}");
             let times = TimeStyle::default();
-            let is_there = |id| document::read(&*db, id, &times).unwrap().is_some();
+            let is_there = |id| documents::read(&*db, id, &times).unwrap().is_some();
             assert!(is_there("second"), "{what}: what was applied is readable");
             assert!(!is_there("new"), "{what}: nothing of it is applied");
         }
@@ -393,7 +394,7 @@ fn a_record_that_is_too_large_is_a_dead_letter() {
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0]["reason"], "too_large");
     let times = TimeStyle::default();
-    assert!(document::read(&*db, "small", &times).unwrap().is_some());
+    assert!(documents::read(&*db, "small", &times).unwrap().is_some());
 }
 
 #[test]
@@ -420,7 +421,7 @@ fn a_log_shorter_than_the_store_halts_the_projector_and_reads_continue() {
         };
         assert!(why.contains(word), "{why}");
         assert!(
-            document::read(&*db, "kept", &TimeStyle::default())
+            documents::read(&*db, "kept", &TimeStyle::default())
                 .unwrap()
                 .is_some()
         );
@@ -448,7 +449,7 @@ fn a_damaged_snapshot_is_restored_from_the_history() {
     let db = Arc::new(Memory::default());
     start(db.clone(), &log).caught_up(&log);
     let times = TimeStyle::default();
-    let read = |id| document::read(&*db, id, &times).unwrap().unwrap();
+    let read = |id| documents::read(&*db, id, &times).unwrap().unwrap();
     let snapshot = |id| store::view(&*db, |view| state::snapshot(view, id)).unwrap();
     let ids = ["op", "open", "ended"];
     let whole = ids.map(|id| (read(id), snapshot(id)));

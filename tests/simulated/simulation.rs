@@ -19,10 +19,11 @@ use crate::support::{env_number, soak};
 use bytes::Bytes;
 use opledger::domain::Timestamp;
 use opledger::event_log::{self, EventLog, Identity, Limits, Logged, Reader};
+use opledger::feed::documents;
 use opledger::projector::halt::OpenError;
 use opledger::projector::step::Rules;
 use opledger::projector::{Projection, RecordBatch, Source};
-use opledger::query::{Page, document, history};
+use opledger::query::{Page, history};
 use opledger::rows::digest::StoreDigest;
 use opledger::store::memory::Memory;
 use opledger::store::{self, Db, Family, keys};
@@ -385,7 +386,7 @@ fn by_operation(records: &[Logged]) -> BTreeMap<String, Vec<Value>> {
 }
 
 fn check_document(db: &dyn Db, id: &str, events: &[Value]) {
-    let served = document::read(db, id, &TimeStyle::default()).expect("readable");
+    let served = documents::read(db, id, &TimeStyle::default()).expect("readable");
     let served = served.map(|bytes| serde_json::from_slice::<Value>(&bytes).expect("JSON"));
     let what = format!("the document of {id}");
     assert_same(&what, &served, &reference::document(events));

@@ -12,9 +12,10 @@ use crate::support::same::assert_same_text;
 use bytes::Bytes;
 use opledger::domain::{OrderKey, Timestamp};
 use opledger::event_log::{Identity, Logged};
+use opledger::feed::documents;
 use opledger::projector::step::Rules;
 use opledger::projector::{Projection, RecordBatch, Source};
-use opledger::query::{Page, dead_letters, document, history};
+use opledger::query::{Page, dead_letters, history};
 use opledger::rows::outbox;
 use opledger::store::memory::Memory;
 use opledger::store::{Batch, Db, Durability, Family, keys};
@@ -290,7 +291,7 @@ fn read(db: &Memory) -> Value {
     let mut all = Map::new();
     let parse = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
     for operation in OPERATIONS {
-        let document = document::read(db, operation, &TimeStyle::default()).unwrap();
+        let document = documents::read(db, operation, &TimeStyle::default()).unwrap();
         let mut body = Vec::new();
         let emit = &mut |piece: &[u8]| {
             body.extend_from_slice(piece);
@@ -347,7 +348,7 @@ fn golden_rows_are_read_and_folded_on() {
     let of_it = |event: &&Value| event["subject"] == "operation-many";
     let mut events: Vec<Value> = all.iter().filter(of_it).cloned().collect();
     events.push(ended);
-    let found = document::read(&db, "operation-many", &TimeStyle::default()).unwrap();
+    let found = documents::read(&db, "operation-many", &TimeStyle::default()).unwrap();
     let found: Value = serde_json::from_slice(&found.unwrap()).unwrap();
     assert_eq!(found, reference::document(&events).unwrap());
 }

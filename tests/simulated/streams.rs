@@ -256,10 +256,7 @@ impl Simulation {
                         .applied
                         .insert(self.projection.at(Source::Events).positions());
                     let progress = &self.app.progress;
-                    progress.publish(
-                        self.projection.at(Source::Events).token(),
-                        self.projection.at(Source::Events).next(),
-                    );
+                    in_process::publish(&self.app, &self.projection);
                     if let Some(change) = tally.change {
                         progress.watchers.tell(change, tally.entries);
                     }
@@ -585,7 +582,10 @@ fn a_removed_operation_is_reported_to_streams() {
             .write(&batch, Durability::Buffered)
             .unwrap();
         let change = opledger::feed::watch::Change::new(1, row.into(), 1);
-        simulation.app.progress.watchers.tell(change, Vec::new());
+        let at = simulation.projection.at(Source::Events);
+        let progress = &simulation.app.progress;
+        progress.publish(at.token(), at.next(), change.end);
+        progress.watchers.tell(change, Vec::new());
         for client in [0, 3] {
             let client = &mut simulation.clients[client];
             client.connect(&get).await;

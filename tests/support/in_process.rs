@@ -12,12 +12,12 @@ use opledger::event_log::embedded::{Ahead, Appender, Layout, Which, disk};
 use opledger::event_log::{self, Identity};
 use opledger::feed::progress::{LogState, Progress};
 use opledger::http::App;
-use opledger::projector::{Projection, meta};
+use opledger::projector::{Projection, Source, meta};
+use opledger::store::Db;
 use opledger::store::memory::Memory;
 use opledger::webhook;
 use opledger::wire::position::{LogId, Partition};
 use opledger::wire::record::{Headers, Record};
-use opledger::wire::time::TimeStyle;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -60,7 +60,14 @@ pub fn open(store: &Memory, window: u64) -> Projection {
     projection
 }
 
-pub fn app(store: &Arc<Memory>, log: &event_log::memory::MemoryLog) -> Arc<App> {
+/// What a projector does behind each write.
+pub fn publish(app: &App, projection: &Projection) {
+    let at = projection.at(Source::Events);
+    let (held, next) = (at.token(), at.next());
+    app.progress.publish(held, next, projection.next_change());
+}
+
+pub fn app<D: Db + 'static>(store: &Arc<D>, log: &event_log::memory::MemoryLog) -> Arc<App> {
     let mut config = Config::default();
     // What is not there yet is asked for again.
     config.server.default_wait = Duration::ZERO;
@@ -68,20 +75,20 @@ pub fn app(store: &Arc<Memory>, log: &event_log::memory::MemoryLog) -> Arc<App> 
     config.streams.keep_alive = hour;
     config.streams.max = 100;
     config.server.max_streams = 8;
-    config.store.document_cache = 0;
     config.lists.points = 8;
     config.lists.share = Duration::ZERO;
     (config.lists.idle, config.lists.max_age) = (hour, hour);
     let progress = Progress::new(meta::held(&**store).unwrap());
     // The projector of such a test compares nothing.
     progress.set_log(LogState::Confirmed);
+    let documents = opledger::app::documents(&config, &progress);
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     App::new(
         store.clone(),
         Arc::new(log.clone()),
         Arc::new(progress),
         webhook::WebhookHandle::idle(store.clone(), None),
-        TimeStyle::default(),
+        documents,
         recorder.handle(),
         config,
     )

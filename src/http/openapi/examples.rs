@@ -2,9 +2,8 @@
 //! from them by the fold itself.
 
 use crate::domain::Operation;
-use crate::query::document::bytes;
 use crate::wire::cloudevent::decode_structured;
-use crate::wire::document::Bodies;
+use crate::wire::document::{Bodies, bytes};
 use crate::wire::time::TimeStyle;
 use std::fmt::Write;
 

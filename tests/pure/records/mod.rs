@@ -9,9 +9,10 @@ use crate::support::in_process::{LOG, open};
 use bytes::Bytes;
 use hifijson::value::Value as Tree;
 use opledger::event_log::{EventLog, Limits, Logged, memory};
+use opledger::feed::documents;
 use opledger::projector::step::Rules;
 use opledger::projector::{Projection, RecordBatch};
-use opledger::query::{Page, dead_letters, document, history};
+use opledger::query::{Page, dead_letters, history};
 use opledger::store::memory::Memory;
 use opledger::wire::position::NextOffsets;
 use opledger::wire::record::{Headers, Record};
@@ -43,7 +44,7 @@ pub fn fold(store: &Memory, records: Vec<Logged>) -> Shown {
     let mut shown = Shown::default();
     for n in 0..SUBJECTS {
         let id = format!("op-{n}");
-        let document = document::read(store, &id, &TimeStyle::default()).unwrap();
+        let document = documents::read(store, &id, &TimeStyle::default()).unwrap();
         if let Some(document) = &document {
             assert!(all_unique(document), "{}", text(document));
         }

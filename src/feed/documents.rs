@@ -1,0 +1,444 @@
+//! Documents as they are sent, for everyone who reads one: GET, streams, webhooks. One cache,
+//! with one rule: a document is given out to whoever asks for no more changes than it is
+//! known to hold. Beyond that its snapshot is compared, and only a new one is decoded and
+//! rendered. So a failed write, a crash and damage need no rule of their own: what is kept
+//! says which changes it holds, never that there are no others.
+//!
+//! A large document is in memory once, whoever is sent it, and also where it is too large to
+//! be kept.
+
+use super::unsent::{self, Large, NoRoom, Unsent};
+use super::watch::{Change, Watchers};
+use crate::domain::{Operation, document};
+use crate::rows::entry::{Entry, Lanes};
+use crate::rows::filter::Filter;
+use crate::rows::operation::{self, at_hand, with_operation};
+use crate::rows::state;
+use crate::store::{self, Cached, Db, View};
+use crate::wire::document::{Bodies, bytes, rendered};
+use crate::wire::snapshot;
+use crate::wire::time::TimeStyle;
+use bytes::Bytes;
+use hashbrown::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+/// As it is sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RenderedDocument {
+    pub bytes: Bytes,
+    /// A digest of the bytes in quotes, as a strong entity tag.
+    pub etag: Bytes,
+    /// Of its operation.
+    pub has_ended: bool,
+}
+
+/// How an operation stands, for one who asks with a filter.
+#[derive(Debug, PartialEq)]
+pub enum Current {
+    Shown(RenderedDocument),
+    /// It has a document, and the filter leaves it out.
+    LeftOut,
+    /// Its creation has not arrived.
+    NoDocument,
+    /// There is nothing of it, or no more.
+    Gone,
+}
+
+impl Current {
+    pub fn document(self) -> Option<RenderedDocument> {
+        match self {
+            Current::Shown(document) => Some(document),
+            Current::LeftOut | Current::NoDocument | Current::Gone => None,
+        }
+    }
+}
+
+/// Why a document is not given out.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+}
+
+type Result<T> = std::result::Result<T, LoadError>;
+
+/// The document as it is now, without a cache: of a store that only one reads.
+pub fn read(db: &dyn Db, operation_id: &str, times: &TimeStyle) -> store::Result<Option<Vec<u8>>> {
+    let show = |op: &Operation| bytes(operation_id, op, Bodies::Shown, times);
+    store::view(db, |view| {
+        let shown = operation::load(view, operation_id, Bodies::Shown, show)?;
+        Ok(shown.flatten())
+    })
+}
+
+pub struct DocumentCache {
+    times: TimeStyle,
+    watchers: Arc<Watchers>,
+    unsent: Arc<Unsent>,
+    kept: quick_cache::sync::Cache<Box<str>, Arc<Kept>, DocumentWeight>,
+    /// Large ones that somebody is sent, by operation.
+    large: Mutex<HashMap<Box<str>, Sent>>,
+}
+
+struct Kept {
+    /// What the document follows from.
+    row: SnapshotRow,
+    document: RenderedDocument,
+    /// What filters judge it by.
+    entry: Entry,
+    /// It holds all changes before this one.
+    holds: AtomicU64,
+}
+
+/// The snapshot of an operation, if its document follows from that alone, or from what it
+/// names, which never changes. `None` where lanes are in rows of their own: they change while
+/// the snapshot stays.
+type SnapshotRow = Option<Vec<u8>>;
+
+struct Sent {
+    row: SnapshotRow,
+    etag: Bytes,
+    has_ended: bool,
+    entry: Entry,
+    bytes: Weak<Large>,
+}
+
+#[derive(Clone)]
+struct DocumentWeight;
+
+impl quick_cache::Weighter<Box<str>, Arc<Kept>> for DocumentWeight {
+    fn weight(&self, id: &Box<str>, kept: &Arc<Kept>) -> u64 {
+        let row = kept.row.as_ref().map_or(0, Vec::len);
+        let parts = [row, kept.entry.row.len(), kept.document.bytes.len()];
+        // What the cache, the counts and the tag need for an entry is about 350 bytes.
+        (id.len() + parts.iter().sum::<usize>() + 350) as u64
+    }
+}
+
+impl Kept {
+    /// `None` if the filter asks for what is not in memory.
+    fn by(&self, operation_id: &str, filter: &Filter) -> Option<Current> {
+        let matches = match filter.judge(&self.entry) {
+            Some(matches) => matches,
+            None => {
+                let op = at_hand(self.row.as_ref()?)?;
+                matches(operation_id, &op, filter)
+            }
+        };
+        Some(self.shown(matches))
+    }
+
+    fn shown(&self, matches: bool) -> Current {
+        match matches {
+            true => Current::Shown(self.document.clone()),
+            false => Current::LeftOut,
+        }
+    }
+}
+
+impl Sent {
+    fn document(&self) -> Option<RenderedDocument> {
+        Some(RenderedDocument {
+            bytes: Large::bytes(self.bytes.upgrade()?),
+            etag: self.etag.clone(),
+            has_ended: self.has_ended,
+        })
+    }
+}
+
+fn matches(operation_id: &str, op: &Operation, filter: &Filter) -> bool {
+    document(operation_id, op).is_some_and(|document| filter.matches(&document))
+}
+
+impl DocumentCache {
+    /// Keeps up to `capacity` bytes. `watchers` say which changes the store holds.
+    pub fn new(
+        times: TimeStyle,
+        capacity: u64,
+        unsent: Arc<Unsent>,
+        watchers: Arc<Watchers>,
+    ) -> DocumentCache {
+        // An operation with its document takes some two kilobytes.
+        let expected = (capacity / 2048) as usize;
+        DocumentCache {
+            times,
+            watchers,
+            unsent,
+            kept: quick_cache::sync::Cache::with_weighter(expected, capacity, DocumentWeight),
+            large: Mutex::default(),
+        }
+    }
+
+    pub fn times(&self) -> &TimeStyle {
+        &self.times
+    }
+
+    /// What counts the large ones, and other large answers with them.
+    pub fn unsent(&self) -> &Arc<Unsent> {
+        &self.unsent
+    }
+
+    /// With all changes before `as_of`, which the store must hold by now. From memory alone:
+    /// `None` if [`DocumentCache::load`] has to be asked, on a thread that may wait.
+    pub fn load_cached(
+        &self,
+        db: &dyn Db,
+        operation_id: &str,
+        as_of: u64,
+        filter: &Filter,
+    ) -> Result<Option<Current>> {
+        let kept = self.kept.get(operation_id);
+        if let Some(kept) = &kept
+            && kept.holds.load(Ordering::Relaxed) >= as_of
+            && let Some(current) = kept.by(operation_id, filter)
+        {
+            return Ok(Some(current));
+        }
+        let holds = self.held(as_of);
+        let row = match state::snapshot_cached(db, operation_id)? {
+            Cached::Unknown => return Ok(None),
+            Cached::Known(None) => return Ok(Some(Current::Gone)),
+            Cached::Known(Some(row)) => row,
+        };
+        let kept = match self.of_row(kept, operation_id, &row, holds) {
+            Some(kept) => kept,
+            None => {
+                let Some(op) = at_hand(&row) else {
+                    return Ok(None);
+                };
+                let Some(fresh) = self.render(operation_id, &op) else {
+                    return Ok(Some(Current::NoDocument));
+                };
+                self.keep(operation_id, fresh, Some(row), holds)?
+            }
+        };
+        Ok(kept.by(operation_id, filter))
+    }
+
+    /// The same, with what only the disk can tell.
+    pub fn load(
+        &self,
+        db: &dyn Db,
+        operation_id: &str,
+        as_of: u64,
+        filter: &Filter,
+    ) -> Result<Current> {
+        let holds = self.held(as_of);
+        let mut found = Ok(Current::Gone);
+        store::view(db, |view| {
+            found = self.load_in(view, operation_id, holds, filter);
+            Ok(())
+        })?;
+        found
+    }
+
+    fn load_in(
+        &self,
+        view: &dyn View,
+        operation_id: &str,
+        holds: u64,
+        filter: &Filter,
+    ) -> Result<Current> {
+        let Some(row) = state::snapshot(view, operation_id)? else {
+            return Ok(Current::Gone);
+        };
+        let kept = self.kept.get(operation_id);
+        let kept = match self.of_row(kept, operation_id, &row, holds) {
+            Some(kept) => kept,
+            None => {
+                let Some((fresh, snapshot)) = self.render_row(view, operation_id, &row)? else {
+                    return Ok(Current::NoDocument);
+                };
+                self.keep(operation_id, fresh, snapshot, holds)?
+            }
+        };
+        if let Some(current) = kept.by(operation_id, filter) {
+            return Ok(current);
+        }
+        let judge = |op: &Operation| matches(operation_id, op, filter);
+        let matches = with_operation(view, operation_id, &row, Bodies::LeftOut, judge)?;
+        Ok(kept.shown(matches))
+    }
+
+    /// The document of a snapshot that has been read already. It is not kept: those who go
+    /// through many would push out what is read often.
+    pub fn of(
+        &self,
+        view: &dyn View,
+        operation_id: &str,
+        row: &[u8],
+    ) -> Result<Option<RenderedDocument>> {
+        let kept = self.kept.get(operation_id);
+        if let Some(kept) = self.of_row(kept, operation_id, row, 0) {
+            return Ok(Some(kept.document.clone()));
+        }
+        let Some((fresh, snapshot)) = self.render_row(view, operation_id, row)? else {
+            return Ok(None);
+        };
+        let shared = self.share(operation_id, fresh, snapshot)?;
+        Ok(Some(shared.document.clone()))
+    }
+
+    /// The same, with times as receivers of webhooks are sent them. It is never refused.
+    pub fn of_delivery(
+        &self,
+        view: &dyn View,
+        operation_id: &str,
+        row: &[u8],
+        times: &TimeStyle,
+    ) -> store::Result<Option<Bytes>> {
+        let kept = self.kept.get(operation_id).filter(|_| *times == self.times);
+        if let Some(kept) = kept.filter(|kept| kept.row.as_deref() == Some(row)) {
+            return Ok(Some(kept.document.bytes.clone()));
+        }
+        let show = |op: &Operation| bytes(operation_id, op, Bodies::Shown, times);
+        let shown = with_operation(view, operation_id, row, Bodies::Shown, show)?;
+        Ok(shown.map(Bytes::from))
+    }
+
+    /// What this changed is read again by whoever is told of it next, so that a stream that
+    /// lags is sent how things stand by then. Without a change, everything.
+    pub fn forget(&self, change: Option<&Change>) {
+        match change {
+            _ if self.kept.is_empty() => {}
+            Some(change) => change.each_id(|id| {
+                let is_before = |kept: &Arc<Kept>| kept.holds.load(Ordering::Relaxed) < change.end;
+                self.kept.remove_if(id, is_before);
+            }),
+            None => self.kept.clear(),
+        }
+    }
+
+    /// To be asked before the store is read: what is read then holds at least so many changes.
+    fn held(&self, as_of: u64) -> u64 {
+        self.watchers.head().max(as_of)
+    }
+
+    /// What is in memory of the operation with this snapshot.
+    fn of_row(
+        &self,
+        kept: Option<Arc<Kept>>,
+        operation_id: &str,
+        row: &[u8],
+        holds: u64,
+    ) -> Option<Arc<Kept>> {
+        let is_same = |snapshot: &SnapshotRow| snapshot.as_deref() == Some(row);
+        if let Some(kept) = kept.filter(|kept| is_same(&kept.row)) {
+            kept.holds.fetch_max(holds, Ordering::Relaxed);
+            return Some(kept);
+        }
+        let large = self.large();
+        let sent = large.get(operation_id).filter(|sent| is_same(&sent.row))?;
+        Some(Arc::new(Kept {
+            row: sent.row.clone(),
+            document: sent.document()?,
+            entry: sent.entry.clone(),
+            holds: AtomicU64::new(holds),
+        }))
+    }
+
+    fn render_row(
+        &self,
+        view: &dyn View,
+        operation_id: &str,
+        row: &[u8],
+    ) -> store::Result<Option<(Fresh, SnapshotRow)>> {
+        let show = |op: &Operation| self.render(operation_id, op);
+        let fresh = with_operation(view, operation_id, row, Bodies::Shown, show)?;
+        let is_all = matches!(snapshot::decode(row), Ok((_, None)));
+        Ok(fresh.map(|fresh| (fresh, is_all.then(|| row.to_vec()))))
+    }
+
+    fn render(&self, operation_id: &str, op: &Operation) -> Option<Fresh> {
+        let document = document(operation_id, op)?;
+        Some(Fresh {
+            bytes: rendered(&document, Bodies::Shown, &self.times),
+            has_ended: document.status.has_ended(),
+            entry: Entry::of(op, Lanes::AtHand)?,
+        })
+    }
+
+    /// As it is given out: a large one shares the memory of its equal.
+    fn share(&self, operation_id: &str, fresh: Fresh, row: SnapshotRow) -> Result<Arc<Kept>> {
+        let Fresh {
+            bytes,
+            has_ended,
+            entry,
+        } = fresh;
+        let etag = etag(&bytes);
+        let bytes = match bytes.len() <= unsent::SMALL {
+            true => bytes.into(),
+            false => {
+                let mut large = self.large();
+                let equal = large.get(operation_id).filter(|sent| sent.etag == etag);
+                match equal.and_then(|sent| sent.bytes.upgrade()) {
+                    Some(equal) => Large::bytes(equal),
+                    None => {
+                        let bytes = self.unsent.hold_large(bytes)?;
+                        large.retain(|_, sent| sent.bytes.strong_count() > 0);
+                        let sent = Sent {
+                            row: row.clone(),
+                            etag: etag.clone(),
+                            has_ended,
+                            entry: entry.clone(),
+                            bytes: Arc::downgrade(&bytes),
+                        };
+                        large.insert(operation_id.into(), sent);
+                        Large::bytes(bytes)
+                    }
+                }
+            }
+        };
+        Ok(Arc::new(Kept {
+            row,
+            document: RenderedDocument {
+                bytes,
+                etag,
+                has_ended,
+            },
+            entry,
+            holds: AtomicU64::new(0),
+        }))
+    }
+
+    fn keep(
+        &self,
+        operation_id: &str,
+        fresh: Fresh,
+        row: SnapshotRow,
+        holds: u64,
+    ) -> Result<Arc<Kept>> {
+        let kept = self.share(operation_id, fresh, row)?;
+        kept.holds.store(holds, Ordering::Relaxed);
+        // What another has read meanwhile may be newer, and then stays.
+        let other = self.kept.peek(operation_id);
+        if other.is_none_or(|other| other.holds.load(Ordering::Relaxed) <= holds) {
+            self.kept.insert(operation_id.into(), kept.clone());
+        }
+        Ok(kept)
+    }
+
+    fn large(&self) -> MutexGuard<'_, HashMap<Box<str>, Sent>> {
+        self.large
+            .lock()
+            .expect("nothing panics while it holds the large ones")
+    }
+}
+
+/// A digest of the bytes in quotes, as a strong entity tag.
+fn etag(bytes: &[u8]) -> Bytes {
+    let digest = blake3::hash(bytes).to_hex();
+    format!("\"{}\"", &digest[..32]).into()
+}
+
+struct Fresh {
+    bytes: Vec<u8>,
+    has_ended: bool,
+    entry: Entry,
+}
+
+#[cfg(test)]
+mod tests;
