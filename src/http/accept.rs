@@ -20,7 +20,7 @@ pub fn wants_stream(headers: &HeaderMap) -> bool {
 }
 
 /// Adds `Vary: Accept` to a response.
-pub async fn vary(mut response: Response) -> Response {
+pub fn vary(mut response: Response) -> Response {
     response.headers_mut().append(VARY, VARIES);
     response
 }

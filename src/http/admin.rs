@@ -9,15 +9,13 @@ use crate::logging;
 use crate::projector::meta;
 use crate::store::Family;
 use crate::wire::position::{Offset, Partition};
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, Method, StatusCode};
-use axum::middleware::Next;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use metrics::{counter, gauge};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 pub async fn livez() -> Response {
     json("{\"status\":\"alive\"}")
@@ -237,39 +235,4 @@ pub async fn version(State(app): State<Arc<App>>) -> Response {
         "fold_version": meta::FOLD,
     });
     json(body.to_string())
-}
-
-/// A client may send any word; a label has few values.
-pub fn method(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::DELETE => "DELETE",
-        Method::PATCH => "PATCH",
-        Method::OPTIONS => "OPTIONS",
-        _ => "other",
-    }
-}
-
-/// Counts and times every request by its route, never by its path.
-pub async fn measure(request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map(|path| path.as_str().to_owned());
-    let route = route.unwrap_or_else(|| "other".into());
-    let method = method(request.method());
-    let response = next.run(request).await;
-    let labels = [
-        ("method", method.to_owned()),
-        ("route", route),
-        ("status", response.status().as_u16().to_string()),
-    ];
-    metrics::counter!("opledger_http_requests_total", &labels).increment(1);
-    metrics::histogram!("opledger_http_request_seconds", &labels[..2])
-        .record(started.elapsed().as_secs_f64());
-    response
 }

@@ -1,33 +1,29 @@
-//! Stands before the routes and answers by itself what is asked most: a document
-//! that is at hand, by a plain GET. Everything else, and whatever it is in doubt
-//! about, goes on to the routes, which answer the same.
+//! What every request passes, whichever path answers it: the check of the name that it calls
+//! the ledger by, its id, the catch of panics, metrics. A document that is in memory is
+//! answered before a route is looked for; everything else goes to the routes.
 
 use super::error::Refusal;
 use super::exchange::{self, Answering, Exchange};
 use super::host::Names;
-use super::{
-    App, REQUEST_ID, accept, admin, check_request_id, operations, reading, request_id, router,
-};
-use crate::feed::documents::Current;
-use crate::rows::filter::Filter;
-use crate::wire::event::operation_id_fault;
-use axum::Router;
+use super::{App, REQUEST_ID, operations, request_id_of, router};
 use axum::body::Body;
-use axum::http::header::{CONNECTION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
-use axum::http::{HeaderName, HeaderValue, Method, Request, Response};
+use axum::extract::MatchedPath;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Method, Request, Response};
 use axum::response::IntoResponse;
+use axum::{BoxError, Router};
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{Either, Join, Map, Ready, join, ready};
+use futures_util::future::{BoxFuture, Either, Ready, ready};
+use hashbrown::{Equivalent, HashMap};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::service::Service;
-use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
+use hyper_util::service::TowerToHyperService;
 use metrics::{Counter, Histogram};
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::Instant;
 
 #[derive(Clone)]
@@ -41,19 +37,9 @@ pub struct Front {
 }
 
 /// A whole document, or what a route answers.
-pub type Answer = Response<DocumentOrBody>;
-type DocumentOrBody = http_body_util::Either<Full<Bytes>, Body>;
+pub type DocumentOrBody = http_body_util::Either<Full<Bytes>, Body>;
 
-type Routed = Join<Ready<Answering>, TowerToHyperServiceFuture<Router, Request<Incoming>>>;
 type Answered = Result<Response<exchange::Answer<DocumentOrBody>>, Infallible>;
-type Finish = fn((Answering, Result<Response<Body>, Infallible>)) -> Answered;
-
-/// A request with one of these asks for more than a plain read.
-const SPECIAL: [HeaderName; 3] = [
-    super::LEDGER_POSITION,
-    IF_NONE_MATCH,
-    HeaderName::from_static("prefer"),
-];
 
 impl Front {
     pub fn new(app: Arc<App>) -> Front {
@@ -74,117 +60,157 @@ impl Front {
             ..self.clone()
         }
     }
-
-    /// `None` where the routes have to answer.
-    pub fn answer<B>(&self, request: &Request<B>) -> Option<Answer> {
-        let started = Instant::now();
-        let uri = request.uri();
-        if request.method() != Method::GET || uri.query().is_some() {
-            return None;
-        }
-        let operation_id = uri.path().strip_prefix("/v1/operations/")?;
-        // Nothing that would have to be decoded is left after this.
-        if operation_id_fault(operation_id).is_some() {
-            return None;
-        }
-        let asked = request.headers();
-        if SPECIAL.iter().any(|name| asked.contains_key(name)) || accept::wants_stream(asked) {
-            return None;
-        }
-        let app = &*self.app;
-        // Before the store is read: the answer holds at least this much.
-        let applied = app.progress.applied();
-        let (db, all) = (&*app.db, Filter::everything());
-        let found = app
-            .documents
-            .load_cached(db, operation_id, applied.changes, all);
-        let Ok(Some(Current::Shown(document))) = found else {
-            return None;
-        };
-        let id = asked.get(REQUEST_ID).cloned().unwrap_or_else(request_id);
-        let body = http_body_util::Either::Left(Full::new(document.bytes));
-        let mut response = Response::new(body);
-        let headers = response.headers_mut();
-        headers.reserve(5);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ETAG, operations::etag_value(document.etag));
-        headers.insert(VARY, accept::VARIES);
-        headers.insert(REQUEST_ID, id);
-        reading::stamp(&applied, headers);
-        METERS.requests.increment(1);
-        METERS.seconds.record(started.elapsed());
-        Some(response)
-    }
 }
 
-impl Service<Request<Incoming>> for Front {
+impl<B> Service<Request<B>> for Front
+where
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     type Response = Response<exchange::Answer<DocumentOrBody>>;
     type Error = Infallible;
-    type Future = Either<Ready<Answered>, Map<Routed, Finish>>;
+    type Future = Either<Ready<Answered>, BoxFuture<'static, Answered>>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let answering = self.exchange.begin();
-        check_request_id(request.headers_mut());
+    fn call(&self, request: Request<B>) -> Self::Future {
+        let passing = Passing {
+            started: Instant::now(),
+            answering: self.exchange.begin(),
+            id: request_id_of(request.headers()),
+            method: method(request.method()),
+        };
         if let Err(refusal) = self.names.check(&request, self.reached) {
-            let refused = turned_away(&request, refusal);
-            return Either::Left(ready(Ok(with(answering, refused))));
+            let mut refused = refusal.into_response();
+            // Its body, if it has one, is not read.
+            let close = HeaderValue::from_static("close");
+            refused.headers_mut().insert(CONNECTION, close);
+            return Either::Left(ready(passing.answer_with(refused)));
         }
-        // Should it panic, the routes may still answer, or say what it is.
-        let answer = catch_unwind(AssertUnwindSafe(|| self.answer(&request)));
-        match answer.ok().flatten() {
-            Some(answer) => Either::Left(ready(Ok(with(answering, answer)))),
-            None => {
-                let finish: Finish = |(answering, response)| {
-                    let response = response?.map(http_body_util::Either::Right);
-                    Ok(with(answering, response))
-                };
-                let routed = join(ready(answering), self.routes.call(request));
-                Either::Right(routed.map(finish))
+        let in_memory = || operations::get_cached(&self.app, &request);
+        match catch_unwind(AssertUnwindSafe(in_memory)) {
+            Ok(Some(found)) => {
+                let found = found.map(http_body_util::Either::Left);
+                Either::Left(ready(passing.finish(operations::ROUTE, found)))
+            }
+            Ok(None) => {
+                let routes = self.routes.clone();
+                Either::Right(Box::pin(async move {
+                    let routed = AssertUnwindSafe(async { routes.call(request).await });
+                    passing.answer_with(match routed.catch_unwind().await {
+                        Ok(Ok(response)) => response,
+                        Err(_) => Refusal::Panicked.into_response(),
+                    })
+                }))
+            }
+            Err(_) => {
+                let panicked = Refusal::Panicked.into_response();
+                Either::Left(ready(passing.answer_with(panicked)))
             }
         }
     }
 }
 
-/// The request is answered when the last of this has been taken.
-fn with(answering: Answering, answer: Answer) -> Response<exchange::Answer<DocumentOrBody>> {
-    answer.map(|body| exchange::Answer {
-        body,
-        _answering: answering,
-    })
+/// A request that is being answered.
+struct Passing {
+    started: Instant,
+    answering: Answering,
+    id: HeaderValue,
+    method: &'static str,
 }
 
-/// The answer to a request that no route gets to see.
-fn turned_away(request: &Request<Incoming>, refusal: Refusal) -> Answer {
-    let mut response = refusal.into_response();
-    let id = request.headers().get(REQUEST_ID).cloned();
-    let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, id.unwrap_or_else(request_id));
-    // Its body, if it has one, is not read.
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    let status = response.status().as_u16().to_string();
-    let method = admin::method(request.method());
-    metrics::counter!(
-        "opledger_http_requests_total",
-        "method" => method, "route" => "other", "status" => status
-    )
-    .increment(1);
-    response.map(http_body_util::Either::Right)
+impl Passing {
+    fn answer_with(self, mut response: Response<Body>) -> Answered {
+        let route = response.extensions_mut().remove::<MatchedPath>();
+        let route = route.as_ref().map_or("other", MatchedPath::as_str);
+        self.finish(route, response.map(http_body_util::Either::Right))
+    }
+
+    /// The request is answered when the last of this has been taken.
+    fn finish(self, route: &str, mut response: Response<DocumentOrBody>) -> Answered {
+        response.headers_mut().insert(REQUEST_ID, self.id);
+        let asked = RequestLabels {
+            method: self.method,
+            route,
+            status: response.status().as_u16(),
+        };
+        measure(&asked, self.started);
+        Ok(response.map(|body| exchange::Answer {
+            body,
+            _answering: self.answering,
+        }))
+    }
 }
 
-/// The same that the routes count with, found once.
+/// A client may send any word; a label has few values.
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// What requests are counted and timed by: the route, never the path.
+#[derive(Hash)]
+struct RequestLabels<'r> {
+    method: &'static str,
+    route: &'r str,
+    status: u16,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct KnownLabels {
+    method: &'static str,
+    route: Box<str>,
+    status: u16,
+}
+
+impl Equivalent<KnownLabels> for RequestLabels<'_> {
+    fn equivalent(&self, labels: &KnownLabels) -> bool {
+        let of = (&*labels.route, labels.status, labels.method);
+        (self.route, self.status, self.method) == of
+    }
+}
+
+#[derive(Clone)]
 struct Meters {
     requests: Counter,
     seconds: Histogram,
 }
 
-static METERS: LazyLock<Meters> = LazyLock::new(|| {
-    let route = "/v1/operations/{operation_id}";
-    let labels = [("method", "GET"), ("route", route)];
-    Meters {
-        requests: metrics::counter!(
-            "opledger_http_requests_total",
-            "method" => "GET", "route" => route, "status" => "200"
-        ),
-        seconds: metrics::histogram!("opledger_http_request_seconds", &labels),
+/// Found by their labels once: looking for them each time took longer than a cached document.
+static METERS: LazyLock<RwLock<HashMap<KnownLabels, Meters>>> = LazyLock::new(Default::default);
+
+fn measure(asked: &RequestLabels, started: Instant) {
+    let take = |meters: &Meters| {
+        meters.requests.increment(1);
+        meters.seconds.record(started.elapsed());
+    };
+    let known = METERS.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some(meters) = known.get(asked) {
+        return take(meters);
     }
-});
+    drop(known);
+    let (route, method) = (asked.route.to_owned(), asked.method);
+    let labels = [
+        ("method", method.to_owned()),
+        ("route", route),
+        ("status", asked.status.to_string()),
+    ];
+    let meters = Meters {
+        requests: metrics::counter!("opledger_http_requests_total", &labels),
+        seconds: metrics::histogram!("opledger_http_request_seconds", &labels[..2]),
+    };
+    take(&meters);
+    let labels = KnownLabels {
+        method,
+        route: asked.route.into(),
+        status: asked.status,
+    };
+    let mut known = METERS.write().unwrap_or_else(PoisonError::into_inner);
+    known.insert(labels, meters);
+}

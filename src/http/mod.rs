@@ -46,19 +46,16 @@ use crate::query::sweeps::{self, Sweeps};
 use crate::store::Db;
 use crate::webhook;
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{get, post};
 use error::Refusal;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use tokio::sync::Semaphore;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::request_id::{
-    MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
-};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const LEDGER_POSITION: HeaderName = HeaderName::from_static("ledger-position");
@@ -160,12 +157,11 @@ impl App {
     }
 }
 
+/// Who answers what. `front` stands before it.
 pub fn router(app: Arc<App>) -> Router {
-    let streamed = Router::new()
+    let reads = Router::new()
         .route("/v1/operations", get(operations::list))
         .route("/v1/operations/{operation_id}", get(operations::get))
-        .route_layer(map_response(accept::vary));
-    let reads = streamed
         .route("/v1/operations/{operation_id}/events", get(audit::history))
         .route("/v1/dead-letters", get(audit::dead_letters))
         .route("/v1/notifications", get(notifications::list))
@@ -197,21 +193,17 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(|| async { Refusal::NoSuchRoute })
         .method_not_allowed_fallback(|| async { Refusal::MethodNotAllowed })
         .with_state(app)
-        .layer(from_fn(admin::measure))
-        .layer(CatchPanicLayer::custom(|_| {
-            axum::response::IntoResponse::into_response(Refusal::Panicked)
-        }))
-        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
-        .layer(SetRequestIdLayer::new(REQUEST_ID, NewRequestId))
+        .layer(from_fn(note_route))
 }
 
-#[derive(Clone, Copy)]
-struct NewRequestId;
-
-impl MakeRequestId for NewRequestId {
-    fn make_request_id<B>(&mut self, _: &Request<B>) -> Option<RequestId> {
-        Some(RequestId::new(request_id()))
+/// For `front`, which counts requests by their routes.
+async fn note_route(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(route) = route {
+        response.extensions_mut().insert(route);
     }
+    response
 }
 
 /// Whether a client's own id may stand in our answers and logs: 1 to 128 visible ASCII
@@ -221,16 +213,12 @@ fn is_request_id(id: &HeaderValue) -> bool {
     (1..=128).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
 }
 
-/// Leaves out what is no id, so that the request gets one of ours.
-fn check_request_id(headers: &mut HeaderMap) {
+/// The client's own id, or one of ours.
+fn request_id_of(headers: &HeaderMap) -> HeaderValue {
     let mut ids = headers.get_all(REQUEST_ID).iter();
-    let is_good = match (ids.next(), ids.next()) {
-        (None, _) => true,
-        (Some(id), None) => is_request_id(id),
-        (Some(_), Some(_)) => false,
-    };
-    if !is_good {
-        headers.remove(REQUEST_ID);
+    match (ids.next(), ids.next()) {
+        (Some(id), None) if is_request_id(id) => id.clone(),
+        _ => request_id(),
     }
 }
 

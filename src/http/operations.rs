@@ -6,18 +6,62 @@ use super::filters::FILTERS;
 use super::params::Params;
 use super::reading::Reading;
 use super::{App, accept, listing, reading, stream, waiting, watch, watch_all};
-use crate::feed::documents::RenderedDocument;
+use crate::feed::documents::{Current, RenderedDocument};
 use crate::rows::filter::Filter;
 use crate::wire::event::operation_id_fault;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::header::ETAG;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use axum::http::{self, HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http_body_util::Full;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
+
+pub(super) const ROUTE: &str = "/v1/operations/{operation_id}";
+
+/// A request with one of these asks for more than a plain read.
+const SPECIAL: [HeaderName; 3] = [
+    super::LEDGER_POSITION,
+    IF_NONE_MATCH,
+    HeaderName::from_static("prefer"),
+];
+
+/// Answers what is asked most: a plain GET of a document that is in memory. `None` where
+/// there is more to it, or any doubt: then `get` answers the same.
+pub fn get_cached<B>(app: &App, request: &Request<B>) -> Option<http::Response<Full<Bytes>>> {
+    let (uri, asked) = (request.uri(), request.headers());
+    if request.method() != Method::GET || uri.query().is_some() {
+        return None;
+    }
+    let operation_id = uri.path().strip_prefix("/v1/operations/")?;
+    // Nothing that would have to be decoded is left after this.
+    if operation_id_fault(operation_id).is_some() {
+        return None;
+    }
+    if SPECIAL.iter().any(|name| asked.contains_key(name)) || accept::wants_stream(asked) {
+        return None;
+    }
+    // Before the store is read: the answer holds at least this much.
+    let applied = app.progress.applied();
+    let (db, all) = (&*app.db, Filter::everything());
+    let found = app
+        .documents
+        .load_cached(db, operation_id, applied.changes, all);
+    let Ok(Some(Current::Shown(document))) = found else {
+        return None;
+    };
+    let mut response = http::Response::new(Full::new(document.bytes));
+    let headers = response.headers_mut();
+    headers.reserve(6);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ETAG, etag_value(document.etag));
+    headers.insert(VARY, accept::VARIES);
+    reading::stamp(&applied, headers);
+    Some(response)
+}
 
 /// The parameters of one operation.
 pub(super) const ONE: &[&str] = &["position"];
@@ -36,7 +80,7 @@ pub async fn get(
         // Not UTF-8, so no operation has this name.
         Err(_) => Err(Refusal::NotFound),
     };
-    refuse_as_the_origin(&app, &headers, &uri, answer)
+    accept::vary(refuse_as_the_origin(&app, &headers, &uri, answer))
 }
 
 async fn get_document(
@@ -115,12 +159,12 @@ pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> 
     if accept::wants_stream(&headers) {
         // The origin has no streams: what they answer is ours to say.
         let answer = watch_all::operations(&app, &uri, &headers).await;
-        return refuse_as_the_origin(&app, &headers, &uri, answer);
+        return accept::vary(refuse_as_the_origin(&app, &headers, &uri, answer));
     }
     let answer = listing::operations(&app, &uri, &headers).await;
     // Only a page is held in memory, and the origin has no pages.
     let is_page = matches!(answer, Err(Refusal::NoRoom));
-    let response = refuse_as_the_origin(&app, &headers, &uri, answer);
+    let response = accept::vary(refuse_as_the_origin(&app, &headers, &uri, answer));
     match is_page {
         true => response,
         false => error::of_the_list(response),

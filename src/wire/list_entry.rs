@@ -17,7 +17,11 @@ const UNKNOWN: u8 = 9;
 /// `None` for an operation whose lanes are not all at hand.
 pub fn encode(method: Method, uri: &str, traits: Option<&Traits>) -> Vec<u8> {
     let kept = &uri[..uri.floor_char_boundary(URI)];
-    let mut row = Vec::with_capacity(5 + kept.len() + 16);
+    let clusters = traits.map(|traits| &traits.clusters);
+    let clusters = clusters.filter(|ids| ids.iter().map(|id| id.len()).sum::<usize>() <= CLUSTERS);
+    let length = clusters.map_or(2, |ids| ids.iter().map(|id| 2 + id.len()).sum());
+    // Exactly, since it is kept as it is.
+    let mut row = Vec::with_capacity(5 + kept.len() + length);
     row.push(LIST_ENTRY);
     let method = Method::ALL.iter().position(|m| *m == method);
     row.push(method.expect("all of them") as u8);
@@ -28,8 +32,7 @@ pub fn encode(method: Method, uri: &str, traits: Option<&Traits>) -> Vec<u8> {
     row.push(u8::from(kept.len() < uri.len()));
     row.push(kept.len() as u8);
     row.extend_from_slice(kept.as_bytes());
-    let clusters = traits.map(|traits| &traits.clusters);
-    match clusters.filter(|ids| ids.iter().map(|id| id.len()).sum::<usize>() <= CLUSTERS) {
+    match clusters {
         Some(clusters) => {
             for id in clusters {
                 row.extend_from_slice(&(id.len() as u16).to_be_bytes());

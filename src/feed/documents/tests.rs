@@ -14,11 +14,12 @@ fn write(db: &Memory, body: &str) {
             "data":{{"request":{{"uri":"/u","method":"POST","body":"{body}"}}}}}}"#
     );
     let mut op = Operation::default();
-    op.absorb(decode_structured(event.as_bytes()).unwrap());
+    op.absorb(decode_structured(event.as_bytes()).expect("it is in memory"));
     let mut batch = Batch::default();
     let row = snapshot::append(&op, None, Vec::new());
     batch.put(Family::State, &keys::operation("op"), &row);
-    db.write(&batch, Durability::Buffered).unwrap();
+    db.write(&batch, Durability::Buffered)
+        .expect("it is in memory");
 }
 
 fn cache(capacity: u64) -> DocumentCache {
@@ -31,7 +32,7 @@ fn cache_with(capacity: u64, unsent: Arc<Unsent>) -> DocumentCache {
 
 fn get(cache: &DocumentCache, db: &Memory, as_of: u64) -> Bytes {
     let found = cache.load_cached(db, "op", as_of, Filter::everything());
-    let current = found.unwrap().expect("memory says it");
+    let current = found.expect("it is in memory").expect("memory says it");
     current.document().expect("it has one").bytes
 }
 
@@ -66,7 +67,7 @@ fn a_document_is_rendered_once_while_its_row_stays() {
     assert_eq!(get(&documents, &db, 7).as_ptr(), first.as_ptr());
     // From the disk it is the same, and not older.
     write(&db, "second");
-    let read = load(&documents, &db, 8).unwrap();
+    let read = load(&documents, &db, 8).expect("it is in memory");
     assert!(shows(&read.bytes, "second"));
     assert_eq!(get(&documents, &db, 8).as_ptr(), read.bytes.as_ptr());
 }
@@ -102,7 +103,7 @@ fn variants(value: &serde_json::Value) -> Vec<serde_json::Value> {
             let shifted = text.bytes().map(|byte| char::from(byte ^ 1));
             all.push(Value::String(shifted.collect()));
         }
-        other => all.push((other.as_u64().unwrap() + 1).into()),
+        other => all.push((other.as_u64().expect("it is in memory") + 1).into()),
     }
     all
 }
@@ -112,11 +113,15 @@ fn the_tag_follows_from_every_field_of_a_document() {
     let events = include_str!("../../../tests/scenarios/03-one-fails-rollback-ok.events.jsonl");
     let mut op = Operation::default();
     for line in events.lines() {
-        op.absorb(decode_structured(line.as_bytes()).unwrap());
+        op.absorb(decode_structured(line.as_bytes()).expect("it is in memory"));
     }
-    op.absorb(decode_structured(events.lines().next().unwrap().as_bytes()).unwrap());
-    let document = bytes("op", &op, Bodies::Shown, &TimeStyle::default()).unwrap();
-    let mut document: serde_json::Value = serde_json::from_slice(&document).unwrap();
+    op.absorb(
+        decode_structured(events.lines().next().expect("it is in memory").as_bytes())
+            .expect("it is there"),
+    );
+    let document = bytes("op", &op, Bodies::Shown, &TimeStyle::default()).expect("it is in memory");
+    let mut document: serde_json::Value =
+        serde_json::from_slice(&document).expect("it is in memory");
     // Only while an operation executes.
     document["sub_status"] = "half".into();
     let all = variants(&document);
@@ -146,14 +151,14 @@ fn a_large_document_is_in_memory_once_for_all_who_are_sent_it() {
     let (db, unsent) = (Memory::default(), Unsent::new(2 << 20));
     let documents = cache_with(0, unsent.clone());
     write(&db, &"x".repeat(1 << 20));
-    let first = load(&documents, &db, 0).unwrap();
-    let second = load(&documents, &db, 1).unwrap();
+    let first = load(&documents, &db, 0).expect("it is in memory");
+    let second = load(&documents, &db, 1).expect("it is in memory");
     assert_eq!(first.bytes.as_ptr(), second.bytes.as_ptr());
     let held = unsent.held();
     assert_eq!(held, first.bytes.len() as u64);
     // What it is after a change is another one, and there is no room for a third.
     write(&db, &"y".repeat((1 << 20) - 1000));
-    let third = load(&documents, &db, 2).unwrap();
+    let third = load(&documents, &db, 2).expect("it is in memory");
     assert_eq!(unsent.held(), held + third.bytes.len() as u64);
     write(&db, &"z".repeat(1 << 20));
     let refused = load(&documents, &db, 3);
@@ -187,25 +192,29 @@ fn a_document_with_lanes_apart_is_kept_for_as_long_as_nothing_is_applied() {
         "type":"opledger.cluster.request_sent.v1","time":"2026-01-01T00:00:01Z",
         "data":{"cluster_id":"a","request_id":"r","request":{"uri":"/u","method":"PUT"}}}"#;
     let mut op = Operation::default();
-    op.absorb(decode_structured(created).unwrap());
+    op.absorb(decode_structured(created).expect("an event"));
     let apart = Some(snapshot::Apart::default());
     let mut batch = Batch::default();
     let row = snapshot::append(&op, apart, Vec::new());
     batch.put(Family::State, &keys::operation("op"), &row);
-    db.write(&batch, Durability::Buffered).unwrap();
-    let first = load(&documents, &db, 1).unwrap();
+    db.write(&batch, Durability::Buffered)
+        .expect("it is in memory");
+    let first = load(&documents, &db, 1).expect("it is in memory");
     assert_eq!(get(&documents, &db, 1).as_ptr(), first.bytes.as_ptr());
-    op.absorb(decode_structured(sent).unwrap());
+    op.absorb(decode_structured(sent).expect("an event"));
     let (id, lane) = op.clusters.iter().next().expect("there is one");
     let mut batch = Batch::default();
     let all = keys::of_operation("op").start;
     let key = keys::lane(&all, keys::LaneKind::Cluster, id);
     batch.put(Family::Lane, &key, &snapshot::append_lane(lane, Vec::new()));
-    db.write(&batch, Durability::Buffered).unwrap();
+    db.write(&batch, Durability::Buffered)
+        .expect("it is in memory");
     let everything = Filter::everything();
-    let in_memory = documents.load_cached(&db, "op", 2, everything).unwrap();
+    let in_memory = documents
+        .load_cached(&db, "op", 2, everything)
+        .expect("it is in memory");
     assert!(in_memory.is_none(), "{in_memory:?}");
-    let second = load(&documents, &db, 2).unwrap();
+    let second = load(&documents, &db, 2).expect("it is in memory");
     assert!(String::from_utf8_lossy(&second.bytes).contains("\"cluster_id\":\"a\""));
 }
 
@@ -219,13 +228,15 @@ fn a_filter_is_judged_by_what_the_document_shows() {
     };
     for _ in 0..2 {
         for (prefix, is_shown) in [("/u", true), ("/v", false)] {
-            let found = documents.load_cached(&db, "op", 1, &uri(prefix)).unwrap();
+            let found = documents
+                .load_cached(&db, "op", 1, &uri(prefix))
+                .expect("it is in memory");
             let current = found.expect("memory says it");
             assert_eq!(current.document().is_some(), is_shown, "{prefix}");
         }
     }
     let gone = documents.load_cached(&db, "other", 1, Filter::everything());
-    assert_eq!(gone.unwrap(), Some(Current::Gone));
+    assert_eq!(gone.expect("it is in memory"), Some(Current::Gone));
 }
 
 #[test]
