@@ -71,7 +71,7 @@ fn is_repaired(what: &str, data: &Path, events: &Events, said: &str) {
     };
     let old = [("ledger-position", &*events.token)];
     let with_old_token = server.get_with("/v1/operations/after", &old).status;
-    if said.contains("it is the log") {
+    if said.contains("it has a new identity") {
         assert_eq!(with_old_token, 410, "{what}: it is another log");
     } else {
         assert!(said.contains(&counted), "{what}: {counted}? {said}");
