@@ -11,7 +11,7 @@ use std::ops::{ControlFlow, Range};
 
 /// Where a position stands in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum ResumeFrom {
     At {
         /// The first change that the position does not hold. All before it are held.
         next: u64,
@@ -25,7 +25,11 @@ pub enum Place {
 }
 
 /// `applied` was published before the view was opened.
-pub fn find(view: &dyn View, applied: &LastOffsets, seen: &LastOffsets) -> store::Result<Place> {
+pub fn find(
+    view: &dyn View,
+    applied: &LastOffsets,
+    seen: &LastOffsets,
+) -> store::Result<ResumeFrom> {
     let held = |partition: Partition, offset: Option<Offset>| {
         offset.is_none() || seen.get(&partition).copied() >= offset
     };
@@ -67,16 +71,16 @@ pub fn find(view: &dyn View, applied: &LastOffsets, seen: &LastOffsets) -> store
     });
     if let Err(Error::Corrupt(_)) = read {
         // What cannot be read is remembered no more.
-        return Ok(Place::BeforeWindow);
+        return Ok(ResumeFrom::BeforeWindow);
     }
     read?;
     let next = place.unwrap_or(0);
     Ok(match lacking.is_empty() {
-        true => Place::At {
+        true => ResumeFrom::At {
             next,
             mixed_until: next.max(mixed_until),
         },
-        false => Place::BeforeWindow,
+        false => ResumeFrom::BeforeWindow,
     })
 }
 

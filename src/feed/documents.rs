@@ -10,7 +10,7 @@
 use super::unsent::{self, Large, NoRoom, Unsent};
 use super::watch::{Change, Watchers};
 use crate::domain::{Operation, document};
-use crate::rows::entry::{Entry, Lanes};
+use crate::rows::entry::{Entry, EntryLanes};
 use crate::rows::filter::Filter;
 use crate::rows::operation::{self, at_hand, with_operation};
 use crate::rows::state;
@@ -63,7 +63,7 @@ pub enum LoadError {
     NoRoom(#[from] NoRoom),
 }
 
-type Result<T> = std::result::Result<T, LoadError>;
+type DocumentResult<T> = std::result::Result<T, LoadError>;
 
 /// The document as it is now, without a cache: of a store that only one reads.
 pub fn read(db: &dyn Db, operation_id: &str, times: &TimeStyle) -> store::Result<Option<Vec<u8>>> {
@@ -189,7 +189,7 @@ impl DocumentCache {
         operation_id: &str,
         as_of: u64,
         filter: &Filter,
-    ) -> Result<Option<Current>> {
+    ) -> DocumentResult<Option<Current>> {
         let kept = self.kept.get(operation_id);
         if let Some(kept) = &kept
             && kept.holds.load(Ordering::Relaxed) >= as_of
@@ -225,7 +225,7 @@ impl DocumentCache {
         operation_id: &str,
         as_of: u64,
         filter: &Filter,
-    ) -> Result<Current> {
+    ) -> DocumentResult<Current> {
         let holds = self.held(as_of);
         let mut found = Ok(Current::Gone);
         store::view(db, |view| {
@@ -241,7 +241,7 @@ impl DocumentCache {
         operation_id: &str,
         holds: u64,
         filter: &Filter,
-    ) -> Result<Current> {
+    ) -> DocumentResult<Current> {
         let Some(row) = state::snapshot(view, operation_id)? else {
             return Ok(Current::Gone);
         };
@@ -270,7 +270,7 @@ impl DocumentCache {
         view: &dyn View,
         operation_id: &str,
         row: &[u8],
-    ) -> Result<Option<RenderedDocument>> {
+    ) -> DocumentResult<Option<RenderedDocument>> {
         let kept = self.kept.get(operation_id);
         if let Some(kept) = self.of_row(kept, operation_id, row, 0) {
             return Ok(Some(kept.document.clone()));
@@ -357,12 +357,17 @@ impl DocumentCache {
         Some(Fresh {
             bytes: rendered(&document, Bodies::Shown, &self.times),
             has_ended: document.status.has_ended(),
-            entry: Entry::of(op, Lanes::AtHand)?,
+            entry: Entry::of(op, EntryLanes::AtHand)?,
         })
     }
 
     /// As it is given out: a large one shares the memory of its equal.
-    fn share(&self, operation_id: &str, fresh: Fresh, row: SnapshotRow) -> Result<Arc<Kept>> {
+    fn share(
+        &self,
+        operation_id: &str,
+        fresh: Fresh,
+        row: SnapshotRow,
+    ) -> DocumentResult<Arc<Kept>> {
         let Fresh {
             bytes,
             has_ended,
@@ -410,7 +415,7 @@ impl DocumentCache {
         fresh: Fresh,
         row: SnapshotRow,
         holds: u64,
-    ) -> Result<Arc<Kept>> {
+    ) -> DocumentResult<Arc<Kept>> {
         let kept = self.share(operation_id, fresh, row)?;
         kept.holds.store(holds, Ordering::Relaxed);
         // What another has read meanwhile may be newer, and then stays.

@@ -33,7 +33,7 @@ struct State {
 }
 
 /// Those with the same filter, by number.
-type Table = HashMap<u64, Arc<Place>>;
+type Table = HashMap<u64, Arc<ListPlace>>;
 
 /// An ordinal among the changes, and positions that hold what comes before it, or less.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -44,7 +44,7 @@ pub struct Point {
 
 const NOTHING: u64 = u64::MAX;
 
-struct Place {
+struct ListPlace {
     /// The first change that may concern whoever sits here.
     due: AtomicU64,
     call: Notify,
@@ -55,7 +55,7 @@ pub struct Seat {
     rounds: Arc<Rounds>,
     filter: Arc<Filter>,
     number: u64,
-    place: Arc<Place>,
+    place: Arc<ListPlace>,
 }
 
 /// Rows looked at in one go.
@@ -99,7 +99,7 @@ impl Rounds {
         };
         state.last += 1;
         let number = state.last;
-        let place = Arc::new(Place {
+        let place = Arc::new(ListPlace {
             due: AtomicU64::new(NOTHING),
             call: Notify::new(),
         });
@@ -185,7 +185,7 @@ impl State {
         }
     }
 
-    fn add(&mut self, filter: &Arc<Filter>, number: u64, place: Arc<Place>) {
+    fn add(&mut self, filter: &Arc<Filter>, number: u64, place: Arc<ListPlace>) {
         let table = self.tables.entry(filter.clone()).or_default();
         if table.is_empty() {
             let keys = Key::of(filter);
@@ -220,7 +220,7 @@ impl State {
     }
 }
 
-impl Place {
+impl ListPlace {
     fn call(&self, from: u64) {
         if self.due.fetch_min(from, Ordering::Relaxed) == NOTHING {
             // Kept for one who does not wait at this moment.

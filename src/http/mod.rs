@@ -78,7 +78,7 @@ pub struct App {
     pub publisher: Publisher,
     pub defects: Defects,
     pub documents: Arc<DocumentCache>,
-    pub document_reads: reading::Lanes,
+    pub document_reads: reading::DiskReadQueues,
     /// What clients have not taken yet of large answers.
     pub unsent: Arc<Unsent>,
     pub notifications: Arc<webhook::WebhookHandle>,

@@ -96,7 +96,7 @@ pub async fn begin(
     headers: &HeaderMap,
     token: Option<Token>,
 ) -> Result<Reading, Refusal> {
-    let patience = Patience::of(app, headers);
+    let patience = WaitLimit::of(app, headers);
     patience.wait_for(app, token).await?;
     Ok(patience.reading(app))
 }
@@ -122,7 +122,7 @@ pub async fn begin_stream(
     token: Option<Token>,
     resumed: Option<&Token>,
 ) -> Result<(Reading, Resumption), Refusal> {
-    let patience = Patience::of(app, headers);
+    let patience = WaitLimit::of(app, headers);
     patience.wait_for(app, token).await?;
     let resumption = match resumed {
         None => Resumption::Behind,
@@ -132,17 +132,17 @@ pub async fn begin_stream(
 }
 
 /// How long a request may wait, all its waiting together.
-struct Patience {
+struct WaitLimit {
     deadline: Instant,
     is_preferred: bool,
 }
 
-impl Patience {
-    fn of(app: &App, headers: &HeaderMap) -> Patience {
+impl WaitLimit {
+    fn of(app: &App, headers: &HeaderMap) -> WaitLimit {
         let server = &app.config.server;
         let preferred = preferred_wait(app, headers);
         let wait = preferred.unwrap_or(server.default_wait.min(server.max_wait));
-        Patience {
+        WaitLimit {
             deadline: now() + wait,
             is_preferred: preferred.is_some(),
         }
@@ -220,17 +220,17 @@ impl Reading {
 /// Documents that only the disk has are read in turn, those of one operation by the same
 /// turns: whoever comes next finds what the one before has read, and few are rendered at
 /// once, however many ask.
-pub struct Lanes([Arc<Mutex<()>>; LANES]);
+pub struct DiskReadQueues([Arc<Mutex<()>>; LANES]);
 
 const LANES: usize = 8;
 
-impl Default for Lanes {
-    fn default() -> Lanes {
-        Lanes(std::array::from_fn(|_| Arc::default()))
+impl Default for DiskReadQueues {
+    fn default() -> DiskReadQueues {
+        DiskReadQueues(std::array::from_fn(|_| Arc::default()))
     }
 }
 
-impl Lanes {
+impl DiskReadQueues {
     /// To be held until the document is read, also if nobody waits for it any more.
     pub async fn of(&self, operation_id: &str) -> OwnedMutexGuard<()> {
         let lane = xxhash_rust::xxh3::xxh3_64(operation_id.as_bytes()) as usize % LANES;

@@ -4,7 +4,7 @@
 use super::error::too_many_connections;
 use super::exchange::Exchange;
 use super::front::Front;
-use super::socket::{Patience, Socket, closing_answer};
+use super::socket::{ClientTimeouts, Socket, closing_answer};
 use crate::config::Server;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -42,7 +42,7 @@ pub async fn serve(
     let mut http = http1::Builder::new();
     // The socket watches how long a client may take, because hyper does not distinguish an idle
     // connection from a request that arrives slowly.
-    let patience = Arc::new(Patience::new(config));
+    let patience = Arc::new(ClientTimeouts::new(config));
     http.header_read_timeout(None)
         .max_buf_size(config.max_headers as usize)
         .half_close(true);

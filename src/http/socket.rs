@@ -40,7 +40,7 @@ const AHEAD: usize = 16 << 10;
 const STUCK_AT_STOP: Duration = Duration::from_secs(1);
 
 /// How long all sockets wait for their clients.
-pub struct Patience {
+pub struct ClientTimeouts {
     /// For a request on a connection that had one.
     idle: Duration,
     /// For the rest of a request's head, or for the first request.
@@ -50,9 +50,9 @@ pub struct Patience {
     is_stopping: AtomicBool,
 }
 
-impl Patience {
-    pub fn new(server: &Server) -> Patience {
-        Patience {
+impl ClientTimeouts {
+    pub fn new(server: &Server) -> ClientTimeouts {
+        ClientTimeouts {
             idle: server.idle_timeout,
             head: server.header_timeout,
             send: server.send_timeout,
@@ -80,7 +80,7 @@ impl Patience {
 pub struct Socket {
     stream: TcpStream,
     exchange: Arc<Exchange>,
-    patience: Arc<Patience>,
+    patience: Arc<ClientTimeouts>,
     /// When a byte was sent or received last.
     moved: Instant,
     /// Since when a request's head is waited for, and how many requests had begun by then.
@@ -127,7 +127,11 @@ fn timed_out(why: &'static str) -> Error {
 }
 
 impl Socket {
-    pub fn new(stream: TcpStream, exchange: Arc<Exchange>, patience: Arc<Patience>) -> Socket {
+    pub fn new(
+        stream: TcpStream,
+        exchange: Arc<Exchange>,
+        patience: Arc<ClientTimeouts>,
+    ) -> Socket {
         let now = Instant::now();
         Socket {
             stream,

@@ -6,7 +6,7 @@ use super::params::Params;
 use super::reading::{self, Resumption};
 use super::sse::{self, Blocks, PieceSource, Woken};
 use super::{App, stream};
-use crate::feed::changes::{self, Place, Since};
+use crate::feed::changes::{self, ResumeFrom, Since};
 use crate::feed::documents::RenderedDocument;
 use crate::feed::progress::Applied;
 use crate::feed::watch::Watching;
@@ -72,8 +72,8 @@ async fn has_not_changed(app: &Arc<App>, operation_id: &str, last: Token) -> Res
         let applied = applied(app);
         store::view(&*app.db, |view| {
             match changes::find(view, &applied, &last.positions)? {
-                Place::BeforeWindow => Ok(false),
-                Place::At { next, .. } => {
+                ResumeFrom::BeforeWindow => Ok(false),
+                ResumeFrom::At { next, .. } => {
                     Ok(changes::since(view, next, &operation_id)? == Since::Same)
                 }
             }

@@ -13,7 +13,7 @@ use super::reading::{self, Resumption};
 use super::rounds::hold_rounds;
 use super::sse::{self, Blocks, PIECE, PieceSource, Woken};
 use super::{App, stream};
-use crate::feed::changes::{self, Place};
+use crate::feed::changes::{self, ResumeFrom};
 use crate::feed::documents::Current;
 use crate::feed::rounds::{Point, Running, Seat, Task};
 use crate::feed::watch::Change;
@@ -116,14 +116,14 @@ async fn places(
     head: u64,
     now: &Token,
     seen: &Token,
-) -> Result<(Place, u64), Refusal> {
+) -> Result<(ResumeFrom, u64), Refusal> {
     let (now, seen) = (now.positions.clone(), seen.positions.clone());
     stream::blocking(app, move |app| {
         store::view(&*app.db, |view| {
             let place = changes::find(view, &now, &seen)?;
             match changes::find(view, &now, &now)? {
-                Place::At { next, .. } => Ok((place, next)),
-                Place::BeforeWindow => Ok((place, head)),
+                ResumeFrom::At { next, .. } => Ok((place, next)),
+                ResumeFrom::BeforeWindow => Ok((place, head)),
             }
         })
     })
@@ -172,9 +172,9 @@ impl Pass {
 }
 
 impl WatchAll {
-    fn begin_at(&mut self, place: Place) {
+    fn begin_at(&mut self, place: ResumeFrom) {
         match place {
-            Place::At { next, mixed_until } => {
+            ResumeFrom::At { next, mixed_until } => {
                 self.next = next;
                 self.seat.begin_at(next);
                 if mixed_until > next {
@@ -183,7 +183,7 @@ impl WatchAll {
                     self.pass = Some(Pass::until(mixed_until));
                 }
             }
-            Place::BeforeWindow => self.must_reset = true,
+            ResumeFrom::BeforeWindow => self.must_reset = true,
         }
     }
 

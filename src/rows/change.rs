@@ -391,10 +391,10 @@ fn is_of_entry(kind: &Kind) -> bool {
     }
 }
 
-fn at_hand_of(apart: Option<Apart>) -> entry::Lanes {
+fn at_hand_of(apart: Option<Apart>) -> entry::EntryLanes {
     match apart {
-        None => entry::Lanes::AtHand,
-        Some(_) => entry::Lanes::Apart,
+        None => entry::EntryLanes::AtHand,
+        Some(_) => entry::EntryLanes::Apart,
     }
 }
 

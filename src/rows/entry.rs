@@ -15,14 +15,14 @@ pub struct Entry {
 
 /// Whether the lanes of an operation are all in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lanes {
+pub enum EntryLanes {
     AtHand,
     Apart,
 }
 
 impl Entry {
     /// `None` for an operation without a document.
-    pub fn of(op: &Operation, lanes: Lanes) -> Option<Entry> {
+    pub fn of(op: &Operation, lanes: EntryLanes) -> Option<Entry> {
         Some(Entry {
             listed: op.standing().listed?,
             row: row(op, lanes)?.into(),
@@ -32,17 +32,17 @@ impl Entry {
     fn of_snapshot(snapshot: &[u8]) -> Option<Entry> {
         let (op, apart) = snapshot::decode(snapshot).ok()?;
         let lanes = match apart {
-            None => Lanes::AtHand,
-            Some(_) => Lanes::Apart,
+            None => EntryLanes::AtHand,
+            Some(_) => EntryLanes::Apart,
         };
         Entry::of(&op, lanes)
     }
 }
 
 /// The value of an operation's entry by status.
-pub fn row(op: &Operation, lanes: Lanes) -> Option<Vec<u8>> {
+pub fn row(op: &Operation, lanes: EntryLanes) -> Option<Vec<u8>> {
     let request = &op.created.get()?.value.request;
-    let traits = (lanes == Lanes::AtHand).then(|| op.traits());
+    let traits = (lanes == EntryLanes::AtHand).then(|| op.traits());
     Some(list_entry::encode(
         request.method,
         &request.uri,

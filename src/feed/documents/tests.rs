@@ -36,7 +36,7 @@ fn get(cache: &DocumentCache, db: &Memory, as_of: u64) -> Bytes {
     current.document().expect("it has one").bytes
 }
 
-fn load(cache: &DocumentCache, db: &Memory, as_of: u64) -> Result<RenderedDocument> {
+fn load(cache: &DocumentCache, db: &Memory, as_of: u64) -> DocumentResult<RenderedDocument> {
     let found = cache.load(db, "op", as_of, Filter::everything());
     Ok(found?.document().expect("it has one"))
 }
