@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use hyper::service::Service;
 use opledger::config::Config;
-use opledger::domain::Timestamp;
+use opledger::domain::{OperationId, Timestamp};
 use opledger::event_log::{EventLog, Identity, Logged, memory as log};
 use opledger::feed::progress::{LogState, Progress};
 use opledger::http::App;
@@ -243,7 +243,11 @@ fn ids() -> Vec<String> {
 
 fn render(db: &store::Memory) {
     let ids = ids();
-    let row = |id: &String| view(db, |view| state::snapshot(view, id)).ok().flatten();
+    let row = |id: &String| {
+        view(db, |view| state::snapshot(view, OperationId(id)))
+            .ok()
+            .flatten()
+    };
     let rows: Vec<_> = ids
         .iter()
         .map(|id| row(id).expect("it was folded"))
@@ -255,7 +259,7 @@ fn render(db: &store::Memory) {
     count("read a state and render its document", ids.len(), || {
         for (id, row) in ids.iter().zip(&rows) {
             let (state, _) = snapshot::decode(row).expect("it is whole");
-            black_box(bytes(id, &state, Shown::Shown, &times)).expect("a document");
+            black_box(bytes(OperationId(id), &state, Shown::Shown, &times)).expect("a document");
         }
     });
 }

@@ -1,6 +1,7 @@
 //! Prints the documents of a log without a server: one JSON document per line, oldest operation
 //! first.
 
+use crate::domain::OperationId;
 use crate::feed::documents;
 use crate::store::{self, Db, Direction, Family, keys};
 use crate::wire::time::TimeStyle;
@@ -41,7 +42,7 @@ pub fn write_documents(db: &dyn Db, times: &TimeStyle, out: &mut dyn Write) -> R
 /// False if there is no such document.
 pub fn write_document(
     db: &dyn Db,
-    operation_id: &str,
+    operation_id: OperationId,
     times: &TimeStyle,
     out: &mut dyn Write,
 ) -> Result<bool, Error> {

@@ -11,7 +11,7 @@ use crate::cli::output::{Output, lost, note};
 use crate::cli::rebuild::progress;
 use crate::config::{Config, Overrides};
 use crate::data_folder::DataFolder;
-use crate::domain::Timestamp;
+use crate::domain::{OperationId, Timestamp};
 use crate::event_log::{Identity, Reader};
 use crate::projector::step::Rules;
 use crate::query::{Page, dead_letters};
@@ -131,7 +131,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     match &args.id {
         None => write_documents(&store, &times, &mut out.json_writer())?,
         Some(id) => {
-            if !write_document(&store, id, &times, &mut out.json_writer())? {
+            if !write_document(&store, OperationId(id), &times, &mut out.json_writer())? {
                 return Err(Failure::NotFound(format!("there is no operation {id}")));
             }
         }

@@ -3,6 +3,7 @@
 
 use super::event::{Ending, LaneId, OrderKey, Outcome, Request, Response};
 use super::operation::{Lane, Lanes, Operation, Status};
+use super::operation_id::OperationId;
 use super::time::Timestamp;
 use std::collections::HashMap;
 
@@ -63,14 +64,14 @@ impl RollbackResult {
 }
 
 /// `None` until the creation has arrived (F1).
-pub fn document<'s>(operation_id: &'s str, op: &'s Operation<'s>) -> Option<Document<'s>> {
+pub fn document<'s>(operation_id: OperationId<'s>, op: &'s Operation<'s>) -> Option<Document<'s>> {
     let created = op.created.get()?;
     let (_, last) = op.span.as_ref()?;
     let status = op.status();
     let ending = op.ending.get();
     let clusters = opened(&op.clusters);
     Some(Document {
-        operation_id,
+        operation_id: operation_id.0,
         occurred_time: created.key.time,
         last_update_time: ending.map_or(last.time, |end| end.key.time),
         status,

@@ -2,6 +2,7 @@
 //! record copies nothing.
 
 use super::body::Body;
+use super::operation_id::OperationId;
 use super::time::Timestamp;
 use std::borrow::Cow;
 
@@ -130,6 +131,10 @@ fn share<'b>(text: &'b Text) -> Text<'b> {
 }
 
 impl Event<'_> {
+    pub fn operation(&self) -> OperationId<'_> {
+        OperationId(&self.operation_id)
+    }
+
     pub fn share(&self) -> Event<'_> {
         Event {
             operation_id: share(&self.operation_id),

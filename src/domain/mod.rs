@@ -11,6 +11,7 @@ pub mod document;
 pub mod effects;
 pub mod event;
 pub mod operation;
+mod operation_id;
 mod register;
 pub mod time;
 
@@ -22,5 +23,6 @@ pub use event::{
     Ending, Event, Kind, LaneId, Method, Notification, OrderKey, Outcome, Request, Response, Text,
 };
 pub use operation::{Absorbed, Creation, Lane, Lanes, Operation, Status};
+pub use operation_id::OperationId;
 pub use register::{Earliest, Latest, Register};
 pub use time::Timestamp;

@@ -5,7 +5,7 @@ use super::{
     Bounds, Confirmation, EventLog, Identity, Limits, Logged, NewRecord, Published, Publishing,
     ReadError, Reader,
 };
-use crate::domain::Timestamp;
+use crate::domain::{OperationId, Timestamp};
 use crate::store::keys::shard;
 use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Position};
 use crate::wire::record::Record;
@@ -85,7 +85,7 @@ impl EventLog for MemoryLog {
     fn publish(&self, records: Vec<NewRecord>) -> Publishing<'_> {
         let count = self.shared.lock().len() as u16;
         let positions = records.into_iter().map(|new| {
-            let partition = Partition(u32::from(shard(&new.operation_id) % count));
+            let partition = Partition(u32::from(shard(OperationId(&new.operation_id)) % count));
             let record = Record {
                 arrived: Timestamp::from_millis(0),
                 claimed: false,

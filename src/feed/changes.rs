@@ -3,6 +3,7 @@
 //! with the largest number that is not beyond it.
 
 use super::watch::Change;
+use crate::domain::OperationId;
 use crate::store::{self, Db, Direction, Error, Family, View, keys};
 use crate::wire::change;
 use crate::wire::position::{LastOffsets, Offset, Partition};
@@ -146,7 +147,7 @@ pub enum Since {
     Changed,
 }
 
-pub fn since(view: &dyn View, place: u64, operation_id: &str) -> store::Result<Since> {
+pub fn since(view: &dyn View, place: u64, operation_id: OperationId) -> store::Result<Since> {
     let from = keys::change(place);
     let mut since = Since::Same;
     // A place that `find` gave is where a row begins.

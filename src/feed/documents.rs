@@ -9,7 +9,7 @@
 
 use super::unsent::{self, Large, NoRoom, Unsent};
 use super::watch::{Change, Watchers};
-use crate::domain::{Operation, document};
+use crate::domain::{Operation, OperationId, document};
 use crate::rows::entry::{Entry, EntryLanes};
 use crate::rows::filter::Filter;
 use crate::rows::operation::{self, at_hand, with_operation};
@@ -66,7 +66,11 @@ pub enum LoadError {
 type DocumentResult<T> = std::result::Result<T, LoadError>;
 
 /// The document as it is now, without a cache: of a store that only one reads.
-pub fn read(db: &dyn Db, operation_id: &str, times: &TimeStyle) -> store::Result<Option<Vec<u8>>> {
+pub fn read(
+    db: &dyn Db,
+    operation_id: OperationId,
+    times: &TimeStyle,
+) -> store::Result<Option<Vec<u8>>> {
     let show = |op: &Operation| bytes(operation_id, op, Bodies::Shown, times);
     store::view(db, |view| {
         let shown = operation::load(view, operation_id, Bodies::Shown, show)?;
@@ -120,7 +124,7 @@ impl quick_cache::Weighter<Box<str>, Arc<Kept>> for DocumentWeight {
 
 impl Kept {
     /// `None` if the filter asks for what is not in memory.
-    fn by(&self, operation_id: &str, filter: &Filter) -> Option<Current> {
+    fn by(&self, operation_id: OperationId, filter: &Filter) -> Option<Current> {
         let matches = match filter.judge(&self.entry) {
             Some(matches) => matches,
             None => {
@@ -149,7 +153,7 @@ impl Sent {
     }
 }
 
-fn matches(operation_id: &str, op: &Operation, filter: &Filter) -> bool {
+fn matches(operation_id: OperationId, op: &Operation, filter: &Filter) -> bool {
     document(operation_id, op).is_some_and(|document| filter.matches(&document))
 }
 
@@ -186,11 +190,11 @@ impl DocumentCache {
     pub fn load_cached(
         &self,
         db: &dyn Db,
-        operation_id: &str,
+        operation_id: OperationId,
         as_of: u64,
         filter: &Filter,
     ) -> DocumentResult<Option<Current>> {
-        let kept = self.kept.get(operation_id);
+        let kept = self.kept.get(&*operation_id);
         if let Some(kept) = &kept
             && kept.holds.load(Ordering::Relaxed) >= as_of
             && let Some(current) = kept.by(operation_id, filter)
@@ -222,7 +226,7 @@ impl DocumentCache {
     pub fn load(
         &self,
         db: &dyn Db,
-        operation_id: &str,
+        operation_id: OperationId,
         as_of: u64,
         filter: &Filter,
     ) -> DocumentResult<Current> {
@@ -238,14 +242,14 @@ impl DocumentCache {
     fn load_in(
         &self,
         view: &dyn View,
-        operation_id: &str,
+        operation_id: OperationId,
         holds: u64,
         filter: &Filter,
     ) -> DocumentResult<Current> {
         let Some(row) = state::snapshot(view, operation_id)? else {
             return Ok(Current::Gone);
         };
-        let kept = self.kept.get(operation_id);
+        let kept = self.kept.get(&*operation_id);
         let kept = match self.of_row(kept, operation_id, &row, holds) {
             Some(kept) => kept,
             None => {
@@ -268,10 +272,10 @@ impl DocumentCache {
     pub fn of(
         &self,
         view: &dyn View,
-        operation_id: &str,
+        operation_id: OperationId,
         row: &[u8],
     ) -> DocumentResult<Option<RenderedDocument>> {
-        let kept = self.kept.get(operation_id);
+        let kept = self.kept.get(&*operation_id);
         if let Some(kept) = self.of_row(kept, operation_id, row, 0) {
             return Ok(Some(kept.document.clone()));
         }
@@ -286,11 +290,14 @@ impl DocumentCache {
     pub fn of_delivery(
         &self,
         view: &dyn View,
-        operation_id: &str,
+        operation_id: OperationId,
         row: &[u8],
         times: &TimeStyle,
     ) -> store::Result<Option<Bytes>> {
-        let kept = self.kept.get(operation_id).filter(|_| *times == self.times);
+        let kept = self
+            .kept
+            .get(&*operation_id)
+            .filter(|_| *times == self.times);
         if let Some(kept) = kept.filter(|kept| kept.row.as_deref() == Some(row)) {
             return Ok(Some(kept.document.bytes.clone()));
         }
@@ -306,7 +313,7 @@ impl DocumentCache {
             _ if self.kept.is_empty() => {}
             Some(change) => change.each_id(|id| {
                 let is_before = |kept: &Arc<Kept>| kept.holds.load(Ordering::Relaxed) < change.end;
-                self.kept.remove_if(id, is_before);
+                self.kept.remove_if(&*id, is_before);
             }),
             None => self.kept.clear(),
         }
@@ -321,7 +328,7 @@ impl DocumentCache {
     fn of_row(
         &self,
         kept: Option<Arc<Kept>>,
-        operation_id: &str,
+        operation_id: OperationId,
         row: &[u8],
         holds: u64,
     ) -> Option<Arc<Kept>> {
@@ -331,7 +338,9 @@ impl DocumentCache {
             return Some(kept);
         }
         let large = self.large();
-        let sent = large.get(operation_id).filter(|sent| is_same(&sent.row))?;
+        let sent = large
+            .get(&*operation_id)
+            .filter(|sent| is_same(&sent.row))?;
         Some(Arc::new(Kept {
             row: sent.row.clone(),
             document: sent.document()?,
@@ -343,7 +352,7 @@ impl DocumentCache {
     fn render_row(
         &self,
         view: &dyn View,
-        operation_id: &str,
+        operation_id: OperationId,
         row: &[u8],
     ) -> store::Result<Option<(Fresh, SnapshotRow)>> {
         let show = |op: &Operation| self.render(operation_id, op);
@@ -352,7 +361,7 @@ impl DocumentCache {
         Ok(fresh.map(|fresh| (fresh, is_all.then(|| row.to_vec()))))
     }
 
-    fn render(&self, operation_id: &str, op: &Operation) -> Option<Fresh> {
+    fn render(&self, operation_id: OperationId, op: &Operation) -> Option<Fresh> {
         let document = document(operation_id, op)?;
         Some(Fresh {
             bytes: rendered(&document, Bodies::Shown, &self.times),
@@ -364,7 +373,7 @@ impl DocumentCache {
     /// As it is given out: a large one shares the memory of its equal.
     fn share(
         &self,
-        operation_id: &str,
+        operation_id: OperationId,
         fresh: Fresh,
         row: SnapshotRow,
     ) -> DocumentResult<Arc<Kept>> {
@@ -378,7 +387,7 @@ impl DocumentCache {
             true => bytes.into(),
             false => {
                 let mut large = self.large();
-                let equal = large.get(operation_id).filter(|sent| sent.etag == etag);
+                let equal = large.get(&*operation_id).filter(|sent| sent.etag == etag);
                 match equal.and_then(|sent| sent.bytes.upgrade()) {
                     Some(equal) => Large::bytes(equal),
                     None => {
@@ -391,7 +400,7 @@ impl DocumentCache {
                             entry: entry.clone(),
                             bytes: Arc::downgrade(&bytes),
                         };
-                        large.insert(operation_id.into(), sent);
+                        large.insert(operation_id.0.into(), sent);
                         Large::bytes(bytes)
                     }
                 }
@@ -411,7 +420,7 @@ impl DocumentCache {
 
     fn keep(
         &self,
-        operation_id: &str,
+        operation_id: OperationId,
         fresh: Fresh,
         row: SnapshotRow,
         holds: u64,
@@ -419,9 +428,9 @@ impl DocumentCache {
         let kept = self.share(operation_id, fresh, row)?;
         kept.holds.store(holds, Ordering::Relaxed);
         // What another has read meanwhile may be newer, and then stays.
-        let other = self.kept.peek(operation_id);
+        let other = self.kept.peek(&*operation_id);
         if other.is_none_or(|other| other.holds.load(Ordering::Relaxed) <= holds) {
-            self.kept.insert(operation_id.into(), kept.clone());
+            self.kept.insert(operation_id.0.into(), kept.clone());
         }
         Ok(kept)
     }

@@ -274,6 +274,7 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::OperationId;
     use crate::domain::{Status, Timestamp, effects::Listed};
     use crate::rows::entry::{Entry, EntryChange};
     use crate::wire::change::{self, encode};
@@ -293,7 +294,7 @@ mod tests {
             before: Offset(number).previous(),
             after: Offset(number),
         }];
-        let row = encode(&moved, ["op"].into_iter()).into();
+        let row = encode(&moved, [OperationId("op")].into_iter()).into();
         let mut row = Change::new(number, row, 1);
         if let Some(cluster) = cluster {
             row.note(vec![EntryChange::Moved {

@@ -5,6 +5,7 @@
 //! what lies between and costs nothing.
 
 use super::index::{Key, Noted};
+use crate::domain::OperationId;
 use crate::rows::entry::EntryChange;
 use crate::rows::filter::Filter;
 use crate::wire::change;
@@ -58,7 +59,7 @@ impl Change {
 
     /// The first operation, with its ordinal, from this ordinal on that the filter may be
     /// about.
-    pub fn next(&self, filter: &Filter, from: u64) -> Option<(u64, &str)> {
+    pub fn next(&self, filter: &Filter, from: u64) -> Option<(u64, OperationId<'_>)> {
         let mut place = from.saturating_sub(self.number) as usize;
         if let Some(noted) = &self.noted {
             place = noted.next(filter, place)?;
@@ -69,11 +70,12 @@ impl Change {
         });
         let range = ids.get(place)?;
         let id = &self.row[range.start as usize..range.end as usize];
-        Some((self.number + place as u64, std::str::from_utf8(id).ok()?))
+        let id = OperationId(std::str::from_utf8(id).ok()?);
+        Some((self.number + place as u64, id))
     }
 
     /// All of its operations.
-    pub fn each_id(&self, visit: impl FnMut(&str)) {
+    pub fn each_id(&self, visit: impl FnMut(OperationId)) {
         if let Ok(change) = change::decode(&self.row) {
             change.ids().for_each(visit);
         }
@@ -148,7 +150,7 @@ impl Watchers {
         {
             for id in decoded.ids() {
                 let shard = self.shard(id);
-                if let Some(notify) = shard.get(id) {
+                if let Some(notify) = shard.get(&*id) {
                     notify.notify_waiters();
                 }
             }
@@ -159,21 +161,21 @@ impl Watchers {
     }
 
     /// From now on `Watching` hears of this operation.
-    pub fn watch(self: &Arc<Watchers>, operation_id: &str) -> Watching {
+    pub fn watch(self: &Arc<Watchers>, operation_id: OperationId) -> Watching {
         let mut shard = self.shard(operation_id);
-        let notify = match shard.get(operation_id) {
+        let notify = match shard.get(&*operation_id) {
             Some(notify) => notify.clone(),
             None => {
                 self.watched.fetch_add(1, Ordering::Relaxed);
                 let notify = Arc::<Notify>::default();
-                shard.insert(operation_id.into(), notify.clone());
+                shard.insert(operation_id.0.into(), notify.clone());
                 notify
             }
         };
         drop(shard);
         Watching {
             watchers: self.clone(),
-            operation_id: operation_id.into(),
+            operation_id: operation_id.0.into(),
             notify,
         }
     }
@@ -221,7 +223,7 @@ impl Watchers {
         self.watched.load(Ordering::Relaxed)
     }
 
-    fn shard(&self, operation_id: &str) -> MutexGuard<'_, Shard> {
+    fn shard(&self, operation_id: OperationId) -> MutexGuard<'_, Shard> {
         let shard = self.hasher.hash_one(operation_id) as usize % SHARDS;
         self.shards[shard]
             .lock()
@@ -264,7 +266,7 @@ impl Watching {
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        let mut shard = self.watchers.shard(&self.operation_id);
+        let mut shard = self.watchers.shard(OperationId(&self.operation_id));
         // The shard's own and this one's: nobody else can take one meanwhile.
         if Arc::strong_count(&self.notify) <= 2 {
             shard.remove(&self.operation_id);
@@ -285,16 +287,16 @@ mod tests {
             before: Offset(number).previous(),
             after: Offset(number),
         }];
-        let row = encode(&moved, ids.iter().copied()).into();
+        let row = encode(&moved, ids.iter().copied().map(OperationId)).into();
         Change::new(number, row, ids.len())
     }
 
     #[test]
     fn a_watcher_of_an_operation_gets_only_its_changes() {
         let watchers = Arc::new(Watchers::default());
-        let watching = watchers.watch("a");
-        let again = watchers.watch("a");
-        let other = watchers.watch("b");
+        let watching = watchers.watch(OperationId("a"));
+        let again = watchers.watch(OperationId("a"));
+        let other = watchers.watch(OperationId("b"));
         let mut heard = [&watching, &again, &other].map(|w| Box::pin(w.changed()));
         for heard in &mut heard {
             heard.as_mut().enable();

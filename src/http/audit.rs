@@ -5,6 +5,7 @@ use super::error::Refusal;
 use super::paging::{self, BAD_CURSOR};
 use super::params::Params;
 use super::{App, reading, stream};
+use crate::domain::OperationId;
 use crate::query::{Page, dead_letters, history};
 use crate::rows::state;
 use crate::store::{self, keys};
@@ -35,7 +36,7 @@ pub async fn history(
         if operation_id_fault(&operation_id).is_some() {
             return Err(Refusal::NotFound);
         }
-        let own = keys::of_operation(&operation_id);
+        let own = keys::of_operation(OperationId(&operation_id));
         if page
             .after
             .as_ref()
@@ -46,7 +47,7 @@ pub async fn history(
         let response = match page.limit {
             Some(_) => {
                 let (found, body) = collect(&app, move |app, emit| {
-                    history::stream(&*app.db, &operation_id, &page, emit)
+                    history::stream(&*app.db, OperationId(&operation_id), &page, emit)
                 })
                 .await?;
                 linked(&uri, found.ok_or(Refusal::NotFound)?, body)
@@ -54,13 +55,13 @@ pub async fn history(
             None => {
                 let known = operation_id.clone();
                 let exists = stream::blocking(&app, move |app| {
-                    store::view(&*app.db, |view| state::is_known(view, &known))
+                    store::view(&*app.db, |view| state::is_known(view, OperationId(&known)))
                 });
                 if !exists.await? {
                     return Err(Refusal::NotFound);
                 }
                 stream::answer(&app, move |app, emit| {
-                    history::stream(&*app.db, &operation_id, &page, emit).map(drop)
+                    history::stream(&*app.db, OperationId(&operation_id), &page, emit).map(drop)
                 })
                 .await?
             }

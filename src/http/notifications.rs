@@ -7,6 +7,7 @@ use super::error::Refusal;
 use super::paging::BAD_CURSOR;
 use super::params::Params;
 use super::{App, body, reading, stream};
+use crate::domain::OperationId;
 use crate::event_log::PublishError;
 use crate::query::notifications::{self, DeliveryState, Wanted};
 use crate::rows::outbox;
@@ -239,8 +240,8 @@ async fn find(
         let holds = holds(app)?;
         let mut found = Vec::new();
         let mut more = false;
-        let mut each = |id: &str, key| match found.len() < AT_ONCE {
-            true => found.push((id.to_owned(), key)),
+        let mut each = |id: OperationId, key| match found.len() < AT_ONCE {
+            true => found.push((id.to_string(), key)),
             false => more = true,
         };
         for state in stages {

@@ -6,6 +6,7 @@ use super::filters::FILTERS;
 use super::params::Params;
 use super::reading::Reading;
 use super::{App, accept, listing, reading, stream, waiting, watch, watch_all};
+use crate::domain::OperationId;
 use crate::feed::documents::{Current, RenderedDocument};
 use crate::rows::filter::Filter;
 use crate::wire::event::operation_id_fault;
@@ -49,7 +50,7 @@ pub fn get_cached<B>(app: &App, request: &Request<B>) -> Option<http::Response<F
     let (db, all) = (&*app.db, Filter::everything());
     let found = app
         .documents
-        .load_cached(db, operation_id, applied.changes, all);
+        .load_cached(db, OperationId(operation_id), applied.changes, all);
     let Ok(Some(Current::Shown(document))) = found else {
         return None;
     };
@@ -94,11 +95,12 @@ async fn get_document(
     if operation_id_fault(&operation_id).is_some() {
         return Err(Refusal::NotFound);
     }
-    let mut found = read_document(app, &reading, &operation_id).await?;
+    let operation_id = OperationId(&operation_id);
+    let mut found = read_document(app, &reading, operation_id).await?;
     if let Some(deadline) = reading.deadline
         && !is_news(&found, headers)
     {
-        found = wait_for_news(app, &operation_id, headers, &mut reading, deadline).await?;
+        found = wait_for_news(app, operation_id, headers, &mut reading, deadline).await?;
     }
     let Some(found) = found else {
         return Ok(reading.stamp(Refusal::NotFound.into_response_with(Detail::Apart)));
@@ -115,7 +117,7 @@ async fn get_document(
 async fn read_document(
     app: &Arc<App>,
     reading: &Reading,
-    operation_id: &str,
+    operation_id: OperationId<'_>,
 ) -> Result<Option<RenderedDocument>, Refusal> {
     let (as_of, all) = (reading.applied.changes, Filter::everything());
     let current = reading::document(app, operation_id, as_of, all, Arc::default());
@@ -133,7 +135,7 @@ fn is_news(found: &Option<RenderedDocument>, headers: &HeaderMap) -> bool {
 /// last, if there is none in time.
 async fn wait_for_news(
     app: &Arc<App>,
-    operation_id: &str,
+    operation_id: OperationId<'_>,
     headers: &HeaderMap,
     reading: &mut Reading,
     deadline: Instant,

@@ -6,6 +6,7 @@ use super::pace::Work;
 use super::params::Params;
 use super::sse::LAST_EVENT_ID;
 use super::{App, LEDGER_POSITION, stream};
+use crate::domain::OperationId;
 use crate::feed::documents::{Current, LoadError};
 use crate::feed::progress::{Applied, WaitError};
 use crate::rows::filter::Filter;
@@ -232,7 +233,7 @@ impl Default for DiskReadQueues {
 
 impl DiskReadQueues {
     /// To be held until the document is read, also if nobody waits for it any more.
-    pub async fn of(&self, operation_id: &str) -> OwnedMutexGuard<()> {
+    pub async fn of(&self, operation_id: OperationId<'_>) -> OwnedMutexGuard<()> {
         let lane = xxhash_rust::xxh3::xxh3_64(operation_id.as_bytes()) as usize % LANES;
         self.0[lane].clone().lock_owned().await
     }
@@ -241,7 +242,7 @@ impl DiskReadQueues {
 /// Loads a document with all changes before `as_of`: at once if it is in memory.
 pub async fn document(
     app: &Arc<App>,
-    operation_id: &str,
+    operation_id: OperationId<'_>,
     as_of: u64,
     filter: &Filter,
     work: Arc<Work>,
@@ -255,15 +256,16 @@ pub async fn document(
     if let Some(found) = in_memory()? {
         return Ok(found);
     }
-    let (operation_id, filter) = (operation_id.to_owned(), filter.clone());
+    let (operation_id, filter) = (operation_id.to_string(), filter.clone());
     let read = stream::blocking(app, move |app| {
         let _lane = lane;
-        let load = || app.documents.load(&*app.db, &operation_id, as_of, &filter);
+        let operation_id = OperationId(&operation_id);
+        let load = || app.documents.load(&*app.db, operation_id, as_of, &filter);
         let read = work.count(load);
         if let Err(LoadError::Store(error)) = &read
             && error.is_unreadable()
         {
-            app.defects.add_document(&operation_id);
+            app.defects.add_document(operation_id);
         }
         Ok(read)
     });

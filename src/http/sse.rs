@@ -2,6 +2,7 @@
 
 use super::App;
 use super::error::Refusal;
+use crate::domain::OperationId;
 use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue};
@@ -122,9 +123,9 @@ impl Blocks {
 }
 
 /// The data of `left`, `removed` and `waiting`.
-pub fn named(operation_id: &str) -> Bytes {
+pub fn named(operation_id: OperationId) -> Bytes {
     let mut data = b"{\"operation_id\":".to_vec();
-    crate::wire::document::text(operation_id, &mut data);
+    crate::wire::document::text(&operation_id, &mut data);
     data.push(b'}');
     data.into()
 }

@@ -6,6 +6,7 @@ use super::params::Params;
 use super::reading::{self, Resumption};
 use super::sse::{self, Blocks, PieceSource, Woken};
 use super::{App, stream};
+use crate::domain::OperationId;
 use crate::feed::changes::{self, ResumeFrom, Since};
 use crate::feed::documents::RenderedDocument;
 use crate::feed::progress::Applied;
@@ -41,7 +42,7 @@ pub async fn operation(
     }
     let permit = sse::admit(app)?;
     let mut watch = Watch {
-        watching: app.progress.watchers.watch(&operation_id),
+        watching: app.progress.watchers.watch(OperationId(&operation_id)),
         app: app.clone(),
         operation_id,
         shown: None,
@@ -74,7 +75,7 @@ async fn has_not_changed(app: &Arc<App>, operation_id: &str, last: Token) -> Res
             match changes::find(view, &applied, &last.positions)? {
                 ResumeFrom::BeforeWindow => Ok(false),
                 ResumeFrom::At { next, .. } => {
-                    Ok(changes::since(view, next, &operation_id)? == Since::Same)
+                    Ok(changes::since(view, next, OperationId(&operation_id))? == Since::Same)
                 }
             }
         })
@@ -108,7 +109,7 @@ impl Watch {
         applied: &Applied,
         work: Arc<Work>,
     ) -> Result<Option<RenderedDocument>, Refusal> {
-        let (id, all) = (&self.operation_id, Filter::everything());
+        let (id, all) = (OperationId(&self.operation_id), Filter::everything());
         let current = reading::document(&self.app, id, applied.changes, all, work).await?;
         Ok(current.document())
     }
@@ -142,11 +143,11 @@ impl PieceSource for Watch {
                 }
                 Some(_) => {}
                 None if self.shown.is_some() => {
-                    blocks.event("removed", id, &sse::named(&self.operation_id));
+                    blocks.event("removed", id, &sse::named(OperationId(&self.operation_id)));
                     self.is_over = true;
                 }
                 None if !self.is_waiting_told => {
-                    blocks.event("waiting", id, &sse::named(&self.operation_id));
+                    blocks.event("waiting", id, &sse::named(OperationId(&self.operation_id)));
                     self.is_waiting_told = true;
                 }
                 None => {}

@@ -13,6 +13,7 @@ use super::reading::{self, Resumption};
 use super::rounds::hold_rounds;
 use super::sse::{self, Blocks, PIECE, PieceSource, Woken};
 use super::{App, stream};
+use crate::domain::OperationId;
 use crate::feed::changes::{self, ResumeFrom};
 use crate::feed::documents::Current;
 use crate::feed::rounds::{Point, Running, Seat, Task};
@@ -210,12 +211,14 @@ impl WatchAll {
         let query = self.query.clone();
         let mut turn = self.app.pace.turn().await;
         let page = stream::counted(&self.app, &turn, move |app| {
-            let (defects, bounds) = (&app.defects, (ROWS, PIECE));
-            let (db, cache) = (&*app.db, &app.documents);
-            Ok(list::documents(db, &query, cache, defects, &after, bounds))
+            let (db, cache, defects) = (&*app.db, &app.documents, &app.defects);
+            Ok(list::documents(
+                db, &query, cache, defects, &after, ROWS, PIECE,
+            ))
         });
         let page = page.await??;
         for (operation_id, document) in &page.documents {
+            let operation_id = OperationId(operation_id);
             self.known.put(operation_id, true, &self.query.filter);
             blocks.event("document", None, document);
         }
@@ -320,7 +323,7 @@ impl WatchAll {
     async fn tell(
         &mut self,
         turn: &Turn<'_>,
-        operation_id: &str,
+        operation_id: OperationId<'_>,
         blocks: &mut Blocks,
     ) -> Result<(), Refusal> {
         let Some(pass) = &mut self.pass else {
@@ -413,12 +416,12 @@ impl Known {
         }
     }
 
-    fn has(&self, operation_id: &str) -> bool {
+    fn has(&self, operation_id: OperationId) -> bool {
         let digest = xxh3_64(operation_id.as_bytes());
         *self.by_digest.get(&digest).unwrap_or(&self.otherwise)
     }
 
-    fn put(&mut self, operation_id: &str, matches: bool, filter: &Filter) {
+    fn put(&mut self, operation_id: OperationId, matches: bool, filter: &Filter) {
         if filter.is_everything() {
             return;
         }

@@ -2,6 +2,7 @@
 //! resume read it. It keeps a bounded number of changes.
 
 use super::log_position::LogPosition;
+use crate::domain::OperationId;
 use crate::feed::watch::Change;
 use crate::store::{self, Batch, Db, Direction, Family, keys};
 use crate::wire::change::{self, PartitionMove};
@@ -82,7 +83,7 @@ impl Changes {
         db: &dyn Db,
         before: &LogPosition,
         after: &LogPosition,
-        ids: impl ExactSizeIterator<Item = &'i str>,
+        ids: impl ExactSizeIterator<Item = OperationId<'i>>,
         batch: &mut Batch,
     ) -> store::Result<Pending> {
         let (before, after) = (before.anchors(), after.anchors());

@@ -2,7 +2,7 @@
 //! and releases.
 
 use super::projection::Tally;
-use crate::domain::Timestamp;
+use crate::domain::{OperationId, Timestamp};
 use crate::rows::outbox;
 use crate::store::{self, Batch, Db, Family, keys};
 use crate::wire::control_record::{Control, Notified};
@@ -54,7 +54,7 @@ impl<'d> Deliveries<'d> {
                 key,
                 event,
             } => {
-                let row = keys::notification(operation_id, *key);
+                let row = keys::notification(OperationId(operation_id), *key);
                 let before = match self.outcomes.get(&row) {
                     Some(changed) => Some(changed.clone()),
                     None => outbox::outcome(self.db, &row)?,

@@ -11,7 +11,7 @@ use super::record_batch::{Part, RecordBatch};
 use super::source::Source;
 use super::step::Step;
 use crate::domain::effects::Effects;
-use crate::domain::{Anomalies, Anomaly};
+use crate::domain::{Anomalies, Anomaly, OperationId};
 use crate::event_log::{Identity, Logged};
 use crate::feed::progress::StatusCounts;
 use crate::feed::watch::Change;
@@ -55,7 +55,7 @@ pub struct Tally {
 
 impl Tally {
     /// Counts what a batch did to one operation.
-    pub(super) fn note(&mut self, operation_id: &str, effects: &Effects) {
+    pub(super) fn note(&mut self, operation_id: OperationId, effects: &Effects) {
         let Effects { before, after } = effects;
         for (listed, change) in [(before.listed, -1), (after.listed, 1)] {
             if let Some(listed) = listed {
@@ -66,7 +66,7 @@ impl Tally {
             self.count(before.anomalies, after.anomalies);
         }
         if effects.new_due().is_some() {
-            self.due.push(operation_id.into());
+            self.due.push(operation_id.0.into());
         }
     }
 
@@ -239,7 +239,7 @@ impl Projection {
             changes.for_each(|(count, change)| *count += change);
             meta::put_statuses(batch, &statuses);
         }
-        let ids = snapshots.iter().map(|(id, _)| &**id);
+        let ids = snapshots.iter().map(|(id, _)| OperationId(id));
         let change = match rules.source {
             Source::Events => self.changes.put(db, before, &after, ids, batch)?,
             // No operation changes by it.
@@ -295,7 +295,7 @@ impl Projection {
         let hot: Vec<Option<Arc<[u8]>>> = parts
             .iter()
             .map(|part| {
-                let hot = self.hot.get(part.id).cloned();
+                let hot = self.hot.get(&*part.id).cloned();
                 if hot.is_none() {
                     cold.push(part.key);
                 }
@@ -316,7 +316,7 @@ impl Projection {
                     }
                 };
                 let snapshot = fold(db, part, snapshot, batch, tally)?;
-                Ok((part.id.into(), snapshot))
+                Ok((part.id.0.into(), snapshot))
             })
             .collect()
     }

@@ -5,7 +5,7 @@
 use super::step::{Rules, Step, step};
 use crate::clock;
 use crate::domain::body::LARGE;
-use crate::domain::{Body, Event, Timestamp};
+use crate::domain::{Body, Event, OperationId, Timestamp};
 use crate::event_log::Logged;
 use crate::store::{Batch, Family, Length, keys};
 use crate::wire::position::{NextOffsets, Offset, Partition};
@@ -68,7 +68,7 @@ struct Group {
 /// One operation's part of a batch.
 #[derive(Clone, Copy)]
 pub(super) struct Part<'c> {
-    pub id: &'c str,
+    pub id: OperationId<'c>,
     /// The key of its snapshot.
     pub key: &'c [u8],
     records: &'c [Logged],
@@ -250,7 +250,7 @@ impl<'c> Sorted<'c> {
                 let group = *found
                     .or_insert_with(|| {
                         groups.push(Group {
-                            key: keys::operation(&event.operation_id),
+                            key: keys::operation(event.operation()),
                             places: 0..0,
                         });
                         groups.len() as u32 - 1
@@ -320,7 +320,7 @@ pub(super) type Arrived<'c> = (&'c Event<'c>, &'c Logged);
 /// which is named by the first. Most of a row's cost does not depend on its size. An event that
 /// may have a large body has a row of its own, so that its order key finds it. `row` is reused
 /// memory.
-fn put_history(id: &str, events: &mut [Arrived], row: &mut Vec<u8>, batch: &mut Batch) {
+fn put_history(id: OperationId, events: &mut [Arrived], row: &mut Vec<u8>, batch: &mut Batch) {
     let order = |(a, a_at): &Arrived, (b, b_at): &Arrived| {
         a.key.cmp(&b.key).then_with(|| a_at.at.cmp(&b_at.at))
     };

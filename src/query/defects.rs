@@ -1,6 +1,7 @@
 //! Operations that reads had to leave out, for readiness and a metric.
 
 use super::select::by_state;
+use crate::domain::OperationId;
 use crate::store::{Result, View};
 use crate::wire::document::Bodies;
 use std::collections::BTreeSet;
@@ -32,29 +33,29 @@ impl Defects {
     }
 
     /// Leaves the operation out of every list from now on.
-    pub fn add(&self, operation_id: &str) {
-        if self.lock().unreadable.insert(operation_id.to_owned()) {
+    pub fn add(&self, operation_id: OperationId) {
+        if self.lock().unreadable.insert(operation_id.to_string()) {
             tracing::error!(
-                operation_id,
+                operation_id = operation_id.0,
                 "an operation cannot be read and is left out of lists"
             );
         }
     }
 
     /// Notes that its document cannot be read.
-    pub fn add_document(&self, operation_id: &str) {
-        let id = operation_id.to_owned();
+    pub fn add_document(&self, operation_id: OperationId) {
+        let id = operation_id.to_string();
         if self.lock().without_document.insert(id) {
-            tracing::error!(operation_id, "a document cannot be read");
+            tracing::error!(operation_id = operation_id.0, "a document cannot be read");
         }
     }
 
     /// Notes that it was read, with or without bodies.
-    pub fn remove(&self, operation_id: &str, bodies: Bodies) {
+    pub fn remove(&self, operation_id: OperationId, bodies: Bodies) {
         let mut found = self.lock();
-        found.unreadable.remove(operation_id);
+        found.unreadable.remove(&*operation_id);
         if bodies == Bodies::Shown {
-            found.without_document.remove(operation_id);
+            found.without_document.remove(&*operation_id);
         }
     }
 
@@ -82,8 +83,8 @@ impl Defects {
         Ok(())
     }
 
-    pub fn contains(&self, operation_id: &str) -> bool {
-        self.lock().unreadable.contains(operation_id)
+    pub fn contains(&self, operation_id: OperationId) -> bool {
+        self.lock().unreadable.contains(&*operation_id)
     }
 
     fn lock(&self) -> MutexGuard<'_, FoundDefects> {

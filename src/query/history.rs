@@ -3,6 +3,7 @@
 //! source and id but differ are several events.
 
 use super::{Emit, Page};
+use crate::domain::OperationId;
 use crate::rows::{records, state};
 use crate::store::{self, Db, Result, keys};
 use crate::wire::cloudevent;
@@ -17,7 +18,7 @@ pub type HistoryCursor = Option<Vec<u8>>;
 /// Writes `{"events":[…]}`. `None` if the operation has no events.
 pub fn stream(
     db: &dyn Db,
-    operation_id: &str,
+    operation_id: OperationId,
     page: &Page,
     emit: &mut Emit,
 ) -> Result<Option<HistoryCursor>> {

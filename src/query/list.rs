@@ -5,6 +5,7 @@ use super::defects::Defects;
 use super::select::{PageLimits, Query, select};
 use super::{Emit, PAGE_BYTES};
 use crate::domain;
+use crate::domain::OperationId;
 use crate::feed::documents::{DocumentCache, LoadError};
 use crate::rows::operation::with_operation;
 use crate::rows::state;
@@ -177,7 +178,7 @@ impl<'l, 'e> List<'l, 'e> {
         {
             if !self.shown.defects.contains(id) {
                 self.comma();
-                text(id, &mut self.out);
+                text(&id, &mut self.out);
                 self.hand_over(PIECE)?;
             }
         }
@@ -257,7 +258,7 @@ impl<'l, 'e> List<'l, 'e> {
 }
 
 /// Shard and operation, as rows are ordered, and where it is shown.
-type IndexedRow<'k> = (u16, &'k str, usize);
+type IndexedRow<'k> = (u16, OperationId<'k>, usize);
 
 #[derive(Default)]
 struct RenderedPage {
@@ -298,14 +299,14 @@ fn render(view: &dyn View, shown: Shown, by_row: &[IndexedRow]) -> Result<Render
 /// defect: it must not turn the list into an error.
 fn each(
     view: &dyn View,
-    ids: &[&str],
+    ids: &[OperationId],
     bodies: Bodies,
     defects: &Defects,
     mut show: impl FnMut(usize, &[u8]) -> Result<Option<ControlFlow<()>>>,
 ) -> Result<()> {
     let snapshots = state::snapshots(view, ids.iter().copied())?;
     let has_defects = defects.count() > 0;
-    for (at, (id, snapshot)) in ids.iter().zip(snapshots).enumerate() {
+    for (at, (&id, snapshot)) in ids.iter().zip(snapshots).enumerate() {
         let snapshot = snapshot.unwrap_or_default();
         match show(at, &snapshot) {
             Ok(Some(flow)) => {
@@ -347,7 +348,8 @@ pub fn documents(
     cache: &DocumentCache,
     defects: &Defects,
     after: &[u8],
-    (bounds, enough): (PageLimits, usize),
+    bounds: PageLimits,
+    enough: usize,
 ) -> std::result::Result<DocumentPage, LoadError> {
     let mut page = DocumentPage::default();
     let mut failed = Ok(());
@@ -374,7 +376,7 @@ pub fn documents(
                     }
                 };
                 bytes_held += document.len();
-                page.documents.push((id.to_owned(), document));
+                page.documents.push((id.to_string(), document));
                 last = Some(keys[at]);
                 Ok(Some(match bytes_held >= enough {
                     true => ControlFlow::Break(()),

@@ -3,7 +3,7 @@
 //! attempts went.
 
 use super::Page;
-use crate::domain::{Kind, OrderKey};
+use crate::domain::{Kind, OperationId, OrderKey};
 use crate::rows::records;
 use crate::store::{self, Db, Direction, Error, Family, Result, View, keys};
 use crate::wire::cloudevent;
@@ -113,7 +113,7 @@ pub fn entry(view: &dyn View, row: &[u8], holds: bool) -> Result<DueRow> {
 /// before them.
 pub fn was_due_before(
     view: &dyn View,
-    operation_id: &str,
+    operation_id: OperationId,
     ending: &OrderKey,
     ends: &NextOffsets,
 ) -> Result<bool> {
@@ -141,7 +141,7 @@ pub fn was_due_before(
     Ok(created && ended)
 }
 
-fn damaged(operation_id: &str) -> Error {
+fn damaged(operation_id: OperationId) -> Error {
     Error::Corrupt(format!("the history of {operation_id}"))
 }
 
@@ -235,7 +235,7 @@ impl Listing<'_> {
         after: Option<&[u8]>,
     ) -> Result<()> {
         let mut range = match &self.wanted.operation_id {
-            Some(id) => keys::of_operation(id),
+            Some(id) => keys::of_operation(OperationId(id)),
             None => keys::ALL.start.to_vec()..keys::ALL.end.to_vec(),
         };
         if let Some(after) = after {
@@ -326,8 +326,8 @@ fn delivered(key: &[u8], row: &[u8]) -> Result<Option<Value>> {
     Ok(Some(shown))
 }
 
-fn head(id: &str, key: DeliveryKey, state: &str, address: &str, port: u16) -> Value {
-    json!({"operation_id": id, "key": key.to_string(), "state": state, "address": address, "port": port})
+fn head(id: OperationId, key: DeliveryKey, state: &str, address: &str, port: u16) -> Value {
+    json!({"operation_id": id.0, "key": key.to_string(), "state": state, "address": address, "port": port})
 }
 
 fn time(millis: i64) -> Value {
@@ -341,11 +341,11 @@ pub fn each_in_state(
     db: &dyn Db,
     wanted: &Wanted,
     holds: bool,
-    each: &mut dyn FnMut(&str, DeliveryKey),
+    each: &mut dyn FnMut(OperationId, DeliveryKey),
 ) -> Result<()> {
     store::view(db, |view| {
         let range = match &wanted.operation_id {
-            Some(id) => keys::of_operation(id),
+            Some(id) => keys::of_operation(OperationId(id)),
             None => keys::ALL.start.to_vec()..keys::ALL.end.to_vec(),
         };
         let (family, range) = (Family::Outbox, &range.start[..]..&range.end[..]);

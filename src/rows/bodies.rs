@@ -2,7 +2,7 @@
 
 use super::records;
 use crate::domain::body::Digest;
-use crate::domain::{Body, Operation, OrderKey};
+use crate::domain::{Body, Operation, OperationId, OrderKey};
 use crate::store::keys;
 use crate::store::{Direction, Error, Family, Result, View};
 use crate::wire::cloudevent;
@@ -14,7 +14,7 @@ const FEW_BYTES: usize = 256 << 10;
 
 /// Replaces all digests by the texts. Most operations have few events, which are adjacent and
 /// read together.
-pub fn look_up(view: &dyn View, operation_id: &str, op: &mut Operation) -> Result<()> {
+pub fn look_up(view: &dyn View, operation_id: OperationId, op: &mut Operation) -> Result<()> {
     let named = op.bodies_mut().filter(|(_, body)| body.known().is_none());
     let rows = named.map(|(key, body)| (keys::history_of_event(operation_id, key), key, body));
     let mut wanted: Vec<_> = rows.collect();
@@ -64,7 +64,12 @@ pub fn look_up(view: &dyn View, operation_id: &str, op: &mut Operation) -> Resul
 }
 
 /// The text of the event with this order key. The record of a large body has a row of its own.
-pub fn text(view: &dyn View, operation_id: &str, key: &OrderKey, digest: Digest) -> Result<String> {
+pub fn text(
+    view: &dyn View,
+    operation_id: OperationId,
+    key: &OrderKey,
+    digest: Digest,
+) -> Result<String> {
     let mut found = None;
     let range = keys::history_of_event(operation_id, key);
     let range = &range.start[..]..&range.end[..];
@@ -79,7 +84,12 @@ pub fn text(view: &dyn View, operation_id: &str, key: &OrderKey, digest: Digest)
     found.ok_or_else(|| Error::Corrupt(format!("the history of {operation_id} lacks a body")))
 }
 
-fn text_in_row(operation_id: &str, key: &[u8], row: &[u8], digest: Digest) -> Option<String> {
+fn text_in_row(
+    operation_id: OperationId,
+    key: &[u8],
+    row: &[u8],
+    digest: Digest,
+) -> Option<String> {
     let records = records::of_row(operation_id, key, row)?;
     records
         .iter()

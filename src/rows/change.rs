@@ -11,7 +11,7 @@ use super::operation::{self, history_records};
 use crate::domain::body::Digest;
 use crate::domain::effects::{Due, Effects, Listed, effects};
 use crate::domain::{
-    Absorbed, Anomaly, Body, Event, Kind, Lane, LaneId, Lanes, Operation, Standing,
+    Absorbed, Anomaly, Body, Event, Kind, Lane, LaneId, Lanes, Operation, OperationId, Standing,
 };
 use crate::store::keys::{self, LaneKind};
 use crate::store::{self, Batch, Db, Error, Family, RowResult};
@@ -28,7 +28,7 @@ const LANES_INLINE: usize = 32;
 /// Which operation, and the key of its snapshot.
 #[derive(Clone, Copy)]
 pub struct Named<'i> {
-    pub id: &'i str,
+    pub id: OperationId<'i>,
     pub key: &'i [u8],
 }
 
@@ -64,7 +64,7 @@ impl<'a> Loaded<'a> {
     /// damaged, `None` for an operation that is new.
     pub fn load<'e: 'a>(
         db: &dyn Db,
-        operation_id: &str,
+        operation_id: OperationId,
         snapshot: Option<&'a [u8]>,
         events: impl Iterator<Item = &'e Event<'e>> + Clone,
         space: &'a mut ReadRows<'e>,
@@ -84,7 +84,7 @@ impl<'a> Loaded<'a> {
             Err(Unreadable::Damaged) => {
                 // The history holds every event: the state follows from it.
                 tracing::error!(
-                    operation_id,
+                    operation_id = operation_id.0,
                     "restoring a damaged snapshot from the history"
                 );
                 space.history = store::view(db, |view| history_records(view, operation_id))?;
@@ -118,7 +118,7 @@ impl<'a> Loaded<'a> {
     pub fn absorb<'r>(
         &mut self,
         db: &dyn Db,
-        operation_id: &str,
+        operation_id: OperationId,
         event: &'a Event<'a>,
         arrived: impl Iterator<Item = &'r Record>,
     ) -> store::Result<Absorbed> {
@@ -180,7 +180,7 @@ fn put_snapshot(
 
 /// The entries of the lists, which move with time and status. `None` if they are as before.
 fn put_entry(
-    id: &str,
+    id: OperationId,
     op: &Operation,
     apart: Option<Apart>,
     row_before: Option<Option<Vec<u8>>>,
@@ -250,7 +250,7 @@ type LaneRows<'e> = Vec<((LaneKind, LaneId<'e>), RowResult)>;
 
 fn touched_lanes<'e>(
     db: &dyn Db,
-    operation_id: &str,
+    operation_id: OperationId,
     events: impl Iterator<Item = &'e Event<'e>>,
 ) -> store::Result<LaneRows<'e>> {
     let touched = touched(events);
@@ -291,7 +291,7 @@ fn lanes<'o, 'a>(op: &'o mut Operation<'a>, kind: LaneKind) -> &'o mut Lanes<'a>
 
 fn absorb_by_text<'a, 'r>(
     db: &dyn Db,
-    operation_id: &str,
+    operation_id: OperationId,
     op: &mut Operation<'a>,
     event: &'a Event<'a>,
     arrived: impl Iterator<Item = &'r Record>,
@@ -363,7 +363,7 @@ fn standing<'a>(op: &Operation<'a>, apart: Option<Apart>) -> Standing<'a> {
     standing
 }
 
-fn put_lanes(operation_id: &str, op: &Operation, batch: &mut Batch) {
+fn put_lanes(operation_id: OperationId, op: &Operation, batch: &mut Batch) {
     let all = keys::of_operation(operation_id).start;
     for (kind, lanes) in [
         (LaneKind::Cluster, &op.clusters),

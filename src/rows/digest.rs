@@ -158,6 +158,7 @@ fn of_parts(family: Family, parts: &[&[u8]]) -> Sum {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::OperationId;
     use crate::store::memory::Memory;
     use crate::store::{self, Batch, Db, Durability};
 
@@ -165,7 +166,7 @@ mod tests {
         let db = Memory::default();
         let mut batch = Batch::default();
         for (family, id, row) in rows {
-            batch.put(*family, &keys::operation(id), row.as_bytes());
+            batch.put(*family, &keys::operation(OperationId(id)), row.as_bytes());
         }
         db.write(&batch, Durability::Buffered).unwrap();
         store::view(&db, StoreDigest::of).unwrap()
@@ -187,7 +188,7 @@ mod tests {
         let mut changed = rows;
         changed[1].2 = "d";
         assert_ne!(digest(&changed).whole(), whole.whole());
-        let shard = keys::shard("one");
+        let shard = keys::shard(OperationId("one"));
         assert_eq!(
             digest(&changed).of_shards(shard..shard + 1),
             whole.of_shards(shard..shard + 1)

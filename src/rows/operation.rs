@@ -2,7 +2,7 @@
 //! bodies, and, where a row cannot be read, the same state folded again from the history.
 
 use super::{bodies, records, state};
-use crate::domain::{Event, Lanes, Operation};
+use crate::domain::{Event, Lanes, Operation, OperationId};
 use crate::store::keys::{self, LaneKind};
 use crate::store::{Direction, Error, Family, Result, View};
 use crate::wire::cloudevent;
@@ -26,7 +26,7 @@ pub fn at_hand(row: &[u8]) -> Option<Operation<'_>> {
 /// ever heard of it.
 pub fn load<T>(
     view: &dyn View,
-    operation_id: &str,
+    operation_id: OperationId,
     bodies: Bodies,
     show: impl FnOnce(&Operation) -> T,
 ) -> Result<Option<T>> {
@@ -39,7 +39,7 @@ pub fn load<T>(
 /// shown.
 pub fn with_operation<T>(
     view: &dyn View,
-    operation_id: &str,
+    operation_id: OperationId,
     row: &[u8],
     bodies: Bodies,
     show: impl FnOnce(&Operation) -> T,
@@ -70,7 +70,7 @@ pub fn with_operation<T>(
 
 type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 
-fn lane_rows(view: &dyn View, operation_id: &str) -> Result<Rows> {
+fn lane_rows(view: &dyn View, operation_id: OperationId) -> Result<Rows> {
     let range = keys::of_operation(operation_id);
     let mut rows = Rows::new();
     view.scan(
@@ -87,7 +87,7 @@ fn lane_rows(view: &dyn View, operation_id: &str) -> Result<Rows> {
 
 fn add_lanes<'a>(
     rows: &'a Rows,
-    operation_id: &str,
+    operation_id: OperationId,
     op: &mut Operation<'a>,
 ) -> std::result::Result<(), Unreadable> {
     for (key, row) in rows {
@@ -104,7 +104,7 @@ fn add_lanes<'a>(
 /// A damaged row is made good from the history; one of a newer format is not.
 fn refolded<T>(
     view: &dyn View,
-    operation_id: &str,
+    operation_id: OperationId,
     unreadable: Unreadable,
     show: impl FnOnce(&Operation) -> T,
 ) -> Result<T> {
@@ -112,7 +112,7 @@ fn refolded<T>(
         return Err(Error::OtherFormat(unreadable.to_string()));
     }
     tracing::error!(
-        operation_id,
+        operation_id = operation_id.0,
         "restoring a damaged snapshot from the history"
     );
     let records = history_records(view, operation_id)?;
@@ -124,7 +124,7 @@ fn refolded<T>(
 }
 
 /// Every record of the operation, as stored.
-pub fn history_records(view: &dyn View, operation_id: &str) -> Result<Vec<Record>> {
+pub fn history_records(view: &dyn View, operation_id: OperationId) -> Result<Vec<Record>> {
     let mut all = Vec::new();
     records::scan(view, operation_id, &mut |_, record| {
         all.push(record);

@@ -2,6 +2,7 @@
 //! of rows that each hold one record or a chunk of them. Chunks of different batches
 //! may overlap, so they are merged: a chunk is opened when its first record is due.
 
+use crate::domain::OperationId;
 use crate::store::keys;
 use crate::store::{Direction, Error, Family, Result, View, try_scan};
 use crate::wire::cloudevent;
@@ -44,7 +45,7 @@ impl Ord for Waiting {
 
 /// Shows all records until the visitor has enough. Memory is bounded by the chunks that
 /// overlap.
-pub fn scan(view: &dyn View, operation_id: &str, visit: &mut RecordVisitor) -> Result<()> {
+pub fn scan(view: &dyn View, operation_id: OperationId, visit: &mut RecordVisitor) -> Result<()> {
     let mut merge = Merge {
         operation_id,
         waiting: BinaryHeap::new(),
@@ -68,14 +69,18 @@ pub fn scan(view: &dyn View, operation_id: &str, visit: &mut RecordVisitor) -> R
 }
 
 /// The records of one row of the history; `None` if it is damaged.
-pub fn of_row(operation_id: &str, key: &[u8], row: &[u8]) -> Option<Vec<(Position, Record)>> {
+pub fn of_row(
+    operation_id: OperationId,
+    key: &[u8],
+    row: &[u8],
+) -> Option<Vec<(Position, Record)>> {
     let (_, at) = keys::split_history(key)?;
     let row = Bytes::from(without_id::restore(operation_id, row)?.into_owned());
     record::decode_history(&row, at).ok()
 }
 
 struct Merge<'m, 'v> {
-    operation_id: &'m str,
+    operation_id: OperationId<'m>,
     waiting: BinaryHeap<Reverse<Waiting>>,
     visit: &'m mut RecordVisitor<'v>,
 }

@@ -1,23 +1,24 @@
 //! The snapshot of an operation: the row under its key in `state`.
 
+use crate::domain::OperationId;
 use crate::store::{Cached, Db, Direction, Error, Family, Result, RowResult, View, keys};
 use std::ops::ControlFlow;
 
 /// The snapshot; empty if it cannot be read, which is read as damage. `None` if nothing was
 /// ever heard of the operation.
-pub fn snapshot(view: &dyn View, operation_id: &str) -> RowResult {
+pub fn snapshot(view: &dyn View, operation_id: OperationId) -> RowResult {
     or_empty(view.get(Family::State, &keys::operation(operation_id)))
 }
 
 /// The same from memory alone.
-pub fn snapshot_cached(db: &dyn Db, operation_id: &str) -> Result<Cached> {
+pub fn snapshot_cached(db: &dyn Db, operation_id: OperationId) -> Result<Cached> {
     db.get_cached(Family::State, &keys::operation(operation_id))
 }
 
 /// The same of several operations, in their order.
 pub fn snapshots<'i>(
     view: &dyn View,
-    ids: impl Iterator<Item = &'i str>,
+    ids: impl Iterator<Item = OperationId<'i>>,
 ) -> Result<Vec<Option<Vec<u8>>>> {
     let keys: Vec<_> = ids.map(keys::operation).collect();
     let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
@@ -36,7 +37,7 @@ pub fn current(db: &dyn Db, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
 }
 
 /// Whether anything was ever heard of the operation.
-pub fn is_known(view: &dyn View, operation_id: &str) -> Result<bool> {
+pub fn is_known(view: &dyn View, operation_id: OperationId) -> Result<bool> {
     match view.get(Family::State, &keys::operation(operation_id)) {
         // Whatever has a state has a history.
         Err(Error::Corrupt(_)) => {

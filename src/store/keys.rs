@@ -26,7 +26,7 @@
 //! The history has a row for each *record*. Records of the same event lie side by
 //! side, the lowest position first, so a repeat costs no read when written.
 
-use crate::domain::{LaneId, OrderKey, Status, Timestamp};
+use crate::domain::{LaneId, OperationId, OrderKey, Status, Timestamp};
 use crate::wire::notification::DeliveryKey;
 use crate::wire::position::{Offset, Partition, Position};
 use std::ops::Range;
@@ -39,7 +39,7 @@ pub const ALL: Range<&[u8]> = &[]..&[0xFF];
 /// divides this, all operations of a shard are in one partition if their id is the key.
 pub const SHARDS: u16 = 1024;
 
-pub fn shard(operation_id: &str) -> u16 {
+pub fn shard(operation_id: OperationId) -> u16 {
     ((murmur2(operation_id.as_bytes()) & 0x7FFF_FFFF) % u32::from(SHARDS)) as u16
 }
 
@@ -64,7 +64,7 @@ fn murmur2(bytes: &[u8]) -> u32 {
 }
 
 /// `state` and `anomaly`.
-pub fn operation(operation_id: &str) -> Vec<u8> {
+pub fn operation(operation_id: OperationId) -> Vec<u8> {
     let mut key = Vec::with_capacity(operation_id.len() + 3);
     key.extend_from_slice(&shard(operation_id).to_be_bytes());
     key.extend_from_slice(operation_id.as_bytes());
@@ -77,12 +77,12 @@ pub fn shard_of(key: &[u8]) -> Option<u16> {
 }
 
 /// The operation id in a key that `operation` made.
-pub fn operation_of(key: &[u8]) -> Option<&str> {
-    std::str::from_utf8(key.get(2..)?).ok()
+pub fn operation_of(key: &[u8]) -> Option<OperationId<'_>> {
+    std::str::from_utf8(key.get(2..)?).ok().map(OperationId)
 }
 
 /// All rows of `lane` or `history` of one operation.
-pub fn of_operation(operation_id: &str) -> Range<Vec<u8>> {
+pub fn of_operation(operation_id: OperationId) -> Range<Vec<u8>> {
     let mut start = operation(operation_id);
     let mut end = start.clone();
     start.push(0);
@@ -124,7 +124,7 @@ pub fn lane(operation: &[u8], kind: LaneKind, id: &LaneId) -> Vec<u8> {
 }
 
 /// Which lane a key of `lane` names, given the operation's prefix.
-pub fn lane_of(key: &[u8], operation_id: &str) -> Option<(LaneKind, LaneId<'static>)> {
+pub fn lane_of(key: &[u8], operation_id: OperationId) -> Option<(LaneKind, LaneId<'static>)> {
     let rest = key.get(operation_id.len() + 3..)?;
     let (kind, rest) = rest.split_first()?;
     let kind = match kind {
@@ -141,14 +141,14 @@ pub fn lane_of(key: &[u8], operation_id: &str) -> Option<(LaneKind, LaneId<'stat
     rest.is_empty().then_some((kind, id))
 }
 
-pub fn history(operation_id: &str, key: &OrderKey, at: Position) -> Vec<u8> {
+pub fn history(operation_id: OperationId, key: &OrderKey, at: Position) -> Vec<u8> {
     let mut row = event(operation_id, key);
     position_into(at, &mut row);
     row
 }
 
 /// All rows of `history` that are named by a record of this event.
-pub fn history_of_event(operation_id: &str, key: &OrderKey) -> Range<Vec<u8>> {
+pub fn history_of_event(operation_id: OperationId, key: &OrderKey) -> Range<Vec<u8>> {
     let start = event(operation_id, key);
     let end = behind_event(&start);
     start..end
@@ -160,7 +160,7 @@ pub fn behind_event(event: &[u8]) -> Vec<u8> {
 }
 
 /// What the keys of an event's records in `history` begin with.
-fn event(operation_id: &str, key: &OrderKey) -> Vec<u8> {
+fn event(operation_id: OperationId, key: &OrderKey) -> Vec<u8> {
     let capacity = operation_id.len() + key.source.len() + key.id.len() + 32;
     let mut row = Vec::with_capacity(capacity);
     row.extend_from_slice(&shard(operation_id).to_be_bytes());
@@ -178,18 +178,18 @@ pub fn split_history(key: &[u8]) -> Option<(&[u8], Position)> {
     Some((&key[..at], position_of(&key[at..])?))
 }
 
-pub fn by_time(occurred: Timestamp, operation_id: &str) -> Vec<u8> {
+pub fn by_time(occurred: Timestamp, operation_id: OperationId) -> Vec<u8> {
     let mut key = Vec::with_capacity(12 + operation_id.len());
     time(occurred, &mut key);
     key.extend_from_slice(operation_id.as_bytes());
     key
 }
 
-pub fn operation_of_by_time(key: &[u8]) -> Option<&str> {
-    std::str::from_utf8(key.get(12..)?).ok()
+pub fn operation_of_by_time(key: &[u8]) -> Option<OperationId<'_>> {
+    std::str::from_utf8(key.get(12..)?).ok().map(OperationId)
 }
 
-pub fn by_status(status: Status, occurred: Timestamp, operation_id: &str) -> Vec<u8> {
+pub fn by_status(status: Status, occurred: Timestamp, operation_id: OperationId) -> Vec<u8> {
     let status = match status {
         Status::Unexecuted => 1,
         Status::Executing => 2,
@@ -206,12 +206,12 @@ pub fn by_status(status: Status, occurred: Timestamp, operation_id: &str) -> Vec
 
 /// The first byte of all keys of `by_status` with this status.
 pub fn of_status(status: Status) -> u8 {
-    by_status(status, Timestamp::MIN, "")[0]
+    by_status(status, Timestamp::MIN, OperationId(""))[0]
 }
 
 /// Below all keys of `by_time` at this time or later.
 pub fn from_time(occurred: Timestamp) -> Vec<u8> {
-    by_time(occurred, "")
+    by_time(occurred, OperationId(""))
 }
 
 /// The time in a key of `by_time`.
@@ -234,14 +234,14 @@ pub fn change_of(key: &[u8]) -> Option<u64> {
 }
 
 /// `outbox`, `outcome` and `tries`.
-pub fn notification(operation_id: &str, key: DeliveryKey) -> Vec<u8> {
+pub fn notification(operation_id: OperationId, key: DeliveryKey) -> Vec<u8> {
     let mut row = of_operation(operation_id).start;
     row.extend_from_slice(&key.0);
     row
 }
 
 /// Operation id and key in a key that `notification` made.
-pub fn notification_of(row: &[u8]) -> Option<(&str, DeliveryKey)> {
+pub fn notification_of(row: &[u8]) -> Option<(OperationId<'_>, DeliveryKey)> {
     let at = row.len().checked_sub(17)?;
     let (operation, rest) = row.split_at(at);
     let (nul, key) = rest.split_first()?;
@@ -338,15 +338,19 @@ mod tests {
 
     #[test]
     fn a_range_is_of_one_operation_or_of_several() {
-        let row = history("op", &key(1, 0, "/w", "e"), Position::from((0, 1)));
-        let range = of_operation("op");
+        let row = history(
+            OperationId("op"),
+            &key(1, 0, "/w", "e"),
+            Position::from((0, 1)),
+        );
+        let range = of_operation(OperationId("op"));
         assert_eq!(operation_prefix(&row), Some(&range.start[..]));
         assert!(is_of_one_operation(&(&range.start..&range.end)));
         assert!(!is_of_one_operation(&ALL));
-        let event = history_of_event("op", &key(1, 0, "/w", "e"));
+        let event = history_of_event(OperationId("op"), &key(1, 0, "/w", "e"));
         assert!(event.contains(&row));
         assert!(is_of_one_operation(&(&event.start..&event.end)));
-        let more = of_operation("oq").end;
+        let more = of_operation(OperationId("oq")).end;
         assert!(!is_of_one_operation(&(&range.start..&more)));
         // A shard may have NULs of its own.
         assert_eq!(
@@ -365,7 +369,7 @@ mod tests {
             let row = |x: &(i64, u32, String, String, u32, u64)| {
                 let at = Position::from((x.4, x.5));
                 let key = key(x.0, x.1, &x.2, &x.3);
-                let row = history("op", &key, at);
+                let row = history(OperationId("op"), &key, at);
                 (row, (key, at))
             };
             let ((row_a, a), (row_b, b)) = (row(&a), row(&b));
@@ -376,31 +380,31 @@ mod tests {
         #[test]
         fn lanes_are_read_as_written(cluster in ".{0,4}", request in "[\\x00\\x01x]{0,4}") {
             let id = LaneId { cluster_id: cluster.into(), request_id: request.into() };
-            let row = lane(&of_operation("op-1").start, LaneKind::Rollback, &id);
-            prop_assert_eq!(lane_of(&row, "op-1"), Some((LaneKind::Rollback, id)));
+            let row = lane(&of_operation(OperationId("op-1")).start, LaneKind::Rollback, &id);
+            prop_assert_eq!(lane_of(&row, OperationId("op-1")), Some((LaneKind::Rollback, id)));
         }
     }
 
     #[test]
     fn deliveries_are_read_as_written() {
         for key in [DeliveryKey([0; 16]), DeliveryKey([0xFF; 16])] {
-            let row = notification("op-1", key);
-            assert_eq!(notification_of(&row), Some(("op-1", key)));
-            assert!(row < of_operation("op-1").end);
+            let row = notification(OperationId("op-1"), key);
+            assert_eq!(notification_of(&row), Some((OperationId("op-1"), key)));
+            assert!(row < of_operation(OperationId("op-1")).end);
         }
         // An operation and no more.
         assert_eq!(
-            notification_of(&operation("an-operation-with-a-long-id")),
+            notification_of(&operation(OperationId("an-operation-with-a-long-id"))),
             None
         );
-        assert_eq!(notification_of(&operation("op")), None);
+        assert_eq!(notification_of(&operation(OperationId("op"))), None);
     }
 
     #[test]
     fn the_shard_of_an_id_never_changes() {
         // Stored keys depend on it.
-        assert_eq!(shard("0001561626000500"), 349);
-        assert_eq!(shard("a"), 636);
+        assert_eq!(shard(OperationId("0001561626000500")), 349);
+        assert_eq!(shard(OperationId("a")), 636);
     }
 
     #[test]
@@ -424,9 +428,9 @@ mod tests {
     #[test]
     fn one_operation_is_no_prefix_of_another() {
         let (a, ab) = (
-            of_operation("a"),
+            of_operation(OperationId("a")),
             lane(
-                &of_operation("ab").start,
+                &of_operation(OperationId("ab")).start,
                 LaneKind::Cluster,
                 &LaneId {
                     cluster_id: "1".into(),

@@ -498,6 +498,7 @@ impl View for Snapshot<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::OperationId;
 
     pub const MEMORY: MemoryBudget = MemoryBudget {
         block_cache: 1 << 20,
@@ -554,7 +555,7 @@ mod tests {
     fn rows_are_found_in_every_file() {
         let folder = tempfile::tempdir().unwrap();
         let db = Rocks::open(folder.path(), Family::LEDGER, MEMORY).unwrap();
-        let row = |id: &str, n: u8| [&keys::of_operation(id).start[..], &[n]].concat();
+        let row = |id: &str, n: u8| [&keys::of_operation(OperationId(id)).start[..], &[n]].concat();
         let ids = ["a", "ab", "b", "c"];
         for n in 0..6 {
             let mut batch = Batch::default();
@@ -582,7 +583,7 @@ mod tests {
         for (place, id) in ids.into_iter().enumerate() {
             let rows = (0..6).filter(|n| usize::from(*n) % 4 <= place);
             let mut expected: Vec<_> = rows.map(|n| row(id, n)).collect();
-            let range = keys::of_operation(id);
+            let range = keys::of_operation(OperationId(id));
             let range = &range.start[..]..&range.end[..];
             assert_eq!(scanned(range.clone(), Direction::Forward), expected, "{id}");
             all.extend(expected.iter().cloned());

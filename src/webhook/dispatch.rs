@@ -9,6 +9,7 @@ use super::control_log::ControlLog;
 use super::look::{self, NextDelivery};
 use super::queue::{DeliveryQueue, Offered, Pick, QueueLimits, Says, backoff};
 use super::{Counts, Parts, PendingSignals, WebhookHandle, WebhookState, lock};
+use crate::domain::OperationId;
 use crate::event_log::PublishError;
 use crate::feed::progress;
 use crate::query::notifications::Failing;
@@ -202,7 +203,7 @@ impl Dispatcher {
 
     /// Queues what is due for one operation. `hurry`: ignore the pause of its target.
     fn look_again(&mut self, operation_id: &str, hurry: bool) {
-        match look::of_operation(&*self.parts.db, operation_id, &self.ends) {
+        match look::of_operation(&*self.parts.db, OperationId(operation_id), &self.ends) {
             Ok(waiting) => {
                 for waiting in waiting {
                     if hurry {
@@ -286,7 +287,7 @@ impl Dispatcher {
     fn start(&mut self, pick: Pick) {
         let look = look::look(
             &*self.parts.db,
-            &pick.operation_id,
+            OperationId(&pick.operation_id),
             pick.key,
             &self.ends,
             (&self.parts.documents, &self.parts.times),
@@ -415,7 +416,12 @@ impl Dispatcher {
             next_ms: self.now_ms().saturating_add(pause.as_millis() as i64),
             why,
         };
-        if let Err(error) = look::note_failing(&*self.parts.db, operation_id, pick.key, &failing) {
+        if let Err(error) = look::note_failing(
+            &*self.parts.db,
+            OperationId(operation_id),
+            pick.key,
+            &failing,
+        ) {
             tracing::warn!(%error, "cannot record the attempts of a webhook delivery");
         }
         if self.queue.forget(operation_id) {

@@ -3,6 +3,7 @@
 //! one that a client would get at that moment.
 
 use super::queue::{Target, WINDOW, WINDOW_ALL, WINDOW_SMALL};
+use crate::domain::OperationId;
 use crate::feed::documents::DocumentCache;
 use crate::query::notifications::{DeliveryState, Failing, entry, was_due_before};
 use crate::rows::operation::with_operation;
@@ -33,7 +34,7 @@ pub struct Send {
 /// What to do about one delivery now.
 pub fn look(
     db: &dyn Db,
-    operation_id: &str,
+    operation_id: OperationId,
     key: DeliveryKey,
     ends: &NextOffsets,
     (documents, times): (&DocumentCache, &TimeStyle),
@@ -85,7 +86,7 @@ pub struct ReadyDelivery {
 /// The deliveries of one operation.
 pub fn of_operation(
     db: &dyn Db,
-    operation_id: &str,
+    operation_id: OperationId,
     ends: &NextOffsets,
 ) -> store::Result<Vec<ReadyDelivery>> {
     let range = keys::of_operation(operation_id);
@@ -232,7 +233,7 @@ fn waiting(
     let (id, key) = keys::notification_of(row).ok_or_else(unreadable)?;
     let due = decode_due(due).map_err(|_| unreadable())?;
     let waiting = ReadyDelivery {
-        operation_id: id.to_owned(),
+        operation_id: id.to_string(),
         key,
         target: Target::of(&due.to.address, due.to.port),
         next_ms: failing.as_ref().map(|failing| failing.next_ms),
@@ -243,7 +244,7 @@ fn waiting(
 /// Records how the attempts went, unless the delivery is no longer due.
 pub fn note_failing(
     db: &dyn Db,
-    operation_id: &str,
+    operation_id: OperationId,
     key: DeliveryKey,
     failing: &Failing,
 ) -> store::Result<()> {

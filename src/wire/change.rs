@@ -3,6 +3,7 @@
 
 use super::packed;
 use super::stored::{self, CHANGE, Unreadable};
+use crate::domain::OperationId;
 use crate::wire::position::{LastOffsets, Offset, Partition};
 
 /// What a batch did to the position of one partition.
@@ -14,7 +15,7 @@ pub struct PartitionMove {
     pub after: Offset,
 }
 
-pub fn encode<'i>(moved: &[PartitionMove], ids: impl Iterator<Item = &'i str>) -> Vec<u8> {
+pub fn encode<'i>(moved: &[PartitionMove], ids: impl Iterator<Item = OperationId<'i>>) -> Vec<u8> {
     let mut row = packed::append(moved, vec![CHANGE]);
     for id in ids {
         let length = u16::try_from(id.len()).expect("an operation id has 256 bytes at most");
@@ -38,13 +39,13 @@ pub fn decode(row: &[u8]) -> Result<StoredChange<'_>, Unreadable> {
 
 impl<'r> StoredChange<'r> {
     /// Each operation once. What is damaged ends it.
-    pub fn ids(&self) -> impl Iterator<Item = &'r str> + use<'r> {
+    pub fn ids(&self) -> impl Iterator<Item = OperationId<'r>> + use<'r> {
         let mut rest = self.ids;
         std::iter::from_fn(move || {
             let (length, after) = rest.split_first_chunk::<2>()?;
             let (id, after) = after.split_at_checked(u16::from_be_bytes(*length).into())?;
             rest = after;
-            std::str::from_utf8(id).ok()
+            std::str::from_utf8(id).ok().map(OperationId)
         })
     }
 
@@ -84,9 +85,12 @@ mod tests {
                 after: Offset(0),
             },
         ];
-        let row = encode(&moved, ["a", "operation-2"].into_iter());
+        let row = encode(&moved, ["a", "operation-2"].map(OperationId).into_iter());
         let change = decode(&row).unwrap();
-        assert_eq!(change.ids().collect::<Vec<_>>(), ["a", "operation-2"]);
+        assert_eq!(
+            change.ids().collect::<Vec<_>>(),
+            ["a", "operation-2"].map(OperationId)
+        );
         assert_eq!(change.moved, moved);
         let places = change
             .places(&row)

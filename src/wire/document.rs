@@ -2,7 +2,9 @@
 //! null, bodies unchanged. Written directly into the response's buffer, without a tree.
 
 use super::time::TimeStyle;
-use crate::domain::{Body, Document, Operation, Request, TargetCluster, Timestamp, document};
+use crate::domain::{
+    Body, Document, Operation, OperationId, Request, TargetCluster, Timestamp, document,
+};
 
 /// The detail list shows documents without any body. Those that are shown must be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +15,7 @@ pub enum Bodies {
 
 /// The document of an operation; `None` while it has none.
 pub fn bytes(
-    operation_id: &str,
+    operation_id: OperationId,
     op: &Operation,
     bodies: Bodies,
     times: &TimeStyle,

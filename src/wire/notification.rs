@@ -4,7 +4,7 @@
 use super::packed;
 use super::stored::{self, DUE, OUTCOME, TRIES, Unreadable};
 use crate::domain::effects::Due;
-use crate::domain::{Notification, OrderKey, Timestamp};
+use crate::domain::{Notification, OperationId, OrderKey, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -16,11 +16,11 @@ use std::str::FromStr;
 pub struct DeliveryKey(pub [u8; 16]);
 
 impl DeliveryKey {
-    pub fn of(operation_id: &str, ending: &OrderKey) -> DeliveryKey {
+    pub fn of(operation_id: OperationId, ending: &OrderKey) -> DeliveryKey {
         let mut hash = blake3::Hasher::new();
         hash.update(&ending.time.secs.to_be_bytes());
         hash.update(&ending.time.nanos.to_be_bytes());
-        for text in [operation_id, &ending.source, &ending.id] {
+        for text in [operation_id.0, &ending.source, &ending.id] {
             // With their lengths, so that no two lists of texts run into one.
             hash.update(&(text.len() as u64).to_be_bytes());
             hash.update(text.as_bytes());
@@ -149,13 +149,13 @@ mod tests {
     #[test]
     fn a_delivery_key_never_changes_and_identifies_one_terminal_event() {
         // Receivers remember the key, and the control log contains it.
-        let key = DeliveryKey::of("0001561626000500", &ending("/w", "e9"));
+        let key = DeliveryKey::of(OperationId("0001561626000500"), &ending("/w", "e9"));
         assert_eq!(key.to_string(), "e6de6049061849b43fdeb98e3c95b9df");
         assert_eq!(key.to_string().parse(), Ok(key));
         for other in [
-            DeliveryKey::of("0001561626000501", &ending("/w", "e9")),
-            DeliveryKey::of("0001561626000500", &ending("/we", "9")),
-            DeliveryKey::of("0001561626000500/", &ending("w", "e9")),
+            DeliveryKey::of(OperationId("0001561626000501"), &ending("/w", "e9")),
+            DeliveryKey::of(OperationId("0001561626000500"), &ending("/we", "9")),
+            DeliveryKey::of(OperationId("0001561626000500/"), &ending("w", "e9")),
         ] {
             assert_ne!(key, other);
         }

@@ -5,6 +5,7 @@
 
 use super::packed::{self, Rest};
 use super::stored::WITHOUT_ID;
+use crate::domain::OperationId;
 use memchr::memmem;
 use std::borrow::Cow;
 
@@ -14,14 +15,14 @@ const LEAST: usize = 8;
 const LONG: usize = 4 << 10;
 
 /// Appends the row, which is given in two parts: the second is one event, or nothing.
-pub fn append(id: &str, [head, tail]: [&[u8]; 2], mut out: Vec<u8>) -> Vec<u8> {
+pub fn append(id: OperationId, [head, tail]: [&[u8]; 2], mut out: Vec<u8>) -> Vec<u8> {
     if id.len() < LEAST {
         out.extend_from_slice(head);
         out.extend_from_slice(tail);
         return out;
     }
     out.push(WITHOUT_ID);
-    let finder = memmem::Finder::new(id);
+    let finder = memmem::Finder::new(id.0);
     let mut from = 0;
     for at in finder.find_iter(head) {
         packed::bytes(&head[from..at], &mut out);
@@ -47,7 +48,7 @@ fn piece(begin: &[u8], end: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The row as it was; one of a short id is whole. `None` if it is damaged.
-pub fn restore<'r>(id: &str, stored: &'r [u8]) -> Option<Cow<'r, [u8]>> {
+pub fn restore<'r>(id: OperationId, stored: &'r [u8]) -> Option<Cow<'r, [u8]>> {
     let [WITHOUT_ID, pieces @ ..] = stored else {
         return Some(Cow::Borrowed(stored));
     };
@@ -77,8 +78,8 @@ mod tests {
             // Rows of ours begin with a version.
             let row = [&[1][..], &row].concat();
             let (head, tail) = row.split_at(1 + head.index(row.len()));
-            let stored = append(&id, [head, tail], vec![]);
-            prop_assert_eq!(restore(&id, &stored).unwrap(), row);
+            let stored = append(OperationId(&id), [head, tail], vec![]);
+            prop_assert_eq!(restore(OperationId(&id), &stored).unwrap(), row);
         }
     }
 
@@ -86,12 +87,15 @@ mod tests {
     fn a_repeated_operation_id_is_written_once() {
         let id = "0001561626000500";
         let row = format!("\u{1}{id}-1 {id}{id}");
-        let stored = append(id, [row.as_bytes(), &[]], vec![]);
+        let stored = append(OperationId(id), [row.as_bytes(), &[]], vec![]);
         assert_eq!(stored.len(), row.len() - 3 * id.len() + 5);
-        assert_eq!(restore(id, &stored).unwrap(), row.as_bytes());
+        assert_eq!(restore(OperationId(id), &stored).unwrap(), row.as_bytes());
         // Whole rows are as they are; damage is noticed.
-        assert_eq!(restore(id, row.as_bytes()).unwrap(), row.as_bytes());
-        assert_eq!(restore(id, &stored[..stored.len() - 4]), None);
-        assert!(restore(id, &[]).unwrap().is_empty());
+        assert_eq!(
+            restore(OperationId(id), row.as_bytes()).unwrap(),
+            row.as_bytes()
+        );
+        assert_eq!(restore(OperationId(id), &stored[..stored.len() - 4]), None);
+        assert!(restore(OperationId(id), &[]).unwrap().is_empty());
     }
 }

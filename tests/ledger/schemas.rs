@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use jsonschema::Validator;
-use opledger::domain::{Operation, Timestamp};
+use opledger::domain::{Operation, OperationId, Timestamp};
 use opledger::wire::cloudevent::decode_structured;
 use opledger::wire::document::{Bodies, bytes};
 use opledger::wire::error_response::{self, Code, Consistency};
@@ -122,7 +122,7 @@ fn documents_and_lists_keep_their_schema() {
             op.absorb(decode_structured(text.as_bytes()).unwrap());
         }
         let render = |bodies| {
-            let json = bytes("op-1", &op, bodies, &TimeStyle::default())?;
+            let json = bytes(OperationId("op-1"), &op, bodies, &TimeStyle::default())?;
             Some(serde_json::from_slice::<Value>(&json).unwrap())
         };
         let Some(mut shown) = render(Bodies::Shown) else {

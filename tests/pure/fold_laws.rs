@@ -6,7 +6,7 @@
 use crate::support::generate::{self, Rng};
 use crate::support::reference;
 use crate::support::soak;
-use opledger::domain::{Event, Operation, document};
+use opledger::domain::{Event, Operation, OperationId, document};
 use opledger::wire::cloudevent::decode_structured;
 use opledger::wire::document::{Bodies, bytes};
 use opledger::wire::snapshot::{append, decode};
@@ -39,7 +39,7 @@ fn fold<'a>(events: impl IntoIterator<Item = Event<'a>>) -> Operation<'a> {
 
 /// All that can be seen of a state.
 fn seen(op: &Operation) -> (Vec<u8>, Option<Vec<u8>>, u8) {
-    let document = bytes(ID, op, Bodies::Shown, &TimeStyle::default());
+    let document = bytes(OperationId(ID), op, Bodies::Shown, &TimeStyle::default());
     (append(op, None, Vec::new()), document, op.anomalies().0)
 }
 
@@ -83,10 +83,10 @@ fn every_permutation_of_a_small_set_is_the_same() {
 }
 
 fn check_against_reference(op: &Operation, set: &[Value]) {
-    let ours = bytes(ID, op, Bodies::Shown, &TimeStyle::default());
+    let ours = bytes(OperationId(ID), op, Bodies::Shown, &TimeStyle::default());
     let ours = ours.map(|bytes| serde_json::from_slice::<Value>(&bytes).expect("JSON"));
     assert_eq!(ours, reference::document(set), "{set:#?}");
-    let listed = bytes(ID, op, Bodies::LeftOut, &TimeStyle::default());
+    let listed = bytes(OperationId(ID), op, Bodies::LeftOut, &TimeStyle::default());
     let listed = listed.map(|bytes| serde_json::from_slice::<Value>(&bytes).expect("JSON"));
     assert_eq!(
         listed,
@@ -151,7 +151,7 @@ proptest! {
         let (read, apart) = decode(&row).unwrap();
         prop_assert_eq!(&read, &op);
         prop_assert_eq!(apart, None);
-        prop_assert_eq!(document(ID, &read), document(ID, &op));
+        prop_assert_eq!(document(OperationId(ID), &read), document(OperationId(ID), &op));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::support::deadline::{SOON, within};
 
-use opledger::domain::Timestamp;
+use opledger::domain::{OperationId, Timestamp};
 use opledger::event_log::memory::MemoryLog;
 use opledger::event_log::{EventLog, Identity, Limits, Logged};
 use opledger::feed::progress::{Doing, Progress};
@@ -82,7 +82,7 @@ fn told(tally: &Tally) -> Vec<Told> {
 /// Folds them one by one or all at once: what comes out may not depend on it.
 fn folded(controls: &[Control], at_once: bool) -> (Memory, Vec<Told>) {
     let db = Memory::default();
-    let row = keys::notification("op", KEY);
+    let row = keys::notification(OperationId("op"), KEY);
     let mut due = Batch::default();
     due.put(Family::Outbox, &row, b"due");
     due.put(Family::Tries, &row, b"tries");
@@ -112,7 +112,7 @@ fn folded(controls: &[Control], at_once: bool) -> (Memory, Vec<Told>) {
 
 fn outcome(db: &Memory) -> Option<DeliveryOutcome> {
     let row = db
-        .get(Family::Outcome, &keys::notification("op", KEY))
+        .get(Family::Outcome, &keys::notification(OperationId("op"), KEY))
         .unwrap();
     row.map(|row| decode_outcome(&row).unwrap())
 }
@@ -127,7 +127,7 @@ fn the_last_control_record_counts_and_delivered_is_final() {
         assert_eq!(outcome(&db), again(1));
         assert_eq!(heard, [Told::Retried("op".into())]);
         assert!(
-            db.get(Family::Outbox, &keys::notification("op", KEY))
+            db.get(Family::Outbox, &keys::notification(OperationId("op"), KEY))
                 .unwrap()
                 .is_some()
         );
@@ -157,7 +157,8 @@ fn the_last_control_record_counts_and_delivered_is_final() {
         assert_eq!(heard.len(), 1, "nothing is due again once it is delivered");
         for family in [Family::Outbox, Family::Tries] {
             assert_eq!(
-                db.get(family, &keys::notification("op", KEY)).unwrap(),
+                db.get(family, &keys::notification(OperationId("op"), KEY))
+                    .unwrap(),
                 None
             );
         }

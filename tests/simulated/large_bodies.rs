@@ -2,7 +2,7 @@
 
 use crate::support::reference;
 use bytes::Bytes;
-use opledger::domain::Timestamp;
+use opledger::domain::{OperationId, Timestamp};
 use opledger::event_log::{Identity, Logged};
 use opledger::feed::documents;
 use opledger::projector::step::Rules;
@@ -61,7 +61,7 @@ impl Ledger {
     }
 
     fn document(&self) -> Option<Value> {
-        let read = documents::read(&self.db, ID, &TimeStyle::default()).unwrap();
+        let read = documents::read(&self.db, OperationId(ID), &TimeStyle::default()).unwrap();
         read.map(|bytes| serde_json::from_slice(&bytes).unwrap())
     }
 

@@ -6,7 +6,7 @@ use crate::support::listed::{created, event};
 use crate::support::same::assert_same;
 use crate::support::soak;
 use opledger::clock;
-use opledger::domain::Status;
+use opledger::domain::{OperationId, Status};
 use opledger::event_log::{Identity, Logged};
 use opledger::projector::step::Rules;
 use opledger::projector::{Projection, RecordBatch};
@@ -57,7 +57,7 @@ fn selected(db: &Memory, query: &Query, bounds: PageLimits) -> (Vec<String>, usi
             .found
             .iter()
             .map(|key| keys::operation_of_by_time(key).unwrap());
-        all.extend(ids.map(str::to_owned));
+        all.extend(ids.map(|id| id.to_string()));
         assert!(page.found.len() <= bounds.limit);
         match page.next {
             Some(next) => after = Some(next),
@@ -231,7 +231,7 @@ fn lists_of_several_statuses_equal_a_scan_of_every_operation() {
                 found.extend(
                     page.found
                         .iter()
-                        .map(|key| keys::operation_of_by_time(key).unwrap().to_owned()),
+                        .map(|key| keys::operation_of_by_time(key).unwrap().to_string()),
                 );
                 match page.next {
                     Some(next) => after = Some(next),
@@ -266,7 +266,7 @@ fn a_whole_list_equals_its_pages_whatever_the_size_of_its_documents() {
     let mut batch = Batch::default();
     batch.put(
         Family::State,
-        &keys::operation("op-0042"),
+        &keys::operation(OperationId("op-0042")),
         b"\xffof a newer format",
     );
     db.write(&batch, Durability::Buffered).unwrap();

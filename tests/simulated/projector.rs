@@ -5,7 +5,7 @@ use crate::support::events::{broken, completed, created};
 use crate::support::generate::{self, Rng};
 use crate::support::same::assert_same;
 use bytes::Bytes;
-use opledger::domain::Timestamp;
+use opledger::domain::{OperationId, Timestamp};
 use opledger::event_log::memory::MemoryLog;
 use opledger::event_log::{EventLog, Identity, Limits};
 use opledger::feed::documents;
@@ -157,7 +157,7 @@ fn every_kind_of_invalid_record_is_a_dead_letter_and_the_rest_is_applied() {
         .chain(["good-last".into()])
     {
         assert!(
-            documents::read(&*db, &id, &TimeStyle::default())
+            documents::read(&*db, OperationId(&id), &TimeStyle::default())
                 .unwrap()
                 .is_some(),
             "{id}"
@@ -174,7 +174,7 @@ fn every_kind_of_invalid_record_is_a_dead_letter_and_the_rest_is_applied() {
         assert!(!letters[n]["detail"].as_str().unwrap().is_empty());
     }
     assert_eq!(
-        documents::read(&*db, "x", &TimeStyle::default()).unwrap(),
+        documents::read(&*db, OperationId("x"), &TimeStyle::default()).unwrap(),
         None
     );
 }
@@ -225,7 +225,7 @@ fn a_hundred_thousand_random_records_stop_nothing() {
         last.offset
     );
     assert!(
-        documents::read(&db, "after-all", &TimeStyle::default())
+        documents::read(&db, OperationId("after-all"), &TimeStyle::default())
             .unwrap()
             .is_some()
     );
@@ -253,7 +253,7 @@ fn a_store_that_fails_is_tried_until_it_works() {
     running.caught_up(&log);
     running.until("running again", |doing| *doing == Doing::Running);
     assert!(
-        documents::read(&*db, "late", &TimeStyle::default())
+        documents::read(&*db, OperationId("late"), &TimeStyle::default())
             .unwrap()
             .is_some()
     );
@@ -371,7 +371,11 @@ fn a_changed_log_halts_the_projector_before_any_of_it_is_applied() {
             let doing = running.until(what, |doing| matches!(doing, Doing::Halted(_)));
             assert!(format!("{doing:?}").contains(reason), "{what}: {doing:?}");
             let times = TimeStyle::default();
-            let is_there = |id| documents::read(&*db, id, &times).unwrap().is_some();
+            let is_there = |id| {
+                documents::read(&*db, OperationId(id), &times)
+                    .unwrap()
+                    .is_some()
+            };
             assert!(is_there("second"), "{what}: what was applied is readable");
             assert!(!is_there("new"), "{what}: nothing of it is applied");
         }
@@ -394,7 +398,11 @@ fn a_record_that_is_too_large_is_a_dead_letter() {
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0]["reason"], "too_large");
     let times = TimeStyle::default();
-    assert!(documents::read(&*db, "small", &times).unwrap().is_some());
+    assert!(
+        documents::read(&*db, OperationId("small"), &times)
+            .unwrap()
+            .is_some()
+    );
 }
 
 #[test]
@@ -421,7 +429,7 @@ fn a_log_shorter_than_the_store_halts_the_projector_and_reads_continue() {
         };
         assert!(why.contains(word), "{why}");
         assert!(
-            documents::read(&*db, "kept", &TimeStyle::default())
+            documents::read(&*db, OperationId("kept"), &TimeStyle::default())
                 .unwrap()
                 .is_some()
         );
@@ -449,8 +457,12 @@ fn a_damaged_snapshot_is_restored_from_the_history() {
     let db = Arc::new(Memory::default());
     start(db.clone(), &log).caught_up(&log);
     let times = TimeStyle::default();
-    let read = |id| documents::read(&*db, id, &times).unwrap().unwrap();
-    let snapshot = |id| store::view(&*db, |view| state::snapshot(view, id)).unwrap();
+    let read = |id| {
+        documents::read(&*db, OperationId(id), &times)
+            .unwrap()
+            .unwrap()
+    };
+    let snapshot = |id| store::view(&*db, |view| state::snapshot(view, OperationId(id))).unwrap();
     let ids = ["op", "open", "ended"];
     let whole = ids.map(|id| (read(id), snapshot(id)));
     let mut batch = Batch::default();

@@ -17,7 +17,7 @@ use crate::support::simulated_log::{
 };
 use crate::support::{env_number, soak};
 use bytes::Bytes;
-use opledger::domain::Timestamp;
+use opledger::domain::{OperationId, Timestamp};
 use opledger::event_log::{self, EventLog, Identity, Limits, Logged, Reader};
 use opledger::feed::documents;
 use opledger::projector::halt::OpenError;
@@ -386,7 +386,7 @@ fn by_operation(records: &[Logged]) -> BTreeMap<String, Vec<Value>> {
 }
 
 fn check_document(db: &dyn Db, id: &str, events: &[Value]) {
-    let served = documents::read(db, id, &TimeStyle::default()).expect("readable");
+    let served = documents::read(db, OperationId(id), &TimeStyle::default()).expect("readable");
     let served = served.map(|bytes| serde_json::from_slice::<Value>(&bytes).expect("JSON"));
     let what = format!("the document of {id}");
     assert_same(&what, &served, &reference::document(events));
@@ -394,7 +394,7 @@ fn check_document(db: &dyn Db, id: &str, events: &[Value]) {
 
 fn check_history(db: &dyn Db, id: &str, events: &[Value]) {
     let mut body = Vec::new();
-    history::stream(db, id, &Page::default(), &mut |piece| {
+    history::stream(db, OperationId(id), &Page::default(), &mut |piece| {
         body.extend_from_slice(piece);
         ControlFlow::Continue(())
     })
@@ -437,7 +437,7 @@ fn check_indexes(store: &Memory, operations: &BTreeMap<String, Vec<Value>>) {
                 .map(|a| a.as_str())
                 .collect();
             names.sort_unstable();
-            (id, names)
+            (id.0, names)
         })
         .collect();
     assert_same_set("anomalies of the set", stored, expected);

@@ -10,7 +10,7 @@ use crate::support::reference;
 use crate::support::root;
 use crate::support::same::assert_same_text;
 use bytes::Bytes;
-use opledger::domain::{OrderKey, Timestamp};
+use opledger::domain::{OperationId, OrderKey, Timestamp};
 use opledger::event_log::{Identity, Logged};
 use opledger::feed::documents;
 use opledger::projector::step::Rules;
@@ -161,7 +161,7 @@ fn folded() -> Memory {
             source: "/workers/1".into(),
             id: id.to_owned().into(),
         };
-        DeliveryKey::of(operation, &ending)
+        DeliveryKey::of(OperationId(operation), &ending)
     };
     let key = key_of("operation-ended", "completed", 1_714_979_284);
     let delivered = Notified::Delivered {
@@ -210,7 +210,7 @@ fn folded() -> Memory {
         next_ms: 1_714_979_600_000,
         why: "no answer".into(),
     };
-    let row = keys::notification("operation-revised", key);
+    let row = keys::notification(OperationId("operation-revised"), key);
     batch.put(Family::Tries, &row, &encode_tries(&tries));
     db.write(&batch, Durability::Buffered).unwrap();
     db
@@ -291,13 +291,13 @@ fn read(db: &Memory) -> Value {
     let mut all = Map::new();
     let parse = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
     for operation in OPERATIONS {
-        let document = documents::read(db, operation, &TimeStyle::default()).unwrap();
+        let document = documents::read(db, OperationId(operation), &TimeStyle::default()).unwrap();
         let mut body = Vec::new();
         let emit = &mut |piece: &[u8]| {
             body.extend_from_slice(piece);
             ControlFlow::Continue(())
         };
-        history::stream(db, operation, &Page::default(), emit).unwrap();
+        history::stream(db, OperationId(operation), &Page::default(), emit).unwrap();
         let document = document.as_deref().map(parse);
         let read = json!({"document": document, "history": parse(&body)});
         all.insert(operation.into(), read);
@@ -348,7 +348,7 @@ fn golden_rows_are_read_and_folded_on() {
     let of_it = |event: &&Value| event["subject"] == "operation-many";
     let mut events: Vec<Value> = all.iter().filter(of_it).cloned().collect();
     events.push(ended);
-    let found = documents::read(&db, "operation-many", &TimeStyle::default()).unwrap();
+    let found = documents::read(&db, OperationId("operation-many"), &TimeStyle::default()).unwrap();
     let found: Value = serde_json::from_slice(&found.unwrap()).unwrap();
     assert_eq!(found, reference::document(&events).unwrap());
 }

@@ -17,6 +17,7 @@ use crate::support::{env_number, soak};
 use axum::body::Body;
 use http_body_util::BodyExt;
 use hyper_util::service::TowerToHyperService;
+use opledger::domain::OperationId;
 use opledger::event_log::{self, EventLog, Limits, Reader};
 use opledger::http::{App, Reads, router};
 use opledger::projector::step::Rules;
@@ -569,13 +570,13 @@ fn a_removed_operation_is_reported_to_streams() {
             simulation.meet(client).await;
         }
         let mut batch = Batch::default();
-        batch.delete(Family::State, &keys::operation("op-0"));
+        batch.delete(Family::State, &keys::operation(OperationId("op-0")));
         simulation
             .store
             .write(&batch, Durability::Buffered)
             .unwrap();
         let get: Get = TowerToHyperService::new(router(simulation.app.clone()));
-        let row = opledger::wire::change::encode(&[], ["op-0"].into_iter());
+        let row = opledger::wire::change::encode(&[], [OperationId("op-0")].into_iter());
         batch.put(Family::Change, &keys::change(1), &row);
         simulation
             .store

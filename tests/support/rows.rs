@@ -29,7 +29,7 @@ pub fn one_by_one(rows: Vec<Row>) -> Vec<Row> {
         let records = record::decode_history(&Bytes::from(value), at).expect("a row of ours");
         for (at, record) in records {
             let event = cloudevent::decode(&record).expect("an event");
-            let key = keys::history(&event.operation_id, &event.key, at);
+            let key = keys::history(event.operation(), &event.key, at);
             all.push((family, key, record::encode(&record)));
         }
     }

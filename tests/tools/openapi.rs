@@ -7,7 +7,7 @@ use crate::support::schemas;
 use crate::support::server::Server;
 use crate::support::soak;
 use crate::support::stories::{stories, subject};
-use opledger::domain::Operation;
+use opledger::domain::{Operation, OperationId};
 use opledger::wire::cloudevent::decode_structured;
 use opledger::wire::document::{Bodies, bytes};
 use opledger::wire::time::TimeStyle;
@@ -140,7 +140,7 @@ fn the_plain_schemas_take_what_the_strict_ones_take() {
         takes(&received, one);
     };
     let shown = |op: &Operation, bodies| {
-        let bytes = bytes("op-1", op, bodies, &TimeStyle::default())?;
+        let bytes = bytes(OperationId("op-1"), op, bodies, &TimeStyle::default())?;
         Some(serde_json::from_slice::<Value>(&bytes).unwrap())
     };
     let mut documents = 0;

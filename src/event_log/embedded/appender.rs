@@ -10,7 +10,7 @@ use super::format::{
     segment_name,
 };
 use super::spare::{Ahead, SPARE, Spare};
-use crate::domain::Timestamp;
+use crate::domain::{OperationId, Timestamp};
 use crate::event_log::NewRecord;
 use crate::store::keys::shard;
 use crate::wire::block;
@@ -238,7 +238,7 @@ impl Appender {
         let mut ends = self.state.ends.clone();
         let mut blocks: Vec<Vec<Record>> = vec![Vec::new(); ends.len()];
         let mut place = |new: NewRecord| {
-            let partition = usize::from(shard(&new.operation_id)) % ends.len();
+            let partition = usize::from(shard(OperationId(&new.operation_id))) % ends.len();
             blocks[partition].push(Record {
                 arrived: now,
                 claimed: false,

@@ -1,7 +1,7 @@
 //! What the cache gives out, and what it keeps in memory.
 
 use super::*;
-use crate::domain::Operation;
+use crate::domain::{Operation, OperationId};
 use crate::store::memory::Memory;
 use crate::store::{Batch, Durability, Family, keys};
 use crate::wire::cloudevent::decode_structured;
@@ -17,7 +17,7 @@ fn write(db: &Memory, body: &str) {
     op.absorb(decode_structured(event.as_bytes()).expect("it is in memory"));
     let mut batch = Batch::default();
     let row = snapshot::append(&op, None, Vec::new());
-    batch.put(Family::State, &keys::operation("op"), &row);
+    batch.put(Family::State, &keys::operation(OperationId("op")), &row);
     db.write(&batch, Durability::Buffered)
         .expect("it is in memory");
 }
@@ -31,13 +31,13 @@ fn cache_with(capacity: u64, unsent: Arc<Unsent>) -> DocumentCache {
 }
 
 fn get(cache: &DocumentCache, db: &Memory, as_of: u64) -> Bytes {
-    let found = cache.load_cached(db, "op", as_of, Filter::everything());
+    let found = cache.load_cached(db, OperationId("op"), as_of, Filter::everything());
     let current = found.expect("it is in memory").expect("memory says it");
     current.document().expect("it has one").bytes
 }
 
 fn load(cache: &DocumentCache, db: &Memory, as_of: u64) -> DocumentResult<RenderedDocument> {
-    let found = cache.load(db, "op", as_of, Filter::everything());
+    let found = cache.load(db, OperationId("op"), as_of, Filter::everything());
     Ok(found?.document().expect("it has one"))
 }
 
@@ -119,7 +119,8 @@ fn the_tag_follows_from_every_field_of_a_document() {
         decode_structured(events.lines().next().expect("it is in memory").as_bytes())
             .expect("it is there"),
     );
-    let document = bytes("op", &op, Bodies::Shown, &TimeStyle::default()).expect("it is in memory");
+    let document = bytes(OperationId("op"), &op, Bodies::Shown, &TimeStyle::default())
+        .expect("it is in memory");
     let mut document: serde_json::Value =
         serde_json::from_slice(&document).expect("it is in memory");
     // Only while an operation executes.
@@ -196,7 +197,7 @@ fn a_document_with_lanes_apart_is_kept_for_as_long_as_nothing_is_applied() {
     let apart = Some(snapshot::Apart::default());
     let mut batch = Batch::default();
     let row = snapshot::append(&op, apart, Vec::new());
-    batch.put(Family::State, &keys::operation("op"), &row);
+    batch.put(Family::State, &keys::operation(OperationId("op")), &row);
     db.write(&batch, Durability::Buffered)
         .expect("it is in memory");
     let first = load(&documents, &db, 1).expect("it is in memory");
@@ -204,14 +205,14 @@ fn a_document_with_lanes_apart_is_kept_for_as_long_as_nothing_is_applied() {
     op.absorb(decode_structured(sent).expect("an event"));
     let (id, lane) = op.clusters.iter().next().expect("there is one");
     let mut batch = Batch::default();
-    let all = keys::of_operation("op").start;
+    let all = keys::of_operation(OperationId("op")).start;
     let key = keys::lane(&all, keys::LaneKind::Cluster, id);
     batch.put(Family::Lane, &key, &snapshot::append_lane(lane, Vec::new()));
     db.write(&batch, Durability::Buffered)
         .expect("it is in memory");
     let everything = Filter::everything();
     let in_memory = documents
-        .load_cached(&db, "op", 2, everything)
+        .load_cached(&db, OperationId("op"), 2, everything)
         .expect("it is in memory");
     assert!(in_memory.is_none(), "{in_memory:?}");
     let second = load(&documents, &db, 2).expect("it is in memory");
@@ -229,13 +230,13 @@ fn a_filter_is_judged_by_what_the_document_shows() {
     for _ in 0..2 {
         for (prefix, is_shown) in [("/u", true), ("/v", false)] {
             let found = documents
-                .load_cached(&db, "op", 1, &uri(prefix))
+                .load_cached(&db, OperationId("op"), 1, &uri(prefix))
                 .expect("it is in memory");
             let current = found.expect("memory says it");
             assert_eq!(current.document().is_some(), is_shown, "{prefix}");
         }
     }
-    let gone = documents.load_cached(&db, "other", 1, Filter::everything());
+    let gone = documents.load_cached(&db, OperationId("other"), 1, Filter::everything());
     assert_eq!(gone.expect("it is in memory"), Some(Current::Gone));
 }
 

@@ -1,7 +1,7 @@
 //! Examples out of a sample operation of `demo/`: its events, and the answers that follow
 //! from them by the fold itself.
 
-use crate::domain::Operation;
+use crate::domain::{Operation, OperationId};
 use crate::wire::cloudevent::decode_structured;
 use crate::wire::document::{Bodies, bytes};
 use crate::wire::time::TimeStyle;
@@ -21,7 +21,12 @@ fn document(bodies: Bodies) -> String {
     for line in story() {
         operation.absorb(decode_structured(line.as_bytes()).expect("a story has events"));
     }
-    let document = bytes(OPERATION, &operation, bodies, &TimeStyle::default());
+    let document = bytes(
+        OperationId(OPERATION),
+        &operation,
+        bodies,
+        &TimeStyle::default(),
+    );
     let document = document.expect("a story begins with its creation");
     String::from_utf8(document).expect("JSON is UTF-8")
 }

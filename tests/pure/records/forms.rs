@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
+use opledger::domain::OperationId;
 use opledger::event_log::{Logged, memory};
 use opledger::http::router;
 use opledger::projector::RecordBatch;
@@ -495,7 +496,7 @@ fn a_record_without_a_timestamp_has_no_arrival() {
     open(&store, 0).apply(&store, &mut record_batch).unwrap();
     for stream in [
         |store: &Memory, emit: &mut opledger::query::Emit| {
-            history::stream(store, "op-0", &Page::default(), emit).map(drop)
+            history::stream(store, OperationId("op-0"), &Page::default(), emit).map(drop)
         },
         |store: &Memory, emit: &mut opledger::query::Emit| {
             dead_letters::stream(store, &Page::default(), emit).map(drop)

@@ -8,6 +8,7 @@ mod property;
 use crate::support::in_process::{LOG, open};
 use bytes::Bytes;
 use hifijson::value::Value as Tree;
+use opledger::domain::OperationId;
 use opledger::event_log::{EventLog, Limits, Logged, memory};
 use opledger::feed::documents;
 use opledger::projector::step::Rules;
@@ -44,7 +45,7 @@ pub fn fold(store: &Memory, records: Vec<Logged>) -> Shown {
     let mut shown = Shown::default();
     for n in 0..SUBJECTS {
         let id = format!("op-{n}");
-        let document = documents::read(store, &id, &TimeStyle::default()).unwrap();
+        let document = documents::read(store, OperationId(&id), &TimeStyle::default()).unwrap();
         if let Some(document) = &document {
             assert!(all_unique(document), "{}", text(document));
         }
@@ -56,7 +57,7 @@ pub fn fold(store: &Memory, records: Vec<Logged>) -> Shown {
             ControlFlow::Continue(())
         };
         let page = Page::default();
-        if history::stream(store, &id, &page, &mut emit)
+        if history::stream(store, OperationId(&id), &page, &mut emit)
             .unwrap()
             .is_none()
         {
