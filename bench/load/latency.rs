@@ -41,6 +41,7 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
     });
     let folder = tempfile::tempdir_in(&setup.folder)?;
     let server = Server::ledger(setup, &folder.path().join("data"))?;
+    server.ready().await?;
     let mut connections = Vec::new();
     for _ in &work {
         connections.push(Connection::open(server.address).await?);

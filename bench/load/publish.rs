@@ -34,6 +34,7 @@ pub async fn publish(server: &Server, work: &Work) -> anyhow::Result<Published> 
     bar.set_style(ProgressStyle::with_template(
         "{wide_bar} {pos}/{len} {per_sec}",
     )?);
+    server.ready().await?;
     let mut connections = Vec::new();
     for _ in work {
         connections.push(Connection::open(server.address).await?);

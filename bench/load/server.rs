@@ -42,6 +42,15 @@ impl Server {
         )
     }
 
+    /// Waits until it has compared its log with its store. It accepts no event before.
+    pub async fn ready(&self) -> anyhow::Result<()> {
+        let mut connection = Connection::open(self.address).await?;
+        while connection.call(&http::get("/readyz", "")).await?.status != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
     /// What its log is called, once it has reached it.
     pub async fn log(&self) -> anyhow::Result<String> {
         let mut connection = Connection::open(self.address).await?;

@@ -202,10 +202,7 @@ fn socket_memory() -> anyhow::Result<u64> {
 /// Returns when the stream has begun.
 async fn open(server: &Server, path: &str) -> anyhow::Result<TcpStream> {
     // A new ledger has no position to tell before it has met its log.
-    let mut met = Connection::open(server.address).await?;
-    while met.call(&http::get("/readyz", "")).await?.status != 200 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    server.ready().await?;
     let mut stream = TcpStream::connect(server.address).await?;
     let request = http::get(path, "accept: text/event-stream\r\n");
     stream.write_all(&request).await?;
