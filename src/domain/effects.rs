@@ -24,10 +24,6 @@ pub struct Effects<'a> {
     pub after: Standing<'a>,
 }
 
-pub fn effects<'a>(before: Standing<'a>, after: Standing<'a>) -> Effects<'a> {
-    Effects { before, after }
-}
-
 impl<'a> Effects<'a> {
     /// A notification that is due from now on.
     pub fn new_due(&self) -> Option<&Due<'a>> {

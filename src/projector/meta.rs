@@ -35,7 +35,7 @@ pub fn open(db: &dyn Db, source: Source, log: &Identity) -> Result<(), OpenError
 }
 
 /// Checks that a store that is not new can continue with this log.
-pub fn compare(db: &dyn Db, source: Source, log: &Identity) -> Result<(), OpenError> {
+fn compare(db: &dyn Db, source: Source, log: &Identity) -> Result<(), OpenError> {
     if source == Source::Events {
         compare_fold(db)?;
     }

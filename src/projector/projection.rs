@@ -110,8 +110,8 @@ fn hot(bytes: u64) -> Hot {
 /// The one writer of a store: where that is in its logs, and what it has at hand.
 /// Memory moves only after a write has returned.
 pub struct Projection {
-    events: Option<LogPosition>,
-    control: Option<LogPosition>,
+    /// By source; `None` until that log was opened.
+    positions: [Option<LogPosition>; 2],
     hot: Hot,
     changes: Changes,
     /// Documents by status; `None` after a failed write, of which nobody knows whether it
@@ -131,8 +131,7 @@ impl Projection {
     /// On no log yet.
     pub fn new(db: &dyn Db, hot_bytes: u64) -> store::Result<Projection> {
         Ok(Projection {
-            events: None,
-            control: None,
+            positions: [None, None],
             hot: hot(hot_bytes),
             changes: Changes::open(db)?,
             statuses: Some(meta::statuses(db)?),
@@ -147,29 +146,19 @@ impl Projection {
         log: &Identity,
     ) -> Result<&mut LogPosition, OpenError> {
         let position = LogPosition::open(db, source, log)?;
-        Ok(self.slot(source).insert(position))
-    }
-
-    fn slot(&mut self, source: Source) -> &mut Option<LogPosition> {
-        match source {
-            Source::Events => &mut self.events,
-            Source::Control => &mut self.control,
-        }
+        Ok(self.positions[source as usize].insert(position))
     }
 
     /// Where the store is in a log that was opened, to note what it begins with.
     pub fn begin(&mut self, source: Source) -> &mut LogPosition {
-        let at = self.slot(source).as_mut();
+        let at = self.positions[source as usize].as_mut();
         at.expect("a log is opened before it is folded")
     }
 
     /// Where the store is in a log that was opened.
     pub fn at(&self, source: Source) -> &LogPosition {
-        let at = match source {
-            Source::Events => &self.events,
-            Source::Control => &self.control,
-        };
-        at.as_ref().expect("a log is opened before it is folded")
+        let at = self.positions[source as usize].as_ref();
+        at.expect("a log is opened before it is folded")
     }
 
     /// Documents by status.
@@ -268,7 +257,7 @@ impl Projection {
             self.statuses = None;
             return Err(error);
         }
-        *self.slot(record_batch.rules().source) = Some(prepared.after);
+        self.positions[record_batch.rules().source as usize] = Some(prepared.after);
         // After a failed write the store may have held what the records change: how entries were
         // before it is not known, and the change concerns everyone.
         let was_known = self.statuses.is_some();

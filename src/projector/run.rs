@@ -104,7 +104,7 @@ impl Drop for TellPanic {
 }
 
 impl Drop for Projector {
-    /// The cut at hand is finished.
+    /// Finishes the batch that it works on.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take()

@@ -9,9 +9,9 @@ use super::bodies;
 use super::entry::{self, Entry, EntryChange};
 use super::operation::{self, history_records};
 use crate::domain::body::Digest;
-use crate::domain::effects::{Due, Effects, Listed, effects};
+use crate::domain::effects::{Due, Effects, Listed};
 use crate::domain::{
-    Absorbed, Anomaly, Body, Event, Kind, Lane, LaneId, Lanes, Operation, OperationId, Standing,
+    Absorbed, Anomaly, Body, Event, Kind, Lane, LaneId, Operation, OperationId, Standing,
 };
 use crate::store::keys::{self, LaneKind};
 use crate::store::{self, Batch, Db, Error, Family, RowResult};
@@ -88,11 +88,7 @@ impl<'a> Loaded<'a> {
                     "restoring a damaged snapshot from the history"
                 );
                 space.history = store::view(db, |view| history_records(view, operation_id))?;
-                let mut op = Operation::default();
-                for event in operation::events(&space.history) {
-                    op.absorb(event?);
-                }
-                (op, None)
+                (operation::of_history(&space.history)?, None)
             }
             Err(unreadable @ Unreadable::Unknown(_)) => {
                 return Err(Error::OtherFormat(unreadable.to_string()));
@@ -150,7 +146,10 @@ impl<'a> Loaded<'a> {
         }
         let row = |row| snapshot::append(op, apart, row);
         let snapshot = put_snapshot(key, self.snapshot, row, batch);
-        let effects = effects(self.before, standing(op, apart));
+        let effects = Effects {
+            before: self.before,
+            after: standing(op, apart),
+        };
         let entry = put_entry(id, op, apart, self.row_before, &effects, batch);
         put_effects(named, &effects, batch);
         Written {
@@ -274,19 +273,12 @@ fn add_lanes<'a>(rows: &'a LaneRows<'a>, op: &mut Operation<'a>) -> Result<(), U
         match row {
             Ok(None) => {}
             Ok(Some(row)) => {
-                lanes(op, *kind).insert(id.clone(), snapshot::decode_lane(row)?);
+                operation::lanes(op, *kind).insert(id.clone(), snapshot::decode_lane(row)?);
             }
             Err(_) => return Err(Unreadable::Damaged),
         }
     }
     Ok(())
-}
-
-fn lanes<'o, 'a>(op: &'o mut Operation<'a>, kind: LaneKind) -> &'o mut Lanes<'a> {
-    match kind {
-        LaneKind::Cluster => &mut op.clusters,
-        LaneKind::Rollback => &mut op.rollbacks,
-    }
 }
 
 fn absorb_by_text<'a, 'r>(

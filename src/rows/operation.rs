@@ -92,11 +92,7 @@ fn add_lanes<'a>(
 ) -> std::result::Result<(), Unreadable> {
     for (key, row) in rows {
         let (kind, id) = keys::lane_of(key, operation_id).ok_or(Unreadable::Damaged)?;
-        let lanes: &mut Lanes = match kind {
-            LaneKind::Cluster => &mut op.clusters,
-            LaneKind::Rollback => &mut op.rollbacks,
-        };
-        lanes.insert(id, snapshot::decode_lane(row)?);
+        lanes(op, kind).insert(id, snapshot::decode_lane(row)?);
     }
     Ok(())
 }
@@ -116,11 +112,7 @@ fn refolded<T>(
         "restoring a damaged snapshot from the history"
     );
     let records = history_records(view, operation_id)?;
-    let mut op = Operation::default();
-    for event in events(&records) {
-        op.absorb(event?);
-    }
-    Ok(show(&op))
+    Ok(show(&of_history(&records)?))
 }
 
 /// Every record of the operation, as stored.
@@ -131,6 +123,22 @@ pub fn history_records(view: &dyn View, operation_id: OperationId) -> Result<Vec
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(all)
+}
+
+/// The state that follows from all records of an operation.
+pub fn of_history(records: &[Record]) -> Result<Operation<'_>> {
+    let mut op = Operation::default();
+    for event in events(records) {
+        op.absorb(event?);
+    }
+    Ok(op)
+}
+
+pub fn lanes<'o, 'a>(op: &'o mut Operation<'a>, kind: LaneKind) -> &'o mut Lanes<'a> {
+    match kind {
+        LaneKind::Cluster => &mut op.clusters,
+        LaneKind::Rollback => &mut op.rollbacks,
+    }
 }
 
 pub fn events(records: &[Record]) -> impl Iterator<Item = Result<Event<'_>>> {

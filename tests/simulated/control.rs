@@ -1,13 +1,14 @@
 //! What the control log amounts to, and what stops reading it: on a log in memory.
 
 use crate::support::deadline::{SOON, within};
+use crate::support::in_process;
 
 use opledger::domain::{OperationId, Timestamp};
 use opledger::event_log::memory::MemoryLog;
-use opledger::event_log::{EventLog, Identity, Limits, Logged};
+use opledger::event_log::{EventLog, Identity, Logged};
 use opledger::feed::progress::{Doing, Progress};
 use opledger::feed::publisher::Publisher;
-use opledger::projector::run::{Observer, Projector, Settings, Took};
+use opledger::projector::run::{Observer, Projector, Took};
 use opledger::projector::step::Rules;
 use opledger::projector::writer::{self, StoreWriter};
 use opledger::projector::{Projection, RecordBatch, Source, Tally};
@@ -20,7 +21,6 @@ use opledger::wire::notification::{DeliveryKey, DeliveryOutcome, decode_outcome}
 use opledger::wire::position::{LogId, Offset, Partition, Position};
 use opledger::wire::record::{Headers, Record};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 const LOG: LogId = LogId(*b"testing0");
 const OTHER: LogId = LogId(*b"testing1");
@@ -232,17 +232,7 @@ fn start(db: &Arc<Memory>, log: &MemoryLog) -> Running {
         publisher.log.clone(),
         publisher.progress.clone(),
         Box::new(Hears(heard.clone())),
-        Settings {
-            limits: Limits {
-                records: 100,
-                bytes: 1 << 20,
-                patience: Duration::from_millis(10),
-            },
-            batch_delay: Duration::from_millis(1),
-            retry_max: Duration::from_millis(50),
-            rules: Rules::CONTROL,
-            check_every: None,
-        },
+        in_process::projector(Rules::CONTROL, None),
     );
     Running {
         progress: publisher.progress.clone(),

@@ -3,6 +3,7 @@
 use crate::support::deadline::{SOON, within};
 use crate::support::events::{broken, completed, created};
 use crate::support::generate::{self, Rng};
+use crate::support::in_process;
 use crate::support::same::assert_same;
 use bytes::Bytes;
 use opledger::domain::{OperationId, Timestamp};
@@ -11,7 +12,7 @@ use opledger::event_log::{EventLog, Identity, Limits};
 use opledger::feed::documents;
 use opledger::feed::progress::{Doing, Progress};
 use opledger::projector::halt::OpenError;
-use opledger::projector::run::{Observer, Projector, Settings, Took};
+use opledger::projector::run::{Observer, Projector, Took};
 use opledger::projector::step::Rules;
 use opledger::projector::writer::{self, StoreWriter};
 use opledger::projector::{Halt, Projection, RecordBatch, Source, Tally, meta};
@@ -46,20 +47,11 @@ struct Running {
 
 fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
     let progress = Arc::new(Progress::new(meta::held(&*db).unwrap()));
-    let settings = Settings {
-        limits: Limits {
-            records: 100,
-            bytes: 1 << 20,
-            patience: Duration::from_millis(10),
-        },
-        batch_delay: Duration::from_millis(1),
-        retry_max: Duration::from_millis(50),
-        rules: Rules {
-            max_size: 4096,
-            ..Rules::NONE
-        },
-        check_every: Some(Duration::from_millis(10)),
+    let rules = Rules {
+        max_size: 4096,
+        ..Rules::NONE
     };
+    let settings = in_process::projector(rules, Some(Duration::from_millis(10)));
     let log = Arc::new(log.clone());
     let writer = StoreWriter::new(
         db,

@@ -9,9 +9,11 @@ use hyper_util::service::TowerToHyperService;
 use opledger::config::Config;
 use opledger::domain::Timestamp;
 use opledger::event_log::embedded::{Ahead, Appender, Layout, Which, disk};
-use opledger::event_log::{self, Identity};
+use opledger::event_log::{self, Identity, Limits};
 use opledger::feed::progress::{LogState, Progress};
 use opledger::http::App;
+use opledger::projector::run::Settings;
+use opledger::projector::step::Rules;
 use opledger::projector::{Projection, Source, meta};
 use opledger::store::Db;
 use opledger::store::memory::Memory;
@@ -48,6 +50,21 @@ pub fn log_as_is(data: &Path, records: &[Record]) {
     };
     let mut log = Appender::open(Arc::new(disk), layout).unwrap();
     log.append_as_is(Partition(0), records).unwrap();
+}
+
+/// Of a projector that is quick to notice everything.
+pub fn projector(rules: Rules, check_every: Option<Duration>) -> Settings {
+    Settings {
+        limits: Limits {
+            records: 100,
+            bytes: 1 << 20,
+            patience: Duration::from_millis(10),
+        },
+        batch_delay: Duration::from_millis(1),
+        retry_max: Duration::from_millis(50),
+        rules,
+        check_every,
+    }
 }
 
 pub fn open(store: &Memory, window: u64) -> Projection {
