@@ -1,12 +1,11 @@
-//! `--position` and `--wait`: how new the state must be that a command shows.
+//! `--position` and `--wait`: how recent the state must be that a command shows.
 
-use crate::cli::client::PREFER;
-use crate::client::http::POSITION;
+use crate::client::http::{POSITION, PREFER};
 use crate::wire::position::Token;
 use reqwest::RequestBuilder;
 use std::time::Duration;
 
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct At {
     /// Show a state that includes at least this position of the log
     #[arg(long, value_name = "TOKEN")]
@@ -18,7 +17,7 @@ pub struct At {
 }
 
 impl At {
-    /// How long the ledger was asked to wait, to which the timeout is added.
+    /// How long the ledger may wait. A read timeout has to be longer.
     pub fn wait(&self) -> Duration {
         Duration::from_secs(self.wait.unwrap_or_default())
     }

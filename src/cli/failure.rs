@@ -2,6 +2,7 @@
 //! place that maps it to an exit status.
 
 use crate::cli::text::clean;
+use crate::client::Transient;
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -104,6 +105,13 @@ pub enum Failure {
 }
 
 impl Failure {
+    pub fn unavailable(why: String) -> Failure {
+        Failure::Unavailable {
+            why,
+            retry_after: None,
+        }
+    }
+
     /// The only mapping from an outcome to an exit status.
     pub fn exit_status(&self) -> u8 {
         match self {
@@ -164,27 +172,8 @@ impl Failure {
                 }
                 .into(),
             ),
-            Failure::Unexpected(_)
-            | Failure::Output(_)
-            | Failure::OutputClosed
-            | Failure::CommandLine(_)
-            | Failure::File { .. }
-            | Failure::NotFound(_)
-            | Failure::Refused(_)
-            | Failure::TooLarge(_)
-            | Failure::DataFolder(_)
-            | Failure::Halted(_)
-            | Failure::EndedBadly(_)
-            | Failure::Interrupted => None,
+            _ => None,
         }
-    }
-
-    /// Whether the same request may succeed later.
-    pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            Failure::Unreachable { .. } | Failure::Unavailable { .. } | Failure::BrokenOff { .. }
-        )
     }
 
     /// The message with its causes, and what to do on a line of its own.
@@ -199,6 +188,16 @@ impl Failure {
             text.push_str(&format!("\n  {remedy}"));
         }
         text
+    }
+}
+
+impl Transient for Failure {
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Failure::Unavailable { retry_after, .. } => Some(retry_after.unwrap_or_default()),
+            Failure::Unreachable { .. } | Failure::BrokenOff { .. } => Some(Duration::ZERO),
+            _ => None,
+        }
     }
 }
 

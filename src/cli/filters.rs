@@ -1,5 +1,6 @@
 //! The filters of the interface, for the commands that show several operations.
 
+use crate::client::Filter;
 use crate::domain::{Method, RollbackResult, Status};
 use crate::wire::time::{TimeFault, parse_rfc3339};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -8,52 +9,45 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 pub struct Filters {
     /// Only operations with this status; may be repeated
     #[arg(long, value_name = "STATUS", value_parser = statuses())]
-    pub status: Vec<Status>,
+    status: Vec<Status>,
 
     /// Only operations created at this time (RFC 3339) or later
     #[arg(long = "created-from", value_name = "TIME", value_parser = time)]
-    pub occurred_from: Option<String>,
+    occurred_from: Option<String>,
 
     /// Only operations created before this time (RFC 3339)
     #[arg(long = "created-to", value_name = "TIME", value_parser = time)]
-    pub occurred_to: Option<String>,
+    occurred_to: Option<String>,
 
     /// Only operations with a request to this cluster, or a rollback on it
     #[arg(long, value_name = "CLUSTER", visible_alias = "cluster")]
-    pub cluster_id: Option<String>,
+    cluster_id: Option<String>,
 
     /// Only operations whose request has this method
     #[arg(long, value_name = "METHOD", value_parser = methods())]
-    pub method: Option<Method>,
+    method: Option<Method>,
 
     /// Only operations whose request's URI begins with this
     #[arg(long, value_name = "PREFIX")]
-    pub uri_prefix: Option<String>,
+    uri_prefix: Option<String>,
 
     /// Only operations whose rollbacks have this result
     #[arg(long, value_name = "RESULT", value_parser = results())]
-    pub rollback_result: Option<RollbackResult>,
+    rollback_result: Option<RollbackResult>,
 }
 
-impl Filters {
-    /// The filters as query parameters.
-    pub fn query(&self) -> Vec<(&'static str, &str)> {
-        let statuses = self.status.iter().map(|status| ("status", status.as_str()));
-        let others = [
-            ("occurred_from", self.occurred_from.as_deref()),
-            ("occurred_to", self.occurred_to.as_deref()),
-            ("cluster_id", self.cluster_id.as_deref()),
-            ("method", self.method.map(Method::as_str)),
-            ("uri_prefix", self.uri_prefix.as_deref()),
-            (
-                "rollback_result",
-                self.rollback_result.map(RollbackResult::as_str),
-            ),
-        ];
-        let others = others
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?)));
-        statuses.chain(others).collect()
+impl From<Filters> for Filter {
+    fn from(filters: Filters) -> Filter {
+        let result = filters.rollback_result.map(RollbackResult::as_str);
+        Filter {
+            statuses: filters.status,
+            occurred_from: filters.occurred_from,
+            occurred_to: filters.occurred_to,
+            cluster_id: filters.cluster_id,
+            method: filters.method.map(|method| method.as_str().to_owned()),
+            uri_prefix: filters.uri_prefix,
+            rollback_result: result.map(str::to_owned),
+        }
     }
 }
 

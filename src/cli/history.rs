@@ -1,7 +1,7 @@
 //! `opledger history`: every event of one operation, as it was received.
 
 use crate::cli::at::At;
-use crate::cli::client::{Connection, LedgerClient};
+use crate::cli::client::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::stream::ListStream;
@@ -9,7 +9,6 @@ use crate::cli::table::TextTable;
 use crate::cli::{no_operation, operation_id};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -43,18 +42,16 @@ pub struct Args {
 }
 
 #[derive(Deserialize)]
-struct HistoryRow<'a> {
-    #[serde(borrow)]
-    position: Cow<'a, str>,
+struct HistoryRow {
+    position: String,
     /// Empty if the log has no arrival time.
-    #[serde(borrow, default)]
-    arrived: Cow<'a, str>,
+    #[serde(default)]
+    arrived: String,
     /// As a worker wrote it.
-    #[serde(borrow)]
-    event: HashMap<String, &'a RawValue>,
+    event: HashMap<String, Box<RawValue>>,
 }
 
-impl HistoryRow<'_> {
+impl HistoryRow {
     /// Reads only attributes, never `data`, which may contain passwords.
     fn attribute(&self, name: &str) -> String {
         let value = self.event.get(name).map_or("", |value| value.get());
@@ -63,47 +60,24 @@ impl HistoryRow<'_> {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let ledger = LedgerClient::new(&args.connection, PATIENCE + args.at.wait())?;
-    show(&ledger, &args)
-        .await
-        .map_err(|failure| no_operation(failure, &args.id))
-}
-
-async fn show(ledger: &LedgerClient, args: &Args) -> Result<(), Failure> {
-    let list = ListStream {
-        ledger,
-        url: ledger.url(&["v1", "operations", &args.id, "events"]),
-        at: &args.at,
-        name: "events",
-        limit: args.limit,
-    };
+    let http = args.connection.http(PATIENCE + args.at.wait())?;
+    let url = http.url(&["v1", "operations", &args.id, "events"], &[]);
+    let list = ListStream::new(&http, url, "events", &args.at, args.limit);
     let mut out = Output::new();
-    if args.json {
-        return list.print_json(&mut out).await;
-    }
-    let titles = ["TIME", "TYPE", "SOURCE", "ID", "POSITION", "ARRIVED"];
-    let mut table = TextTable::new(titles, 2, &out);
-    let read = list.read(|element| {
-        let entry: HistoryRow = serde_json::from_slice(element).map_err(|_| {
-            Failure::Unexpected("the history contains an event that cannot be read".into())
-        })?;
-        let [time, kind, source, id] =
-            ["time", "type", "source", "id"].map(|name| entry.attribute(name));
-        let row = [
-            &time,
-            short(&kind),
-            &source,
-            &id,
-            &entry.position,
-            &entry.arrived,
-        ];
-        table.add(row, &mut out)
-    });
-    let outcome = read.await;
-    // Show what arrived before a response broke off.
-    table.finish(&mut out)?;
-    out.flush()?;
-    outcome
+    let outcome = if args.json {
+        list.print_json(&mut out).await
+    } else {
+        let titles = ["TIME", "TYPE", "SOURCE", "ID", "POSITION", "ARRIVED"];
+        let table = TextTable::new(titles, 2, &out);
+        let row = |entry: HistoryRow| {
+            let [time, kind, source, id] =
+                ["time", "type", "source", "id"].map(|name| entry.attribute(name));
+            let kind = short(&kind).to_owned();
+            [time, kind, source, id, entry.position, entry.arrived]
+        };
+        list.print_table(table, &mut out, row).await.map(drop)
+    };
+    outcome.map_err(|failure| no_operation(failure, &args.id))
 }
 
 /// The type without what all types share: `opledger.operation.created.v1` is `operation.created`.

@@ -1,16 +1,14 @@
-//! `opledger list`: which operations there are.
+//! `opledger list`: lists operations.
 
 use crate::cli::at::At;
-use crate::cli::client::{Connection, LedgerClient};
+use crate::cli::client::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::filters::Filters;
 use crate::cli::output::{Output, note};
 use crate::cli::stream::ListStream;
 use crate::cli::table::TextTable;
-use crate::cli::text::clean;
+use crate::client::{Document, Filter};
 use clap::ValueEnum;
-use serde::Deserialize;
-use std::borrow::Cow;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -58,95 +56,43 @@ enum OrderArg {
     Oldest,
 }
 
-/// A row of the detail list.
-#[derive(Deserialize)]
-struct OperationRow<'a> {
-    #[serde(borrow)]
-    operation_id: Cow<'a, str>,
-    #[serde(borrow)]
-    occurred_time: Cow<'a, str>,
-    #[serde(borrow)]
-    last_update_time: Cow<'a, str>,
-    #[serde(borrow)]
-    status: Cow<'a, str>,
-    #[serde(borrow)]
-    request: RequestCells<'a>,
-}
-
-#[derive(Deserialize)]
-struct RequestCells<'a> {
-    #[serde(borrow)]
-    uri: Cow<'a, str>,
-    #[serde(borrow)]
-    method: Cow<'a, str>,
-}
-
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let ledger = LedgerClient::new(&args.connection, PATIENCE + args.at.wait())?;
-    let list = ListStream {
-        ledger: &ledger,
-        url: url(&ledger, &args),
-        at: &args.at,
-        name: match args.detail {
-            true => "operations",
-            false => "operation_ids",
-        },
-        limit: args.limit,
+    let http = args.connection.http(PATIENCE + args.at.wait())?;
+    let (format, name) = match args.detail {
+        true => ("detail-list", "operations"),
+        false => ("list", "operation_ids"),
     };
+    let mut query = vec![("format", format.to_owned())];
+    query.extend(Filter::from(args.filters).query());
+    // The default is left out, so that it stays a request of the fabric-controller interface.
+    if let OrderArg::Oldest = args.order {
+        query.push(("order", "oldest".to_owned()));
+    }
+    let url = http.url(&["v1", "operations"], &query);
+    let list = ListStream::new(&http, url, name, &args.at, args.limit);
     let mut out = Output::new();
     if args.json {
         return list.print_json(&mut out).await;
     }
-    let titles = ["ID", "STATUS", "CREATED", "LAST UPDATE", "METHOD", "URI"];
-    let mut table = TextTable::new(titles, 5, &out);
-    let mut is_empty = true;
-    let read = list.read(|element| {
-        is_empty = false;
-        if args.detail {
-            let op: OperationRow = serde_json::from_slice(element).map_err(|_| unreadable())?;
-            let (id, status, request) = (&op.operation_id, &op.status, &op.request);
-            let times = [&op.occurred_time, &op.last_update_time];
-            table.add(
-                [
-                    id,
-                    status,
-                    times[0],
-                    times[1],
-                    &request.method,
-                    &request.uri,
-                ],
-                &mut out,
-            )
-        } else {
-            let id: Cow<str> = serde_json::from_slice(element).map_err(|_| unreadable())?;
-            out.line(clean(&id))
-        }
-    });
-    let outcome = read.await;
-    // Show what arrived before a response broke off.
-    table.finish(&mut out)?;
-    out.flush()?;
-    outcome?;
-    if is_empty {
+    let has_rows = if args.detail {
+        let titles = ["ID", "STATUS", "CREATED", "LAST UPDATE", "METHOD", "URI"];
+        let table = TextTable::new(titles, 5, &out);
+        let row = |document: Document| {
+            [
+                document.operation_id,
+                document.status.as_str().to_owned(),
+                document.occurred_time,
+                document.last_update_time,
+                document.request.method,
+                document.request.uri,
+            ]
+        };
+        list.print_table(table, &mut out, row).await?
+    } else {
+        list.print_lines(&mut out).await?
+    };
+    if !has_rows {
         note("no operations");
     }
     Ok(())
-}
-
-fn unreadable() -> Failure {
-    Failure::Unexpected("the list contains an entry that cannot be read".into())
-}
-
-fn url(ledger: &LedgerClient, args: &Args) -> reqwest::Url {
-    let mut url = ledger.url(&["v1", "operations"]);
-    let format = if args.detail { "detail-list" } else { "list" };
-    let mut query = url.query_pairs_mut();
-    query.append_pair("format", format);
-    query.extend_pairs(args.filters.query());
-    // The default is left out, so that the request stays one of the origin's.
-    if let OrderArg::Oldest = args.order {
-        query.append_pair("order", "oldest");
-    }
-    drop(query);
-    url
 }

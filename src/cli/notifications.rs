@@ -1,15 +1,16 @@
-//! `opledger notifications`: who was told that an operation ended, who was not yet, and
-//! having it tried again.
+//! `opledger notifications`: lists, retries and releases webhook deliveries.
 
-use crate::cli::client::{Connection, LedgerClient, next_page};
+use crate::cli::at::At;
+use crate::cli::client::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::operation_id;
 use crate::cli::output::{Output, note};
+use crate::cli::stream::ListStream;
 use crate::cli::table::TextTable;
+use crate::client::Error;
 use clap::{Subcommand, ValueEnum};
 use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
-use std::borrow::Cow;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -87,30 +88,17 @@ struct RepairArgs {
 }
 
 #[derive(Deserialize)]
-struct DeliveryPage<'a> {
-    #[serde(borrow)]
-    notifications: Vec<&'a serde_json::value::RawValue>,
-}
-
-#[derive(Deserialize)]
-struct DeliveryRow<'a> {
-    #[serde(borrow)]
-    operation_id: Cow<'a, str>,
-    #[serde(borrow)]
-    state: Cow<'a, str>,
-    #[serde(borrow)]
-    address: Cow<'a, str>,
+struct DeliveryRow {
+    operation_id: String,
+    state: String,
+    address: String,
     port: u16,
     #[serde(default)]
     attempts: u32,
-    #[serde(borrow)]
-    delivered: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    failed: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    next_attempt: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    last_error: Option<Cow<'a, str>>,
+    delivered: Option<String>,
+    failed: Option<String>,
+    next_attempt: Option<String>,
+    last_error: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -129,82 +117,72 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn list(args: ListArgs) -> Result<(), Failure> {
-    let ledger = LedgerClient::new(&args.connection, PATIENCE)?;
-    let mut url = ledger.url(&["v1", "notifications"]);
-    url.query_pairs_mut().append_pair("limit", "500");
+    let http = args.connection.http(PATIENCE)?;
+    let mut query = vec![("limit", "500".to_owned())];
     if let Some(state) = args.state.and_then(|state| state.to_possible_value()) {
-        url.query_pairs_mut().append_pair("state", state.get_name());
+        query.push(("state", state.get_name().to_owned()));
     }
-    if let Some(id) = &args.id {
-        url.query_pairs_mut().append_pair("operation_id", id);
-    }
+    query.extend(args.id.map(|id| ("operation_id", id)));
+    let url = http.url(&["v1", "notifications"], &query);
+    let now = At::default();
+    let mut list = ListStream::new(&http, url, "notifications", &now, None);
     let mut out = Output::new();
-    let titles = ["OPERATION", "STATE", "TARGET", "ATTEMPTS", "TIME", "ERROR"];
-    let mut table = TextTable::new(titles, 5, &out);
-    let mut next = Some(url);
-    let mut is_empty = true;
-    while let Some(url) = next {
-        let response = ledger.send(ledger.get(url.clone())).await?;
-        next = next_page(&url, &response);
-        let body = ledger.body(response).await?;
-        let page: DeliveryPage = serde_json::from_slice(&body).map_err(|_| unreadable())?;
-        for entry in page.notifications {
-            is_empty = false;
-            if args.json {
-                out.json(entry.get().as_bytes())?;
-                out.end_json()?;
-                continue;
-            }
-            let entry: DeliveryRow = serde_json::from_str(entry.get()).map_err(|_| unreadable())?;
-            let target = match entry.address.contains(':') {
-                true => format!("[{}]:{}", entry.address, entry.port),
-                false => format!("{}:{}", entry.address, entry.port),
-            };
-            let when = entry.delivered.or(entry.failed).or(entry.next_attempt);
-            let row = [
-                &*entry.operation_id,
-                &*entry.state,
-                &target,
-                &entry.attempts.to_string(),
-                when.as_deref().unwrap_or_default(),
-                entry.last_error.as_deref().unwrap_or_default(),
-            ];
-            table.add(row, &mut out)?;
+    let mut has_rows = false;
+    if args.json {
+        while let Some(delivery) = list.next().await? {
+            has_rows = true;
+            out.json(&delivery)?;
+            out.end_json()?;
         }
+        out.flush()?;
+    } else {
+        let titles = ["OPERATION", "STATE", "TARGET", "ATTEMPTS", "TIME", "ERROR"];
+        let table = TextTable::new(titles, 5, &out);
+        let row = |delivery: DeliveryRow| {
+            let target = match delivery.address.contains(':') {
+                true => format!("[{}]:{}", delivery.address, delivery.port),
+                false => format!("{}:{}", delivery.address, delivery.port),
+            };
+            let time = delivery.delivered.or(delivery.failed);
+            [
+                delivery.operation_id,
+                delivery.state,
+                target,
+                delivery.attempts.to_string(),
+                time.or(delivery.next_attempt).unwrap_or_default(),
+                delivery.last_error.unwrap_or_default(),
+            ]
+        };
+        has_rows = list.print_table(table, &mut out, row).await?;
     }
-    table.finish(&mut out)?;
-    out.flush()?;
-    if is_empty {
+    if !has_rows {
         note("no deliveries");
     }
     Ok(())
 }
 
 async fn repair(args: RepairArgs, action: &str, done: &str) -> Result<(), Failure> {
-    let ledger = LedgerClient::new(&args.connection, PATIENCE)?;
+    let http = args.connection.http(PATIENCE)?;
     let url = match &args.id {
-        Some(id) => ledger.url(&["v1", "notifications", id, action]),
-        None => ledger.url(&["v1", "notifications", action]),
+        Some(id) => http.url(&["v1", "notifications", id, action], &[]),
+        None => http.url(&["v1", "notifications", action], &[]),
     };
     let who = std::env::var("USER").unwrap_or_default();
     let body = serde_json::json!({"who": who, "why": args.why}).to_string();
     let mut all = 0;
     loop {
-        let request = ledger
-            .post(url.clone())
-            .header(CONTENT_TYPE, "application/json")
-            .body(body.clone());
-        let response = ledger
-            .send(request)
-            .await
-            .map_err(|failure| match failure {
-                Failure::NotFound(_) => Failure::NotFound(
-                    "no such delivery; `opledger notifications list` lists them".into(),
-                ),
-                other => other,
-            })?;
-        let body = ledger.body(response).await?;
-        let accepted: AcceptedCount = serde_json::from_slice(&body).map_err(|_| unreadable())?;
+        let request = http.post(url.clone());
+        let request = request.header(CONTENT_TYPE, "application/json");
+        let sent = http.send(request.body(body.clone())).await;
+        let response = sent.map_err(|error| match error {
+            Error::NotFound(_) => Failure::NotFound(
+                "no such delivery; `opledger notifications list` lists them".into(),
+            ),
+            other => other.into(),
+        })?;
+        let body = http.body(response).await?;
+        let accepted: AcceptedCount = serde_json::from_slice(&body)
+            .map_err(|error| Failure::Unexpected(format!("the response: {error}")))?;
         all += accepted.accepted;
         if !accepted.more {
             break;
@@ -213,8 +191,4 @@ async fn repair(args: RepairArgs, action: &str, done: &str) -> Result<(), Failur
     let mut out = Output::new();
     out.line(format!("{all} deliveries {done}"))?;
     out.flush()
-}
-
-fn unreadable() -> Failure {
-    Failure::Unexpected("the ledger's list of deliveries cannot be read".into())
 }

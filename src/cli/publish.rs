@@ -1,8 +1,8 @@
 //! `opledger publish`: sends a file of events to a running ledger.
 //!
-//! Events are known by their ids, so sending one again is harmless. Everything
-//! here rests on that: a request whose answer was lost is sent again, and a run
-//! that was interrupted takes up at the last point that was surely acknowledged.
+//! An event has an id, so sending it again is harmless. Everything here rests on that: a request
+//! whose response was lost is sent again, and an interrupted run resumes after the last event
+//! that was certainly acknowledged.
 
 mod input;
 mod resume;
@@ -13,9 +13,9 @@ use crate::cli::config::{ConfigSource, KafkaFlags};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, note};
 use crate::cli::text::clean;
+use crate::client::http::retrying;
 use crate::output::stderr_is_terminal;
 use crate::wire::position::Token;
-use backon::{ExponentialBuilder, Retryable};
 use clap::ValueHint;
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -39,8 +39,8 @@ The same command resumes an interrupted run: a note beside the file
 (FILE.opledger-resume) records how far the ledger has everything. Sending an event
 twice is harmless.";
 
-/// For one answer: the ledger itself gives up on its log earlier than this.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The ledger's own timeouts are shorter.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
@@ -112,7 +112,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     };
     let outcome = tokio::select! {
         outcome = publishing.send_all(source.input, &args) => outcome,
-        // What is under way may or may not arrive; the next run sends it again.
+        // Open requests may or may not arrive; the next run sends them again.
         _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
     };
     publishing.bar.finish_and_clear();
@@ -123,16 +123,16 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     {
         tokio::select! {
             outcome = target.wait_until_visible(token, args.retry_for()) => outcome?,
-            // Once listened to, the signal ends nothing by itself any more.
+            // The signal does not end the process any more once a handler was installed.
             _ = tokio::signal::ctrl_c() => return Err(Failure::Interrupted),
         }
     }
-    publishing.tell(&args, begin.offset)
+    publishing.report(&args, begin.offset)
 }
 
 struct PublishSource {
     input: Input,
-    /// Only a file can be taken up again.
+    /// Only for a file.
     resume: Option<Resume>,
     begin: ResumePoint,
     length: Option<u64>,
@@ -140,22 +140,9 @@ struct PublishSource {
 
 impl PublishSource {
     async fn open(args: &Args, target: &PublishTarget) -> Result<PublishSource, Failure> {
-        let events_max = args.batch as usize;
         if args.file.as_os_str() == "-" {
-            return Ok(PublishSource {
-                input: Input {
-                    reader: Box::new(std::io::stdin()),
-                    name: "standard input".into(),
-                    offset: 0,
-                    line: 0,
-                    read: blake3::Hasher::new(),
-                    events_max,
-                    is_live: true,
-                },
-                resume: None,
-                begin: ResumePoint::beginning(),
-                length: None,
-            });
+            let reader = Box::new(std::io::stdin());
+            return Ok(PublishSource::live(reader, "standard input".into(), args));
         }
         let unreadable = |source| Failure::File {
             path: args.file.clone(),
@@ -163,33 +150,33 @@ impl PublishSource {
         };
         let mut file = File::open(&args.file).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
-        // A pipe or a device has no length and no place to return to.
-        let length = metadata.is_file().then_some(metadata.len());
-        let resume = length.map(|_| Resume::new(&args.file, target.name()));
-        let (begin, read) = match &resume {
-            Some(resume) => {
-                let (begin, read) = begin(resume, &mut file, args, target).await?;
-                file.seek(SeekFrom::Start(begin.offset))
-                    .map_err(unreadable)?;
-                (begin, read)
-            }
-            None => (ResumePoint::beginning(), blake3::Hasher::new()),
-        };
-        let reader: Box<dyn Read + Send> = Box::new(file);
+        let name = shown(&args.file);
+        if !metadata.is_file() {
+            return Ok(PublishSource::live(Box::new(file), name, args));
+        }
+        let resume = Resume::new(&args.file, target.name());
+        let (begin, digest) = begin(&resume, &mut file, args, target).await?;
+        file.seek(SeekFrom::Start(begin.offset))
+            .map_err(unreadable)?;
+        let reader = Box::new(file);
         Ok(PublishSource {
-            input: Input {
-                reader,
-                name: shown(&args.file),
-                offset: begin.offset,
-                line: begin.line,
-                read,
-                events_max,
-                is_live: length.is_none(),
-            },
-            resume,
+            input: Input::new(reader, name, (&begin, digest), args.batch as usize, false),
+            resume: Some(resume),
             begin,
-            length,
+            length: Some(metadata.len()),
         })
+    }
+
+    /// A pipe or a device has no length and cannot be read again.
+    fn live(reader: Box<dyn Read + Send>, name: String, args: &Args) -> PublishSource {
+        let begin = ResumePoint::beginning();
+        let read = (&begin, blake3::Hasher::new());
+        PublishSource {
+            input: Input::new(reader, name, read, args.batch as usize, true),
+            resume: None,
+            begin,
+            length: None,
+        }
     }
 }
 
@@ -197,21 +184,21 @@ fn shown(path: &Path) -> String {
     clean(&path.to_string_lossy())
 }
 
-/// Where the last run was, if it was interrupted and the ledger still holds what the
-/// note counts as acknowledged. Another log at the same address has nothing of it, one
-/// that was brought back from a copy only a part.
+/// Where the last run was, if it was interrupted and the ledger still has what the note counts as
+/// acknowledged. Another log at the same address has none of it, and a log that was restored from
+/// a copy only a part.
 async fn begin(
     resume: &Resume,
     file: &mut File,
     args: &Args,
     target: &PublishTarget,
 ) -> Result<(ResumePoint, blake3::Hasher), Failure> {
-    let anew = (ResumePoint::beginning(), blake3::Hasher::new());
+    let beginning = (ResumePoint::beginning(), blake3::Hasher::new());
     if args.from_start {
-        return Ok(anew);
+        return Ok(beginning);
     }
     let why = match resume.find(file) {
-        FoundNote::Nothing => return Ok(anew),
+        FoundNote::Nothing => return Ok(beginning),
         FoundNote::Other(why) => why,
         FoundNote::Point(point, read) => {
             let holds = || async {
@@ -229,7 +216,7 @@ async fn begin(
         }
     };
     note(format!("opledger: starting from the first line: {why}"));
-    Ok(anew)
+    Ok(beginning)
 }
 
 struct PublishRun<'t> {
@@ -245,8 +232,8 @@ struct PublishRun<'t> {
 impl PublishRun<'_> {
     async fn send_all(&mut self, input: Input, args: &Args) -> Result<(), Failure> {
         let (sender, receiver) = mpsc::channel(1);
-        let name = input.name.clone();
-        // Not a blocking task: one that waits for a pipe would be waited for at the end.
+        let name = input.name().to_owned();
+        // Not a blocking task: the runtime would wait for it at the end, even if a pipe is silent.
         let reader = std::thread::spawn(move || input.pump(&sender));
         let target = self.target;
         let batches = futures_util::stream::unfold(receiver, |mut receiver| async {
@@ -254,43 +241,29 @@ impl PublishRun<'_> {
             Some((batch, receiver))
         });
         let retry_for = args.retry_for();
-        let mut answers = batches
+        let mut responses = batches
             .map(|batch| send(target, batch, retry_for, &name))
-            // In the order of the file, so that what is acknowledged has no gaps.
+            // In the order of the file, so that acknowledged events have no gaps.
             .buffered(args.in_flight as usize)
             .boxed_local();
-        while let Some(answer) = answers.next().await {
-            let (batch, token) = answer?;
-            self.acknowledge(batch, token)?;
+        while let Some(response) = responses.next().await {
+            let (events, point) = response?;
+            self.acknowledge(events, point)?;
         }
-        // It has ended, since nothing more comes of it: but how?
+        // It has ended: by a panic?
         reader
             .join()
             .map_err(|_| Failure::Unexpected(format!("{name} was not read to its end")))
     }
 
-    fn acknowledge(&mut self, batch: EventBatch, token: Token) -> Result<(), Failure> {
-        let before = self.point.token.take();
-        if before
-            .as_ref()
-            .is_some_and(|before| before.log != token.log)
-        {
-            // The note on disk still names the log before: the next run begins anew.
-            return Err(Failure::Refused(
-                "the ledger's log was replaced by another one during this run: \
-                 what was sent before is not in it; run the same command again"
-                    .into(),
-            ));
-        }
-        self.accepted += batch.lines.len() as u64;
-        self.point.offset = batch.end;
-        self.point.digest = batch.digest;
-        self.point.line = batch.lines.last().copied().unwrap_or(self.point.line);
-        self.point.token = Some(match before {
-            Some(before) => merge(before, token),
-            None => token,
-        });
-        self.bar.set_position(batch.end);
+    fn acknowledge(&mut self, events: usize, mut point: ResumePoint) -> Result<(), Failure> {
+        point.token = match (self.point.token.take(), point.token) {
+            (Some(before), Some(token)) => Some(both(before, &token)?),
+            (_, token) => token,
+        };
+        self.point = point;
+        self.accepted += events as u64;
+        self.bar.set_position(self.point.offset);
         self.bar.set_message(format!("{} events", self.accepted));
         if self.saved.elapsed() >= SAVE_EVERY {
             self.keep_note(false);
@@ -299,7 +272,7 @@ impl PublishRun<'_> {
         Ok(())
     }
 
-    /// A note that cannot be kept costs sending again, nothing else.
+    /// Without the note, the next run sends everything again. That is harmless.
     fn keep_note(&self, done: bool) {
         let Some(resume) = &self.resume else {
             return;
@@ -314,7 +287,7 @@ impl PublishRun<'_> {
         }
     }
 
-    fn tell(&self, args: &Args, resumed_from: u64) -> Result<(), Failure> {
+    fn report(&self, args: &Args, resumed_from: u64) -> Result<(), Failure> {
         let token = self.point.token.as_ref().map(Token::to_string);
         let mut out = Output::new();
         if args.json {
@@ -334,69 +307,51 @@ impl PublishRun<'_> {
     }
 }
 
-/// The later offset of each partition; both are of the same log.
-fn merge(before: Token, mut token: Token) -> Token {
-    for (&partition, &offset) in before.positions.iter() {
-        token.positions.raise(partition, offset);
-    }
-    token
+/// A position that includes both.
+fn both(before: Token, token: &Token) -> Result<Token, Failure> {
+    let both = before.join(token);
+    // The note on disk still names the first log, so the next run begins at the first line.
+    both.ok_or_else(|| {
+        Failure::Refused(
+            "the ledger's log was replaced by another one during this run: \
+             what was sent before is not in it; run the same command again"
+                .into(),
+        )
+    })
 }
 
-/// Tries again while that can help, for so long after the first failure. The pauses do
-/// not tell how long that is: an attempt that is not answered takes its time, too.
-async fn retrying<T, F: Future<Output = Result<T, Failure>>>(
-    retry_for: Duration,
-    attempt: impl FnMut() -> F,
-) -> Result<T, Failure> {
-    let pauses = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(5))
-        .with_total_delay(Some(retry_for))
-        .without_max_times()
-        .with_jitter();
-    let mut failed = None;
-    let can_help = |failure: &Failure| {
-        let since: &mut Instant = failed.get_or_insert_with(Instant::now);
-        failure.is_transient() && since.elapsed() < retry_for
-    };
-    attempt.retry(pauses).when(can_help).await
-}
-
-/// Until it is acknowledged, refused, or has been tried for long enough.
+/// Sends a batch until it is acknowledged, refused, or `retry_for` is over. Returns the number of
+/// its events and the point after them.
 async fn send(
     target: &PublishTarget,
     batch: Result<EventBatch, Failure>,
     retry_for: Duration,
     file: &str,
-) -> Result<(EventBatch, Token), Failure> {
+) -> Result<(usize, ResumePoint), Failure> {
     let batch = batch?;
-    let mut token: Option<Token> = None;
-    // From the last, so that they are sent in order.
-    let mut parts = vec![batch.clone()];
+    let (events, mut point) = (batch.events.len(), batch.end.clone());
+    // The next one is at the end.
+    let mut parts = vec![batch];
     while let Some(part) = parts.pop() {
-        let post = || target.post(&part);
-        let sent = match retrying(retry_for, post).await {
-            Ok(sent) => sent,
+        match retrying(retry_for, || target.post(&part)).await {
+            Ok(token) => {
+                point.token = Some(match point.token {
+                    Some(before) => both(before, &token)?,
+                    None => token,
+                });
+            }
             Err(failure) => match (at_line(failure, &part, file), part.halves()) {
-                // The ledger takes smaller requests than ours.
-                (Failure::TooLarge(_), Some([first, second])) => {
-                    parts.extend([second, first]);
-                    continue;
-                }
+                // The ledger accepts only smaller requests.
+                (Failure::TooLarge(_), Some([first, second])) => parts.extend([second, first]),
                 (failure, _) => return Err(failure),
             },
-        };
-        token = Some(match token {
-            Some(before) if before.log == sent.log => merge(before, sent),
-            _ => sent,
-        });
+        }
     }
-    let token = token.ok_or_else(|| Failure::Unexpected("an empty batch".into()))?;
-    Ok((batch, token))
+    Ok((events, point))
 }
 
-/// The ledger names an event by its place in the batch, `[3].data.cluster_id`, unless
-/// there is one alone.
+/// Names the line instead of the event's index in the batch, as in `[3].data.cluster_id`. For a
+/// single event the ledger gives no index.
 fn at_line(failure: Failure, batch: &EventBatch, file: &str) -> Failure {
     let (Failure::Refused(why) | Failure::TooLarge(why)) = &failure else {
         return failure;
@@ -405,11 +360,11 @@ fn at_line(failure: Failure, batch: &EventBatch, file: &str) -> Failure {
         .split_once('[')
         .and_then(|(_, rest)| rest.split_once(']'));
     let named = index.and_then(|(index, rest)| {
-        let line = *batch.lines.get(index.parse::<usize>().ok()?)?;
-        Some((line, rest.trim_start_matches(['.', ':', ' '])))
+        let (line, _) = batch.events.get(index.parse::<usize>().ok()?)?;
+        Some((*line, rest.trim_start_matches(['.', ':', ' '])))
     });
-    let alone = match (&failure, &batch.lines[..]) {
-        (Failure::TooLarge(why), [line]) => Some((*line, &why[..])),
+    let alone = match (&failure, &batch.events[..]) {
+        (Failure::TooLarge(why), [(line, _)]) => Some((*line, &why[..])),
         _ => None,
     };
     match named.or(alone) {
@@ -435,7 +390,7 @@ fn progress(length: Option<u64>, begin: u64) -> ProgressBar {
         None => (ProgressBar::new_spinner(), "{spinner} {bytes}, {msg}"),
     };
     let bar = bar.with_style(ProgressStyle::with_template(form).expect("a template of ours"));
-    // What an earlier run has sent is no speed of this one.
+    // The speed does not include what an earlier run has sent.
     bar.with_position(begin).with_elapsed(Duration::ZERO)
 }
 
@@ -443,24 +398,13 @@ fn progress(length: Option<u64>, begin: u64) -> ProgressBar {
 mod tests {
     use super::*;
 
+    /// Events of the lines 7, 9, 11, …
     fn batch(events: usize) -> EventBatch {
-        let text: String = (7..)
-            .step_by(2)
-            .take(events)
-            .map(|n| format!("{{\"n\":{n}}}\n\n"))
-            .collect();
-        let (sender, mut receiver) = mpsc::channel(1);
-        let input = Input {
-            reader: Box::new(std::io::Cursor::new(text)),
-            name: "events.jsonl".into(),
-            offset: 0,
-            line: 6,
-            read: blake3::Hasher::new(),
-            events_max: 100,
-            is_live: false,
-        };
-        input.pump(&sender);
-        receiver.try_recv().unwrap().unwrap()
+        let lines = (7..).step_by(2).take(events);
+        EventBatch {
+            events: lines.map(|line| (line, "{}".into())).collect(),
+            end: ResumePoint::beginning(),
+        }
     }
 
     #[test]
@@ -485,34 +429,5 @@ mod tests {
             at_line(large(), &batch(1), "f"),
             Failure::BadLine { line: 7, .. }
         ));
-    }
-
-    #[test]
-    fn retrying_ends_in_time_however_long_an_attempt_takes() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build();
-        let mut attempts = 0;
-        let attempt = || {
-            attempts += 1;
-            async {
-                // As one that is not answered.
-                tokio::time::sleep(Duration::from_millis(800)).await;
-                Err::<(), _>(Failure::Unavailable {
-                    why: "no answer".into(),
-                    retry_after: None,
-                })
-            }
-        };
-        let outcome = retrying(Duration::from_millis(700), attempt);
-        assert!(runtime.unwrap().block_on(outcome).is_err());
-        assert_eq!(attempts, 2, "the second one ends behind the time");
-    }
-
-    #[test]
-    fn tokens_merge_to_the_later_offset() {
-        let token = |text: &str| text.parse::<Token>().unwrap();
-        let merged = merge(token("abcd1234;0:7,2:9"), token("abcd1234;0:3,1:4"));
-        assert_eq!(merged, token("abcd1234;0:7,1:4,2:9"));
     }
 }

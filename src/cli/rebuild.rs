@@ -116,17 +116,10 @@ pub fn progress(total: Option<u64>) -> ProgressBar {
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Failure {
         match error {
-            ReadError::Unavailable(why) => unavailable(why),
+            ReadError::Unavailable(why) => Failure::unavailable(why),
             ReadError::Unfit(why) => Failure::Halted(why),
             ReadError::Damaged { .. } => Failure::DataFolder(error.to_string()),
         }
-    }
-}
-
-fn unavailable(why: String) -> Failure {
-    Failure::Unavailable {
-        why,
-        retry_after: None,
     }
 }
 
@@ -137,7 +130,7 @@ impl From<rebuild::Error> for Failure {
             rebuild::Error::Open(OpenError::Store(error)) | rebuild::Error::Store(error) => {
                 error.into()
             }
-            rebuild::Error::Open(OpenError::Log(why)) => unavailable(why),
+            rebuild::Error::Open(OpenError::Log(why)) => Failure::unavailable(why),
             rebuild::Error::Read(error) => error.into(),
         }
     }

@@ -1,255 +1,232 @@
-//! Reading the ledger's long answers, `{"name":[…]}`, while they arrive: memory
-//! is bounded by one element, and an answer that ends early is never taken for
-//! the whole.
+//! Reads the ledger's lists, `{"name":[…]}`, while they arrive: memory is bounded by one element,
+//! and a response that ends early is never taken for the whole.
 
 use crate::cli::at::At;
-use crate::cli::client::{LedgerClient, next_page};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
+use crate::cli::table::TextTable;
+use crate::cli::text::clean;
+use crate::client::http::{Http, next_page};
 use reqwest::{Response, Url};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::value::RawValue;
 
-/// Which elements of which list: all of them, or the first so many.
+/// The elements of a list, from page to page.
 pub struct ListStream<'l> {
-    pub ledger: &'l LedgerClient,
-    pub url: Url,
-    pub at: &'l At,
+    http: &'l Http,
+    at: &'l At,
     /// The member that holds the elements.
-    pub name: &'static str,
-    pub limit: Option<u64>,
+    name: &'static str,
+    left: u64,
+    next: Option<Url>,
+    open: Option<(Response, ListSplitter)>,
 }
 
-/// The ledger's own bound on a page.
+/// The ledger's own limit of a page.
 const PAGE_MAX: u64 = 1000;
 
-impl ListStream<'_> {
-    /// Calls `element` with the JSON text of each, from page to page.
-    pub async fn read(
-        self,
-        mut element: impl FnMut(&[u8]) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let mut url = self.url;
-        let mut left = u64::MAX;
-        if let Some(limit) = self.limit {
+impl<'l> ListStream<'l> {
+    /// Without a limit, the list is one page.
+    pub fn new(
+        http: &'l Http,
+        mut url: Url,
+        name: &'static str,
+        at: &'l At,
+        limit: Option<u64>,
+    ) -> ListStream<'l> {
+        if let Some(limit) = limit {
             let page = limit.min(PAGE_MAX).to_string();
             url.query_pairs_mut().append_pair("limit", &page);
-            left = limit;
         }
-        let mut next = Some(url);
-        while let Some(url) = next.filter(|_| left > 0) {
-            let request = self.at.apply(self.ledger.get(url.clone()));
-            let response = self.ledger.send(request).await?;
-            next = next_page(&url, &response);
-            elements(self.ledger, response, self.name, |text| {
-                match left.checked_sub(1) {
-                    None => Ok(()),
-                    Some(fewer) => {
-                        left = fewer;
-                        element(text)
-                    }
-                }
-            })
-            .await?;
+        ListStream {
+            http,
+            at,
+            name,
+            left: limit.unwrap_or(u64::MAX),
+            next: Some(url),
+            open: None,
         }
-        Ok(())
     }
 
-    /// Prints it as one JSON text, whose elements are as the ledger wrote them.
-    pub async fn print_json(self, out: &mut Output) -> Result<(), Failure> {
-        let mut before = format!("{{\"{}\":[", self.name);
-        self.read(|element| {
-            out.write(&before)?;
-            before = ",".into();
-            out.json(element)
-        })
-        .await?;
-        if before.len() > 1 {
-            out.write(&before)?;
+    /// The JSON of the next element.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        while self.left > 0 {
+            let Some((response, splitter)) = &mut self.open else {
+                let Some(url) = self.next.take() else {
+                    return Ok(None);
+                };
+                let request = self.at.apply(self.http.get(url.clone()));
+                let response = self.http.send(request).await?;
+                self.next = next_page(&url, &response);
+                self.open = Some((response, ListSplitter::new(self.name)));
+                continue;
+            };
+            if let Some(element) = splitter.next()? {
+                self.left -= 1;
+                return Ok(Some(element));
+            }
+            match self.http.piece(response).await? {
+                Some(piece) => splitter.push(&piece),
+                None if !splitter.has_ended => splitter.has_ended = true,
+                None if splitter.is_complete()? => self.open = None,
+                None => return Err(self.http.broken_off("the end is missing").into()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Prints one JSON document with the elements as the ledger wrote them.
+    pub async fn print_json(mut self, out: &mut Output) -> Result<(), Failure> {
+        out.write(format!("{{\"{}\":[", self.name))?;
+        let mut comma = "";
+        while let Some(element) = self.next().await? {
+            out.write(comma)?;
+            out.json(&element)?;
+            comma = ",";
         }
         out.line("]}")?;
         out.flush()
     }
-}
 
-/// Calls `element` with the JSON text of each element of one answer.
-async fn elements(
-    ledger: &LedgerClient,
-    mut response: Response,
-    name: &'static str,
-    mut element: impl FnMut(&[u8]) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let mut splitter = EntrySplitter::new(name);
-    while let Some(piece) = ledger.piece(&mut response).await? {
-        splitter.feed(&piece, &mut element)?;
+    /// Prints each element, a string, on a line. Returns whether there was any.
+    pub async fn print_lines(self, out: &mut Output) -> Result<bool, Failure> {
+        let print = |element: String, out: &mut Output| out.line(clean(&element));
+        let outcome = self.for_each(out, print).await;
+        // Shows what arrived before a response broke off.
+        out.flush()?;
+        outcome
     }
-    complete(&splitter, ledger)
-}
 
-fn complete(splitter: &EntrySplitter, ledger: &LedgerClient) -> Result<(), Failure> {
-    if splitter.is_complete() {
-        return Ok(());
+    /// Prints a row for each element. Returns whether there was any.
+    pub async fn print_table<T: DeserializeOwned, const N: usize>(
+        self,
+        mut table: TextTable<N>,
+        out: &mut Output,
+        row: impl Fn(T) -> [String; N],
+    ) -> Result<bool, Failure> {
+        let print = |element, out: &mut Output| table.add(row(element), out);
+        let outcome = self.for_each(out, print).await;
+        table.finish(out)?;
+        out.flush()?;
+        outcome
     }
-    Err(ledger.broken_off("the end is missing"))
+
+    async fn for_each<T: DeserializeOwned>(
+        mut self,
+        out: &mut Output,
+        mut print: impl FnMut(T, &mut Output) -> Result<(), Failure>,
+    ) -> Result<bool, Failure> {
+        let mut is_any = false;
+        while let Some(element) = self.next().await? {
+            let element = serde_json::from_slice(&element).map_err(|_| {
+                let name = self.name;
+                Failure::Unexpected(format!("{name}: the list has an entry that cannot be read"))
+            })?;
+            print(element, out)?;
+            is_any = true;
+        }
+        Ok(is_any)
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Before the `[`.
-    Head,
-    Elements,
-    /// Between the `]` and the last `}`.
-    Tail,
-    Done,
-}
-
-/// Cuts `{"name":[a,b,…]}`, in whatever pieces it arrives, into its elements.
-/// It only finds where they end; whether each is JSON is for the reader of it.
-pub struct EntrySplitter {
+/// Splits `{"name":[a,b,…]}`, in whatever pieces it arrives, into its elements.
+struct ListSplitter {
     name: &'static str,
-    stage: Stage,
-    /// What of the head, or of an element, came in earlier pieces.
-    held: Vec<u8>,
-    /// Open brackets within the element.
-    depth: usize,
-    in_string: bool,
-    is_escaped: bool,
+    text: Vec<u8>,
+    /// What of it was returned.
+    used: usize,
+    has_begun: bool,
+    /// The last element was followed by a comma.
+    needs_element: bool,
+    /// The length at which an unfinished element is parsed again. It doubles, so that a large
+    /// element is not parsed for every piece of it.
+    wanted: usize,
+    /// No more pieces will come.
+    has_ended: bool,
 }
 
-impl EntrySplitter {
-    pub fn new(name: &'static str) -> EntrySplitter {
-        EntrySplitter {
+impl ListSplitter {
+    fn new(name: &'static str) -> ListSplitter {
+        ListSplitter {
             name,
-            stage: Stage::Head,
-            held: Vec::new(),
-            depth: 0,
-            in_string: false,
-            is_escaped: false,
+            text: Vec::new(),
+            used: 0,
+            has_begun: false,
+            needs_element: false,
+            wanted: 0,
+            has_ended: false,
         }
     }
 
-    pub fn feed(
-        &mut self,
-        piece: &[u8],
-        mut element: impl FnMut(&[u8]) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        // Where the part of the current element in this piece begins.
-        let mut from = 0;
-        for (i, &byte) in piece.iter().enumerate() {
-            match self.stage {
-                Stage::Head if byte == b'[' => {
-                    self.check_head()?;
-                    self.stage = Stage::Elements;
-                    from = i + 1;
-                }
-                Stage::Head => self.hold_head(byte)?,
-                Stage::Elements => {
-                    if self.is_inside(byte) {
-                        continue;
-                    }
-                    let ended = match (self.depth, byte) {
-                        (0, b',') => Stage::Elements,
-                        (0, b']') => Stage::Tail,
-                        (_, b']' | b'}') => {
-                            self.depth = self.depth.checked_sub(1).ok_or_else(|| self.other())?;
-                            continue;
-                        }
-                        _ => continue,
-                    };
-                    self.end_element(&piece[from..i], ended, &mut element)?;
-                    self.stage = ended;
-                    from = i + 1;
-                }
-                Stage::Tail => {
-                    if self.is_inside(byte) {
-                        continue;
-                    }
-                    match (self.depth, byte) {
-                        (0, b'}') => self.stage = Stage::Done,
-                        (_, b']' | b'}') => {
-                            self.depth = self.depth.checked_sub(1).ok_or_else(|| self.other())?;
-                        }
-                        _ => {}
-                    }
-                }
-                Stage::Done if byte.is_ascii_whitespace() => {}
-                Stage::Done => return Err(self.other()),
+    fn push(&mut self, piece: &[u8]) {
+        self.text.drain(..std::mem::take(&mut self.used));
+        self.text.extend_from_slice(piece);
+    }
+
+    /// `None` if the next element is not complete, or there is none.
+    fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        if !self.has_begun && !self.begin()? {
+            return Ok(None);
+        }
+        let rest = self.text[self.used..].trim_ascii_start();
+        let is_last = !self.needs_element && rest.starts_with(b"]");
+        if is_last || rest.is_empty() || (rest.len() < self.wanted && !self.has_ended) {
+            return Ok(None);
+        }
+        let mut elements = serde_json::Deserializer::from_slice(rest).into_iter::<&RawValue>();
+        let element = match elements.next() {
+            Some(Ok(element)) => element.get().as_bytes().to_vec(),
+            Some(Err(error)) if !error.is_eof() => return Err(self.not_a_list()),
+            Some(Err(_)) | None => {
+                self.wanted = 2 * rest.len();
+                return Ok(None);
             }
-        }
-        if self.stage == Stage::Elements {
-            self.held.extend_from_slice(&piece[from..]);
-        }
-        Ok(())
-    }
-
-    pub fn is_complete(&self) -> bool {
-        self.stage == Stage::Done
-    }
-
-    /// Follows strings and opening brackets. `false` for bytes that may end
-    /// something.
-    fn is_inside(&mut self, byte: u8) -> bool {
-        if self.in_string {
-            if self.is_escaped {
-                self.is_escaped = false;
-            } else if byte == b'\\' {
-                self.is_escaped = true;
-            } else if byte == b'"' {
-                self.in_string = false;
-            }
-            return true;
-        }
-        match byte {
-            b'"' => self.in_string = true,
-            b'[' | b'{' => self.depth += 1,
-            b']' | b'}' | b',' => return false,
-            _ => {}
-        }
-        true
-    }
-
-    fn end_element(
-        &mut self,
-        rest: &[u8],
-        ended: Stage,
-        element: &mut impl FnMut(&[u8]) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let whole = if self.held.is_empty() {
-            rest
-        } else {
-            self.held.extend_from_slice(rest);
-            &self.held
         };
-        let text = whole.trim_ascii();
-        // Nothing between the brackets is an empty list.
-        if !text.is_empty() {
-            element(text)?;
-        } else if ended == Stage::Elements {
-            return Err(self.other());
-        }
-        self.held.clear();
-        Ok(())
+        let after = rest[elements.byte_offset()..].trim_ascii_start();
+        self.needs_element = match after.first() {
+            // A number could go on.
+            None => return Ok(None),
+            Some(b',') => true,
+            Some(b']') => false,
+            Some(_) => return Err(self.not_a_list()),
+        };
+        self.used = self.text.len() - after.len() + usize::from(self.needs_element);
+        self.wanted = 0;
+        Ok(Some(element))
     }
 
-    fn hold_head(&mut self, byte: u8) -> Result<(), Failure> {
-        if !byte.is_ascii_whitespace() {
-            self.held.push(byte);
+    /// Takes `{"name":[`, if it is there.
+    fn begin(&mut self) -> Result<bool, Failure> {
+        let expected = format!("{{\"{}\":[", self.name).into_bytes();
+        let bracket = self.text.iter().position(|byte| *byte == b'[');
+        let mut head = match bracket {
+            Some(at) => self.text[..=at].to_vec(),
+            None => self.text.clone(),
+        };
+        head.retain(|byte| !byte.is_ascii_whitespace());
+        if head != expected[..head.len().min(expected.len())] {
+            return Err(self.not_a_list());
         }
-        // `{"name":` is all that may stand there.
-        if self.held.len() > self.name.len() + 4 {
-            return Err(self.other());
-        }
-        Ok(())
+        self.has_begun = bracket.is_some();
+        self.used = bracket.map_or(0, |at| at + 1);
+        Ok(self.has_begun)
     }
 
-    fn check_head(&mut self) -> Result<(), Failure> {
-        if self.held != format!("{{\"{}\":", self.name).into_bytes() {
-            return Err(self.other());
+    /// Whether the list ends where the text ends. Its object may have further members.
+    fn is_complete(&self) -> Result<bool, Failure> {
+        let rest = self.text[self.used..].trim_ascii_start();
+        if !self.has_begun || self.needs_element || !rest.starts_with(b"]") {
+            return Ok(false);
         }
-        self.held.clear();
-        Ok(())
+        match serde_json::from_slice::<IgnoredAny>(&[b"{\"\":[", rest].concat()) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_eof() => Ok(false),
+            Err(_) => Err(self.not_a_list()),
+        }
     }
 
-    fn other(&self) -> Failure {
-        Failure::Unexpected(format!("the answer is not a list of {}", self.name))
+    fn not_a_list(&self) -> Failure {
+        Failure::Unexpected(format!("the response is not a list of {}", self.name))
     }
 }
 
@@ -259,14 +236,18 @@ mod tests {
 
     fn split(text: &str, piece_len: usize) -> Result<(Vec<String>, bool), Failure> {
         let mut found = Vec::new();
-        let mut splitter = EntrySplitter::new("operations");
-        for piece in text.as_bytes().chunks(piece_len) {
-            splitter.feed(piece, |element| {
-                found.push(String::from_utf8(element.to_vec()).unwrap());
-                Ok(())
-            })?;
+        let mut splitter = ListSplitter::new("operations");
+        let mut pieces = text.as_bytes().chunks(piece_len);
+        loop {
+            while let Some(element) = splitter.next()? {
+                found.push(String::from_utf8(element).unwrap());
+            }
+            match pieces.next() {
+                Some(piece) => splitter.push(piece),
+                None if !splitter.has_ended => splitter.has_ended = true,
+                None => return Ok((found, splitter.is_complete()?)),
+            }
         }
-        Ok((found, splitter.is_complete()))
     }
 
     #[test]

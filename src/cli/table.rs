@@ -36,8 +36,8 @@ impl<const N: usize> TextTable<N> {
         }
     }
 
-    pub fn add(&mut self, row: [&str; N], out: &mut Output) -> Result<(), Failure> {
-        self.rows.push(row.map(clean));
+    pub fn add(&mut self, row: [String; N], out: &mut Output) -> Result<(), Failure> {
+        self.rows.push(row.map(|cell| clean(&cell)));
         if self.rows.len() < CHUNK {
             return Ok(());
         }

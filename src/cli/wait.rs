@@ -43,10 +43,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         _ = tokio::signal::ctrl_c() => return Err(Failure::Interrupted),
     };
     let document = waited.map_err(|error| match error {
-        Error::TimedOut => Failure::Unavailable {
-            why: format!("{} has not ended in time", args.id),
-            retry_after: None,
-        },
+        Error::TimedOut => Failure::unavailable(format!("{} has not ended in time", args.id)),
         other => other.into(),
     })?;
     let mut out = Output::new();

@@ -6,8 +6,7 @@ use crate::cli::filters::Filters;
 use crate::cli::operation_id;
 use crate::cli::output::{Output, note};
 use crate::cli::text::{clean, shorten};
-use crate::client::{Change, Document, Filter, Status};
-use crate::domain;
+use crate::client::{Change, Document};
 use crate::wire::position::Token;
 use serde_json::json;
 
@@ -18,20 +17,20 @@ Examples:
   opledger watch --status failed --json | jq -r .operation_id
   opledger watch --from 'k3x9q2ab;0:41'
 
-States, not changes: what lies between two of them may be skipped, the last one
-never is. A connection that breaks off is taken up where it was.";
+Prints states: those between two of them may be skipped, the last one never is. The
+command reconnects where a connection broke off.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The operation; all of them, without an end, if none is named
+    /// The operation; without it, all operations, until interrupted
     #[arg(value_name = "ID", value_parser = operation_id)]
     id: Option<String>,
 
     #[command(flatten)]
     filters: Filters,
 
-    /// What has changed since this position, then all that comes
+    /// Start after this position: first everything that has changed since then
     #[arg(long, value_name = "TOKEN")]
     from: Option<Token>,
 
@@ -47,7 +46,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let client = args.connection.client()?;
     let mut watch = match &args.id {
         Some(id) => client.watch(id)?,
-        None => client.watch_all(&filter(args.filters)),
+        None => client.watch_all(&args.filters.into()),
     };
     if let Some(position) = &args.from {
         watch = watch.from_position(&position.to_string());
@@ -58,7 +57,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             change = watch.next() => change?,
             _ = tokio::signal::ctrl_c() => {
                 if let Some(position) = watch.position() {
-                    note(format!("opledger: on with --from '{}'", clean(position)));
+                    note(format!("opledger: resume with --from '{}'", clean(position)));
                 }
                 return Err(Failure::Interrupted);
             }
@@ -73,29 +72,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             }
             false => out.line(as_line(&change))?,
         }
-        // Whoever watches wants to see it now.
         out.flush()?;
-    }
-}
-
-fn filter(filters: Filters) -> Filter {
-    let status = |status| match status {
-        domain::Status::Unexecuted => Status::Unexecuted,
-        domain::Status::Executing => Status::Executing,
-        domain::Status::Completed => Status::Completed,
-        domain::Status::Failed => Status::Failed,
-        domain::Status::Canceled => Status::Canceled,
-    };
-    Filter {
-        statuses: filters.status.into_iter().map(status).collect(),
-        occurred_from: filters.occurred_from,
-        occurred_to: filters.occurred_to,
-        cluster_id: filters.cluster_id,
-        method: filters.method.map(|method| method.as_str().to_owned()),
-        uri_prefix: filters.uri_prefix,
-        rollback_result: filters
-            .rollback_result
-            .map(|result| result.as_str().to_owned()),
     }
 }
 
@@ -113,7 +90,7 @@ fn as_line(change: &Change) -> String {
         Change::Document(document) => line(document),
         Change::Left(id) => format!("{:<10}  {}", "left", clean(id)),
         Change::Removed(id) => format!("{:<10}  {}", "removed", clean(id)),
-        Change::Reset => "reset       not all that changed is remembered: list again".into(),
+        Change::Reset => "reset       not every change since then is remembered: list again".into(),
     }
 }
 

@@ -1,7 +1,9 @@
 //! The operation document, as a value.
 
 use super::Error;
+use crate::domain::Status;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
 /// Times have the ledger's format. A single document has bodies, a document of a list has none.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -9,6 +11,7 @@ pub struct Document {
     pub operation_id: String,
     pub occurred_time: String,
     pub last_update_time: String,
+    #[serde(deserialize_with = "status")]
     pub status: Status,
     pub sub_status: Option<String>,
     pub request: Request,
@@ -20,30 +23,9 @@ pub struct Document {
     pub json: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    Unexecuted,
-    Executing,
-    Completed,
-    Failed,
-    Canceled,
-}
-
-impl Status {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Status::Unexecuted => "unexecuted",
-            Status::Executing => "executing",
-            Status::Completed => "completed",
-            Status::Failed => "failed",
-            Status::Canceled => "canceled",
-        }
-    }
-
-    pub fn has_ended(self) -> bool {
-        matches!(self, Status::Completed | Status::Failed | Status::Canceled)
-    }
+fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Status, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Status::parse(&text).ok_or_else(|| D::Error::custom(format!("no status: {text}")))
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -76,7 +58,7 @@ pub struct Rollbacks {
 }
 
 impl Document {
-    pub(super) fn read(json: &[u8]) -> Result<Document, Error> {
+    pub(crate) fn read(json: &[u8]) -> Result<Document, Error> {
         let what = |error| Error::Unexpected(format!("not an operation document: {error}"));
         let mut document: Document = serde_json::from_slice(json).map_err(what)?;
         document.json = String::from_utf8_lossy(json).into_owned();

@@ -1,10 +1,9 @@
-//! The list of operations, followed from page to page.
+//! The list of operations, page by page.
 
-use super::http::Http;
+use super::http::{Http, next_page};
 use super::{Document, Error, Status};
 use futures_util::Stream;
 use reqwest::Url;
-use reqwest::header::LINK;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
@@ -23,7 +22,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    pub(super) fn query(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn query(&self) -> Vec<(&'static str, String)> {
         let statuses = self.statuses.iter();
         let mut query: Vec<_> = statuses
             .map(|status| ("status", status.as_str().to_owned()))
@@ -68,35 +67,25 @@ impl List {
         }
     }
 
-    /// `None` at the end. [`Error::Gone`] if the read point has expired: start again.
+    /// `None` at the end. After an error, the next call requests the same page again; after
+    /// [`Error::Gone`] the read point has expired: start a new list.
     pub async fn next(&mut self) -> Result<Option<Document>, Error> {
         while self.page.is_empty() {
-            let Some(url) = self.next.take() else {
+            let Some(url) = &self.next else {
                 return Ok(None);
             };
-            let ask = || async {
-                let answer = self.http.send(self.http.get(url.clone())).await?;
-                let link = answer.headers().get(LINK).cloned();
-                Ok((link, self.http.body(answer).await?))
+            let request = || async {
+                let response = self.http.send(self.http.get(url.clone())).await?;
+                let next = next_page(url, &response);
+                Ok((next, self.http.body(response).await?))
             };
-            let (link, body) = match self.http.retrying(ask).await {
-                Ok(page) => page,
-                Err(error) => {
-                    // So that the same page can be requested again.
-                    self.next = Some(url);
-                    return Err(error);
-                }
-            };
+            let (next, body) = self.http.retrying(request).await?;
             let what = |error| Error::Unexpected(format!("not a list: {error}"));
             let page: ListPage = serde_json::from_slice(&body).map_err(what)?;
             let documents = page.operations.iter();
             let documents = documents.map(|raw| Document::read(raw.get().as_bytes()));
             self.page = documents.collect::<Result<_, _>>()?;
-            let link = link.as_ref().and_then(|link| link.to_str().ok());
-            let target = link.and_then(|link| link.strip_prefix('<')?.split_once('>'));
-            self.next = target
-                .map(|(target, _)| self.http.linked(target))
-                .transpose()?;
+            self.next = next;
         }
         Ok(self.page.pop_front())
     }

@@ -15,7 +15,7 @@
 //! # }
 //! ```
 //!
-//! What may succeed a moment later is tried again, for as long as `retry_for`.
+//! Transient errors are retried for `retry_for`.
 
 mod document;
 mod error;
@@ -26,8 +26,9 @@ mod publisher;
 mod sse;
 mod watch;
 
-pub use document::{Document, Request, Response, Rollbacks, Status, TargetCluster};
-pub use error::Error;
+pub use crate::domain::Status;
+pub use document::{Document, Request, Response, Rollbacks, TargetCluster};
+pub use error::{Error, Transient};
 pub use event::Event;
 pub use list::{Filter, List};
 pub use publisher::{Publisher, Receipt};
@@ -38,24 +39,24 @@ use reqwest::StatusCode;
 use reqwest::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use std::time::{Duration, Instant};
 
-/// Asks one ledger. Cheap to clone: clones share their connections.
+/// A client of one ledger. Cheap to clone: clones share their connections.
 #[derive(Clone)]
 pub struct Client {
     http: Http,
 }
 
-/// The longest single wait that is asked for; the ledger's own bound is a setting.
+/// The longest wait that a request asks for. The ledger limits it by a setting.
 const WAIT: Duration = Duration::from_secs(30);
 
 impl Client {
-    /// `address` as in `http://127.0.0.1:8470`.
+    /// `address` is like `http://127.0.0.1:8470`.
     pub fn new(address: &str) -> Result<Client, Error> {
         let base = http::base_url(address).map_err(Error::Address)?;
         let http = Http::new(base, "opledger-client", Duration::from_secs(60))?;
         Ok(Client { http })
     }
 
-    /// How long to try again what cannot be done at present; a minute, unless said here.
+    /// How long to retry transient errors. The default is a minute.
     pub fn retry_for(mut self, retry_for: Duration) -> Client {
         self.http.retry_for = retry_for;
         self
@@ -66,69 +67,61 @@ impl Client {
         self.get_at(operation_id, None).await
     }
 
-    /// The same from a state that holds at least `position`: what a publish was
-    /// answered with.
+    /// The document in a state that includes at least `position`, which a publish returns.
     pub async fn get_at(
         &self,
         operation_id: &str,
         position: Option<&str>,
     ) -> Result<Option<Document>, Error> {
-        let ask = || async {
+        let request = || async {
             let mut request = self.http.get(self.http.operation(operation_id)?);
             if let Some(position) = position {
                 request = request.header(http::POSITION, position);
             }
-            let answer = self.http.send(request).await?;
-            self.http.body(answer).await
+            let response = self.http.send(request).await?;
+            self.http.body(response).await
         };
-        match self.http.retrying(ask).await {
+        match self.http.retrying(request).await {
             Ok(body) => Document::read(&body).map(Some),
             Err(Error::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Waits until the operation has ended, also for one that does not exist yet.
-    /// Without a limit for as long as it takes.
+    /// Waits until the operation has ended, also if it does not exist yet. Without a limit it
+    /// waits for ever.
     pub async fn wait(
         &self,
         operation_id: &str,
         limit: Option<Duration>,
     ) -> Result<Document, Error> {
-        // One that no clock reaches is none.
+        // A limit beyond what a clock can show is none.
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut known: Option<HeaderValue> = None;
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let wait = left.unwrap_or(WAIT).min(WAIT);
-            let ask = || async {
+            let request = || async {
                 let mut request = self.http.get(self.http.operation(operation_id)?);
-                // Rounded up: a wait of nothing would be asked again and again.
+                // Rounded up: with zero seconds it would ask again and again.
                 let seconds = wait.as_millis().div_ceil(1000);
-                request = request.header("prefer", format!("wait={seconds}"));
+                request = request.header(http::PREFER, format!("wait={seconds}"));
                 if let Some(known) = &known {
-                    request = request.header(IF_NONE_MATCH, known.clone());
+                    request = request.header(IF_NONE_MATCH, known);
                 }
-                self.http.send(request).await
+                let response = self.http.send(request).await?;
+                let (status, etag) = (response.status(), response.headers().get(ETAG).cloned());
+                Ok((status, etag, self.http.body(response).await?))
             };
-            match self.http.retrying(ask).await {
-                Ok(answer) if answer.status() == StatusCode::NOT_MODIFIED => {}
-                Ok(answer) => {
-                    known = answer.headers().get(ETAG).cloned();
-                    let body = self.http.body(answer).await;
-                    match body {
-                        Ok(body) => {
-                            let document = Document::read(&body)?;
-                            if document.status.has_ended() {
-                                return Ok(document);
-                            }
-                        }
-                        // Asked again as if it had not been answered.
-                        Err(error) if error.is_transient() => known = None,
-                        Err(error) => return Err(error),
+            match self.http.retrying(request).await {
+                Ok((StatusCode::NOT_MODIFIED, ..)) | Err(Error::NotFound(_)) => {}
+                Ok((_, etag, body)) => {
+                    let document = Document::read(&body)?;
+                    if document.status.has_ended() {
+                        return Ok(document);
                     }
+                    known = etag;
                 }
-                Err(Error::NotFound(_)) => {}
                 Err(error) => return Err(error),
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -137,28 +130,26 @@ impl Client {
         }
     }
 
-    /// The operations that match, page by page as they are taken.
+    /// The operations that match. It requests a page when the one before is used up.
     pub fn list(&self, filter: Filter) -> List {
         List::new(self.http.clone(), filter)
     }
 
     /// The states of one operation until it has ended.
     pub fn watch(&self, operation_id: &str) -> Result<Watch, Error> {
-        Ok(Watch::one(
-            self.http.clone(),
-            self.http.operation(operation_id)?,
-        ))
+        let url = self.http.operation(operation_id)?;
+        Ok(Watch::new(self.http.clone(), url, true))
     }
 
-    /// The states of all operations that match: those that there are, then every
-    /// change, without end.
+    /// The states of all operations that match: first the current ones, then every change,
+    /// without end.
     pub fn watch_all(&self, filter: &Filter) -> Watch {
         let url = self.http.url(&["v1", "operations"], &filter.query());
-        Watch::all(self.http.clone(), url)
+        Watch::new(self.http.clone(), url, false)
     }
 
-    /// Takes events from many tasks and sends those that wait together. Must be
-    /// called within a runtime of tokio.
+    /// A publisher for many tasks, which sends waiting events together. Must be called within a
+    /// runtime of tokio.
     pub fn publisher(&self) -> Publisher {
         Publisher::start(self.http.clone())
     }

@@ -1,10 +1,10 @@
 //! Publishes from many tasks at once. While a request is in flight, the events of other tasks
-//! wait and are sent together in the next one: a single publish waits for nobody, and a
+//! wait, and the next request sends them together: a single publish waits for nobody, and a
 //! thousand share a few requests.
 
-use super::http::{Http, POSITION};
+use super::http::Http;
 use super::{Error, Event};
-use reqwest::header::CONTENT_TYPE;
+use bytes::Bytes;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,7 +24,7 @@ pub struct Receipt {
 
 struct QueuedEvent {
     event: Vec<u8>,
-    told: oneshot::Sender<Result<Receipt, Error>>,
+    outcome: oneshot::Sender<Result<Receipt, Error>>,
 }
 
 /// Cheap to clone. Waiting events are sent even if all clones are dropped, while the runtime
@@ -57,10 +57,10 @@ impl Publisher {
     /// Returns when the event is durable. After a transient error, or if the call was dropped,
     /// it may be durable: publishing the same event again is harmless.
     pub async fn publish(&self, event: Event) -> Result<Receipt, Error> {
-        let (told, result) = oneshot::channel();
+        let (outcome, result) = oneshot::channel();
         let event = event.bytes();
         let gone = || Error::Unexpected("the publisher's runtime has ended".into());
-        let waiting = QueuedEvent { event, told };
+        let waiting = QueuedEvent { event, outcome };
         self.waiting.send(waiting).await.map_err(|_| gone())?;
         result.await.map_err(|_| gone())?
     }
@@ -78,25 +78,17 @@ fn fitting(batch: &[QueuedEvent]) -> usize {
 
 async fn send(http: &Http, batch: Vec<QueuedEvent>) {
     match post(http, &batch).await {
-        Ok(receipts) => {
-            for (waiting, receipt) in batch.into_iter().zip(receipts) {
-                // The caller may have gone.
-                let _ = waiting.told.send(Ok(receipt));
-            }
-        }
         // One of them is invalid and nothing was stored, so each is sent alone.
-        Err(Error::Refused { .. }) if batch.len() > 1 => {
+        Err(Error::Refused { .. } | Error::TooLarge(_)) if batch.len() > 1 => {
             for waiting in batch {
-                let one = [waiting];
-                let mut outcome = post(http, &one).await;
-                let [waiting] = one;
-                let receipt = outcome.as_mut().map(|receipts| receipts.swap_remove(0));
-                let _ = waiting.told.send(receipt.map_err(|error| error.clone()));
+                Box::pin(send(http, vec![waiting])).await;
             }
         }
-        Err(error) => {
-            for waiting in batch {
-                let _ = waiting.told.send(Err(error.clone()));
+        outcome => {
+            for (n, waiting) in batch.into_iter().enumerate() {
+                let receipt = outcome.as_ref().map(|receipts| receipts[n].clone());
+                // The caller may have gone.
+                let _ = waiting.outcome.send(receipt.map_err(Error::clone));
             }
         }
     }
@@ -111,20 +103,11 @@ async fn post(http: &Http, batch: &[QueuedEvent]) -> Result<Vec<Receipt>, Error>
         body.extend_from_slice(&waiting.event);
     }
     body.push(b']');
-    let attempt = || async {
-        let request = http.post(http.url(&["v1", "events"], &[]));
-        let request = request.header(CONTENT_TYPE, "application/cloudevents-batch+json");
-        let answer = http.send(request.body(body.clone())).await?;
-        let token = answer
-            .headers()
-            .get(POSITION)
-            .and_then(|value| value.to_str().ok());
-        let token = token.unwrap_or_default().to_owned();
-        Ok((token, http.body(answer).await?))
-    };
-    let (token, answer) = http.retrying(attempt).await?;
-    let accepted: AcceptedPositions = serde_json::from_slice(&answer)
-        .map_err(|error| Error::Unexpected(format!("not the answer to a publish: {error}")))?;
+    let body = Bytes::from(body);
+    let attempt = || http.post_events(body.clone());
+    let (token, response) = http.retrying(attempt).await?;
+    let accepted: AcceptedPositions = serde_json::from_slice(&response)
+        .map_err(|error| Error::Unexpected(format!("not the response to a publish: {error}")))?;
     if accepted.positions.len() != batch.len() {
         return Err(Error::Unexpected("not as many positions as events".into()));
     }

@@ -1,4 +1,4 @@
-//! Streams of states: taken up where they broke off, for as long as somebody asks.
+//! Streams of states that resume where a connection broke off.
 
 use super::http::Http;
 use super::sse::SseSplitter;
@@ -7,7 +7,6 @@ use futures_util::Stream;
 use reqwest::header::ACCEPT;
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
-use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
@@ -17,8 +16,8 @@ pub enum Change {
     Left(String),
     /// There is no such operation any more.
     Removed(String),
-    /// Too long away: not all that changed is remembered. List again; what comes next is
-    /// behind this.
+    /// The ledger does not remember every change since the position. List again: what comes next
+    /// is after this.
     Reset,
 }
 
@@ -30,8 +29,6 @@ pub struct Watch {
     position: Option<String>,
     open: Option<(Response, SseSplitter)>,
     has_ended: bool,
-    /// Since when nothing has worked, and how often it was tried.
-    failing: Option<(Instant, u32)>,
 }
 
 #[derive(Deserialize)]
@@ -40,32 +37,25 @@ struct Named {
 }
 
 impl Watch {
-    pub(super) fn one(http: Http, url: Url) -> Watch {
+    pub(super) fn new(http: Http, url: Url, is_one: bool) -> Watch {
         Watch {
             http,
             url,
-            is_one: true,
+            is_one,
             position: None,
             open: None,
             has_ended: false,
-            failing: None,
         }
     }
 
-    pub(super) fn all(http: Http, url: Url) -> Watch {
-        Watch {
-            is_one: false,
-            ..Watch::one(http, url)
-        }
-    }
-
-    /// Begins behind this position: what has changed since comes once, as it is now.
+    /// Starts after this position: everything that has changed since then comes once, in its
+    /// current state.
     pub fn from_position(mut self, position: &str) -> Watch {
         self.position = Some(position.to_owned());
         self
     }
 
-    /// Behind what was received so far. Kept by a program, it can go on there later.
+    /// The position of the last change. A program that keeps it can continue there later.
     pub fn position(&self) -> Option<&str> {
         self.position.as_deref()
     }
@@ -74,12 +64,11 @@ impl Watch {
     /// called again without a loss.
     pub async fn next(&mut self) -> Result<Option<Change>, Error> {
         while !self.has_ended {
-            if let Some((answer, splitter)) = &mut self.open {
+            if let Some((response, splitter)) = &mut self.open {
                 while let Some(block) = splitter.next() {
                     if let Some(id) = block.id {
                         self.position = Some(id);
                     }
-                    self.failing = None;
                     let Some(data) = block.data else { continue };
                     let change = change(&block.kind, &data)?;
                     if let Some(change) = change {
@@ -87,21 +76,22 @@ impl Watch {
                         return Ok(Some(change));
                     }
                 }
-                match answer.chunk().await {
+                match response.chunk().await {
                     Ok(Some(piece)) => splitter.push(&piece),
-                    // The end of a ledger that stops, or of a connection.
+                    // The ledger stops, or the connection broke off.
                     Ok(None) | Err(_) => self.open = None,
                 }
                 continue;
             }
-            match self.connect().await {
-                Ok(true) => {}
-                Ok(false) => self.has_ended = true,
+            match self.http.retrying(|| self.connect()).await {
+                Ok(response) if response.status() == StatusCode::NO_CONTENT => {
+                    self.has_ended = true;
+                }
+                Ok(response) => self.open = Some((response, SseSplitter::default())),
                 Err(Error::Gone(_)) if self.position.is_some() => {
                     self.position = None;
                     return Ok(Some(Change::Reset));
                 }
-                Err(error) if error.is_transient() => self.pause(error).await?,
                 Err(error) => return Err(error),
             }
         }
@@ -114,36 +104,14 @@ impl Watch {
         })
     }
 
-    /// False where nothing will come any more.
-    async fn connect(&mut self) -> Result<bool, Error> {
+    async fn connect(&self) -> Result<Response, Error> {
         let mut request = self.http.get(self.url.clone());
         request = request.header(ACCEPT, "text/event-stream");
         if let Some(position) = &self.position {
             request = request.header("last-event-id", position);
         }
-        let answer = self.http.send(request).await?;
-        if answer.status() == StatusCode::NO_CONTENT {
-            return Ok(false);
-        }
-        self.open = Some((answer, SseSplitter::default()));
-        Ok(true)
+        self.http.send(request).await
     }
-
-    async fn pause(&mut self, error: Error) -> Result<(), Error> {
-        let (since, tries) = self.failing.unwrap_or((Instant::now(), 0));
-        if since.elapsed() > self.http.retry_for {
-            return Err(error);
-        }
-        self.failing = Some((since, tries + 1));
-        let pause = Duration::from_millis(100 << tries.min(6));
-        tokio::time::sleep(pause.mul_f64(0.75 + fraction() / 2.0)).await;
-        Ok(())
-    }
-}
-
-/// Somewhere between 0 and 1: many watchers of one ledger are not to come back at once.
-fn fraction() -> f64 {
-    f64::from(uuid::Uuid::new_v4().as_u128() as u32) / f64::from(u32::MAX)
 }
 
 fn is_last(change: &Change) -> bool {
@@ -154,7 +122,7 @@ fn is_last(change: &Change) -> bool {
     }
 }
 
-/// Kinds that a later ledger may add are passed over.
+/// `None` for kinds that this client does not know.
 fn change(kind: &str, data: &str) -> Result<Option<Change>, Error> {
     let named = || {
         let named: Result<Named, _> = serde_json::from_str(data);

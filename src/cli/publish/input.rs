@@ -1,6 +1,7 @@
-//! Reads JSON Lines and cuts them into the bodies of requests. Runs on a thread
-//! of its own: reading a pipe may block for as long as its writer likes.
+//! Reads JSON Lines and groups them into batches. Runs on a thread of its own, because reading a
+//! pipe may block for as long as its writer likes.
 
+use super::resume::ResumePoint;
 use crate::audit::file::BYTE_ORDER_MARK;
 use crate::cli::failure::Failure;
 use bytes::Bytes;
@@ -9,183 +10,166 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use tokio::sync::mpsc;
 
-/// Bytes of the body of a request with several events. One that is larger goes alone:
-/// whether the ledger takes it is for the ledger to say.
+/// Bytes of a request with several events. A larger event is sent alone: whether it is accepted
+/// is for the ledger to say.
 const BODY_MAX: usize = 8 << 20;
-/// Bytes of a line: no ledger can be set up to take a larger event.
+/// Bytes of a line. No ledger can be configured to accept a larger event.
 const LINE_MAX: usize = 1 << 30;
 const READ_AHEAD: usize = 1 << 20;
 
-/// Some lines, as the body of one request.
+/// Events of some lines, for one request.
 #[derive(Debug, Clone)]
 pub struct EventBatch {
-    /// A JSON array of the events.
-    pub body: Bytes,
-    /// The line that each event stands on, from 1.
-    pub lines: Vec<u64>,
-    /// Where in the body each event begins.
-    starts: Vec<usize>,
-    /// Where its last line ends, from the beginning of the input.
-    pub end: u64,
-    /// Of the input up to there.
-    pub digest: blake3::Hash,
+    /// Each with the number of its line, from 1.
+    pub events: Vec<(u64, Bytes)>,
+    /// The input up to its last line.
+    pub end: ResumePoint,
 }
 
 impl EventBatch {
-    /// The same events in two requests; nothing if it is one event.
+    /// A JSON array of the events.
+    pub fn body(&self) -> Bytes {
+        let size: usize = self.events.iter().map(|(_, event)| event.len() + 1).sum();
+        let mut body = Vec::with_capacity(size + 1);
+        for (n, (_, event)) in self.events.iter().enumerate() {
+            body.push(if n == 0 { b'[' } else { b',' });
+            body.extend_from_slice(event);
+        }
+        body.push(b']');
+        body.into()
+    }
+
+    /// The same events in two batches; `None` if it has only one event.
     pub fn halves(&self) -> Option<[EventBatch; 2]> {
-        let middle = self.lines.len() / 2;
-        let cut = *self.starts.get(middle).filter(|_| middle > 0)?;
-        let part = |events: &[u8], range: std::ops::Range<usize>| {
-            let first = self.starts[range.start];
-            EventBatch {
-                body: [b"[", events, b"]"].concat().into(),
-                lines: self.lines[range.clone()].to_vec(),
-                starts: self.starts[range].iter().map(|at| at - first + 1).collect(),
-                end: self.end,
-                digest: self.digest,
-            }
+        let (first, second) = self.events.split_at(self.events.len() / 2);
+        let half = |events: &[(u64, Bytes)]| EventBatch {
+            events: events.to_vec(),
+            end: self.end.clone(),
         };
-        // Without the comma between them, and the brackets.
-        let first = part(&self.body[1..cut - 1], 0..middle);
-        let second = part(
-            &self.body[cut..self.body.len() - 1],
-            middle..self.lines.len(),
-        );
-        Some([first, second])
+        (!first.is_empty()).then(|| [first, second].map(half))
     }
 }
 
 pub struct Input {
-    pub reader: Box<dyn Read + Send>,
-    /// For messages.
-    pub name: String,
-    /// What has been read before: bytes and lines.
-    pub offset: u64,
-    pub line: u64,
-    /// Of these bytes.
-    pub read: blake3::Hasher,
-    pub events_max: usize,
-    /// Somebody may still be writing: what is there is sent while we wait.
-    pub is_live: bool,
+    lines: EventLines,
+    /// The size of a batch.
+    events_max: usize,
+    /// Somebody may still be writing: events are sent while we wait for the next line.
+    is_live: bool,
 }
 
 impl Input {
-    /// Sends the batches in order, and at most one failure, the last thing sent.
-    /// Ends early if nobody listens any more.
-    pub fn pump(self, batches: &mpsc::Sender<Result<EventBatch, Failure>>) {
-        let mut lines = EventLines {
-            reader: BufReader::with_capacity(READ_AHEAD, self.reader),
-            name: self.name,
-            offset: self.offset,
-            line: self.line,
-            read: self.read,
+    /// The reader continues after `begin`; `digest` is of everything before.
+    pub fn new(
+        reader: Box<dyn Read + Send>,
+        name: String,
+        (begin, digest): (&ResumePoint, blake3::Hasher),
+        events_max: usize,
+        is_live: bool,
+    ) -> Input {
+        let lines = EventLines {
+            reader: BufReader::with_capacity(READ_AHEAD, reader),
+            name,
+            offset: begin.offset,
+            line: begin.line,
+            digest,
             text: Vec::new(),
         };
-        let mut filling = Filling::default();
-        loop {
-            // Not kept back while all requests are under way, though the batch could
-            // grow: the next line may be an hour away. The pipe grows meanwhile.
-            if self.is_live
-                && !filling.is_empty()
-                && lines.may_block()
-                && batches.blocking_send(Ok(filling.take())).is_err()
-            {
+        Input {
+            lines,
+            events_max,
+            is_live,
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.lines.name
+    }
+
+    /// Sends the batches in order, and at most one failure, as the last message. Ends early if
+    /// nobody receives any more.
+    pub fn pump(mut self, batches: &mpsc::Sender<Result<EventBatch, Failure>>) {
+        let mut batch = Filling::default();
+        let failure = loop {
+            // Does not wait until a request is free, though the batch could grow: the next line
+            // may be an hour away. The pipe grows meanwhile.
+            if self.is_live && self.lines.may_block() && !batch.send(batches) {
                 return;
             }
-            match lines.read_event() {
-                Ok(Some(line)) => {
-                    if !filling.has_room_for(line.event, self.events_max)
-                        && batches.blocking_send(Ok(filling.take())).is_err()
-                    {
+            match self.lines.read_event() {
+                Ok(Some(event)) => {
+                    if !batch.has_room_for(&event, self.events_max) && !batch.send(batches) {
                         return;
                     }
-                    filling.add(&line);
+                    batch.add(event, &self.lines);
                 }
-                Ok(None) => {
-                    if !filling.is_empty() {
-                        // Nobody listens only after something else went wrong.
-                        let _ = batches.blocking_send(Ok(filling.take()));
-                    }
-                    return;
-                }
-                Err(failure) => {
-                    // What a pipe gave is not there for another try. A file is read
-                    // again, and its batch then made with the line that was mended.
-                    if self.is_live && !filling.is_empty() {
-                        let _ = batches.blocking_send(Ok(filling.take()));
-                    }
-                    let _ = batches.blocking_send(Err(failure));
-                    return;
-                }
+                Ok(None) => break None,
+                Err(failure) => break Some(failure),
             }
+        };
+        // A pipe cannot be read again. A file is, and then its batch includes the corrected line.
+        if failure.is_none() || self.is_live {
+            batch.send(batches);
+        }
+        if let Some(failure) = failure {
+            // Nobody receives only after another failure.
+            let _ = batches.blocking_send(Err(failure));
         }
     }
 }
 
-/// A batch in the making: its body without the last bracket.
+/// A batch in the making.
 #[derive(Default)]
 struct Filling {
-    body: Vec<u8>,
-    lines: Vec<u64>,
-    starts: Vec<usize>,
-    end: u64,
-    read: blake3::Hasher,
+    events: Vec<(u64, Bytes)>,
+    /// Bytes of its body, without the last bracket.
+    size: usize,
+    /// The input up to its last line.
+    offset: u64,
+    digest: blake3::Hasher,
 }
 
 impl Filling {
-    fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+    fn has_room_for(&self, event: &Bytes, events_max: usize) -> bool {
+        let fits = self.size + event.len() + 2 <= BODY_MAX;
+        self.events.is_empty() || (fits && self.events.len() < events_max)
     }
 
-    fn has_room_for(&self, event: &[u8], events_max: usize) -> bool {
-        // A bracket or comma before it, the closing bracket behind.
-        let fits = self.body.len() + event.len() + 2 <= BODY_MAX;
-        self.is_empty() || (fits && self.lines.len() < events_max)
+    fn add(&mut self, event: Bytes, lines: &EventLines) {
+        self.size += event.len() + 1;
+        self.events.push((lines.line, event));
+        self.offset = lines.offset;
+        self.digest.clone_from(&lines.digest);
     }
 
-    fn add(&mut self, line: &Line) {
-        self.body.push(if self.is_empty() { b'[' } else { b',' });
-        self.starts.push(self.body.len());
-        self.body.extend_from_slice(line.event);
-        self.lines.push(line.number);
-        self.end = line.end;
-        self.read.clone_from(line.read);
+    /// False if nobody receives.
+    fn send(&mut self, batches: &mpsc::Sender<Result<EventBatch, Failure>>) -> bool {
+        let filled = std::mem::take(self);
+        let Some((line, _)) = filled.events.last() else {
+            return true;
+        };
+        let end = ResumePoint {
+            offset: filled.offset,
+            line: *line,
+            digest: filled.digest.finalize(),
+            token: None,
+        };
+        let events = filled.events;
+        batches
+            .blocking_send(Ok(EventBatch { events, end }))
+            .is_ok()
     }
-
-    fn take(&mut self) -> EventBatch {
-        let mut filled = std::mem::take(self);
-        filled.body.push(b']');
-        EventBatch {
-            body: filled.body.into(),
-            lines: filled.lines,
-            starts: filled.starts,
-            end: filled.end,
-            digest: filled.read.finalize(),
-        }
-    }
-}
-
-/// A line that may be an event, without white space around it.
-struct Line<'l> {
-    event: &'l [u8],
-    /// From 1.
-    number: u64,
-    /// Where it ends, from the beginning of the input.
-    end: u64,
-    /// The input up to there.
-    read: &'l blake3::Hasher,
 }
 
 struct EventLines {
     reader: BufReader<Box<dyn Read + Send>>,
     name: String,
-    /// Behind the current line.
+    /// After the current line.
     offset: u64,
     /// The current line.
     line: u64,
-    /// All up to its end.
-    read: blake3::Hasher,
+    /// Everything up to its end.
+    digest: blake3::Hasher,
     text: Vec<u8>,
 }
 
@@ -195,8 +179,8 @@ impl EventLines {
         !self.reader.buffer().contains(&b'\n')
     }
 
-    /// The next line that is not blank.
-    fn read_event(&mut self) -> Result<Option<Line<'_>>, Failure> {
+    /// The next line that is not blank, without white space around it.
+    fn read_event(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
             let is_first = self.offset == 0;
             self.text.clear();
@@ -213,7 +197,7 @@ impl EventLines {
                 // Perhaps an event. Anything else need not be read to its end.
                 self.read_until(LINE_MAX - BODY_MAX)?;
             }
-            // So much white space is no blank line: it may go on for ever.
+            // A line with so much white space may never end.
             if goes_on || !self.text.trim_ascii().is_empty() {
                 break;
             }
@@ -224,12 +208,7 @@ impl EventLines {
             line: self.line,
             why,
         })?;
-        Ok(Some(Line {
-            event,
-            number: self.line,
-            end: self.offset,
-            read: &self.read,
-        }))
+        Ok(Some(Bytes::copy_from_slice(event)))
     }
 
     /// Reads on to the end of the line, or so many bytes of it.
@@ -241,15 +220,15 @@ impl EventLines {
             path: PathBuf::from(&self.name),
             source,
         })?;
-        self.read.update(&self.text[from..]);
+        self.digest.update(&self.text[from..]);
         self.offset += read as u64;
         Ok(read)
     }
 }
 
-/// Whether it can be an event at all: one bad line would otherwise make the
-/// whole batch unreadable, and nobody could say which it was. Never quotes the
-/// line, as bodies may hold passwords.
+/// Whether it can be an event at all. Otherwise one bad line would make the whole batch
+/// unreadable, and the ledger could not say which one it was. Never quotes the line, because
+/// bodies may contain passwords.
 fn check(event: &[u8], line: &[u8]) -> Result<(), String> {
     let is_whole = line.ends_with(b"\n") || line.len() < BODY_MAX - BYTE_ORDER_MARK.len();
     let is_too_long = line.len() >= LINE_MAX - BYTE_ORDER_MARK.len();
@@ -281,15 +260,9 @@ mod tests {
 
     fn pump(text: impl Into<Vec<u8>>, events_max: usize) -> (Vec<EventBatch>, Option<Failure>) {
         let (sender, mut receiver) = mpsc::channel(1000);
-        let input = Input {
-            reader: Box::new(Cursor::new(text.into())),
-            name: "events.jsonl".into(),
-            offset: 0,
-            line: 0,
-            read: blake3::Hasher::new(),
-            events_max,
-            is_live: false,
-        };
+        let reader = Box::new(Cursor::new(text.into()));
+        let begin = (&ResumePoint::beginning(), blake3::Hasher::new());
+        let input = Input::new(reader, "events.jsonl".into(), begin, events_max, false);
         input.pump(&sender);
         drop(sender);
         let mut batches = Vec::new();
@@ -302,18 +275,25 @@ mod tests {
         (batches, None)
     }
 
+    fn lines(batch: &EventBatch) -> Vec<u64> {
+        batch.events.iter().map(|(line, _)| *line).collect()
+    }
+
     #[test]
     fn lines_become_arrays_and_keep_their_numbers() {
         let text = "\u{feff}{\"a\":1}\r\n\n  \n {\"b\":2} \n{\"c\":3}";
         let (batches, failure) = pump(text, 2);
         assert!(failure.is_none());
         assert_eq!(batches.len(), 2);
-        assert_eq!(&batches[0].body[..], b"[{\"a\":1},{\"b\":2}]");
-        assert_eq!(batches[0].lines, [1, 4]);
-        assert_eq!(batches[0].end as usize, text.len() - "{\"c\":3}".len());
-        assert_eq!(&batches[1].body[..], b"[{\"c\":3}]");
-        assert_eq!(batches[1].lines, [5]);
-        assert_eq!(batches[1].end as usize, text.len());
+        assert_eq!(&batches[0].body()[..], b"[{\"a\":1},{\"b\":2}]");
+        assert_eq!(lines(&batches[0]), [1, 4]);
+        assert_eq!(
+            batches[0].end.offset as usize,
+            text.len() - "{\"c\":3}".len()
+        );
+        assert_eq!(&batches[1].body()[..], b"[{\"c\":3}]");
+        assert_eq!(lines(&batches[1]), [5]);
+        assert_eq!(batches[1].end.offset as usize, text.len());
     }
 
     #[test]
@@ -321,9 +301,9 @@ mod tests {
         let line = format!("{{\"a\":\"{}\"}}\n", "x".repeat(3 << 20));
         let (batches, failure) = pump(line.repeat(5), 500);
         assert!(failure.is_none());
-        let counts: Vec<_> = batches.iter().map(|batch| batch.lines.len()).collect();
+        let counts: Vec<_> = batches.iter().map(|batch| batch.events.len()).collect();
         assert_eq!(counts, [2, 2, 1]);
-        assert!(batches.iter().all(|batch| batch.body.len() <= BODY_MAX));
+        assert!(batches.iter().all(|batch| batch.body().len() <= BODY_MAX));
     }
 
     #[test]
@@ -356,12 +336,12 @@ mod tests {
         let text = format!("{{\"a\":1}}\n{large}\n{{\"a\":2}}\n{{\"a\":3}}\n");
         let (batches, failure) = pump(text.clone(), 500);
         assert!(failure.is_none());
-        let lines: Vec<_> = batches.iter().map(|batch| &batch.lines[..]).collect();
-        assert_eq!(lines, [&[1][..], &[2], &[3, 4]]);
-        assert_eq!(batches[1].body.len(), large.len() + 2);
+        let numbers: Vec<_> = batches.iter().map(lines).collect();
+        assert_eq!(numbers, [&[1][..], &[2], &[3, 4]]);
+        assert_eq!(batches[1].body().len(), large.len() + 2);
         for batch in &batches {
-            let read = &text.as_bytes()[..batch.end as usize];
-            assert_eq!(batch.digest, blake3::hash(read));
+            let read = &text.as_bytes()[..batch.end.offset as usize];
+            assert_eq!(batch.end.digest, blake3::hash(read));
         }
     }
 
@@ -381,14 +361,14 @@ mod tests {
         let (batches, _) = pump(text, 500);
         let [first, second] = batches[0].halves().unwrap();
         assert_eq!(
-            (&first.body[..], &first.lines[..]),
+            (&first.body()[..], &lines(&first)[..]),
             (&b"[{\"a\":1}]"[..], &[1][..])
         );
-        assert_eq!(&second.body[..], b"[{\"b\":[2,3]},{}]");
-        assert_eq!(second.lines, [3, 4]);
+        assert_eq!(&second.body()[..], b"[{\"b\":[2,3]},{}]");
+        assert_eq!(lines(&second), [3, 4]);
         let [third, fourth] = second.halves().unwrap();
         assert_eq!(
-            (&third.body[..], &fourth.body[..]),
+            (&third.body()[..], &fourth.body()[..]),
             (&b"[{\"b\":[2,3]}]"[..], &b"[{}]"[..])
         );
         assert!(first.halves().is_none() && fourth.halves().is_none());
@@ -420,15 +400,9 @@ mod tests {
             write.send(*text).unwrap();
         }
         let (is_asked, asked) = std::sync::mpsc::channel();
-        let input = Input {
-            reader: Box::new(Pipe { written, is_asked }),
-            name: "standard input".into(),
-            offset: 0,
-            line: 0,
-            read: blake3::Hasher::new(),
-            events_max: 100,
-            is_live: true,
-        };
+        let reader = Box::new(Pipe { written, is_asked });
+        let begin = (&ResumePoint::beginning(), blake3::Hasher::new());
+        let input = Input::new(reader, "standard input".into(), begin, 100, true);
         let (sender, receiver) = mpsc::channel(1);
         std::thread::spawn(move || input.pump(&sender));
         let writer = ScriptedWriter {
@@ -466,7 +440,7 @@ mod tests {
         let asked = writer.asked.recv_timeout(patience);
         assert!(asked.is_err(), "waits for the writer with an event in hand");
         for line in [1, 2] {
-            assert_eq!(filled.next().unwrap().unwrap().lines, [line]);
+            assert_eq!(lines(&filled.next().unwrap().unwrap()), [line]);
         }
         drop(writer);
         assert!(filled.next().is_none());
@@ -476,7 +450,7 @@ mod tests {
     fn a_bad_line_in_a_pipe_does_not_lose_the_events_before_it() {
         let (mut filled, _writer) = pump_live(&["{\"a\":1}\n{\"a\":2}\nnonsense\n"]);
         let batch = filled.next().unwrap().unwrap();
-        assert_eq!(batch.lines, [1, 2]);
+        assert_eq!(lines(&batch), [1, 2]);
         let failure = filled.next().unwrap().unwrap_err();
         assert!(matches!(failure, Failure::BadLine { line: 3, .. }));
         assert!(filled.next().is_none());

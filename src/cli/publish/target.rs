@@ -1,28 +1,27 @@
 //! Where the events go: to a running ledger, or to the topic that it reads.
 
+use super::READ_TIMEOUT;
 use super::input::EventBatch;
-use super::{PATIENCE, retrying};
 use crate::app;
-use crate::cli::client::{Connection, LedgerClient, PREFER, position};
+use crate::cli::client::Connection;
 use crate::cli::failure::Failure;
-use crate::client::http::POSITION;
+use crate::client::Error;
+use crate::client::http::{Http, POSITION, PREFER, retrying};
 use crate::clock;
 use crate::config::Config;
 use crate::domain::Event;
 use crate::event_log::kafka::Kafka;
-use crate::event_log::{EventLog, NewRecord, PublishError};
-use crate::wire::cloudevent::{self, BATCH};
+use crate::event_log::{EventLog, NewRecord};
+use crate::wire::cloudevent;
 use crate::wire::fault::{Fault, Rule};
 use crate::wire::position::{Offset, Partition, Token};
 use crate::wire::record::Headers;
-use reqwest::header::CONTENT_TYPE;
-use reqwest::{Response, Url};
-use serde_json::value::RawValue;
+use reqwest::RequestBuilder;
 use std::time::Duration;
 
 pub struct PublishTarget {
-    /// Asked whether everything is visible, wherever the events went.
-    ledger: LedgerClient,
+    /// Reads say whether everything is visible, wherever the events went.
+    ledger: Http,
     topic: Option<TargetTopic>,
 }
 
@@ -49,12 +48,12 @@ impl PublishTarget {
             })
         });
         Ok(PublishTarget {
-            ledger: LedgerClient::new(connection, PATIENCE)?,
+            ledger: connection.http(READ_TIMEOUT)?,
             topic: topic.transpose()?,
         })
     }
 
-    /// For the note of an interrupted run: another place has nothing of this one.
+    /// For the note of an interrupted run, which is only valid for the same target.
     pub fn name(&self) -> String {
         match &self.topic {
             Some(topic) => topic.name.clone(),
@@ -62,7 +61,7 @@ impl PublishTarget {
         }
     }
 
-    /// Finds out that nothing can be sent before anything is read.
+    /// Checks a topic before anything is read.
     pub async fn reach(&self, retry_for: Duration) -> Result<(), Failure> {
         let Some(topic) = &self.topic else {
             return Ok(());
@@ -71,7 +70,7 @@ impl PublishTarget {
         retrying(retry_for, identify).await
     }
 
-    /// Whether it has what was acknowledged up to this position.
+    /// Whether it still has everything up to this position.
     pub async fn holds(&self, token: &Token) -> Result<bool, Failure> {
         if let Some(TargetTopic { log, .. }) = &self.topic {
             let found = log.identify()?;
@@ -83,67 +82,51 @@ impl PublishTarget {
             };
             return Ok(found.id == token.log && token.positions.iter().all(is_there));
         }
-        // A read that asks for the position is refused, or not answered in time, by a
-        // ledger that does not have it. One that is only behind is sent all of it again.
-        let request = self.ledger.get(self.cheap_read());
-        let request = request.header(POSITION, token.to_string());
-        match self.ledger.send(request).await {
-            Ok(response) => self.ledger.body(response).await.map(|_| true),
-            Err(Failure::Refused(_) | Failure::Unavailable { .. }) => Ok(false),
-            Err(failure) => Err(failure),
+        // A ledger that does not have the position refuses the read, or does not reach it in
+        // time. To one that only lags, everything is sent again.
+        match self.read(self.cheap_read(token)).await {
+            Ok(()) => Ok(true),
+            Err(Error::Refused { .. } | Error::Gone(_) | Error::Unavailable { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// Sends a batch and returns where it is once it is durable.
+    /// Sends a batch and returns its position when it is durable.
     pub async fn post(&self, batch: &EventBatch) -> Result<Token, Failure> {
         if let Some(topic) = &self.topic {
             return topic.publish(batch).await;
         }
-        let request = self
-            .ledger
-            .post(self.ledger.url(&["v1", "events"]))
-            .header(CONTENT_TYPE, BATCH)
-            .body(batch.body.clone());
-        let response = self.ledger.send(request).await?;
-        let token = self.token_of(&response)?;
-        self.ledger.body(response).await?;
-        Ok(token)
+        let (position, _) = self.ledger.post_events(batch.body()).await?;
+        let token = position.parse();
+        token.map_err(|error| Failure::Unexpected(format!("{POSITION}: {error}")))
     }
 
-    /// A cheap read that has to wait for the token, as often as it takes: a ledger may
-    /// be further behind than it lets a read wait.
+    /// Repeats a cheap read that waits for the token: a ledger may lag more than the longest
+    /// wait that it allows.
     pub async fn wait_until_visible(
         &self,
         token: &Token,
         retry_for: Duration,
     ) -> Result<(), Failure> {
-        let read = || async {
-            let request = self
-                .ledger
-                .get(self.cheap_read())
-                .header(POSITION, token.to_string())
-                .header(PREFER, format!("wait={}", PATIENCE.as_secs() - 5));
-            let response = self.ledger.send(request).await?;
-            self.ledger.body(response).await.map(drop)
-        };
-        retrying(retry_for, read).await
+        let wait = format!("wait={}", READ_TIMEOUT.as_secs() - 5);
+        let read = || self.read(self.cheap_read(token).header(PREFER, &wait));
+        Ok(retrying(retry_for, read).await?)
     }
 
-    fn cheap_read(&self) -> Url {
-        let mut url = self.ledger.url(&["v1", "dead-letters"]);
-        url.query_pairs_mut().append_pair("limit", "1");
-        url
+    fn cheap_read(&self, token: &Token) -> RequestBuilder {
+        let limit = [("limit", "1".to_owned())];
+        let url = self.ledger.url(&["v1", "dead-letters"], &limit);
+        self.ledger.get(url).header(POSITION, token.to_string())
     }
 
-    fn token_of(&self, response: &Response) -> Result<Token, Failure> {
-        position(response).ok_or_else(|| {
-            let url = self.ledger.shown_url();
-            Failure::Unexpected(format!("{url} is no ledger: no {POSITION}"))
-        })
+    async fn read(&self, request: RequestBuilder) -> Result<(), Error> {
+        let response = self.ledger.send(request).await?;
+        self.ledger.body(response).await.map(drop)
     }
 }
 
 impl TargetTopic {
+    /// Checks what the ledger would check, so that a mistake does not become a dead letter.
     fn check<'e>(&self, event: Event<'e>, size: usize) -> Result<Event<'e>, Fault> {
         let max = self.log.max_record().unwrap_or(self.max_size);
         let max = max.min(self.max_size);
@@ -158,13 +141,9 @@ impl TargetTopic {
         Ok(event)
     }
 
-    /// Checks what the ledger would check, so that a slip becomes no dead letter.
     async fn publish(&self, batch: &EventBatch) -> Result<Token, Failure> {
-        let events: Vec<&RawValue> = serde_json::from_slice(&batch.body)
-            .map_err(|error| Failure::Unexpected(format!("our own batch: {error}")))?;
-        let records = events.into_iter().enumerate().map(|(index, event)| {
-            let value = batch.body.slice_ref(event.get().as_bytes());
-            let checked = cloudevent::decode_structured(&value);
+        let records = batch.events.iter().enumerate().map(|(index, (_, value))| {
+            let checked = cloudevent::decode_structured(value);
             let checked = checked.and_then(|event| self.check(event, value.len()));
             let event = checked.map_err(|fault| Failure::Refused(fault.at(index).to_string()))?;
             Ok(NewRecord {
@@ -175,21 +154,7 @@ impl TargetTopic {
         });
         let records: Vec<NewRecord> = records.collect::<Result<_, Failure>>()?;
         let published = EventLog::publish(&self.log, records).await;
-        let published = published.map_err(|error| match error {
-            PublishError::Busy | PublishError::Rejected(_) | PublishError::Unknown(_) => {
-                Failure::Unavailable {
-                    why: error.to_string(),
-                    retry_after: None,
-                }
-            }
-        })?;
-        let mut token = Token {
-            log: published.log,
-            positions: Default::default(),
-        };
-        for at in published.positions {
-            token.positions.raise(at.partition, at.offset);
-        }
-        Ok(token)
+        let published = published.map_err(|error| Failure::unavailable(error.to_string()))?;
+        Ok(published.token())
     }
 }
