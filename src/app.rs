@@ -17,14 +17,14 @@ use crate::http::{self, front::Front};
 use crate::metrics::ProjectorMetrics;
 use crate::projector::halt::OpenError;
 use crate::projector::log_position::LogPosition;
-use crate::projector::run::{Observer, Projector, Settings, Took};
+use crate::projector::run::{self, Observer, Settings, Took};
 use crate::projector::step::Rules;
 use crate::projector::writer::{self, StoreWriter};
 use crate::projector::{RecordBatch, Source, Tally, meta};
 use crate::store::rocks::{MemoryBudget, Rocks};
 use crate::store::{self, Db, Family};
+use crate::webhook;
 use crate::webhook::control_log::ControlLog;
-use crate::webhook::{self, Webhooks};
 use crate::wire::position::NextOffsets;
 use crate::wire::time::TimeStyle;
 use crate::worker::WorkerThread;
@@ -55,9 +55,9 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// A ledger on its log, projecting.
 pub struct Ledger {
     // In the order in which they must end.
-    projector: Projector,
-    webhooks: Option<Webhooks>,
-    control: Option<Projector>,
+    projector: WorkerThread,
+    webhooks: Option<WorkerThread>,
+    control: Option<WorkerThread>,
     notifications: Arc<webhook::WebhookHandle>,
     forwarder: Option<WorkerThread>,
     log: Log,
@@ -334,7 +334,10 @@ pub fn documents(config: &Config, progress: &Progress) -> Arc<DocumentCache> {
 }
 
 /// What sends, what reads the control log for it, and the handle of both.
-type Notifying = (Option<(Webhooks, Projector)>, Arc<webhook::WebhookHandle>);
+type Notifying = (
+    Option<(WorkerThread, WorkerThread)>,
+    Arc<webhook::WebhookHandle>,
+);
 
 fn start_webhooks(
     config: &Config,
@@ -367,7 +370,7 @@ fn start_webhooks(
         metrics: ProjectorMetrics,
         notifications: handle.clone(),
     };
-    let projector = Projector::start(
+    let projector = run::start(
         writer.clone(),
         control,
         publisher.progress.clone(),
@@ -389,7 +392,7 @@ fn start_webhooks(
         },
         settings: config.notifications.clone(),
     };
-    let webhooks = Webhooks::start(handle.clone(), parts).map_err(Error::Thread)?;
+    let webhooks = webhook::start(handle.clone(), parts).map_err(Error::Thread)?;
     Ok((Some((webhooks, projector)), handle))
 }
 
@@ -442,7 +445,7 @@ impl Ledger {
             metrics: ProjectorMetrics,
             notifications: notifications.clone(),
         };
-        let projector = Projector::start(
+        let projector = run::start(
             writer,
             log.port(),
             progress.clone(),

@@ -6,7 +6,7 @@ use crate::event_log::{DeadLetters, SendError};
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::position::Position;
 use crate::wire::record;
-use crate::worker::{self, Stop, WorkerThread};
+use crate::worker::{Pauses, Stop, WorkerThread};
 use bytes::Bytes;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub fn start(db: Arc<dyn Db>, topic: Arc<dyn DeadLetters>) -> std::io::Result<Wo
 }
 
 fn run(db: &dyn Db, topic: &dyn DeadLetters, stop: &Stop) {
-    let again = || worker::pauses(2 * EVERY, PAUSE_MAX);
+    let again = || Pauses::new(2 * EVERY, PAUSE_MAX);
     let mut pauses = again();
     let mut last = None;
     while !stop.is_asked() {
@@ -40,7 +40,7 @@ fn run(db: &dyn Db, topic: &dyn DeadLetters, stop: &Stop) {
                 if last.as_ref() != Some(why) {
                     tracing::warn!(%why, "dead letters wait in the store");
                 }
-                pauses.next().unwrap_or(PAUSE_MAX)
+                pauses.next_pause()
             }
         };
         last = outcome.err();

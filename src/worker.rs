@@ -1,9 +1,10 @@
-//! A thread with a name that ends when its owner is dropped, and the pauses of what it tries again.
+//! A thread with a name that ends when its owner is dropped, and the pauses between attempts.
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Dropping it asks the thread to stop, and waits for it. A panic is logged.
 pub struct WorkerThread {
@@ -11,11 +12,12 @@ pub struct WorkerThread {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the thread looks at.
+/// Tells the thread when to stop.
 #[derive(Default)]
 pub struct Stop {
     asked: Mutex<bool>,
     changed: Condvar,
+    notify: Notify,
 }
 
 impl WorkerThread {
@@ -35,6 +37,7 @@ impl Drop for WorkerThread {
     fn drop(&mut self) {
         *self.stop.lock() = true;
         self.stop.changed.notify_all();
+        self.stop.notify.notify_waiters();
         let Some(thread) = self.thread.take() else {
             return;
         };
@@ -50,7 +53,16 @@ impl Stop {
         *self.lock()
     }
 
-    /// Until then, or until the thread is asked to stop.
+    /// For a thread that runs futures: returns when it is asked to stop.
+    pub async fn asked(&self) {
+        // Made before the flag is read, so that no notification is missed in between.
+        let notified = self.notify.notified();
+        if !self.is_asked() {
+            notified.await;
+        }
+    }
+
+    /// Ends early if the thread is asked to stop.
     pub fn sleep(&self, time: Duration) {
         let goes_on = |asked: &mut bool| !*asked;
         let waited = self.changed.wait_timeout_while(self.lock(), time, goes_on);
@@ -64,12 +76,21 @@ impl Stop {
 
 /// Pauses between attempts, without end: each is twice the one before, from the first to the
 /// longest.
-pub fn pauses(first: Duration, longest: Duration) -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(first.min(longest))
-        .with_max_delay(longest)
-        .without_max_times()
-        .build()
+#[derive(Debug)]
+pub struct Pauses(ExponentialBackoff);
+
+impl Pauses {
+    pub fn new(first: Duration, longest: Duration) -> Pauses {
+        let pauses = ExponentialBuilder::new()
+            .with_min_delay(first.min(longest))
+            .with_max_delay(longest)
+            .without_max_times();
+        Pauses(pauses.build())
+    }
+
+    pub fn next_pause(&mut self) -> Duration {
+        self.0.next().expect("their number has no limit")
+    }
 }
 
 #[cfg(test)]
@@ -93,12 +114,10 @@ mod tests {
     #[test]
     fn pauses_double_until_the_longest() {
         let ms = Duration::from_millis;
-        let found: Vec<u128> = pauses(ms(50), ms(300))
-            .map(|p| p.as_millis())
-            .take(5)
-            .collect();
+        let mut pauses = Pauses::new(ms(50), ms(300));
+        let found = [(); 5].map(|()| pauses.next_pause().as_millis());
         assert_eq!(found, [50, 100, 200, 300, 300]);
         // A longest pause below the first one bounds that as well.
-        assert_eq!(pauses(ms(50), ms(1)).next(), Some(ms(1)));
+        assert_eq!(Pauses::new(ms(50), ms(1)).next_pause(), ms(1));
     }
 }

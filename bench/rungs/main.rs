@@ -24,7 +24,7 @@ use opledger::event_log::{EventLog, Reader};
 use opledger::feed::progress::Progress;
 use opledger::projector::projection::Tally;
 use opledger::projector::record_batch::RecordBatch;
-use opledger::projector::run::{Observer, Projector, Took};
+use opledger::projector::run::{self, Observer, Took};
 use opledger::store::rocks::Rocks;
 use opledger::store::{self, Batch, Db, Family};
 use opledger::wire::position::NextOffsets;
@@ -204,7 +204,7 @@ fn project(args: &Args, events: usize, db: Arc<dyn Db>) -> anyhow::Result<Spent>
     let (applied, told) = channel();
     let settings = app::projector(&config);
     let progress = Arc::new(Progress::new(None));
-    let projector = Projector::start(
+    let projector = run::start(
         app::writer(&config, db),
         log,
         progress.clone(),

@@ -36,11 +36,11 @@ use crate::clock::Clock;
 use crate::domain::Timestamp;
 use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Position};
 use crate::wire::record::Record;
+use crate::worker::WorkerThread;
 use disk::Disk;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -74,7 +74,7 @@ impl EmbeddedSettings {
 
 pub struct Embedded {
     shared: Arc<EmbeddedShared>,
-    appender: Option<JoinHandle<()>>,
+    _appender: WorkerThread,
     publish_timeout: Duration,
 }
 
@@ -163,16 +163,13 @@ impl Embedded {
             tail_moved: Condvar::new(),
             trouble: Mutex::default(),
         });
-        let thread = {
-            let shared = shared.clone();
-            std::thread::Builder::new()
-                .name("log-appender".into())
-                .spawn(move || shared.append_all(appender, clock))
-                .map_err(|e| Why::disk("no thread for the appender", &e))?
-        };
+        let appending = shared.clone();
+        let appender = WorkerThread::start("log-appender", move |_| {
+            appending.append_all(appender, clock);
+        });
         Ok(Embedded {
             shared,
-            appender: Some(thread),
+            _appender: appender.map_err(|e| Why::disk("no thread for the appender", &e))?,
             publish_timeout: settings.publish_timeout,
         })
     }
@@ -211,9 +208,6 @@ impl Drop for Embedded {
     fn drop(&mut self) {
         self.shared.queue().closed = true;
         self.shared.queue_changed.notify_all();
-        if let Some(thread) = self.appender.take() {
-            thread.join().expect("the appender does not panic");
-        }
     }
 }
 

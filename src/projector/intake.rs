@@ -8,10 +8,8 @@ use super::step::Rules;
 use crate::event_log::{Confirmation, Limits, ReadError, Reader};
 use crate::store::Batch;
 use crate::wire::position::NextOffsets;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::worker::{Stop, WorkerThread};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Three batches in all: one is folded, one is decoded, one is read.
@@ -31,10 +29,10 @@ pub struct ReadAhead {
 }
 
 pub struct Intake {
-    stretches: Receiver<Result<ReadAhead, ReadError>>,
+    /// Before the thread, so that it is dropped first: the thread may wait for room in it.
+    batches: Receiver<Result<ReadAhead, ReadError>>,
     spent: Sender<ReadAhead>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _thread: WorkerThread,
 }
 
 impl Intake {
@@ -45,34 +43,29 @@ impl Intake {
         rules: Rules,
         batch_delay: Duration,
     ) -> std::io::Result<Intake> {
-        let (sender, stretches) = sync_channel(WAITING);
+        let (sender, batches) = sync_channel(WAITING);
         let (spent, given_back) = channel();
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = stop.clone();
-        let thread = std::thread::Builder::new()
-            .name(rules.source.threads()[1].into())
-            .spawn(move || {
-                read_all(
-                    reader,
-                    &limits,
-                    &rules,
-                    batch_delay,
-                    &told,
-                    &sender,
-                    &given_back,
-                );
-            })?;
+        let thread = WorkerThread::start(rules.source.threads()[1], move |stop| {
+            read_all(
+                reader,
+                &limits,
+                &rules,
+                batch_delay,
+                stop,
+                &sender,
+                &given_back,
+            );
+        })?;
         Ok(Intake {
-            stretches,
+            batches,
             spent,
-            stop,
-            thread: Some(thread),
+            _thread: thread,
         })
     }
 
     /// The next batch; `None` if there is none within the patience. Ends after an error.
     pub fn next(&self, patience: Duration) -> Result<Option<ReadAhead>, ReadError> {
-        match self.stretches.recv_timeout(patience) {
+        match self.batches.recv_timeout(patience) {
             Ok(ahead) => ahead.map(Some),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => {
@@ -89,40 +82,27 @@ impl Intake {
     }
 }
 
-impl Drop for Intake {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // Drains the channel, so that the thread can end.
-        while self.stretches.recv().is_ok() {}
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the reader of the log panicked");
-        }
-    }
-}
-
 fn read_all(
     mut reader: Box<dyn Reader>,
     limits: &Limits,
     rules: &Rules,
     batch_delay: Duration,
-    stop: &AtomicBool,
-    stretches: &SyncSender<Result<ReadAhead, ReadError>>,
+    stop: &Stop,
+    batches: &SyncSender<Result<ReadAhead, ReadError>>,
     given_back: &Receiver<ReadAhead>,
 ) {
-    let mut told = reader.next();
+    let mut next = reader.next();
     // One for each batch in memory: growing a new one copies all of it.
     let mut spares: Vec<Batch> = Vec::new();
     let mut lags = false;
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.is_asked() {
         let mut work = Duration::ZERO;
         for spent in given_back.try_iter() {
             work += spent.work;
             spares.push(spent.record_batch.spend());
         }
         std::thread::sleep(pace::rest(lags, work, batch_delay));
-        let ahead = match read_one(&mut *reader, &told, limits, rules, &mut spares) {
+        let ahead = match read_one(&mut *reader, &next, limits, rules, &mut spares) {
             Ok(Some(ahead)) => ahead,
             Ok(None) => {
                 spares.clear();
@@ -130,16 +110,16 @@ fn read_all(
             }
             Err(error) => {
                 // The receiver is gone only while it is dropped.
-                let _ = stretches.send(Err(error));
+                let _ = batches.send(Err(error));
                 return;
             }
         };
         let record_batch = &ahead.record_batch;
-        told.clone_from(record_batch.next());
+        next.clone_from(record_batch.next());
         let is_full =
             record_batch.records().len() >= limits.records || record_batch.bytes() >= limits.bytes;
         lags = is_full || record_batch.age().is_some_and(|age| age >= pace::OLD);
-        if stretches.send(Ok(ahead)).is_err() {
+        if batches.send(Ok(ahead)).is_err() {
             return;
         }
     }
@@ -148,7 +128,7 @@ fn read_all(
 /// `None` if nothing arrived.
 fn read_one(
     reader: &mut dyn Reader,
-    told: &NextOffsets,
+    before: &NextOffsets,
     limits: &Limits,
     rules: &Rules,
     spares: &mut Vec<Batch>,
@@ -158,7 +138,7 @@ fn read_one(
     reader.read(limits, &mut records)?;
     let next = reader.next();
     let took = started.elapsed();
-    if records.is_empty() && next == *told {
+    if records.is_empty() && next == *before {
         return Ok(None);
     }
     let confirmation = Some(reader.confirm());

@@ -12,9 +12,8 @@ use super::writer::StoreWriter;
 use crate::event_log::{EventLog, Limits};
 use crate::feed::progress::{Doing, LogState, Progress};
 use crate::store::{self, Db};
+use crate::worker::{Pauses, Stop, WorkerThread};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy)]
@@ -48,49 +47,36 @@ pub trait Observer: Send {
     fn failed(&mut self, error: &store::Error);
 }
 
-pub struct Projector {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Projector {
-    pub fn start(
-        writer: Arc<StoreWriter>,
-        log: Arc<dyn EventLog>,
-        progress: Arc<Progress>,
-        watch: Box<dyn Observer>,
-        settings: Settings,
-    ) -> std::io::Result<Projector> {
-        let stop = Arc::new(AtomicBool::new(false));
+/// Dropping the thread lets it finish the batch that it works on.
+pub fn start(
+    writer: Arc<StoreWriter>,
+    log: Arc<dyn EventLog>,
+    progress: Arc<Progress>,
+    watch: Box<dyn Observer>,
+    settings: Settings,
+) -> std::io::Result<WorkerThread> {
+    WorkerThread::start(settings.rules.source.threads()[0], move |stop| {
+        let _report = ReportPanic(progress.clone());
         let mut worker = Worker {
             writer,
             log,
             progress,
             watch,
             settings,
-            stop: stop.clone(),
-        };
-        let thread = std::thread::Builder::new()
-            .name(settings.rules.source.threads()[0].into())
-            .spawn(move || {
-                let _told = TellPanic(worker.progress.clone());
-                let mut position = None;
-                match worker.run(&mut position) {
-                    Ok(()) => worker.progress.set_doing(Doing::Stopped),
-                    Err(halt) => worker.halt(&halt, position.as_ref()),
-                }
-            })?;
-        Ok(Projector {
             stop,
-            thread: Some(thread),
-        })
-    }
+        };
+        let mut position = None;
+        match worker.run(&mut position) {
+            Ok(()) => worker.progress.set_doing(Doing::Stopped),
+            Err(halt) => worker.halt(&halt, position.as_ref()),
+        }
+    })
 }
 
 /// A panic is a bug and is not caught: the thread ends, and readiness says so.
-struct TellPanic(Arc<Progress>);
+struct ReportPanic(Arc<Progress>);
 
-impl Drop for TellPanic {
+impl Drop for ReportPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // Nobody compares the log any more.
@@ -103,59 +89,40 @@ impl Drop for TellPanic {
     }
 }
 
-impl Drop for Projector {
-    /// Finishes the batch that it works on.
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the projector panicked");
-        }
-    }
-}
-
-struct Worker {
+struct Worker<'s> {
     writer: Arc<StoreWriter>,
     log: Arc<dyn EventLog>,
     progress: Arc<Progress>,
     watch: Box<dyn Observer>,
     settings: Settings,
-    stop: Arc<AtomicBool>,
+    stop: &'s Stop,
 }
 
-/// The longest pause between two tries of a log that cannot be reached.
+/// The longest pause between two attempts to reach the log.
 const LOG_PAUSE: Duration = Duration::from_secs(1);
 
-/// Between two looks at a log that seems to be another one.
-const LOOK_AGAIN: Duration = Duration::from_millis(700);
+/// Between two checks of a log that seems to be another one.
+const CHECK_AGAIN: Duration = Duration::from_millis(700);
 
-/// Grows from try to try.
-struct Backoff {
-    pause: Duration,
-    max: Duration,
-}
-
-impl Worker {
+impl Worker<'_> {
     fn run(&mut self, position: &mut Option<LogPosition>) -> Result<(), Halt> {
-        let mut backoff = self.backoff();
-        while !self.stopping() {
+        let mut pauses = self.pauses();
+        while !self.stop.is_asked() {
             let outcome = match position {
                 None => self.open().map(|opened| *position = Some(opened)),
-                Some(position) => self.follow(position, &mut backoff),
+                Some(position) => self.follow(position, &mut pauses),
             };
             match outcome {
                 Ok(()) => {}
                 Err(OpenError::Halt(halt)) => return Err(halt),
-                Err(OpenError::Store(error)) => self.wait_for_store(error, &mut backoff)?,
+                Err(OpenError::Store(error)) => self.wait_for_store(error, &mut pauses)?,
                 Err(OpenError::Log(why)) => {
                     let why = format!("{} cannot be read: {why}", self.settings.rules.source);
                     tracing::warn!("{why}; retrying");
                     self.progress.log_failed();
                     self.progress.set_doing(Doing::Waiting(why));
                     // Asking costs little, and an outage ends when it ends.
-                    backoff.pause = backoff.pause.min(LOG_PAUSE);
-                    self.pause(&mut backoff);
+                    self.stop.sleep(pauses.next_pause().min(LOG_PAUSE));
                 }
             }
         }
@@ -177,11 +144,7 @@ impl Worker {
     /// Reads on from where the store is and applies what comes, until told to stop or until
     /// something is in the way. Whatever that is: where the reader stands is not known then, and
     /// whether it still is the same log neither.
-    fn follow(
-        &mut self,
-        position: &mut LogPosition,
-        backoff: &mut Backoff,
-    ) -> Result<(), OpenError> {
+    fn follow(&mut self, position: &mut LogPosition, pauses: &mut Pauses) -> Result<(), OpenError> {
         self.check(position)?;
         let bounds = self.log.bounds()?;
         let Settings {
@@ -206,7 +169,7 @@ impl Worker {
         let watchdog = watchdog.map_err(no_thread)?;
         self.publish(position, changes, &watchdog);
         self.progress.set_doing(Doing::Running);
-        while !self.stopping() {
+        while !self.stop.is_asked() {
             if let Some(halt) = watchdog.halt() {
                 // Looked at once more before it is believed.
                 self.progress.set_log(LogState::Suspect(halt.for_clients()));
@@ -222,7 +185,7 @@ impl Worker {
                 self.progress.note_effort(Duration::ZERO, waited);
                 continue;
             };
-            *backoff = self.backoff();
+            *pauses = self.pauses();
             let working = Instant::now();
             if let Some(mut tally) = self.apply(position, &mut ahead)? {
                 let took = Took {
@@ -253,10 +216,10 @@ impl Worker {
         };
         for look in 1..=looks {
             match position.check(&*self.log) {
-                Err(OpenError::Halt(halt)) if look < looks && !self.stopping() => {
+                Err(OpenError::Halt(halt)) if look < looks && !self.stop.is_asked() => {
                     tracing::warn!(reason = %halt, "checking the log once more");
                     self.progress.set_log(LogState::Suspect(halt.for_clients()));
-                    std::thread::sleep(LOOK_AGAIN);
+                    self.stop.sleep(CHECK_AGAIN);
                 }
                 outcome => return outcome,
             }
@@ -281,8 +244,8 @@ impl Worker {
             return;
         };
         while !matches!(self.progress.applied().log, LogState::Halted(_)) {
-            self.sleep(every);
-            if self.stopping() {
+            self.stop.sleep(every);
+            if self.stop.is_asked() {
                 return;
             }
             match self.check(position) {
@@ -309,15 +272,15 @@ impl Worker {
         position: &mut LogPosition,
         ahead: &mut ReadAhead,
     ) -> Result<Option<Tally>, OpenError> {
-        let mut backoff = self.backoff();
-        while !self.stopping() {
+        let mut pauses = self.pauses();
+        while !self.stop.is_asked() {
             let (writer, progress) = (&self.writer, &self.progress);
             match try_apply(writer, progress, position, ahead) {
                 Ok(tally) => {
                     self.progress.set_doing(Doing::Running);
                     return Ok(Some(tally));
                 }
-                Err(OpenError::Store(error)) => self.wait_for_store(error, &mut backoff)?,
+                Err(OpenError::Store(error)) => self.wait_for_store(error, &mut pauses)?,
                 Err(other @ (OpenError::Halt(_) | OpenError::Log(_))) => return Err(other),
             }
         }
@@ -325,14 +288,14 @@ impl Worker {
     }
 
     /// Waits, and opens the store again: RocksDB takes no write after a failed one.
-    fn wait_for_store(&mut self, error: store::Error, backoff: &mut Backoff) -> Result<(), Halt> {
+    fn wait_for_store(&mut self, error: store::Error, pauses: &mut Pauses) -> Result<(), Halt> {
         if error.is_unreadable() {
             return Err(Halt::Store(error));
         }
         tracing::warn!(%error, "the store cannot be written; retrying");
         self.watch.failed(&error);
         self.progress.set_doing(Doing::Waiting(error.to_string()));
-        self.pause(backoff);
+        self.stop.sleep(pauses.next_pause());
         // While the disk is full, reads had better go on.
         let db = self.writer.db();
         let full = db
@@ -347,28 +310,8 @@ impl Worker {
         Ok(())
     }
 
-    fn backoff(&self) -> Backoff {
-        Backoff {
-            pause: Duration::from_millis(50),
-            max: self.settings.retry_max,
-        }
-    }
-
-    fn pause(&self, backoff: &mut Backoff) {
-        let pause = backoff.pause;
-        backoff.pause = (backoff.pause * 2).min(backoff.max);
-        self.sleep(pause);
-    }
-
-    fn sleep(&self, time: Duration) {
-        let until = Instant::now() + time;
-        while !self.stopping() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    fn pauses(&self) -> Pauses {
+        Pauses::new(Duration::from_millis(50), self.settings.retry_max)
     }
 }
 

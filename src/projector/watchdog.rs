@@ -4,24 +4,20 @@
 use super::halt::{Halt, OpenError};
 use super::log_position::LogPosition;
 use crate::event_log::EventLog;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::JoinHandle;
+use crate::worker::{Stop, WorkerThread};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 pub struct Watchdog {
     shared: Arc<WatchdogShared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<WorkerThread>,
 }
 
-struct WatchdogShared {
-    state: Mutex<WatchdogState>,
-    stop: Condvar,
-}
+struct WatchdogShared(Mutex<WatchdogState>);
 
 struct WatchdogState {
     position: LogPosition,
     halt: Option<Halt>,
-    stopping: bool,
 }
 
 impl Watchdog {
@@ -29,25 +25,18 @@ impl Watchdog {
     pub fn start(
         log: &Arc<dyn EventLog>,
         position: &LogPosition,
-        name: &str,
+        name: &'static str,
         every: Option<Duration>,
     ) -> std::io::Result<Watchdog> {
-        let shared = Arc::new(WatchdogShared {
-            state: Mutex::new(WatchdogState {
-                position: position.clone(),
-                halt: None,
-                stopping: false,
-            }),
-            stop: Condvar::new(),
+        let shared = Arc::new(WatchdogShared(Mutex::new(WatchdogState {
+            position: position.clone(),
+            halt: None,
+        })));
+        let thread = every.map(|every| {
+            let (shared, log) = (shared.clone(), log.clone());
+            WorkerThread::start(name, move |stop| shared.watch(&*log, every, stop))
         });
-        let thread = match every {
-            None => None,
-            Some(every) => {
-                let (shared, log) = (shared.clone(), log.clone());
-                let thread = std::thread::Builder::new().name(name.into());
-                Some(thread.spawn(move || shared.watch(&*log, every))?)
-            }
-        };
+        let thread = thread.transpose()?;
         Ok(Watchdog { shared, thread })
     }
 
@@ -63,31 +52,15 @@ impl Watchdog {
     }
 }
 
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        self.shared.lock().stopping = true;
-        self.shared.stop.notify_all();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the watchdog of the log panicked");
-        }
-    }
-}
-
 impl WatchdogShared {
-    fn watch(&self, log: &dyn EventLog, every: Duration) {
+    fn watch(&self, log: &dyn EventLog, every: Duration, stop: &Stop) {
         loop {
-            let waiting = |state: &mut WatchdogState| !state.stopping;
-            let state = self.lock();
-            let waited = self.stop.wait_timeout_while(state, every, waiting);
-            let (state, _) = waited.expect("nothing panics while it holds the state");
-            if state.stopping {
+            stop.sleep(every);
+            if stop.is_asked() {
                 return;
             }
             // Taken before the check of the log, which can only have more records by then.
-            let position = state.position.clone();
-            drop(state);
+            let position = self.lock().position.clone();
             match position.check(log) {
                 Ok(()) => {}
                 Err(OpenError::Halt(halt)) => {
@@ -102,7 +75,7 @@ impl WatchdogShared {
     }
 
     fn lock(&self) -> MutexGuard<'_, WatchdogState> {
-        self.state
+        self.0
             .lock()
             .expect("nothing panics while it holds the state")
     }

@@ -8,13 +8,14 @@ use crate::rows::outbox;
 use crate::store;
 use crate::wire::control_record::Control;
 use crate::wire::position::{NextOffsets, Offset};
+use crate::worker::Pauses;
 use std::time::Duration;
 
 /// Waits until the control log is read and it is known which deliveries are held: those that
 /// were due before the returned offsets, because they may have been made before. Without
 /// offsets no delivery is held.
 pub async fn begin(parts: &Parts, control: &ControlLog, handle: &WebhookHandle) -> NextOffsets {
-    let mut pause = Duration::from_millis(50);
+    let mut pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(1));
     let mut reading = control.watch_doing();
     loop {
         let doing = match reading.borrow_and_update().clone() {
@@ -32,8 +33,7 @@ pub async fn begin(parts: &Parts, control: &ControlLog, handle: &WebhookHandle) 
                 Ok(ends) => return ends,
                 Err(why) => {
                     *lock(&handle.doing) = WebhookState::Waiting(why);
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(1));
+                    tokio::time::sleep(pauses.next_pause()).await;
                 }
             },
             changed = reading.changed() => if changed.is_err() {

@@ -17,12 +17,12 @@ use crate::rows::outbox;
 use crate::store;
 use crate::wire::control_record::{Control, Notified};
 use crate::wire::position::NextOffsets;
+use crate::worker::{Pauses, Stop};
 use metrics::{counter, gauge, histogram};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Interval between two scans of all that is due, which keep the counts. Longer if a scan takes
@@ -38,12 +38,11 @@ const RECORDS_AT_ONCE: usize = 500;
 /// Maximum length of a recorded error, in bytes.
 const WHY_MAX: usize = 300;
 
-pub async fn run(parts: Parts, handle: Arc<WebhookHandle>, mut stop: watch::Receiver<bool>) {
-    let mut stopped = stop.clone();
+pub async fn run(parts: Parts, handle: Arc<WebhookHandle>, stop: &Stop) {
     let control = parts.control.clone();
     let begun = tokio::select! {
         ends = begin(&parts, &control, &handle) => ends,
-        _ = stopped.wait_for(|told| *told) => return,
+        () = stop.asked() => return,
     };
     let settings = &parts.settings;
     let bounds = QueueLimits {
@@ -68,7 +67,7 @@ pub async fn run(parts: Parts, handle: Arc<WebhookHandle>, mut stop: watch::Rece
         look_at: Instant::now(),
         more_at: Instant::now(),
     };
-    dispatcher.work(&mut stop).await;
+    dispatcher.work(stop).await;
 }
 
 /// A finished attempt.
@@ -106,16 +105,16 @@ struct Dispatcher {
 struct Trouble {
     why: String,
     again_at: Instant,
-    pause: Duration,
+    pauses: Pauses,
 }
 
 impl Dispatcher {
-    async fn work(&mut self, stop: &mut watch::Receiver<bool>) {
+    async fn work(&mut self, stop: &Stop) {
         let mut reading = self.control.watch_doing();
         let mut stop_at = None;
         loop {
             let now = Instant::now();
-            let stopping = *stop.borrow_and_update();
+            let stopping = stop.is_asked();
             let control = reading.borrow_and_update().clone();
             // Otherwise the outcomes of new attempts could not be recorded.
             let follows = control == progress::Doing::Running;
@@ -150,8 +149,7 @@ impl Dispatcher {
                 (all, took) = looked(&mut self.looking) => self.found(all, took),
                 () = self.handle.wake.notified() => {}
                 () = tokio::time::sleep_until(wake.into()) => {}
-                // The sender is dropped only when everything stops.
-                _ = stop.changed() => {}
+                () = stop.asked(), if !stopping => {}
                 _ = reading.changed() => {}
             }
         }
@@ -458,12 +456,12 @@ impl Dispatcher {
             if before.as_ref().is_none_or(|trouble| trouble.why != why) {
                 tracing::warn!(%why, "outcomes of webhook deliveries cannot be recorded; retrying");
             }
-            let pause = before.map_or(Duration::from_millis(50), |trouble| trouble.pause * 2);
-            let pause = pause.min(PAUSE_MAX);
+            let first = || Pauses::new(Duration::from_millis(50), PAUSE_MAX);
+            let mut pauses = before.map_or_else(first, |trouble| trouble.pauses);
             self.trouble = Some(Trouble {
                 why,
-                again_at: Instant::now() + pause,
-                pause,
+                again_at: Instant::now() + pauses.next_pause(),
+                pauses,
             });
             return;
         }

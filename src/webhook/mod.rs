@@ -28,9 +28,9 @@ use crate::query::notifications::is_any_due;
 use crate::store::Db;
 use crate::wire::position::NextOffsets;
 use crate::wire::time::TimeStyle;
+use crate::worker::WorkerThread;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::JoinHandle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 /// What webhooks need from the rest of the ledger.
 pub struct Parts {
@@ -199,47 +199,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("nothing panics while it is held")
 }
 
-/// Sends until it is dropped.
-pub struct Webhooks {
-    handle: Arc<WebhookHandle>,
-    stop: watch::Sender<bool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Webhooks {
-    pub fn start(handle: Arc<WebhookHandle>, parts: Parts) -> std::io::Result<Webhooks> {
-        *lock(&handle.control) = Some(parts.control.clone());
-        let (stop, told) = watch::channel(false);
-        let shared = handle.clone();
-        // Resolving a name blocks a thread, possibly for much longer than its attempt lasts.
-        let lookups = 4 * parts.settings.in_flight + 8;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(lookups)
-            .build()?;
-        let thread = std::thread::Builder::new().name("notifications".into());
-        let thread = thread.spawn(move || {
-            runtime.block_on(dispatch::run(parts, shared, told));
-            // Does not wait for a DNS lookup that hangs.
-            runtime.shutdown_background();
-        })?;
-        Ok(Webhooks {
-            handle,
-            stop,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Webhooks {
-    /// Gives attempts in flight a moment, so that they need not be sent twice.
-    fn drop(&mut self) {
-        self.stop.send_replace(true);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that sends webhook deliveries panicked");
-        }
-        *lock(&self.handle.control) = None;
-    }
+/// Dropping the thread gives attempts in flight a moment, so that they need not be sent twice.
+pub fn start(handle: Arc<WebhookHandle>, parts: Parts) -> std::io::Result<WorkerThread> {
+    *lock(&handle.control) = Some(parts.control.clone());
+    // Resolving a name blocks a thread, possibly for much longer than its attempt lasts.
+    let lookups = 4 * parts.settings.in_flight + 8;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(lookups)
+        .build()?;
+    WorkerThread::start("notifications", move |stop| {
+        runtime.block_on(dispatch::run(parts, handle.clone(), stop));
+        // Does not wait for a DNS lookup that hangs.
+        runtime.shutdown_background();
+        *lock(&handle.control) = None;
+    })
 }

@@ -8,7 +8,7 @@ use opledger::event_log::memory::MemoryLog;
 use opledger::event_log::{EventLog, Identity, Logged};
 use opledger::feed::progress::{Doing, Progress};
 use opledger::feed::publisher::Publisher;
-use opledger::projector::run::{Observer, Projector, Took};
+use opledger::projector::run::{self, Observer, Took};
 use opledger::projector::step::Rules;
 use opledger::projector::writer::{self, StoreWriter};
 use opledger::projector::{Projection, RecordBatch, Source, Tally};
@@ -20,6 +20,7 @@ use opledger::wire::control_record::{Control, Notified, Said};
 use opledger::wire::notification::{DeliveryKey, DeliveryOutcome, decode_outcome};
 use opledger::wire::position::{LogId, Offset, Partition, Position};
 use opledger::wire::record::{Headers, Record};
+use opledger::worker::WorkerThread;
 use std::sync::{Arc, Mutex};
 
 const LOG: LogId = LogId(*b"testing0");
@@ -199,7 +200,7 @@ struct Running {
     progress: Arc<Progress>,
     control: ControlLog,
     heard: Arc<Mutex<Vec<Told>>>,
-    _projector: Projector,
+    _projector: WorkerThread,
 }
 
 struct Hears(Arc<Mutex<Vec<Told>>>);
@@ -227,7 +228,7 @@ fn start(db: &Arc<Memory>, log: &MemoryLog) -> Running {
         hot_bytes: 1000,
         change_window: 1000,
     };
-    let projector = Projector::start(
+    let projector = run::start(
         StoreWriter::new(db.clone(), settings),
         publisher.log.clone(),
         publisher.progress.clone(),

@@ -12,7 +12,7 @@ use opledger::event_log::{EventLog, Identity, Limits};
 use opledger::feed::documents;
 use opledger::feed::progress::{Doing, Progress};
 use opledger::projector::halt::OpenError;
-use opledger::projector::run::{Observer, Projector, Took};
+use opledger::projector::run::{self, Observer, Took};
 use opledger::projector::step::Rules;
 use opledger::projector::writer::{self, StoreWriter};
 use opledger::projector::{Halt, Projection, RecordBatch, Source, Tally, meta};
@@ -23,6 +23,7 @@ use opledger::store::{self, Batch, Db, Durability, Family};
 use opledger::wire::position::{LogId, NextOffsets, Partition, Position, Token};
 use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
+use opledger::worker::WorkerThread;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ impl Observer for Silent {
 
 struct Running {
     progress: Arc<Progress>,
-    _projector: Projector,
+    _projector: WorkerThread,
 }
 
 fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
@@ -60,7 +61,7 @@ fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
             change_window: 1_000,
         },
     );
-    let projector = Projector::start(writer, log, progress.clone(), Box::new(Silent), settings);
+    let projector = run::start(writer, log, progress.clone(), Box::new(Silent), settings);
     Running {
         progress,
         _projector: projector.unwrap(),
