@@ -379,7 +379,7 @@ fn start_webhooks(
     )
     .map_err(Error::Thread)?;
     let parts = webhook::Parts {
-        db: store.clone(),
+        writer: writer.clone(),
         log: log.port(),
         begins,
         progress: progress.clone(),
@@ -446,7 +446,7 @@ impl Ledger {
             notifications: notifications.clone(),
         };
         let projector = run::start(
-            writer,
+            writer.clone(),
             log.port(),
             progress.clone(),
             Box::new(watched),
@@ -455,7 +455,7 @@ impl Ledger {
         .map_err(Error::Thread)?;
         let forwarder = match &log {
             Log::Embedded(_) => None,
-            Log::Kafka(log) => Some(dead_letter::start(store.clone(), log.clone())),
+            Log::Kafka(log) => Some(dead_letter::start(writer.clone(), log.clone())),
         };
         Ok(Ledger {
             projector,

@@ -3,7 +3,8 @@
 //! twice, and none is forgotten.
 
 use crate::event_log::{DeadLetters, SendError};
-use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
+use crate::projector::StoreWriter;
+use crate::store::{self, Batch, Db, Direction, Family, keys};
 use crate::wire::position::Position;
 use crate::wire::record;
 use crate::worker::{Pauses, Stop, WorkerThread};
@@ -21,16 +22,19 @@ const BYTES_AT_ONCE: usize = 16 << 20;
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Until it is dropped.
-pub fn start(db: Arc<dyn Db>, topic: Arc<dyn DeadLetters>) -> std::io::Result<WorkerThread> {
-    WorkerThread::start("dead-letters", move |stop| run(&*db, &*topic, stop))
+pub fn start(
+    writer: Arc<StoreWriter>,
+    topic: Arc<dyn DeadLetters>,
+) -> std::io::Result<WorkerThread> {
+    WorkerThread::start("dead-letters", move |stop| run(&writer, &*topic, stop))
 }
 
-fn run(db: &dyn Db, topic: &dyn DeadLetters, stop: &Stop) {
+fn run(writer: &StoreWriter, topic: &dyn DeadLetters, stop: &Stop) {
     let again = || Pauses::new(2 * EVERY, PAUSE_MAX);
     let mut pauses = again();
     let mut last = None;
     while !stop.is_asked() {
-        let outcome = forward(db, topic, stop);
+        let outcome = forward(writer, topic, stop);
         let pause = match &outcome {
             Ok(()) => {
                 pauses = again();
@@ -49,9 +53,9 @@ fn run(db: &dyn Db, topic: &dyn DeadLetters, stop: &Stop) {
 }
 
 /// Sends everything that is due. An error is the reason why that is impossible at present.
-fn forward(db: &dyn Db, topic: &dyn DeadLetters, stop: &Stop) -> Result<(), String> {
+fn forward(writer: &StoreWriter, topic: &dyn DeadLetters, stop: &Stop) -> Result<(), String> {
     loop {
-        let due = due(db).map_err(|error| error.to_string())?;
+        let due = due(writer.db()).map_err(|error| error.to_string())?;
         let count = |state, count: usize| {
             metrics::gauge!("opledger_dead_letters_unsent", "state" => state).set(count as f64);
         };
@@ -62,7 +66,7 @@ fn forward(db: &dyn Db, topic: &dyn DeadLetters, stop: &Stop) -> Result<(), Stri
         }
         let mut rest = &due.pending[..];
         while !rest.is_empty() && !stop.is_asked() {
-            rest = forward_some(db, topic, rest)?;
+            rest = forward_some(writer, topic, rest)?;
         }
     }
 }
@@ -106,7 +110,7 @@ fn due(db: &dyn Db) -> store::Result<DueLetters> {
 
 /// Sends as many as fit into memory, concurrently. Returns the rest.
 fn forward_some<'p>(
-    db: &dyn Db,
+    writer: &StoreWriter,
     topic: &dyn DeadLetters,
     pending: &'p [Position],
 ) -> Result<&'p [Position], String> {
@@ -120,7 +124,7 @@ fn forward_some<'p>(
         }
         taken += 1;
         let key = keys::position(*at);
-        let letter = match db.get(Family::DeadLetter, &key) {
+        let letter = match writer.db().get(Family::DeadLetter, &key) {
             Err(error) if error.is_unreadable() => {
                 let why = error.to_string();
                 batch.put(Family::DeadLetterDue, &key, why.as_bytes());
@@ -162,7 +166,7 @@ fn forward_some<'p>(
             }
         }
     }
-    db.write(&batch, Durability::Buffered).map_err(failed)?;
+    writer.write(batch).map_err(failed)?;
     match trouble {
         None => Ok(&pending[taken..]),
         Some(why) => Err(why),
@@ -173,8 +177,9 @@ fn forward_some<'p>(
 mod tests {
     use super::*;
     use crate::event_log::Sending;
+    use crate::projector::writer::WriterSettings;
     use crate::store::memory::Memory;
-    use crate::store::{Cached, ReadPoint, Result, RowResult, Space, View};
+    use crate::store::{Cached, Durability, ReadPoint, Result, RowResult, Space, View};
     use crate::wire::record::{Headers, Record};
     use std::sync::Mutex;
 
@@ -248,16 +253,21 @@ mod tests {
             batch.put(Family::DeadLetterDue, &at(offset), b"");
         }
         db.write(&batch, Durability::Buffered).unwrap();
+        let settings = WriterSettings {
+            hot_bytes: 0,
+            change_window: 1,
+        };
+        let writer = StoreWriter::new(Arc::new(db), settings);
         let topic = Taken::default();
         for _ in 0..2 {
-            forward(&db, &topic, &Stop::default()).unwrap();
+            forward(&writer, &topic, &Stop::default()).unwrap();
             assert_eq!(*topic.0.lock().unwrap(), [0, 3]);
             for offset in [1, 2] {
-                let why = db.get(Family::DeadLetterDue, &at(offset)).unwrap();
+                let why = writer.db().get(Family::DeadLetterDue, &at(offset)).unwrap();
                 assert_ne!(why.as_deref(), None, "letter {offset} was passed over");
                 assert_ne!(why.as_deref(), Some(&b""[..]), "letter {offset}");
             }
-            let due = due(&db).unwrap();
+            let due = due(writer.db()).unwrap();
             assert_eq!((due.pending_in_all, due.refused), (0, 2));
         }
     }

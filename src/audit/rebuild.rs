@@ -6,7 +6,7 @@ use crate::projector::meta;
 use crate::projector::step::Rules;
 use crate::projector::{Projection, RecordBatch, Tally};
 use crate::store::rocks::{MemoryBudget, Rocks};
-use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
+use crate::store::{self, Db, Direction, Family, keys};
 use crate::wire::position::NextOffsets;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -22,6 +22,11 @@ pub enum Error {
     Read(#[from] ReadError),
 }
 
+/// A projection that nobody else uses, on an empty store.
+pub fn begin(db: &dyn Db, log: &Identity) -> Result<Projection, Error> {
+    Ok(Projection::open(db, log, 64 << 20)?)
+}
+
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Large batches, because nobody waits for a single event here.
@@ -35,13 +40,12 @@ const LIMITS: Limits = Limits {
 /// every batch: its records and what they were.
 pub fn fold_all(
     db: &dyn Db,
-    log: &Identity,
+    projection: &mut Projection,
     reader: &mut dyn Reader,
     ends: Option<&NextOffsets>,
     rules: Rules,
     told: &mut dyn FnMut(usize, &Tally),
 ) -> Result<(), Error> {
-    let mut projection = Projection::open(db, log, 64 << 20)?;
     let limits = Limits {
         // Records that are known to exist may take a moment to arrive.
         patience: if ends.is_some() {
@@ -70,7 +74,11 @@ pub fn fold_all(
 
 /// Copies from the old store which dead letters the topic has already, so that a rebuild does
 /// not send them all again.
-pub fn keep_sent(old: &Path, new: &dyn Db, memory: MemoryBudget) -> store::Result<()> {
+pub fn keep_sent(
+    old: &Path,
+    (new, projection): (&dyn Db, &mut Projection),
+    memory: MemoryBudget,
+) -> store::Result<()> {
     if !old.exists() {
         return Ok(());
     }
@@ -94,14 +102,15 @@ pub fn keep_sent(old: &Path, new: &dyn Db, memory: MemoryBudget) -> store::Resul
             },
         )
     })?;
-    let mut batch = Batch::default();
-    for key in due {
-        let judged = keys::position_of(&key).is_some_and(|at| held.positions.holds(at));
-        match old.get(Family::DeadLetterDue, &key)? {
-            Some(why) => batch.put(Family::DeadLetterDue, &key, &why),
-            None if judged => batch.delete(Family::DeadLetterDue, &key),
-            None => {}
+    projection.change(new, |_, batch| {
+        for key in due {
+            let judged = keys::position_of(&key).is_some_and(|at| held.positions.holds(at));
+            match old.get(Family::DeadLetterDue, &key)? {
+                Some(why) => batch.put(Family::DeadLetterDue, &key, &why),
+                None if judged => batch.delete(Family::DeadLetterDue, &key),
+                None => {}
+            }
         }
-    }
-    new.write(&batch, Durability::Buffered)
+        Ok(())
+    })
 }

@@ -9,8 +9,8 @@ use crate::cli::text::clean;
 use crate::config::Overrides;
 use crate::data_folder::DataFolder;
 use crate::event_log::ReadError;
+use crate::projector::Source;
 use crate::projector::halt::OpenError;
-use crate::projector::{self, meta};
 use crate::store::Family;
 use crate::store::rocks::Rocks;
 use crate::wire::position::{NextOffsets, Offset};
@@ -62,14 +62,14 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let records = ends.iter().map(|(p, end)| end.since(first(p))).sum();
     let applied = {
         let store = Rocks::open(&folder.new_store()?, Family::LEDGER, app::memory(&config))?;
-        let known = NextOffsets::default();
-        meta::note_beginnings(&store, projector::Source::Events, &known, &bounds)?;
+        let mut projection = rebuild::begin(&store, &identity)?;
+        projection.note_beginnings(&store, Source::Events, &bounds)?;
         let mut reader = log.reader(identity.id, &NextOffsets::default())?;
         let bar = progress(Some(records));
         let mut applied = 0;
         fold_all(
             &store,
-            &identity,
+            &mut projection,
             &mut *reader,
             Some(&ends),
             app::rules(&config),
@@ -80,7 +80,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
         )?;
         bar.finish_and_clear();
         if app::uses_kafka(&config)
-            && let Err(error) = rebuild::keep_sent(&folder.store(), &store, app::memory(&config))
+            && let Err(error) = rebuild::keep_sent(
+                &folder.store(),
+                (&store, &mut projection),
+                app::memory(&config),
+            )
         {
             note(format!(
                 "opledger: dead letters are sent to their topic again, as the old store does not \

@@ -2,7 +2,7 @@
 
 use crate::app::{self, Log, Topics};
 use crate::audit::file::Lines;
-use crate::audit::rebuild::fold_all;
+use crate::audit::rebuild::{self, fold_all};
 use crate::audit::replay::{self, write_document, write_documents};
 use crate::cli::config::{ConfigSource, KafkaFlags};
 use crate::cli::failure::Failure;
@@ -13,6 +13,7 @@ use crate::config::{Config, Overrides};
 use crate::data_folder::DataFolder;
 use crate::domain::{OperationId, Timestamp};
 use crate::event_log::{Identity, Reader};
+use crate::projector::Tally;
 use crate::projector::step::Rules;
 use crate::query::{Page, dead_letters};
 use crate::store::rocks::Rocks;
@@ -239,10 +240,12 @@ fn fold(
     };
     let bar = progress(ends.map(|ends| ends.iter().map(left).sum()));
     let mut bad = 0;
-    fold_all(store, log, reader, ends, rules, &mut |records, tally| {
+    let mut projection = rebuild::begin(store, log)?;
+    let mut count = |records, tally: &Tally| {
         bar.inc(records as u64);
         bad += tally.dead_letters.values().sum::<u64>();
-    })?;
+    };
+    fold_all(store, &mut projection, reader, ends, rules, &mut count)?;
     bar.finish_and_clear();
     Ok(bad)
 }

@@ -5,7 +5,7 @@ use super::meta::{self, Anchors};
 use super::record_batch::RecordBatch;
 use super::source::Source;
 use crate::event_log::{Bounds, EventLog, Identity};
-use crate::store::{self, Batch, Db};
+use crate::store::{Batch, Db};
 use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::position::{LastOffsets, NextOffsets, Offset, Partition, Token};
 use std::collections::BTreeMap;
@@ -19,10 +19,9 @@ pub struct LogPosition {
 }
 
 impl LogPosition {
-    /// Reads the position. A store that has no log of this source yet belongs to this one from
-    /// now on.
+    /// Reads the position of a store that belongs to this log.
     pub fn open(db: &dyn Db, source: Source, log: &Identity) -> Result<LogPosition, OpenError> {
-        meta::open(db, source, log)?;
+        meta::compare(db, source, log)?;
         let anchors = meta::anchors(db, source)?;
         Ok(LogPosition {
             source,
@@ -53,15 +52,27 @@ impl LogPosition {
         }
     }
 
-    /// Records where partitions begin that are new to the store.
-    pub fn note_beginnings(
+    /// Records where partitions begin that are new to the store. If that is not at 0, earlier
+    /// records were gone already.
+    pub(super) fn note_beginnings(
         &mut self,
-        db: &dyn Db,
         bounds: &BTreeMap<Partition, Bounds>,
-    ) -> store::Result<()> {
-        let new = meta::note_beginnings(db, self.source, &self.next, bounds)?;
-        self.next.extend(new);
-        Ok(())
+        batch: &mut Batch,
+    ) {
+        for (&partition, &Bounds { first, .. }) in bounds {
+            if self.next.contains_key(&partition) {
+                continue;
+            }
+            if first > Offset::ZERO {
+                tracing::warn!(
+                    partition = partition.0,
+                    offset = first.0,
+                    "the log begins here: earlier records are gone and histories are incomplete"
+                );
+            }
+            meta::put_beginning(batch, self.source, partition, first);
+            self.next.insert(partition, first);
+        }
     }
 
     /// The position after the batch.

@@ -3,9 +3,9 @@
 
 use super::halt::{Halt, OpenError};
 use super::source::Source;
-use crate::event_log::{Bounds, Identity};
+use crate::event_log::Identity;
 use crate::feed::progress::StatusCounts;
-use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, keys};
+use crate::store::{self, Batch, Db, Direction, Error, Family, keys};
 use crate::wire::anchor::Anchor;
 use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Token};
 use crate::wire::stored::{self, STATUS_COUNTS};
@@ -21,22 +21,29 @@ pub const FOLD: u32 = 2;
 /// The last record of each partition.
 pub type Anchors = BTreeMap<Partition, Anchor>;
 
-/// Checks that the store belongs to this log. A store that has no log of this source yet
-/// belongs to this one from now on.
-pub fn open(db: &dyn Db, source: Source, log: &Identity) -> Result<(), OpenError> {
+/// Adds what a store says of its log. Nothing if it has one: a store that has no log of this
+/// source yet belongs to this one from now on.
+pub fn stamp(db: &dyn Db, source: Source, log: &Identity, batch: &mut Batch) -> store::Result<()> {
     let is_new = match source {
         Source::Events => is_new(db)?,
         Source::Control => log_id(db, source)?.is_none(),
     };
-    match is_new {
-        true => Ok(stamp(db, source, log)?),
-        false => compare(db, source, log),
+    if !is_new {
+        return Ok(());
     }
+    if source == Source::Events {
+        batch.put(Family::Meta, b"format", &[FORMAT]);
+        batch.put(Family::Meta, b"fold", &FOLD.to_be_bytes());
+    }
+    batch.put(Family::Meta, source.rows().log, &log.id.0);
+    batch.put(Family::Meta, source.rows().name, log.name.as_bytes());
+    Ok(())
 }
 
-/// Checks that a store that is not new can continue with this log.
-fn compare(db: &dyn Db, source: Source, log: &Identity) -> Result<(), OpenError> {
+/// Checks that the store belongs to this log and can continue with it.
+pub fn compare(db: &dyn Db, source: Source, log: &Identity) -> Result<(), OpenError> {
     if source == Source::Events {
+        is_new(db)?;
         compare_fold(db)?;
     }
     let id = log_id(db, source)?.ok_or_else(|| damaged("log"))?;
@@ -102,17 +109,6 @@ fn log_name(db: &dyn Db, source: Source) -> store::Result<String> {
 
 pub fn positions(anchors: &Anchors) -> LastOffsets {
     anchors.iter().map(|(p, at)| (*p, at.offset)).collect()
-}
-
-fn stamp(db: &dyn Db, source: Source, log: &Identity) -> store::Result<()> {
-    let mut batch = Batch::default();
-    if source == Source::Events {
-        batch.put(Family::Meta, b"format", &[FORMAT]);
-        batch.put(Family::Meta, b"fold", &FOLD.to_be_bytes());
-    }
-    batch.put(Family::Meta, source.rows().log, &log.id.0);
-    batch.put(Family::Meta, source.rows().name, log.name.as_bytes());
-    db.write(&batch, Durability::Synced)
 }
 
 const STATUSES: &[u8] = b"statuses";
@@ -199,32 +195,9 @@ pub fn next(db: &dyn Db, source: Source, anchors: &Anchors) -> store::Result<Nex
     Ok(next)
 }
 
-/// Records where partitions begin that are new to the store. If that is not at 0, earlier
-/// records were gone already. Returns what was new.
-pub fn note_beginnings(
-    db: &dyn Db,
-    source: Source,
-    known: &NextOffsets,
-    bounds: &BTreeMap<Partition, Bounds>,
-) -> store::Result<NextOffsets> {
-    let mut batch = Batch::default();
-    let mut new = NextOffsets::default();
-    for (partition, bounds) in bounds.iter().filter(|(p, _)| !known.contains_key(p)) {
-        if bounds.first > Offset::ZERO {
-            tracing::warn!(
-                partition = partition.0,
-                offset = bounds.first.0,
-                "the log begins here: earlier records are gone and histories are incomplete"
-            );
-        }
-        let first = bounds.first.0.to_be_bytes();
-        batch.put(Family::Meta, &key(source.rows().begins, *partition), &first);
-        new.insert(*partition, bounds.first);
-    }
-    if !batch.is_empty() {
-        db.write(&batch, Durability::Buffered)?;
-    }
-    Ok(new)
+pub fn put_beginning(batch: &mut Batch, source: Source, partition: Partition, first: Offset) {
+    let key = key(source.rows().begins, partition);
+    batch.put(Family::Meta, &key, &first.0.to_be_bytes());
 }
 
 /// By partition, the first offset that the log had when the store first read it.

@@ -12,13 +12,14 @@ use super::source::Source;
 use super::step::Step;
 use crate::domain::effects::Effects;
 use crate::domain::{Anomalies, Anomaly, OperationId};
-use crate::event_log::{Identity, Logged};
+use crate::event_log::{Bounds, Identity, Logged};
 use crate::feed::progress::StatusCounts;
 use crate::feed::watch::Change;
 use crate::rows::entry::EntryChange;
 use crate::rows::state;
 use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
 use crate::wire::fault::Fault;
+use crate::wire::position::Partition;
 use crate::wire::record;
 use crate::wire::stored::ANOMALIES;
 use std::collections::BTreeMap;
@@ -144,15 +145,27 @@ impl Projection {
         db: &dyn Db,
         source: Source,
         log: &Identity,
-    ) -> Result<&mut LogPosition, OpenError> {
+    ) -> Result<&LogPosition, OpenError> {
+        let mut stamp = Batch::default();
+        meta::stamp(db, source, log, &mut stamp)?;
+        self.write(db, &stamp, Durability::Synced)?;
         let position = LogPosition::open(db, source, log)?;
         Ok(self.positions[source as usize].insert(position))
     }
 
-    /// Where the store is in a log that was opened, to note what it begins with.
-    pub fn begin(&mut self, source: Source) -> &mut LogPosition {
-        let at = self.positions[source as usize].as_mut();
-        at.expect("a log is opened before it is folded")
+    /// Records where partitions of an opened log begin that are new to the store.
+    pub fn note_beginnings(
+        &mut self,
+        db: &dyn Db,
+        source: Source,
+        bounds: &BTreeMap<Partition, Bounds>,
+    ) -> store::Result<&LogPosition> {
+        let mut position = self.at(source).clone();
+        self.change(db, |_, batch| {
+            position.note_beginnings(bounds, batch);
+            Ok(())
+        })?;
+        Ok(self.positions[source as usize].insert(position))
     }
 
     /// Where the store is in a log that was opened.
@@ -250,13 +263,7 @@ impl Projection {
         record_batch: &RecordBatch,
         prepared: Prepared,
     ) -> store::Result<Tally> {
-        if let Err(error) = db.write(&record_batch.batch, Durability::Buffered) {
-            // It may have happened. A snapshot from before it and lanes from after it
-            // would not add up, so nothing from before is kept at hand.
-            self.hot.clear();
-            self.statuses = None;
-            return Err(error);
-        }
+        self.write(db, &record_batch.batch, Durability::Buffered)?;
         self.positions[record_batch.rules().source as usize] = Some(prepared.after);
         // After a failed write the store may have held what the records change: how entries were
         // before it is not known, and the change concerns everyone.
@@ -271,6 +278,32 @@ impl Projection {
             self.hot.insert(id, snapshot);
         }
         Ok(tally)
+    }
+
+    /// Writes the rows that `work` puts into a batch.
+    pub fn change(
+        &mut self,
+        db: &dyn Db,
+        work: impl FnOnce(&dyn Db, &mut Batch) -> store::Result<()>,
+    ) -> store::Result<()> {
+        let mut batch = Batch::default();
+        work(db, &mut batch)?;
+        self.write(db, &batch, Durability::Buffered)
+    }
+
+    /// Everything that is written to the store is written here.
+    fn write(&mut self, db: &dyn Db, batch: &Batch, durability: Durability) -> store::Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let written = db.write(batch, durability);
+        if written.is_err() {
+            // It may have happened. A snapshot from before it and lanes from after it
+            // would not add up, so nothing from before is kept at hand.
+            self.hot.clear();
+            self.statuses = None;
+        }
+        written
     }
 
     fn fold_parts(

@@ -132,13 +132,12 @@ impl Worker<'_> {
     fn open(&mut self) -> Result<LogPosition, OpenError> {
         let log = self.log.identify()?;
         let source = self.settings.rules.source;
-        let opened = self.writer.with(|db, projection| {
+        self.writer.with(|db, projection| {
             let position = projection.open_log(db, source, &log)?.clone();
             self.progress.watchers.begin(projection.next_change());
             self.progress.set_counts(projection.statuses());
             Ok(position)
-        })?;
-        Ok(opened)
+        })
     }
 
     /// Reads on from where the store is and applies what comes, until told to stop or until
@@ -155,9 +154,8 @@ impl Worker<'_> {
         } = self.settings;
         let mut changes;
         (*position, changes) = self.writer.with(|db, projection| {
-            let position = projection.begin(rules.source);
-            position.note_beginnings(db, &bounds)?;
-            Ok((position.clone(), projection.next_change()))
+            let position = projection.note_beginnings(db, rules.source, &bounds)?;
+            Ok::<_, store::Error>((position.clone(), projection.next_change()))
         })?;
         self.watch.opened(self.writer.db())?;
         let log = position.log().id;

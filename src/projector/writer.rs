@@ -1,9 +1,8 @@
 //! The only writer of the store: one caller at a time, each with the projection as the one
 //! before left it.
 
-use super::halt::OpenError;
 use super::projection::Projection;
-use crate::store::{self, Db};
+use crate::store::{self, Batch, Db};
 use std::sync::{Arc, Mutex};
 
 pub struct StoreWriter {
@@ -35,10 +34,10 @@ impl StoreWriter {
     }
 
     /// Runs `work` while nobody else writes.
-    pub fn with<T>(
+    pub fn with<T, E: From<store::Error>>(
         &self,
-        work: impl FnOnce(&dyn Db, &mut Projection) -> Result<T, OpenError>,
-    ) -> Result<T, OpenError> {
+        work: impl FnOnce(&dyn Db, &mut Projection) -> Result<T, E>,
+    ) -> Result<T, E> {
         let held = self.projection.lock();
         let mut held = held.expect("the projector has not panicked");
         let projection = match &mut *held {
@@ -46,6 +45,26 @@ impl StoreWriter {
             none => none.insert(self.open()?),
         };
         work(&*self.db, projection)
+    }
+
+    /// Writes rows that follow from no log. `work` may read what they depend on: nobody else
+    /// writes meanwhile.
+    pub fn change(
+        &self,
+        work: impl FnOnce(&dyn Db, &mut Batch) -> store::Result<()>,
+    ) -> store::Result<()> {
+        self.with(|db, projection| projection.change(db, work))
+    }
+
+    /// The same, for rows that depend on nothing that another may write.
+    pub fn write(&self, batch: Batch) -> store::Result<()> {
+        match batch.is_empty() {
+            true => Ok(()),
+            false => self.change(|_, rows| {
+                *rows = batch;
+                Ok(())
+            }),
+        }
     }
 
     fn open(&self) -> store::Result<Projection> {

@@ -49,7 +49,7 @@ async fn begin_now(parts: &Parts, control: &ControlLog) -> Result<NextOffsets, S
     let applied = parts.progress.applied();
     let token = applied.token.as_ref();
     let log = token.ok_or("the log was not reached yet")?.log;
-    let ends = match outbox::begun(&*parts.db, log).map_err(text)? {
+    let ends = match outbox::begun(parts.writer.db(), log).map_err(text)? {
         Some(ends) => ends,
         None => {
             let ends = match parts.begins.clone() {
@@ -79,7 +79,7 @@ async fn begin_now(parts: &Parts, control: &ControlLog) -> Result<NextOffsets, S
                 .record(&[begun])
                 .await
                 .map_err(|error| error.to_string())?;
-            let begun = outbox::begun(&*parts.db, log).map_err(text)?;
+            let begun = outbox::begun(parts.writer.db(), log).map_err(text)?;
             begun.ok_or("what was recorded is not there")?
         }
     };

@@ -182,7 +182,7 @@ impl Dispatcher {
             // The position may belong to another log.
             let applied = self.parts.progress.applied();
             let log = applied.token.as_ref().map(|token| token.log);
-            match log.map(|log| outbox::begun(&*self.parts.db, log)) {
+            match log.map(|log| outbox::begun(self.parts.writer.db(), log)) {
                 Some(Ok(Some(ends))) => self.ends = ends,
                 Some(Ok(None)) | None => {}
                 Some(Err(_)) => lock(&self.handle.told).released = true,
@@ -201,7 +201,7 @@ impl Dispatcher {
 
     /// Queues what is due for one operation. `hurry`: ignore the pause of its target.
     fn look_again(&mut self, operation_id: &str, hurry: bool) {
-        match look::of_operation(&*self.parts.db, OperationId(operation_id), &self.ends) {
+        match look::of_operation(&self.parts.writer, OperationId(operation_id), &self.ends) {
             Ok(waiting) => {
                 for waiting in waiting {
                     if hurry {
@@ -248,10 +248,11 @@ impl Dispatcher {
             return;
         }
         self.queue.begin_scan();
-        let (db, ends, now_ms) = (self.parts.db.clone(), self.ends.clone(), self.now_ms());
+        let (writer, ends) = (self.parts.writer.clone(), self.ends.clone());
+        let now_ms = self.now_ms();
         let well = self.queue.well();
         self.looking = Some(tokio::task::spawn_blocking(move || {
-            let all = look::all(&*db, &ends, now_ms, &well);
+            let all = look::all(&writer, &ends, now_ms, &well);
             (all, now.elapsed())
         }));
     }
@@ -284,7 +285,7 @@ impl Dispatcher {
 
     fn start(&mut self, pick: Pick) {
         let look = look::look(
-            &*self.parts.db,
+            &self.parts.writer,
             OperationId(&pick.operation_id),
             pick.key,
             &self.ends,
@@ -415,7 +416,7 @@ impl Dispatcher {
             why,
         };
         if let Err(error) = look::note_failing(
-            &*self.parts.db,
+            &self.parts.writer,
             OperationId(operation_id),
             pick.key,
             &failing,

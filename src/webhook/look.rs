@@ -5,10 +5,11 @@
 use super::queue::{Target, WINDOW, WINDOW_ALL, WINDOW_SMALL};
 use crate::domain::OperationId;
 use crate::feed::documents::DocumentCache;
+use crate::projector::StoreWriter;
 use crate::query::notifications::{DeliveryState, Failing, entry, was_due_before};
 use crate::rows::operation::with_operation;
 use crate::rows::state;
-use crate::store::{self, Batch, Db, Direction, Durability, Error, Family, View, keys};
+use crate::store::{self, Batch, Direction, Error, Family, View, keys};
 use crate::wire::document::Bodies;
 use crate::wire::notification::{DeliveryKey, Tries, decode_due, encode_tries};
 use crate::wire::position::NextOffsets;
@@ -33,7 +34,7 @@ pub struct Send {
 
 /// What to do about one delivery now.
 pub fn look(
-    db: &dyn Db,
+    writer: &StoreWriter,
     operation_id: OperationId,
     key: DeliveryKey,
     ends: &NextOffsets,
@@ -41,7 +42,7 @@ pub fn look(
 ) -> store::Result<NextDelivery> {
     let row = keys::notification(operation_id, key);
     let mut batch = Batch::default();
-    let look = store::view(db, |view| {
+    let look = store::view(writer.db(), |view| {
         let Some(due) = view.get(Family::Outbox, &row)? else {
             return Ok(NextDelivery::Nothing);
         };
@@ -70,7 +71,7 @@ pub fn look(
             failing,
         }))
     })?;
-    write(db, &batch)?;
+    writer.write(batch)?;
     Ok(look)
 }
 
@@ -85,14 +86,14 @@ pub struct ReadyDelivery {
 
 /// The deliveries of one operation.
 pub fn of_operation(
-    db: &dyn Db,
+    writer: &StoreWriter,
     operation_id: OperationId,
     ends: &NextOffsets,
 ) -> store::Result<Vec<ReadyDelivery>> {
     let range = keys::of_operation(operation_id);
     let mut batch = Batch::default();
     let mut found = Vec::new();
-    store::view(db, |view| {
+    store::view(writer.db(), |view| {
         let range = &range.start[..]..&range.end[..];
         store::try_scan(
             |visit| view.scan(Family::Outbox, range, Direction::Forward, visit),
@@ -103,7 +104,7 @@ pub fn of_operation(
             },
         )
     })?;
-    write(db, &batch)?;
+    writer.write(batch)?;
     Ok(found)
 }
 
@@ -124,7 +125,7 @@ const ROWS_AT_ONCE: usize = 1000;
 /// Everything that is not delivered. What can be attempted now comes before what has to wait,
 /// and there may be many deliveries to the targets in `well`.
 pub fn all(
-    db: &dyn Db,
+    writer: &StoreWriter,
     ends: &NextOffsets,
     now_ms: i64,
     well: &HashSet<Target>,
@@ -133,7 +134,7 @@ pub fn all(
     let mut later = Vec::new();
     let mut by_target: HashMap<Target, usize> = HashMap::new();
     let mut batch = Batch::default();
-    store::view(db, |view| {
+    store::view(writer.db(), |view| {
         let (family, forward) = (Family::Outbox, Direction::Forward);
         // What cannot be read is not sent; `Db::damage` reports it.
         store::try_scan(
@@ -169,14 +170,13 @@ pub fn all(
                     }
                 }
                 if batch.len() >= ROWS_AT_ONCE {
-                    write(db, &batch)?;
-                    batch.clear();
+                    writer.write(std::mem::take(&mut batch))?;
                 }
                 Ok(ControlFlow::Continue(()))
             },
         )
     })?;
-    write(db, &batch)?;
+    writer.write(batch)?;
     all.waiting.append(&mut later);
     all.waiting.truncate(WINDOW_ALL + 1);
     Ok(all)
@@ -243,36 +243,29 @@ fn waiting(
 
 /// Records how the attempts went, unless the delivery is no longer due.
 pub fn note_failing(
-    db: &dyn Db,
+    writer: &StoreWriter,
     operation_id: OperationId,
     key: DeliveryKey,
     failing: &Failing,
 ) -> store::Result<()> {
     let row = keys::notification(operation_id, key);
-    if db.get(Family::Outbox, &row)?.is_none() {
-        return Ok(());
-    }
     let tries = Tries::Failing {
         first_ms: failing.first_ms,
         attempts: failing.attempts,
         next_ms: failing.next_ms,
         why: failing.why.clone(),
     };
-    let mut batch = Batch::default();
-    batch.put(Family::Tries, &row, &encode_tries(&tries));
-    write(db, &batch)
+    writer.change(|db, batch| {
+        if db.get(Family::Outbox, &row)?.is_some() {
+            batch.put(Family::Tries, &row, &encode_tries(&tries));
+        }
+        Ok(())
+    })
 }
 
 fn forget(row: &[u8], batch: &mut Batch) {
     batch.delete(Family::Outbox, row);
     batch.delete(Family::Tries, row);
-}
-
-fn write(db: &dyn Db, batch: &Batch) -> store::Result<()> {
-    match batch.is_empty() {
-        true => Ok(()),
-        false => db.write(batch, Durability::Buffered),
-    }
 }
 
 fn unreadable() -> Error {

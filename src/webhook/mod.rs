@@ -24,6 +24,7 @@ use crate::config::Notifications;
 use crate::event_log::EventLog;
 use crate::feed::documents::DocumentCache;
 use crate::feed::progress::Progress;
+use crate::projector::StoreWriter;
 use crate::query::notifications::is_any_due;
 use crate::store::Db;
 use crate::wire::position::NextOffsets;
@@ -34,7 +35,7 @@ use tokio::sync::Notify;
 
 /// What webhooks need from the rest of the ledger.
 pub struct Parts {
-    pub db: Arc<dyn Db>,
+    pub writer: Arc<StoreWriter>,
     /// The event log.
     pub log: Arc<dyn EventLog>,
     /// The end of the event log before this process accepted anything; `None` if the log could
