@@ -20,9 +20,10 @@ use crate::projector::log_position::LogPosition;
 use crate::projector::run::{self, Observer, Settings, Took};
 use crate::projector::step::Rules;
 use crate::projector::writer::{self, StoreWriter};
-use crate::projector::{RecordBatch, Source, Tally, meta};
+use crate::projector::{RecordBatch, Source, Tally};
+use crate::rows::{self, meta};
 use crate::store::rocks::{MemoryBudget, Rocks};
-use crate::store::{self, Db, Family};
+use crate::store::{self, Db};
 use crate::webhook;
 use crate::webhook::control_log::ControlLog;
 use crate::wire::position::NextOffsets;
@@ -408,13 +409,9 @@ fn compare(db: &dyn Db, log: &dyn EventLog) -> Result<(), OpenError> {
 impl Ledger {
     pub fn open(config: Config) -> Result<Ledger, Error> {
         let folder = DataFolder::open(&config.data)?;
-        let store = Arc::new(Rocks::open(
-            &folder.store(),
-            Family::LEDGER,
-            memory(&config),
-        )?);
+        let store = Arc::new(rows::open(&folder.store(), memory(&config))?);
         // Known before the first read, whether or not the projector will run.
-        let held = meta::held(&*store)?;
+        let held = meta::token(&*store)?;
         let topics = match held {
             None => Topics::Make,
             Some(_) => Topics::MakeBeside,

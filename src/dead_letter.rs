@@ -4,12 +4,11 @@
 
 use crate::event_log::{DeadLetters, SendError};
 use crate::projector::StoreWriter;
-use crate::store::{self, Batch, Db, Direction, Family, keys};
+use crate::rows::letters;
+use crate::store::{self, Batch, Db};
 use crate::wire::position::Position;
-use crate::wire::record;
 use crate::worker::{Pauses, Stop, WorkerThread};
 use bytes::Bytes;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,26 +83,15 @@ fn due(db: &dyn Db) -> store::Result<DueLetters> {
         pending_in_all: 0,
         refused: 0,
     };
-    store::view(db, |view| {
-        // An unreadable row is not sent; `Db::damage` reports it.
-        view.scan_past_damage(
-            Family::DeadLetterDue,
-            keys::ALL,
-            Direction::Forward,
-            &mut |key, why| {
-                match keys::position_of(key) {
-                    Some(at) if why.is_empty() => {
-                        due.pending_in_all += 1;
-                        if due.pending.len() < AT_ONCE {
-                            due.pending.push(at);
-                        }
-                    }
-                    Some(_) | None => due.refused += 1,
-                }
-                ControlFlow::Continue(())
-            },
-            &mut |_| {},
-        )
+    letters::unsent(db, &mut |at, refused| {
+        if refused.is_some() {
+            due.refused += 1;
+            return;
+        }
+        due.pending_in_all += 1;
+        if due.pending.len() < AT_ONCE {
+            due.pending.push(at);
+        }
     })?;
     Ok(due)
 }
@@ -123,34 +111,27 @@ fn forward_some<'p>(
             break;
         }
         taken += 1;
-        let key = keys::position(*at);
-        let letter = match writer.db().get(Family::DeadLetter, &key) {
-            Err(error) if error.is_unreadable() => {
-                let why = error.to_string();
-                batch.put(Family::DeadLetterDue, &key, why.as_bytes());
-                continue;
-            }
-            letter => letter.map_err(failed)?,
-        };
-        match letter.map(Bytes::from) {
+        let letter = letters::get(writer.db(), *at).and_then(|row| {
+            let letter = row.as_ref().map(letters::decode).transpose()?;
+            let letter = letter.map(|(reason, detail, record)| {
+                let sending = topic.send(*at, reason, detail, &record);
+                (sending, (reason.to_owned(), detail.to_owned(), record))
+            });
+            bytes += row.as_ref().map_or(0, Bytes::len);
+            Ok(letter)
+        });
+        match letter {
+            Ok(Some((sending, letter))) => under_way.push((at, sending, letter)),
             // It was removed meanwhile.
-            None => batch.delete(Family::DeadLetterDue, &key),
-            Some(row) => match record::decode_dead_letter(&row) {
-                Err(unreadable) => {
-                    let why = unreadable.to_string();
-                    batch.put(Family::DeadLetterDue, &key, why.as_bytes());
-                }
-                Ok((reason, detail, record)) => {
-                    bytes += row.len();
-                    let sending = topic.send(*at, reason, detail, &record);
-                    let (reason, detail) = (reason.to_owned(), detail.to_owned());
-                    under_way.push((at, key, sending, (reason, detail, record)));
-                }
-            },
+            Ok(None) => letters::put_sent(*at, &mut batch),
+            Err(error) if error.is_unreadable() => {
+                letters::put_refused(*at, &error.to_string(), &mut batch);
+            }
+            Err(error) => return Err(failed(error)),
         }
     }
     let mut trouble = None;
-    for (at, key, sending, (reason, detail, record)) in under_way {
+    for (at, sending, (reason, detail, record)) in under_way {
         let mut outcome = sending();
         if matches!(outcome, Err(SendError::Refused(_))) {
             // The refusal may be due to the records that it was sent with, so send it again
@@ -158,11 +139,11 @@ fn forward_some<'p>(
             outcome = topic.send(*at, &reason, &detail, &record)();
         }
         match outcome {
-            Ok(()) => batch.delete(Family::DeadLetterDue, &key),
+            Ok(()) => letters::put_sent(*at, &mut batch),
             Err(SendError::Unavailable(why)) => trouble = Some(why),
             Err(SendError::Refused(why)) => {
                 tracing::error!(%at, %why, "the dead-letter topic refused a record, which stays in the store");
-                batch.put(Family::DeadLetterDue, &key, why.as_bytes());
+                letters::put_refused(*at, &why, &mut batch);
             }
         }
     }
@@ -179,8 +160,8 @@ mod tests {
     use crate::event_log::Sending;
     use crate::projector::writer::WriterSettings;
     use crate::store::memory::Memory;
-    use crate::store::{Cached, Durability, ReadPoint, Result, RowResult, Space, View};
-    use crate::wire::record::{Headers, Record};
+    use crate::store::{Cached, Durability, Family, ReadPoint, Result, RowResult, Space, View};
+    use crate::wire::record::{self, Headers, Record};
     use std::sync::Mutex;
 
     /// Takes every letter, and remembers which it was sent.
@@ -195,7 +176,7 @@ mod tests {
     }
 
     /// A disk that gives one letter back otherwise than it was written.
-    struct Damaged(Memory, Vec<u8>);
+    struct Damaged(Memory, [u8; 12]);
 
     impl Db for Damaged {
         fn get(&self, family: Family, key: &[u8]) -> RowResult {
@@ -236,7 +217,7 @@ mod tests {
 
     #[test]
     fn unreadable_dead_letters_are_kept_with_the_reason_and_the_others_are_sent() {
-        let at = |offset| keys::position(Position::from((0, offset)));
+        let at = |offset| Position::from((0, offset)).to_key();
         let letter = Record {
             arrived: Record::NO_ARRIVAL,
             claimed: false,

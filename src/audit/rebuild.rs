@@ -2,13 +2,12 @@
 
 use crate::event_log::{Identity, Limits, ReadError, Reader};
 use crate::projector::halt::OpenError;
-use crate::projector::meta;
 use crate::projector::step::Rules;
 use crate::projector::{Projection, RecordBatch, Tally};
-use crate::store::rocks::{MemoryBudget, Rocks};
-use crate::store::{self, Db, Direction, Family, keys};
+use crate::rows::{self, letters, meta};
+use crate::store::rocks::MemoryBudget;
+use crate::store::{self, Db};
 use crate::wire::position::NextOffsets;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -82,35 +81,17 @@ pub fn keep_sent(
     if !old.exists() {
         return Ok(());
     }
-    let old = Rocks::open(old, Family::LEDGER, memory)?;
-    let Some(held) = meta::held(&old)? else {
+    let old = rows::open(old, memory)?;
+    let Some(applied) = meta::token(&old)? else {
         return Ok(());
     };
-    if meta::held(new)?.map(|new| new.log) != Some(held.log) {
+    if meta::token(new)?.map(|new| new.log) != Some(applied.log) {
         // Positions of another log are not valid for this one.
         return Ok(());
     }
     let mut due = Vec::new();
-    store::view(new, |view| {
-        view.scan(
-            Family::DeadLetterDue,
-            keys::ALL,
-            Direction::Forward,
-            &mut |key, _| {
-                due.push(key.to_vec());
-                ControlFlow::Continue(())
-            },
-        )
-    })?;
+    letters::unsent(new, &mut |at, _| due.push(at))?;
     projection.change(new, |_, batch| {
-        for key in due {
-            let judged = keys::position_of(&key).is_some_and(|at| held.positions.holds(at));
-            match old.get(Family::DeadLetterDue, &key)? {
-                Some(why) => batch.put(Family::DeadLetterDue, &key, &why),
-                None if judged => batch.delete(Family::DeadLetterDue, &key),
-                None => {}
-            }
-        }
-        Ok(())
+        letters::put_as_in(&old, &applied.positions, &due, batch)
     })
 }

@@ -3,7 +3,8 @@
 
 use crate::domain::OperationId;
 use crate::feed::documents;
-use crate::store::{self, Db, Direction, Family, keys};
+use crate::rows::lists;
+use crate::store::{self, Db};
 use crate::wire::time::TimeStyle;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -18,23 +19,12 @@ pub enum Error {
 
 pub fn write_documents(db: &dyn Db, times: &TimeStyle, out: &mut dyn Write) -> Result<(), Error> {
     let mut written = Ok(());
-    store::view(db, |view| {
-        view.scan(
-            Family::ByTime,
-            keys::ALL,
-            Direction::Forward,
-            &mut |key, _| {
-                let Some(id) = keys::operation_of_by_time(key) else {
-                    return ControlFlow::Continue(());
-                };
-                written = write_document(db, id, times, out).map(drop);
-                if written.is_err() {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            },
-        )
+    lists::each(db, &mut |id| {
+        written = write_document(db, id, times, out).map(drop);
+        match written {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
     })?;
     written
 }

@@ -6,11 +6,10 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::config::Overrides;
 use crate::data_folder::DataFolder;
-use crate::projector::meta;
+use crate::domain::SHARDS;
 use crate::rows::digest::StoreDigest;
-use crate::store::keys::SHARDS;
-use crate::store::rocks::Rocks;
-use crate::store::{self, Family};
+use crate::rows::{self, meta};
+use crate::store;
 use clap::ValueHint;
 use serde_json::json;
 
@@ -47,8 +46,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
         ..Overrides::default()
     })?;
     let folder = DataFolder::open_stored(&config.data)?;
-    let store = Rocks::open(&folder.store(), Family::LEDGER, app::memory(&config))?;
-    let position = meta::held(&store)?.map(|token| token.to_string());
+    let store = rows::open(&folder.store(), app::memory(&config))?;
+    let position = meta::token(&store)?.map(|token| token.to_string());
     let digest = store::view(&store, StoreDigest::of)?;
     let mut out = Output::new();
     match args.json {

@@ -11,8 +11,7 @@ use crate::data_folder::DataFolder;
 use crate::event_log::ReadError;
 use crate::projector::Source;
 use crate::projector::halt::OpenError;
-use crate::store::Family;
-use crate::store::rocks::Rocks;
+use crate::rows;
 use crate::wire::position::{NextOffsets, Offset};
 use clap::ValueHint;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -61,7 +60,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     };
     let records = ends.iter().map(|(p, end)| end.since(first(p))).sum();
     let applied = {
-        let store = Rocks::open(&folder.new_store()?, Family::LEDGER, app::memory(&config))?;
+        let store = rows::open(&folder.new_store()?, app::memory(&config))?;
         let mut projection = rebuild::begin(&store, &identity)?;
         projection.note_beginnings(&store, Source::Events, &bounds)?;
         let mut reader = log.reader(identity.id, &NextOffsets::default())?;

@@ -16,8 +16,9 @@ use crate::event_log::{Identity, Reader};
 use crate::projector::Tally;
 use crate::projector::step::Rules;
 use crate::query::{Page, dead_letters};
+use crate::rows;
+use crate::store::Db;
 use crate::store::rocks::Rocks;
-use crate::store::{Db, Family};
 use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Position, Token};
 use crate::wire::time::parse_rfc3339;
 use clap::ValueHint;
@@ -112,7 +113,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     })?;
     let scratch = tempfile::tempdir()
         .map_err(|error| Failure::DataFolder(format!("no folder for temporary files: {error}")))?;
-    let store = Rocks::open(scratch.path(), Family::LEDGER, app::memory(&config))?;
+    let store = rows::open(scratch.path(), app::memory(&config))?;
     let bad = match &args.file {
         None => fold_log(&store, &config, &args)?,
         Some(path) if path.as_os_str() == "-" => {

@@ -23,6 +23,6 @@ pub use event::{
     Ending, Event, Kind, LaneId, Method, Notification, OrderKey, Outcome, Request, Response, Text,
 };
 pub use operation::{Absorbed, Creation, Lane, Lanes, Operation, Status};
-pub use operation_id::OperationId;
+pub use operation_id::{OperationId, SHARDS};
 pub use register::{Earliest, Latest, Register};
 pub use time::Timestamp;

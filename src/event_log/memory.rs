@@ -6,7 +6,6 @@ use super::{
     ReadError, Reader,
 };
 use crate::domain::{OperationId, Timestamp};
-use crate::store::keys::shard;
 use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Position};
 use crate::wire::record::Record;
 use std::collections::BTreeMap;
@@ -85,7 +84,7 @@ impl EventLog for MemoryLog {
     fn publish(&self, records: Vec<NewRecord>) -> Publishing<'_> {
         let count = self.shared.lock().len() as u16;
         let positions = records.into_iter().map(|new| {
-            let partition = Partition(u32::from(shard(OperationId(&new.operation_id)) % count));
+            let partition = Partition(u32::from(OperationId(&new.operation_id).shard() % count));
             let record = Record {
                 arrived: Timestamp::from_millis(0),
                 claimed: false,

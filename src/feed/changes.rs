@@ -4,11 +4,12 @@
 
 use super::watch::Change;
 use crate::domain::OperationId;
-use crate::store::{self, Db, Direction, Error, Family, View, keys};
+use crate::rows::changes;
+use crate::store::{self, Db, Direction, Error, View};
 use crate::wire::change;
 use crate::wire::position::{LastOffsets, Offset, Partition};
 use std::collections::BTreeSet;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 /// Where a position stands in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,33 +44,38 @@ pub fn find(
         .collect();
     let mut place = None;
     let mut mixed_until = 0;
-    let read = each(view, keys::ALL, Direction::Backward, |number, change| {
-        let is_held = |m: &change::PartitionMove| held(m.partition, Some(m.after));
-        let end = number + count(&change);
-        let is_held_in_part =
-            |m: &change::PartitionMove| seen.get(&m.partition).copied() > m.before;
-        if change.moved.iter().any(is_held_in_part) {
-            mixed_until = end.max(mixed_until);
-        }
-        if !change.moved.iter().all(is_held) {
-            place = Some(number);
-        } else if place.is_none() {
-            place = Some(end);
-        }
-        for moved in &change.moved {
-            if held(moved.partition, moved.before) {
-                lacking.remove(&moved.partition);
-            } else {
-                lacking.insert(moved.partition);
+    let read = changes::scan(
+        view,
+        0..u64::MAX,
+        Direction::Backward,
+        &mut |number, _, change| {
+            let is_held = |m: &change::PartitionMove| held(m.partition, Some(m.after));
+            let end = changes::end(number, &change);
+            let is_held_in_part =
+                |m: &change::PartitionMove| seen.get(&m.partition).copied() > m.before;
+            if change.moved.iter().any(is_held_in_part) {
+                mixed_until = end.max(mixed_until);
             }
-        }
-        // What is newer than `applied` says nothing about partitions that it left alone.
-        let is_known = |m: &change::PartitionMove| applied.get(&m.partition) >= Some(&m.after);
-        match lacking.is_empty() && change.moved.iter().all(is_known) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    });
+            if !change.moved.iter().all(is_held) {
+                place = Some(number);
+            } else if place.is_none() {
+                place = Some(end);
+            }
+            for moved in &change.moved {
+                if held(moved.partition, moved.before) {
+                    lacking.remove(&moved.partition);
+                } else {
+                    lacking.insert(moved.partition);
+                }
+            }
+            // What is newer than `applied` says nothing about partitions that it left alone.
+            let is_known = |m: &change::PartitionMove| applied.get(&m.partition) >= Some(&m.after);
+            match lacking.is_empty() && change.moved.iter().all(is_known) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        },
+    );
     if let Err(Error::Corrupt(_)) = read {
         // What cannot be read is remembered no more.
         return Ok(ResumeFrom::BeforeWindow);
@@ -93,13 +99,13 @@ pub fn rows_stored(db: &dyn Db, next: u64, limit: usize) -> store::Result<Vec<Ch
 
 fn rows_of(view: &dyn View, next: u64, limit: usize) -> store::Result<Vec<Change>> {
     let mut from = next;
-    let until = keys::change(next.saturating_add(1));
-    let read = each(
+    let until = next.saturating_add(1);
+    let read = changes::scan(
         view,
-        &[]..&until[..],
+        0..until,
         Direction::Backward,
-        |number, change| {
-            if number + count(&change) > next {
+        &mut |number, _, change| {
+            if changes::end(number, &change) > next {
                 from = number;
             }
             ControlFlow::Break(())
@@ -107,24 +113,14 @@ fn rows_of(view: &dyn View, next: u64, limit: usize) -> store::Result<Vec<Change
     );
     or_as_far(read)?;
     let mut rows = Vec::new();
-    let from = keys::change(from);
-    let read = view.scan(
-        Family::Change,
-        &from[..]..keys::ALL.end,
+    // One that cannot be read ends what there is, as far as a stream can go.
+    let until = next.saturating_add(limit as u64);
+    let read = changes::scan(
+        view,
+        from..until,
         Direction::Forward,
-        &mut |key, row| {
-            let Some(number) = keys::change_of(key) else {
-                return ControlFlow::Continue(());
-            };
-            if number >= next.saturating_add(limit as u64) {
-                return ControlFlow::Break(());
-            }
-            // One that cannot be read ends what there is, as far as a stream can go.
-            let Ok(change) = decode(row) else {
-                return ControlFlow::Break(());
-            };
-            let count = change.ids().count();
-            rows.push(Change::new(number, row.into(), count));
+        &mut |number, row, change| {
+            rows.push(Change::new(number, row.into(), change.ids().count()));
             ControlFlow::Continue(())
         },
     );
@@ -148,11 +144,10 @@ pub enum Since {
 }
 
 pub fn since(view: &dyn View, place: u64, operation_id: OperationId) -> store::Result<Since> {
-    let from = keys::change(place);
     let mut since = Since::Same;
     // A place that `find` gave is where a row begins.
-    let range = &from[..]..keys::ALL.end;
-    let read = each(view, range, Direction::Forward, |_, change| {
+    let range = place..u64::MAX;
+    let read = changes::scan(view, range, Direction::Forward, &mut |_, _, change| {
         if change.ids().any(|id| id == operation_id) {
             since = Since::Changed;
             return ControlFlow::Break(());
@@ -164,32 +159,4 @@ pub fn since(view: &dyn View, place: u64, operation_id: OperationId) -> store::R
         Err(Error::Corrupt(_)) => Ok(Since::Changed),
         read => read.map(|()| since),
     }
-}
-
-fn each(
-    view: &dyn View,
-    range: Range<&[u8]>,
-    direction: Direction,
-    mut visit: impl FnMut(u64, change::StoredChange) -> ControlFlow<()>,
-) -> store::Result<()> {
-    store::try_scan(
-        |visit| view.scan(Family::Change, range, direction, visit),
-        |key, row| {
-            let number = keys::change_of(key).ok_or_else(damaged)?;
-            Ok(visit(number, decode(row)?))
-        },
-    )
-}
-
-/// A row without operations takes a number as well.
-fn count(change: &change::StoredChange) -> u64 {
-    (change.ids().count() as u64).max(1)
-}
-
-fn decode(row: &[u8]) -> store::Result<change::StoredChange<'_>> {
-    change::decode(row).map_err(|_| damaged())
-}
-
-fn damaged() -> Error {
-    Error::Corrupt("the index of changes".into())
 }

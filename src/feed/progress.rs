@@ -4,6 +4,7 @@
 
 use super::watch::Watchers;
 use crate::domain::Status;
+use crate::rows::meta::StatusCounts;
 use crate::wire::position::{NextOffsets, Token};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -78,9 +79,6 @@ pub enum Doing {
     Halted(String),
     Stopped,
 }
-
-/// Documents by status, in the order of `Status::ALL`; or by how many there are more.
-pub type StatusCounts = [i64; Status::ALL.len()];
 
 pub struct Progress {
     applied: watch::Sender<Arc<Applied>>,

@@ -6,8 +6,7 @@ use crate::domain::Status;
 use crate::event_log::Bounds;
 use crate::feed::progress::Doing;
 use crate::logging;
-use crate::projector::meta;
-use crate::store::Family;
+use crate::rows::{self, meta};
 use crate::wire::position::{Offset, Partition};
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -68,7 +67,7 @@ pub fn reasons(app: &App) -> Vec<String> {
         };
         reasons.push(format!("{count} {operations} cannot be read: {REBUILD}"));
     }
-    let (lost, _) = damage(app);
+    let (lost, _) = rows::damage(&*app.db);
     if !lost.is_empty() {
         reasons.push(format!(
             "{} cannot be read in part: {REBUILD}",
@@ -88,29 +87,6 @@ fn without_folder(reason: &str, data: &Path) -> String {
 const REBUILD: &str = "the store is damaged, the event log has everything; stop the ledger and \
                        run `opledger rebuild`";
 
-/// What cannot be read of the store: rows that nothing else can replace, by what they are, and
-/// whether there are others.
-fn damage(app: &App) -> (Vec<&'static str>, bool) {
-    let families = app.db.damage();
-    let lost = families.iter().filter_map(|family| match family {
-        Family::History => Some("histories"),
-        Family::Outbox | Family::Outcome | Family::Tries => Some("notifications"),
-        Family::DeadLetter | Family::DeadLetterDue => Some("dead letters"),
-        Family::Meta => Some("positions"),
-        Family::Log => None,
-        // Folded again from the history, or found by other rows.
-        Family::State
-        | Family::Lane
-        | Family::ByTime
-        | Family::ByStatus
-        | Family::Anomaly
-        | Family::Change => None,
-    });
-    let mut lost: Vec<_> = lost.collect();
-    lost.dedup();
-    (lost, !families.is_empty())
-}
-
 /// What is no reason to turn away, and yet has to be known.
 pub fn notes(app: &App) -> Vec<String> {
     let begins = match meta::beginnings(&*app.db) {
@@ -127,7 +103,7 @@ pub fn notes(app: &App) -> Vec<String> {
     let begins = begins
         .into_iter()
         .filter(|(_, offset)| *offset > Offset::ZERO);
-    let damaged = match damage(app) {
+    let damaged = match rows::damage(&*app.db) {
         (lost, true) if lost.is_empty() => Some(
             "the store is damaged, and what it has elsewhere is shown: stop the ledger when it \
              suits and run `opledger rebuild`, which rebuilds the store from the event log"

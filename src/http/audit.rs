@@ -7,9 +7,10 @@ use super::params::Params;
 use super::{App, reading, stream};
 use crate::domain::OperationId;
 use crate::query::{Page, dead_letters, history};
-use crate::rows::state;
-use crate::store::{self, keys};
+use crate::rows::{records, state};
+use crate::store;
 use crate::wire::event::operation_id_fault;
+use crate::wire::position::Position;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};
@@ -36,12 +37,8 @@ pub async fn history(
         if operation_id_fault(&operation_id).is_some() {
             return Err(Refusal::NotFound);
         }
-        let own = keys::of_operation(OperationId(&operation_id));
-        if page
-            .after
-            .as_ref()
-            .is_some_and(|after| !(&own.start..&own.end).contains(&after))
-        {
+        let after = page.after.as_deref();
+        if after.is_some_and(|event| !records::is_event_of(event, OperationId(&operation_id))) {
             return Err(BAD_CURSOR);
         }
         let response = match page.limit {
@@ -76,7 +73,7 @@ pub async fn dead_letters(State(app): State<Arc<App>>, uri: Uri, headers: Header
         let params = Params::parse(&app, &uri, PAGED)?;
         let page = page(&params)?;
         let after = page.after.as_deref();
-        if after.is_some_and(|after| keys::position_of(after).is_none()) {
+        if after.is_some_and(|after| Position::of_key(after).is_none()) {
             return Err(BAD_CURSOR);
         }
         let reading = reading::begin(&app, &headers, reading::token(&headers, &params)?).await?;

@@ -10,9 +10,9 @@ use super::reading::{self, Reading};
 use super::{App, stream, waiting};
 use crate::domain::Timestamp;
 use crate::query::list::{self, Format, ListCursor, Shown};
-use crate::query::select::{Order, PageLimits, Query};
 use crate::query::sweeps::{PagePoint, holds};
-use crate::store::{self, Error, View, keys, view_held};
+use crate::rows::lists::{self, Order, PageLimits, Query};
+use crate::store::{self, Error, View, view_held};
 use crate::wire::fault::{Fault, Rule};
 use crate::wire::position::Token;
 use crate::wire::time::write_rfc3339_nanos;
@@ -266,7 +266,7 @@ impl Cursor {
         let (&version, rest) = bytes.split_first()?;
         let (point, rest) = rest.split_first_chunk::<8>()?;
         let (check, after) = rest.split_first_chunk::<4>()?;
-        keys::operation_of_by_time(after)?;
+        lists::operation_of(after)?;
         let is_ours = version == CURSOR && *check == Cursor::check(query);
         is_ours.then(|| Cursor {
             point: u64::from_be_bytes(*point),
@@ -285,7 +285,7 @@ impl Cursor {
         let mut how = String::from(
             "cursor: its point in time is no longer kept. Without it the list begins anew",
         );
-        let time = keys::time_of_by_time(&self.after).unwrap_or(Timestamp::MAX);
+        let time = lists::time_of(&self.after).unwrap_or(Timestamp::MAX);
         let (name, time) = match order {
             Order::Newest => ("occurred_to", time.plus(Duration::from_nanos(1))),
             Order::Oldest => ("occurred_from", time),

@@ -4,9 +4,9 @@
 use super::log_position::LogPosition;
 use crate::domain::OperationId;
 use crate::feed::watch::Change;
-use crate::store::{self, Batch, Db, Direction, Family, keys};
+use crate::rows::changes;
+use crate::store::{self, Batch, Db};
 use crate::wire::change::{self, PartitionMove};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// The default, which a rebuild uses.
@@ -35,34 +35,13 @@ pub struct Pending {
 
 impl Changes {
     pub fn open(db: &dyn Db) -> store::Result<Changes> {
-        let (mut next, mut trimmed) = (0, 0);
-        let mut is_end_damaged = false;
-        store::view(db, |view| {
-            let mut ends = |direction, end: &mut u64| {
-                let mut visit = |key: &[u8], row: &[u8]| {
-                    let count = change::decode(row).map_or(0, |change| change.ids().count());
-                    let number = keys::change_of(key).unwrap_or(0);
-                    *end = match direction {
-                        Direction::Forward => number,
-                        Direction::Backward => number + (count as u64).max(1),
-                    };
-                    ControlFlow::Break(())
-                };
-                let (family, all) = (Family::Change, keys::ALL);
-                view.scan_past_damage(family, all, direction, &mut visit, &mut |_| {
-                    is_end_damaged |= direction == Direction::Backward;
-                })
-            };
-            ends(Direction::Forward, &mut trimmed)?;
-            ends(Direction::Backward, &mut next)?;
-            if is_end_damaged {
-                next = next.next_multiple_of(GAP) + GAP;
-            }
-            Ok(())
-        })?;
+        let ends = store::view(db, changes::ends)?;
         Ok(Changes {
-            next,
-            trimmed,
+            next: match ends.is_next_unknown {
+                true => ends.next.next_multiple_of(GAP) + GAP,
+                false => ends.next,
+            },
+            trimmed: ends.first,
             window: WINDOW,
         })
     }
@@ -101,7 +80,7 @@ impl Changes {
         }
         let count = ids.len();
         let row: Arc<[u8]> = change::encode(&moved, ids).into();
-        batch.put(Family::Change, &keys::change(self.next), &row);
+        changes::put(self.next, &row, batch);
         let row = Change::new(self.next, row, count);
         Ok(Pending {
             next: row.end,
@@ -125,20 +104,7 @@ impl Changes {
         if keep.saturating_sub(self.trimmed) <= self.window / 8 {
             return Ok(self.trimmed);
         }
-        let range = keys::change(self.trimmed)..keys::change(keep);
-        store::view(db, |view| {
-            // Unreadable rows stay.
-            view.scan_past_damage(
-                Family::Change,
-                &range.start..&range.end,
-                Direction::Forward,
-                &mut |key, _| {
-                    batch.delete(Family::Change, key);
-                    ControlFlow::Continue(())
-                },
-                &mut |_| {},
-            )
-        })?;
+        store::view(db, |view| changes::delete(view, self.trimmed..keep, batch))?;
         Ok(keep)
     }
 

@@ -4,16 +4,16 @@
 use super::projection::Tally;
 use crate::domain::{OperationId, Timestamp};
 use crate::rows::outbox;
-use crate::store::{self, Batch, Db, Family, keys};
+use crate::store::{self, Batch, Db};
 use crate::wire::control_record::{Control, Notified};
-use crate::wire::notification::{DeliveryOutcome, encode_outcome};
+use crate::wire::notification::{DeliveryKey, DeliveryOutcome};
 use crate::wire::position::{LogId, NextOffsets};
 use std::collections::HashMap;
 
 /// Changes of the records so far that are not in the store yet.
 pub struct Deliveries<'d> {
     db: &'d dyn Db,
-    outcomes: HashMap<Vec<u8>, DeliveryOutcome>,
+    outcomes: HashMap<(Box<str>, DeliveryKey), DeliveryOutcome>,
     begun: HashMap<LogId, NextOffsets>,
 }
 
@@ -54,26 +54,22 @@ impl<'d> Deliveries<'d> {
                 key,
                 event,
             } => {
-                let row = keys::notification(OperationId(operation_id), *key);
-                let before = match self.outcomes.get(&row) {
+                let id = OperationId(operation_id);
+                let of = (Box::from(id.0), *key);
+                let before = match self.outcomes.get(&of) {
                     Some(changed) => Some(changed.clone()),
-                    None => outbox::outcome(self.db, &row)?,
+                    None => outbox::outcome(self.db, id, *key)?,
                 };
                 if matches!(before, Some(DeliveryOutcome::Delivered { .. })) {
                     // Delivered is final.
                     return Ok(());
                 }
                 let after = outcome(event, at);
-                match after {
-                    DeliveryOutcome::Delivered { .. } => {
-                        batch.delete(Family::Outbox, &row);
-                        batch.delete(Family::Tries, &row);
-                    }
-                    DeliveryOutcome::Again { .. } => tally.retried.push((**operation_id).into()),
-                    DeliveryOutcome::Failed { .. } => {}
+                if matches!(after, DeliveryOutcome::Again { .. }) {
+                    tally.retried.push((**operation_id).into());
                 }
-                batch.put(Family::Outcome, &row, &encode_outcome(&after));
-                self.outcomes.insert(row, after);
+                outbox::put_outcome(id, *key, &after, batch);
+                self.outcomes.insert(of, after);
             }
         }
         Ok(())

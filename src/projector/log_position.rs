@@ -1,11 +1,11 @@
 //! The store's position in one of its logs, and whether that still is the same log.
 
 use super::halt::{Halt, OpenError};
-use super::meta::{self, Anchors};
 use super::record_batch::RecordBatch;
 use super::source::Source;
 use crate::event_log::{Bounds, EventLog, Identity};
-use crate::store::{Batch, Db};
+use crate::rows::meta::{self, Anchors};
+use crate::store::{Batch, Db, Error};
 use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::position::{LastOffsets, NextOffsets, Offset, Partition, Token};
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub struct LogPosition {
 impl LogPosition {
     /// Reads the position of a store that belongs to this log.
     pub fn open(db: &dyn Db, source: Source, log: &Identity) -> Result<LogPosition, OpenError> {
-        meta::compare(db, source, log)?;
+        compare(db, source, log)?;
         let anchors = meta::anchors(db, source)?;
         Ok(LogPosition {
             source,
@@ -168,6 +168,27 @@ impl LogPosition {
         }
         Ok(())
     }
+}
+
+/// Checks that the store belongs to this log and can continue with it.
+fn compare(db: &dyn Db, source: Source, log: &Identity) -> Result<(), OpenError> {
+    if source == Source::Events {
+        // Another format is an error.
+        meta::is_new(db)?;
+        let stored = meta::fold(db)?;
+        if stored != meta::FOLD {
+            Err(Halt::Fold {
+                stored,
+                known: meta::FOLD,
+            })?;
+        }
+    }
+    let known = meta::log(db, source)?
+        .ok_or_else(|| Error::Corrupt("log of the store cannot be read".into()))?;
+    if known.id != log.id {
+        Err(source.other_log(&known, log))?;
+    }
+    Ok(())
 }
 
 /// Checks that the log still has the next records. A partition that does not respond is checked

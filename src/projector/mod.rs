@@ -14,7 +14,6 @@ mod deliveries;
 pub mod halt;
 mod intake;
 pub mod log_position;
-pub mod meta;
 mod operation;
 mod pace;
 pub mod projection;

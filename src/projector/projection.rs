@@ -5,7 +5,6 @@ use super::changes::{Changes, Pending};
 use super::deliveries::Deliveries;
 use super::halt::OpenError;
 use super::log_position::LogPosition;
-use super::meta;
 use super::operation::fold;
 use super::record_batch::{Part, RecordBatch};
 use super::source::Source;
@@ -13,17 +12,15 @@ use super::step::Step;
 use crate::domain::effects::Effects;
 use crate::domain::{Anomalies, Anomaly, OperationId};
 use crate::event_log::{Bounds, Identity, Logged};
-use crate::feed::progress::StatusCounts;
 use crate::feed::watch::Change;
-use crate::rows::entry::EntryChange;
-use crate::rows::state;
-use crate::store::{self, Batch, Db, Direction, Durability, Family, keys};
+use crate::rows::entry::{self, EntryChange};
+use crate::rows::letters;
+use crate::rows::meta::{self, StatusCounts};
+use crate::rows::state::{self, SnapshotKey};
+use crate::store::{self, Batch, Db, Durability};
 use crate::wire::fault::Fault;
 use crate::wire::position::Partition;
-use crate::wire::record;
-use crate::wire::stored::ANOMALIES;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// What a batch amounted to, for the metrics.
@@ -230,7 +227,7 @@ impl Projection {
         }
         let parts: Vec<Part> = content.parts().collect();
         let snapshots = self.fold_parts(db, &parts, batch, &mut tally)?;
-        batch.sort(&[Family::ByTime, Family::ByStatus]);
+        entry::sort(batch);
         after.put(before, batch);
         let mut statuses = match self.statuses {
             Some(statuses) => statuses,
@@ -313,7 +310,7 @@ impl Projection {
         batch: &mut Batch,
         tally: &mut Tally,
     ) -> store::Result<Snapshots> {
-        let mut cold: Vec<&[u8]> = Vec::new();
+        let mut cold: Vec<&SnapshotKey> = Vec::new();
         let hot: Vec<Option<Arc<[u8]>>> = parts
             .iter()
             .map(|part| {
@@ -356,33 +353,15 @@ pub struct Prepared {
 fn put_aside(logged: &Logged, fault: &Fault, forward: bool, batch: &mut Batch, tally: &mut Tally) {
     let reason = fault.rule.reason();
     *tally.dead_letters.entry(reason).or_default() += 1;
-    let row = record::encode_dead_letter(reason, &fault.to_string(), &logged.record);
-    let key = keys::position(logged.at);
-    batch.put(Family::DeadLetter, &key, &row);
-    if forward {
-        batch.put(Family::DeadLetterDue, &key, &[]);
-    }
+    let why = (reason, &*fault.to_string());
+    letters::put(logged.at, why, &logged.record, forward, batch);
 }
 
 /// How many operations have each anomaly, counted from the store.
 pub fn count_anomalies(db: &dyn Db) -> store::Result<BTreeMap<&'static str, i64>> {
     let mut tally = Tally::default();
-    store::view(db, |view| {
-        // For metrics alone: what cannot be read stops nothing.
-        view.scan_past_damage(
-            Family::Anomaly,
-            keys::ALL,
-            Direction::Forward,
-            &mut |_, row| {
-                let [ANOMALIES, flags] = *row else {
-                    return ControlFlow::Continue(());
-                };
-                let held = Anomalies(flags);
-                tally.count(Anomalies::default(), held);
-                ControlFlow::Continue(())
-            },
-            &mut |_| {},
-        )
+    state::each_anomalies(db, &mut |anomalies| {
+        tally.count(Anomalies::default(), anomalies)
     })?;
     Ok(tally.anomalies)
 }

@@ -4,13 +4,13 @@
 
 use super::step::{Rules, Step, step};
 use crate::clock;
-use crate::domain::body::LARGE;
 use crate::domain::{Body, Event, OperationId, Timestamp};
 use crate::event_log::Logged;
-use crate::store::{Batch, Family, Length, keys};
+use crate::rows::records::{self, Arrived};
+use crate::rows::state::SnapshotKey;
+use crate::store::{Batch, Length};
 use crate::wire::position::{NextOffsets, Offset, Partition};
-use crate::wire::record::{self, Record};
-use crate::wire::without_id;
+use crate::wire::record::Record;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -60,7 +60,7 @@ struct Sorted<'c> {
 #[derive(Default)]
 struct Group {
     /// The key of the operation's snapshot.
-    key: Vec<u8>,
+    key: SnapshotKey,
     /// The group's range in `order`.
     places: Range<usize>,
 }
@@ -70,7 +70,7 @@ struct Group {
 pub(super) struct Part<'c> {
     pub id: OperationId<'c>,
     /// The key of its snapshot.
-    pub key: &'c [u8],
+    pub key: &'c SnapshotKey,
     records: &'c [Logged],
     steps: &'c [Step<'c>],
     places: &'c [u32],
@@ -115,7 +115,7 @@ impl RecordBatch {
         for part in content.parts() {
             arrived.clear();
             arrived.extend(part.arrived());
-            put_history(part.id, &mut arrived, &mut row, &mut batch);
+            records::put(part.id, &mut arrived, &mut row, &mut batch);
         }
         RecordBatch {
             content,
@@ -189,7 +189,7 @@ impl Content {
     pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
         let sorted = self.borrow_dependent();
         sorted.groups.iter().map(|group| Part {
-            id: keys::operation_of(&group.key).expect("an operation's id is a text"),
+            id: group.key.id(),
             key: &group.key,
             records: &self.borrow_owner().records,
             steps: &sorted.steps,
@@ -240,17 +240,17 @@ impl<'c> Sorted<'c> {
                 event.kind.bodies_mut().for_each(Body::name);
                 clock_ahead += u64::from(is_clock_ahead(&logged.record, event, rules));
                 let id = event.operation_id.as_bytes();
-                let id_of = |group: &Group| &group.key[2..] == id;
+                let is_of = |group: &Group| group.key.id_bytes() == id;
                 let hash = hasher.hash_one(id);
                 let found = places.entry(
                     hash,
-                    |group: &u32| id_of(&groups[*group as usize]),
-                    |group| hasher.hash_one(&groups[*group as usize].key[2..]),
+                    |group: &u32| is_of(&groups[*group as usize]),
+                    |group| hasher.hash_one(groups[*group as usize].key.id_bytes()),
                 );
                 let group = *found
                     .or_insert_with(|| {
                         groups.push(Group {
-                            key: keys::operation(event.operation()),
+                            key: SnapshotKey::of(event.operation()),
                             places: 0..0,
                         });
                         groups.len() as u32 - 1
@@ -274,9 +274,7 @@ impl<'c> Sorted<'c> {
 
 /// Sorts the groups by their keys and assigns the events to them.
 fn deal(groups: &mut Vec<Group>, of: &[(u32, u32)]) -> Vec<u32> {
-    // Compares the first bytes of the keys as a number, which usually decides.
-    let number_of = |group: &Group| u64::from_be_bytes(keys::head(&group.key));
-    let numbers = groups.iter().map(number_of);
+    let numbers = groups.iter().map(|group| group.key.head());
     let mut sorted: Vec<(u64, u32)> = numbers.zip(0..).collect();
     sorted.sort_unstable_by(|(a, a_place), (b, b_place)| {
         let key = |place: &u32| &groups[*place as usize].key;
@@ -309,43 +307,4 @@ fn is_clock_ahead(record: &Record, event: &Event, rules: &Rules) -> bool {
     let allowed = rules.clock_ahead;
     let is_after = |arrival: Timestamp| event.key.time > arrival.plus(allowed);
     !record.claimed && allowed != Duration::MAX && record.arrival().is_some_and(is_after)
-}
-
-/// Maximum bytes of records in one row of the history, unless one record is larger.
-const CHUNK_BYTES: usize = 16 << 10;
-
-pub(super) type Arrived<'c> = (&'c Event<'c>, &'c Logged);
-
-/// Puts the events of one operation in the order of their keys, as many as fit in one row,
-/// which is named by the first. Most of a row's cost does not depend on its size. An event that
-/// may have a large body has a row of its own, so that its order key finds it. `row` is reused
-/// memory.
-fn put_history(id: OperationId, events: &mut [Arrived], row: &mut Vec<u8>, batch: &mut Batch) {
-    let order = |(a, a_at): &Arrived, (b, b_at): &Arrived| {
-        a.key.cmp(&b.key).then_with(|| a_at.at.cmp(&b_at.at))
-    };
-    // Most arrive in order.
-    if !events.is_sorted_by(|a, b| order(a, b).is_le()) {
-        events.sort_by(order);
-    }
-    let mut rest = &*events;
-    while let [(first, logged), ..] = rest {
-        let mut bytes = 0;
-        let fits = |(_, logged): &&Arrived| {
-            let size = logged.record.size();
-            bytes += size;
-            bytes <= CHUNK_BYTES && size < LARGE
-        };
-        let count = rest.iter().take_while(fits).count().max(1);
-        let (chunk, after) = rest.split_at(count);
-        let key = keys::history(id, &first.key, logged.at);
-        let chunk = chunk.iter().map(|(_, l)| (l.at, &l.record));
-        row.clear();
-        let (head, end) = record::append_history(chunk, std::mem::take(row));
-        batch.put_with(Family::History, &key, |out| {
-            without_id::append(id, [&head, end], out)
-        });
-        *row = head;
-        rest = after;
-    }
 }

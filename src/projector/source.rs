@@ -5,43 +5,9 @@ use super::halt::Halt;
 use crate::event_log::Identity;
 use std::fmt;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// Events of workers.
-    Events,
-    /// Records of the ledger and of operators, which do not follow from the events.
-    Control,
-}
-
-/// Keys of the family `meta` for a log. The last three are followed by a partition.
-pub(super) struct SourceRows {
-    pub log: &'static [u8],
-    pub name: &'static [u8],
-    pub position: &'static [u8],
-    pub next: &'static [u8],
-    pub begins: &'static [u8],
-}
+pub use crate::rows::meta::Source;
 
 impl Source {
-    pub(super) fn rows(self) -> SourceRows {
-        match self {
-            Source::Events => SourceRows {
-                log: b"log",
-                name: b"log_name",
-                position: b"position/",
-                next: b"next/",
-                begins: b"begins/",
-            },
-            Source::Control => SourceRows {
-                log: b"control",
-                name: b"control_name",
-                position: b"control/position/",
-                next: b"control/next/",
-                begins: b"control/begins/",
-            },
-        }
-    }
-
     /// Names of the threads that fold, read and check the log.
     pub(super) fn threads(self) -> [&'static str; 3] {
         match self {

@@ -1,7 +1,7 @@
 //! Operations that reads had to leave out, for readiness and a metric.
 
-use super::select::by_state;
 use crate::domain::OperationId;
+use crate::rows::lists::by_state;
 use crate::store::{Result, View};
 use crate::wire::document::Bodies;
 use std::collections::BTreeSet;

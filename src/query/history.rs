@@ -5,7 +5,7 @@
 use super::{Emit, Page};
 use crate::domain::OperationId;
 use crate::rows::{records, state};
-use crate::store::{self, Db, Result, keys};
+use crate::store::{self, Db, Result};
 use crate::wire::cloudevent;
 use crate::wire::position::Position;
 use crate::wire::record::Record;
@@ -26,24 +26,21 @@ pub fn stream(
         if !state::is_known(view, operation_id)? {
             return Ok(None);
         }
-        // After every record of the last event of the page before.
-        let begin = page.after.as_deref().map(keys::behind_event);
         let mut events = HistoryWriter {
             page,
             emit,
             out: b"{\"events\":[".to_vec(),
-            shared: Vec::new(),
+            event: Vec::new(),
             alike: Vec::new(),
             shown: 0,
             bytes: 0,
             next: None,
         };
         let mut gone = false;
-        records::scan(view, operation_id, &mut |key, record| {
-            if begin.as_ref().is_some_and(|begin| key < &begin[..]) {
-                return Ok(ControlFlow::Continue(()));
-            }
-            let flow = events.visit(key, &record)?;
+        // After every record of the last event of the page before.
+        let after = page.after.as_deref();
+        records::scan(view, operation_id, after, &mut |event, at, record| {
+            let flow = events.visit(event, at, &record)?;
             gone = flow.is_break() && events.next.is_none();
             Ok(flow)
         })?;
@@ -59,8 +56,8 @@ struct HistoryWriter<'p, 'e> {
     page: &'p Page,
     emit: &'p mut Emit<'e>,
     out: Vec<u8>,
-    /// The common part of the keys of the current order key.
-    shared: Vec<u8>,
+    /// What identifies the current event.
+    event: Vec<u8>,
     /// The distinct events of the current order key, by type and data. The canonical form is
     /// computed when a second one must be compared.
     alike: Vec<EventContent>,
@@ -70,16 +67,14 @@ struct HistoryWriter<'p, 'e> {
 }
 
 impl HistoryWriter<'_, '_> {
-    fn visit(&mut self, key: &[u8], record: &Record) -> Result<ControlFlow<()>> {
-        let damaged = || store::Error::Corrupt("a row of the history".into());
-        let (shared, at) = keys::split_history(key).ok_or_else(damaged)?;
-        if self.shared != shared {
+    fn visit(&mut self, event: &[u8], at: Position, record: &Record) -> Result<ControlFlow<()>> {
+        if self.event != event {
             // A page ends between order keys, so that repeated records stay together.
             if self.page.is_full(self.shown, self.bytes) {
-                self.next = Some(std::mem::take(&mut self.shared));
+                self.next = Some(std::mem::take(&mut self.event));
                 return Ok(ControlFlow::Break(()));
             }
-            self.shared = shared.to_vec();
+            self.event = event.to_vec();
             self.alike.clear();
         }
         let mut content = EventContent::new(record)?;

@@ -2,14 +2,14 @@
 //! is bounded by one chunk, however many operations there are.
 
 use super::defects::Defects;
-use super::select::{PageLimits, Query, select};
 use super::{Emit, PAGE_BYTES};
 use crate::domain;
 use crate::domain::OperationId;
 use crate::feed::documents::{DocumentCache, LoadError};
+use crate::rows::lists::{self, PageLimits, Query, select};
 use crate::rows::operation::with_operation;
 use crate::rows::state;
-use crate::store::{self, Db, Error, Family, Result, View, keys};
+use crate::store::{self, Db, Result, View};
 use crate::wire::document::{self, Bodies, text};
 use crate::wire::time::TimeStyle;
 use bytes::Bytes;
@@ -172,10 +172,7 @@ impl<'l, 'e> List<'l, 'e> {
     }
 
     fn add_ids(&mut self, found: &[Vec<u8>]) -> ControlFlow<()> {
-        for id in found
-            .iter()
-            .filter_map(|key| keys::operation_of_by_time(key))
-        {
+        for id in found.iter().filter_map(|key| lists::operation_of(key)) {
             if !self.shown.defects.contains(id) {
                 self.comma();
                 text(&id, &mut self.out);
@@ -192,8 +189,8 @@ impl<'l, 'e> List<'l, 'e> {
             .iter()
             .enumerate()
             .filter_map(|(place, found)| {
-                let id = keys::operation_of_by_time(found)?;
-                Some((keys::shard(id), id, place))
+                let id = lists::operation_of(found)?;
+                Some((id.shard(), id, place))
             })
             .collect();
         by_row.sort_unstable();
@@ -361,7 +358,7 @@ pub fn documents(
         for found in selected.found.chunks(DOCUMENTS) {
             let named = found
                 .iter()
-                .filter_map(|key| Some((key, keys::operation_of_by_time(key)?)));
+                .filter_map(|key| Some((key, lists::operation_of(key)?)));
             let (keys, ids): (Vec<_>, Vec<_>) = named.unzip();
             let mut last = None;
             each(view, &ids, Bodies::Shown, defects, |at, row| {
@@ -393,35 +390,4 @@ pub fn documents(
         Ok(())
     })?;
     failed.map(|()| page)
-}
-
-/// Names the point of a view: what is read at the same log and number is the same.
-pub fn version(view: &dyn View) -> Result<u64> {
-    let mut version = 0;
-    let mut note = |key: &[u8], row: &[u8]| {
-        // The number alone might come again, in a store that was made anew.
-        let before = u64::to_be_bytes(version);
-        version = xxhash_rust::xxh3::xxh3_64(&[&before, key, row].concat());
-    };
-    let read = view.scan(
-        Family::Change,
-        keys::ALL,
-        store::Direction::Backward,
-        &mut |key, row| {
-            note(key, row);
-            ControlFlow::Break(())
-        },
-    );
-    match read {
-        // Each change moves a position, too.
-        Err(Error::Corrupt(_)) => {
-            let forward = store::Direction::Forward;
-            view.scan(Family::Meta, keys::ALL, forward, &mut |key, row| {
-                note(key, row);
-                ControlFlow::Continue(())
-            })?;
-        }
-        read => read?,
-    }
-    Ok(version)
 }

@@ -6,7 +6,6 @@ pub mod defects;
 pub mod history;
 pub mod list;
 pub mod notifications;
-pub mod select;
 pub mod sweeps;
 
 /// Receives the pieces of a response; `Break` ends the read, because the client has gone.

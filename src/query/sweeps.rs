@@ -2,8 +2,8 @@
 //! same time share one; how many there are, how long they live and how long they may
 //! lie idle is bounded, since what is deleted meanwhile stays on the disk for them.
 
-use super::list;
 use crate::feed::progress::{Applied, Progress};
+use crate::rows::changes;
 use crate::store::{self, Db, ReadPoint};
 use crate::wire::position::Token;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,7 +27,7 @@ pub struct PagePoint {
     pub id: u64,
     pub held: Arc<dyn ReadPoint>,
     pub applied: Arc<Applied>,
-    /// As `list::version` says.
+    /// As `changes::version` says.
     pub version: u64,
     taken: Instant,
     used: Instant,
@@ -60,7 +60,7 @@ impl Sweeps {
         wanted: Option<&Token>,
     ) -> store::Result<PagePoint> {
         self.expire(Instant::now());
-        let version = store::view(db, list::version)?;
+        let version = store::view(db, changes::version)?;
         let mut points = self.points();
         let is_full = points.len() >= self.settings.max;
         let newest = points.iter_mut().max_by_key(|point| point.taken);
@@ -80,7 +80,7 @@ impl Sweeps {
         // Before the point is taken: it holds at least this much.
         let applied = progress.applied();
         let held = db.hold()?;
-        let version = store::view_held(&*held, list::version)?;
+        let version = store::view_held(&*held, changes::version)?;
         let mut next = self.next.lock().expect("nothing panics while it counts");
         *next = next.wrapping_add(1);
         let now = Instant::now();
@@ -149,7 +149,7 @@ pub fn holds(applied: &Applied, wanted: Option<&Token>) -> bool {
 mod tests {
     use super::*;
     use crate::store::memory::Memory;
-    use crate::store::{Batch, Durability, Family, keys};
+    use crate::store::{Batch, Durability};
 
     fn sweeps(max: usize) -> Sweeps {
         let secs = Duration::from_secs;
@@ -163,7 +163,7 @@ mod tests {
 
     fn change(db: &Memory, number: u64) {
         let mut batch = Batch::default();
-        batch.put(Family::Change, &keys::change(number), b"row");
+        changes::put(number, b"row", &mut batch);
         db.write(&batch, Durability::Buffered).unwrap();
     }
 

@@ -1,9 +1,8 @@
 //! Looks up the texts of bodies that a state has only by digest.
 
-use super::records;
+use super::{keys, records};
 use crate::domain::body::Digest;
 use crate::domain::{Body, Operation, OperationId, OrderKey};
-use crate::store::keys;
 use crate::store::{Direction, Error, Family, Result, View};
 use crate::wire::cloudevent;
 use crate::wire::record::Record;

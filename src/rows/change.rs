@@ -5,17 +5,17 @@
 //! touches are read and written: its next event costs the same whether it has a hundred lanes or
 //! fifty thousand.
 
-use super::bodies;
 use super::entry::{self, Entry, EntryChange};
+use super::keys::{self, LaneKind};
 use super::operation::{self, history_records};
+use super::state::SnapshotKey;
+use super::{bodies, outbox};
 use crate::domain::body::Digest;
-use crate::domain::effects::{Due, Effects, Listed};
+use crate::domain::effects::{Effects, Listed};
 use crate::domain::{
     Absorbed, Anomaly, Body, Event, Kind, Lane, LaneId, Operation, OperationId, Standing,
 };
-use crate::store::keys::{self, LaneKind};
 use crate::store::{self, Batch, Db, Error, Family, RowResult};
-use crate::wire::notification::{DeliveryKey, encode_due};
 use crate::wire::record::Record;
 use crate::wire::snapshot::{self, Apart};
 use crate::wire::stored::{ANOMALIES, Unreadable};
@@ -29,7 +29,7 @@ const LANES_INLINE: usize = 32;
 #[derive(Clone, Copy)]
 pub struct Named<'i> {
     pub id: OperationId<'i>,
-    pub key: &'i [u8],
+    pub key: &'i SnapshotKey,
 }
 
 /// What was read, for the state to borrow from.
@@ -145,7 +145,7 @@ impl<'a> Loaded<'a> {
             put_lanes(id, op, batch);
         }
         let row = |row| snapshot::append(op, apart, row);
-        let snapshot = put_snapshot(key, self.snapshot, row, batch);
+        let snapshot = put_snapshot(key.bytes(), self.snapshot, row, batch);
         let effects = Effects {
             before: self.before,
             after: standing(op, apart),
@@ -226,20 +226,22 @@ fn put_effects(Named { id, key }: Named, effects: &Effects, batch: &mut Batch) {
     let Effects { before, after } = effects;
     if before.due != after.due {
         // Each in a row of its own: the one before may be under way at this moment.
-        let row = |due: &Due| keys::notification(id, DeliveryKey::of(id, &due.ending));
         if let Some(before) = &before.due {
-            batch.delete(Family::Outbox, &row(before));
-            batch.delete(Family::Tries, &row(before));
+            outbox::remove_due(id, before, batch);
         }
         if let Some(due) = &after.due {
-            batch.put(Family::Outbox, &row(due), &encode_due(due));
+            outbox::put_due(id, due, batch);
         }
     }
     if before.anomalies != after.anomalies {
         if after.anomalies.is_empty() {
-            batch.delete(Family::Anomaly, key);
+            batch.delete(Family::Anomaly, key.bytes());
         } else {
-            batch.put(Family::Anomaly, key, &[ANOMALIES, after.anomalies.0]);
+            batch.put(
+                Family::Anomaly,
+                key.bytes(),
+                &[ANOMALIES, after.anomalies.0],
+            );
         }
     }
 }

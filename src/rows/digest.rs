@@ -5,9 +5,9 @@
 //! is their sum modulo 2^256, so that it does not depend on their order, and digests of shards
 //! add up. It finds what differs by accident; it is no proof against somebody who chooses rows.
 
-use super::records;
-use crate::store::keys::{self, SHARDS};
-use crate::store::{Direction, Error, Family, Result, View, try_scan};
+use super::{keys, records};
+use crate::domain::SHARDS;
+use crate::store::{ALL, Direction, Error, Family, Result, View, try_scan};
 use crate::wire::record::{self, Record};
 use bytes::Bytes;
 use std::fmt::{self, Display, Formatter};
@@ -67,18 +67,19 @@ impl StoreDigest {
         for (family, before) in [(Family::ByTime, 0), (Family::ByStatus, 1)] {
             scan(view, family, &mut |key, row| {
                 let id = key.get(before..).and_then(keys::operation_of_by_time);
-                let shard = keys::shard(id.ok_or_else(|| damaged(family))?);
+                let shard = id.ok_or_else(|| damaged(family))?.shard();
                 digest.add(shard, of_parts(family, &[key, row]))
             })?;
         }
         scan(view, Family::History, &mut |key, row| {
-            let parts = keys::operation_prefix(key)
-                .and_then(|prefix| Some((keys::shard_of(key)?, prefix.split_last()?.1)));
-            let (shard, operation) = parts.ok_or_else(|| damaged(Family::History))?;
-            let records =
-                keys::operation_of(operation).and_then(|id| records::of_row(id, key, row));
+            let id = keys::operation_of_history(key).ok_or_else(|| damaged(Family::History))?;
+            let operation = &keys::operation(id)[..];
+            let records = records::of_row(id, key, row);
             for (_, record) in records.ok_or_else(|| damaged(Family::History))? {
-                digest.add(shard, of_record(Family::History, &[operation], &record))?;
+                digest.add(
+                    id.shard(),
+                    of_record(Family::History, &[operation], &record),
+                )?;
             }
             Ok(())
         })?;
@@ -119,7 +120,7 @@ type Add<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
 
 fn scan(view: &dyn View, family: Family, add: &mut Add) -> Result<()> {
     try_scan(
-        |visit| view.scan(family, keys::ALL, Direction::Forward, visit),
+        |visit| view.scan(family, ALL, Direction::Forward, visit),
         |key, row| add(key, row).map(ControlFlow::Continue),
     )
 }
@@ -188,7 +189,7 @@ mod tests {
         let mut changed = rows;
         changed[1].2 = "d";
         assert_ne!(digest(&changed).whole(), whole.whole());
-        let shard = keys::shard(OperationId("one"));
+        let shard = OperationId("one").shard();
         assert_eq!(
             digest(&changed).of_shards(shard..shard + 1),
             whole.of_shards(shard..shard + 1)

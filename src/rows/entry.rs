@@ -4,6 +4,7 @@
 use super::filter::Filter;
 use crate::domain::Operation;
 use crate::domain::effects::Listed;
+use crate::store::{Batch, Family};
 use crate::wire::{list_entry, snapshot};
 use std::sync::Arc;
 
@@ -48,6 +49,11 @@ pub fn row(op: &Operation, lanes: EntryLanes) -> Option<Vec<u8>> {
         &request.uri,
         traits.as_ref(),
     ))
+}
+
+/// Sorts the entries of a batch: RocksDB inserts a row faster if it follows the one before.
+pub fn sort(batch: &mut Batch) {
+    batch.sort(&[Family::ByTime, Family::ByStatus]);
 }
 
 /// What a batch did to the entry of one operation.

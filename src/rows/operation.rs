@@ -1,9 +1,9 @@
 //! One operation's whole state out of a view: the snapshot, the lanes kept apart, large
 //! bodies, and, where a row cannot be read, the same state folded again from the history.
 
+use super::keys::{self, LaneKind};
 use super::{bodies, records, state};
 use crate::domain::{Event, Lanes, Operation, OperationId};
-use crate::store::keys::{self, LaneKind};
 use crate::store::{Direction, Error, Family, Result, View};
 use crate::wire::cloudevent;
 use crate::wire::document::Bodies;
@@ -118,7 +118,7 @@ fn refolded<T>(
 /// Every record of the operation, as stored.
 pub fn history_records(view: &dyn View, operation_id: OperationId) -> Result<Vec<Record>> {
     let mut all = Vec::new();
-    records::scan(view, operation_id, &mut |_, record| {
+    records::scan(view, operation_id, None, &mut |_, _, record| {
         all.push(record);
         Ok(ControlFlow::Continue(()))
     })?;

@@ -2,9 +2,11 @@
 //! of rows that each hold one record or a chunk of them. Chunks of different batches
 //! may overlap, so they are merged: a chunk is opened when its first record is due.
 
-use crate::domain::OperationId;
-use crate::store::keys;
-use crate::store::{Direction, Error, Family, Result, View, try_scan};
+use super::keys;
+use crate::domain::body::LARGE;
+use crate::domain::{Event, OperationId};
+use crate::event_log::Logged;
+use crate::store::{Batch, Direction, Error, Family, Result, View, try_scan};
 use crate::wire::cloudevent;
 use crate::wire::position::Position;
 use crate::wire::record::{self, Record};
@@ -14,8 +16,49 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
 
-/// Called for each record with the key that a row of its own would have.
-pub type RecordVisitor<'v> = dyn FnMut(&[u8], Record) -> Result<ControlFlow<()>> + 'v;
+/// Maximum bytes of records in one row of the history, unless one record is larger.
+const CHUNK_BYTES: usize = 16 << 10;
+
+/// An event, and its record.
+pub type Arrived<'c> = (&'c Event<'c>, &'c Logged);
+
+/// Puts the events of one operation in the order of their keys, as many as fit in one row,
+/// which is named by the first. Most of a row's cost does not depend on its size. An event that
+/// may have a large body has a row of its own, so that its order key finds it. `row` is reused
+/// memory.
+pub fn put(id: OperationId, events: &mut [Arrived], row: &mut Vec<u8>, batch: &mut Batch) {
+    let order = |(a, a_at): &Arrived, (b, b_at): &Arrived| {
+        a.key.cmp(&b.key).then_with(|| a_at.at.cmp(&b_at.at))
+    };
+    // Most arrive in order.
+    if !events.is_sorted_by(|a, b| order(a, b).is_le()) {
+        events.sort_by(order);
+    }
+    let mut rest = &*events;
+    while let [(first, logged), ..] = rest {
+        let mut bytes = 0;
+        let fits = |(_, logged): &&Arrived| {
+            let size = logged.record.size();
+            bytes += size;
+            bytes <= CHUNK_BYTES && size < LARGE
+        };
+        let count = rest.iter().take_while(fits).count().max(1);
+        let (chunk, after) = rest.split_at(count);
+        let key = keys::history(id, &first.key, logged.at);
+        let chunk = chunk.iter().map(|(_, l)| (l.at, &l.record));
+        row.clear();
+        let (head, end) = record::append_history(chunk, std::mem::take(row));
+        batch.put_with(Family::History, &key, |out| {
+            without_id::append(id, [&head, end], out)
+        });
+        *row = head;
+        rest = after;
+    }
+}
+
+/// Called for each record with what identifies its event, and its position: together the key
+/// that a row of its own would have.
+pub type RecordVisitor<'v> = dyn FnMut(&[u8], Position, Record) -> Result<ControlFlow<()>> + 'v;
 
 /// A record that waits until all records before it were shown.
 struct Waiting {
@@ -43,11 +86,23 @@ impl Ord for Waiting {
     }
 }
 
-/// Shows all records until the visitor has enough. Memory is bounded by the chunks that
-/// overlap.
-pub fn scan(view: &dyn View, operation_id: OperationId, visit: &mut RecordVisitor) -> Result<()> {
+/// Whether a page of this operation's history may have ended with this event.
+pub fn is_event_of(event: &[u8], operation_id: OperationId) -> bool {
+    let range = keys::of_operation(operation_id);
+    (&range.start[..]..&range.end[..]).contains(&event)
+}
+
+/// Shows all records until the visitor has enough; only those after all records of the event
+/// `after`, if that is given. Memory is bounded by the chunks that overlap.
+pub fn scan(
+    view: &dyn View,
+    operation_id: OperationId,
+    after: Option<&[u8]>,
+    visit: &mut RecordVisitor,
+) -> Result<()> {
     let mut merge = Merge {
         operation_id,
+        begin: after.map_or_else(Vec::new, keys::behind_event),
         waiting: BinaryHeap::new(),
         visit,
     };
@@ -81,6 +136,7 @@ pub fn of_row(
 
 struct Merge<'m, 'v> {
     operation_id: OperationId<'m>,
+    begin: Vec<u8>,
     waiting: BinaryHeap<Reverse<Waiting>>,
     visit: &'m mut RecordVisitor<'v>,
 }
@@ -100,7 +156,15 @@ impl Merge<'_, '_> {
             drop(event);
             self.waiting.push(Reverse(Waiting { key, record }));
         }
-        (self.visit)(key, first)
+        self.show(key, first)
+    }
+
+    fn show(&mut self, key: &[u8], record: Record) -> Result<ControlFlow<()>> {
+        if key < &self.begin[..] {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let (event, at) = keys::split_history(key).ok_or_else(|| self.damaged())?;
+        (self.visit)(event, at, record)
     }
 
     /// Shows the waiting records before this key, or all.
@@ -112,7 +176,7 @@ impl Merge<'_, '_> {
             let Some(Reverse(Waiting { key, record })) = self.waiting.pop() else {
                 break;
             };
-            if (self.visit)(&key, record)?.is_break() {
+            if self.show(&key, record)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }

@@ -1,8 +1,41 @@
-//! The snapshot of an operation: the row under its key in `state`.
+//! The snapshot of an operation: the row under its key in `state`. And its anomalies, under the
+//! same key.
 
-use crate::domain::OperationId;
-use crate::store::{Cached, Db, Direction, Error, Family, Result, RowResult, View, keys};
+use super::keys;
+use crate::domain::{Anomalies, OperationId};
+use crate::store::{
+    self, ALL, Cached, Db, Direction, Error, Family, Result, RowResult, View, head,
+};
+use crate::wire::stored::ANOMALIES;
 use std::ops::ControlFlow;
+
+/// The key of an operation's snapshot. Rows of operations are in the order of these keys.
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SnapshotKey(Vec<u8>);
+
+impl SnapshotKey {
+    pub fn of(operation_id: OperationId) -> SnapshotKey {
+        SnapshotKey(keys::operation(operation_id))
+    }
+
+    pub fn id(&self) -> OperationId<'_> {
+        keys::operation_of(&self.0).expect("an operation's id is a text")
+    }
+
+    /// The bytes of the id.
+    pub fn id_bytes(&self) -> &[u8] {
+        &self.0[2..]
+    }
+
+    /// The first bytes as a number, which usually decides the order.
+    pub fn head(&self) -> u64 {
+        u64::from_be_bytes(head(&self.0))
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 /// The snapshot; empty if it cannot be read, which is read as damage. `None` if nothing was
 /// ever heard of the operation.
@@ -29,8 +62,9 @@ pub fn snapshots<'i>(
 }
 
 /// The same of the operations with these keys, as they are now.
-pub fn current(db: &dyn Db, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
-    db.multi_get(Family::State, keys)
+pub fn current(db: &dyn Db, keys: &[&SnapshotKey]) -> Result<Vec<Option<Vec<u8>>>> {
+    let keys: Vec<&[u8]> = keys.iter().map(|key| key.bytes()).collect();
+    db.multi_get(Family::State, &keys)
         .into_iter()
         .map(or_empty)
         .collect()
@@ -52,6 +86,20 @@ pub fn is_known(view: &dyn View, operation_id: OperationId) -> Result<bool> {
         }
         row => Ok(row?.is_some()),
     }
+}
+
+/// Shows the anomalies of each operation that has any. Those that cannot be read are left out.
+pub fn each_anomalies(db: &dyn Db, visit: &mut dyn FnMut(Anomalies)) -> Result<()> {
+    store::view(db, |view| {
+        let mut visit = |_: &[u8], row: &[u8]| {
+            if let [ANOMALIES, flags] = *row {
+                visit(Anomalies(flags));
+            }
+            ControlFlow::Continue(())
+        };
+        let (family, forward) = (Family::Anomaly, Direction::Forward);
+        view.scan_past_damage(family, ALL, forward, &mut visit, &mut |_| {})
+    })
 }
 
 /// What cannot be read is taken for a row without content: a snapshot that is damaged, and that

@@ -1,9 +1,11 @@
 //! The store: ordered rows in families, written in atomic batches. This is the port; `rocks` is
 //! the real one (and the only user of rocksdb), `memory` an in-memory one that tests can crash.
 
-pub mod keys;
 pub mod memory;
+mod prefix;
 pub mod rocks;
+
+pub use prefix::{ALL, after_prefix, head};
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -212,7 +214,7 @@ impl Batch {
             .rows
             .extract_if(.., |row| families.contains(&row.family));
         let mut rows: Vec<Option<Put>> = rows.map(Some).collect();
-        let number_of = |row: &Put| u128::from_be_bytes(keys::head(&self.arena[row.key.clone()]));
+        let number_of = |row: &Put| u128::from_be_bytes(head(&self.arena[row.key.clone()]));
         let keys = rows.iter().flatten().zip(0u32..);
         let keys = keys.map(|(row, place)| (row.family, number_of(row), place));
         // Two rows of one key keep their order.

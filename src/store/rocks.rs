@@ -14,7 +14,7 @@ pub mod wal;
 
 use super::{
     Batch, Cached, Db, Direction, Durability, Error, Family, ReadPoint, Result, RowResult, Space,
-    View, Visit, keys,
+    View, Visit, prefix,
 };
 use arc_swap::ArcSwapOption;
 use damage::{DamagedFamilies, SeekResult, error};
@@ -368,7 +368,7 @@ impl Snapshot<'_> {
         options.set_iterate_lower_bound(range.start);
         options.set_iterate_upper_bound(range.end);
         // Otherwise files without the prefix of where it starts would be skipped.
-        options.set_total_order_seek(!keys::is_of_one_operation(range));
+        options.set_total_order_seek(!prefix::is_of_one_operation(range));
         let handle = self.open.family(family);
         self.snapshot.raw_iterator_cf_opt(handle, options)
     }
@@ -498,7 +498,6 @@ impl View for Snapshot<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::OperationId;
 
     pub const MEMORY: MemoryBudget = MemoryBudget {
         block_cache: 1 << 20,
@@ -555,7 +554,7 @@ mod tests {
     fn rows_are_found_in_every_file() {
         let folder = tempfile::tempdir().unwrap();
         let db = Rocks::open(folder.path(), Family::LEDGER, MEMORY).unwrap();
-        let row = |id: &str, n: u8| [&keys::of_operation(OperationId(id)).start[..], &[n]].concat();
+        let row = |id: &str, n: u8| [b"..", id.as_bytes(), &[0, n]].concat();
         let ids = ["a", "ab", "b", "c"];
         for n in 0..6 {
             let mut batch = Batch::default();
@@ -583,14 +582,14 @@ mod tests {
         for (place, id) in ids.into_iter().enumerate() {
             let rows = (0..6).filter(|n| usize::from(*n) % 4 <= place);
             let mut expected: Vec<_> = rows.map(|n| row(id, n)).collect();
-            let range = keys::of_operation(OperationId(id));
-            let range = &range.start[..]..&range.end[..];
+            let range = [0, 1].map(|end| [b"..", id.as_bytes(), &[end]].concat());
+            let range = &range[0][..]..&range[1][..];
             assert_eq!(scanned(range.clone(), Direction::Forward), expected, "{id}");
             all.extend(expected.iter().cloned());
             expected.reverse();
             assert_eq!(scanned(range, Direction::Backward), expected, "{id}");
         }
         all.sort();
-        assert_eq!(scanned(keys::ALL, Direction::Forward), all);
+        assert_eq!(scanned(prefix::ALL, Direction::Forward), all);
     }
 }

@@ -12,10 +12,10 @@ use super::{Counts, Parts, PendingSignals, WebhookHandle, WebhookState, lock};
 use crate::domain::OperationId;
 use crate::event_log::PublishError;
 use crate::feed::progress;
-use crate::query::notifications::Failing;
 use crate::rows::outbox;
-use crate::store;
+use crate::store::{self, Batch, Db};
 use crate::wire::control_record::{Control, Notified};
+use crate::wire::notification::Failing;
 use crate::wire::position::NextOffsets;
 use crate::worker::{Pauses, Stop};
 use metrics::{counter, gauge, histogram};
@@ -415,12 +415,9 @@ impl Dispatcher {
             next_ms: self.now_ms().saturating_add(pause.as_millis() as i64),
             why,
         };
-        if let Err(error) = look::note_failing(
-            &self.parts.writer,
-            OperationId(operation_id),
-            pick.key,
-            &failing,
-        ) {
+        let of = (OperationId(operation_id), pick.key);
+        let noted = |db: &dyn Db, batch: &mut Batch| outbox::put_failing(db, of, failing, batch);
+        if let Err(error) = self.parts.writer.change(noted) {
             tracing::warn!(%error, "cannot record the attempts of a webhook delivery");
         }
         if self.queue.forget(operation_id) {

@@ -6,12 +6,12 @@ use super::queue::{Target, WINDOW, WINDOW_ALL, WINDOW_SMALL};
 use crate::domain::OperationId;
 use crate::feed::documents::DocumentCache;
 use crate::projector::StoreWriter;
-use crate::query::notifications::{DeliveryState, Failing, entry, was_due_before};
 use crate::rows::operation::with_operation;
+use crate::rows::outbox::{self, Delivery, DeliveryState};
 use crate::rows::state;
-use crate::store::{self, Batch, Direction, Error, Family, View, keys};
+use crate::store::{self, Batch, Error, View};
 use crate::wire::document::Bodies;
-use crate::wire::notification::{DeliveryKey, Tries, decode_due, encode_tries};
+use crate::wire::notification::{DeliveryKey, Failing};
 use crate::wire::position::NextOffsets;
 use crate::wire::time::TimeStyle;
 use bytes::Bytes;
@@ -40,39 +40,37 @@ pub fn look(
     ends: &NextOffsets,
     (documents, times): (&DocumentCache, &TimeStyle),
 ) -> store::Result<NextDelivery> {
-    let row = keys::notification(operation_id, key);
     let mut batch = Batch::default();
     let look = store::view(writer.db(), |view| {
-        let Some(due) = view.get(Family::Outbox, &row)? else {
-            return Ok(NextDelivery::Nothing);
-        };
-        let Judged::Pending(failing) = judge(view, &row, &due, ends, &mut batch)? else {
-            return Ok(NextDelivery::Nothing);
-        };
-        let Some(snapshot) = state::snapshot(view, operation_id)? else {
-            return Ok(NextDelivery::Nothing);
-        };
-        let target = with_operation(view, operation_id, &snapshot, Bodies::LeftOut, |op| {
-            let due = op.standing().due?;
-            let is_this = DeliveryKey::of(operation_id, &due.ending) == key;
-            is_this.then(|| Target::of(&due.to.address, due.to.port))
-        })?;
-        let document = documents.of_delivery(view, operation_id, &snapshot, times)?;
-        // The row and the document are written together, so the row's terminal event is the one
-        // that counts.
-        let Some((target, document)) = target.zip(document) else {
-            return Err(Error::Corrupt(format!(
-                "{operation_id} is not what is due of it"
-            )));
-        };
-        Ok(NextDelivery::Send(Send {
-            document,
-            target,
-            failing,
-        }))
+        outbox::with(view, (operation_id, key), |delivery| {
+            let DeliveryState::Pending(failing) = delivery.judge(view, ends, &mut batch)? else {
+                return Ok(None);
+            };
+            let Some(snapshot) = state::snapshot(view, operation_id)? else {
+                return Ok(None);
+            };
+            let target = with_operation(view, operation_id, &snapshot, Bodies::LeftOut, |op| {
+                let due = op.standing().due?;
+                let is_this = DeliveryKey::of(operation_id, &due.ending) == key;
+                is_this.then(|| Target::of(&due.to.address, due.to.port))
+            })?;
+            let document = documents.of_delivery(view, operation_id, &snapshot, times)?;
+            // The row and the document are written together, so the row's terminal event is the
+            // one that counts.
+            let Some((target, document)) = target.zip(document) else {
+                return Err(Error::Corrupt(format!(
+                    "{operation_id} is not what is due of it"
+                )));
+            };
+            Ok(Some(NextDelivery::Send(Send {
+                document,
+                target,
+                failing,
+            })))
+        })
     })?;
     writer.write(batch)?;
-    Ok(look)
+    Ok(look.unwrap_or(NextDelivery::Nothing))
 }
 
 /// A delivery that may be attempted, and when.
@@ -90,19 +88,14 @@ pub fn of_operation(
     operation_id: OperationId,
     ends: &NextOffsets,
 ) -> store::Result<Vec<ReadyDelivery>> {
-    let range = keys::of_operation(operation_id);
     let mut batch = Batch::default();
     let mut found = Vec::new();
     store::view(writer.db(), |view| {
-        let range = &range.start[..]..&range.end[..];
-        store::try_scan(
-            |visit| view.scan(Family::Outbox, range, Direction::Forward, visit),
-            |row, due| {
-                let (_, waiting) = waiting(view, row, due, ends, &mut batch)?;
-                found.extend(waiting);
-                Ok(ControlFlow::Continue(()))
-            },
-        )
+        outbox::scan(view, Some(operation_id), None, &mut |delivery| {
+            let (_, waiting) = waiting(view, &delivery, ends, &mut batch)?;
+            found.extend(waiting);
+            Ok(ControlFlow::Continue(()))
+        })
     })?;
     writer.write(batch)?;
     Ok(found)
@@ -135,46 +128,36 @@ pub fn all(
     let mut by_target: HashMap<Target, usize> = HashMap::new();
     let mut batch = Batch::default();
     store::view(writer.db(), |view| {
-        let (family, forward) = (Family::Outbox, Direction::Forward);
-        // What cannot be read is not sent; `Db::damage` reports it.
-        store::try_scan(
-            |visit| view.scan_past_damage(family, keys::ALL, forward, visit, &mut |_| {}),
-            |row, due| {
-                let found = waiting(view, row, due, ends, &mut batch);
-                let (state, waiting) = match found {
-                    Ok(found) => found,
-                    Err(Error::Corrupt(_)) => return Ok(ControlFlow::Continue(())),
-                    Err(error) => return Err(error),
+        outbox::scan(view, None, None, &mut |delivery| {
+            let (state, waiting) = waiting(view, &delivery, ends, &mut batch)?;
+            match &state {
+                DeliveryState::Pending(failing) => {
+                    all.pending += 1;
+                    let first = failing.as_ref().map(|failing| failing.first_ms);
+                    all.oldest_ms = all.oldest_ms.into_iter().chain(first).min();
+                }
+                DeliveryState::Held => all.held += 1,
+                DeliveryState::Failed { .. } => all.failed += 1,
+                DeliveryState::Delivered => {}
+            }
+            if let Some(waiting) = waiting {
+                let of_target = by_target.entry(waiting.target.clone()).or_default();
+                let is_now = waiting.next_ms.is_none_or(|next| next <= now_ms);
+                let list = if is_now { &mut all.waiting } else { &mut later };
+                let window = match well.contains(&waiting.target) {
+                    true => WINDOW,
+                    false => WINDOW_SMALL,
                 };
-                match &state {
-                    Judged::Pending(failing) => {
-                        all.pending += 1;
-                        let first = failing.as_ref().map(|failing| failing.first_ms);
-                        all.oldest_ms = all.oldest_ms.into_iter().chain(first).min();
-                    }
-                    Judged::Held => all.held += 1,
-                    Judged::Failed => all.failed += 1,
-                    Judged::Over => {}
+                if *of_target <= window && list.len() <= WINDOW_ALL {
+                    *of_target += usize::from(is_now);
+                    list.push(waiting);
                 }
-                if let Some(waiting) = waiting {
-                    let of_target = by_target.entry(waiting.target.clone()).or_default();
-                    let is_now = waiting.next_ms.is_none_or(|next| next <= now_ms);
-                    let list = if is_now { &mut all.waiting } else { &mut later };
-                    let window = match well.contains(&waiting.target) {
-                        true => WINDOW,
-                        false => WINDOW_SMALL,
-                    };
-                    if *of_target <= window && list.len() <= WINDOW_ALL {
-                        *of_target += usize::from(is_now);
-                        list.push(waiting);
-                    }
-                }
-                if batch.len() >= ROWS_AT_ONCE {
-                    writer.write(std::mem::take(&mut batch))?;
-                }
-                Ok(ControlFlow::Continue(()))
-            },
-        )
+            }
+            if batch.len() >= ROWS_AT_ONCE {
+                writer.write(std::mem::take(&mut batch))?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })
     })?;
     writer.write(batch)?;
     all.waiting.append(&mut later);
@@ -182,92 +165,22 @@ pub fn all(
     Ok(all)
 }
 
-#[derive(Debug, PartialEq)]
-enum Judged {
-    Pending(Option<Failing>),
-    Held,
-    Failed,
-    Over,
-}
-
-/// The state of a row. Notes in the store what has ended and what is held from now on.
-fn judge(
-    view: &dyn View,
-    row: &[u8],
-    due: &[u8],
-    ends: &NextOffsets,
-    batch: &mut Batch,
-) -> store::Result<Judged> {
-    let found = entry(view, row, !ends.is_empty())?;
-    Ok(match found.state {
-        DeliveryState::Delivered => {
-            forget(row, batch);
-            Judged::Over
-        }
-        DeliveryState::Failed { .. } => Judged::Failed,
-        DeliveryState::Held => Judged::Held,
-        DeliveryState::Pending(failing) => {
-            let (id, _) = keys::notification_of(row).ok_or_else(unreadable)?;
-            let due = decode_due(due).map_err(|_| unreadable())?;
-            let is_new = !found.is_judged && !ends.is_empty();
-            if is_new && was_due_before(view, id, &due.ending, ends)? {
-                batch.put(Family::Tries, row, &encode_tries(&Tries::Held));
-                return Ok(Judged::Held);
-            }
-            Judged::Pending(failing)
-        }
-    })
-}
-
 fn waiting(
     view: &dyn View,
-    row: &[u8],
-    due: &[u8],
+    delivery: &Delivery,
     ends: &NextOffsets,
     batch: &mut Batch,
-) -> store::Result<(Judged, Option<ReadyDelivery>)> {
-    let judged = judge(view, row, due, ends, batch)?;
-    let Judged::Pending(failing) = &judged else {
-        return Ok((judged, None));
+) -> store::Result<(DeliveryState, Option<ReadyDelivery>)> {
+    let state = delivery.judge(view, ends, batch)?;
+    let DeliveryState::Pending(failing) = &state else {
+        return Ok((state, None));
     };
-    let (id, key) = keys::notification_of(row).ok_or_else(unreadable)?;
-    let due = decode_due(due).map_err(|_| unreadable())?;
+    let to = &delivery.due.to;
     let waiting = ReadyDelivery {
-        operation_id: id.to_string(),
-        key,
-        target: Target::of(&due.to.address, due.to.port),
+        operation_id: delivery.operation_id.to_string(),
+        key: delivery.key,
+        target: Target::of(&to.address, to.port),
         next_ms: failing.as_ref().map(|failing| failing.next_ms),
     };
-    Ok((judged, Some(waiting)))
-}
-
-/// Records how the attempts went, unless the delivery is no longer due.
-pub fn note_failing(
-    writer: &StoreWriter,
-    operation_id: OperationId,
-    key: DeliveryKey,
-    failing: &Failing,
-) -> store::Result<()> {
-    let row = keys::notification(operation_id, key);
-    let tries = Tries::Failing {
-        first_ms: failing.first_ms,
-        attempts: failing.attempts,
-        next_ms: failing.next_ms,
-        why: failing.why.clone(),
-    };
-    writer.change(|db, batch| {
-        if db.get(Family::Outbox, &row)?.is_some() {
-            batch.put(Family::Tries, &row, &encode_tries(&tries));
-        }
-        Ok(())
-    })
-}
-
-fn forget(row: &[u8], batch: &mut Batch) {
-    batch.delete(Family::Outbox, row);
-    batch.delete(Family::Tries, row);
-}
-
-fn unreadable() -> Error {
-    Error::Corrupt("a notification".into())
+    Ok((state, Some(waiting)))
 }

@@ -25,7 +25,7 @@ use crate::event_log::EventLog;
 use crate::feed::documents::DocumentCache;
 use crate::feed::progress::Progress;
 use crate::projector::StoreWriter;
-use crate::query::notifications::is_any_due;
+use crate::rows::outbox::is_any_due;
 use crate::store::Db;
 use crate::wire::position::NextOffsets;
 use crate::wire::time::TimeStyle;

@@ -110,12 +110,16 @@ pub enum Tries {
     /// It was due before there was a control log, so it may have been made: it waits for an
     /// operator.
     Held,
-    Failing {
-        first_ms: i64,
-        attempts: u32,
-        next_ms: i64,
-        why: String,
-    },
+    Failing(Failing),
+}
+
+/// Failed attempts so far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failing {
+    pub first_ms: i64,
+    pub attempts: u32,
+    pub next_ms: i64,
+    pub why: String,
 }
 
 pub fn encode_tries(tries: &Tries) -> Vec<u8> {

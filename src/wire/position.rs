@@ -90,6 +90,24 @@ pub struct Position {
     pub offset: Offset,
 }
 
+impl Position {
+    /// Twelve bytes that sort as positions do.
+    pub fn to_key(self) -> [u8; 12] {
+        let mut key = [0; 12];
+        key[..4].copy_from_slice(&self.partition.0.to_be_bytes());
+        key[4..].copy_from_slice(&self.offset.0.to_be_bytes());
+        key
+    }
+
+    pub fn of_key(key: &[u8]) -> Option<Position> {
+        let (partition, offset) = key.split_first_chunk::<4>()?;
+        Some(Position {
+            partition: Partition(u32::from_be_bytes(*partition)),
+            offset: Offset(u64::from_be_bytes(offset.try_into().ok()?)),
+        })
+    }
+}
+
 /// A partition and an offset as numbers.
 impl From<(u32, u64)> for Position {
     fn from((partition, offset): (u32, u64)) -> Position {

@@ -3,7 +3,7 @@
 //!
 //! The log's encodings are in logs that may be the only copy: they never change, and their
 //! readers are never removed. The store's encodings may change with its format
-//! (`projector::meta::FORMAT`), because the store is rebuilt from the log.
+//! (`rows::meta::FORMAT`), because the store is rebuilt from the log.
 //!
 //! Rows of `meta` that are one number or one text have no such byte: their meaning is part of
 //! the store's format.

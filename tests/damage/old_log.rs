@@ -12,7 +12,7 @@ use opledger::event_log::embedded::disk::{self, Disk as _};
 use opledger::event_log::embedded::{Ahead, Embedded, EmbeddedSettings, Layout, Which, upgrade};
 use opledger::event_log::{EventLog, Limits, Logged};
 use opledger::store::memory::{Memory, WriteFault};
-use opledger::store::{Batch, Db, Durability, Family, keys};
+use opledger::store::{Batch, Db, Durability, Family};
 use opledger::wire::block;
 use opledger::wire::position::{LogId, NextOffsets, Position};
 use opledger::wire::record::{Headers, Record};
@@ -179,7 +179,7 @@ fn old_rows(rng: &mut Rng) -> (Memory, Vec<Logged>) {
             let offset = ends[partition as usize];
             let at = Position::from((partition, offset));
             let row = block::Encoder::default().append(records.iter(), Vec::new());
-            batch.put(Family::Log, &keys::position(at), &row);
+            batch.put(Family::Log, &at.to_key(), &row);
             for (offset, record) in (offset..).zip(records) {
                 all.push(Logged {
                     at: Position::from((partition, offset)),

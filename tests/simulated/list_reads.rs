@@ -12,11 +12,12 @@ use opledger::projector::step::Rules;
 use opledger::projector::{Projection, RecordBatch};
 use opledger::query::defects::Defects;
 use opledger::query::list;
-use opledger::query::select::{Order, PageLimits, Query, select};
 use opledger::rows::filter::Filter;
+use opledger::rows::keys;
+use opledger::rows::lists::{self, Order, PageLimits, Query, select};
 use opledger::store::memory::Memory;
 use opledger::store::{
-    self, Batch, Db, Direction, Durability, Family, RowResult, View, Visit, keys,
+    self, ALL, Batch, Db, Direction, Durability, Family, RowResult, View, Visit,
 };
 use opledger::wire::position::{LogId, Position};
 use opledger::wire::record::{Headers, Record};
@@ -56,7 +57,7 @@ fn selected(db: &Memory, query: &Query, bounds: PageLimits) -> (Vec<String>, usi
         let ids = page
             .found
             .iter()
-            .map(|key| keys::operation_of_by_time(key).unwrap());
+            .map(|key| lists::operation_of(key).unwrap());
         all.extend(ids.map(|id| id.to_string()));
         assert!(page.found.len() <= bounds.limit);
         match page.next {
@@ -162,15 +163,10 @@ fn stretches(rng: &mut Rng) -> (Vec<Plain>, Vec<Value>) {
 fn without_rows(db: &Memory) {
     let mut batch = Batch::default();
     store::view(db, |view| {
-        view.scan(
-            Family::ByStatus,
-            keys::ALL,
-            Direction::Forward,
-            &mut |key, _| {
-                batch.put(Family::ByStatus, key, b"");
-                ControlFlow::Continue(())
-            },
-        )
+        view.scan(Family::ByStatus, ALL, Direction::Forward, &mut |key, _| {
+            batch.put(Family::ByStatus, key, b"");
+            ControlFlow::Continue(())
+        })
     })
     .unwrap();
     db.write(&batch, Durability::Buffered).unwrap();
@@ -231,7 +227,7 @@ fn lists_of_several_statuses_equal_a_scan_of_every_operation() {
                 found.extend(
                     page.found
                         .iter()
-                        .map(|key| keys::operation_of_by_time(key).unwrap().to_string()),
+                        .map(|key| lists::operation_of(key).unwrap().to_string()),
                 );
                 match page.next {
                     Some(next) => after = Some(next),
@@ -363,7 +359,7 @@ fn a_page_has_bounded_work_and_omits_nothing_whatever_matches() {
     store::view(&db, |view| {
         view.scan(
             Family::ByStatus,
-            keys::ALL,
+            ALL,
             Direction::Forward,
             &mut |key, row| {
                 assert!(!row.is_empty());

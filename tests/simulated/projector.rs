@@ -15,8 +15,9 @@ use opledger::projector::halt::OpenError;
 use opledger::projector::run::{self, Observer, Took};
 use opledger::projector::step::Rules;
 use opledger::projector::writer::{self, StoreWriter};
-use opledger::projector::{Halt, Projection, RecordBatch, Source, Tally, meta};
+use opledger::projector::{Halt, Projection, RecordBatch, Source, Tally};
 use opledger::query::{Page, dead_letters};
+use opledger::rows::meta;
 use opledger::rows::state;
 use opledger::store::memory::{Memory, WriteFault};
 use opledger::store::{self, Batch, Db, Durability, Family};
@@ -47,7 +48,7 @@ struct Running {
 }
 
 fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
-    let progress = Arc::new(Progress::new(meta::held(&*db).unwrap()));
+    let progress = Arc::new(Progress::new(meta::token(&*db).unwrap()));
     let rules = Rules {
         max_size: 4096,
         ..Rules::NONE
@@ -289,7 +290,7 @@ fn a_store_of_another_log_format_or_fold_is_refused() {
         put(&db, b"format", &[other]);
         let opened = Projection::open(&db, &named(LOG), 1000).err();
         let looked = meta::is_new(&db).unwrap_err();
-        let held = meta::held(&db).unwrap_err();
+        let held = meta::token(&db).unwrap_err();
         for why in [opened.unwrap(), looked.into(), held.into()] {
             let is_typed = matches!(why, OpenError::Store(store::Error::OtherFormat(_)));
             assert!(is_typed, "{why}");

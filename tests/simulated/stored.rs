@@ -2,7 +2,7 @@
 //! that a fixed log is folded into, `tests/stored/read.json` what is read of them, `tests/stored/blocks.txt`
 //! blocks of the log.
 //!
-//! The rows may change with `projector::meta::FORMAT` alone, and before the first release, when
+//! The rows may change with `rows::meta::FORMAT` alone, and before the first release, when
 //! there is no store to keep; `OPLEDGER_WRITE_GOLDEN=1` then writes those of the store anew. It
 //! never writes blocks: they lie in logs that are somebody's only copy.
 
@@ -16,12 +16,13 @@ use opledger::feed::documents;
 use opledger::projector::step::Rules;
 use opledger::projector::{Projection, RecordBatch, Source};
 use opledger::query::{Page, dead_letters, history};
+use opledger::rows::keys;
 use opledger::rows::outbox;
 use opledger::store::memory::Memory;
-use opledger::store::{Batch, Db, Durability, Family, keys};
+use opledger::store::{Batch, Db, Durability, Family};
 use opledger::wire::block;
 use opledger::wire::control_record::{Control, Notified};
-use opledger::wire::notification::{DeliveryKey, Tries, encode_tries};
+use opledger::wire::notification::{DeliveryKey, Failing, Tries, encode_tries};
 use opledger::wire::position::{LogId, Offset, Position};
 use opledger::wire::record::{Headers, Record};
 use opledger::wire::stored::{self, BLOCK, BLOCK_COMPRESSED, PACKED};
@@ -204,12 +205,12 @@ fn folded() -> Memory {
         RecordBatch::decode(records.collect(), Default::default(), &Rules::CONTROL);
     projection.apply(&db, &mut record_batch).unwrap();
     let mut batch = Batch::default();
-    let tries = Tries::Failing {
+    let tries = Tries::Failing(Failing {
         first_ms: 1_714_979_500_000,
         attempts: 3,
         next_ms: 1_714_979_600_000,
         why: "no answer".into(),
-    };
+    });
     let row = keys::notification(OperationId("operation-revised"), key);
     batch.put(Family::Tries, &row, &encode_tries(&tries));
     db.write(&batch, Durability::Buffered).unwrap();

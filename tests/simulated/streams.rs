@@ -560,7 +560,8 @@ fn an_operation_that_matched_only_in_a_lost_write_is_reported_as_left() {
 #[test]
 fn a_removed_operation_is_reported_to_streams() {
     // Nothing removes operations yet; what is no more in the store is gone all the same.
-    use opledger::store::{Batch, Db, Durability, Family, keys};
+    use opledger::rows::keys;
+    use opledger::store::{Batch, Db, Durability, Family};
     still_time().block_on(async {
         let mut simulation = Simulation::new(Rng::new(1));
         let created = ("op-0".to_owned(), event("operation.created", 1));

@@ -14,7 +14,8 @@ use opledger::feed::progress::{LogState, Progress};
 use opledger::http::App;
 use opledger::projector::run::Settings;
 use opledger::projector::step::Rules;
-use opledger::projector::{Projection, Source, meta};
+use opledger::projector::{Projection, Source};
+use opledger::rows::meta;
 use opledger::store::Db;
 use opledger::store::memory::Memory;
 use opledger::webhook;
@@ -95,7 +96,7 @@ pub fn app<D: Db + 'static>(store: &Arc<D>, log: &event_log::memory::MemoryLog) 
     config.lists.points = 8;
     config.lists.share = Duration::ZERO;
     (config.lists.idle, config.lists.max_age) = (hour, hour);
-    let progress = Progress::new(meta::held(&**store).unwrap());
+    let progress = Progress::new(meta::token(&**store).unwrap());
     // The projector of such a test compares nothing.
     progress.set_log(LogState::Confirmed);
     let documents = opledger::app::documents(&config, &progress);

@@ -1,7 +1,8 @@
 //! Rows of a store in a form that does not depend on how its log was cut.
 
 use bytes::Bytes;
-use opledger::store::{Family, keys};
+use opledger::rows::keys;
+use opledger::store::Family;
 use opledger::wire::{cloudevent, record, without_id};
 
 pub type Row = (Family, Vec<u8>, Vec<u8>);
@@ -21,8 +22,7 @@ pub fn one_by_one(rows: Vec<Row>) -> Vec<Row> {
             }
         }
         let (_, at) = keys::split_history(&key).expect("a key of ours");
-        let prefix = keys::operation_prefix(&key).expect("a key of ours");
-        let id = keys::operation_of(&prefix[..prefix.len() - 1]).expect("a key of ours");
+        let id = keys::operation_of_history(&key).expect("a key of ours");
         let value = without_id::restore(id, &value)
             .expect("a row of ours")
             .into_owned();

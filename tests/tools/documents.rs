@@ -6,7 +6,7 @@ use crate::support::root;
 use crate::support::server::Server;
 use axum::http::StatusCode;
 use opledger::config::Config;
-use opledger::projector::meta;
+use opledger::rows::meta;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;

@@ -12,7 +12,6 @@ use super::format::{
 use super::spare::{Ahead, SPARE, Spare};
 use crate::domain::{OperationId, Timestamp};
 use crate::event_log::NewRecord;
-use crate::store::keys::shard;
 use crate::wire::block;
 use crate::wire::position::{LogId, Offset, Partition, Position};
 use crate::wire::record::Record;
@@ -238,7 +237,7 @@ impl Appender {
         let mut ends = self.state.ends.clone();
         let mut blocks: Vec<Vec<Record>> = vec![Vec::new(); ends.len()];
         let mut place = |new: NewRecord| {
-            let partition = usize::from(shard(OperationId(&new.operation_id))) % ends.len();
+            let partition = usize::from(OperationId(&new.operation_id).shard()) % ends.len();
             blocks[partition].push(Record {
                 arrived: now,
                 claimed: false,

@@ -15,7 +15,7 @@ use super::disk::{Disk, DiskAccess, DiskFile, FolderEntry};
 use super::format::segment_number;
 use super::spare::{Ahead, SPARE};
 use crate::store::rocks::{self, Rocks};
-use crate::store::{self, Db, Direction, Family, Space, View, keys};
+use crate::store::{self, Db, Direction, Family, Space, View};
 use crate::wire::block;
 use crate::wire::position::{LogId, Offset, Partition, Position};
 use bytes::Bytes;
@@ -259,7 +259,7 @@ fn copy(view: &dyn View, partitions: u32, appender: &mut Appender) -> Result<(),
 }
 
 fn next_row(view: &dyn View, partition: Partition, from: Offset) -> Result<Option<OldRow>, Why> {
-    let key = |partition, offset| keys::position(Position { partition, offset });
+    let key = |partition, offset| Position { partition, offset }.to_key();
     let (start, end) = (
         key(partition, from),
         key(Partition(partition.0 + 1), Offset::ZERO),
@@ -270,7 +270,7 @@ fn next_row(view: &dyn View, partition: Partition, from: Offset) -> Result<Optio
         &start..&end,
         Direction::Forward,
         &mut |key, row| {
-            found = Some((keys::position_of(key), Bytes::copy_from_slice(row)));
+            found = Some((Position::of_key(key), Bytes::copy_from_slice(row)));
             ControlFlow::Break(())
         },
     );

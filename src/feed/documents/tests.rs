@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::domain::{Operation, OperationId};
+use crate::rows::keys;
 use crate::store::memory::Memory;
-use crate::store::{Batch, Durability, Family, keys};
+use crate::store::{Batch, Durability, Family};
 use crate::wire::cloudevent::decode_structured;
 
 /// Writes an operation with a request of this body.

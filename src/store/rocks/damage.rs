@@ -200,7 +200,7 @@ fn nearest(
 
 /// What the key begins with, as a number that sorts as keys do.
 fn number(key: &[u8]) -> u128 {
-    u128::from_be_bytes(crate::store::keys::head::<DIGITS>(key))
+    u128::from_be_bytes(crate::store::head::<DIGITS>(key))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! choices brought is told in docs/performance.md.
 
 use super::{MemoryBudget, error, packed};
-use crate::store::{Family, Result, keys};
+use crate::store::{Family, Result, prefix};
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, Options,
     SliceTransform, UniversalCompactOptions, UniversalCompactionStopStyle, WriteBufferManager,
@@ -85,11 +85,10 @@ pub fn of_family(family: Family, cache: &Cache) -> Result<Options> {
             table.set_whole_key_filtering(false);
             index_by_pieces(&mut table);
             table.set_partition_filters(true);
-            let in_domain = |key: &[u8]| keys::operation_prefix(key).is_some();
-            let prefix = |key| keys::operation_prefix(key).unwrap_or(key);
+            let in_domain = |key: &[u8]| prefix::operation_prefix(key).is_some();
             options.set_prefix_extractor(SliceTransform::create(
                 "operation",
-                prefix,
+                |key| prefix::operation_prefix(key).unwrap_or(key),
                 Some(in_domain),
             ));
             merge_by_size(&mut options, 16);

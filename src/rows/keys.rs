@@ -1,4 +1,4 @@
-//! The key layout, in one place.
+//! The keys of the ledger's rows. Only `rows` names them.
 //!
 //! | family | key | value |
 //! |---|---|---|
@@ -14,8 +14,7 @@
 //! | `dead_letter_due` | position | why it was refused; nothing if not yet sent |
 //! | `anomaly` | shard, operation | its byte, and one with a bit for each |
 //! | `change` | count of the changes before | `change` |
-//! | `meta` | text | see `projector::meta` |
-//! | `log` | position of the first record | `block` |
+//! | `meta` | text | see `rows::meta` |
 //!
 //! Numbers are big-endian, so that bytes sort as values do; texts inside a key
 //! end with a NUL (and hold NUL as NUL 0xFF). An operation id has no NUL.
@@ -28,45 +27,13 @@
 
 use crate::domain::{LaneId, OperationId, OrderKey, Status, Timestamp};
 use crate::wire::notification::DeliveryKey;
-use crate::wire::position::{Offset, Partition, Position};
+use crate::wire::position::Position;
 use std::ops::Range;
-
-/// Every key of a family; none begins with 0xFF.
-pub const ALL: Range<&[u8]> = &[]..&[0xFF];
-
-/// Shards are a fixed hash of the operation id, whatever the log's partitions: the hash by which
-/// Kafka's Java client chooses the partition of a key. In a topic whose number of partitions
-/// divides this, all operations of a shard are in one partition if their id is the key.
-pub const SHARDS: u16 = 1024;
-
-pub fn shard(operation_id: OperationId) -> u16 {
-    ((murmur2(operation_id.as_bytes()) & 0x7FFF_FFFF) % u32::from(SHARDS)) as u16
-}
-
-/// `org.apache.kafka.common.utils.Utils.murmur2`.
-fn murmur2(bytes: &[u8]) -> u32 {
-    const SEED: u32 = 0x9747_B28C;
-    const M: u32 = 0x5BD1_E995;
-    let (words, rest) = bytes.as_chunks::<4>();
-    let mut hash = SEED ^ bytes.len() as u32;
-    for word in words {
-        let mut word = u32::from_le_bytes(*word).wrapping_mul(M);
-        word ^= word >> 24;
-        hash = hash.wrapping_mul(M) ^ word.wrapping_mul(M);
-    }
-    if !rest.is_empty() {
-        let mut word = [0; 4];
-        word[..rest.len()].copy_from_slice(rest);
-        hash = (hash ^ u32::from_le_bytes(word)).wrapping_mul(M);
-    }
-    hash = (hash ^ (hash >> 13)).wrapping_mul(M);
-    hash ^ (hash >> 15)
-}
 
 /// `state` and `anomaly`.
 pub fn operation(operation_id: OperationId) -> Vec<u8> {
     let mut key = Vec::with_capacity(operation_id.len() + 3);
-    key.extend_from_slice(&shard(operation_id).to_be_bytes());
+    key.extend_from_slice(&operation_id.shard().to_be_bytes());
     key.extend_from_slice(operation_id.as_bytes());
     key
 }
@@ -88,22 +55,6 @@ pub fn of_operation(operation_id: OperationId) -> Range<Vec<u8>> {
     start.push(0);
     end.push(1);
     start..end
-}
-
-/// What the keys of all rows of one operation in `lane` or `history` begin with, its NUL
-/// included.
-pub fn operation_prefix(key: &[u8]) -> Option<&[u8]> {
-    let id = key.get(2..)?;
-    let end = id.iter().position(|byte| *byte == 0)?;
-    Some(&key[..2 + end + 1])
-}
-
-/// Whether all keys in this range are of one operation, and begin as its start does.
-pub fn is_of_one_operation(range: &Range<&[u8]>) -> bool {
-    operation_prefix(range.start).is_some_and(|prefix| {
-        let all = prefix.split_last().map(|(_, stem)| (&1, stem));
-        range.end.starts_with(prefix) || range.end.split_last() == all
-    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -143,7 +94,7 @@ pub fn lane_of(key: &[u8], operation_id: OperationId) -> Option<(LaneKind, LaneI
 
 pub fn history(operation_id: OperationId, key: &OrderKey, at: Position) -> Vec<u8> {
     let mut row = event(operation_id, key);
-    position_into(at, &mut row);
+    row.extend_from_slice(&at.to_key());
     row
 }
 
@@ -163,7 +114,7 @@ pub fn behind_event(event: &[u8]) -> Vec<u8> {
 fn event(operation_id: OperationId, key: &OrderKey) -> Vec<u8> {
     let capacity = operation_id.len() + key.source.len() + key.id.len() + 32;
     let mut row = Vec::with_capacity(capacity);
-    row.extend_from_slice(&shard(operation_id).to_be_bytes());
+    row.extend_from_slice(&operation_id.shard().to_be_bytes());
     row.extend_from_slice(operation_id.as_bytes());
     row.push(0);
     time(key.time, &mut row);
@@ -172,10 +123,16 @@ fn event(operation_id: OperationId, key: &OrderKey) -> Vec<u8> {
     row
 }
 
+/// The operation of a history key.
+pub fn operation_of_history(key: &[u8]) -> Option<OperationId<'_>> {
+    let end = key.get(2..)?.iter().position(|byte| *byte == 0)?;
+    operation_of(&key[..2 + end])
+}
+
 /// A history key in two: what rows of the same order key share, and the position.
 pub fn split_history(key: &[u8]) -> Option<(&[u8], Position)> {
     let at = key.len().checked_sub(12)?;
-    Some((&key[..at], position_of(&key[at..])?))
+    Some((&key[..at], Position::of_key(&key[at..])?))
 }
 
 pub fn by_time(occurred: Timestamp, operation_id: OperationId) -> Vec<u8> {
@@ -249,25 +206,6 @@ pub fn notification_of(row: &[u8]) -> Option<(OperationId<'_>, DeliveryKey)> {
     (*nul == 0).then_some((operation_of(operation)?, key))
 }
 
-/// `dead_letter` and `log`.
-pub fn position(at: Position) -> Vec<u8> {
-    let mut key = Vec::with_capacity(12);
-    position_into(at, &mut key);
-    key
-}
-
-pub fn position_of(key: &[u8]) -> Option<Position> {
-    Some(Position {
-        partition: Partition(u32::from_be_bytes(key.get(..4)?.try_into().ok()?)),
-        offset: Offset(u64::from_be_bytes(key.get(4..)?.try_into().ok()?)),
-    })
-}
-
-fn position_into(at: Position, key: &mut Vec<u8>) {
-    key.extend_from_slice(&at.partition.0.to_be_bytes());
-    key.extend_from_slice(&at.offset.0.to_be_bytes());
-}
-
 /// Twelve bytes that sort by time, the years before 1970 included.
 fn time(time: Timestamp, key: &mut Vec<u8>) {
     key.extend_from_slice(&(time.secs ^ i64::MIN).to_be_bytes());
@@ -302,27 +240,6 @@ fn take_text(key: &[u8]) -> Option<(String, &[u8])> {
     }
 }
 
-/// What a key begins with, NULs behind its end: as a big-endian number it sorts as the keys
-/// do, as far as it goes.
-pub fn head<const N: usize>(key: &[u8]) -> [u8; N] {
-    let mut head = [0; N];
-    let len = key.len().min(N);
-    head[..len].copy_from_slice(&key[..len]);
-    head
-}
-
-/// The first key after all that start with `prefix`; empty if there is none.
-pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < 0xFF {
-            end.push(last + 1);
-            break;
-        }
-    }
-    end
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,30 +251,6 @@ mod tests {
             source: source.to_owned().into(),
             id: id.to_owned().into(),
         }
-    }
-
-    #[test]
-    fn a_range_is_of_one_operation_or_of_several() {
-        let row = history(
-            OperationId("op"),
-            &key(1, 0, "/w", "e"),
-            Position::from((0, 1)),
-        );
-        let range = of_operation(OperationId("op"));
-        assert_eq!(operation_prefix(&row), Some(&range.start[..]));
-        assert!(is_of_one_operation(&(&range.start..&range.end)));
-        assert!(!is_of_one_operation(&ALL));
-        let event = history_of_event(OperationId("op"), &key(1, 0, "/w", "e"));
-        assert!(event.contains(&row));
-        assert!(is_of_one_operation(&(&event.start..&event.end)));
-        let more = of_operation(OperationId("oq")).end;
-        assert!(!is_of_one_operation(&(&range.start..&more)));
-        // A shard may have NULs of its own.
-        assert_eq!(
-            operation_prefix(&[0, 0, b'o', 0, 7]),
-            Some(&[0, 0, b'o', 0][..])
-        );
-        assert_eq!(operation_prefix(&[0, 0, b'o']), None);
     }
 
     proptest! {
@@ -398,31 +291,6 @@ mod tests {
             None
         );
         assert_eq!(notification_of(&operation(OperationId("op"))), None);
-    }
-
-    #[test]
-    fn the_shard_of_an_id_never_changes() {
-        // Stored keys depend on it.
-        assert_eq!(shard(OperationId("0001561626000500")), 349);
-        assert_eq!(shard(OperationId("a")), 636);
-    }
-
-    #[test]
-    fn the_hash_of_a_shard_is_that_of_kafkas_java_client() {
-        // From `UtilsTest.testMurmur2` of Kafka.
-        for (key, hash) in [
-            ("21", -973_932_308),
-            ("foobar", -790_332_482),
-            ("a-little-bit-long-string", -985_981_536),
-            ("a-little-bit-longer-string", -1_486_304_829),
-            (
-                "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
-                -58_897_971,
-            ),
-            ("abc", 479_470_107),
-        ] {
-            assert_eq!(murmur2(key.as_bytes()).cast_signed(), hash, "{key}");
-        }
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //! entry does not decide. The work for a page is bounded, however few operations match: a page
 //! may be short or empty although there are more.
 
-use crate::domain::{Status, document};
-use crate::rows::filter::Filter;
-use crate::rows::operation::{self, with_operation};
-use crate::store::{Direction, Family, Result, View, keys, try_scan};
+use super::filter::Filter;
+use super::keys;
+use super::operation::{self, with_operation};
+use crate::domain::{OperationId, Status, Timestamp, document};
+use crate::store::{self, ALL, Db, Direction, Family, Result, View, try_scan};
 use crate::wire::document::Bodies;
 use std::ops::{ControlFlow, Range};
 
@@ -44,6 +45,26 @@ pub struct Selected {
     /// Ranges of `by_time` in which operations may be missing, because no entry there can be
     /// read.
     pub unread: Vec<Range<Vec<u8>>>,
+}
+
+/// The operation that a found key names; `None` if it is no such key.
+pub fn operation_of(found: &[u8]) -> Option<OperationId<'_>> {
+    keys::operation_of_by_time(found)
+}
+
+/// The creation time of the operation that a found key names.
+pub fn time_of(found: &[u8]) -> Option<Timestamp> {
+    keys::time_of_by_time(found)
+}
+
+/// Shows the operations of all documents, the oldest first.
+pub fn each(db: &dyn Db, visit: &mut dyn FnMut(OperationId) -> ControlFlow<()>) -> Result<()> {
+    store::view(db, |view| {
+        let (family, forward) = (Family::ByTime, Direction::Forward);
+        view.scan(family, ALL, forward, &mut |key, _| {
+            operation_of(key).map_or(ControlFlow::Continue(()), &mut *visit)
+        })
+    })
 }
 
 /// `after`: the last key of the page before.
@@ -138,7 +159,7 @@ pub fn by_state(
     };
     let (family, forward) = (Family::State, Direction::Forward);
     try_scan(
-        |visit| view.scan_past_damage(family, keys::ALL, forward, visit, &mut |_| {}),
+        |visit| view.scan_past_damage(family, ALL, forward, visit, &mut |_| {}),
         look,
     )
 }
@@ -166,7 +187,7 @@ impl<'s> Selection<'s> {
         let mut start = filter.occurred_from.map_or_else(Vec::new, keys::from_time);
         let mut end = filter
             .occurred_to
-            .map_or_else(|| keys::ALL.end.to_vec(), keys::from_time);
+            .map_or_else(|| ALL.end.to_vec(), keys::from_time);
         match (after, query.order) {
             (Some(after), Order::Newest) => end = end.min(after.to_vec()),
             (Some(after), Order::Oldest) => start = start.max([after, &[0]].concat()),

@@ -1,11 +1,9 @@
-//! The store's description of itself: versions, the log that it belongs to, and the last record
+//! The store's description of itself: versions, the logs that it belongs to, and the last record
 //! of each partition.
 
-use super::halt::{Halt, OpenError};
-use super::source::Source;
+use crate::domain::Status;
 use crate::event_log::Identity;
-use crate::feed::progress::StatusCounts;
-use crate::store::{self, Batch, Db, Direction, Error, Family, keys};
+use crate::store::{self, Batch, Db, Direction, Error, Family, Result, after_prefix};
 use crate::wire::anchor::Anchor;
 use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Token};
 use crate::wire::stored::{self, STATUS_COUNTS};
@@ -18,12 +16,54 @@ pub const FORMAT: u8 = 1;
 /// The version of the fold's rules. A store of another version is rebuilt, not converted.
 pub const FOLD: u32 = 2;
 
+/// The two logs that a store is folded from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Events of workers.
+    Events,
+    /// Records of the ledger and of operators, which do not follow from the events.
+    Control,
+}
+
+/// Keys that a log has. The last three are followed by a partition.
+struct SourceRows {
+    log: &'static [u8],
+    name: &'static [u8],
+    position: &'static [u8],
+    next: &'static [u8],
+    begins: &'static [u8],
+}
+
+impl Source {
+    fn rows(self) -> SourceRows {
+        match self {
+            Source::Events => SourceRows {
+                log: b"log",
+                name: b"log_name",
+                position: b"position/",
+                next: b"next/",
+                begins: b"begins/",
+            },
+            Source::Control => SourceRows {
+                log: b"control",
+                name: b"control_name",
+                position: b"control/position/",
+                next: b"control/next/",
+                begins: b"control/begins/",
+            },
+        }
+    }
+}
+
+/// Documents by status, in the order of `Status::ALL`; or by how many there are more.
+pub type StatusCounts = [i64; Status::ALL.len()];
+
 /// The last record of each partition.
 pub type Anchors = BTreeMap<Partition, Anchor>;
 
 /// Adds what a store says of its log. Nothing if it has one: a store that has no log of this
 /// source yet belongs to this one from now on.
-pub fn stamp(db: &dyn Db, source: Source, log: &Identity, batch: &mut Batch) -> store::Result<()> {
+pub fn stamp(db: &dyn Db, source: Source, log: &Identity, batch: &mut Batch) -> Result<()> {
     let is_new = match source {
         Source::Events => is_new(db)?,
         Source::Control => log_id(db, source)?.is_none(),
@@ -40,35 +80,27 @@ pub fn stamp(db: &dyn Db, source: Source, log: &Identity, batch: &mut Batch) -> 
     Ok(())
 }
 
-/// Checks that the store belongs to this log and can continue with it.
-pub fn compare(db: &dyn Db, source: Source, log: &Identity) -> Result<(), OpenError> {
-    if source == Source::Events {
-        is_new(db)?;
-        compare_fold(db)?;
-    }
-    let id = log_id(db, source)?.ok_or_else(|| damaged("log"))?;
-    if id != log.id {
-        let name = log_name(db, source)?;
-        Err(source.other_log(&Identity { id, name }, log))?;
-    }
-    Ok(())
+/// The version of the fold that the store was written with.
+pub fn fold(db: &dyn Db) -> Result<u32> {
+    let row = db.get(Family::Meta, b"fold")?;
+    let row = row.and_then(|row| row.try_into().ok());
+    row.map(u32::from_be_bytes).ok_or_else(|| damaged("fold"))
 }
 
-fn compare_fold(db: &dyn Db) -> Result<(), OpenError> {
-    let row = db.get(Family::Meta, b"fold")?;
-    let row = row.ok_or_else(|| damaged("fold"))?;
-    let stored = u32::from_be_bytes(row.try_into().map_err(|_| damaged("fold"))?);
-    match stored == FOLD {
-        true => Ok(()),
-        false => Err(Halt::Fold {
-            stored,
-            known: FOLD,
-        })?,
-    }
+/// The log that the store belongs to; `None` if it has none of this source yet.
+pub fn log(db: &dyn Db, source: Source) -> Result<Option<Identity>> {
+    let Some(id) = log_id(db, source)? else {
+        return Ok(None);
+    };
+    let name = db
+        .get(Family::Meta, source.rows().name)?
+        .unwrap_or_default();
+    let name = String::from_utf8_lossy(&name).into_owned();
+    Ok(Some(Identity { id, name }))
 }
 
 /// Whether the store is empty. Another format is an error.
-pub fn is_new(db: &dyn Db) -> store::Result<bool> {
+pub fn is_new(db: &dyn Db) -> Result<bool> {
     match db.get(Family::Meta, b"format")?.as_deref() {
         None => Ok(true),
         Some([FORMAT]) => Ok(false),
@@ -80,12 +112,12 @@ pub fn is_new(db: &dyn Db) -> store::Result<bool> {
 }
 
 /// Whether the store has a control log.
-pub fn knows_control_log(db: &dyn Db) -> store::Result<bool> {
+pub fn knows_control_log(db: &dyn Db) -> Result<bool> {
     Ok(log_id(db, Source::Control)?.is_some())
 }
 
 /// The store's log and positions; `None` if it is new.
-pub fn held(db: &dyn Db) -> store::Result<Option<Token>> {
+pub fn token(db: &dyn Db) -> Result<Option<Token>> {
     if is_new(db)? {
         return Ok(None);
     }
@@ -96,15 +128,10 @@ pub fn held(db: &dyn Db) -> store::Result<Option<Token>> {
     Ok(Some(Token { log, positions }))
 }
 
-fn log_id(db: &dyn Db, source: Source) -> store::Result<Option<LogId>> {
+fn log_id(db: &dyn Db, source: Source) -> Result<Option<LogId>> {
     let row = db.get(Family::Meta, source.rows().log)?;
     let id = row.map(|row| Ok(LogId(row.try_into().map_err(|_| damaged("log"))?)));
     id.transpose()
-}
-
-fn log_name(db: &dyn Db, source: Source) -> store::Result<String> {
-    let name = db.get(Family::Meta, source.rows().name)?;
-    Ok(String::from_utf8_lossy(&name.unwrap_or_default()).into_owned())
 }
 
 pub fn positions(anchors: &Anchors) -> LastOffsets {
@@ -123,11 +150,11 @@ fn by_partition<T, C: FromIterator<(Partition, T)>>(
     db: &dyn Db,
     prefix: &[u8],
     decode: fn(&[u8]) -> Option<T>,
-) -> store::Result<C> {
+) -> Result<C> {
     let mut rows = Vec::new();
     let mut is_damaged = false;
     store::view(db, |view| {
-        let end = keys::after_prefix(prefix);
+        let end = after_prefix(prefix);
         let range = prefix..&end[..];
         view.scan(Family::Meta, range, Direction::Forward, &mut |key, row| {
             let partition = key[prefix.len()..].try_into().ok();
@@ -154,7 +181,7 @@ pub fn put_anchor(batch: &mut Batch, source: Source, partition: Partition, ancho
     batch.put(Family::Meta, &key, &anchor.encode());
 }
 
-pub fn anchors(db: &dyn Db, source: Source) -> store::Result<Anchors> {
+pub fn anchors(db: &dyn Db, source: Source) -> Result<Anchors> {
     by_partition(db, source.rows().position, Anchor::decode)
 }
 
@@ -166,7 +193,7 @@ pub fn put_statuses(batch: &mut Batch, statuses: &StatusCounts) {
 }
 
 /// The numbers as of the last batch that changed them.
-pub fn statuses(db: &dyn Db) -> store::Result<StatusCounts> {
+pub fn statuses(db: &dyn Db) -> Result<StatusCounts> {
     let Some(row) = db.get(Family::Meta, STATUSES)? else {
         return Ok(StatusCounts::default());
     };
@@ -185,7 +212,7 @@ pub fn put_next(batch: &mut Batch, source: Source, partition: Partition, next: O
 }
 
 /// Where the store continues. A partition has no row if that directly follows its last record.
-pub fn next(db: &dyn Db, source: Source, anchors: &Anchors) -> store::Result<NextOffsets> {
+pub fn next(db: &dyn Db, source: Source, anchors: &Anchors) -> Result<NextOffsets> {
     let mut next: NextOffsets = by_partition(db, source.rows().begins, offset)?;
     let behind = anchors.iter().map(|(p, anchor)| (*p, anchor.offset.next()));
     let kept: NextOffsets = by_partition(db, source.rows().next, offset)?;
@@ -201,7 +228,7 @@ pub fn put_beginning(batch: &mut Batch, source: Source, partition: Partition, fi
 }
 
 /// By partition, the first offset that the log had when the store first read it.
-pub fn beginnings(db: &dyn Db) -> store::Result<NextOffsets> {
+pub fn beginnings(db: &dyn Db) -> Result<NextOffsets> {
     by_partition(db, Source::Events.rows().begins, offset)
 }
 

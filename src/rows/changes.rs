@@ -1,0 +1,110 @@
+//! The index of changes: a row for each batch, with the operations that it changed. Its key is
+//! the number of changes before it.
+
+use super::keys;
+use crate::store::{ALL, Batch, Direction, Error, Family, Result, View, try_scan};
+use crate::wire::change::{self, StoredChange};
+use std::ops::{ControlFlow, Range};
+
+pub fn put(number: u64, row: &[u8], batch: &mut Batch) {
+    batch.put(Family::Change, &keys::change(number), row);
+}
+
+/// Shown a row's number, its bytes and what they say.
+pub type ChangeVisitor<'v> = dyn FnMut(u64, &[u8], StoredChange) -> ControlFlow<()> + 'v;
+
+/// Shows the rows whose numbers lie in `range`. `Corrupt` at the first that cannot be read.
+pub fn scan(
+    view: &dyn View,
+    range: Range<u64>,
+    direction: Direction,
+    visit: &mut ChangeVisitor,
+) -> Result<()> {
+    let range = keys::change(range.start)..keys::change(range.end);
+    let damaged = || Error::Corrupt("the index of changes".into());
+    try_scan(
+        |visit| view.scan(Family::Change, &range.start..&range.end, direction, visit),
+        |key, row| {
+            let number = keys::change_of(key).ok_or_else(damaged)?;
+            let change = change::decode(row).map_err(|_| damaged())?;
+            Ok(visit(number, row, change))
+        },
+    )
+}
+
+/// A row without operations takes a number as well.
+pub fn end(number: u64, change: &StoredChange) -> u64 {
+    number + (change.ids().count() as u64).max(1)
+}
+
+/// Where the index begins and ends.
+pub struct Ends {
+    pub first: u64,
+    pub next: u64,
+    /// There may be higher numbers, which cannot be read.
+    pub is_next_unknown: bool,
+}
+
+pub fn ends(view: &dyn View) -> Result<Ends> {
+    let mut ends = Ends {
+        first: 0,
+        next: 0,
+        is_next_unknown: false,
+    };
+    let (family, mut is_unknown) = (Family::Change, false);
+    let mut first = |key: &[u8], _: &[u8]| {
+        ends.first = keys::change_of(key).unwrap_or(0);
+        ControlFlow::Break(())
+    };
+    view.scan_past_damage(family, ALL, Direction::Forward, &mut first, &mut |_| {})?;
+    let mut last = |key: &[u8], row: &[u8]| {
+        let number = keys::change_of(key).unwrap_or(0);
+        ends.next = change::decode(row).map_or(number + 1, |change| end(number, &change));
+        ControlFlow::Break(())
+    };
+    let mut damaged = |_| is_unknown = true;
+    view.scan_past_damage(family, ALL, Direction::Backward, &mut last, &mut damaged)?;
+    ends.is_next_unknown = is_unknown;
+    Ok(ends)
+}
+
+/// Deletes the rows with these numbers, except those that cannot be read.
+pub fn delete(view: &dyn View, numbers: Range<u64>, batch: &mut Batch) -> Result<()> {
+    let range = keys::change(numbers.start)..keys::change(numbers.end);
+    let mut delete = |key: &[u8], _: &[u8]| {
+        batch.delete(Family::Change, key);
+        ControlFlow::Continue(())
+    };
+    view.scan_past_damage(
+        Family::Change,
+        &range.start..&range.end,
+        Direction::Forward,
+        &mut delete,
+        &mut |_| {},
+    )
+}
+
+/// Identifies the state of a view: two views of the same log with the same number show the same.
+pub fn version(view: &dyn View) -> Result<u64> {
+    let mut version = 0;
+    let mut note = |key: &[u8], row: &[u8]| {
+        // The number alone might come again, in a store that was rebuilt.
+        let before = u64::to_be_bytes(version);
+        version = xxhash_rust::xxh3::xxh3_64(&[&before, key, row].concat());
+    };
+    let mut last = |key: &[u8], row: &[u8]| {
+        note(key, row);
+        ControlFlow::Break(())
+    };
+    match view.scan(Family::Change, ALL, Direction::Backward, &mut last) {
+        // Each change moves a position, too.
+        Err(Error::Corrupt(_)) => {
+            view.scan(Family::Meta, ALL, Direction::Forward, &mut |key, row| {
+                note(key, row);
+                ControlFlow::Continue(())
+            })?;
+        }
+        read => read?,
+    }
+    Ok(version)
+}

@@ -1,0 +1,112 @@
+//! Dead letters: records that cannot be read as events, by position, and which of them the
+//! dead-letter topic does not have.
+
+use crate::store::{self, ALL, Batch, Db, Direction, Error, Family, Result, View, try_scan};
+use crate::wire::position::{LastOffsets, Position};
+use crate::wire::record::{self, Record};
+use bytes::Bytes;
+use std::ops::ControlFlow;
+
+/// `forward`: whether a topic is to have it.
+pub fn put(
+    at: Position,
+    (reason, detail): (&str, &str),
+    record: &Record,
+    forward: bool,
+    batch: &mut Batch,
+) {
+    let row = record::encode_dead_letter(reason, detail, record);
+    batch.put(Family::DeadLetter, &at.to_key(), &row);
+    if forward {
+        batch.put(Family::DeadLetterDue, &at.to_key(), &[]);
+    }
+}
+
+/// A row that [`decode`] reads.
+pub struct StoredLetter {
+    pub at: Position,
+    pub row: Bytes,
+    /// Why the topic refused it.
+    pub refused: Option<String>,
+}
+
+/// Reason, detail and the record.
+pub fn decode(row: &Bytes) -> Result<(&str, &str, Record)> {
+    record::decode_dead_letter(row).map_err(|unreadable| Error::Corrupt(unreadable.to_string()))
+}
+
+/// Shows them by position, after one if that is given. Unreadable rows are left out;
+/// `Db::damage` reports them.
+pub fn scan(
+    view: &dyn View,
+    after: Option<Position>,
+    visit: &mut dyn FnMut(StoredLetter) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    let from = after.map_or_else(Vec::new, |after| [&after.to_key()[..], &[0]].concat());
+    let (family, range) = (Family::DeadLetter, &from[..]..ALL.end);
+    try_scan(
+        |visit| view.scan_past_damage(family, range, Direction::Forward, visit, &mut |_| {}),
+        |key, row| {
+            let refused = match view.get(Family::DeadLetterDue, key) {
+                // It is unknown then whether the topic has it, but the letter is readable.
+                Err(Error::Corrupt(_)) => None,
+                due => due?,
+            };
+            let refused = refused.filter(|why| !why.is_empty());
+            visit(StoredLetter {
+                at: Position::of_key(key).ok_or_else(|| Error::Corrupt("a dead letter".into()))?,
+                row: Bytes::copy_from_slice(row),
+                refused: refused.map(|why| String::from_utf8_lossy(&why).into_owned()),
+            })
+        },
+    )
+}
+
+/// The row of one that [`decode`] reads; `None` if it was removed.
+pub fn get(db: &dyn Db, at: Position) -> Result<Option<Bytes>> {
+    Ok(db.get(Family::DeadLetter, &at.to_key())?.map(Bytes::from))
+}
+
+/// The dead letters that the topic does not have: `None` if it is to be sent, or why it was
+/// refused. Unreadable rows are left out; `Db::damage` reports them.
+pub fn unsent(db: &dyn Db, visit: &mut dyn FnMut(Position, Option<String>)) -> Result<()> {
+    store::view(db, |view| {
+        let mut visit = |key: &[u8], why: &[u8]| {
+            if let Some(at) = Position::of_key(key) {
+                let why = (!why.is_empty()).then(|| String::from_utf8_lossy(why).into_owned());
+                visit(at, why);
+            }
+            ControlFlow::Continue(())
+        };
+        let (family, forward) = (Family::DeadLetterDue, Direction::Forward);
+        view.scan_past_damage(family, ALL, forward, &mut visit, &mut |_| {})
+    })
+}
+
+/// The topic has it, or it was removed.
+pub fn put_sent(at: Position, batch: &mut Batch) {
+    batch.delete(Family::DeadLetterDue, &at.to_key());
+}
+
+/// It cannot be sent, for this reason.
+pub fn put_refused(at: Position, why: &str, batch: &mut Batch) {
+    batch.put(Family::DeadLetterDue, &at.to_key(), why.as_bytes());
+}
+
+/// What an older store knows of these dead letters, up to its positions.
+pub fn put_as_in(
+    old: &dyn Db,
+    applied: &LastOffsets,
+    letters: &[Position],
+    batch: &mut Batch,
+) -> Result<()> {
+    for at in letters {
+        let key = at.to_key();
+        match old.get(Family::DeadLetterDue, &key)? {
+            Some(why) => batch.put(Family::DeadLetterDue, &key, &why),
+            None if applied.holds(*at) => put_sent(*at, batch),
+            None => {}
+        }
+    }
+    Ok(())
+}
