@@ -6,7 +6,7 @@ use super::watch::Change;
 use crate::domain::OperationId;
 use crate::rows::changes;
 use crate::store::{self, Db, Direction, Error, View};
-use crate::wire::change;
+use crate::wire::change::{self, ChangeNumber};
 use crate::wire::position::{LastOffsets, Offset, Partition};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -16,11 +16,11 @@ use std::ops::ControlFlow;
 pub enum ResumeFrom {
     At {
         /// The first change that the position does not hold. All before it are held.
-        next: u64,
+        next: ChangeNumber,
         /// Of the rows before this one, behind `next`, the position holds some or parts: it
         /// was given before the store lost its last writes, and cuts are others since. What
         /// such a row says was before it need not be what came with the position.
-        mixed_until: u64,
+        mixed_until: ChangeNumber,
     },
     /// Of the changes that it does not hold some are no longer remembered.
     BeforeWindow,
@@ -43,10 +43,10 @@ pub fn find(
         .map(|(partition, _)| *partition)
         .collect();
     let mut place = None;
-    let mut mixed_until = 0;
+    let mut mixed_until = ChangeNumber::ZERO;
     let read = changes::scan(
         view,
-        0..u64::MAX,
+        ChangeNumber::ZERO..ChangeNumber::MAX,
         Direction::Backward,
         &mut |number, _, change| {
             let is_held = |m: &change::PartitionMove| held(m.partition, Some(m.after));
@@ -81,7 +81,7 @@ pub fn find(
         return Ok(ResumeFrom::BeforeWindow);
     }
     read?;
-    let next = place.unwrap_or(0);
+    let next = place.unwrap_or_default();
     Ok(match lacking.is_empty() {
         true => ResumeFrom::At {
             next,
@@ -93,16 +93,16 @@ pub fn find(
 
 /// The rows from that with this ordinal on, as many as have `limit` changes. Those of the
 /// last moments are in memory: see `Watchers::recent_from`.
-pub fn rows_stored(db: &dyn Db, next: u64, limit: usize) -> store::Result<Vec<Change>> {
+pub fn rows_stored(db: &dyn Db, next: ChangeNumber, limit: usize) -> store::Result<Vec<Change>> {
     store::view(db, |view| rows_of(view, next, limit))
 }
 
-fn rows_of(view: &dyn View, next: u64, limit: usize) -> store::Result<Vec<Change>> {
+fn rows_of(view: &dyn View, next: ChangeNumber, limit: usize) -> store::Result<Vec<Change>> {
     let mut from = next;
-    let until = next.saturating_add(1);
+    let until = next.plus(1);
     let read = changes::scan(
         view,
-        0..until,
+        ChangeNumber::ZERO..until,
         Direction::Backward,
         &mut |number, _, change| {
             if changes::end(number, &change) > next {
@@ -114,7 +114,7 @@ fn rows_of(view: &dyn View, next: u64, limit: usize) -> store::Result<Vec<Change
     or_as_far(read)?;
     let mut rows = Vec::new();
     // One that cannot be read ends what there is, as far as a stream can go.
-    let until = next.saturating_add(limit as u64);
+    let until = next.plus(limit);
     let read = changes::scan(
         view,
         from..until,
@@ -143,10 +143,14 @@ pub enum Since {
     Changed,
 }
 
-pub fn since(view: &dyn View, place: u64, operation_id: OperationId) -> store::Result<Since> {
+pub fn since(
+    view: &dyn View,
+    place: ChangeNumber,
+    operation_id: OperationId,
+) -> store::Result<Since> {
     let mut since = Since::Same;
     // A place that `find` gave is where a row begins.
-    let range = place..u64::MAX;
+    let range = place..ChangeNumber::MAX;
     let read = changes::scan(view, range, Direction::Forward, &mut |_, _, change| {
         if change.ids().any(|id| id == operation_id) {
             since = Since::Changed;

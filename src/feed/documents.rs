@@ -15,6 +15,7 @@ use crate::rows::filter::Filter;
 use crate::rows::operation::{self, at_hand, with_operation};
 use crate::rows::state;
 use crate::store::{self, Cached, Db, View};
+use crate::wire::change::ChangeNumber;
 use crate::wire::document::{Bodies, bytes, rendered};
 use crate::wire::snapshot;
 use crate::wire::time::TimeStyle;
@@ -93,7 +94,7 @@ struct Kept {
     document: RenderedDocument,
     /// What filters judge it by.
     entry: Entry,
-    /// It holds all changes before this one.
+    /// It holds all changes before this number.
     holds: AtomicU64,
 }
 
@@ -123,6 +124,10 @@ impl quick_cache::Weighter<Box<str>, Arc<Kept>> for DocumentWeight {
 }
 
 impl Kept {
+    fn holds(&self) -> ChangeNumber {
+        ChangeNumber(self.holds.load(Ordering::Relaxed))
+    }
+
     /// `None` if the filter asks for what is not in memory.
     fn by(&self, operation_id: OperationId, filter: &Filter) -> Option<Current> {
         let matches = match filter.judge(&self.entry) {
@@ -185,23 +190,23 @@ impl DocumentCache {
         &self.unsent
     }
 
-    /// With all changes before `as_of`, which the store must hold by now. From memory alone:
+    /// With all changes before the number `at_least`, which the store must hold by now. From memory alone:
     /// `None` if [`DocumentCache::load`] has to be asked, on a thread that may wait.
     pub fn load_cached(
         &self,
         db: &dyn Db,
         operation_id: OperationId,
-        as_of: u64,
+        at_least: ChangeNumber,
         filter: &Filter,
     ) -> DocumentResult<Option<Current>> {
         let kept = self.kept.get(&*operation_id);
         if let Some(kept) = &kept
-            && kept.holds.load(Ordering::Relaxed) >= as_of
+            && kept.holds() >= at_least
             && let Some(current) = kept.by(operation_id, filter)
         {
             return Ok(Some(current));
         }
-        let holds = self.held(as_of);
+        let holds = self.held(at_least);
         let row = match state::snapshot_cached(db, operation_id)? {
             Cached::Unknown => return Ok(None),
             Cached::Known(None) => return Ok(Some(Current::Gone)),
@@ -227,10 +232,10 @@ impl DocumentCache {
         &self,
         db: &dyn Db,
         operation_id: OperationId,
-        as_of: u64,
+        at_least: ChangeNumber,
         filter: &Filter,
     ) -> DocumentResult<Current> {
-        let holds = self.held(as_of);
+        let holds = self.held(at_least);
         let mut found = Ok(Current::Gone);
         store::view(db, |view| {
             found = self.load_in(view, operation_id, holds, filter);
@@ -243,7 +248,7 @@ impl DocumentCache {
         &self,
         view: &dyn View,
         operation_id: OperationId,
-        holds: u64,
+        holds: ChangeNumber,
         filter: &Filter,
     ) -> DocumentResult<Current> {
         let Some(row) = state::snapshot(view, operation_id)? else {
@@ -276,7 +281,7 @@ impl DocumentCache {
         row: &[u8],
     ) -> DocumentResult<Option<RenderedDocument>> {
         let kept = self.kept.get(&*operation_id);
-        if let Some(kept) = self.of_row(kept, operation_id, row, 0) {
+        if let Some(kept) = self.of_row(kept, operation_id, row, ChangeNumber::ZERO) {
             return Ok(Some(kept.document.clone()));
         }
         let Some((fresh, snapshot)) = self.render_row(view, operation_id, row)? else {
@@ -312,7 +317,7 @@ impl DocumentCache {
         match change {
             _ if self.kept.is_empty() => {}
             Some(change) => change.each_id(|id| {
-                let is_before = |kept: &Arc<Kept>| kept.holds.load(Ordering::Relaxed) < change.end;
+                let is_before = |kept: &Arc<Kept>| kept.holds() < change.end;
                 self.kept.remove_if(&*id, is_before);
             }),
             None => self.kept.clear(),
@@ -320,8 +325,8 @@ impl DocumentCache {
     }
 
     /// To be asked before the store is read: what is read then holds at least so many changes.
-    fn held(&self, as_of: u64) -> u64 {
-        self.watchers.head().max(as_of)
+    fn held(&self, at_least: ChangeNumber) -> ChangeNumber {
+        self.watchers.head().max(at_least)
     }
 
     /// What is in memory of the operation with this snapshot.
@@ -330,11 +335,11 @@ impl DocumentCache {
         kept: Option<Arc<Kept>>,
         operation_id: OperationId,
         row: &[u8],
-        holds: u64,
+        holds: ChangeNumber,
     ) -> Option<Arc<Kept>> {
         let is_same = |snapshot: &SnapshotRow| snapshot.as_deref() == Some(row);
         if let Some(kept) = kept.filter(|kept| is_same(&kept.row)) {
-            kept.holds.fetch_max(holds, Ordering::Relaxed);
+            kept.holds.fetch_max(holds.0, Ordering::Relaxed);
             return Some(kept);
         }
         let large = self.large();
@@ -345,7 +350,7 @@ impl DocumentCache {
             row: sent.row.clone(),
             document: sent.document()?,
             entry: sent.entry.clone(),
-            holds: AtomicU64::new(holds),
+            holds: AtomicU64::new(holds.0),
         }))
     }
 
@@ -423,13 +428,13 @@ impl DocumentCache {
         operation_id: OperationId,
         fresh: Fresh,
         row: SnapshotRow,
-        holds: u64,
+        holds: ChangeNumber,
     ) -> DocumentResult<Arc<Kept>> {
         let kept = self.share(operation_id, fresh, row)?;
-        kept.holds.store(holds, Ordering::Relaxed);
+        kept.holds.store(holds.0, Ordering::Relaxed);
         // What another has read meanwhile may be newer, and then stays.
         let other = self.kept.peek(&*operation_id);
-        if other.is_none_or(|other| other.holds.load(Ordering::Relaxed) <= holds) {
+        if other.is_none_or(|other| other.holds() <= holds) {
             self.kept.insert(operation_id.0.into(), kept.clone());
         }
         Ok(kept)

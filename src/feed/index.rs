@@ -1,6 +1,6 @@
-//! What one cut did to the entries of its operations, and among them those that a filter
-//! may be about: a stream that is about few of them does not look at the others. The
-//! index is made by who looks first, for everyone.
+//! What one batch did to the list entries of its operations, and among them those that a filter
+//! may be about: a stream that is about few of them does not read the others. The index is built
+//! by the first reader, for everyone.
 
 use crate::domain::{RollbackResult, Status};
 use crate::rows::entry::{EntryChange, Moved};
@@ -11,20 +11,20 @@ use std::sync::OnceLock;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What a batch did to the entries of its operations, in the order of their ids.
-pub struct Noted {
+pub struct ChangedEntries {
     entries: Vec<EntryChange>,
     index: OnceLock<Index>,
 }
 
-impl Noted {
-    pub fn new(entries: Vec<EntryChange>) -> Noted {
-        Noted {
+impl ChangedEntries {
+    pub fn new(entries: Vec<EntryChange>) -> ChangedEntries {
+        ChangedEntries {
             entries,
             index: OnceLock::new(),
         }
     }
 
-    /// About, with what finds them.
+    /// Approximately, with their index.
     pub fn bytes(&self) -> usize {
         let rows: usize = self.entries.iter().map(EntryChange::bytes).sum();
         rows + self.entries.len() * (size_of::<Moved>() + size_of::<EntryChange>() + 64)
@@ -194,7 +194,7 @@ mod tests {
             .collect();
         let changes = moved.iter().cloned();
         let changes = changes.map(|Moved { was, is }| EntryChange::Moved { was, is });
-        let noted = Noted::new(changes.collect());
+        let entries = ChangedEntries::new(changes.collect());
         let some = Filter::default;
         let filters = [
             some(),
@@ -223,7 +223,7 @@ mod tests {
         ];
         for filter in filters {
             let mut found = Vec::new();
-            while let Some(place) = noted.next(&filter, found.last().map_or(0, |last| last + 1)) {
+            while let Some(place) = entries.next(&filter, found.last().map_or(0, |last| last + 1)) {
                 found.push(place);
             }
             let concerned = moved.iter().enumerate();

@@ -6,6 +6,6 @@ pub mod documents;
 pub mod index;
 pub mod progress;
 pub mod publisher;
-pub mod rounds;
+pub mod subscriptions;
 pub mod unsent;
 pub mod watch;

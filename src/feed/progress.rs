@@ -5,6 +5,7 @@
 use super::watch::Watchers;
 use crate::domain::Status;
 use crate::rows::meta::StatusCounts;
+use crate::wire::change::ChangeNumber;
 use crate::wire::position::{NextOffsets, Token};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ pub struct Applied {
     /// is no record.
     pub next: NextOffsets,
     pub text: Bytes,
-    /// All changes before this one are applied.
-    pub changes: u64,
+    /// The number of the next change: all before it are applied.
+    pub next_change: ChangeNumber,
     pub log: LogState,
 }
 
@@ -112,7 +113,8 @@ impl Progress {
     /// Begins with what the store holds.
     pub fn new(held: Option<Token>) -> Progress {
         let applied = held.map_or_else(Applied::default, |held| {
-            Applied::new(held, &NextOffsets::default(), 0, LogState::Unknown)
+            let next = NextOffsets::default();
+            Applied::new(held, &next, ChangeNumber::ZERO, LogState::Unknown)
         });
         Progress {
             applied: watch::Sender::new(Arc::new(applied)),
@@ -139,10 +141,10 @@ impl Progress {
     }
 
     /// After the write that these positions were part of, of a log that is confirmed.
-    /// `next` says how far the reader is that everything applied came from, `changes` which
+    /// `next` says how far the reader is that everything applied came from, `next_change` which
     /// change is the next.
-    pub fn publish(&self, held: Token, next: &NextOffsets, changes: u64) {
-        let applied = Applied::new(held, next, changes, LogState::Confirmed);
+    pub fn publish(&self, held: Token, next: &NextOffsets, next_change: ChangeNumber) {
+        let applied = Applied::new(held, next, next_change, LogState::Confirmed);
         self.applied.send_replace(Arc::new(applied));
     }
 
@@ -254,7 +256,7 @@ impl Progress {
 }
 
 impl Applied {
-    fn new(token: Token, next: &NextOffsets, changes: u64, log: LogState) -> Applied {
+    fn new(token: Token, next: &NextOffsets, next_change: ChangeNumber, log: LogState) -> Applied {
         let mut all = token.positions.next();
         for (&partition, &offset) in next.iter() {
             all.raise(partition, offset);
@@ -269,7 +271,7 @@ impl Applied {
             text: shown.to_string().into(),
             token: Some(token),
             next: all,
-            changes,
+            next_change,
             log,
         }
     }

@@ -1,14 +1,14 @@
-//! Who waits for which operation, and the changes of the last moments. The projector
-//! tells what each cut changed, once it is written and its position is published; that
-//! wakes those who watch one of its operations, and those who watch all. Nobody is
-//! handed anything: who wakes up reads how things stand, so that one who is slow misses
-//! what lies between and costs nothing.
+//! Who waits for which operation, and the changes of the last moments. The projector notifies
+//! of what each batch changed, once it is written and its position is published; that wakes
+//! those who watch one of its operations, and those who watch all. Nobody is handed anything:
+//! who wakes reads the current state, so that a slow reader skips what lies between and costs
+//! nothing.
 
-use super::index::{Key, Noted};
+use super::index::{ChangedEntries, Key};
 use crate::domain::OperationId;
 use crate::rows::entry::EntryChange;
 use crate::rows::filter::Filter;
-use crate::wire::change;
+use crate::wire::change::{self, ChangeNumber};
 use hashbrown::{DefaultHashBuilder, HashMap};
 use std::collections::VecDeque;
 use std::fmt::{Debug, Formatter};
@@ -21,48 +21,52 @@ use tokio::sync::{Notify, watch};
 /// A stored row of the index of changes. Its number counts the changes before it.
 #[derive(Clone)]
 pub struct Change {
-    pub number: u64,
+    pub number: ChangeNumber,
     pub row: Arc<[u8]>,
-    /// The number of the row behind it.
-    pub end: u64,
+    /// The number of the next row.
+    pub end: ChangeNumber,
     ids: Arc<OnceLock<Box<[Range<u32>]>>>,
-    /// For those who watch lists. Not of a stored row, nor where nobody watched any.
-    noted: Option<Arc<Noted>>,
+    /// For streams of lists; `None` of a stored row, and where there was no such stream.
+    entries: Option<Arc<ChangedEntries>>,
 }
 
 impl Change {
-    /// A row without operations takes a number as well.
-    pub fn new(number: u64, row: Arc<[u8]>, count: usize) -> Change {
+    /// `count`: of its operations.
+    pub fn new(number: ChangeNumber, row: Arc<[u8]>, count: usize) -> Change {
         Change {
             number,
             row,
-            end: number + (count as u64).max(1),
+            end: number.after(count),
             ids: Arc::default(),
-            noted: None,
+            entries: None,
         }
     }
 
-    /// What became of the list entries of its operations.
-    pub fn note(&mut self, entries: Vec<EntryChange>) {
-        self.noted = Some(Arc::new(Noted::new(entries)));
+    /// Adds what became of the list entries of its operations.
+    pub fn add_entries(&mut self, entries: Vec<EntryChange>) {
+        self.entries = Some(Arc::new(ChangedEntries::new(entries)));
     }
 
-    /// Where what was before it does not count: it may concern everyone.
-    pub fn forget_notes(&mut self) {
-        self.noted = None;
+    /// Where the entries from before it do not count: it may concern everyone.
+    pub fn forget_entries(&mut self) {
+        self.entries = None;
     }
 
     /// What is true of any of its operations; `None` if that of some is not known.
     pub fn keys(&self) -> Option<impl ExactSizeIterator<Item = Key>> {
-        self.noted.as_ref()?.keys()
+        self.entries.as_ref()?.keys()
     }
 
     /// The first operation, with its ordinal, from this ordinal on that the filter may be
     /// about.
-    pub fn next(&self, filter: &Filter, from: u64) -> Option<(u64, OperationId<'_>)> {
-        let mut place = from.saturating_sub(self.number) as usize;
-        if let Some(noted) = &self.noted {
-            place = noted.next(filter, place)?;
+    pub fn next(
+        &self,
+        filter: &Filter,
+        from: ChangeNumber,
+    ) -> Option<(ChangeNumber, OperationId<'_>)> {
+        let mut place = from.0.saturating_sub(self.number.0) as usize;
+        if let Some(entries) = &self.entries {
+            place = entries.next(filter, place)?;
         }
         let ids = self.ids.get_or_init(|| match change::decode(&self.row) {
             Ok(change) => change.places(&self.row).collect(),
@@ -71,7 +75,7 @@ impl Change {
         let range = ids.get(place)?;
         let id = &self.row[range.start as usize..range.end as usize];
         let id = OperationId(std::str::from_utf8(id).ok()?);
-        Some((self.number + place as u64, id))
+        Some((self.number.plus(place), id))
     }
 
     /// All of its operations.
@@ -82,7 +86,7 @@ impl Change {
     }
 
     fn bytes(&self) -> usize {
-        self.row.len() + self.noted.as_ref().map_or(0, |noted| noted.bytes())
+        self.row.len() + self.entries.as_ref().map_or(0, |entries| entries.bytes())
     }
 }
 
@@ -94,7 +98,7 @@ impl PartialEq for Change {
 
 impl Debug for Change {
     fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
-        write!(f, "changes {}..{}", self.number, self.end)
+        write!(f, "changes {}..{}", self.number.0, self.end.0)
     }
 }
 
@@ -114,8 +118,8 @@ pub struct Watchers {
     watched: AtomicUsize,
     lists_watched: AtomicBool,
     recent: Mutex<Recent>,
-    /// The number behind the last change.
-    head: watch::Sender<u64>,
+    /// The number after the last change.
+    head: watch::Sender<ChangeNumber>,
 }
 
 #[derive(Default)]
@@ -132,7 +136,7 @@ impl Default for Watchers {
             watched: AtomicUsize::new(0),
             lists_watched: AtomicBool::new(false),
             recent: Mutex::default(),
-            head: watch::Sender::new(0),
+            head: watch::Sender::default(),
         }
     }
 }
@@ -140,10 +144,10 @@ impl Default for Watchers {
 impl Watchers {
     /// Wakes whoever has to know of this change. `entries`: what became of the list entries of
     /// its operations, none if that is not known.
-    pub fn tell(&self, mut change: Change, entries: Vec<EntryChange>) {
-        // Nobody else looks at them.
+    pub fn notify(&self, mut change: Change, entries: Vec<EntryChange>) {
+        // Nobody else reads them.
         if self.lists_watched.load(Ordering::Relaxed) && !entries.is_empty() {
-            change.note(entries);
+            change.add_entries(entries);
         }
         if self.watched.load(Ordering::Relaxed) > 0
             && let Ok(decoded) = change::decode(&change.row)
@@ -160,7 +164,7 @@ impl Watchers {
         self.head.send_replace(head);
     }
 
-    /// From now on `Watching` hears of this operation.
+    /// From now on `Watching` is woken by changes of this operation.
     pub fn watch(self: &Arc<Watchers>, operation_id: OperationId) -> Watching {
         let mut shard = self.shard(operation_id);
         let notify = match shard.get(&*operation_id) {
@@ -180,14 +184,14 @@ impl Watchers {
         }
     }
 
-    /// Tells of every change that the number behind the last one is another.
-    pub fn watch_all(&self) -> watch::Receiver<u64> {
+    /// The number after the last change, and each change of it.
+    pub fn watch_all(&self) -> watch::Receiver<ChangeNumber> {
         self.head.subscribe()
     }
 
     /// The remembered rows from that of this change on, a few at a time, if that is
     /// still remembered.
-    pub fn recent_from(&self, change: u64) -> Option<Vec<Change>> {
+    pub fn recent_from(&self, change: ChangeNumber) -> Option<Vec<Change>> {
         let recent = self.recent();
         let behind = recent.rows.partition_point(|row| row.number <= change);
         let rows = recent.rows.range(behind.checked_sub(1)?..);
@@ -195,21 +199,21 @@ impl Watchers {
     }
 
     /// The number of the first row that is remembered.
-    pub fn oldest(&self) -> Option<u64> {
+    pub fn oldest(&self) -> Option<ChangeNumber> {
         self.recent().rows.front().map(|row| row.number)
     }
 
-    /// The number behind the last change that was told.
-    pub fn head(&self) -> u64 {
+    /// The number after the last change that was notified of.
+    pub fn head(&self) -> ChangeNumber {
         *self.head.borrow()
     }
 
-    /// The number of the change that will be told first.
-    pub fn begin(&self, number: u64) {
+    /// Sets the number of the first change that will be notified of.
+    pub fn begin(&self, number: ChangeNumber) {
         self.head.send_replace(number);
     }
 
-    /// Whether somebody watches lists: only then it is noted what becomes of entries.
+    /// Whether somebody watches lists: only then what becomes of entries is kept.
     pub fn set_lists_watched(&self, is_watched: bool) {
         self.lists_watched.store(is_watched, Ordering::Relaxed);
     }
@@ -288,7 +292,7 @@ mod tests {
             after: Offset(number),
         }];
         let row = encode(&moved, ids.iter().copied().map(OperationId)).into();
-        Change::new(number, row, ids.len())
+        Change::new(ChangeNumber(number), row, ids.len())
     }
 
     #[test]
@@ -301,7 +305,7 @@ mod tests {
         for heard in &mut heard {
             heard.as_mut().enable();
         }
-        watchers.tell(change(0, &["c", "a"]), Vec::new());
+        watchers.notify(change(0, &["c", "a"]), Vec::new());
         let woken = heard.map(|mut heard| heard.as_mut().enable());
         assert_eq!(woken, [true, true, false]);
         drop((watching, other));
@@ -313,13 +317,13 @@ mod tests {
     #[test]
     fn the_change_index_returns_complete_ranges_or_none() {
         let watchers = Watchers::default();
-        watchers.tell(change(0, &["a", "b"]), Vec::new());
-        watchers.tell(change(2, &[]), Vec::new());
-        watchers.tell(change(3, &["a"]), Vec::new());
-        assert_eq!(*watchers.watch_all().borrow(), 4);
+        watchers.notify(change(0, &["a", "b"]), Vec::new());
+        watchers.notify(change(2, &[]), Vec::new());
+        watchers.notify(change(3, &["a"]), Vec::new());
+        assert_eq!(*watchers.watch_all().borrow(), ChangeNumber(4));
         let numbers = |from| {
-            let rows = watchers.recent_from(from)?;
-            Some(rows.iter().map(|row| row.number).collect::<Vec<_>>())
+            let rows = watchers.recent_from(ChangeNumber(from))?;
+            Some(rows.iter().map(|row| row.number.0).collect::<Vec<_>>())
         };
         assert_eq!(numbers(0), Some(vec![0, 2, 3]));
         assert_eq!(
@@ -329,7 +333,7 @@ mod tests {
         );
         assert_eq!(numbers(2), Some(vec![2, 3]));
         for number in 4..4 + RECENT_ROWS as u64 {
-            watchers.tell(change(number, &["a"]), Vec::new());
+            watchers.notify(change(number, &["a"]), Vec::new());
         }
         assert_eq!(numbers(3), None, "forgotten");
         assert_eq!(numbers(4).unwrap().len(), RECENT_AT_ONCE);

@@ -161,7 +161,7 @@ fn read(app: &App, asked: &Asked, point: &PagePoint, view: &dyn View) -> store::
             // Nothing that was applied, nothing that lists show, has changed, nor how it is
             // shown: that is a matter of settings.
             etag: {
-                let shown = format!("{} {:?}", point.version, app.documents.times());
+                let shown = format!("{} {:?}", point.fingerprint, app.documents.times());
                 format!(
                     "W/\"{:016x}\"",
                     xxhash_rust::xxh3::xxh3_64(shown.as_bytes())

@@ -15,6 +15,7 @@ mod filters;
 pub mod front;
 pub mod host;
 mod listing;
+mod matching;
 mod notifications;
 mod openapi;
 mod operations;
@@ -23,7 +24,6 @@ mod paging;
 mod params;
 pub mod pulse;
 pub mod reading;
-mod rounds;
 pub mod server;
 mod socket;
 mod sse;
@@ -39,7 +39,7 @@ use crate::event_log::EventLog;
 use crate::feed::documents::DocumentCache;
 use crate::feed::progress::Progress;
 use crate::feed::publisher::Publisher;
-use crate::feed::rounds::Rounds;
+use crate::feed::subscriptions::Subscriptions;
 use crate::feed::unsent::Unsent;
 use crate::query::defects::Defects;
 use crate::query::sweeps::{self, Sweeps};
@@ -95,7 +95,7 @@ pub struct App {
     /// Event streams that there may be at once: each holds a connection.
     pub event_streams: Arc<Semaphore>,
     /// Who watches lists, and how much all event streams may do.
-    pub rounds: Arc<Rounds>,
+    pub subscriptions: Arc<Subscriptions>,
     pub pace: pace::Pace,
     pub reads: Reads,
     /// Requests that would go on for long end when it turns true.
@@ -131,7 +131,7 @@ impl App {
                 max_age: config.lists.max_age,
             }),
             event_streams: Arc::new(Semaphore::new(config.streams.max)),
-            rounds: Arc::new(Rounds::new(progress.watchers.clone())),
+            subscriptions: Arc::new(Subscriptions::new(progress.watchers.clone())),
             pace: pace::Pace::new(progress.clone()),
             reads: Reads::Apart,
             stopping: Default::default(),

@@ -50,7 +50,7 @@ pub fn get_cached<B>(app: &App, request: &Request<B>) -> Option<http::Response<F
     let (db, all) = (&*app.db, Filter::everything());
     let found = app
         .documents
-        .load_cached(db, OperationId(operation_id), applied.changes, all);
+        .load_cached(db, OperationId(operation_id), applied.next_change, all);
     let Ok(Some(Current::Shown(document))) = found else {
         return None;
     };
@@ -119,8 +119,8 @@ async fn read_document(
     reading: &Reading,
     operation_id: OperationId<'_>,
 ) -> Result<Option<RenderedDocument>, Refusal> {
-    let (as_of, all) = (reading.applied.changes, Filter::everything());
-    let current = reading::document(app, operation_id, as_of, all, Arc::default());
+    let (at_least, all) = (reading.applied.next_change, Filter::everything());
+    let current = reading::document(app, operation_id, at_least, all, Arc::default());
     Ok(current.await?.document())
 }
 

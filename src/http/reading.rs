@@ -10,6 +10,7 @@ use crate::domain::OperationId;
 use crate::feed::documents::{Current, LoadError};
 use crate::feed::progress::{Applied, WaitError};
 use crate::rows::filter::Filter;
+use crate::wire::change::ChangeNumber;
 use crate::wire::position::Token;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -239,16 +240,16 @@ impl DiskReadQueues {
     }
 }
 
-/// Loads a document with all changes before `as_of`: at once if it is in memory.
+/// Loads a document with all changes before the number `at_least`: at once if it is in memory.
 pub async fn document(
     app: &Arc<App>,
     operation_id: OperationId<'_>,
-    as_of: u64,
+    at_least: ChangeNumber,
     filter: &Filter,
     work: Arc<Work>,
 ) -> Result<Current, Refusal> {
     let (db, documents) = (&*app.db, &app.documents);
-    let in_memory = || documents.load_cached(db, operation_id, as_of, filter);
+    let in_memory = || documents.load_cached(db, operation_id, at_least, filter);
     if let Some(found) = in_memory()? {
         return Ok(found);
     }
@@ -260,7 +261,10 @@ pub async fn document(
     let read = stream::blocking(app, move |app| {
         let _lane = lane;
         let operation_id = OperationId(&operation_id);
-        let load = || app.documents.load(&*app.db, operation_id, as_of, &filter);
+        let load = || {
+            app.documents
+                .load(&*app.db, operation_id, at_least, &filter)
+        };
         let read = work.count(load);
         if let Err(LoadError::Store(error)) = &read
             && error.is_unreadable()

@@ -110,7 +110,7 @@ impl Watch {
         work: Arc<Work>,
     ) -> Result<Option<RenderedDocument>, Refusal> {
         let (id, all) = (OperationId(&self.operation_id), Filter::everything());
-        let current = reading::document(&self.app, id, applied.changes, all, work).await?;
+        let current = reading::document(&self.app, id, applied.next_change, all, work).await?;
         Ok(current.document())
     }
 }

@@ -1,28 +1,28 @@
 //! All operations that match the filters, as a stream of states. Without a position it
 //! begins with those that there are; behind one, with what has changed since.
 //!
-//! Looking at what changed is done by `feed::rounds` for all streams at once: a stream
+//! Looking at what changed is done by `feed::subscriptions` for all streams at once: a stream
 //! goes through the rows of changes only from one that may concern it, and then reads the
 //! operations that its filter may be about. All of that is paced (`pace`).
 
 use super::error::Refusal;
 use super::filters::{FILTERS, filter};
+use super::matching::match_changes;
 use super::pace::Turn;
 use super::params::Params;
 use super::reading::{self, Resumption};
-use super::rounds::hold_rounds;
 use super::sse::{self, Blocks, PIECE, PieceSource, Woken};
 use super::{App, stream};
 use crate::domain::OperationId;
 use crate::feed::changes::{self, ResumeFrom};
 use crate::feed::documents::Current;
-use crate::feed::rounds::{Point, Running, Seat, Task};
+use crate::feed::subscriptions::{Matching, Point, Subscription, Task};
 use crate::feed::watch::Change;
 use crate::query::list;
 use crate::rows::filter::Filter;
 use crate::rows::lists::{Order, PageLimits, Query};
 use crate::store;
-use crate::wire::change;
+use crate::wire::change::{self, ChangeNumber};
 use crate::wire::position::Token;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Uri};
@@ -77,9 +77,9 @@ pub async fn operations(
         positions: now.positions.clone(),
     };
     let filter = Arc::new(filter);
-    let (seat, running) = app.rounds.sit(filter.clone(), point);
-    if running == Running::ToBeStarted {
-        tokio::spawn(hold_rounds(app.clone()));
+    let (subscription, matching) = app.subscriptions.subscribe(filter.clone(), point);
+    if matching == Matching::ToBeStarted {
+        tokio::spawn(match_changes(app.clone()));
     }
     let mut watch = WatchAll {
         app: app.clone(),
@@ -92,9 +92,9 @@ pub async fn operations(
             order: Order::Newest,
         }),
         position,
-        next: 0,
-        mixed_until: 0,
-        seat,
+        next: ChangeNumber::ZERO,
+        mixed_until: ChangeNumber::ZERO,
+        subscription,
         listing,
         pass: None,
         held: None,
@@ -114,10 +114,10 @@ pub async fn operations(
 /// `head` or behind it, if that cannot be read.
 async fn places(
     app: &Arc<App>,
-    head: u64,
+    head: ChangeNumber,
     now: &Token,
     seen: &Token,
-) -> Result<(ResumeFrom, u64), Refusal> {
+) -> Result<(ResumeFrom, ChangeNumber), Refusal> {
     let (now, seen) = (now.positions.clone(), seen.positions.clone());
     stream::blocking(app, move |app| {
         store::view(&*app.db, |view| {
@@ -137,10 +137,10 @@ struct WatchAll {
     /// Everything up to here has been told.
     position: Token,
     /// The ordinal of the first change that was not looked at.
-    next: u64,
+    next: ChangeNumber,
     /// Of rows before this all operations are told, whatever was before them.
-    mixed_until: u64,
-    seat: Seat,
+    mixed_until: ChangeNumber,
+    subscription: Subscription,
     /// While the operations that there are are listed: the key behind which to go on.
     listing: Option<Vec<u8>>,
     pass: Option<Pass>,
@@ -152,19 +152,19 @@ struct WatchAll {
     must_reset: bool,
     /// What the client is sent holds all changes before this: its position may hold them,
     /// and nobody has looked at them yet.
-    holds: u64,
+    holds: ChangeNumber,
     _permit: OwnedSemaphorePermit,
 }
 
 /// Through the changes up to an ordinal. What is told on the way holds all of them, so
 /// that each operation is told once.
 struct Pass {
-    until: u64,
+    until: ChangeNumber,
     told: HashSet<u64>,
 }
 
 impl Pass {
-    fn until(until: u64) -> Pass {
+    fn until(until: ChangeNumber) -> Pass {
         Pass {
             until,
             told: HashSet::new(),
@@ -177,9 +177,9 @@ impl WatchAll {
         match place {
             ResumeFrom::At { next, mixed_until } => {
                 self.next = next;
-                self.seat.begin_at(next);
+                self.subscription.begin_at(next);
                 if mixed_until > next {
-                    // No round calls for these: they need not concern its filter.
+                    // Nothing wakes for these: they need not concern its filter.
                     self.mixed_until = mixed_until;
                     self.pass = Some(Pass::until(mixed_until));
                 }
@@ -199,7 +199,7 @@ impl WatchAll {
         let (_, end) = places(&self.app, head, &self.position, &self.position).await?;
         self.holds = end;
         self.next = end;
-        self.seat.begin_at(end);
+        self.subscription.begin_at(end);
         blocks.event("reset", Some(&self.position.to_string()), &sse::RESET);
         self.is_told = true;
         Ok(())
@@ -233,13 +233,13 @@ impl WatchAll {
 
     /// Takes what is due. False if that is nothing.
     fn begin_pass(&mut self) -> bool {
-        match self.seat.take() {
-            Task::Look { from, until } if until > self.next => {
-                self.next = self.next.max(from);
-                self.pass = Some(Pass::until(until));
+        match self.subscription.take() {
+            Task::Look(due) if due.end > self.next => {
+                self.next = self.next.max(due.start);
+                self.pass = Some(Pass::until(due.end));
                 true
             }
-            Task::Look { .. } => false,
+            Task::Look(_) => false,
             Task::Nothing(seen) => {
                 self.next = self.next.max(seen.next);
                 for (partition, offset) in seen.positions {
@@ -279,7 +279,7 @@ impl WatchAll {
         }
         for row in &mut rows {
             if row.number < self.mixed_until {
-                row.forget_notes();
+                row.forget_entries();
             }
             while let Some((ordinal, id)) = row.next(&self.query.filter, self.next) {
                 if blocks.len() >= PIECE {
@@ -287,7 +287,7 @@ impl WatchAll {
                     turn.sends(blocks.len());
                     return Ok(());
                 }
-                self.next = ordinal + 1;
+                self.next = ordinal.plus(1);
                 turn.count(self.tell(&turn, id, blocks)).await?;
                 if turn.is_long() {
                     drop(turn);
@@ -336,9 +336,10 @@ impl WatchAll {
         if pass.told.len() < REMEMBERED {
             pass.told.insert(digest);
         }
-        let as_of = pass.until.max(self.holds);
+        let at_least = pass.until.max(self.holds);
         let filter = &self.query.filter;
-        let current = reading::document(&self.app, operation_id, as_of, filter, turn.work()).await;
+        let current =
+            reading::document(&self.app, operation_id, at_least, filter, turn.work()).await;
         let event = match current {
             Ok(Current::Shown(document)) => {
                 self.known.put(operation_id, true, filter);
@@ -381,7 +382,7 @@ impl PieceSource for WatchAll {
             } else if self.pass.is_some() || self.begin_pass() {
                 self.go_on(&mut blocks).await?;
             } else {
-                match sse::wait(&self.app, self.seat.called()).await {
+                match sse::wait(&self.app, self.subscription.woken()).await {
                     Woken::Changed => {}
                     Woken::Silent => {
                         blocks.keep_alive();

@@ -6,7 +6,7 @@ use crate::domain::OperationId;
 use crate::feed::watch::Change;
 use crate::rows::changes;
 use crate::store::{self, Batch, Db};
-use crate::wire::change::{self, PartitionMove};
+use crate::wire::change::{self, ChangeNumber, PartitionMove};
 use std::sync::Arc;
 
 /// The default, which a rebuild uses.
@@ -19,9 +19,9 @@ const GAP: u64 = 1 << 40;
 /// range of keys.
 pub struct Changes {
     /// The number of the next row.
-    next: u64,
+    next: ChangeNumber,
     /// Rows before this number are deleted.
-    trimmed: u64,
+    trimmed: ChangeNumber,
     window: u64,
 }
 
@@ -29,8 +29,8 @@ pub struct Changes {
 #[derive(Default)]
 pub struct Pending {
     row: Option<Change>,
-    next: u64,
-    trimmed: u64,
+    next: ChangeNumber,
+    trimmed: ChangeNumber,
 }
 
 impl Changes {
@@ -38,7 +38,7 @@ impl Changes {
         let ends = store::view(db, changes::ends)?;
         Ok(Changes {
             next: match ends.is_next_unknown {
-                true => ends.next.next_multiple_of(GAP) + GAP,
+                true => ChangeNumber(ends.next.0.next_multiple_of(GAP) + GAP),
                 false => ends.next,
             },
             trimmed: ends.first,
@@ -47,7 +47,7 @@ impl Changes {
     }
 
     /// The number of the next change.
-    pub fn number(&self) -> u64 {
+    pub fn number(&self) -> ChangeNumber {
         self.next
     }
 
@@ -99,9 +99,9 @@ impl Changes {
     }
 
     /// Deletes old rows only now and then, because a deletion reads the row first.
-    fn trim(&self, db: &dyn Db, batch: &mut Batch) -> store::Result<u64> {
-        let keep = self.next.saturating_sub(self.window);
-        if keep.saturating_sub(self.trimmed) <= self.window / 8 {
+    fn trim(&self, db: &dyn Db, batch: &mut Batch) -> store::Result<ChangeNumber> {
+        let keep = ChangeNumber(self.next.0.saturating_sub(self.window));
+        if keep.0.saturating_sub(self.trimmed.0) <= self.window / 8 {
             return Ok(self.trimmed);
         }
         store::view(db, |view| changes::delete(view, self.trimmed..keep, batch))?;

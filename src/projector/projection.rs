@@ -18,6 +18,7 @@ use crate::rows::letters;
 use crate::rows::meta::{self, StatusCounts};
 use crate::rows::state::{self, SnapshotKey};
 use crate::store::{self, Batch, Db, Durability};
+use crate::wire::change::ChangeNumber;
 use crate::wire::fault::Fault;
 use crate::wire::position::Partition;
 use std::collections::BTreeMap;
@@ -177,7 +178,7 @@ impl Projection {
     }
 
     /// The number of the next change.
-    pub fn next_change(&self) -> u64 {
+    pub fn next_change(&self) -> ChangeNumber {
         self.changes.number()
     }
 

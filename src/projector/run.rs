@@ -12,6 +12,7 @@ use super::writer::StoreWriter;
 use crate::event_log::{EventLog, Limits};
 use crate::feed::progress::{Doing, LogState, Progress};
 use crate::store::{self, Db};
+use crate::wire::change::ChangeNumber;
 use crate::worker::{Pauses, Stop, WorkerThread};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -152,8 +153,8 @@ impl Worker<'_> {
             rules,
             ..
         } = self.settings;
-        let mut changes;
-        (*position, changes) = self.writer.with(|db, projection| {
+        let mut next_change;
+        (*position, next_change) = self.writer.with(|db, projection| {
             let position = projection.note_beginnings(db, rules.source, &bounds)?;
             Ok::<_, store::Error>((position.clone(), projection.next_change()))
         })?;
@@ -165,7 +166,7 @@ impl Worker<'_> {
         let [_, _, name] = rules.source.threads();
         let watchdog = Watchdog::start(&self.log, position, name, self.settings.check_every);
         let watchdog = watchdog.map_err(no_thread)?;
-        self.publish(position, changes, &watchdog);
+        self.publish(position, next_change, &watchdog);
         self.progress.set_doing(Doing::Running);
         while !self.stop.is_asked() {
             if let Some(halt) = watchdog.halt() {
@@ -190,11 +191,14 @@ impl Worker<'_> {
                     read: ahead.took,
                     apply: working.elapsed(),
                 };
-                changes = tally.change.as_ref().map_or(changes, |change| change.end);
-                self.publish(position, changes, &watchdog);
+                next_change = tally
+                    .change
+                    .as_ref()
+                    .map_or(next_change, |change| change.end);
+                self.publish(position, next_change, &watchdog);
                 if let Some(change) = tally.change.take() {
                     let entries = std::mem::take(&mut tally.entries);
-                    self.progress.watchers.tell(change, entries);
+                    self.progress.watchers.notify(change, entries);
                 }
                 self.watch.applied(&ahead.record_batch, &tally, took);
             }
@@ -257,9 +261,9 @@ impl Worker<'_> {
         }
     }
 
-    fn publish(&self, position: &LogPosition, changes: u64, watchdog: &Watchdog) {
+    fn publish(&self, position: &LogPosition, next_change: ChangeNumber, watchdog: &Watchdog) {
         let (held, next) = (position.token(), position.next());
-        self.progress.publish(held, next, changes);
+        self.progress.publish(held, next, next_change);
         watchdog.applied(position);
         self.log.note_applied(&position.positions().next());
     }

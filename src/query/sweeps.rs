@@ -27,8 +27,8 @@ pub struct PagePoint {
     pub id: u64,
     pub held: Arc<dyn ReadPoint>,
     pub applied: Arc<Applied>,
-    /// As `changes::version` says.
-    pub version: u64,
+    /// Equal for two points that show the same: `changes::fingerprint`.
+    pub fingerprint: u64,
     taken: Instant,
     used: Instant,
 }
@@ -60,12 +60,13 @@ impl Sweeps {
         wanted: Option<&Token>,
     ) -> store::Result<PagePoint> {
         self.expire(Instant::now());
-        let version = store::view(db, changes::version)?;
+        let fingerprint = store::view(db, changes::fingerprint)?;
         let mut points = self.points();
         let is_full = points.len() >= self.settings.max;
         let newest = points.iter_mut().max_by_key(|point| point.taken);
         if let Some(point) = newest
-            && (point.version == version || is_full && point.taken.elapsed() < self.settings.share)
+            && (point.fingerprint == fingerprint
+                || is_full && point.taken.elapsed() < self.settings.share)
             && holds(&point.applied, wanted)
         {
             point.used = Instant::now();
@@ -80,7 +81,7 @@ impl Sweeps {
         // Before the point is taken: it holds at least this much.
         let applied = progress.applied();
         let held = db.hold()?;
-        let version = store::view_held(&*held, changes::version)?;
+        let fingerprint = store::view_held(&*held, changes::fingerprint)?;
         let mut next = self.next.lock().expect("nothing panics while it counts");
         *next = next.wrapping_add(1);
         let now = Instant::now();
@@ -88,7 +89,7 @@ impl Sweeps {
             id: *next,
             held,
             applied,
-            version,
+            fingerprint,
             taken: now,
             used: now,
         })
@@ -150,6 +151,7 @@ mod tests {
     use super::*;
     use crate::store::memory::Memory;
     use crate::store::{Batch, Durability};
+    use crate::wire::change::ChangeNumber;
 
     fn sweeps(max: usize) -> Sweeps {
         let secs = Duration::from_secs;
@@ -162,6 +164,7 @@ mod tests {
     }
 
     fn change(db: &Memory, number: u64) {
+        let number = ChangeNumber(number);
         let mut batch = Batch::default();
         changes::put(number, b"row", &mut batch);
         db.write(&batch, Durability::Buffered).unwrap();

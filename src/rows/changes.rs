@@ -3,20 +3,20 @@
 
 use super::keys;
 use crate::store::{ALL, Batch, Direction, Error, Family, Result, View, try_scan};
-use crate::wire::change::{self, StoredChange};
+use crate::wire::change::{self, ChangeNumber, StoredChange};
 use std::ops::{ControlFlow, Range};
 
-pub fn put(number: u64, row: &[u8], batch: &mut Batch) {
+pub fn put(number: ChangeNumber, row: &[u8], batch: &mut Batch) {
     batch.put(Family::Change, &keys::change(number), row);
 }
 
 /// Shown a row's number, its bytes and what they say.
-pub type ChangeVisitor<'v> = dyn FnMut(u64, &[u8], StoredChange) -> ControlFlow<()> + 'v;
+pub type ChangeVisitor<'v> = dyn FnMut(ChangeNumber, &[u8], StoredChange) -> ControlFlow<()> + 'v;
 
 /// Shows the rows whose numbers lie in `range`. `Corrupt` at the first that cannot be read.
 pub fn scan(
     view: &dyn View,
-    range: Range<u64>,
+    range: Range<ChangeNumber>,
     direction: Direction,
     visit: &mut ChangeVisitor,
 ) -> Result<()> {
@@ -32,34 +32,34 @@ pub fn scan(
     )
 }
 
-/// A row without operations takes a number as well.
-pub fn end(number: u64, change: &StoredChange) -> u64 {
-    number + (change.ids().count() as u64).max(1)
+/// The number after the changes of a row.
+pub fn end(number: ChangeNumber, change: &StoredChange) -> ChangeNumber {
+    number.after(change.ids().count())
 }
 
 /// Where the index begins and ends.
 pub struct Ends {
-    pub first: u64,
-    pub next: u64,
+    pub first: ChangeNumber,
+    pub next: ChangeNumber,
     /// There may be higher numbers, which cannot be read.
     pub is_next_unknown: bool,
 }
 
 pub fn ends(view: &dyn View) -> Result<Ends> {
     let mut ends = Ends {
-        first: 0,
-        next: 0,
+        first: ChangeNumber::ZERO,
+        next: ChangeNumber::ZERO,
         is_next_unknown: false,
     };
     let (family, mut is_unknown) = (Family::Change, false);
     let mut first = |key: &[u8], _: &[u8]| {
-        ends.first = keys::change_of(key).unwrap_or(0);
+        ends.first = keys::change_of(key).unwrap_or_default();
         ControlFlow::Break(())
     };
     view.scan_past_damage(family, ALL, Direction::Forward, &mut first, &mut |_| {})?;
     let mut last = |key: &[u8], row: &[u8]| {
-        let number = keys::change_of(key).unwrap_or(0);
-        ends.next = change::decode(row).map_or(number + 1, |change| end(number, &change));
+        let number = keys::change_of(key).unwrap_or_default();
+        ends.next = change::decode(row).map_or(number.after(0), |change| end(number, &change));
         ControlFlow::Break(())
     };
     let mut damaged = |_| is_unknown = true;
@@ -69,7 +69,7 @@ pub fn ends(view: &dyn View) -> Result<Ends> {
 }
 
 /// Deletes the rows with these numbers, except those that cannot be read.
-pub fn delete(view: &dyn View, numbers: Range<u64>, batch: &mut Batch) -> Result<()> {
+pub fn delete(view: &dyn View, numbers: Range<ChangeNumber>, batch: &mut Batch) -> Result<()> {
     let range = keys::change(numbers.start)..keys::change(numbers.end);
     let mut delete = |key: &[u8], _: &[u8]| {
         batch.delete(Family::Change, key);
@@ -84,13 +84,13 @@ pub fn delete(view: &dyn View, numbers: Range<u64>, batch: &mut Batch) -> Result
     )
 }
 
-/// Identifies the state of a view: two views of the same log with the same number show the same.
-pub fn version(view: &dyn View) -> Result<u64> {
-    let mut version = 0;
+/// Identifies the state of a view: two views of the same log with the same fingerprint show the same.
+pub fn fingerprint(view: &dyn View) -> Result<u64> {
+    let mut fingerprint = 0;
     let mut note = |key: &[u8], row: &[u8]| {
         // The number alone might come again, in a store that was rebuilt.
-        let before = u64::to_be_bytes(version);
-        version = xxhash_rust::xxh3::xxh3_64(&[&before, key, row].concat());
+        let before = u64::to_be_bytes(fingerprint);
+        fingerprint = xxhash_rust::xxh3::xxh3_64(&[&before, key, row].concat());
     };
     let mut last = |key: &[u8], row: &[u8]| {
         note(key, row);
@@ -106,5 +106,5 @@ pub fn version(view: &dyn View) -> Result<u64> {
         }
         read => read?,
     }
-    Ok(version)
+    Ok(fingerprint)
 }

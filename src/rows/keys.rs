@@ -26,6 +26,7 @@
 //! side, the lowest position first, so a repeat costs no read when written.
 
 use crate::domain::{LaneId, OperationId, OrderKey, Status, Timestamp};
+use crate::wire::change::ChangeNumber;
 use crate::wire::notification::DeliveryKey;
 use crate::wire::position::Position;
 use std::ops::Range;
@@ -182,12 +183,12 @@ pub fn time_of_by_time(key: &[u8]) -> Option<Timestamp> {
 }
 
 /// Eight bytes; fewer changes than 2^56 will ever be, so none begins with 0xFF.
-pub fn change(number: u64) -> [u8; 8] {
-    number.to_be_bytes()
+pub fn change(number: ChangeNumber) -> [u8; 8] {
+    number.0.to_be_bytes()
 }
 
-pub fn change_of(key: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(key.try_into().ok()?))
+pub fn change_of(key: &[u8]) -> Option<ChangeNumber> {
+    Some(ChangeNumber(u64::from_be_bytes(key.try_into().ok()?)))
 }
 
 /// `outbox`, `outcome` and `tries`.

@@ -6,6 +6,28 @@ use super::stored::{self, CHANGE, Unreadable};
 use crate::domain::OperationId;
 use crate::wire::position::{LastOffsets, Offset, Partition};
 
+/// How many changes of operations came before: where a change stands among all, and how many of
+/// them something holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChangeNumber(pub u64);
+
+impl ChangeNumber {
+    pub const ZERO: ChangeNumber = ChangeNumber(0);
+    /// Above all that will ever be.
+    pub const MAX: ChangeNumber = ChangeNumber(u64::MAX);
+
+    /// The number after a batch that changed so many operations. One that changed none takes a
+    /// number as well.
+    pub fn after(self, operations: usize) -> ChangeNumber {
+        self.plus(operations.max(1))
+    }
+
+    /// Never above [`ChangeNumber::MAX`].
+    pub fn plus(self, changes: usize) -> ChangeNumber {
+        ChangeNumber(self.0.saturating_add(changes as u64))
+    }
+}
+
 /// What a batch did to the position of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PartitionMove {

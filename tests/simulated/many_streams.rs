@@ -116,7 +116,7 @@ impl Ledger {
             .unwrap();
         self.publish_position();
         let watchers = &self.app.progress.watchers;
-        watchers.tell(tally.change.unwrap(), tally.entries);
+        watchers.notify(tally.change.unwrap(), tally.entries);
     }
 
     async fn get(&self, path: &str) -> axum::response::Response {

@@ -259,7 +259,7 @@ impl Simulation {
                     let progress = &self.app.progress;
                     in_process::publish(&self.app, &self.projection);
                     if let Some(change) = tally.change {
-                        progress.watchers.tell(change, tally.entries);
+                        progress.watchers.notify(change, tally.entries);
                     }
                     return true;
                 }
@@ -562,6 +562,7 @@ fn a_removed_operation_is_reported_to_streams() {
     // Nothing removes operations yet; what is no more in the store is gone all the same.
     use opledger::rows::keys;
     use opledger::store::{Batch, Db, Durability, Family};
+    use opledger::wire::change::ChangeNumber;
     still_time().block_on(async {
         let mut simulation = Simulation::new(Rng::new(1));
         let created = ("op-0".to_owned(), event("operation.created", 1));
@@ -578,16 +579,16 @@ fn a_removed_operation_is_reported_to_streams() {
             .unwrap();
         let get: Get = TowerToHyperService::new(router(simulation.app.clone()));
         let row = opledger::wire::change::encode(&[], [OperationId("op-0")].into_iter());
-        batch.put(Family::Change, &keys::change(1), &row);
+        batch.put(Family::Change, &keys::change(ChangeNumber(1)), &row);
         simulation
             .store
             .write(&batch, Durability::Buffered)
             .unwrap();
-        let change = opledger::feed::watch::Change::new(1, row.into(), 1);
+        let change = opledger::feed::watch::Change::new(ChangeNumber(1), row.into(), 1);
         let at = simulation.projection.at(Source::Events);
         let progress = &simulation.app.progress;
         progress.publish(at.token(), at.next(), change.end);
-        progress.watchers.tell(change, Vec::new());
+        progress.watchers.notify(change, Vec::new());
         for client in [0, 3] {
             let client = &mut simulation.clients[client];
             client.connect(&get).await;

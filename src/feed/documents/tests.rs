@@ -5,6 +5,7 @@ use crate::domain::{Operation, OperationId};
 use crate::rows::keys;
 use crate::store::memory::Memory;
 use crate::store::{Batch, Durability, Family};
+use crate::wire::change::ChangeNumber;
 use crate::wire::cloudevent::decode_structured;
 
 /// Writes an operation with a request of this body.
@@ -31,14 +32,24 @@ fn cache_with(capacity: u64, unsent: Arc<Unsent>) -> DocumentCache {
     DocumentCache::new(TimeStyle::default(), capacity, unsent, Arc::default())
 }
 
-fn get(cache: &DocumentCache, db: &Memory, as_of: u64) -> Bytes {
-    let found = cache.load_cached(db, OperationId("op"), as_of, Filter::everything());
+fn get(cache: &DocumentCache, db: &Memory, at_least: u64) -> Bytes {
+    let found = cache.load_cached(
+        db,
+        OperationId("op"),
+        ChangeNumber(at_least),
+        Filter::everything(),
+    );
     let current = found.expect("it is in memory").expect("memory says it");
     current.document().expect("it has one").bytes
 }
 
-fn load(cache: &DocumentCache, db: &Memory, as_of: u64) -> DocumentResult<RenderedDocument> {
-    let found = cache.load(db, OperationId("op"), as_of, Filter::everything());
+fn load(cache: &DocumentCache, db: &Memory, at_least: u64) -> DocumentResult<RenderedDocument> {
+    let found = cache.load(
+        db,
+        OperationId("op"),
+        ChangeNumber(at_least),
+        Filter::everything(),
+    );
     Ok(found?.document().expect("it has one"))
 }
 
@@ -175,7 +186,7 @@ fn a_large_document_is_in_memory_once_for_all_who_are_sent_it() {
 fn a_document_is_given_out_to_whoever_needs_no_more_than_it_holds() {
     let (db, documents) = (Memory::default(), cache(1 << 20));
     write(&db, "first");
-    documents.watchers.begin(5);
+    documents.watchers.begin(ChangeNumber(5));
     let first = get(&documents, &db, 2);
     // It was read when five changes were there, and nobody who needs those asks again.
     write(&db, "second");
@@ -213,7 +224,7 @@ fn a_document_with_lanes_apart_is_kept_for_as_long_as_nothing_is_applied() {
         .expect("it is in memory");
     let everything = Filter::everything();
     let in_memory = documents
-        .load_cached(&db, OperationId("op"), 2, everything)
+        .load_cached(&db, OperationId("op"), ChangeNumber(2), everything)
         .expect("it is in memory");
     assert!(in_memory.is_none(), "{in_memory:?}");
     let second = load(&documents, &db, 2).expect("it is in memory");
@@ -231,13 +242,18 @@ fn a_filter_is_judged_by_what_the_document_shows() {
     for _ in 0..2 {
         for (prefix, is_shown) in [("/u", true), ("/v", false)] {
             let found = documents
-                .load_cached(&db, OperationId("op"), 1, &uri(prefix))
+                .load_cached(&db, OperationId("op"), ChangeNumber(1), &uri(prefix))
                 .expect("it is in memory");
             let current = found.expect("memory says it");
             assert_eq!(current.document().is_some(), is_shown, "{prefix}");
         }
     }
-    let gone = documents.load_cached(&db, OperationId("other"), 1, Filter::everything());
+    let gone = documents.load_cached(
+        &db,
+        OperationId("other"),
+        ChangeNumber(1),
+        Filter::everything(),
+    );
     assert_eq!(gone.expect("it is in memory"), Some(Current::Gone));
 }
 

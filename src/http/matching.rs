@@ -1,14 +1,14 @@
-//! Holds the rounds of those who watch lists: a task for all of them, from the first
-//! stream to the last.
+//! Matches new changes with the filters of all streams of lists: a task for all of them, from the
+//! first stream to the last.
 
 use super::App;
 use super::sse::REST;
-use crate::feed::rounds::Held;
+use crate::feed::subscriptions::Matched;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// What a round takes counts as work of the streams.
-pub async fn hold_rounds(app: Arc<App>) {
+/// Counts as work of the streams.
+pub async fn match_changes(app: Arc<App>) {
     let mut head = app.progress.watchers.watch_all();
     loop {
         // Marked as seen before it is looked at.
@@ -17,11 +17,11 @@ pub async fn hold_rounds(app: Arc<App>) {
         loop {
             let turn = app.pace.turn_before_others().await;
             let forget = |row: Option<&_>| app.documents.forget(row);
-            let held = turn.work().count(|| app.rounds.hold(forget));
-            match held {
-                Held::InPart => {}
-                Held::ToTheEnd => break,
-                Held::ForNobody => return,
+            let matched = turn.work().count(|| app.subscriptions.match_new(forget));
+            match matched {
+                Matched::Some => {}
+                Matched::All => break,
+                Matched::NoSubscriber => return,
             }
         }
         tokio::select! {
