@@ -26,12 +26,47 @@ pub enum Joined {
     Undecided,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-struct Keeping<'a, V>(Option<Register<'a, V>>);
+/// Keeps the offer with the smallest order key; of a tie the smaller text.
+pub type Earliest<'a, V> = Keeping<'a, V, false>;
+/// Keeps the offer with the largest order key; of a tie the larger text.
+pub type Latest<'a, V> = Keeping<'a, V, true>;
 
-impl<'a, V: Value> Keeping<'a, V> {
+#[derive(Debug, Clone, PartialEq)]
+pub struct Keeping<'a, V, const LATEST: bool>(Option<Register<'a, V>>);
+
+impl<V, const LATEST: bool> Default for Keeping<'_, V, LATEST> {
+    fn default() -> Self {
+        Keeping(None)
+    }
+}
+
+impl<'a, V: Value, const LATEST: bool> Keeping<'a, V, LATEST> {
+    /// A register from its stored content.
+    pub fn restore(held: Option<Register<'a, V>>) -> Self {
+        Keeping(held)
+    }
+
+    pub fn offer(&mut self, key: OrderKey<'a>, value: V) -> Joined {
+        self.put(Register {
+            key,
+            value,
+            contested: false,
+        })
+    }
+
+    pub fn join(&mut self, other: Self) -> Joined {
+        match other.0 {
+            Some(offered) => self.put(offered),
+            None => Joined::Kept,
+        }
+    }
+
     /// Keeps the better of the two by order key, then by canonical text.
-    fn join(&mut self, preferred: Ordering, offered: Register<'a, V>) -> Joined {
+    fn put(&mut self, offered: Register<'a, V>) -> Joined {
+        let preferred = match LATEST {
+            true => Ordering::Greater,
+            false => Ordering::Less,
+        };
         let Some(held) = &mut self.0 else {
             self.0 = Some(offered);
             return Joined::Replaced;
@@ -52,6 +87,24 @@ impl<'a, V: Value> Keeping<'a, V> {
             None => Joined::Undecided,
         }
     }
+
+    /// The order key, and the value, which must stay equal.
+    pub(super) fn parts_mut(&mut self) -> Option<(&OrderKey<'a>, &mut V)> {
+        let held = self.0.as_mut()?;
+        Some((&held.key, &mut held.value))
+    }
+
+    pub fn get(&self) -> Option<&Register<'a, V>> {
+        self.0.as_ref()
+    }
+
+    pub fn value(&self) -> Option<&V> {
+        self.get().map(|held| &held.value)
+    }
+
+    pub fn is_contested(&self) -> bool {
+        self.get().is_some_and(|held| held.contested)
+    }
 }
 
 fn by_text(a: &impl Value, b: &impl Value) -> Option<Ordering> {
@@ -60,71 +113,3 @@ fn by_text(a: &impl Value, b: &impl Value) -> Option<Ordering> {
     b.canonical(&mut b_text)?;
     Some(a_text.cmp(&b_text))
 }
-
-macro_rules! register {
-    ($name:ident, $preferred:expr, $doc:literal) => {
-        #[doc = $doc]
-        #[derive(Debug, Clone, PartialEq)]
-        pub struct $name<'a, V>(Keeping<'a, V>);
-
-        impl<V> Default for $name<'_, V> {
-            fn default() -> Self {
-                $name(Keeping(None))
-            }
-        }
-
-        impl<'a, V: Value> $name<'a, V> {
-            /// A register from its stored content.
-            pub fn restore(held: Option<Register<'a, V>>) -> Self {
-                $name(Keeping(held))
-            }
-
-            pub fn offer(&mut self, key: OrderKey<'a>, value: V) -> Joined {
-                self.0.join(
-                    $preferred,
-                    Register {
-                        key,
-                        value,
-                        contested: false,
-                    },
-                )
-            }
-
-            pub fn join(&mut self, other: Self) -> Joined {
-                match other.0.0 {
-                    Some(offered) => self.0.join($preferred, offered),
-                    None => Joined::Kept,
-                }
-            }
-
-            /// The order key, and the value, which must stay equal.
-            pub(super) fn parts_mut(&mut self) -> Option<(&OrderKey<'a>, &mut V)> {
-                let held = self.0.0.as_mut()?;
-                Some((&held.key, &mut held.value))
-            }
-
-            pub fn get(&self) -> Option<&Register<'a, V>> {
-                self.0.0.as_ref()
-            }
-
-            pub fn value(&self) -> Option<&V> {
-                self.get().map(|held| &held.value)
-            }
-
-            pub fn is_contested(&self) -> bool {
-                self.get().is_some_and(|held| held.contested)
-            }
-        }
-    };
-}
-
-register!(
-    Earliest,
-    Ordering::Less,
-    "Keeps the offer with the smallest order key; of a tie the smaller text."
-);
-register!(
-    Latest,
-    Ordering::Greater,
-    "Keeps the offer with the largest order key; of a tie the larger text."
-);

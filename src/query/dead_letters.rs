@@ -1,7 +1,7 @@
 //! Dead letters: invalid records, whole, with the reason.
 
-use super::{Emit, Page};
-use crate::rows::letters::{self, StoredLetter};
+use super::{Emit, EntryWriter, Page};
+use crate::rows::letters;
 use crate::store::{self, Db, Result};
 use crate::wire::position::Position;
 use crate::wire::record::Record;
@@ -14,47 +14,27 @@ use std::ops::ControlFlow;
 /// Writes `{"dead_letters":[…]}` by position. Returns the key after which the next page begins.
 pub fn stream(db: &dyn Db, page: &Page, emit: &mut Emit) -> Result<Option<Vec<u8>>> {
     store::view(db, |view| {
-        let mut out = b"{\"dead_letters\":[".to_vec();
-        let (mut shown, mut bytes, mut last, mut next) = (0, 0, None, None);
-        let mut gone = false;
+        let mut entries = EntryWriter::new("dead_letters", page, emit);
+        let (mut last, mut next) = (None, None);
         let after = page.after.as_deref().and_then(Position::of_key);
         letters::scan(view, after, &mut |letter| {
-            if page.is_full(shown, bytes) {
+            if entries.is_full() {
                 next = last.map(|last: Position| last.to_key().to_vec());
                 return Ok(ControlFlow::Break(()));
             }
-            if shown > 0 {
-                out.push(b',');
-            }
-            shown += 1;
-            bytes += letter.row.len();
             last = Some(letter.at);
-            show(letter, &mut out)?;
-            if out.len() < 64 << 10 {
-                return Ok(ControlFlow::Continue(()));
+            let (reason, detail, record) = letters::decode(&letter.row)?;
+            let mut shown = as_json(letter.at, reason, detail, &record);
+            if let Some(why) = letter.refused {
+                shown["unsent"] = why.into();
             }
-            let flow = emit(&out);
-            gone = flow.is_break();
-            out.clear();
-            Ok(flow)
+            Ok(entries.add(letter.row.len(), |out| {
+                serde_json::to_writer(out, &shown).expect("writing to memory cannot fail");
+            }))
         })?;
-        if !gone {
-            out.extend_from_slice(b"]}");
-            let _ = emit(&out);
-        }
+        entries.end();
         Ok(next)
     })
-}
-
-fn show(letter: StoredLetter, out: &mut Vec<u8>) -> Result<()> {
-    let (reason, detail, record) = letters::decode(&letter.row)?;
-    let mut shown = as_json(letter.at, reason, detail, &record);
-    // Why the dead-letter topic does not have it.
-    if let Some(why) = letter.refused {
-        shown["unsent"] = why.into();
-    }
-    serde_json::to_writer(out, &shown).expect("writing to memory cannot fail");
-    Ok(())
 }
 
 /// Text, or `{"base64": "…"}` for what is not UTF-8. A header that occurs several times is an

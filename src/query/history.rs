@@ -2,7 +2,7 @@
 //! Several records of one event appear once, at their lowest position. Records that share time,
 //! source and id but differ are several events.
 
-use super::{Emit, Page};
+use super::{Emit, EntryWriter, Page};
 use crate::domain::OperationId;
 use crate::rows::{records, state};
 use crate::store::{self, Db, Result};
@@ -26,98 +26,53 @@ pub fn stream(
         if !state::is_known(view, operation_id)? {
             return Ok(None);
         }
-        let mut events = HistoryWriter {
-            page,
-            emit,
-            out: b"{\"events\":[".to_vec(),
-            event: Vec::new(),
-            alike: Vec::new(),
-            shown: 0,
-            bytes: 0,
-            next: None,
-        };
-        let mut gone = false;
+        let mut events = EntryWriter::new("events", page, emit);
+        let (mut current, mut next): (Vec<u8>, HistoryCursor) = (Vec::new(), None);
+        // The distinct records of the current event, by type and data.
+        let mut alike: Vec<EventContent> = Vec::new();
         // After every record of the last event of the page before.
         let after = page.after.as_deref();
         records::scan(view, operation_id, after, &mut |event, at, record| {
-            let flow = events.visit(event, at, &record)?;
-            gone = flow.is_break() && events.next.is_none();
+            if current != event {
+                // A page ends between events, so that repeated records stay together.
+                if events.is_full() {
+                    next = Some(std::mem::take(&mut current));
+                    return Ok(ControlFlow::Break(()));
+                }
+                current = event.to_vec();
+                alike.clear();
+            }
+            let mut content = EventContent::new(&record)?;
+            if alike.iter_mut().any(|other| other.is_same(&mut content)) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let raw = &content.raw;
+            let flow = events.add(raw.len(), |out| show(at, &record, raw, out));
+            alike.push(content);
             Ok(flow)
         })?;
-        if !gone {
-            events.out.extend_from_slice(b"]}");
-            let _ = (events.emit)(&events.out);
-        }
-        Ok(Some(events.next))
+        events.end();
+        Ok(Some(next))
     })
 }
 
-struct HistoryWriter<'p, 'e> {
-    page: &'p Page,
-    emit: &'p mut Emit<'e>,
-    out: Vec<u8>,
-    /// What identifies the current event.
-    event: Vec<u8>,
-    /// The distinct events of the current order key, by type and data. The canonical form is
-    /// computed when a second one must be compared.
-    alike: Vec<EventContent>,
-    shown: usize,
-    bytes: usize,
-    next: HistoryCursor,
+fn show(at: Position, record: &Record, event: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{{\"position\":\"{at}\"").as_bytes());
+    if let Some(arrived) = record.arrival() {
+        out.extend_from_slice(b",\"arrived\":\"");
+        write_rfc3339_millis(arrived, out);
+        if record.claimed {
+            out.extend_from_slice(b"\",\"arrived_by\":\"producer");
+        }
+        out.push(b'"');
+    }
+    out.extend_from_slice(b",\"event\":");
+    out.extend_from_slice(event);
+    out.push(b'}');
 }
 
-impl HistoryWriter<'_, '_> {
-    fn visit(&mut self, event: &[u8], at: Position, record: &Record) -> Result<ControlFlow<()>> {
-        if self.event != event {
-            // A page ends between order keys, so that repeated records stay together.
-            if self.page.is_full(self.shown, self.bytes) {
-                self.next = Some(std::mem::take(&mut self.event));
-                return Ok(ControlFlow::Break(()));
-            }
-            self.event = event.to_vec();
-            self.alike.clear();
-        }
-        let mut content = EventContent::new(record)?;
-        if self
-            .alike
-            .iter_mut()
-            .any(|other| other.is_same(&mut content))
-        {
-            return Ok(ControlFlow::Continue(()));
-        }
-        self.bytes += content.raw.len();
-        self.show(at, record, &content.raw);
-        self.alike.push(content);
-        if self.out.len() < 64 << 10 {
-            return Ok(ControlFlow::Continue(()));
-        }
-        let flow = (self.emit)(&self.out);
-        self.out.clear();
-        Ok(flow)
-    }
-
-    fn show(&mut self, at: Position, record: &Record, event: &[u8]) {
-        if self.shown > 0 {
-            self.out.push(b',');
-        }
-        self.shown += 1;
-        self.out
-            .extend_from_slice(format!("{{\"position\":\"{at}\"").as_bytes());
-        if let Some(arrived) = record.arrival() {
-            self.out.extend_from_slice(b",\"arrived\":\"");
-            write_rfc3339_millis(arrived, &mut self.out);
-            if record.claimed {
-                self.out.extend_from_slice(b"\",\"arrived_by\":\"producer");
-            }
-            self.out.push(b'"');
-        }
-        self.out.extend_from_slice(b",\"event\":");
-        self.out.extend_from_slice(event);
-        self.out.push(b'}');
-    }
-}
-
-/// Type and value of `data`: equal for two records of the same event.
+/// Type and value of `data`: equal for two records of the same event. The canonical form is
+/// computed when a second one must be compared.
 struct EventContent {
     raw: Vec<u8>,
     canonical: Option<String>,
