@@ -31,6 +31,9 @@ help: ## list the targets
 run: build ## build, start a ledger with demo stories, stay until Ctrl-C
 	@scripts/run '$(DATA)' '$(LISTEN)'
 
+# More tests at once than there are cores: most wait for a disk, a broker or a browser.
+export RUST_TEST_THREADS ?= $(shell expr 3 '*' "$$(nproc)")
+
 test: setup-tests ## run all tests, and check that they ran the program that is installed
 	cargo test --release --locked
 	@scripts/check-program

@@ -2,13 +2,16 @@
 //! stopped, and what it says then.
 
 use crate::support::broker::{Broker, Raw};
+use crate::support::deadline::{LATER, within};
 use crate::support::events::created;
 use crate::support::server::Server;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// What the ledger does while its log changes.
@@ -131,10 +134,23 @@ pub fn halted(server: &Server, reason: &str, kept: &str) {
     );
 }
 
-/// Another topic of the same name, with these on partition 0.
-pub fn make_anew(broker: &Broker, topic: &str, new: &[String]) {
+/// Another topic of the same name, with one partition. The controller responds before the broker
+/// gives up the old one, and a record that is sent in between goes there: this waits until the
+/// partition is empty.
+pub fn recreate(broker: &Broker, topic: &str) {
     broker.delete(topic);
     broker.create(topic, 1, &[]);
+    let client: BaseConsumer = broker.config().create().unwrap();
+    let what = "the broker has the new topic";
+    within(LATER, what, || {
+        let watermarks = client.fetch_watermarks(topic, 0, Duration::from_secs(10));
+        (watermarks.ok()?.1 == 0).then_some(())
+    });
+}
+
+/// Another topic of the same name, with these on partition 0.
+pub fn make_anew(broker: &Broker, topic: &str, new: &[String]) {
+    recreate(broker, topic);
     send(broker, topic, 0, new);
 }
 

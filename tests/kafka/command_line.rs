@@ -1,11 +1,11 @@
 //! The commands that work on a topic, and the workers of the README.
 
+use super::{ledger, log_of};
 use crate::support::broker::{Broker, run};
 use crate::support::events::created;
 use crate::support::root;
 use crate::support::server::Server;
 use crate::support::stories::{stories, subject};
-use crate::{ledger, log_of};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

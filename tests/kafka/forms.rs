@@ -1,8 +1,8 @@
 //! The forms that a record may have, on a real broker: keys, headers, timestamps.
 
+use super::{ledger, log_of};
 use crate::support::broker::{Broker, Raw};
 use crate::support::events::created;
-use crate::{ledger, log_of};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};

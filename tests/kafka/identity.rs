@@ -2,8 +2,8 @@
 //! retention, compacted, grown, or on another cluster; while the ledger runs and
 //! over a restart. And brokers that are not there.
 
-use crate::changed_log::When::{Paused, Running, Stopped};
-use crate::changed_log::{
+use super::changed_log::When::{Paused, Running, Stopped};
+use super::changed_log::{
     Ledger, apply, cut_off, halted, ids, is_there, ledger, make_anew, reasons, send,
 };
 use crate::support::broker::{Broker, Raw};

@@ -1,12 +1,12 @@
 //! The main job with the log on a real Kafka broker, and producers that are not
 //! ours: the stories, the bodies, any order, any partitioner, any codec, poison.
 
+use super::{ledger, log_of};
 use crate::support::broker::{Broker, CLIENTS, Raw, token};
 use crate::support::events::{broken, created};
 use crate::support::generate::{self, Rng};
 use crate::support::server::{BATCH, Server};
 use crate::support::stories::{body_operations, check_bodies, stories, subject};
-use crate::{ledger, log_of};
 use opledger::event_log::kafka::{Kafka, KafkaSettings};
 use opledger::event_log::{EventLog, conformance};
 use rdkafka::Message as _;

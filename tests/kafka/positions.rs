@@ -1,11 +1,12 @@
 //! Which positions count as reached, and when events are accepted: while the log is known
 //! to be the store's own. And offsets that are no records.
 
-use crate::changed_log::When::{Paused, Running, Stopped};
-use crate::changed_log::{
-    Ledger, apply, cut_off, halted, ids, is_there, ledger, make_anew, reasons, send, signal,
+use super::changed_log::When::{Paused, Running, Stopped};
+use super::changed_log::{
+    Ledger, apply, cut_off, halted, ids, is_there, ledger, make_anew, reasons, recreate, send,
+    signal,
 };
-use crate::log_of;
+use super::log_of;
 use crate::support::broker::{Broker, Raw};
 use crate::support::events::created;
 use crate::support::server::{Answer, BATCH, Server};
@@ -142,8 +143,7 @@ fn a_topic_recreated_between_two_fetches_is_not_read_further() {
             assert!(server.document(&id, &token).is_some());
         }
         signal(&server, Signal::STOP);
-        broker.delete(&topic);
-        broker.create(&topic, 1, &[]);
+        recreate(&broker, &topic);
         let new = ids("new", 60);
         let records = new
             .iter()

@@ -1,9 +1,9 @@
 //! The largest record: what a topic and the ledger's own bound take, to the byte.
 
+use super::{ledger, log_of};
 use crate::support::broker::{Broker, Raw};
 use crate::support::events::sized;
 use crate::support::server::{ONE, Server};
-use crate::{ledger, log_of};
 use std::process::Command;
 
 /// What workers put into the topic themselves.

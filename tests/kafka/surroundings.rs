@@ -1,10 +1,10 @@
 //! What surrounds the events: transactions, arrival, topics that are made, the
 //! group, librdkafka's options, passwords.
 
+use super::{ledger, log_of};
 use crate::support::broker::{Broker, Raw};
 use crate::support::events::created;
 use crate::support::server::{BATCH, Server};
-use crate::{ledger, log_of};
 use serde_json::json;
 
 #[test]

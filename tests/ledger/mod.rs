@@ -11,8 +11,6 @@ mod lists;
 mod reads;
 mod schemas;
 mod streams;
-#[path = "../support/mod.rs"]
-mod support;
 mod waiting;
 mod webhook_targets;
 mod webhooks;

@@ -10,8 +10,6 @@ mod offline;
 mod openapi;
 mod output;
 mod publish;
-#[path = "../support/mod.rs"]
-mod support;
 mod terminal;
 mod tour;
 mod ui;

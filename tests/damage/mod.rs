@@ -6,5 +6,3 @@ mod log;
 mod old_log;
 mod rebuild;
 mod store;
-#[path = "../support/mod.rs"]
-mod support;

@@ -1,4 +1,4 @@
-//! The ledger on a real Kafka broker. One binary, so that its tests share a broker.
+//! The ledger on a real Kafka broker. Its tests share one.
 
 mod changed_log;
 mod command_line;
@@ -9,12 +9,10 @@ mod main_job;
 mod notifications;
 mod positions;
 mod sizes;
-#[path = "../support/mod.rs"]
-mod support;
 mod surroundings;
 
-use support::broker::Broker;
-use support::server::Server;
+use crate::support::broker::Broker;
+use crate::support::server::Server;
 
 fn ledger(broker: &Broker, topic: &str) -> Server {
     Server::with(&[
