@@ -34,11 +34,7 @@ pub struct NewRecord {
 
 impl NewRecord {
     pub fn size(&self) -> usize {
-        let headers = self.headers.iter();
-        let headers: usize = headers
-            .map(|(n, v)| n.len() + v.map_or(0, <[u8]>::len))
-            .sum();
-        self.value.as_ref().map_or(0, Bytes::len) + headers
+        self.headers.size() + self.value.as_ref().map_or(0, Bytes::len)
     }
 }
 
@@ -52,13 +48,10 @@ pub struct Published {
 impl Published {
     /// Names all of them.
     pub fn token(&self) -> Token {
-        let mut positions = LastOffsets::default();
-        for at in &self.positions {
-            positions.insert(at.partition, at.offset);
-        }
+        let positions = self.positions.iter();
         Token {
             log: self.log,
-            positions,
+            positions: positions.map(|at| (at.partition, at.offset)).collect(),
         }
     }
 }
@@ -205,8 +198,8 @@ impl Confirmation {
         Confirmation(None)
     }
 
-    pub fn coming(answer: oneshot::Receiver<Result<(), ReadError>>) -> Confirmation {
-        Confirmation(Some(answer))
+    pub fn coming(result: oneshot::Receiver<Result<(), ReadError>>) -> Confirmation {
+        Confirmation(Some(result))
     }
 
     pub fn wait(self) -> Result<(), ReadError> {
@@ -214,7 +207,7 @@ impl Confirmation {
         // command line calls this. The result never depends on that runtime.
         match self.0.map(futures_executor::block_on) {
             None => Ok(()),
-            Some(Ok(answer)) => answer,
+            Some(Ok(result)) => result,
             Some(Err(_)) => Err(ReadError::Unavailable("the log was closed".into())),
         }
     }

@@ -5,12 +5,12 @@
 use super::cloudevent::{CONTENT_TYPE, PREFIX};
 use super::document::text;
 use super::fault::{Fault, Rule};
+use super::json::repeated;
 use super::record::Headers;
 use crate::domain::Text;
 use std::borrow::Cow;
-use std::collections::HashSet;
 
-/// The attribute that the header `content-type` stands for.
+/// The attribute that the header `content-type` carries.
 const DATA_CONTENT_TYPE: &str = "datacontenttype";
 
 /// In the order of the headers. Names are in lower case, and none is there twice.
@@ -38,7 +38,7 @@ impl<'h> Attributes<'h> {
                 all.push((name, value));
             }
         }
-        if let Some(name) = repeated(&all) {
+        if let Some(name) = repeated(all.iter().map(|(name, _)| &**name)) {
             return Err(twice(name));
         }
         if let Some(content_type) = content_type {
@@ -122,18 +122,6 @@ fn unquoted(value: &str) -> Option<Text<'_>> {
         }
     }
     (!is_quoted).then(|| out.into())
-}
-
-fn repeated<'n>(attributes: &'n [(Text, Option<Text>)]) -> Option<&'n str> {
-    let names = || attributes.iter().map(|(name, _)| &**name);
-    if attributes.len() <= 16 {
-        return names()
-            .enumerate()
-            .find(|(place, name)| names().take(*place).any(|before| before == *name))
-            .map(|(_, name)| name);
-    }
-    let mut seen = HashSet::with_capacity(attributes.len());
-    names().find(|name| !seen.insert(*name))
 }
 
 fn twice(name: &str) -> Fault {

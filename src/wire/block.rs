@@ -67,14 +67,6 @@ pub fn decode(row: &Bytes) -> Result<Vec<Record>, Unreadable> {
     }
 }
 
-/// How many records a block holds, without reading them.
-pub fn len(row: &[u8]) -> Result<u64, Unreadable> {
-    match split(row)? {
-        Some((count, ..)) => Ok(count),
-        None => Ok(take::<u64>(stored::body(BLOCK, row)?)?.0),
-    }
-}
-
 /// How many records, and these; `None` for a plain block.
 fn split(row: &[u8]) -> Result<Option<(u64, Compressed<'_>)>, Unreadable> {
     match row.split_first_chunk::<HEAD>() {
@@ -146,7 +138,6 @@ mod tests {
         ] {
             let written = records(count, value);
             let row = encode(&written);
-            assert_eq!(len(&row), Ok(count as u64));
             assert_eq!(decode(&row.into()).unwrap(), written);
         }
     }
@@ -163,7 +154,6 @@ mod tests {
             row.len(),
             plain.len()
         );
-        assert_eq!(len(&plain), Ok(100));
         assert_eq!(decode(&plain.into()).unwrap(), written);
     }
 
@@ -180,7 +170,7 @@ mod tests {
             let mut row = row.clone();
             row[at] ^= 0x55;
             // Whether it can be read at all: what it says is for the database's checksum.
-            let _ = (len(&row), decode(&row.into()));
+            let _ = decode(&row.into());
         }
         let huge = [&[BLOCK_COMPRESSED][..], &[0; 8], &[0xFF; 4], b"x"].concat();
         assert_eq!(decode(&huge.into()), Err(Unreadable::Damaged));

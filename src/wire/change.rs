@@ -1,5 +1,6 @@
-//! Which operations one batch changed, and how far that moved each partition: its byte, the moves as postcard, then each id behind its length (two bytes).
-//! The same row is stored, kept in memory for a while, and told to those who watch.
+//! The operations that one batch changed, and how far it moved each partition. The row: its byte,
+//! the moves as postcard, then each id after its length (two bytes). It is stored, kept in memory
+//! for a while, and read by subscriptions.
 
 use super::packed;
 use super::stored::{self, CHANGE, Unreadable};
@@ -81,7 +82,7 @@ impl<'r> StoredChange<'r> {
         })
     }
 
-    /// To where the partitions are behind it, and never back.
+    /// Raises the positions to those after the batch.
     pub fn advance(&self, positions: &mut LastOffsets) {
         for moved in &self.moved {
             positions.raise(moved.partition, moved.after);

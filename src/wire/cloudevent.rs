@@ -25,8 +25,7 @@ pub enum Mode {
     Binary,
 }
 
-/// A record without either sign counts as structured if its value is an event,
-/// which reading it will tell.
+/// A record without either sign counts as structured: decoding shows whether its value is an event.
 pub fn mode(headers: &Headers) -> Result<Mode, Fault> {
     if headers.are_of_an_event() {
         return Ok(Mode::Structured);
@@ -100,9 +99,9 @@ pub fn decode_structured(json: &[u8]) -> Result<Event<'_>, Fault> {
     }
 }
 
-/// Shows the events of a JSON array, each with its place, until one is not wanted.
-/// False if one was not, or where the quick way gives up at any of them, or something
-/// else stands there: each event then has to be read by itself, to tell what is wrong.
+/// Visits the events of a JSON array, each with its place, until one is not wanted. False if one
+/// was not, or if the quick decoder gives up: then each event must be decoded separately, to find
+/// out what is wrong.
 pub fn read_batch<'j>(
     json: &'j [u8],
     mut is_wanted: impl FnMut(Event<'j>, Range<usize>) -> bool,

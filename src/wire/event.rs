@@ -1,6 +1,6 @@
-//! Version 1 of the events: from members as they stand in the JSON to an event
-//! that keeps every rule of the specification. Two ways lead to the members: the
-//! quick one in `quick`, and a careful one that can say what is wrong.
+//! Version 1 of the events: from the members of the JSON to an event that keeps every rule of the
+//! specification. Two decoders read the members: `quick`, and `careful`, which can say what is
+//! wrong.
 
 mod careful;
 mod ends;
@@ -266,7 +266,7 @@ fn kind<'a>(kind: Type, data: RawData<'a>) -> Result<Kind<'a>, Fault> {
     })
 }
 
-/// One request per cluster is the rule; `request_id` tells several apart.
+/// Most operations have one request per cluster; `request_id` distinguishes several.
 fn lane<'a>(
     cluster_id: Option<Text<'a>>,
     request_id: Option<Text<'a>>,

@@ -1,6 +1,6 @@
-//! JSON read strictly, as a tree. A repeated member, half a surrogate pair and more than
+//! Parses JSON strictly, as a tree. A repeated member, half a surrogate pair and more than
 //! [`LEVELS`] levels are errors. Numbers keep their spelling, so that none is too large or too
-//! precise. Used if the quick decoder (`event`) gives up, and to compare events by value.
+//! precise. Used when the quick decoder (`event`) gives up, and to compare events by value.
 
 use super::number;
 use hifijson::num::LexWrite;
@@ -38,7 +38,7 @@ impl<'a> Json<'a> {
         Json::parse_within(input, LEVELS)
     }
 
-    /// The same where it will lie inside of something else.
+    /// The same for JSON that will be part of a larger value.
     pub fn parse_within(input: &'a [u8], levels: usize) -> Result<Json<'a>, JsonFault> {
         let mut lexer = SliceLexer::new(input);
         let read = lexer.exactly_one(Lex::ws_peek, |next, lexer| value(next, lexer, levels));
@@ -137,7 +137,7 @@ fn value<'a>(next: u8, lexer: &mut SliceLexer<'a>, levels: usize) -> Result<Json
                 members.push((name, member));
                 Ok::<_, Wrong>(())
             })?;
-            if let Some(name) = twice(&members) {
+            if let Some(name) = repeated(members.iter().map(|(name, _)| &**name)) {
                 return Err(match shown(name) {
                     "" => Wrong::Twice(String::new(), "has a member more than once."),
                     name => Wrong::Twice(name.to_owned(), "given more than once."),
@@ -172,20 +172,18 @@ impl Wrong {
 }
 
 /// A name that occurs twice.
-fn twice<'n>(members: &'n [(Cow<str>, Json)]) -> Option<&'n str> {
-    let names = || members.iter().map(|(name, _)| &**name);
-    if members.len() <= 16 {
-        let is_again = |(place, name): (usize, &'n str)| names().take(place).any(|n| n == name);
-        return names()
-            .enumerate()
-            .find(|(place, name)| is_again((*place, name)))
-            .map(|(_, name)| name);
+pub fn repeated<'n>(mut names: impl ExactSizeIterator<Item = &'n str> + Clone) -> Option<&'n str> {
+    if names.len() <= 16 {
+        let all = names.clone();
+        let mut numbered = names.enumerate();
+        let again = numbered.find(|(place, name)| all.clone().take(*place).any(|n| n == *name));
+        return again.map(|(_, name)| name);
     }
-    let mut seen = HashSet::with_capacity(members.len());
-    names().find(|name| !seen.insert(*name))
+    let mut seen = HashSet::with_capacity(names.len());
+    names.find(|name| !seen.insert(*name))
 }
 
-/// A name as it stands in a message: only one that looks like a name. Others may be anything.
+/// A name for a message: only one that looks like a name, because others may contain anything.
 fn shown(name: &str) -> &str {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
     match (1..=64).contains(&name.len()) && name.bytes().all(is_plain) {
@@ -194,7 +192,7 @@ fn shown(name: &str) -> &str {
     }
 }
 
-/// Where `input` stops being JSON, never what stands there.
+/// Where `input` stops being JSON, without quoting it.
 fn describe(input: &[u8], at: usize) -> String {
     let before = &input[..at];
     let line = 1 + memchr::memchr_iter(b'\n', before).count();

@@ -1,7 +1,7 @@
-//! What the lists can be filtered by without reading the operation, as it stands beside
-//! its entry by status: its byte, method, result of the rollback, whether the
-//! URI is cut, the URI behind its length (one byte), then each cluster behind its length
-//! (two bytes), or one length of 0xFFFF for clusters that do not fit in here.
+//! The value of a list entry by status: what lists can be filtered by without reading the
+//! operation. The row: its byte, method, result of the rollback, whether the URI is truncated, the
+//! URI after its length (one byte), then each cluster after its length (two bytes), or one length
+//! of 0xFFFF if the clusters do not fit.
 
 use super::stored::LIST_ENTRY;
 use crate::domain::{Method, RollbackResult, Traits};
@@ -14,7 +14,7 @@ const TOO_MANY: u16 = 0xFFFF;
 /// The place of a rollback result that is not known here.
 const UNKNOWN: u8 = 9;
 
-/// `None` for an operation whose lanes are not all at hand.
+/// `traits` is `None` for an operation whose lanes are not all loaded.
 pub fn encode(method: Method, uri: &str, traits: Option<&Traits>) -> Vec<u8> {
     let kept = &uri[..uri.floor_char_boundary(URI)];
     let clusters = traits.map(|traits| &traits.clusters);
@@ -102,14 +102,18 @@ impl ListEntry<'_> {
 
     /// `None` if they are not known here.
     pub fn clusters(&self) -> Option<Vec<&[u8]>> {
-        let (mut rest, mut clusters) = (self.clusters, Vec::new());
-        while let Some((length, after)) = rest.split_first_chunk::<2>() {
-            // Lengths of more than there is stand for clusters that did not fit.
-            let (id, after) = after.split_at_checked(u16::from_be_bytes(*length).into())?;
-            clusters.push(id);
-            rest = after;
-        }
-        Some(clusters)
+        self.each_cluster().collect()
+    }
+
+    /// Ends with `None` where clusters did not fit: their length is more than there is.
+    fn each_cluster(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        let mut rest = self.clusters;
+        std::iter::from_fn(move || {
+            let (length, after) = rest.split_first_chunk::<2>()?;
+            let cluster = after.split_at_checked(u16::from_be_bytes(*length).into());
+            rest = cluster.map_or(&[], |(_, after)| after);
+            Some(cluster.map(|(id, _)| id))
+        })
     }
 
     pub fn has_uri(&self, prefix: &str) -> Option<bool> {
@@ -121,19 +125,9 @@ impl ListEntry<'_> {
     }
 
     pub fn has_cluster(&self, wanted: &str) -> Option<bool> {
-        let mut rest = self.clusters;
-        while let Some((length, after)) = rest.split_first_chunk::<2>() {
-            let length = u16::from_be_bytes(*length);
-            if length == TOO_MANY {
-                return None;
-            }
-            let (id, after) = after.split_at_checked(length.into())?;
-            if id == wanted.as_bytes() {
-                return Some(true);
-            }
-            rest = after;
-        }
-        Some(false)
+        let mut each = self.each_cluster();
+        let decided = each.find(|id| id.is_none_or(|id| id == wanted.as_bytes()));
+        decided.map_or(Some(false), |id| id.map(|_| true))
     }
 }
 

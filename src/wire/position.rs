@@ -30,7 +30,7 @@ impl fmt::Display for Partition {
     }
 }
 
-/// Where a record lies in its partition, or where the next one will.
+/// The offset of a record in its partition, or of the next one.
 #[derive(
     Debug,
     Clone,
@@ -83,7 +83,7 @@ impl fmt::Display for Offset {
     }
 }
 
-/// Where a record lies in the log.
+/// The position of a record in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     pub partition: Partition,
@@ -294,7 +294,7 @@ pub struct Token {
 pub struct BadToken;
 
 impl Token {
-    /// Holds what both name; `None` if they are of two logs.
+    /// The later offsets of both; `None` if they are of different logs.
     pub fn join(mut self, other: &Token) -> Option<Token> {
         for (&partition, &offset) in other.positions.iter() {
             self.positions.raise(partition, offset);
@@ -317,8 +317,8 @@ impl fmt::Display for Token {
 impl FromStr for Token {
     type Err = BadToken;
 
-    /// Also of several tokens of one log, as those that stand between make one line of
-    /// several lines of a header: `<log>;3:1042, <log>;5:7`.
+    /// Also reads several tokens of one log, because proxies join several headers to one:
+    /// `<log>;3:1042, <log>;5:7`.
     fn from_str(text: &str) -> Result<Token, BadToken> {
         let (log, rest) = text.split_once(';').ok_or(BadToken)?;
         let mut positions = LastOffsets::default();
@@ -343,7 +343,7 @@ impl FromStr for Token {
 mod tests {
     use super::*;
 
-    /// nginx takes 4 KiB for all headers of an answer together.
+    /// nginx accepts 4 KiB for all headers of a response together.
     #[test]
     fn the_token_of_the_largest_embedded_log_fits_in_the_headers_that_proxies_take() {
         let offset = Offset(999_999_999_999);

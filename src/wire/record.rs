@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// Bytes as they lie in a log, without their position.
+/// A record of a log, without its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     /// When the log accepted it, to the millisecond. Before 1970 if unknown: see
@@ -38,11 +38,7 @@ impl Record {
 
     /// Its size for limits on bytes.
     pub fn size(&self) -> usize {
-        let headers = self.headers.iter();
-        let headers: usize = headers
-            .map(|(n, v)| n.len() + v.map_or(0, <[u8]>::len))
-            .sum();
-        self.value.as_ref().map_or(0, Bytes::len) + headers
+        self.headers.size() + self.value.as_ref().map_or(0, Bytes::len)
     }
 }
 
@@ -58,12 +54,19 @@ impl Headers {
             .map(|(_, value)| value)
     }
 
-    /// They say no more than that the value is one event.
+    /// Whether they say only that the value is one event.
     pub fn are_of_an_event(&self) -> bool {
         let [(name, Some(value))] = self.0.as_slice() else {
             return false;
         };
         name == CONTENT_TYPE && value == STRUCTURED.as_bytes()
+    }
+
+    /// In bytes.
+    pub fn size(&self) -> usize {
+        self.iter()
+            .map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len))
+            .sum()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {

@@ -1,6 +1,6 @@
-//! Stored state: its byte, then postcard, written and read by hand: through its
-//! serializer that was half of the work on an event. Strings borrow from the row when
-//! read. Where the text of a body would be there may be the body's name.
+//! A stored state: its byte, then postcard. It is encoded and decoded by hand, because postcard's
+//! serializer was half of the work on an event. Decoded strings borrow from the row. The row may
+//! contain a body's name instead of its text.
 
 use super::packed::{self, Rest};
 use super::stored::{self, LANE, SNAPSHOT, Unreadable};
@@ -10,16 +10,15 @@ use crate::domain::{
 };
 use std::borrow::Cow;
 
-/// No text begins with it. A digest follows.
+/// No text begins with this byte. A digest follows.
 const NAMED: u8 = 0xFF;
 
-/// Lanes kept in rows of their own once there are many: what the whole says of
-/// those that are not at hand.
+/// About the lanes of an operation with many, which are in rows of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Apart {
-    /// Lanes with an answer whose request has not arrived.
+    /// Lanes with a response whose request has not arrived.
     pub waiting: u64,
-    /// Some lane was offered two different answers.
+    /// Some lane was offered two different responses.
     pub replaced: bool,
 }
 

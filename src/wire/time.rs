@@ -1,7 +1,7 @@
 //! Text forms of instants: RFC 3339 in, the document's and the history's out.
 
 use crate::domain::Timestamp;
-use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Timelike, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeFault {
@@ -11,76 +11,25 @@ pub enum TimeFault {
     OutOfRange,
 }
 
-/// Reads `2019-06-27T09:00:00.5+09:00`. Digits beyond the nanosecond are cut; a
-/// second of 60 is the next second.
+/// Reads `2019-06-27T09:00:00.5+09:00`. Digits after the nanosecond are dropped; a second of 60 is
+/// the next second.
 pub fn parse_rfc3339(text: &str) -> Result<Timestamp, TimeFault> {
-    let b = text.as_bytes();
-    let (secs, rest) = date_and_time(b).ok_or(TimeFault::Unreadable)?;
-    let (nanos, rest) = fraction(rest).ok_or(TimeFault::Unreadable)?;
-    let offset = offset(rest).ok_or(TimeFault::Unreadable)?;
+    const SECOND: u32 = 1_000_000_000;
+    // chrono also reads a space in the place of the T, and a minus sign that is not ASCII.
+    let is_strict = text.is_ascii() && text.as_bytes().get(10).is_some_and(|b| b | 0x20 == b't');
+    let time = DateTime::parse_from_rfc3339(text)
+        .ok()
+        .filter(|_| is_strict);
+    let time = time.ok_or(TimeFault::Unreadable)?;
+    let nanos = time.timestamp_subsec_nanos();
     let timestamp = Timestamp {
-        secs: secs - offset,
-        nanos,
+        secs: time.timestamp() + i64::from(nanos / SECOND),
+        nanos: nanos % SECOND,
     };
-    if (Timestamp::MIN..=Timestamp::MAX).contains(&timestamp) {
-        Ok(timestamp)
-    } else {
-        Err(TimeFault::OutOfRange)
+    match (Timestamp::MIN..=Timestamp::MAX).contains(&timestamp) {
+        true => Ok(timestamp),
+        false => Err(TimeFault::OutOfRange),
     }
-}
-
-/// `YYYY-MM-DDThh:mm:ss` as seconds since 1970 in UTC, and what follows. Every byte is looked at before any is used,
-/// without a branch between them.
-fn date_and_time(b: &[u8]) -> Option<(i64, &[u8])> {
-    const SHAPE: &[u8; 19] = b"0000-00-00t00:00:00";
-    let (b, rest) = b.split_first_chunk::<19>()?;
-    let fits = |at: usize| match SHAPE[at] {
-        b'0' => b[at].is_ascii_digit(),
-        b't' => b[at] | 0x20 == b't',
-        mark => b[at] == mark,
-    };
-    if !(0..SHAPE.len()).fold(true, |all, at| all & fits(at)) {
-        return None;
-    }
-    let two = |at: usize| 10 * u32::from(b[at] - b'0') + u32::from(b[at + 1] - b'0');
-    let year = (100 * two(0) + two(2)) as i32;
-    let minute = NaiveDate::from_ymd_opt(year, two(5), two(8))?.and_hms_opt(two(11), two(14), 0)?;
-    let second = two(17);
-    (second <= 60).then(|| (minute.and_utc().timestamp() + i64::from(second), rest))
-}
-
-/// Nanoseconds, if there is a fraction of a second, and what follows.
-fn fraction(b: &[u8]) -> Option<(u32, &[u8])> {
-    let Some((b'.', b)) = b.split_first() else {
-        return Some((0, b));
-    };
-    let (mut nanos, mut unit, mut digits) = (0, 100_000_000, 0);
-    while let Some(digit @ b'0'..=b'9') = b.get(digits) {
-        nanos += unit * u32::from(digit - b'0');
-        unit /= 10;
-        digits += 1;
-    }
-    (digits > 0).then_some((nanos, &b[digits..]))
-}
-
-fn two_digits(b: &[u8], at: usize) -> Option<u32> {
-    let digit = |at: usize| char::from(*b.get(at)?).to_digit(10);
-    Some(10 * digit(at)? + digit(at + 1)?)
-}
-
-/// Seconds east of UTC, from what remains of the text.
-fn offset(b: &[u8]) -> Option<i64> {
-    let sign = match b.first()? {
-        b'Z' | b'z' => return (b.len() == 1).then_some(0),
-        b'+' => 1,
-        b'-' => -1,
-        _ => return None,
-    };
-    if b.len() != 6 || b[3] != b':' {
-        return None;
-    }
-    let (hours, minutes) = (two_digits(b, 1)?, two_digits(b, 4)?);
-    (hours < 24 && minutes < 60).then(|| sign * i64::from(hours * 3600 + minutes * 60))
 }
 
 /// How the document writes times (D1): settings of the reader side only.
@@ -102,8 +51,8 @@ impl Default for TimeStyle {
 }
 
 impl TimeStyle {
-    /// `YYYYMMDD hhmmss`, cut to the second. An offset leads out of the calendar within a
-    /// day of its ends: then it is the first or the last second that can be written.
+    /// `YYYYMMDD hhmmss`, truncated to the second. An offset can lead out of the calendar: then it
+    /// is the first or the last second that can be written.
     pub fn write(&self, time: Timestamp, out: &mut Vec<u8>) {
         let local = Timestamp {
             secs: time.secs + i64::from(self.offset),
@@ -136,7 +85,7 @@ fn calendar(time: Timestamp) -> DateTime<Utc> {
     DateTime::from_timestamp(time.secs, time.nanos).expect("chrono knows these years")
 }
 
-/// `2026-11-23T10:00:00.123Z`: arrival times, cut to the millisecond.
+/// `2026-11-23T10:00:00.123Z`: arrival times, truncated to the millisecond.
 pub fn write_rfc3339_millis(time: Timestamp, out: &mut Vec<u8>) {
     let text = calendar(time).to_rfc3339_opts(SecondsFormat::Millis, true);
     out.extend_from_slice(text.as_bytes());

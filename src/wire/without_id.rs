@@ -1,7 +1,7 @@
-//! A row of one operation without the operation's id, which its key has already and the
-//! events of most producers repeat several times each: its byte, then what lies between the
-//! ids, each piece behind its length. Compression would find the repeats as well, but each
-//! costs it two or three bytes, and until then they are copied, checked and held in memory.
+//! A row of one operation without the operation's id, which its key contains and the events of most
+//! producers repeat several times each. The row: its byte, then the pieces between the ids, each
+//! after its length. Compression would find the repeats as well, but at two or three bytes each,
+//! and until then they would be copied, checked and kept in memory.
 
 use super::packed::{self, Rest};
 use super::stored::WITHOUT_ID;
@@ -28,7 +28,7 @@ pub fn append(id: OperationId, [head, tail]: [&[u8]; 2], mut out: Vec<u8>) -> Ve
         packed::bytes(&head[from..at], &mut out);
         from = at + id.len();
     }
-    // One that lies in both parts stays.
+    // An id across both parts stays.
     let mut begin = &head[from..];
     from = 0;
     let searched = if tail.len() < LONG { tail } else { &[] };

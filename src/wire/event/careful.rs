@@ -1,5 +1,5 @@
-//! The careful way: the whole input as a tree, then the members that mean
-//! something in an event of its type, each fault with the member's name.
+//! The careful decoder: reads the whole input as a tree, then the members that the event's type
+//! uses. Each fault has the member's name.
 
 use super::{RawData, RawEvent, RawNotification, RawRequest, RawResponse, Type};
 use crate::domain::Text;
@@ -154,7 +154,7 @@ impl<'j> Object<'j> {
     }
 
     /// JSON knows one kind of number: 200.0 and 2e2 are integers too. One beyond
-    /// 64 bits is out of every range of ours, so any such number stands for it.
+    /// 64 bits is out of all our ranges, so it is clamped.
     fn integer(&mut self, name: &str) -> Result<Option<i64>, Fault> {
         let integer = match self.take(name) {
             None => return Ok(None),

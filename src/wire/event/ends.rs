@@ -1,10 +1,10 @@
-//! Where texts of JSON may end, looked for 64 bytes at a time.
+//! Finds where JSON strings may end, 64 bytes at a time.
 
 use wide::u8x16;
 
-/// Where a text may end, in the 64 bytes that are being read: a bit for each byte that does
-/// not stand for itself inside a JSON string (a quote, a backslash, a control character).
-/// Several texts lie in one block, and most in no more than two.
+/// Where a string may end in the current block of 64 bytes: a bit for each byte that does not
+/// stand for itself inside a JSON string (a quote, a backslash, a control character). A block
+/// contains several strings, and most strings are in at most two blocks.
 pub struct EndBits {
     block: usize,
     bits: u64,
@@ -18,7 +18,7 @@ impl EndBits {
         let bits = match bytes.get(start..start + BLOCK) {
             Some(whole) => ends(whole.try_into().expect("it is as long")),
             None => {
-                // NULs behind the last bytes are ends.
+                // The NULs after the last bytes count as ends.
                 let mut whole = [0; BLOCK];
                 let rest = bytes.get(start..).unwrap_or_default();
                 whole[..rest.len()].copy_from_slice(rest);
@@ -28,7 +28,7 @@ impl EndBits {
         EndBits { block, bits }
     }
 
-    /// The first at or behind `at`; at most the end of all bytes.
+    /// The first end at or after `at`; at most the end of all bytes.
     #[inline]
     pub fn from(&mut self, bytes: &[u8], at: usize) -> usize {
         let block = at / BLOCK;
@@ -55,7 +55,7 @@ fn ends(bytes: &[u8; BLOCK]) -> u64 {
     })
 }
 
-/// The same, each kind by itself.
+/// The same, each kind separately.
 pub struct Marks {
     pub quote: u64,
     pub backslash: u64,

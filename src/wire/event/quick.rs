@@ -1,8 +1,8 @@
-//! The quick way: one pass over the text, strings borrowed from the record where
-//! JSON has no escapes. It knows no event types: a member is read as its name says.
-//! It takes less than JSON allows: whatever is unusual (a null, a member twice, a
-//! surrogate, a status code that is not spelt as an integer) makes it give up without a
-//! reason, and the careful way decides. What it takes, the careful way reads alike.
+//! The quick decoder: one pass over the text. Strings without escapes are borrowed from the record.
+//! It knows no event types: a member's name decides how it is read. Anything unusual (a null, a
+//! repeated member, a surrogate, a status code that is not written as an integer) makes it give up
+//! without a reason, and the careful decoder decides. What the quick decoder accepts, the careful
+//! one reads identically.
 
 use super::ends::EndBits;
 use super::unescape;
@@ -56,7 +56,7 @@ fn whole<'a, T: Fields<'a>>(json: &'a [u8]) -> Option<T> {
 
 /// What a JSON object's known members fill.
 trait Fields<'a>: Default {
-    /// Reads the member's value into its field; a name that is unknown is passed over.
+    /// Reads the member's value into its field, or skips an unknown member.
     fn take(&mut self, name: &'a str, scanner: &mut Scanner<'a>) -> Option<()>;
 }
 
@@ -134,19 +134,19 @@ impl<'a> Fields<'a> for RawNotification<'a> {
     }
 }
 
-/// Values in values that are passed over; deeper ones are for the careful way, which
-/// has a bound of its own.
+/// Levels of nested values that are skipped. Deeper ones are for the careful decoder, which has a
+/// bound of its own.
 const DEPTH: usize = 16;
-/// Members of one object that are passed over. Each is compared with those before it.
+/// Unknown members of one object. Each is compared with those before it.
 const PASSED: usize = 16;
 
-/// Every method leaves it behind what it read, or gives up.
+/// Every method ends after what it read, or gives up.
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
     ends: EndBits,
-    /// Names of members that were passed over, of all objects that are not yet read to their
-    /// end. A member that is known is in no need of it: its field is filled.
+    /// Names of the unknown members of all objects that are being read. Of a known member the
+    /// filled field shows that it is there.
     passed: Vec<&'a str>,
     /// Where those of the innermost object begin.
     passed_here: usize,
@@ -203,7 +203,7 @@ impl<'a> Scanner<'a> {
         self.members(|name, scanner| fields.take(name, scanner))
     }
 
-    /// A member that is mentioned a second time is left to the careful way, which names it.
+    /// Gives up at a repeated member, which the careful decoder names.
     fn object_into<T: Fields<'a>>(&mut self, field: &mut Option<T>) -> Option<()> {
         if field.is_some() {
             return None;
@@ -262,7 +262,7 @@ impl<'a> Scanner<'a> {
             return None;
         }
         self.at = end + 1;
-        // Safety: it begins behind an ASCII character and ends before one.
+        // Safety: it begins after an ASCII character and ends before one.
         Some(unsafe { self.text.get_unchecked(start..end) })
     }
 
@@ -410,7 +410,7 @@ mod tests {
         let escapes = r#"{"id":"\"\\\/\b\f\n\r\t\u00e4ä"}"#;
         let id = envelope(escapes.as_bytes()).unwrap().id.unwrap();
         assert_eq!(id, "\"\\/\u{8}\u{c}\n\r\tää");
-        // A character that lies in two of the words that are looked at, near the end.
+        // A character across two blocks, near the end.
         for before in 0..9 {
             let text = format!("{}ä😀ä", "x".repeat(before));
             let json = format!(r#"{{"id":"\"{text}"}}"#);

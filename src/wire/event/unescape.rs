@@ -1,6 +1,6 @@
-//! JSON's escapes taken out of a text, 64 bytes at a time. JSON inside of JSON has one every
-//! few bytes, nearly all of them a backslash to leave out: which bytes stay is one mask, and
-//! they are moved together by words.
+//! Decodes the escapes of a JSON string, 64 bytes at a time. JSON inside of JSON has one every few
+//! bytes, and nearly all of them are a backslash to remove: one mask says which bytes stay, and
+//! they are moved together a word at a time.
 
 use super::ends::{BLOCK, Marks, bits};
 #[cfg(target_arch = "x86_64")]
@@ -9,11 +9,11 @@ use std::mem::MaybeUninit;
 use wide::u8x16;
 
 type Block = [u8; BLOCK];
-/// Where what a block stands for is written.
+/// Space for a decoded block.
 type Room = [MaybeUninit<u8>; BLOCK];
 
-/// The text whose first byte is at `at`, and the place behind the quote that ends it. `None`
-/// for what is no text, or has half a surrogate pair.
+/// The string whose first byte is at `at`, and the place after its closing quote. `None` if it
+/// is not a valid string, or has surrogates.
 pub fn whole(json: &str, at: usize) -> Option<(String, usize)> {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2")
@@ -33,7 +33,7 @@ fn whole_by_words(json: &str, at: usize) -> Option<(String, usize)> {
     whole_with(json, at, |block, piece, room| by_words(block, piece, room))
 }
 
-/// `copy` writes what a piece of a block stands for, and says how many bytes that is.
+/// `copy` writes the decoded bytes of a piece of a block, and returns their number.
 #[inline(always)]
 fn whole_with(
     json: &str,
@@ -55,8 +55,8 @@ fn whole_with(
         };
         let piece = Piece::of(block)?;
         if out.capacity() - out.len() < BLOCK {
-            // No escape is shorter than what it stands for. Most texts are short; one that
-            // is not has mostly what is left.
+            // No escape is shorter than its character. Most strings are short; a long one
+            // usually has most of the rest.
             out.reserve(match out.is_empty() {
                 true => 2 * BLOCK,
                 false => rest.len() + BLOCK,
@@ -89,15 +89,15 @@ fn whole_with(
     }
 }
 
-/// What a block begins with.
+/// The beginning of a block that is decoded at once.
 struct Piece {
-    /// In bytes. Its last escape is not cut in two.
+    /// In bytes. Ends between two escapes.
     length: usize,
     /// A bit for each byte of the block that stays.
     kept: u64,
-    /// And for each `n` that stands for a newline.
+    /// A bit for each `n` of an escaped newline.
     newlines: u64,
-    /// And for each other letter that stands for another byte.
+    /// A bit for each other letter of an escape.
     letters: u64,
     behind: Behind,
 }
@@ -211,7 +211,7 @@ fn by_words(block: &Block, piece: &Piece, room: &mut Room) -> usize {
     length
 }
 
-/// What a letter behind a backslash stands for; 0 if it is none, or begins more.
+/// The byte for a letter after a backslash; 0 if there is none, or if more follows.
 const ESCAPES: [u8; 256] = {
     let mut table = [0; 256];
     let pairs = *b"\"\"\\\\//b\x08f\x0cn\nr\rt\t";
@@ -263,7 +263,7 @@ mod tests {
             let expected = expected.map(|text| (text, all.byte_offset()));
             let found = whole(&json, 1);
             prop_assert_eq!(&found, &whole_with(&json, 1, by_bytes));
-            // Pairs of surrogates are left to others.
+            // Surrogates are left to the careful decoder.
             if found.is_some() || !text.contains("\\ud8") {
                 prop_assert_eq!(found, expected);
             }
