@@ -1,6 +1,5 @@
-//! A database in memory that keeps the port's promises and no more: a crash
-//! loses what was not synced, from some write on. For tests and for folding a
-//! file of events without a folder.
+//! A database in memory that keeps the port's promises and no more: a crash loses the writes after
+//! some unsynced one. For tests, and to fold a file of events without a folder.
 
 use super::{
     Batch, Db, Direction, Durability, Error, Family, ReadPoint, Result, RowResult, Space, View,
@@ -19,17 +18,17 @@ pub struct Memory {
 
 #[derive(Default)]
 struct Inner {
-    /// What a crash leaves at least.
+    /// What survives every crash.
     synced: MemoryRows,
-    /// Batches since, in order.
+    /// Later batches, in order.
     buffered: Vec<Batch>,
-    /// Both together: what reads see.
+    /// Both together, for reads.
     rows: MemoryRows,
     faults: Option<Faults>,
     closed: bool,
 }
 
-/// Asked before each write what shall happen to it.
+/// Called before each write: what happens to it.
 pub type Faults = Box<dyn FnMut() -> WriteFault + Send>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +36,7 @@ pub enum WriteFault {
     None,
     /// Nothing is written, and an error says so.
     Refuse,
-    /// It is written, and yet an error is reported.
+    /// The batch is written, but an error is returned.
     Misreport,
     /// The process ends here, before or after the write: nothing works any more
     /// until `crash` has decided what is left.
@@ -55,8 +54,7 @@ impl Memory {
         self.lock().closed
     }
 
-    /// Ends and starts again: of the writes that were not synced the first `keep`
-    /// survive. A torn batch is no batch.
+    /// The process restarts: of the unsynced writes the first `keep` survive.
     pub fn crash(&self, keep: impl FnOnce(usize) -> usize) {
         let mut inner = self.lock();
         let buffered = std::mem::take(&mut inner.buffered);

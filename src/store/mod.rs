@@ -281,7 +281,7 @@ pub enum Direction {
     Backward,
 }
 
-/// What a visitor of rows says after each: whether it wants another.
+/// Visits a row; whether to continue.
 pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> std::ops::ControlFlow<()> + 'v;
 
 /// Runs a scan whose visitor may fail. Its error ends the scan, and is returned.
@@ -309,9 +309,8 @@ pub trait View: Sync {
     /// A result for each key: a damaged row leaves the others readable.
     fn multi_get(&self, family: Family, keys: &[&[u8]]) -> Vec<RowResult>;
 
-    /// Shows the rows whose keys lie in `range`, from its start or, backward, from
-    /// its end, until the visitor has enough. Nothing is cached for it to read once. `Corrupt`
-    /// at the first that cannot be read.
+    /// Visits the rows whose keys are in `range`, from its start or, backward, from its end,
+    /// until the visitor stops. `Corrupt` at the first row that cannot be read.
     fn scan(
         &self,
         family: Family,
@@ -321,24 +320,17 @@ pub trait View: Sync {
     ) -> Result<()>;
 
     /// The same, continuing after rows that cannot be read. Calls `damaged` with each range of
-    /// keys that is left out, before it shows the rows after the range. The range may contain
-    /// rows, and some of them may be intact.
+    /// keys that is left out, before it visits the rows after the range. Some rows in the range
+    /// may be intact.
     fn scan_past_damage(
         &self,
         family: Family,
         range: Range<&[u8]>,
         direction: Direction,
         visit: &mut Visit,
-        damaged: &mut dyn FnMut(Range<Vec<u8>>),
+        _damaged: &mut dyn FnMut(Range<Vec<u8>>),
     ) -> Result<()> {
-        let whole = range.start.to_vec()..range.end.to_vec();
-        match self.scan(family, range, direction, visit) {
-            Err(Error::Corrupt(_)) => {
-                damaged(whole);
-                Ok(())
-            }
-            other => other,
-        }
+        self.scan(family, range, direction, visit)
     }
 }
 
@@ -349,10 +341,9 @@ pub trait ReadPoint: Send + Sync {
     fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()>;
 }
 
-/// A database. Obligations of an adapter: a batch takes effect whole or not at
-/// all, also over a crash; what survives a crash is a prefix of the batches
-/// written and holds every `Synced` one that returned `Ok`; a view does not
-/// change while it is read; a read after a write sees it.
+/// A database. Obligations of an adapter: a batch is atomic, also over a crash. A prefix of the
+/// written batches survives a crash, with every `Synced` one that returned `Ok`. A view does not
+/// change. A read after a write sees it.
 pub trait Db: Send + Sync {
     fn get(&self, family: Family, key: &[u8]) -> RowResult;
 
@@ -369,8 +360,7 @@ pub trait Db: Send + Sync {
     /// Reads from one consistent view while `read` runs.
     fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()>;
 
-    /// Keeps the present point until it is dropped. Rows that are deleted meanwhile stay on the
-    /// disk.
+    /// Keeps a consistent view until it is dropped. Rows that are deleted meanwhile stay on disk.
     fn hold(&self) -> Result<Arc<dyn ReadPoint>>;
 
     /// Closes and opens the database, after a failed write has made it unusable. Waits for

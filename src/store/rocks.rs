@@ -1,10 +1,9 @@
-//! RocksDB behind the port, for the ledger's store and for the embedded log. Nothing
-//! else names rocksdb.
+//! RocksDB: the adapter for the ledger's store, and for reading embedded logs of an earlier
+//! version. Nothing else names rocksdb.
 //!
-//! A database whose background error forbids writing is closed and opened again
-//! in place: the binding has no resume. Meanwhile, and for as long as it cannot be
-//! opened for writing (a full disk), it is open for reading. Reads and writes go
-//! through one atomic pointer to the open database, never through a lock.
+//! A database whose background error forbids writing is closed and opened again in place, because
+//! the binding has no resume. Until it can be opened for writing (after a full disk), it is open
+//! for reading. Reads and writes use one atomic pointer to the open database, never a lock.
 
 mod damage;
 mod floor;
@@ -30,8 +29,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-/// How a reopening waits for readers. Most have done within the grace; a stream, once
-/// it is asked to leave, notices at its next row.
+/// How a reopening waits for readers. Most finish within `grace`; after it, scans are asked to
+/// stop at their next row.
 struct Drain {
     grace: Duration,
     patience: Duration,
@@ -58,7 +57,7 @@ pub struct Rocks {
     unwritable: ArcSwapOption<Error>,
     /// One reopening at a time.
     reopening: Mutex<()>,
-    /// Points that are held: a reopening takes them away.
+    /// Read points, which end when the database is reopened.
     held: Mutex<Vec<Weak<PinnedSnapshot>>>,
     seen: Arc<DamagedFamilies>,
 }
@@ -73,13 +72,13 @@ self_cell::self_cell!(
     }
 );
 
-/// A snapshot that keeps its database open, until it is taken away.
+/// A snapshot that keeps its database open, until the database is reopened.
 struct PinnedSnapshot(ArcSwapOption<Pinned>);
 
 struct OpenDb {
     db: DB,
     access: Access,
-    /// Readers leave when they see it.
+    /// Asks scans to stop.
     closing: AtomicBool,
     seen: Arc<DamagedFamilies>,
 }
@@ -87,13 +86,13 @@ struct OpenDb {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Access {
     Write,
-    /// Any number may read a folder beside the one that writes.
+    /// Any number of readers may open a folder that another one writes.
     Read,
 }
 
 impl Rocks {
-    /// Opens or makes the database in `path`. `Corrupt` if a file of it is missing or damaged,
-    /// as far as that shows without reading all of them.
+    /// Opens or creates the database in `path`. `Corrupt` if a file is missing or damaged, as far
+    /// as that is visible without reading all files.
     pub fn open(path: &Path, families: &'static [Family], memory: MemoryBudget) -> Result<Rocks> {
         Rocks::with(path, families, memory, Access::Write)
     }
@@ -131,7 +130,7 @@ impl Rocks {
         })
     }
 
-    /// Under this lock it is certain which database a new point belongs to.
+    /// While this is locked, no other database is opened.
     fn held(&self) -> MutexGuard<'_, Vec<Weak<PinnedSnapshot>>> {
         self.held.lock().expect("nothing panics while it holds it")
     }
@@ -141,7 +140,7 @@ impl Rocks {
         open.ok_or_else(|| Error::Closed("it is being reopened".into()))
     }
 
-    /// Everything on disk and in order, for a swap of folders or a clean end.
+    /// Writes everything to disk, before folders are swapped and at the end.
     pub fn flush(&self) -> Result<()> {
         let open = self.get_open()?;
         let last = open.db.latest_sequence_number();
@@ -152,7 +151,7 @@ impl Rocks {
         floor::note(&self.path, last)
     }
 
-    /// A figure that RocksDB keeps, such as `rocksdb.estimate-num-keys`.
+    /// A property of RocksDB, such as `rocksdb.estimate-num-keys`.
     pub fn property(&self, family: Family, name: &str) -> Option<u64> {
         let open = self.get_open().ok()?;
         let value = open.db.property_int_value_cf(open.family(family), name);
@@ -168,7 +167,7 @@ impl OpenDb {
         access: Access,
         seen: Arc<DamagedFamilies>,
     ) -> Result<OpenDb> {
-        // In few shards: the least recently used one has 64, each too small for a whole filter.
+        // It has few shards. The LRU cache has 64, each too small for a whole filter.
         let cache = Cache::new_hyper_clock_cache(memory.block_cache as usize, 0);
         let descriptor = |family: &Family| {
             let options = options::of_family(*family, &cache)?;
@@ -191,15 +190,14 @@ impl OpenDb {
         })
     }
 
-    /// Closes it once its readers have left. RocksDB allows one opener of a folder
-    /// for writing.
+    /// Closes the database once its readers have finished: RocksDB allows one writer per folder.
     fn close(self: Arc<OpenDb>, drain: Drain) -> std::result::Result<(), Arc<OpenDb>> {
         let since = Instant::now();
         let mut shared = self;
         // Only the last owner closes.
         while let Err(still_shared) = Arc::try_unwrap(shared).map(drop) {
             let elapsed = since.elapsed();
-            // A reader that could not be moved to leave may go on.
+            // After the patience, readers may continue.
             let asked = (drain.grace..drain.patience).contains(&elapsed);
             still_shared.closing.store(asked, Ordering::Relaxed);
             if elapsed >= drain.patience {
@@ -248,7 +246,7 @@ impl Db for Rocks {
         {
             Err(e) if e.kind() == rocksdb::ErrorKind::Incomplete => Ok(Cached::Unknown),
             found => match open.owned(family, found) {
-                // How to go on without it only those know who may wait.
+                // Only a caller that may wait can continue without the row.
                 Err(Error::Corrupt(_)) => Ok(Cached::Unknown),
                 found => found.map(Cached::Known),
             },
@@ -274,7 +272,7 @@ impl Db for Rocks {
             let why = self.unwritable.load_full();
             return Err(why.map_or_else(being_reopened, Arc::unwrap_or_clone));
         }
-        // A little more than the rows themselves, for the head of each.
+        // Some bytes more for the head of each row.
         let bytes = batch.bytes() + 16 * batch.len();
         let mut rows = WriteBatch::with_capacity_bytes(bytes);
         let mut room = Vec::new();
@@ -312,7 +310,7 @@ impl Db for Rocks {
         let (path, memory) = (&self.path, self.memory);
         let at = |access| OpenDb::at(path, self.families, memory, access, self.seen.clone());
         let is_written = |open: &Arc<OpenDb>| open.access == Access::Write;
-        // One that is only read does not stand in the way, and its readers may stay.
+        // A database that is open for reading does not prevent opening it for writing.
         if self.open.load().as_ref().is_some_and(is_written) {
             let beside = at(Access::Read);
             if let Err(error) = &beside {
@@ -367,13 +365,13 @@ impl Snapshot<'_> {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(range.start);
         options.set_iterate_upper_bound(range.end);
-        // Otherwise files without the prefix of where it starts would be skipped.
+        // Otherwise RocksDB would skip files without the prefix of the start.
         options.set_total_order_seek(!prefix::is_of_one_operation(range));
         let handle = self.open.family(family);
         self.snapshot.raw_iterator_cf_opt(handle, options)
     }
 
-    /// Where rows can be read again in what is left of a scan.
+    /// The first readable key in the rest of a scan.
     fn readable_again(
         &self,
         family: Family,
@@ -479,16 +477,16 @@ impl View for Snapshot<'_> {
                 damaged(rest);
                 return Ok(());
             };
-            // At most what is left: each time there is less.
+            // The rest gets smaller each time.
             match direction {
                 Direction::Forward => {
                     damaged(rest.start..key.clone());
                     rest.start = key;
                 }
                 Direction::Backward => {
-                    let behind = [&key[..], &[0]].concat();
-                    damaged(behind.clone()..rest.end);
-                    rest.end = behind;
+                    let after = [&key[..], &[0]].concat();
+                    damaged(after.clone()..rest.end);
+                    rest.end = after;
                 }
             }
         }
@@ -518,7 +516,7 @@ mod tests {
         put(b"after");
         let read = || super::super::view_held(&*held, |view| view.get(Family::Log, b"key"));
         assert_eq!(read(), Ok(Some(b"before".to_vec())));
-        // It does not stand in the way.
+        // It does not prevent a reopening.
         db.reopen().unwrap();
         assert!(matches!(read(), Err(Error::Closed(_))));
         assert_eq!(db.get(Family::Log, b"key"), Ok(Some(b"after".to_vec())));
@@ -549,7 +547,7 @@ mod tests {
         assert_eq!(scanned, Ok(()));
     }
 
-    /// Files are skipped by a filter over operations, and only where one is asked for.
+    /// RocksDB skips files by a filter over operations, only when it reads one operation.
     #[test]
     fn rows_are_found_in_every_file() {
         let folder = tempfile::tempdir().unwrap();
@@ -558,7 +556,7 @@ mod tests {
         let ids = ["a", "ab", "b", "c"];
         for n in 0..6 {
             let mut batch = Batch::default();
-            // Each file lacks some of them, and the last rows are in no file.
+            // Each file lacks some operations, and the last rows are in no file.
             for id in ids.iter().skip(usize::from(n) % 4) {
                 batch.put(Family::History, &row(id, n), &[n]);
             }

@@ -1,8 +1,8 @@
-//! What cannot be read: which errors of RocksDB say so, what is remembered of them, and how a
-//! scan goes on behind it.
+//! Damage of the store: which errors of RocksDB mean it, which families have it, and where a scan
+//! continues after it.
 //!
-//! RocksDB checks each block that it reads. An iterator ends at a block that is damaged, and
-//! does not tell where the block ends: that is found by seeking.
+//! RocksDB checks each block that it reads. An iterator ends at a damaged block, and does not say
+//! where the block ends. That is found by seeking.
 
 use super::{Error, Result};
 use crate::store::{Direction, Family};
@@ -13,8 +13,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
-/// The binding has texts only: these are RocksDB's own words for the cases that
-/// are told apart.
+/// The binding returns only texts. These are RocksDB's own words for the cases that matter.
 pub fn error(error: rocksdb::Error) -> Error {
     let text = error.to_string();
     let says = |words: &[&str]| words.iter().any(|words| text.contains(words));
@@ -29,7 +28,7 @@ pub fn error(error: rocksdb::Error) -> Error {
     }
     match error.kind() {
         rocksdb::ErrorKind::Corruption => Error::Corrupt(text),
-        // No file comes back by itself.
+        // A missing file does not come back.
         _ if says(&[
             "No such file or directory",
             "Is a directory",
@@ -42,7 +41,7 @@ pub fn error(error: rocksdb::Error) -> Error {
     }
 }
 
-/// The same of a read: what the device cannot read is as good as damaged.
+/// The error of a read. What the device cannot read counts as damaged.
 fn read_error(failed: rocksdb::Error) -> Error {
     match error(failed) {
         Error::Io(text) if text.contains("Input/output error") => Error::Corrupt(text),
@@ -50,8 +49,8 @@ fn read_error(failed: rocksdb::Error) -> Error {
     }
 }
 
-/// Without the file that names the manifest RocksDB would begin an empty database, and remove
-/// the files of the one that was there.
+/// Without the file that names the manifest, RocksDB would create an empty database and remove
+/// the files of the old one.
 pub fn check_current(folder: &Path) -> Result<()> {
     let entries = match folder.read_dir() {
         Ok(entries) => entries,
@@ -63,7 +62,7 @@ pub fn check_current(folder: &Path) -> Result<()> {
     };
     let names = entries.flatten().map(|entry| entry.file_name());
     let names: Vec<_> = names.collect();
-    // What a first start leaves that was cut short.
+    // An interrupted first start leaves this one.
     let first = OsStr::new("MANIFEST-000001");
     let is_of_one = |name: &&std::ffi::OsString| {
         let extension = Path::new(name).extension().and_then(OsStr::to_str);
@@ -83,12 +82,12 @@ pub fn check_current(folder: &Path) -> Result<()> {
     }
 }
 
-/// The families in which something could not be read, since the start.
+/// The families in which something could not be read since the start.
 #[derive(Default)]
 pub struct DamagedFamilies(Mutex<BTreeSet<Family>>);
 
 impl DamagedFamilies {
-    /// The error of a read, noted if it says that something is damaged.
+    /// The error of a read, noted if it means damage.
     pub fn note(&self, family: Family, failed: rocksdb::Error) -> Error {
         let error = read_error(failed);
         self.note_error(family, &error);
@@ -121,16 +120,16 @@ pub enum SeekResult {
     Damaged,
 }
 
-/// Bytes of a key that are looked at together, as one number.
+/// Bytes of a key that are searched together, as one number.
 const DIGITS: usize = 16;
-/// Beyond so many bytes keys are not told apart.
+/// Rounds of the search, each over the next bytes. Later bytes are ignored.
 const ROUNDS: usize = 4;
 
-/// The first key of `rest` from which on rows can be read again, by `seek`: the first key at or
-/// behind, or backward at or before, the one that it is given. `None` if there is none.
+/// The first key of `rest` from which rows can be read again; `None` if there is none. `seek`
+/// finds the first key at or after its argument, or backward at or before it.
 ///
-/// It looks farther and farther away from where the damage begins, then between the last place
-/// that could not be read and the first that could.
+/// The search doubles its distance from the start of the damage until a row is readable, and then
+/// bisects between the last unreadable place and the first readable one.
 pub fn readable_again(
     rest: &Range<Vec<u8>>,
     direction: Direction,
@@ -143,7 +142,7 @@ pub fn readable_again(
             break;
         };
         found = key;
-        // Between two numbers that follow each other only more digits tell.
+        // Between two consecutive numbers, more digits decide.
         range = match direction {
             Direction::Forward => range.start.max(unreadable)..end,
             Direction::Backward => end..range.end.min(unreadable),
@@ -154,8 +153,8 @@ pub fn readable_again(
 
 type Nearest = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
 
-/// Two keys next to each other as far as the digits go: from the first nothing can be read, from
-/// the second on it can, beginning with the key.
+/// Two keys that are neighbours as far as the digits go. Nothing can be read from the first one;
+/// from the second one the key can.
 fn nearest(
     range: &Range<Vec<u8>>,
     direction: Direction,
@@ -198,7 +197,7 @@ fn nearest(
     Ok(Some((key_at(bad), key_at(good), key)))
 }
 
-/// What the key begins with, as a number that sorts as keys do.
+/// The first bytes of the key as a number, which sorts as keys do.
 fn number(key: &[u8]) -> u128 {
     u128::from_be_bytes(crate::store::head::<DIGITS>(key))
 }
@@ -211,8 +210,7 @@ mod tests {
 
     type Keys = BTreeSet<Vec<u8>>;
 
-    /// As an iterator of RocksDB does over keys of which some are in damaged blocks: it ends
-    /// where it comes upon the first.
+    /// Like an iterator of RocksDB over keys in damaged blocks: it ends at the first one.
     fn seek(keys: &Keys, damaged: &Keys, at: &[u8], direction: Direction) -> SeekResult {
         let found = match direction {
             Direction::Forward => keys.range(at.to_vec()..).next(),
@@ -269,8 +267,8 @@ mod tests {
                 Ok(seek(&keys, &damaged, at, direction))
             });
             let found = found.unwrap().unwrap();
-            let behind: (Bound<&[u8]>, _) = (Bound::Included(&found), Bound::Unbounded);
-            assert!(keys.range::<[u8], _>(behind).next().is_some());
+            let rest: (Bound<&[u8]>, _) = (Bound::Included(&found), Bound::Unbounded);
+            assert!(keys.range::<[u8], _>(rest).next().is_some());
             assert!(!damaged.contains(&found));
         }
     }

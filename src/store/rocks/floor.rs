@@ -1,6 +1,5 @@
-//! How much the database surely holds, in a file of its own: the number of the last write that
-//! was on the disk when it was opened or flushed. RocksDB itself takes a manifest that was cut
-//! off for an older one, and begins where that ends.
+//! Records in a file the number of the last write that was on disk when the database was opened or
+//! flushed. RocksDB itself takes a truncated manifest for an older one, and starts from there.
 
 use super::{Error, Result};
 use std::fs::{self, File};
@@ -10,20 +9,19 @@ use std::path::Path;
 const NAME: &str = "FLOOR";
 const NEW: &str = "FLOOR.new";
 
-/// Checks a database that was just opened, and notes how much it holds.
+/// Checks a database that was just opened, and records its last write.
 pub fn keep(folder: &Path, last: u64) -> Result<()> {
     check(folder, last)?;
-    // What was in the write-ahead log alone has just been flushed. A full disk may have room
-    // again when it is to be written to.
+    // Opening has flushed the write-ahead log. A full disk may have space again later.
     if let Err(error) = note(folder, last) {
         tracing::warn!(%error, "cannot record the size of the store");
     }
     Ok(())
 }
 
-/// Whether a database in `folder` whose last write has this number holds what it held.
+/// Checks that a database whose last write has this number has lost nothing.
 fn check(folder: &Path, last: u64) -> Result<()> {
-    // Without a number there is nothing to hold it against: of before, or itself damaged.
+    // Without a number, nothing can be checked: the file is missing or damaged.
     let text = fs::read_to_string(folder.join(NAME)).unwrap_or_default();
     match text.trim().parse() {
         Ok(floor) if last < floor => Err(Error::Corrupt(format!(
@@ -34,7 +32,7 @@ fn check(folder: &Path, last: u64) -> Result<()> {
     }
 }
 
-/// All up to this write is on the disk.
+/// Everything up to this write is on disk.
 pub fn note(folder: &Path, last: u64) -> Result<()> {
     let note = || -> io::Result<()> {
         let new = folder.join(NEW);

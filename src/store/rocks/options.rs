@@ -1,5 +1,5 @@
-//! How each family is kept: compression, blocks, filters, when files are merged. What the
-//! choices brought is told in docs/performance.md.
+//! Options of each family: compression, blocks, filters, when files are merged.
+//! docs/performance.md says what the choices gained.
 
 use super::{MemoryBudget, error, packed};
 use crate::store::{Family, Result, prefix};
@@ -10,13 +10,12 @@ use rocksdb::{
 use rustix::process::{Resource, getrlimit};
 
 pub fn of_database(memory: MemoryBudget, families: &[Family]) -> Result<Options> {
-    // Without preallocation a small disk is not full before it is written to.
+    // With preallocation a small disk would be full before anything is written.
     let mut options = match families.contains(&Family::Log) {
         true => with("allow_fallocate=false")?,
         false => {
-            // It is noticed when a file of the write-ahead log is missing or too short while a
-            // later one is there: families would be of different times, and rows missing that
-            // follow from others.
+            // Detects a missing or truncated file of the write-ahead log before a later one.
+            // Families would otherwise have different states.
             let mut options = with("allow_fallocate=false;track_and_verify_wals=true")?;
             options.set_track_and_verify_wals_in_manifest(true);
             options
@@ -30,10 +29,9 @@ pub fn of_database(memory: MemoryBudget, families: &[Family]) -> Result<Options>
         memory.write_buffers as usize,
         false,
     ));
-    // Small families would otherwise keep old write-ahead logs alive for long.
+    // Small families would otherwise keep old write-ahead logs for long.
     options.set_max_total_wal_size(2 * memory.write_buffers);
-    // For each file that is merged, and runs of like size are many; the kernel reads
-    // ahead by itself as well.
+    // This is memory for each merged file, of which there are many. The kernel reads ahead, too.
     options.set_compaction_readahead_size(256 << 10);
     options.set_keep_log_file_num(4);
     options.set_max_log_file_size(1 << 20);
@@ -42,12 +40,12 @@ pub fn of_database(memory: MemoryBudget, families: &[Family]) -> Result<Options>
     Ok(options)
 }
 
-/// Sorted files that a database keeps open, where the process may have `limit` files.
+/// Sorted files that a database keeps open if the process may open `limit` files.
 pub fn open_files(limit: u64) -> u64 {
     (limit / 8).clamp(32, 1024)
 }
 
-/// What the binding has no function for.
+/// Options that the binding has no function for.
 fn with(settings: &str) -> Result<Options> {
     Options::get_options_from_string(&mut Options::default(), settings).map_err(error)
 }
@@ -55,7 +53,7 @@ fn with(settings: &str) -> Result<Options> {
 pub fn of_family(family: Family, cache: &Cache) -> Result<Options> {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
-    // Indexes and filters count against the cache's bound too.
+    // Indexes and filters count as cache, too.
     table.set_cache_index_and_filter_blocks(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
     table.set_format_version(6);
@@ -63,24 +61,24 @@ pub fn of_family(family: Family, cache: &Cache) -> Result<Options> {
     options.set_compression_type(DBCompressionType::Lz4);
     match family {
         Family::State => {
-            // Read by point: small blocks, and filters to skip files. Each batch asks all of
-            // them whether its operations are new, so that they are in the cache anyway: as
-            // a whole, they are found once for a batch and not once for a key.
+            // Read by key: small blocks, and filters to skip files. Each batch uses all filters
+            // to find out which operations are new, so they are cached anyway. Unpartitioned,
+            // they are looked up once for a batch and not once for a key.
             table.set_block_size(8 << 10);
             table.set_bloom_filter(10.0, false);
             index_by_pieces(&mut table);
-            // Most operations of a batch are new, and looked for here first.
+            // Most operations of a batch are new, and searched here first.
             options.set_memtable_whole_key_filtering(true);
             options.set_memtable_prefix_bloom_ratio(0.02);
             compress_merged(&mut options);
             merge_by_size(&mut options, 4);
         }
         Family::History => {
-            // Written once, read rarely, the largest: blocks that compress well.
+            // The largest family, written once and read rarely: large blocks compress well.
             table.set_block_size(256 << 10);
             compress_merged(&mut options);
             packed::until_merged(&mut options);
-            // A read looks at those files only that have a row of the operation.
+            // A read uses only the files that have a row of the operation.
             table.set_bloom_filter(10.0, false);
             table.set_whole_key_filtering(false);
             index_by_pieces(&mut table);
@@ -95,7 +93,7 @@ pub fn of_family(family: Family, cache: &Cache) -> Result<Options> {
         }
         Family::ByTime | Family::ByStatus => {
             table.set_block_size(16 << 10);
-            // Keys that differ little from the one before: half the size.
+            // Adjacent keys differ little: half the size.
             compress_merged(&mut options);
             merge_by_size(&mut options, 8);
         }
@@ -103,12 +101,12 @@ pub fn of_family(family: Family, cache: &Cache) -> Result<Options> {
             // Rows are large and never change: compaction need not move them.
             options.set_enable_blob_files(true);
             options.set_min_blob_size(1 << 10);
-            // They come compressed.
+            // They are compressed already.
             options.set_blob_compression_type(DBCompressionType::None);
         }
         Family::Lane => {
             table.set_block_size(16 << 10);
-            // Half of what is looked up is a lane's first event.
+            // Half of the lookups are for a lane's first event.
             table.set_bloom_filter(10.0, false);
             options.set_memtable_whole_key_filtering(true);
             options.set_memtable_prefix_bloom_ratio(0.02);
@@ -126,20 +124,19 @@ pub fn of_family(family: Family, cache: &Cache) -> Result<Options> {
     Ok(options)
 }
 
-/// Indexes are read by pieces of 4 KiB. As a whole they are a megabyte a file, and those of ten
-/// million operations more than the cache keeps for them: each lookup that missed one read
-/// all of it.
+/// Reads indexes in pieces of 4 KiB. A whole index has a megabyte per file, and those of ten
+/// million operations do not fit into the cache: each miss read a whole one.
 fn index_by_pieces(table: &mut BlockBasedOptions) {
     table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
     table.set_pin_top_level_index_and_filter(true);
 }
 
-/// By zstd once it is merged. What is flushed is merged soon, and nearly all of a large
-/// store has been.
+/// Compresses merged files with zstd. Flushed files are merged soon, so this is nearly all of a
+/// large store.
 fn compress_merged(options: &mut Options) {
     options.set_compression_per_level(&FLUSHED_AND_MERGED);
     options.set_bottommost_compression_type(DBCompressionType::Zstd);
-    // Only there: lz4 takes the level as well, and is slower than zstd with one.
+    // Only for the bottommost level: lz4 would use the level as well, and be slower than zstd.
     options.set_bottommost_compression_options(ZSTD_WINDOW, 1, 0, 0, true);
 }
 
@@ -152,11 +149,10 @@ const FLUSHED_AND_MERGED: [DBCompressionType; 7] = {
 /// RocksDB's own default.
 const ZSTD_WINDOW: i32 = -14;
 
-/// Runs are merged `width` at a time, once so many of like size follow each other, instead
-/// of level by level: with a hash in front of the key every file overlaps every other, and
-/// a level would be rewritten whole for each file that comes. Of `n` runs that were flushed
-/// each row is written about `log(n) / log(width)` times more, and there are a few times
-/// `width` runs to look into.
+/// Merges `width` consecutive runs of similar size instead of level by level. Keys begin with a
+/// hash, so every file overlaps every other, and a level would be rewritten for each new file.
+/// After `n` flushes each row was written about `log(n) / log(width)` times more, and a read
+/// searches a few times `width` runs.
 fn merge_by_size(options: &mut Options, width: i32) {
     let mut universal = UniversalCompactOptions::default();
     universal.set_stop_style(UniversalCompactionStopStyle::Similar);
@@ -166,13 +162,13 @@ fn merge_by_size(options: &mut Options, width: i32) {
     universal.set_max_size_amplification_percent(i32::MAX);
     options.set_universal_compaction_options(&universal);
     options.set_compaction_style(DBCompactionStyle::Universal);
-    // What was merged gets a level of its own, and with it a better compression.
+    // A merged run gets a level of its own, and with it a better compression.
     options.set_num_levels(4 * width);
     options.set_level_zero_file_num_compaction_trigger(2 * width);
     // One merge runs at a time: a long one of the history lets the others wait.
     options.set_level_zero_slowdown_writes_trigger(2 * width + 64);
     options.set_level_zero_stop_writes_trigger(4 * width + 128);
-    // It would merge everything of an age of thirty days.
+    // By default RocksDB merges everything after thirty days.
     options.set_periodic_compaction_seconds(0);
     options.set_ttl(0);
 }

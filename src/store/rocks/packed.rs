@@ -1,7 +1,6 @@
-//! Long rows of the history, compressed one by one until files are merged: so the batch, the
-//! write-ahead log, the memtable and the first file have a fraction of the bytes, and nobody
-//! compresses more than before. A merge puts them back, since many rows together compress
-//! better. Nothing of it shows outside of the adapter.
+//! Compresses long rows of the history one by one until files are merged, so that the batch, the
+//! write-ahead log, the memtable and the first file have a fraction of the bytes. A merge
+//! decompresses them, because many rows compress better together. Private to the adapter.
 
 use super::{Error, Family, Result};
 use crate::wire::compressed::{self, Compressed};
@@ -13,14 +12,14 @@ use std::borrow::Cow;
 use std::ffi::CStr;
 use std::slice;
 
-/// Shorter rows gain less than it costs to begin.
+/// Shorter rows gain less than it costs.
 const LEAST: usize = 1 << 10;
 
 fn is_kept_so(family: Family) -> bool {
     family == Family::History
 }
 
-/// As it is to be written, in `room` if that is not the row itself.
+/// The bytes to write: the row, or its compressed form in `room`.
 pub fn pack<'r>(family: Family, row: &'r [u8], room: &'r mut Vec<u8>) -> Result<&'r [u8]> {
     let is_marked = row.first() == Some(&PACKED);
     if !is_kept_so(family) || !(is_marked || row.len() >= LEAST) {
@@ -36,7 +35,7 @@ pub fn pack<'r>(family: Family, row: &'r [u8], room: &'r mut Vec<u8>) -> Result<
     }
 }
 
-/// As it was put.
+/// The row as it was put.
 pub fn unpack(family: Family, stored: &[u8]) -> Result<Cow<'_, [u8]>> {
     match stored {
         [PACKED, packed @ ..] if is_kept_so(family) => match restore(packed) {
@@ -51,7 +50,7 @@ fn restore(packed: &[u8]) -> Option<Vec<u8>> {
     Compressed::of(packed)?.restore()
 }
 
-/// Has what is merged put back.
+/// Decompresses rows when they are merged.
 pub fn until_merged(options: &mut Options) {
     options.set_compaction_filter_factory(Merges);
 }
@@ -72,7 +71,7 @@ impl CompactionFilterFactory for Merges {
     }
 }
 
-/// One merge, with the row that it was handed last.
+/// One merge, with its last decompressed row.
 struct PackedMerge(Vec<u8>);
 
 impl CompactionFilter for PackedMerge {
@@ -81,15 +80,15 @@ impl CompactionFilter for PackedMerge {
             return CompactionDecision::Keep;
         };
         match restore(packed) {
-            // One that begins with the mark by itself stays as it is.
+            // A row that itself begins with the mark stays packed.
             Some(row) if row.first() != Some(&PACKED) => {
                 self.0 = row;
-                // Safety: RocksDB copies it before it asks for the next row, or lets go of
-                // this merge. The binding has no shorter lifetime.
+                // Safety: RocksDB copies it before it passes the next row or ends this merge.
+                // The binding has no shorter lifetime.
                 let row = unsafe { slice::from_raw_parts(self.0.as_ptr(), self.0.len()) };
                 CompactionDecision::Change(row)
             }
-            // A damaged one is told to whoever reads it.
+            // Readers report a damaged row.
             _ => CompactionDecision::Keep,
         }
     }
@@ -189,7 +188,7 @@ mod tests {
             .compact_range_cf::<&[u8], &[u8]>(open.family(FAMILY), None, None);
         let merged = stored();
         assert_eq!(merged[..4], plain[..4]);
-        // What begins as a packed row does could not be told from one.
+        // A row that begins with the mark could not be distinguished from a packed one.
         assert_eq!(merged[4..], written[4..]);
         assert_reads(&db, &*held, &rows);
     }
@@ -209,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_row_that_was_packed_once_is_read() {
-        // As it lies in stores of format 1.
+        // As stores of format 1 contain it.
         let packed = b"&\x00\x00\x07\xd0\xafagain and \n\x00\xff\xff\xff\xff\xff\xff\xff\xb5P and ";
         let row = unpack(FAMILY, packed).unwrap();
         assert_eq!(row, b"again and ".repeat(200));

@@ -1,5 +1,5 @@
-//! Whether a write-ahead log of RocksDB ends because it was cut short there, or because it is
-//! damaged there. RocksDB takes both for the end, and says nothing.
+//! Distinguishes the end of a write-ahead log of RocksDB from damage in it, for logs of an earlier
+//! version. RocksDB itself silently takes damage for the end.
 
 use crate::store::{Error, Result};
 use std::fs;
@@ -8,8 +8,7 @@ use std::path::Path;
 const BLOCK: usize = 32 << 10;
 /// Checksum, length, type.
 const HEAD: usize = 7;
-/// The types of records in files that are used again begin here: the number of their use comes
-/// after the type.
+/// The types of records in recycled files. The file's number follows the type.
 const NUMBERED: std::ops::RangeInclusive<u8> = 5..=8;
 
 /// `Corrupt` if a file has records after a place that cannot be read.
@@ -33,7 +32,7 @@ pub fn check(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where the first record is that cannot be read, if another one comes after it.
+/// Where the first unreadable record is, if a readable one comes after it.
 fn damage(bytes: &[u8], number: u32) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -45,7 +44,7 @@ fn damage(bytes: &[u8], number: u32) -> Option<usize> {
             None => break,
         }
     }
-    // Within a file that is used again only the number of the use tells what belongs to it.
+    // In a recycled file, only records with its number belong to it.
     let is_numbered = bytes
         .get(HEAD - 1)
         .is_some_and(|kind| NUMBERED.contains(kind));
@@ -59,13 +58,13 @@ fn damage(bytes: &[u8], number: u32) -> Option<usize> {
         .then_some(at)
 }
 
-/// The end of the record that begins here, if its checksum is right and it is of this use of the
-/// file. A record does not cross a block.
+/// The end of the record that begins here, if its checksum and its file number are right. A record
+/// does not cross a block.
 fn record(bytes: &[u8], at: usize, number: u32) -> Option<usize> {
     let room = BLOCK - at % BLOCK;
     let head = bytes.get(at..at + HEAD).filter(|_| room >= HEAD)?;
     let kind = head[6];
-    // Zeros are what a file holds that was never written to.
+    // Preallocated files contain zeros.
     let is_known = (1..=11).contains(&kind);
     let extra = if NUMBERED.contains(&kind) { 4 } else { 0 };
     let len = usize::from(u16::from_le_bytes([head[4], head[5]]));
@@ -125,7 +124,7 @@ mod tests {
     #[test]
     fn a_flipped_bit_before_other_records_is_damage_and_a_truncated_end_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        // So large that all of it stays in one file.
+        // Large, so that everything stays in one file.
         let memory = MemoryBudget {
             write_buffers: 64 << 20,
             ..MEMORY
