@@ -1,5 +1,4 @@
-//! What every event log must do, as one suite that each adapter is put through.
-//! It panics where an adapter breaks the port's promises.
+//! One test suite for all adapters. It panics if an adapter breaks a promise of the port.
 
 use super::{EventLog, Limits, Logged, NewRecord, Reader};
 use crate::wire::position::{LastOffsets, NextOffsets, Partition, Position};
@@ -41,9 +40,9 @@ fn read_all(log: &dyn EventLog, reader: &mut dyn Reader) -> Vec<Logged> {
     let mut all = Vec::new();
     while !reader.next().have_reached(&ends) {
         assert!(Instant::now() < until, "it is read to its end");
-        let mut stretch = Vec::new();
-        reader.read(&LIMITS, &mut stretch).expect("readable");
-        all.append(&mut stretch);
+        let mut batch = Vec::new();
+        reader.read(&LIMITS, &mut batch).expect("readable");
+        all.append(&mut batch);
     }
     all
 }
@@ -104,7 +103,7 @@ async fn what_was_published_is_read_from_any_position(log: &dyn EventLog) {
         assert_eq!(
             by_partition(&rest),
             by_partition(&all[cut..]),
-            "behind {cut} records"
+            "after {cut} records"
         );
     }
 }

@@ -106,7 +106,7 @@ struct WaitingAppend {
 
 /// Whether the folder has a log, whole or damaged.
 pub fn is_there(path: &Path) -> bool {
-    let files = disk::Os::existing(path).list("");
+    let files = disk::Os::existing(path).list();
     // A folder that cannot be read may have a log.
     files.map_or(true, |files| upgrade::is_log(&files))
 }
@@ -233,7 +233,7 @@ impl EventLog for Embedded {
                 }),
                 Ok(Err(_)) => Err(PublishError::Unknown("the log was closed".into())),
                 Err(_) => Err(PublishError::Unknown(
-                    "the disk did not answer in time".into(),
+                    "the disk did not respond in time".into(),
                 )),
             }
         })
@@ -271,14 +271,21 @@ impl EventLog for Embedded {
     }
 }
 
+fn refuse(waiting: Vec<WaitingAppend>, error: &PublishError) {
+    for waiting in waiting {
+        // The publisher may have gone away.
+        let _ = waiting.done.send(Err(error.clone()));
+    }
+}
+
 type PendingPositions = oneshot::Receiver<Result<Vec<Position>, PublishError>>;
 
 impl EmbeddedShared {
     fn enqueue(&self, records: Vec<NewRecord>) -> Result<PendingPositions, PublishError> {
-        let (done, answer) = oneshot::channel();
+        let (done, pending) = oneshot::channel();
         if records.is_empty() {
             let _ = done.send(Ok(Vec::new()));
-            return Ok(answer);
+            return Ok(pending);
         }
         if let Some(trouble) = self.trouble_slot().clone() {
             return Err(PublishError::Rejected(trouble));
@@ -299,7 +306,7 @@ impl EmbeddedShared {
             done,
         });
         self.queue_changed.notify_one();
-        Ok(answer)
+        Ok(pending)
     }
 
     /// The appender thread: runs until the queue is closed and empty.
@@ -320,7 +327,7 @@ impl EmbeddedShared {
                 // Set before the publishers get their errors, so that readiness already has the
                 // reason.
                 *self.trouble_slot() = Some(trouble.clone());
-                self.refuse(group, &trouble);
+                refuse(group, &PublishError::Rejected(trouble.clone()));
                 self.recover(&mut appender, trouble);
                 continue;
             }
@@ -347,10 +354,7 @@ impl EmbeddedShared {
     /// Reports the group's result as unknown: it may be stored.
     fn fail(&self, group: Vec<WaitingAppend>, appender: &mut Appender, error: &WriteError) {
         *self.trouble_slot() = Some(error.to_string());
-        for waiting in group {
-            let unknown = PublishError::Unknown(error.to_string());
-            let _ = waiting.done.send(Err(unknown));
-        }
+        refuse(group, &PublishError::Unknown(error.to_string()));
         self.recover(appender, error.to_string());
     }
 
@@ -394,7 +398,7 @@ impl EmbeddedShared {
                 (queue.waiting.drain(..).collect(), queue.closed)
             };
             let trouble = self.trouble_slot().clone().unwrap_or_default();
-            self.refuse(waiting, &trouble);
+            refuse(waiting, &PublishError::Rejected(trouble));
             if closed {
                 return;
             }
@@ -410,14 +414,6 @@ impl EmbeddedShared {
         self.announce(appender);
         *self.trouble_slot() = None;
         tracing::info!(%log, "the log can be written again");
-    }
-
-    fn refuse(&self, waiting: Vec<WaitingAppend>, trouble: &str) {
-        for waiting in waiting {
-            let _ = waiting
-                .done
-                .send(Err(PublishError::Rejected(trouble.to_owned())));
-        }
     }
 
     fn announce(&self, appender: &Appender) {

@@ -1,5 +1,5 @@
-//! A log in memory that really stores. Tests also use it in the place of Kafka:
-//! they may append a record to any partition, as a foreign client would.
+//! A log in memory. Tests also use it instead of Kafka: they can append a record to any partition,
+//! as a foreign client would.
 
 use super::{
     Bounds, Confirmation, EventLog, Identity, Limits, Logged, NewRecord, Published, Publishing,
@@ -33,8 +33,7 @@ impl MemoryLog {
         }
     }
 
-    /// Becomes another log under the same address, as a topic that is deleted and
-    /// made again does.
+    /// Becomes another log at the same address, like a topic that is deleted and created again.
     pub fn replace(&self, id: LogId, records: Vec<Vec<Record>>) {
         let mut partitions = self.shared.lock();
         *self.shared.id() = id;
@@ -42,7 +41,7 @@ impl MemoryLog {
         self.shared.grown.notify_all();
     }
 
-    /// Appends as it is, whatever the key says about the partition.
+    /// Appends an unchanged record to this partition, whatever its key.
     pub fn append(&self, partition: Partition, record: Record) -> Position {
         let mut partitions = self.shared.lock();
         let records = &mut partitions[partition.index()];
@@ -176,12 +175,12 @@ impl Reader for MemoryReader {
     }
 
     fn confirm(&mut self) -> Confirmation {
-        let (answer, coming) = tokio::sync::oneshot::channel();
+        let (result, coming) = tokio::sync::oneshot::channel();
         let confirmed = match *self.shared.id() == self.log {
             true => Ok(()),
             false => Err(ReadError::Unavailable("it is another log now".into())),
         };
-        let _ = answer.send(confirmed);
+        let _ = result.send(confirmed);
         Confirmation::coming(coming)
     }
 

@@ -110,7 +110,7 @@ impl EmbeddedLog {
     /// One bit of one file decays: nothing may be lost of what was acknowledged without a word.
     fn decay(&self, rng: &mut Rng, acknowledged: &[(Position, String)]) {
         let copy = self.disk.copy();
-        let files = disk::Disk::list(&copy, "").expect("no faults are armed");
+        let files = disk::Disk::list(&copy).expect("no faults are armed");
         let files: Vec<_> = files.iter().filter(|file| file.len > 0).collect();
         let file = *rng.pick(&files);
         copy.tamper(&file.name, |bytes| {

@@ -1,5 +1,5 @@
-//! The file `acknowledged`: what was acknowledged, known apart from the data that may be
-//! damaged. Two slots, written in turn: one of them is always whole.
+//! The file `acknowledged`: how far the log is acknowledged, recorded apart from the data, which
+//! may be damaged. Its two slots are written in turn, so one of them is always intact.
 
 use super::disk::{Disk, DiskAccess, DiskFile};
 use super::format::{self, Acknowledged, FormatFault, HEAD};
@@ -9,16 +9,16 @@ use std::sync::Arc;
 pub const NAME: &str = "acknowledged";
 const NEW: &str = "acknowledged.new";
 
-/// What the file says.
+/// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcknowledgedFile {
-    /// The newest that can be read.
+    /// The newest readable slot.
     pub newest: Option<Acknowledged>,
-    /// Why more may have been acknowledged than that, if it may.
+    /// Why more than that may have been acknowledged, if it may.
     pub doubt: Option<String>,
 }
 
-/// Reads it; `Err(Ok(version))` of a newer program.
+/// Reads the file; `Err(Ok(version))` if a newer program wrote it.
 pub fn read(disk: &dyn Disk) -> Result<AcknowledgedFile, Result<u32, io::Error>> {
     let file = match disk.open(NAME, DiskAccess::Read) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -54,7 +54,7 @@ pub fn read(disk: &dyn Disk) -> Result<AcknowledgedFile, Result<u32, io::Error>>
     Ok(known)
 }
 
-/// Writes it.
+/// Writes the file.
 pub struct AcknowledgedWriter {
     file: Arc<dyn DiskFile>,
     number: u64,
@@ -62,7 +62,7 @@ pub struct AcknowledgedWriter {
 }
 
 impl AcknowledgedWriter {
-    /// In the place of what is there, if anything is. Both slots say the same.
+    /// Replaces the file. Both slots get the same content.
     pub fn create(disk: &dyn Disk, first: Acknowledged) -> io::Result<AcknowledgedWriter> {
         let file = disk.create(NEW)?;
         let mut writer = AcknowledgedWriter {
@@ -78,7 +78,7 @@ impl AcknowledgedWriter {
         Ok(writer)
     }
 
-    /// The file whose newest slot has this number.
+    /// Opens the file, whose newest slot has this number.
     pub fn open(disk: &dyn Disk, number: u64) -> io::Result<AcknowledgedWriter> {
         Ok(AcknowledgedWriter {
             file: disk.open(NAME, DiskAccess::Write)?,
@@ -92,7 +92,8 @@ impl AcknowledgedWriter {
         self.number
     }
 
-    /// Outlives the process; a loss of power only after `sync`. The number is its own.
+    /// Survives the end of the process, and a power cut only after `sync`. The number in `what`
+    /// is ignored.
     pub fn write(&mut self, what: Acknowledged) -> io::Result<()> {
         self.number += 1;
         let slot = self.number % 2 * HEAD;

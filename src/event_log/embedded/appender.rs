@@ -1,5 +1,6 @@
-//! What is written for a group of publishes, and how the log finds its end again. No threads
-//! but the one that writes a file ahead, and no clock: the simulation drives it step by step.
+//! Writes a group of publishes, and finds the end of the log again when it is opened. Has no
+//! clock, and no thread but the one that preallocates a file: the simulation drives it step by
+//! step.
 
 use super::acknowledged::AcknowledgedWriter;
 use super::chain::{self, Extent, LogSurvey, acknowledged_at, new_salt};
@@ -25,22 +26,22 @@ const RESERVE_SHARE: u64 = 20;
 /// Bytes of memory for a frame, beyond which it is not kept for the next one.
 const KEPT: usize = 4 << 20;
 
-pub const NEW: &str = "segment.new";
+const NEW: &str = "segment.new";
 
-/// How a log is laid out on its disk.
+/// The layout of a log on its disk.
 #[derive(Debug, Clone, Copy)]
 pub struct Layout {
     pub which: Which,
     /// Partitions of a new log. An existing one may get more, never fewer.
     pub partitions: u32,
-    /// A segment has as many bytes as the log before it, within these bounds.
+    /// A new segment is as long as the log before it, in bytes, within these bounds.
     pub least: u64,
     pub most: u64,
     pub ahead: Ahead,
 }
 
-/// A write that failed. Whether it happened is known when the log was recovered. The text
-/// names no folder.
+/// A failed write. Whether it happened is known once the log is recovered. The text names no
+/// folder.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct WriteError(String);
@@ -49,7 +50,7 @@ fn failed(name: &str, error: &io::Error) -> WriteError {
     WriteError(format!("{name}: {error}"))
 }
 
-/// How far readers may read.
+/// Where readers must stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tail {
     pub segment: u64,
@@ -63,7 +64,7 @@ pub struct Appender {
     disk: Arc<dyn Disk>,
     layout: Layout,
     id: LogId,
-    /// Of the segment that is written.
+    /// Of the current segment.
     head: Head,
     file: Arc<dyn DiskFile>,
     end: u64,
@@ -72,32 +73,32 @@ pub struct Appender {
     total: u64,
     spare: Spare,
     acknowledged: AcknowledgedWriter,
-    /// What that says.
-    told: Acknowledged,
-    /// Nothing was written to the segment since its last sync.
+    /// What that file says.
+    recorded: Acknowledged,
+    /// Everything in the segment is synced.
     is_synced: bool,
-    /// A write failed, and nothing may be written before the log is recovered.
+    /// A write failed. Nothing may be written before `recover`.
     is_poisoned: bool,
     blocks: block::Encoder,
-    /// The memory of the frame before.
+    /// The memory of the last frame, for the next one.
     frame: Vec<u8>,
 }
 
-/// What a frame has of one partition.
+/// The part of a frame for one partition.
 pub enum FramePart<'a> {
     Records(&'a [Record]),
-    /// A block and how many records it holds.
+    /// A block and its number of records.
     Encoded(&'a [u8], u64),
 }
 
 impl Appender {
-    /// Opens the log, or makes one where there is none.
+    /// Opens the log, or creates one.
     pub fn open(disk: Arc<dyn Disk>, layout: Layout) -> Result<Appender, Why> {
-        match chain::look(&*disk, Extent::End)? {
+        match chain::survey(&*disk, Extent::End)? {
             None => Appender::create(disk, layout, new_id()),
-            Some(mut look) => match look.damages.is_empty() {
-                true => Appender::go_on(disk, layout, look),
-                false => Err(Why::Damaged(Box::new(look.damages.swap_remove(0)))),
+            Some(mut survey) => match survey.damages.is_empty() {
+                true => Appender::go_on(disk, layout, survey),
+                false => Err(Why::Damaged(Box::new(survey.damages.swap_remove(0)))),
             },
         }
     }
@@ -117,8 +118,6 @@ impl Appender {
             },
             previous: None,
         };
-        let failed = |error| Why::disk("a new log", &error);
-        let file = new_segment(&*disk, &head, &mut spare).map_err(failed)?;
         let first = Acknowledged {
             number: 0,
             log: id,
@@ -126,47 +125,31 @@ impl Appender {
             end: HEAD,
             state: head.before.clone(),
         };
-        let acknowledged = AcknowledgedWriter::create(&*disk, first.clone()).map_err(failed)?;
-        spare.fill(layout.least);
-        Ok(Appender {
-            disk,
-            layout,
-            id,
-            end: HEAD,
-            state: head.before.clone(),
-            head,
-            file,
-            total: 0,
-            spare,
-            acknowledged,
-            told: first,
-            is_synced: true,
-            is_poisoned: false,
-            blocks: block::Encoder::default(),
-            frame: Vec::new(),
-        })
+        new_segment(&*disk, &head, spare.take())
+            .and_then(|_| AcknowledgedWriter::create(&*disk, first))
+            .map_err(|error| Why::disk("a new log", &error))?;
+        Appender::open(disk, layout)
     }
 
-    fn go_on(disk: Arc<dyn Disk>, layout: Layout, look: LogSurvey) -> Result<Appender, Why> {
-        let stored = look.state.ends.len() as u32;
+    fn go_on(disk: Arc<dyn Disk>, layout: Layout, survey: LogSurvey) -> Result<Appender, Why> {
+        let stored = survey.state.ends.len() as u32;
         if layout.partitions < stored {
             return Err(Why::Setting(format!(
                 "it has {stored} partitions and log.partitions is {}: it can get more, not fewer",
                 layout.partitions
             )));
         }
-        let name = segment_name(look.head.number);
+        let name = segment_name(survey.head.number);
         let disk_failed = |error| Why::disk(&name, &error);
         let file = disk.open(&name, DiskAccess::Write).map_err(disk_failed)?;
-        make_durable(&*file, &look).map_err(disk_failed)?;
-        // The name of a segment that was begun at the end of the last process may be in the
-        // memory of the machine alone.
+        make_durable(&*file, &survey).map_err(disk_failed)?;
+        // The last process may have ended before it synced the name of the last segment.
         disk.sync_folder("").map_err(disk_failed)?;
-        if let Some(doubt) = &look.known.doubt {
+        if let Some(doubt) = &survey.known.doubt {
             tracing::warn!(log = %layout.which, "{doubt}: it is rewritten from the log");
         }
-        let now = acknowledged_at(&look);
-        let acknowledged = match (&look.known.newest, &look.known.doubt) {
+        let now = acknowledged_at(&survey);
+        let acknowledged = match (&survey.known.newest, &survey.known.doubt) {
             (Some(newest), None) => {
                 AcknowledgedWriter::open(&*disk, newest.number).and_then(|mut writer| {
                     writer.write(now.clone())?;
@@ -182,14 +165,14 @@ impl Appender {
             spare: Spare::new(disk.clone(), layout.ahead),
             disk,
             layout,
-            id: look.id,
-            end: look.end,
-            state: look.state,
-            head: look.head,
+            id: survey.id,
+            end: survey.end,
+            state: survey.state,
+            head: survey.head,
             file,
             total,
             acknowledged,
-            told: now,
+            recorded: now,
             is_synced: true,
             is_poisoned: false,
             blocks: block::Encoder::default(),
@@ -201,8 +184,8 @@ impl Appender {
                 .ends
                 .resize(layout.partitions as usize, Offset::ZERO);
         }
-        // Nothing is written behind what is no frame.
-        if look.is_torn || layout.partitions > stored {
+        // Nothing is written after an interrupted write.
+        if survey.is_torn || layout.partitions > stored {
             let begun = appender.begin_segment();
             begun.map_err(|error| Why::Disk(error.to_string()))?;
         }
@@ -227,7 +210,7 @@ impl Appender {
         }
     }
 
-    /// Writes all publishes of a group, durably. After an error it is not known whether they are
+    /// Writes all publishes of a group, durably. After an error it is unknown whether they are
     /// stored, and nothing may be appended before `recover`.
     pub fn append(
         &mut self,
@@ -269,8 +252,8 @@ impl Appender {
         Ok(positions)
     }
 
-    /// Writes records as they are into a partition, durably: for tests of what no publisher of
-    /// ours sends.
+    /// Writes unchanged records into a partition, durably: for tests of records that our
+    /// publishers never send.
     pub fn append_as_is(
         &mut self,
         partition: Partition,
@@ -280,7 +263,7 @@ impl Appender {
         self.acknowledge()
     }
 
-    /// Writes a frame after all others. It is durable, and counts, after `acknowledge`.
+    /// Writes a frame at the end. It is durable, and counts, after `acknowledge`.
     pub fn write(&mut self, parts: &[(Partition, FramePart)]) -> Result<(), WriteError> {
         self.is_poisoned = true;
         if self.end >= self.head.planned {
@@ -342,14 +325,14 @@ impl Appender {
         Ok(())
     }
 
-    /// Makes durable what was written, and says so beside it.
+    /// Syncs what was written, and then records it as acknowledged.
     pub fn acknowledge(&mut self) -> Result<(), WriteError> {
         self.is_poisoned = true;
         self.sync_segment()?;
         let now = self.now();
-        let told = self.acknowledged.write(now.clone());
-        told.map_err(|error| failed(super::acknowledged::NAME, &error))?;
-        self.told = now;
+        let written = self.acknowledged.write(now.clone());
+        written.map_err(|error| failed(super::acknowledged::NAME, &error))?;
+        self.recorded = now;
         self.is_poisoned = false;
         Ok(())
     }
@@ -371,7 +354,7 @@ impl Appender {
         }
     }
 
-    /// Whether what was acknowledged would be known after a loss of power, too.
+    /// Whether the file of acknowledgements is synced as well.
     pub fn is_settled(&self) -> bool {
         self.acknowledged.is_synced()
     }
@@ -382,24 +365,24 @@ impl Appender {
         synced.map_err(|error| failed(super::acknowledged::NAME, &error))
     }
 
-    /// Goes on after an error, in a new segment. It says that the one before ended after what was
-    /// acknowledged, whatever became of the write that failed.
+    /// Continues after an error, in a new segment. Its head says that the segment before ends
+    /// after what was acknowledged, whether or not the failed write happened.
     pub fn recover(&mut self) -> Result<(), WriteError> {
         if !self.is_poisoned {
             return Ok(());
         }
-        // What failed may have been the acknowledgement, and have happened: it is taken back
-        // before a segment begins that knows nothing of it.
+        // The failed write may have been the acknowledgement, and may have happened. It is
+        // withdrawn before a segment begins that does not contain it.
         let name = super::acknowledged::NAME;
         let opened = AcknowledgedWriter::open(&*self.disk, self.acknowledged.number());
         self.acknowledged = opened.map_err(|error| failed(name, &error))?;
-        let told = self.acknowledged.write(self.told.clone());
-        told.map_err(|error| failed(name, &error))?;
+        let written = self.acknowledged.write(self.recorded.clone());
+        written.map_err(|error| failed(name, &error))?;
         self.settle()?;
-        // Of a segment that was begun since, nothing is acknowledged.
-        let is_new = self.head.number != self.told.segment;
-        self.end = if is_new { HEAD } else { self.told.end };
-        self.state = self.told.state.clone();
+        // Nothing is acknowledged in a segment that was begun since.
+        let is_new = self.head.number != self.recorded.segment;
+        self.end = if is_new { HEAD } else { self.recorded.end };
+        self.state = self.recorded.state.clone();
         self.state
             .ends
             .resize(self.layout.partitions as usize, Offset::ZERO);
@@ -409,14 +392,14 @@ impl Appender {
         Ok(())
     }
 
-    /// Whether `bytes` more can be taken without running the device full.
+    /// Whether `bytes` more can be stored without filling the device.
     pub fn check_space(&self, bytes: u64) -> Result<(), String> {
         let Some(space) = self.disk.space() else {
             return Ok(());
         };
         let share = space.total / RESERVE_SHARE;
         let reserve = share.clamp(*RESERVE.start(), *RESERVE.end());
-        // Once in the log, once in the store.
+        // They are written to the log and to the store.
         if space.free >= reserve + 2 * bytes {
             return Ok(());
         }
@@ -430,7 +413,7 @@ impl Appender {
         (self.total + self.end).clamp(self.layout.least, self.layout.most)
     }
 
-    /// Ends the segment where it is, and begins the next one.
+    /// Ends the segment and begins the next one.
     fn begin_segment(&mut self) -> Result<(), WriteError> {
         if !self.is_synced {
             self.sync_segment()?;
@@ -446,7 +429,7 @@ impl Appender {
                 end: self.end,
             }),
         };
-        let begun = new_segment(&*self.disk, &head, &mut self.spare);
+        let begun = new_segment(&*self.disk, &head, self.spare.take());
         self.file = begun.map_err(|error| failed(&segment_name(head.number), &error))?;
         self.total += self.end;
         self.end = HEAD;
@@ -456,30 +439,32 @@ impl Appender {
     }
 }
 
-/// Makes a segment of a file that was written ahead, if there is one. It is there or not.
-fn new_segment(disk: &dyn Disk, head: &Head, spare: &mut Spare) -> io::Result<Arc<dyn DiskFile>> {
-    let (file, name) = match spare.take() {
+/// Makes a segment, of the preallocated file if there is one. Atomic.
+pub fn new_segment(
+    disk: &dyn Disk,
+    head: &Head,
+    spare: Option<Arc<dyn DiskFile>>,
+) -> io::Result<Arc<dyn DiskFile>> {
+    let (file, name) = match spare {
         Some(file) => (file, SPARE),
         None => (disk.create(NEW)?, NEW),
     };
-    let mut bytes = format::seal(head);
-    bytes.resize(HEAD as usize, 0);
-    file.write_at(0, &bytes)?;
+    file.write_at(0, &format::seal_head(head))?;
     file.sync()?;
     disk.rename(name, &segment_name(head.number))?;
     disk.sync_folder("")?;
     Ok(file)
 }
 
-/// What was written and never acknowledged may be in the memory of the machine alone, and a sync
-/// may have failed before: it is written once more. A file that was just found is synced.
-fn make_durable(file: &dyn DiskFile, look: &LogSurvey) -> io::Result<()> {
-    let newest = look.known.newest.as_ref();
-    let newest = newest.filter(|newest| newest.segment == look.head.number);
+/// Writes again what was never acknowledged, and syncs: after a failed sync it may be in the
+/// page cache only.
+fn make_durable(file: &dyn DiskFile, survey: &LogSurvey) -> io::Result<()> {
+    let newest = survey.known.newest.as_ref();
+    let newest = newest.filter(|newest| newest.segment == survey.head.number);
     let mut at = newest.map_or(HEAD, |newest| newest.end.max(HEAD));
     let mut bytes = vec![0; 1 << 20];
-    while at < look.end {
-        let len = bytes.len().min((look.end - at) as usize);
+    while at < survey.end {
+        let len = bytes.len().min((survey.end - at) as usize);
         let read = file.read_at(at, &mut bytes[..len])?;
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

@@ -1,5 +1,5 @@
-//! Looks at a whole log: whether its segments belong together, where it ends, and whether it
-//! has all that was acknowledged. Changes nothing.
+//! Surveys a whole log: whether its segments belong together, where it ends, and whether it
+//! has everything that was acknowledged. Changes nothing.
 
 use super::acknowledged;
 use super::damage::{Damage, Why};
@@ -7,7 +7,7 @@ use super::disk::{Disk, DiskAccess, DiskFile};
 use super::format::{
     self, Acknowledged, FormatFault, HEAD, Head, LogExtent, Previous, segment_name, segment_number,
 };
-use super::scan::{self, BadBlock, KnownEnd, LostRecords, MissingFrames, Scanned};
+use super::scan::{self, KnownEnd, LostRecords, MissingFrames, Scanned};
 use crate::wire::position::{LogId, Offset, Partition};
 use std::collections::BTreeMap;
 use std::io;
@@ -17,49 +17,44 @@ use std::sync::Arc;
 pub enum Extent<'a> {
     /// The heads of all segments, and the frames of the last one.
     End,
-    /// Everything. Hears of how many bytes were read.
+    /// Everything. The function is called with the number of bytes read.
     All(&'a mut dyn FnMut(u64)),
 }
 
-/// A log as it lies there.
+/// The state of a log on its disk.
 pub struct LogSurvey {
     pub id: LogId,
     /// The last segment.
     pub head: Head,
-    /// The byte after its last frame, and how far the log is there.
+    /// The byte after its last frame, and the extent of the log there.
     pub end: u64,
     pub state: LogExtent,
-    /// After the end is something that was never acknowledged.
+    /// After the end there is an interrupted write that was never acknowledged.
     pub is_torn: bool,
     pub known: acknowledged::AcknowledgedFile,
     pub damages: Vec<Damage>,
     pub broken: Vec<Broken>,
-    /// Where the log ended is not known.
+    /// It is unknown where the log ended.
     pub has_unknown_end: bool,
 }
 
 /// A segment in which something cannot be read.
 pub struct Broken {
     pub head: Head,
-    pub stretches: Vec<MissingFrames>,
-    pub bad: Vec<BadBlock>,
-    /// The byte after its last frame.
-    pub end: u64,
-    /// Something of its file can be used.
+    pub scanned: Scanned,
+    /// Part of its file is usable.
     pub has_file: bool,
-    /// Why nobody but its owner can mend it.
-    pub beyond_repair: bool,
 }
 
 pub fn total_bytes(disk: &dyn Disk) -> io::Result<u64> {
-    let files = disk.list("")?.into_iter();
+    let files = disk.list()?.into_iter();
     let segments = files.filter(|file| segment_number(&file.name).is_some());
     Ok(segments.map(|file| file.len).sum())
 }
 
 /// `None` if there is no log in the folder.
-pub fn look(disk: &dyn Disk, mut extent: Extent) -> Result<Option<LogSurvey>, Why> {
-    let listed = disk.list("").map_err(|e| Why::disk("its folder", &e))?;
+pub fn survey(disk: &dyn Disk, mut extent: Extent) -> Result<Option<LogSurvey>, Why> {
+    let listed = disk.list().map_err(|e| Why::disk("its folder", &e))?;
     let lengths: BTreeMap<u64, u64> = listed
         .iter()
         .filter_map(|file| Some((segment_number(&file.name)?, file.len)))
@@ -100,18 +95,14 @@ fn newer(found: u32) -> Why {
 
 fn all_is_gone(known: &acknowledged::AcknowledgedFile) -> Why {
     Why::Damaged(Box::new(Damage {
-        file: segment_name(1),
-        at: 0,
-        what: "the file is missing".into(),
         records: known.newest.as_ref().map(|newest| newest.state.records),
-        lost: Vec::new(),
-        after: None,
+        ..Damage::new(segment_name(1), 0, "the file is missing")
     }))
 }
 
 struct Chain<'d> {
     disk: &'d dyn Disk,
-    /// Of the files that there are.
+    /// Of the segment files that exist, by number.
     lengths: BTreeMap<u64, u64>,
     /// One for each segment.
     marks: Vec<HeadSummary>,
@@ -120,54 +111,44 @@ struct Chain<'d> {
 }
 
 /// What is remembered of a head.
+#[derive(Default)]
 struct HeadSummary {
-    /// Why it cannot be used.
+    /// Why the head cannot be used.
     fault: Option<String>,
     log: Option<LogId>,
     previous: Option<Previous>,
     records: u64,
-    /// Its frames have to be read, whatever the extent.
+    /// Its frames must be read, whatever the extent.
     is_suspicious: bool,
 }
 
 impl Chain<'_> {
     fn open(&self, number: u64) -> Result<Option<Arc<dyn DiskFile>>, Why> {
-        let name = segment_name(number);
-        match self.disk.open(&name, DiskAccess::Read) {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Why::disk(&name, &error)),
-        }
+        open(self.disk, number).map_err(|e| Why::disk(&segment_name(number), &e))
     }
 
     /// The head of a segment, or what is wrong with it.
     fn head(&self, number: u64) -> Result<Result<Head, String>, Why> {
-        let Some(file) = self.open(number)? else {
-            return Ok(Err("the file is missing".into()));
-        };
-        Ok(match read_head(&*file, number) {
-            Ok(head) => Ok(head),
-            Err(BadHead::Newer(found)) => return Err(newer(found)),
-            Err(BadHead::Other(what)) => Err(what),
-        })
+        match open_segment(self.disk, number) {
+            Ok((head, _)) => Ok(Ok(head)),
+            Err(SegmentError::Damaged(what)) => Ok(Err(what)),
+            Err(SegmentError::Newer(found)) => Err(newer(found)),
+            Err(SegmentError::Disk(what)) => Err(Why::Disk(what)),
+        }
     }
 
     fn read_heads(&mut self, last: u64) -> Result<(), Why> {
         for number in 1..=last {
             let mark = match self.head(number)? {
                 Ok(head) => HeadSummary {
-                    fault: None,
                     log: Some(head.log),
                     previous: head.previous,
                     records: head.before.records,
-                    is_suspicious: false,
+                    ..HeadSummary::default()
                 },
                 Err(fault) => HeadSummary {
                     fault: Some(fault),
-                    log: None,
-                    previous: None,
-                    records: 0,
-                    is_suspicious: true,
+                    ..HeadSummary::default()
                 },
             };
             self.marks.push(mark);
@@ -187,27 +168,21 @@ impl Chain<'_> {
         self.marks.len() as u64
     }
 
-    /// Which log it is, by the last head that can be read, or by what was acknowledged.
+    /// The log's identity, from the last readable head or from the file of acknowledgements.
     fn identity(&mut self, known: &mut acknowledged::AcknowledgedFile) -> Result<LogId, Why> {
         let heads = self.marks.iter().rev().find(|mark| mark.log.is_some());
-        let told = known.newest.as_ref().map(|newest| newest.log);
+        let by_file = known.newest.as_ref().map(|newest| newest.log);
         let by_heads = heads.and_then(|mark| mark.log);
         let before = heads.and_then(|mark| mark.previous).map(|prev| prev.log);
-        match (by_heads, told) {
-            // A repair gave it a new identity, and did not come to say so here.
-            (Some(id), Some(told)) if told != id && before == Some(told) => {
+        match (by_heads, by_file) {
+            // A repair gave the log a new identity and was interrupted before it wrote that here.
+            (Some(id), Some(by_file)) if by_file != id && before == Some(by_file) => {
                 known.newest = None;
                 Ok(id)
             }
-            (Some(id), Some(told)) if told != id => {
-                self.damages.push(Damage {
-                    file: acknowledged::NAME.into(),
-                    at: 0,
-                    what: format!("it is of the log {told}, and the segments are of {id}"),
-                    records: None,
-                    lost: Vec::new(),
-                    after: None,
-                });
+            (Some(id), Some(by_file)) if by_file != id => {
+                let what = format!("it is of the log {by_file}, and the segments are of {id}");
+                self.damages.push(Damage::new(acknowledged::NAME, 0, what));
                 *known = acknowledged::AcknowledgedFile {
                     newest: None,
                     doubt: Some(format!("the file {} is of another log", acknowledged::NAME)),
@@ -215,18 +190,15 @@ impl Chain<'_> {
                 Ok(id)
             }
             (Some(id), _) | (None, Some(id)) => Ok(id),
-            (None, None) => Err(Why::Damaged(Box::new(Damage {
-                file: segment_name(1),
-                at: 0,
-                what: "neither the head of a segment nor what was acknowledged can be read".into(),
-                records: None,
-                lost: Vec::new(),
-                after: None,
-            }))),
+            (None, None) => Err(Why::Damaged(Box::new(Damage::new(
+                segment_name(1),
+                0,
+                "neither the head of a segment nor what was acknowledged can be read",
+            )))),
         }
     }
 
-    /// Whether each segment is the one that the next one says it follows.
+    /// Checks that each segment is the one that the next one says it follows.
     fn check_links(&mut self, known: &acknowledged::AcknowledgedFile) {
         for number in 1..=self.last() {
             let is_first = number == 1;
@@ -265,13 +237,10 @@ impl Chain<'_> {
         });
         if let Some(number) = after {
             let records = self.mark(number).map_or(0, |mark| mark.records);
+            let what = "it begins before the end of what was acknowledged";
             self.damages.push(Damage {
-                file: segment_name(number),
-                at: 0,
-                what: "it begins before the end of what was acknowledged".into(),
                 records: Some(newest.state.records - records),
-                lost: Vec::new(),
-                after: None,
+                ..Damage::new(segment_name(number), 0, what)
             });
         }
     }
@@ -283,7 +252,7 @@ impl Chain<'_> {
         extent: &mut Extent,
     ) -> Result<LogSurvey, Why> {
         let last = self.last();
-        // Where the segment before ended, as its frames say.
+        // Where the frames of the segment before end.
         let mut reached: Option<(u64, LogExtent)> = None;
         let mut found: Option<(Head, Scanned)> = None;
         for number in 1..=last {
@@ -317,22 +286,17 @@ impl Chain<'_> {
         let mut has_unknown_end = false;
         if let Some(doubt) = known.doubt.as_ref().filter(|_| scanned.is_torn) {
             has_unknown_end = true;
-            self.damages.push(Damage {
-                file: segment_name(last),
-                at: scanned.end,
-                what: format!(
-                    "there is no whole frame, and whether it was acknowledged is not known: {doubt}"
-                ),
-                records: None,
-                lost: Vec::new(),
-                after: None,
-            });
+            let what = format!(
+                "there is no whole frame, and whether it was acknowledged is not known: {doubt}"
+            );
+            self.damages
+                .push(Damage::new(segment_name(last), scanned.end, what));
         }
         let is_foreign = |damage: &Damage| damage.file == acknowledged::NAME;
         has_unknown_end |= self.damages.iter().any(is_foreign);
         let total = scanned.state.records;
         for damage in &mut self.damages {
-            // So far it was how many lie before.
+            // Until now this was the number of records before the damage.
             damage.after = damage.after.map(|before| total.saturating_sub(before));
         }
         Ok(LogSurvey {
@@ -348,7 +312,7 @@ impl Chain<'_> {
         })
     }
 
-    /// Where a segment ends, apart from what lies in it.
+    /// Where a segment ends according to other files.
     fn known_end(
         &self,
         number: u64,
@@ -367,7 +331,7 @@ impl Chain<'_> {
         })
     }
 
-    /// The head of a segment, or one that it must have had, and whether its file is of use.
+    /// The head of a segment, or a reconstructed one, and whether its file is usable.
     fn usable_head(
         &mut self,
         number: u64,
@@ -410,7 +374,7 @@ impl Chain<'_> {
         Ok((head, salt.is_some()))
     }
 
-    /// Tells what cannot be read of a segment.
+    /// Notes what cannot be read of a segment.
     fn note(
         &mut self,
         number: u64,
@@ -421,31 +385,28 @@ impl Chain<'_> {
     ) {
         let file = segment_name(number);
         let fault = self.mark(number).and_then(|mark| mark.fault.clone());
-        let is_whole = scanned.stretches.is_empty() && scanned.bad.is_empty();
+        let is_whole = scanned.gaps.is_empty() && scanned.bad.is_empty();
         if fault.is_none() && is_whole && !scanned.is_other {
             return;
         }
         if let Some(what) = fault.clone().filter(|_| has_file || is_whole) {
-            // Nothing may ever have been acknowledged of the last one.
+            // Perhaps nothing of the last segment was ever acknowledged.
             let is_unknown = number == self.last() && !has_file && known.doubt.is_some();
             self.damages.push(Damage {
-                file: file.clone(),
-                at: 0,
-                what,
                 records: (!is_unknown).then_some(0),
-                lost: Vec::new(),
                 after: Some(head.before.records),
+                ..Damage::new(file.clone(), 0, what)
             });
         }
-        for stretch in &scanned.stretches {
+        for gap in &scanned.gaps {
             let what = fault.clone().filter(|_| !has_file);
             self.damages.push(Damage {
                 file: file.clone(),
-                at: if has_file { stretch.at } else { 0 },
-                what: what.unwrap_or_else(|| stretch.what.clone()),
-                records: Some(stretch.records.end.saturating_sub(stretch.records.start)),
-                lost: stretch.lost.clone(),
-                after: Some(stretch.records.end),
+                at: if has_file { gap.at } else { 0 },
+                what: what.unwrap_or_else(|| gap.what.clone()),
+                records: Some(gap.records.end.saturating_sub(gap.records.start)),
+                lost: gap.lost.clone(),
+                after: Some(gap.records.end),
             });
         }
         for block in &scanned.bad {
@@ -459,27 +420,18 @@ impl Chain<'_> {
             });
         }
         if scanned.is_other {
-            self.damages.push(Damage {
-                file,
-                at: scanned.end,
-                what: "it does not end where the log goes on".into(),
-                records: None,
-                lost: Vec::new(),
-                after: None,
-            });
+            let what = "it does not end where the log goes on";
+            self.damages.push(Damage::new(file, scanned.end, what));
         }
         self.broken.push(Broken {
             head: head.clone(),
-            stretches: scanned.stretches.clone(),
-            bad: scanned.bad.clone(),
-            end: scanned.end,
+            scanned: scanned.clone(),
             has_file,
-            beyond_repair: scanned.is_other,
         });
     }
 }
 
-/// A segment of which nothing can be read.
+/// The scan of a segment of which nothing can be read.
 fn nothing_of(head: &Head, ends: &KnownEnd) -> Scanned {
     let before = &head.before;
     let end = ends.sealed.as_ref().or(ends.acknowledged.as_ref());
@@ -487,15 +439,12 @@ fn nothing_of(head: &Head, ends: &KnownEnd) -> Scanned {
         return Scanned {
             end: HEAD,
             state: before.clone(),
-            stretches: Vec::new(),
-            bad: Vec::new(),
-            is_torn: false,
-            is_other: false,
+            ..Scanned::default()
         };
     };
     let lost = Partition::all().zip(before.ends.iter().zip(&after.ends));
     let lost = lost.filter(|(_, (before, after))| before < after);
-    let stretch = MissingFrames {
+    let gap = MissingFrames {
         at: HEAD,
         to: *end,
         what: String::new(),
@@ -511,72 +460,61 @@ fn nothing_of(head: &Head, ends: &KnownEnd) -> Scanned {
     Scanned {
         end: *end,
         state: after.clone(),
-        stretches: vec![stretch],
-        bad: Vec::new(),
-        is_torn: false,
-        is_other: false,
+        gaps: vec![gap],
+        ..Scanned::default()
     }
 }
 
-enum BadHead {
-    Newer(u32),
-    Other(String),
-}
-
-fn read_head(file: &dyn DiskFile, number: u64) -> Result<Head, BadHead> {
-    let other = |what: &str| Err(BadHead::Other(what.into()));
-    let mut bytes = vec![0; HEAD as usize];
-    let read = match file.read_at(0, &mut bytes) {
-        Ok(0) => return other("the file is empty"),
-        Ok(read) => read,
-        Err(error) => return other(&error.to_string()),
-    };
-    match format::unseal::<Head>(&bytes[..read]) {
-        Ok(head) if head.number == number => Ok(head),
-        Ok(head) => other(&format!("it is segment {} of a log", head.number)),
-        Err(FormatFault::Newer(found)) => Err(BadHead::Newer(found)),
-        Err(FormatFault::Damaged) => other("its head cannot be read"),
+/// `None` if there is no such file.
+fn open(disk: &dyn Disk, number: u64) -> io::Result<Option<Arc<dyn DiskFile>>> {
+    match disk.open(&segment_name(number), DiskAccess::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        file => file.map(Some),
     }
 }
 
-/// The head of a segment of a log that is whole. The text names no folder.
+/// A segment with its head.
 pub fn open_segment(
     disk: &dyn Disk,
     number: u64,
 ) -> Result<(Head, Arc<dyn DiskFile>), SegmentError> {
-    let name = segment_name(number);
-    let file = match disk.open(&name, DiskAccess::Read) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(SegmentError::Damaged("the file is missing".into()));
-        }
-        Err(error) => return Err(SegmentError::Disk(format!("{name}: {error}"))),
-    };
-    match read_head(&*file, number) {
-        Ok(head) => Ok((head, file)),
-        Err(BadHead::Newer(_)) => Err(SegmentError::Damaged("a newer program wrote it".into())),
-        Err(BadHead::Other(what)) => Err(SegmentError::Damaged(what)),
+    let failed = |error| SegmentError::Disk(format!("{}: {error}", segment_name(number)));
+    let damaged = |what: &str| SegmentError::Damaged(what.into());
+    let file = open(disk, number).map_err(failed)?;
+    let file = file.ok_or_else(|| damaged("the file is missing"))?;
+    let mut bytes = vec![0; HEAD as usize];
+    let read = file.read_at(0, &mut bytes);
+    let read = read.map_err(|error| damaged(&error.to_string()))?;
+    match format::unseal::<Head>(&bytes[..read]) {
+        Ok(head) if head.number == number => Ok((head, file)),
+        Ok(head) => Err(damaged(&format!("it is segment {} of a log", head.number))),
+        Err(FormatFault::Newer(found)) => Err(SegmentError::Newer(found)),
+        Err(FormatFault::Damaged) if read == 0 => Err(damaged("the file is empty")),
+        Err(FormatFault::Damaged) => Err(damaged("its head cannot be read")),
     }
 }
 
+/// Why the head of a segment cannot be read. No text names a folder.
 pub enum SegmentError {
     Damaged(String),
+    /// A newer program wrote it, in this format.
+    Newer(u32),
     Disk(String),
 }
 
 pub fn new_salt() -> u64 {
-    // Zero is what a file holds that was never written to.
+    // Preallocated files contain zeros.
     (uuid::Uuid::new_v4().as_u128() as u64).max(1)
 }
 
-/// What was acknowledged, where a look ended.
-pub fn acknowledged_at(look: &LogSurvey) -> Acknowledged {
-    let newest = look.known.newest.as_ref();
+/// What to record as acknowledged after a survey.
+pub fn acknowledged_at(survey: &LogSurvey) -> Acknowledged {
+    let newest = survey.known.newest.as_ref();
     Acknowledged {
         number: newest.map_or(0, |newest| newest.number),
-        log: look.id,
-        segment: look.head.number,
-        end: look.end,
-        state: look.state.clone(),
+        log: survey.id,
+        segment: survey.head.number,
+        end: survey.end,
+        state: survey.state.clone(),
     }
 }

@@ -1,11 +1,11 @@
-//! What can be wrong with a log in a folder: which log, where, what is lost, and what helps.
+//! What can be wrong with a log: which log, where, what is lost, and the remedy.
 
 use super::scan::LostRecords;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Which of the two logs of a data folder.
+/// One of the two logs of a data folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     Events,
@@ -21,7 +21,7 @@ impl Which {
         }
     }
 
-    /// What the commands for it want beside `--data`.
+    /// What the commands for it need in addition to `--data`.
     fn flag(self) -> &'static str {
         match self {
             Which::Events => "",
@@ -39,20 +39,34 @@ impl fmt::Display for Which {
     }
 }
 
-/// A place of a log that cannot be read, although it was acknowledged or may have been.
+/// A place of a log that cannot be read, and was or may have been acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// The name of the file in the log's folder.
     pub file: String,
-    /// Bytes from its start.
+    /// In bytes from its start.
     pub at: u64,
     pub what: String,
-    /// How many records cannot be read because of it; `None` if nobody knows.
+    /// The number of records that cannot be read because of it; `None` if unknown.
     pub records: Option<u64>,
-    /// The offsets of these records, as far as they are known.
+    /// The offsets of these records, as far as known.
     pub lost: Vec<LostRecords>,
-    /// How many records lie after it, readable or not.
+    /// The number of records after it, readable or not.
     pub after: Option<u64>,
+}
+
+impl Damage {
+    /// A damage of which it is unknown what it costs.
+    pub fn new(file: impl Into<String>, at: u64, what: impl Into<String>) -> Damage {
+        Damage {
+            file: file.into(),
+            at,
+            what: what.into(),
+            records: None,
+            lost: Vec::new(),
+            after: None,
+        }
+    }
 }
 
 impl fmt::Display for Damage {
@@ -93,7 +107,7 @@ fn counted(records: u64) -> String {
     }
 }
 
-/// Why a log cannot be opened. No text has a path in it; `folder` is for whoever may see it.
+/// Why a log cannot be opened. No text contains a path; `folder` is for those who may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOpenError {
     pub which: Which,
@@ -106,10 +120,10 @@ pub enum Why {
     /// Acknowledged records cannot be read. Nothing was changed.
     #[error("is damaged: {0}")]
     Damaged(Box<Damage>),
-    /// No repair can tell what was lost. Nothing was changed.
+    /// No repair can find out what was lost. Nothing was changed.
     #[error("is damaged beyond repair: {0}")]
     BeyondRepair(Box<Damage>),
-    /// It is kept as a RocksDB still, and that cannot be read. Nothing was changed.
+    /// It is still a RocksDB, which cannot be read. Nothing was changed.
     #[error("is in the form of an earlier version, and cannot be read: {0}")]
     OldForm(String),
     #[error("has format {found}, and this program knows {known}: upgrade the program")]

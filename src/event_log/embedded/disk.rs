@@ -1,6 +1,5 @@
-//! What the embedded log asks of a disk: one folder with files that are written in place and
-//! synced one by one. The port, and the operating system behind it; `memory` is a disk that
-//! tests can crash.
+//! The port that the embedded log writes through: one folder with files that are written in place
+//! and synced one by one. `Os` is the real one, `memory` one that tests can crash.
 
 pub mod memory;
 
@@ -29,35 +28,38 @@ pub enum DiskAccess {
 /// A folder. Names may have one folder before a slash. Obligations of an adapter: `rename` is
 /// atomic; what was synced survives a loss of power, a name after `sync_folder` of its folder.
 pub trait Disk: Send + Sync {
-    /// Nothing, where the folder does not exist. `""` is the log's own folder.
-    fn list(&self, folder: &str) -> io::Result<Vec<FolderEntry>>;
+    /// A folder in it.
+    fn folder(&self, name: &str) -> Arc<dyn Disk>;
+    /// Empty if the folder does not exist.
+    fn list(&self) -> io::Result<Vec<FolderEntry>>;
     fn open(&self, name: &str, access: DiskAccess) -> io::Result<Arc<dyn DiskFile>>;
-    /// An empty file, in the place of one of this name.
+    /// An empty file; replaces a file of this name.
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Nothing happens where it exists.
+    /// Does nothing if it exists.
     fn make_folder(&self, name: &str) -> io::Result<()>;
-    /// The same file under a second name; a synced copy where the file system has no links.
+    /// A hard link; a synced copy if the file system has no links.
     fn link(&self, from: &str, to: &str) -> io::Result<()>;
-    /// In the place of whatever has the new name.
+    /// Replaces whatever has the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Nothing happens where there is none.
+    /// Does nothing if there is none.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// With what is in it; nothing happens where there is none.
+    /// With its content; does nothing if there is none.
     fn remove_folder(&self, name: &str) -> io::Result<()>;
+    /// `""` is the folder itself.
     fn sync_folder(&self, name: &str) -> io::Result<()>;
-    /// `None` if that has no meaning.
+    /// `None` without a real disk.
     fn space(&self) -> Option<Space>;
 }
 
-/// A file that is open.
+/// An open file.
 #[allow(clippy::len_without_is_empty, reason = "nobody asks")]
 pub trait DiskFile: Send + Sync {
     /// In bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Fills `into` from there on; how many bytes, which are fewer only at the end.
+    /// Fills `into` and returns the number of bytes, which is smaller only at the end of the file.
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize>;
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
-    /// All that was written is durable when it returns.
+    /// Everything written before is durable when it returns.
     fn sync(&self) -> io::Result<()>;
 }
 
@@ -67,7 +69,7 @@ pub struct Os {
 }
 
 impl Os {
-    /// The folder is made if need be, readable by its owner alone.
+    /// Creates the folder if needed, readable by its owner alone.
     pub fn at(path: &Path) -> io::Result<Os> {
         let made = make_private(path)?;
         if made && let Some(parent) = path.parent() {
@@ -93,7 +95,7 @@ impl Os {
     }
 }
 
-/// Whether it was not there.
+/// Whether it was created.
 fn make_private(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::DirBuilderExt;
     if path.is_dir() {
@@ -114,8 +116,12 @@ fn unless_missing(done: io::Result<()>) -> io::Result<()> {
 }
 
 impl Disk for Os {
-    fn list(&self, folder: &str) -> io::Result<Vec<FolderEntry>> {
-        let entries = match fs::read_dir(self.path(folder)) {
+    fn folder(&self, name: &str) -> Arc<dyn Disk> {
+        Arc::new(Os::existing(&self.path.join(name)))
+    }
+
+    fn list(&self) -> io::Result<Vec<FolderEntry>> {
+        let entries = match fs::read_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
         };

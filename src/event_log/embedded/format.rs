@@ -1,5 +1,5 @@
-//! How the embedded log lies on the disk: segment files of frames, and the file that says what
-//! was acknowledged. Only bytes; nothing is opened here.
+//! The file format of the embedded log: segment files of frames, and the file that says what was
+//! acknowledged. Encodes and decodes bytes; opens nothing.
 //!
 //! ```text
 //! 0000000001.segment
@@ -16,7 +16,7 @@
 //! ```
 //!
 //! All numbers are little-endian. A checksum is XXH3 (64 bits), of a frame with the salt of its
-//! segment as its seed: what an event says cannot look like a frame.
+//! segment as its seed, so the content of an event cannot look like a frame.
 
 use crate::wire::position::{LogId, Offset, Partition};
 use serde::de::DeserializeOwned;
@@ -26,7 +26,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 /// Version 1 was a RocksDB.
 pub const VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"opledger";
-/// Before the head's own bytes.
+/// Bytes before the head itself.
 const PREFIX: usize = 16;
 
 /// The head of a segment, and one slot of `acknowledged`, have this many bytes.
@@ -40,13 +40,13 @@ pub enum FormatFault {
     Newer(u32),
 }
 
-/// What a segment says at its start.
+/// The head of a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     pub log: LogId,
-    /// Segments are numbered from 1 on without a gap.
+    /// Segments are numbered from 1 without gaps.
     pub number: u64,
-    /// Of the frames in this segment alone.
+    /// Of the frames of this segment only.
     pub salt: u64,
     /// Bytes after which the next segment begins.
     pub planned: u64,
@@ -55,15 +55,15 @@ pub struct Head {
     pub previous: Option<Previous>,
 }
 
-/// Where the segment before ended. What lies there after it is no part of the log.
+/// Where the segment before ended. Bytes after that are not part of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Previous {
-    /// Differs from the log of the next segment only where a repair gave a new identity.
+    /// Differs from the log of this segment only after a repair gave a new identity.
     pub log: LogId,
     pub end: u64,
 }
 
-/// How far the log is at some place.
+/// The extent of the log at some place.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogExtent {
     /// Of the next group.
@@ -74,10 +74,10 @@ pub struct LogExtent {
     pub ends: Vec<Offset>,
 }
 
-/// What was acknowledged, whatever became of the segments.
+/// How far the log is acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
-    /// Rises by one with each write of the file.
+    /// Increased by each write of the file.
     pub number: u64,
     pub log: LogId,
     pub segment: u64,
@@ -98,7 +98,14 @@ pub fn seal(what: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-/// From bytes that may go on after it.
+/// All bytes of a segment before its first frame.
+pub fn seal_head(head: &Head) -> Vec<u8> {
+    let mut bytes = seal(head);
+    bytes.resize(HEAD as usize, 0);
+    bytes
+}
+
+/// Decodes a head or a slot; more bytes may follow it.
 pub fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatFault> {
     let damaged = FormatFault::Damaged;
     let prefix = bytes.get(..PREFIX).ok_or(damaged)?;
@@ -128,15 +135,14 @@ pub fn segment_number(name: &str) -> Option<u64> {
     (number > 0 && segment_name(number) == name).then_some(number)
 }
 
-/// A frame without its blocks: one group of publishes, or, where a repair declared a loss,
-/// several.
+/// A frame without its blocks: one group of publishes, or several where a repair declared a loss.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     pub sequence: u64,
     /// Records in all partitions before it.
     pub records: u64,
     pub groups: u64,
-    /// In bytes, a multiple of 8, with all that belongs to it.
+    /// Of the whole frame, in bytes; a multiple of 8.
     pub length: u64,
     pub entries: Vec<FrameEntry>,
 }
@@ -145,8 +151,7 @@ pub struct Frame {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameEntry {
     pub partition: Partition,
-    /// The records are lost, and a repair has declared so. Its block, if it has one, is passed
-    /// over.
+    /// A repair has declared the records lost. Its block, if it has one, is skipped.
     pub is_lost: bool,
     pub first: Offset,
     pub count: u64,
@@ -161,9 +166,9 @@ pub struct FrameBlock {
 
 const FIXED: usize = 48;
 const ENTRY: usize = 32;
-/// The shortest frame is as long.
+/// The length of the shortest frame.
 pub const SHORTEST: usize = FIXED + 8;
-/// Beside the number of a partition.
+/// A flag in the number of a partition.
 const LOST: u32 = 1 << 31;
 
 impl FrameEntry {
@@ -178,7 +183,7 @@ impl Frame {
         SHORTEST + ENTRY * entries
     }
 
-    /// The records in it, and those that it declares lost.
+    /// The number of its records, lost ones included.
     pub fn count(&self) -> u64 {
         self.entries.iter().map(|entry| entry.count).sum()
     }
@@ -210,8 +215,8 @@ impl Frame {
         bytes
     }
 
-    /// How many bytes the head of a frame has, by its first [`SHORTEST`]; `None` if no frame
-    /// of this salt begins here that ends within `room` bytes.
+    /// The length of the head of a frame, from its first [`SHORTEST`] bytes; `None` if no frame
+    /// of this salt that fits into `room` bytes begins here.
     pub fn head_len_of(start: &[u8], salt: u64, room: u64) -> Option<usize> {
         if start.len() < SHORTEST || u64_at(start, 0) != salt {
             return None;
@@ -222,7 +227,7 @@ impl Frame {
         (head as u64 <= length).then_some(head)
     }
 
-    /// From exactly the bytes that [`Frame::head_len_of`] asks for.
+    /// Decodes exactly the bytes that [`Frame::head_len_of`] asks for.
     pub fn decode_head(head: &[u8], salt: u64) -> Option<Frame> {
         let (rest, checksum) = head.split_last_chunk::<8>()?;
         if xxh3_64_with_seed(rest, salt).to_le_bytes() != *checksum {
@@ -250,7 +255,7 @@ impl Frame {
         (head.len() as u64 + blocks <= frame.length).then_some(frame)
     }
 
-    /// The entries, and where their blocks begin, counted from the start of the frame.
+    /// The entries, and where their blocks begin, from the start of the frame.
     pub fn blocks(&self) -> impl Iterator<Item = (FrameEntry, u64)> {
         let mut at = Frame::head_len(self.entries.len()) as u64;
         self.entries.iter().map(move |entry| {
@@ -266,12 +271,16 @@ pub fn checksum(block: &[u8], salt: u64) -> u64 {
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let bytes = bytes[at..].first_chunk().expect("the caller has looked");
+    let bytes = bytes[at..]
+        .first_chunk()
+        .expect("the caller has checked the length");
     u64::from_le_bytes(*bytes)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    let bytes = bytes[at..].first_chunk().expect("the caller has looked");
+    let bytes = bytes[at..]
+        .first_chunk()
+        .expect("the caller has checked the length");
     u32::from_le_bytes(*bytes)
 }
 

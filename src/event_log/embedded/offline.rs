@@ -1,4 +1,4 @@
-//! A log in a folder of this machine while no ledger works on it: for the command line.
+//! What the command line does with a log while no ledger uses it.
 
 use super::appender::Appender;
 use super::chain::{self, Extent, LogSurvey};
@@ -13,17 +13,17 @@ use crate::wire::position::{LogId, NextOffsets, Offset, Partition};
 use std::path::Path;
 use std::sync::Arc;
 
-/// What reading all of a log has shown.
+/// The result of a check.
 #[derive(Debug)]
 pub struct Checked {
     pub id: LogId,
     pub partitions: usize,
     /// By partition, the next offset.
     pub ends: NextOffsets,
-    /// In all partitions, with those that cannot be read.
+    /// In all partitions, including unreadable ones.
     pub records: u64,
     pub damages: Vec<Damage>,
-    /// What an operator may want to know, and need not act on.
+    /// For information: no action is needed.
     pub notes: Vec<String>,
 }
 
@@ -36,35 +36,35 @@ fn failed(path: &Path, which: Which) -> impl Fn(Why) -> LogOpenError {
     }
 }
 
-/// How much there is to read; 0 if that cannot be told.
+/// The number of bytes to read; 0 if unknown.
 pub fn total_bytes(path: &Path) -> u64 {
     chain::total_bytes(&Os::existing(path)).unwrap_or(0)
 }
 
-/// Reads everything. `read` hears of how many bytes were read.
+/// Reads everything. `read` is called with the number of bytes read.
 pub fn check(
     path: &Path,
     which: Which,
     read: &mut dyn FnMut(u64),
 ) -> Result<Checked, LogOpenError> {
-    look(path, Extent::All(read)).map_err(failed(path, which))
+    survey(path, Extent::All(read)).map_err(failed(path, which))
 }
 
-/// Reads no more than where a log ends. It must be whole there.
+/// Reads only where the log ends. An error if it is damaged there.
 pub fn ends(path: &Path, which: Which) -> Result<Checked, LogOpenError> {
-    let mut checked = look(path, Extent::End).map_err(failed(path, which))?;
+    let mut checked = survey(path, Extent::End).map_err(failed(path, which))?;
     match checked.damages.pop() {
         None => Ok(checked),
         Some(damage) => Err(failed(path, which)(Why::Damaged(Box::new(damage)))),
     }
 }
 
-fn look(path: &Path, extent: Extent) -> Result<Checked, Why> {
+fn survey(path: &Path, extent: Extent) -> Result<Checked, Why> {
     let disk = Os::existing(path);
     let folder = |error| Why::disk("its folder", &error);
-    let files = disk.list("").map_err(folder)?;
-    let looked = chain::look(&disk, extent)?;
-    let Some(look) = looked else {
+    let files = disk.list().map_err(folder)?;
+    let found = chain::survey(&disk, extent)?;
+    let Some(survey) = found else {
         if !upgrade::is_old_form(&files) {
             return Err(Why::Disk("it is being upgraded: start the ledger".into()));
         }
@@ -80,27 +80,25 @@ fn look(path: &Path, extent: Extent) -> Result<Checked, Why> {
         });
     };
     Ok(Checked {
-        id: look.id,
-        partitions: look.state.ends.len(),
-        records: look.state.records,
-        notes: notes(&look),
-        ends: Partition::all().zip(look.state.ends).collect(),
-        damages: look.damages,
+        id: survey.id,
+        partitions: survey.state.ends.len(),
+        records: survey.state.records,
+        notes: notes(&survey),
+        ends: Partition::all().zip(survey.state.ends).collect(),
+        damages: survey.damages,
     })
 }
 
-fn notes(look: &LogSurvey) -> Vec<String> {
+fn notes(survey: &LogSurvey) -> Vec<String> {
     let mut notes = Vec::new();
-    if look.is_torn && !look.has_unknown_end {
+    if survey.is_torn && !survey.has_unknown_end {
         notes.push(
-            "after its end is a write that was cut short and never acknowledged: it is passed over"
+            "after its end is a write that was interrupted and never acknowledged: it is ignored"
                 .into(),
         );
     }
-    if let Some(doubt) = &look.known.doubt {
-        notes.push(format!(
-            "{doubt}: it is written anew when the log is opened"
-        ));
+    if let Some(doubt) = &survey.known.doubt {
+        notes.push(format!("{doubt}: it is rewritten when the log is opened"));
     }
     notes
 }
@@ -124,8 +122,8 @@ pub fn append(
 ) -> Result<(), LogOpenError> {
     let append = || {
         let disk: Arc<dyn Disk> = Arc::new(Os::existing(path));
-        let partitions = chain::look(&*disk, Extent::End)?;
-        let partitions = partitions.map_or(1, |look| look.state.ends.len() as u32);
+        let partitions = chain::survey(&*disk, Extent::End)?;
+        let partitions = partitions.map_or(1, |survey| survey.state.ends.len() as u32);
         let layout = Layout::of(which, partitions, Ahead::Never);
         let mut appender = Appender::open(disk, layout)?;
         let appended = appender.append(vec![vec![record]], now);

@@ -1,5 +1,5 @@
-//! Reads the embedded log frame by frame, never beyond what was acknowledged. Nothing is kept of
-//! the log in memory but the place of the reader.
+//! Reads the embedded log frame by frame, never beyond what was acknowledged. Keeps nothing in
+//! memory but its position.
 
 use super::EmbeddedShared;
 use super::appender::Tail;
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-/// Waits for what was acknowledged and reads it.
+/// Waits for acknowledged records and reads them.
 pub struct BlockReader {
     shared: Arc<EmbeddedShared>,
     blocks: BlockCursor,
@@ -54,7 +54,7 @@ impl Reader for BlockReader {
     }
 }
 
-/// Where a reader is, without any waiting: the simulation drives it.
+/// A reader that never waits: the simulation drives it.
 pub struct BlockCursor {
     disk: Arc<dyn Disk>,
     which: Which,
@@ -65,14 +65,14 @@ pub struct BlockCursor {
 struct ReaderPosition {
     head: Head,
     window: Window,
-    /// Where the segment ends, once there is one after it.
+    /// Where the segment ends, if it is not the last.
     end: Option<u64>,
     at: u64,
-    /// How far the log is at this place.
+    /// The extent of the log here.
     walk: FrameWalk,
 }
 
-/// A frame at its place.
+/// A frame and its position.
 struct Here {
     at: u64,
     segment: u64,
@@ -96,7 +96,7 @@ impl BlockCursor {
         }
     }
 
-    /// Reads what lies before `tail`.
+    /// Reads what comes before `tail`.
     pub fn read(
         &mut self,
         tail: &Tail,
@@ -105,7 +105,7 @@ impl BlockCursor {
     ) -> Result<(), ReadError> {
         let before = into.len();
         match self.read_on(tail, limits, into) {
-            // What came before it is whole: the error comes with the next call.
+            // The records before it are intact: the next call returns the error.
             Err(_) if into.len() > before => Ok(()),
             read => read,
         }
@@ -133,7 +133,7 @@ impl BlockCursor {
                     is_done = false;
                     break;
                 }
-                // What was declared lost is passed over.
+                // Records that were declared lost are skipped.
                 if !entry.is_lost {
                     let records = self.block(&here, entry, start)?;
                     let first = entry.first;
@@ -157,7 +157,7 @@ impl BlockCursor {
         Ok(())
     }
 
-    /// Nothing but these records and what follows them in their partitions.
+    /// Continues with these records only, and what follows them in their partitions.
     fn only(&mut self, all: &[Position]) {
         self.next.fill(Offset::MAX);
         for at in all {
@@ -170,7 +170,7 @@ impl BlockCursor {
         ends.any(|(end, next)| next < end)
     }
 
-    /// The frame at the place of the reader, in the next segment if need be; `None` at the tail.
+    /// The frame at the reader's position, or of the next segment; `None` at the tail.
     fn frame(&mut self, tail: &Tail) -> Result<Option<Here>, ReadError> {
         if self.place.is_none() {
             self.place = Some(self.find(tail)?);
@@ -178,24 +178,21 @@ impl BlockCursor {
         loop {
             let place = self.place.as_ref().expect("it was found");
             let segment = place.head.number;
-            let mut end = place.end;
-            if segment == tail.segment {
-                if place.at >= tail.end {
-                    return Ok(None);
-                }
-            } else if end.is_none() {
-                end = Some(self.end_of(segment, tail)?);
-            }
-            let place = self.place.as_mut().expect("it was found");
-            place.end = end;
+            let is_last = segment == tail.segment;
             let limit = match place.end {
                 Some(end) => end,
-                None => tail.end,
+                None if is_last => tail.end,
+                None => self.end_of(segment, tail)?,
             };
             if place.at >= limit {
+                if is_last {
+                    return Ok(None);
+                }
                 self.place = Some(self.begin(segment + 1, tail)?);
                 continue;
             }
+            let place = self.place.as_mut().expect("it was found");
+            place.end = (!is_last).then_some(limit);
             let at = place.at;
             place.window.limit = limit;
             let found = frame_at(&mut place.window, place.head.salt, at, limit);
@@ -257,7 +254,7 @@ impl BlockCursor {
         }
     }
 
-    /// The last segment that begins before everything that is asked for.
+    /// The last segment that begins before all wanted records.
     fn find(&self, tail: &Tail) -> Result<ReaderPosition, ReadError> {
         let (mut low, mut high) = (1, tail.segment);
         while low < high {
@@ -274,7 +271,7 @@ impl BlockCursor {
 
     fn begin(&self, segment: u64, tail: &Tail) -> Result<ReaderPosition, ReadError> {
         let (head, file) = self.open(segment, tail)?;
-        // On from the segment before.
+        // If the reader comes from the segment before:
         if let Some(place) = &self.place
             && place.head.number + 1 == segment
             && !place.walk.may_be_at(&head.before)
@@ -291,7 +288,7 @@ impl BlockCursor {
         })
     }
 
-    /// Where a segment ends that is not the last.
+    /// Where a segment ends, which is not the last.
     fn end_of(&self, segment: u64, tail: &Tail) -> Result<u64, ReadError> {
         let (next, _) = self.open(segment + 1, tail)?;
         match next.previous {
@@ -307,6 +304,7 @@ impl BlockCursor {
     ) -> Result<(Head, Arc<dyn super::disk::DiskFile>), ReadError> {
         open_segment(&*self.disk, segment).map_err(|error| match error {
             SegmentError::Damaged(what) => self.damaged(segment, 0, &what, tail),
+            SegmentError::Newer(_) => self.damaged(segment, 0, "a newer program wrote it", tail),
             SegmentError::Disk(what) => ReadError::Unavailable(what),
         })
     }
@@ -338,8 +336,8 @@ impl BlockCursor {
     }
 }
 
-/// The records at these positions, which lie before the tail; one that was declared lost is left
-/// out. Reads each segment that holds any of them once.
+/// The records at these positions, which are before the tail; those that were declared lost are
+/// left out. Reads each segment that has any of them once.
 pub fn records_at(
     mut blocks: BlockCursor,
     tail: &Tail,

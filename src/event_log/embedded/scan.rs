@@ -1,4 +1,4 @@
-//! Reads one segment from its head to its end, and says what of it cannot be read.
+//! Reads one segment from its head to its end, and finds what cannot be read.
 
 use super::disk::DiskFile;
 use super::format::{self, Frame, FrameBlock, HEAD, Head, LogExtent, SHORTEST};
@@ -7,26 +7,26 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What is read at a time.
+/// Bytes per read.
 const READ: usize = 128 << 10;
-/// What a device that fails is asked for at a time.
+/// Bytes per read where the device fails.
 const PIECE: usize = 4 << 10;
 
-/// A file by pieces of some size. Where a device fails, bytes are read that no checksum fits.
+/// Reads a file in pieces.
 pub struct Window {
     file: Arc<dyn DiskFile>,
     start: u64,
     bytes: Vec<u8>,
-    /// Nothing is read from here on: it may be written at this moment.
+    /// Nothing is read from here on, where the appender may be writing.
     pub limit: u64,
-    /// Why some could not be read.
+    /// The last error of the device.
     pub failure: Option<String>,
     /// Whether a failure is an error.
     strict: bool,
 }
 
 impl Window {
-    /// A read that fails is an error.
+    /// Returns errors of the device.
     pub fn strict(file: Arc<dyn DiskFile>) -> Window {
         Window {
             file,
@@ -38,6 +38,7 @@ impl Window {
         }
     }
 
+    /// Where the device fails, returns bytes that match no checksum.
     pub fn tolerant(file: Arc<dyn DiskFile>) -> Window {
         Window {
             strict: false,
@@ -45,7 +46,7 @@ impl Window {
         }
     }
 
-    /// Fewer bytes only at the end of the file, or at the limit.
+    /// Returns fewer bytes only at the end of the file, or at the limit.
     pub fn get(&mut self, at: u64, len: usize) -> io::Result<&[u8]> {
         let end = self.start + self.bytes.len() as u64;
         if at < self.start || at + len as u64 > end {
@@ -83,16 +84,16 @@ impl Window {
     }
 }
 
-/// What is at a place where a frame may begin.
+/// What was found where a frame may begin.
 #[derive(Debug)]
 pub enum FrameScan {
     Frame(Frame),
-    /// Zeros, or the end of what may be read.
+    /// Zeros, or the limit.
     Nothing,
     Bad(&'static str),
 }
 
-/// What begins at `at` and ends before `limit`.
+/// Reads the head of the frame that begins at `at` and ends before `limit`.
 pub fn frame_at(window: &mut Window, salt: u64, at: u64, limit: u64) -> io::Result<FrameScan> {
     let room = limit.saturating_sub(at);
     let start = window.get(at, SHORTEST.min(room as usize))?;
@@ -110,7 +111,7 @@ pub fn frame_at(window: &mut Window, salt: u64, at: u64, limit: u64) -> io::Resu
     })
 }
 
-/// The first frame from `from` on that is a later one of this segment.
+/// The first frame of this segment from `from` on that comes after `after`.
 fn find_frame(
     window: &mut Window,
     salt: u64,
@@ -142,7 +143,7 @@ fn find_frame(
     Ok(None)
 }
 
-/// The salt of most frames in a file whose head cannot be read.
+/// The salt of most frames in a file with an unreadable head.
 pub fn find_salt(file: &Arc<dyn DiskFile>) -> io::Result<Option<u64>> {
     let len = file.len()?;
     let mut window = Window::tolerant(file.clone());
@@ -171,27 +172,27 @@ pub fn find_salt(file: &Arc<dyn DiskFile>) -> io::Result<Option<u64>> {
         .map(|(salt, _)| salt))
 }
 
-/// Offsets of one partition whose records cannot be read.
+/// Offsets of unreadable records of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostRecords {
     pub partition: Partition,
     pub offsets: Range<Offset>,
 }
 
-/// Bytes of a segment in which there is no frame, and should be.
+/// Bytes of a segment where frames are missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingFrames {
     pub at: u64,
     pub to: u64,
     pub what: String,
-    /// Of the first group that is lost, and of the next one that is not.
+    /// From the first group that is lost to the next one that is not.
     pub sequences: Range<u64>,
-    /// Records in all partitions before the stretch and before what comes after it.
+    /// The number of records in all partitions before the gap, and before what follows it.
     pub records: Range<u64>,
     pub lost: Vec<LostRecords>,
 }
 
-/// A block whose frame can be read and its own bytes not.
+/// An unreadable block of a readable frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadBlock {
     /// Where its frame begins.
@@ -205,35 +206,34 @@ pub struct BadBlock {
     pub records: u64,
 }
 
-/// What is known of the end of a segment apart from its frames.
+/// What other files say about the end of a segment.
 #[derive(Debug, Clone, Default)]
 pub struct KnownEnd {
-    /// Where the segment after says that this one ends, and how far the log is there.
+    /// According to the head of the next segment: the end, and the extent of the log there.
     pub sealed: Option<(u64, LogExtent)>,
     /// What was acknowledged in this segment.
     pub acknowledged: Option<(u64, LogExtent)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Default)]
 pub struct Scanned {
     /// The byte after the last frame.
     pub end: u64,
-    /// How far the log is there.
+    /// The extent of the log there.
     pub state: LogExtent,
-    pub stretches: Vec<MissingFrames>,
+    pub gaps: Vec<MissingFrames>,
     pub bad: Vec<BadBlock>,
-    /// There is something after the end that is no frame and nothing else.
+    /// After the end there are bytes that are neither a frame nor zeros.
     pub is_torn: bool,
-    /// It does not end as the segment after says.
+    /// It does not end where the next segment says.
     pub is_other: bool,
 }
 
-/// How far the log is while it is read frame by frame.
+/// The extent of the log while it is read frame by frame.
 #[derive(Debug, Clone)]
 pub struct FrameWalk {
     pub state: LogExtent,
-    /// The frame before declares a loss: how many records in all it stands for is known by the
-    /// next one.
+    /// The last frame declares a loss. The next one shows how many records it stands for.
     after_loss: bool,
 }
 
@@ -245,8 +245,8 @@ impl FrameWalk {
         }
     }
 
-    /// Adds what a frame holds. False if it is not the next one. Where offsets may be missing,
-    /// those that are go into `lost`.
+    /// Adds a frame; false if it is not the next one. Offsets may be missing only with `lost`,
+    /// which collects them.
     pub fn advance(&mut self, frame: &Frame, lost: Option<&mut Vec<LostRecords>>) -> bool {
         let state = &self.state;
         let is_next =
@@ -295,8 +295,8 @@ impl FrameWalk {
                 .all(|(end, known)| end == known)
     }
 
-    /// Comes to where the log is known to be. What is missing up to there goes into `lost`; false
-    /// if nothing may be missing, and yet the two differ.
+    /// Moves to the known end. `lost` collects what is missing up to there; without it, false
+    /// if anything is.
     fn settle(&mut self, known: &LogExtent, lost: Option<&mut Vec<LostRecords>>) -> bool {
         let state = &self.state;
         let is_same =
@@ -311,8 +311,8 @@ impl FrameWalk {
     }
 }
 
-/// Brings ends up to those that are known; true if they were. The log may have more partitions
-/// by then.
+/// Raises the ends to the known ones; true if none was lower. The log may have got more
+/// partitions.
 fn raise(ends: &mut [Offset], known: &[Offset], lost: Option<&mut Vec<LostRecords>>) -> bool {
     let mut missing = Vec::new();
     for (partition, (end, known)) in Partition::all().zip(ends.iter_mut().zip(known)) {
@@ -331,11 +331,11 @@ fn raise(ends: &mut [Offset], known: &[Offset], lost: Option<&mut Vec<LostRecord
     were
 }
 
-fn lost_of(stretches: &mut [MissingFrames]) -> Option<&mut Vec<LostRecords>> {
-    stretches.last_mut().map(|last| &mut last.lost)
+fn lost_of(gaps: &mut [MissingFrames]) -> Option<&mut Vec<LostRecords>> {
+    gaps.last_mut().map(|last| &mut last.lost)
 }
 
-/// Reads all of a segment. `read` hears of the bytes.
+/// Reads a whole segment. `read` is called with the number of bytes read.
 pub fn scan(
     file: &Arc<dyn DiskFile>,
     head: &Head,
@@ -350,7 +350,7 @@ pub fn scan(
     let salt = head.salt;
     let mut at = HEAD;
     let mut walk = FrameWalk::from(head.before.clone());
-    let (mut stretches, mut bad) = (Vec::<MissingFrames>::new(), Vec::new());
+    let (mut gaps, mut bad) = (Vec::<MissingFrames>::new(), Vec::new());
     loop {
         let mut found = frame_at(&mut window, salt, at, limit)?;
         if let FrameScan::Frame(frame) = &found
@@ -361,7 +361,7 @@ pub fn scan(
             found = FrameScan::Bad("a frame was cut short");
         }
         let what = match found {
-            FrameScan::Frame(frame) if walk.advance(&frame, lost_of(&mut stretches)) => {
+            FrameScan::Frame(frame) if walk.advance(&frame, lost_of(&mut gaps)) => {
                 let records = walk.state.records;
                 check_blocks(&mut window, salt, at, &frame, records, &mut bad)?;
                 at += frame.length;
@@ -386,25 +386,25 @@ pub fn scan(
             lost: Vec::new(),
         };
         if let Some((to, frame)) = find_frame(&mut window, salt, at + 8, limit, &walk.state)? {
-            stretches.push(lost(to, frame.sequence, frame.records));
+            gaps.push(lost(to, frame.sequence, frame.records));
             at = to;
             (walk.state.sequence, walk.state.records) = (frame.sequence, frame.records);
             continue;
         }
         let ahead = |known: &&(u64, LogExtent)| known.0 > at;
-        let told = known.sealed.as_ref().or(known.acknowledged.as_ref());
-        if let Some((to, after)) = told.filter(ahead) {
-            stretches.push(lost(*to, after.sequence, after.records));
+        let end = known.sealed.as_ref().or(known.acknowledged.as_ref());
+        if let Some((to, after)) = end.filter(ahead) {
+            gaps.push(lost(*to, after.sequence, after.records));
             at = *to;
             (walk.state.sequence, walk.state.records) = (after.sequence, after.records);
         }
         break;
     }
-    let lost = lost_of(&mut stretches);
+    let lost = lost_of(&mut gaps);
     let may_differ = lost.is_some();
     let is_other = match (&known.sealed, &known.acknowledged) {
         (Some((_, after)), _) => !walk.settle(after, lost),
-        // The log may be further than what was acknowledged, never less far.
+        // The log may end after what was acknowledged, never before.
         (None, Some((_, after))) => !raise(&mut walk.state.ends, &after.ends, lost) && !may_differ,
         (None, None) => false,
     };
@@ -412,7 +412,7 @@ pub fn scan(
     Ok(Scanned {
         end: at,
         state: walk.state,
-        stretches,
+        gaps,
         bad,
         is_torn,
         is_other,
@@ -453,7 +453,7 @@ fn check_blocks(
     Ok(())
 }
 
-/// Whether a frame that was never acknowledged is the last and lacks some of its blocks.
+/// Whether a frame that was never acknowledged is the last one and incomplete.
 fn is_cut_short(
     window: &mut Window,
     salt: u64,

@@ -1,6 +1,5 @@
-//! A file that is written ahead with zeros, to become the next segment. A file that grows has a
-//! new length with each write, and a sync of it waits for the file system's journal; one that is
-//! overwritten has none.
+//! Preallocates the next segment: a file full of zeros. A sync of a file that grows waits for the
+//! file system's journal, because its length changes; a sync of an overwritten file does not.
 
 use super::disk::{Disk, DiskAccess, DiskFile};
 use std::io;
@@ -10,19 +9,19 @@ use std::thread::JoinHandle;
 pub const SPARE: &str = "spare";
 const NEW: &str = "spare.new";
 
-/// A disk has to have this many times as much room.
+/// The disk must have this many times as much free space.
 const ROOM: u64 = 4;
 const PIECE: usize = 256 << 10;
-/// Bytes between two syncs, so that no other sync waits for all of it.
+/// Bytes between two syncs, so that no other sync waits for the whole file.
 const SYNCED: u64 = 1 << 20;
 
-/// When files are written ahead.
+/// When a file is preallocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ahead {
     Never,
-    /// By a thread.
+    /// In the background, by a thread.
     Beside,
-    /// By whoever asks for it.
+    /// By the caller, for simulations.
     AtOnce,
 }
 
@@ -47,7 +46,7 @@ impl Spare {
         }
     }
 
-    /// Sees to it that there is one, unless the disk is short.
+    /// Preallocates a file if there is none and the disk has space.
     pub fn fill(&mut self, bytes: u64) {
         if !matches!(self.state, SpareState::None) {
             return;
@@ -70,7 +69,7 @@ impl Spare {
         }
     }
 
-    /// The file, if it is ready. Whoever takes it gives it a name.
+    /// The file, if it is ready. The caller renames it.
     pub fn take(&mut self) -> Option<Arc<dyn DiskFile>> {
         match std::mem::replace(&mut self.state, SpareState::None) {
             SpareState::None => None,
@@ -99,7 +98,7 @@ impl Drop for Spare {
     }
 }
 
-/// Whether it is there.
+/// Whether the file exists afterwards.
 fn fill(disk: &dyn Disk, bytes: u64) -> bool {
     if is_left_over(disk, bytes) {
         return true;
@@ -122,7 +121,7 @@ fn fill(disk: &dyn Disk, bytes: u64) -> bool {
     }
 }
 
-/// Whether one is there from before, and as it was written.
+/// Whether an earlier process left an unchanged file.
 fn is_left_over(disk: &dyn Disk, bytes: u64) -> bool {
     let Ok(file) = disk.open(SPARE, DiskAccess::Read) else {
         return false;

@@ -1,5 +1,5 @@
-//! Makes segments of a log that an earlier version kept as a RocksDB, with the same identity and
-//! the same positions. The old files are kept in `rocksdb/`, until their owner removes them.
+//! Converts a log that an earlier version kept in a RocksDB to segments, with the same identity
+//! and the same positions. The old files stay in `rocksdb/` until their owner removes them.
 //!
 //! ```text
 //! upgrade/    being written: an interruption leaves the old log as it is
@@ -11,11 +11,11 @@ use super::acknowledged;
 use super::appender::{Appender, FramePart, Layout};
 use super::chain::{self, Extent};
 use super::damage::Why;
-use super::disk::{Disk, DiskAccess, DiskFile, FolderEntry};
+use super::disk::{Disk, FolderEntry};
 use super::format::segment_number;
 use super::spare::{Ahead, SPARE};
 use crate::store::rocks::{self, Rocks};
-use crate::store::{self, Db, Direction, Family, Space, View};
+use crate::store::{self, Db, Direction, Family, View};
 use crate::wire::block;
 use crate::wire::position::{LogId, Offset, Partition, Position};
 use bytes::Bytes;
@@ -32,10 +32,10 @@ pub const KEPT: &str = "rocksdb";
 
 /// The format of a log in a RocksDB.
 const OLD_FORMAT: u8 = 1;
-/// Rows of the old log go into frames of some such length.
+/// Rows of the old log are collected into frames of about this length.
 const FRAME: usize = 256 << 10;
 
-/// Whether a RocksDB lies among these files.
+/// Whether these files contain a RocksDB.
 pub fn is_old_form(files: &[FolderEntry]) -> bool {
     files.iter().filter(|file| !file.is_folder).any(|file| {
         let name = &file.name;
@@ -43,7 +43,7 @@ pub fn is_old_form(files: &[FolderEntry]) -> bool {
     })
 }
 
-/// Whether a log lies among these files, in whatever form.
+/// Whether these files contain a log, in either form.
 pub fn is_log(files: &[FolderEntry]) -> bool {
     let is_own = |file: &FolderEntry| {
         segment_number(&file.name).is_some()
@@ -59,21 +59,21 @@ const OLD_MEMORY: rocks::MemoryBudget = rocks::MemoryBudget {
     write_buffers: 32 << 20,
 };
 
-/// Opens the RocksDB in a folder of this machine; nothing there is changed.
+/// Opens the RocksDB in a folder, and changes nothing there.
 pub fn open_old(path: &Path) -> store::Result<Arc<dyn Db>> {
     rocks::wal::check(path)?;
     let old = Rocks::open_to_read(path, Family::EMBEDDED_LOG, OLD_MEMORY)?;
     Ok(Arc::new(old))
 }
 
-/// Does nothing if the log has its present form already.
+/// Does nothing if the log already consists of segments.
 pub fn if_needed(
     disk: &Arc<dyn Disk>,
     layout: Layout,
     open_old: impl FnOnce() -> store::Result<Arc<dyn Db>>,
 ) -> Result<(), Why> {
     let failed = |error| Why::disk("upgrading it", &error);
-    let files = disk.list("").map_err(failed)?;
+    let files = disk.list().map_err(failed)?;
     if files.iter().any(|file| file.name == BUILT) {
         return finish(&**disk).map_err(failed);
     }
@@ -84,8 +84,7 @@ pub fn if_needed(
     let bytes: u64 = files.iter().map(|file| file.len).sum();
     if let Some(space) = disk.space().filter(|space| space.free < bytes) {
         return Err(Why::Disk(format!(
-            "an earlier version wrote it, and {bytes} bytes are needed to write it anew: {} are \
-             free",
+            "an earlier version wrote it, and {bytes} bytes are needed to convert it: {} are free",
             space.free
         )));
     }
@@ -114,7 +113,7 @@ pub fn unreadable(error: store::Error) -> Why {
     Why::OldForm(reason(error))
 }
 
-/// Without advice that is for the store.
+/// Without the advice, which is for the store.
 fn reason(error: store::Error) -> String {
     match error {
         store::Error::Corrupt(what) | store::Error::Io(what) => what,
@@ -122,8 +121,7 @@ fn reason(error: store::Error) -> String {
     }
 }
 
-/// Moves the old files away and the new ones to their place. Whatever was moved already is not
-/// moved again.
+/// Moves the old files away and the new ones to their place. An interrupted move is continued.
 fn finish(disk: &dyn Disk) -> io::Result<()> {
     disk.make_folder(KEPT)?;
     let is_ours = |file: &FolderEntry| {
@@ -131,12 +129,12 @@ fn finish(disk: &dyn Disk) -> io::Result<()> {
             || segment_number(&file.name).is_some()
             || [acknowledged::NAME, SPARE].contains(&&*file.name)
     };
-    for file in disk.list("")?.iter().filter(|file| !is_ours(file)) {
+    for file in disk.list()?.iter().filter(|file| !is_ours(file)) {
         disk.rename(&file.name, &format!("{KEPT}/{}", file.name))?;
     }
     disk.sync_folder(KEPT)?;
     disk.sync_folder("")?;
-    for file in disk.list(BUILT)? {
+    for file in disk.folder(BUILT).list()? {
         disk.rename(&format!("{BUILT}/{}", file.name), &file.name)?;
     }
     disk.sync_folder("")?;
@@ -144,7 +142,7 @@ fn finish(disk: &dyn Disk) -> io::Result<()> {
     disk.sync_folder("")
 }
 
-/// What an old log says of itself.
+/// Identity and size of an old log.
 struct About {
     id: LogId,
     partitions: u32,
@@ -168,7 +166,7 @@ fn about(old: &dyn Db) -> Result<About, Why> {
     Ok(About { id, partitions })
 }
 
-/// Reads all of an old log: which one it is, and the end of each partition.
+/// Reads all of an old log: its identity, and the end of each partition.
 pub fn check(old: &dyn Db) -> Result<(LogId, Vec<Offset>), Why> {
     let About { id, partitions } = about(old)?;
     let mut ends = vec![Offset::ZERO; partitions as usize];
@@ -188,7 +186,7 @@ pub fn check(old: &dyn Db) -> Result<(LogId, Vec<Offset>), Why> {
     outcome.map(|()| (id, ends))
 }
 
-/// Writes all of the old log into the folder for it, and reads it again. How many records.
+/// Writes the old log as segments, and reads them again. Returns the number of records.
 fn build(disk: &Arc<dyn Disk>, layout: Layout, old: &dyn Db) -> Result<u64, Why> {
     let About { id, partitions } = about(old)?;
     let layout = Layout {
@@ -196,7 +194,7 @@ fn build(disk: &Arc<dyn Disk>, layout: Layout, old: &dyn Db) -> Result<u64, Why>
         ahead: Ahead::Never,
         ..layout
     };
-    let inner: Arc<dyn Disk> = Arc::new(Inside(disk.clone()));
+    let inner = disk.folder(BUILDING);
     let mut appender = Appender::create(inner.clone(), layout, id)?;
     let mut outcome = Ok(());
     let viewed = store::view(old, |view| {
@@ -210,17 +208,19 @@ fn build(disk: &Arc<dyn Disk>, layout: Layout, old: &dyn Db) -> Result<u64, Why>
     appender.settle().map_err(write_failed)?;
     let ends = appender.ends().to_vec();
     drop(appender);
-    // It takes the place of ground truth.
-    let look = chain::look(&*inner, Extent::All(&mut |_| {}))?;
-    match look {
-        Some(look) if look.damages.is_empty() && look.state.ends == ends => Ok(look.state.records),
+    // It replaces ground truth, so it is checked.
+    let survey = chain::survey(&*inner, Extent::All(&mut |_| {}))?;
+    match survey {
+        Some(survey) if survey.damages.is_empty() && survey.state.ends == ends => {
+            Ok(survey.state.records)
+        }
         _ => Err(Why::Disk(
             "what was written of it cannot be read again".into(),
         )),
     }
 }
 
-/// A row of the old log that is to be written next of its partition.
+/// The next row of a partition of the old log.
 struct OldRow {
     first: Offset,
     count: u64,
@@ -228,7 +228,7 @@ struct OldRow {
     block: Bytes,
 }
 
-/// By arrival, so that partitions lie beside each other as they came.
+/// In the order of arrival, so that partitions are interleaved as they were.
 fn copy(view: &dyn View, partitions: u32, appender: &mut Appender) -> Result<(), Why> {
     let mut heads: BTreeMap<(i64, Partition), OldRow> = BTreeMap::new();
     for partition in Partition::all().take(partitions as usize) {
@@ -290,58 +290,4 @@ fn next_row(view: &dyn View, partition: Partition, from: Offset) -> Result<Optio
         arrived: arrived.ok_or_else(|| damaged("a row without a record"))?,
         block,
     }))
-}
-
-/// The folder that is written, as a disk of its own.
-struct Inside(Arc<dyn Disk>);
-
-impl Inside {
-    fn name(name: &str) -> String {
-        match name {
-            "" => BUILDING.into(),
-            name => format!("{BUILDING}/{name}"),
-        }
-    }
-}
-
-impl Disk for Inside {
-    fn list(&self, folder: &str) -> io::Result<Vec<FolderEntry>> {
-        self.0.list(&Inside::name(folder))
-    }
-
-    fn open(&self, name: &str, access: DiskAccess) -> io::Result<Arc<dyn DiskFile>> {
-        self.0.open(&Inside::name(name), access)
-    }
-
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.0.create(&Inside::name(name))
-    }
-
-    fn make_folder(&self, name: &str) -> io::Result<()> {
-        self.0.make_folder(&Inside::name(name))
-    }
-
-    fn link(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.link(&Inside::name(from), &Inside::name(to))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.rename(&Inside::name(from), &Inside::name(to))
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.remove(&Inside::name(name))
-    }
-
-    fn remove_folder(&self, name: &str) -> io::Result<()> {
-        self.0.remove_folder(&Inside::name(name))
-    }
-
-    fn sync_folder(&self, name: &str) -> io::Result<()> {
-        self.0.sync_folder(&Inside::name(name))
-    }
-
-    fn space(&self) -> Option<Space> {
-        self.0.space()
-    }
 }

@@ -1,6 +1,6 @@
-//! A disk in memory that keeps the port's promises and no more. A loss of power takes what was
-//! not synced, sector by sector and name by name; a failed sync takes it although a later one
-//! succeeds, as Linux does.
+//! A disk in memory that keeps the port's promises and no more. A power cut loses what was not
+//! synced, sector by sector and name by name. What a failed sync should have written is lost even
+//! if a later sync succeeds, as on Linux.
 
 use super::{Disk, DiskAccess, DiskFile, FolderEntry};
 use crate::store::Space;
@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What a disk writes whole or not at all.
+/// The bytes that a disk writes atomically.
 const SECTOR: usize = 512;
 
-/// What a fault may be asked for.
+/// The calls that can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskCall {
     Write,
@@ -23,13 +23,15 @@ pub enum DiskCall {
     Other,
 }
 
-/// Asked before each call that changes anything.
+/// Called before each call that changes anything.
 pub type DiskFaults = Box<dyn FnMut(DiskCall) -> WriteFault + Send>;
 
 /// Clones are the same disk.
 #[derive(Clone, Default)]
 pub struct MemoryDisk {
     inner: Arc<Mutex<MemoryDiskState>>,
+    /// What the names of its files begin with: empty, or a folder and a slash.
+    folder: String,
 }
 
 #[derive(Default)]
@@ -37,7 +39,7 @@ struct MemoryDiskState {
     files: Vec<MemoryFile>,
     names: BTreeMap<String, usize>,
     synced_names: BTreeMap<String, usize>,
-    /// Since, in order.
+    /// Changes of names since the last sync, in order.
     renamings: Vec<Naming>,
     faults: Option<DiskFaults>,
     dead: bool,
@@ -47,7 +49,7 @@ struct MemoryDiskState {
 
 #[derive(Default, Clone)]
 struct MemoryFile {
-    /// What is read.
+    /// What reads return.
     content: Vec<u8>,
     synced: Vec<u8>,
     /// Since the last sync, in order.
@@ -104,15 +106,15 @@ impl MemoryDisk {
         self.lock().dead
     }
 
-    /// The process ends and starts again; the machine runs on, and nothing is lost.
+    /// The process restarts; the machine runs on, and nothing is lost.
     pub fn restart(&self) {
         let mut inner = self.lock();
         inner.dead = false;
         inner.life += 1;
     }
 
-    /// The machine loses its power. Of what was not synced, each sector is there if
-    /// `survives` says so, and of the names the first `keep(count)` changes.
+    /// The machine loses power. Of what was not synced, those sectors survive for which
+    /// `survives` returns true, and the first `keep(count)` changes of names.
     pub fn lose_power(
         &self,
         mut survives: impl FnMut() -> bool,
@@ -123,7 +125,7 @@ impl MemoryDisk {
             for (at, bytes) in std::mem::take(&mut file.writes) {
                 let mut start = 0;
                 while start < bytes.len() {
-                    // Up to where the next sector of the file begins.
+                    // Up to the next sector of the file.
                     let place = at + start;
                     let end = bytes.len().min((place / SECTOR + 1) * SECTOR - at);
                     if survives() {
@@ -158,17 +160,18 @@ impl MemoryDisk {
         };
         MemoryDisk {
             inner: Arc::new(Mutex::new(copy)),
+            folder: self.folder.clone(),
         }
     }
 
-    /// What lies in a file.
+    /// The content of a file.
     pub fn content(&self, name: &str) -> Option<Vec<u8>> {
         let inner = self.lock();
         let file = *inner.names.get(name)?;
         Some(inner.files[file].content.clone())
     }
 
-    /// Behind the back of whoever uses it: the medium decays.
+    /// Changes a file as a decaying medium does.
     pub fn tamper(&self, name: &str, tamper: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.lock();
         if let Some(&file) = inner.names.get(name) {
@@ -185,7 +188,7 @@ impl MemoryDisk {
             .expect("no test panics while it holds the files")
     }
 
-    /// Carries out a change as the fault for it says.
+    /// Makes a change, or fails as the injected fault says.
     fn change(&self, call: DiskCall, change: impl FnOnce(&mut MemoryDiskState)) -> io::Result<()> {
         let mut inner = self.lock();
         inner.alive()?;
@@ -220,12 +223,8 @@ impl MemoryDisk {
         })
     }
 
-    fn handle(&self, inner: &MemoryDiskState, file: usize) -> Arc<dyn DiskFile> {
-        Arc::new(MemoryFileHandle {
-            disk: self.clone(),
-            file,
-            life: inner.life,
-        })
+    fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.folder)
     }
 }
 
@@ -245,16 +244,21 @@ impl MemoryDiskState {
 }
 
 impl Disk for MemoryDisk {
-    fn list(&self, folder: &str) -> io::Result<Vec<FolderEntry>> {
+    fn folder(&self, name: &str) -> Arc<dyn Disk> {
+        Arc::new(MemoryDisk {
+            inner: self.inner.clone(),
+            folder: format!("{}/", self.path(name)),
+        })
+    }
+
+    fn list(&self) -> io::Result<Vec<FolderEntry>> {
         let inner = self.lock();
         inner.alive()?;
         let mut entries: Vec<FolderEntry> = Vec::new();
         for (name, file) in &inner.names {
-            let inside = match folder {
-                "" => Some(&**name),
-                folder => name.strip_prefix(folder).and_then(|n| n.strip_prefix('/')),
+            let Some(inside) = name.strip_prefix(&self.folder) else {
+                continue;
             };
-            let Some(inside) = inside else { continue };
             let (name, len, is_folder) = match inside.split_once('/') {
                 None => (inside, inner.files[*file].content.len() as u64, false),
                 Some((folder, _)) => (folder, 0, true),
@@ -272,15 +276,19 @@ impl Disk for MemoryDisk {
 
     fn open(&self, name: &str, _: DiskAccess) -> io::Result<Arc<dyn DiskFile>> {
         let inner = self.lock();
-        let file = inner.find(name)?;
-        Ok(self.handle(&inner, file))
+        let file = inner.find(&self.path(name))?;
+        Ok(Arc::new(MemoryFileHandle {
+            disk: self.clone(),
+            file,
+            life: inner.life,
+        }))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         self.change(DiskCall::Create, |inner| {
             let file = inner.files.len();
             inner.files.push(MemoryFile::default());
-            let naming = Naming::Put(name.to_owned(), file);
+            let naming = Naming::Put(self.path(name), file);
             naming.apply(&mut inner.names);
             inner.renamings.push(naming);
         })?;
@@ -293,18 +301,18 @@ impl Disk for MemoryDisk {
     }
 
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
-        let file = self.lock().find(from)?;
-        self.name(DiskCall::Other, Naming::Put(to.to_owned(), file))
+        let file = self.lock().find(&self.path(from))?;
+        self.name(DiskCall::Other, Naming::Put(self.path(to), file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (self.path(from), self.path(to));
         let inside = format!("{from}/");
         let is_folder = self
             .lock()
             .names
             .keys()
             .any(|name| name.starts_with(&inside));
-        let (from, to) = (from.to_owned(), to.to_owned());
         let naming = match is_folder {
             true => Naming::RenameFolder(from, to),
             false => Naming::Rename(from, to),
@@ -313,14 +321,13 @@ impl Disk for MemoryDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.name(DiskCall::Other, Naming::Remove(name.to_owned()))
+        self.name(DiskCall::Other, Naming::Remove(self.path(name)))
     }
 
     fn remove_folder(&self, name: &str) -> io::Result<()> {
-        for entry in self.list(name)? {
-            self.remove(&format!("{name}/{}", entry.name))?;
-        }
-        Ok(())
+        let folder = self.folder(name);
+        let mut entries = folder.list()?.into_iter();
+        entries.try_for_each(|entry| folder.remove(&entry.name))
     }
 
     fn sync_folder(&self, _: &str) -> io::Result<()> {
@@ -385,7 +392,7 @@ impl DiskFile for MemoryFileHandle {
         });
         let mut inner = self.disk.lock();
         if synced.is_err() && !inner.dead {
-            // The kernel holds them for written, and tries no more.
+            // The kernel considers them written, and does not retry.
             inner.files[self.file].writes.clear();
         }
         synced
