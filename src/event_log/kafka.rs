@@ -1,15 +1,15 @@
 //! The log on a Kafka topic. The only module that names rdkafka.
 //!
-//! - `inspect` asks the cluster about the topic: which one it is (its id), what its
-//!   partitions hold, how it is set up.
-//! - `checks` does so all the time, on a thread, for everyone at once.
-//! - `fetcher` fetches, and knows when what it fetched is certain to be of the topic.
+//! - `inspect` asks the cluster about the topic: its id, the bounds of its partitions, its
+//!   configuration.
+//! - `checks` does so all the time, on one thread for all callers.
+//! - `fetcher` fetches, and knows when it is certain which topic it fetches.
 //! - `consume` reads, `produce` appends, `message` turns messages into records.
-//! - `client` makes clients of the configuration, `stats` tells how they fare.
+//! - `client` configures clients, `stats` turns their statistics into metrics.
 //!
-//! librdkafka follows a topic that is deleted and made again without a word, so
-//! nothing that was read is written, and nothing that was produced acknowledged,
-//! before the topic's id was compared once more, or it is certain without.
+//! librdkafka silently follows a topic that is deleted and created again. So the topic's id is
+//! compared after every fetch, unless it is certain, and after every publish: only then is the
+//! batch written, and the publish acknowledged.
 
 mod checks;
 mod client;
@@ -29,11 +29,10 @@ use super::{
 use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Position};
 use crate::wire::record::Record;
 use checks::Checks;
-use fetcher::{Fetcher, PartitionEnds};
 use inspect::Inspector;
 use produce::KafkaPublisher;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Debug, Clone)]
@@ -41,20 +40,20 @@ pub struct KafkaSettings {
     /// `host:port`, several separated by commas.
     pub bootstrap: String,
     pub topic: String,
-    /// Makes the topics that are missing; `None` does not.
+    /// Creates missing topics; `None` does not.
     pub create: Option<NewTopics>,
-    /// The store has events of the topic already: one that is made anew would be
-    /// another log, so only the one for dead letters is made.
+    /// The store has events of the topic already. A new topic would be another log, so only the
+    /// one for dead letters is created.
     pub is_known: bool,
     /// The ledger's own records: no dead letters beside them, and no statistics.
     pub is_control: bool,
     /// The consumer group whose offsets are committed for lag tools.
     pub group: String,
-    /// librdkafka's, for all clients, for the producer, for the consumers.
+    /// Options of librdkafka for all clients, for the producer, for the consumers.
     pub options: BTreeMap<String, String>,
     pub producer: BTreeMap<String, String>,
     pub consumer: BTreeMap<String, String>,
-    /// Bytes that may wait to be sent; beyond, publishers are told to come back.
+    /// Bytes that may wait to be sent; beyond this, publishers get `Busy`.
     pub max_waiting: u64,
     /// How long a publisher waits for the cluster.
     pub publish_timeout: Duration,
@@ -67,7 +66,7 @@ pub struct KafkaSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewTopics {
     pub partitions: u32,
-    /// `None` leaves it to the cluster.
+    /// `None`: the cluster's default.
     pub replication: Option<u16>,
 }
 
@@ -77,7 +76,7 @@ impl KafkaSettings {
     }
 }
 
-/// A setting that librdkafka does not know or take, or that is not a user's to give.
+/// Options that librdkafka does not know or accept, or that users may not set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub struct BadOptions(pub Vec<String>);
@@ -87,17 +86,15 @@ pub struct Kafka {
     inspector: Arc<Inspector>,
     checks: Checks,
     publisher: KafkaPublisher,
-    /// Of the reader that was opened last, and of which log.
-    reading: Mutex<Option<(LogId, Weak<Fetcher>)>>,
 }
 
 impl Kafka {
-    /// Whether librdkafka takes the options, without making anything.
+    /// Checks the options and creates nothing.
     pub fn check(settings: &KafkaSettings) -> Result<(), BadOptions> {
         client::check(settings)
     }
 
-    /// Connects in the background: a cluster that cannot be reached is no error here.
+    /// Connects in the background: an unreachable cluster is not an error here.
     pub fn open(settings: KafkaSettings) -> Result<Kafka, BadOptions> {
         client::check(&settings)?;
         let settings = Arc::new(settings);
@@ -109,12 +106,10 @@ impl Kafka {
             inspector,
             checks,
             publisher,
-            reading: Mutex::default(),
         })
     }
 
-    /// The first offset of each partition whose record arrived at `millis` or later;
-    /// the end, where there is none.
+    /// By partition, the first offset whose record arrived at `millis` or later, or the end.
     pub fn offsets_at(&self, millis: i64) -> Result<NextOffsets, ReadError> {
         self.inspector.offsets_at(millis)
     }
@@ -127,30 +122,14 @@ impl Kafka {
             Some(log) => log,
             None => return Err(PublishError::Rejected("it was not reached yet".into())),
         };
-        let ends = self.fetcher(log).and_then(PartitionEnds::of);
         let positions = self.publisher.publish(records).await?;
-        // It may have become another topic meanwhile, and the records be in that one.
-        if let Some(ends) = ends
-            && ends.grew_by(&positions).await
-        {
-            return Ok(Published { log, positions });
-        }
+        // The topic may have been created anew meanwhile, and the records be in the new one.
         let confirmed = self.checks.ask(log, None).await;
         let unconfirmed = || ReadError::Unavailable("it was closed".into());
         match confirmed.unwrap_or_else(|_| Err(unconfirmed())) {
             Ok(()) => Ok(Published { log, positions }),
             Err(error) => Err(PublishError::Unknown(error.to_string())),
         }
-    }
-
-    /// Whoever fetches from this log, if somebody does.
-    fn fetcher(&self, log: LogId) -> Option<Arc<Fetcher>> {
-        let reading = self
-            .reading
-            .lock()
-            .expect("nothing panics while it is held");
-        let (_, fetcher) = reading.as_ref().filter(|(of, _)| *of == log)?;
-        fetcher.upgrade()
     }
 }
 
@@ -170,8 +149,7 @@ impl EventLog for Kafka {
     fn reader(&self, log: LogId, from: &NextOffsets) -> Result<Box<dyn Reader>, ReadError> {
         let (bounds, partitions) = (self.bounds()?, self.partitions()?);
         let asking = self.checks.asking(log, partitions);
-        // One that cannot be asked now, and that nothing is known of, begins where it
-        // begins.
+        // A partition without bounds and without an offset is read from its beginning.
         let next = Partition::all().take(partitions).map(|partition| {
             let from = from.get(&partition).copied();
             let from = from.filter(|from| *from > Offset::ZERO);
@@ -179,11 +157,6 @@ impl EventLog for Kafka {
             (partition, from.or(first))
         });
         let consumer = consume::Consumer::open(&self.settings, next.collect(), asking)?;
-        let reading = (log, Arc::downgrade(consumer.fetcher()));
-        *self
-            .reading
-            .lock()
-            .expect("nothing panics while it is held") = Some(reading);
         Ok(Box::new(consumer))
     }
 

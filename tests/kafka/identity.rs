@@ -10,6 +10,7 @@ use crate::support::broker::{Broker, Raw};
 use crate::support::events::created;
 use crate::support::server::{BATCH, Server};
 use rdkafka::Message as _;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -121,27 +122,41 @@ fn while_fetches_identify_the_topic_the_cluster_is_not_asked() {
     let broker = Broker::shared();
     let topic = broker.topic(3, &[]);
     let folder = tempfile::tempdir().unwrap();
-    let server = ledger(folder.path(), &broker, &topic);
-    let requests = || {
+    let settings = [
+        ("KAFKA__BOOTSTRAP", broker.bootstrap.as_str()),
+        ("KAFKA__TOPIC", &topic),
+        ("PROJECTOR__BATCH_DELAY", "0s"),
+    ];
+    let server = Server::on(folder.path(), &settings);
+    let metric = |name: &str| {
         let metrics = server.metrics();
-        let name = "opledger_kafka_requests_total{client=\"inspector\"} ";
         let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-        line.map_or(0, |count| count.parse::<usize>().unwrap())
+        line.map_or(0, |count| count.trim().parse::<usize>().unwrap())
     };
-    // Told every five seconds; what was asked before is not counted.
-    server.eventually("told", |_| requests() > 0);
-    let (before, mut published) = (requests(), 0);
-    while requests() == before {
-        for _ in 0..20 {
-            let id = format!("steady-{published}");
-            let token = server.publish(&[created(&id)]);
-            assert!(server.document(&id, &token).is_some());
-            published += 1;
+    // The metric changes every five seconds.
+    let requests = || metric("opledger_kafka_requests_total{client=\"inspector\"}");
+    let batches = || metric("opledger_batch_records_count");
+    let producer: BaseProducer = broker.config().create().unwrap();
+    server.eventually("the first report", |_| requests() > 0);
+    let first = requests();
+    server.eventually("the next report", |_| requests() > first);
+    let before = (requests(), batches());
+    let idle = before.0 - first;
+    for n in 0.. {
+        let event = created(&format!("steady-{n}")).to_string();
+        let record = BaseRecord::<(), str>::to(&topic).payload(&event);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+        producer.flush(Duration::from_secs(30)).unwrap();
+        if n % 20 == 0 && requests() > before.0 {
+            break;
         }
     }
-    let asked = requests() - before;
-    // Each publish and each cut by itself would be two each.
-    assert!(asked < published, "{asked} requests, {published} published");
+    let (asked, batches) = (requests() - before.0, batches() - before.1);
+    // A request for each batch would be as many more.
+    assert!(
+        3 * asked < 3 * idle + 2 * batches,
+        "{idle} requests without events, {asked} with {batches} batches"
+    );
 }
 
 #[test]

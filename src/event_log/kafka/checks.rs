@@ -1,9 +1,9 @@
-//! Asks the cluster which topic it is, for everyone at once: whoever has read or produced
-//! something, and is not certain by what is fetched, waits for an answer that was asked for
-//! after it. A thousand who wait share one request.
+//! Asks the cluster for the topic's id. After each publish, and after each fetch whose topic is not
+//! certain, the caller waits for the response to a request that was sent later. All callers that
+//! wait share one request.
 
 use super::BadOptions;
-use super::fetcher::MetadataAge;
+use super::fetcher::Uncertain;
 use super::inspect::{Inspector, Topic};
 use crate::event_log::{Confirmation, ReadError};
 use crate::wire::position::LogId;
@@ -12,20 +12,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// How often it is asked if nobody waits.
+/// How often the cluster is asked if no caller waits.
 const EVERY: Duration = Duration::from_secs(1);
-/// How often the consumer group hears how far the store is.
+/// How often the consumer group's offsets are committed.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
 
 type CheckResult = Result<(), ReadError>;
 
-/// What somebody relies on.
+/// What a caller needs to be true.
 struct Question {
     log: LogId,
     partitions: Option<usize>,
-    /// Who may rely on the answer until something else is heard.
-    behind: Option<MetadataAge>,
-    answer: oneshot::Sender<CheckResult>,
+    /// The fetching client, which becomes certain by the response.
+    client: Option<Uncertain>,
+    result: oneshot::Sender<CheckResult>,
 }
 
 pub struct Checks {
@@ -57,12 +57,12 @@ impl Checks {
         })
     }
 
-    /// Whether it is still this log, with so many partitions, from now on.
+    /// Checks that the topic still is this log, and has this many partitions.
     pub fn ask(&self, log: LogId, partitions: Option<usize>) -> oneshot::Receiver<CheckResult> {
         self.shared.ask(log, partitions, None)
     }
 
-    /// For somebody who asks the same again and again.
+    /// For a caller that asks the same repeatedly.
     pub fn asking(&self, log: LogId, partitions: usize) -> Asking {
         Asking {
             shared: self.shared.clone(),
@@ -86,10 +86,9 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// `behind` is told if the answer is yes.
-    pub fn ask(&self, behind: Option<MetadataAge>) -> Confirmation {
-        let answer = self.shared.ask(self.log, Some(self.partitions), behind);
-        Confirmation::coming(answer)
+    pub fn ask(&self, client: Option<Uncertain>) -> Confirmation {
+        let result = self.shared.ask(self.log, Some(self.partitions), client);
+        Confirmation::coming(result)
     }
 }
 
@@ -98,24 +97,24 @@ impl ChecksShared {
         &self,
         log: LogId,
         partitions: Option<usize>,
-        behind: Option<MetadataAge>,
+        client: Option<Uncertain>,
     ) -> oneshot::Receiver<CheckResult> {
-        let (answer, coming) = oneshot::channel();
+        let (result, coming) = oneshot::channel();
         self.lock().questions.push(Question {
             log,
             partitions,
-            behind,
-            answer,
+            client,
+            result,
         });
         self.changed.notify_one();
         coming
     }
 
     fn run(&self, inspector: &Inspector) {
-        let mut looked = Instant::now() - EVERY;
+        let mut checked = Instant::now() - EVERY;
         let mut committed = Instant::now();
         loop {
-            let left = EVERY.saturating_sub(looked.elapsed());
+            let left = EVERY.saturating_sub(checked.elapsed());
             let idle = |queue: &mut QuestionQueue| queue.questions.is_empty() && !queue.closed;
             let waited = self.changed.wait_timeout_while(self.lock(), left, idle);
             let (mut queue, _) = waited.expect("nothing panics while it holds the queue");
@@ -128,28 +127,28 @@ impl ChecksShared {
 
             let topic = inspector.look_at_topic();
             for question in questions {
-                let answer = judge(&topic, &question);
-                if let (Ok(()), Some(behind)) = (&answer, &question.behind) {
-                    behind.confirm();
+                let result = judge(&topic, &question);
+                if let (Ok(()), Some(client)) = (&result, &question.client) {
+                    client.confirm();
                 }
-                // Somebody who has gone needs none.
-                let _ = question.answer.send(answer);
+                // The caller may have gone away.
+                let _ = question.result.send(result);
             }
             inspector.serve();
-            if looked.elapsed() < EVERY {
+            if checked.elapsed() < EVERY {
                 continue;
             }
-            // Of another topic than the one that was identified, bounds mean nothing.
+            // Bounds of another topic than the identified one mean nothing.
             let seen = inspector.seen();
             if let Ok(topic) = topic
                 && seen.is_some_and(|seen| seen.id == topic.id)
             {
-                // Where no partition has a leader there is no answer at all.
+                // If no partition has a leader, the request fails.
                 let bounds = inspector.look_at_bounds(topic.partitions);
                 inspector.keep_bounds(bounds.unwrap_or_default(), topic.partitions);
             }
-            // Behind the call: one that takes long is not followed by the next at once.
-            looked = Instant::now();
+            // After the call, so that a slow one is not repeated at once.
+            checked = Instant::now();
             if committed.elapsed() >= COMMIT_EVERY {
                 committed = Instant::now();
                 inspector.commit_applied();

@@ -1,5 +1,5 @@
-//! librdkafka's configuration: what opledger sets, what users may set, and what
-//! they may not because a promise rests on it.
+//! librdkafka's configuration: what opledger sets, what users may set, and what they may not set
+//! because a promise depends on it.
 
 use super::{BadOptions, KafkaSettings, stats};
 use crate::event_log::ReadError;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Asks about the topic.
+    /// Asks the cluster about the topic.
     Inspector,
     Consumer,
     Producer,
@@ -32,7 +32,7 @@ impl Role {
     }
 }
 
-/// Options that are opledger's own, and what to do instead.
+/// Options that only opledger sets, and what to do instead.
 const RESERVED: &[(&str, &str)] = &[
     ("bootstrap.servers", "set kafka.bootstrap"),
     ("metadata.broker.list", "set kafka.bootstrap"),
@@ -44,10 +44,10 @@ const RESERVED: &[(&str, &str)] = &[
         "a position that is gone is a halt, never a reset",
     ),
     ("isolation.level", "only committed records are read"),
-    ("enable.partition.eof", "it tells how far the reader is"),
+    ("enable.partition.eof", "it shows how far the reader is"),
     (
         "topic.metadata.refresh.interval.ms",
-        "so often it is made certain which topic is fetched",
+        "the topic's identity is confirmed this often",
     ),
     ("group.instance.id", "the group is for lag tools only"),
     ("enable.idempotence", "it is always on"),
@@ -60,7 +60,10 @@ const RESERVED: &[(&str, &str)] = &[
     ("message.timeout.ms", "set log.publish_timeout"),
     ("delivery.timeout.ms", "set log.publish_timeout"),
     ("message.max.bytes", "set events.max_size"),
-    ("delivery.report.only.error", "every record is answered for"),
+    (
+        "delivery.report.only.error",
+        "every record needs its report",
+    ),
     ("queue.buffering.max.kbytes", "set log.max_waiting"),
     ("queue.buffering.max.messages", "set log.max_waiting"),
     (
@@ -69,7 +72,7 @@ const RESERVED: &[(&str, &str)] = &[
     ),
 ];
 
-/// Options that librdkafka knows by two names: a user's must not meet ours.
+/// Options that librdkafka knows by two names: a user's must replace ours.
 const ALIASES: &[(&str, &str)] = &[
     ("compression.codec", "compression.type"),
     ("queue.buffering.max.ms", "linger.ms"),
@@ -103,7 +106,7 @@ pub fn check(settings: &KafkaSettings) -> Result<(), BadOptions> {
     }
 }
 
-/// librdkafka's words, without the value, which may be a secret.
+/// librdkafka's message without the value, which may be a secret.
 fn fault(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..) => {
@@ -120,7 +123,7 @@ pub fn bad_client(role: Role, error: &KafkaError) -> BadOptions {
 
 /// Space for a record's key, headers and framing beside the event itself.
 const ROOM: u64 = 64 << 10;
-/// The most that librdkafka takes.
+/// The largest value that librdkafka accepts.
 const MESSAGE_MAX: u64 = 1_000_000_000;
 
 pub fn config(settings: &KafkaSettings, role: Role) -> ClientConfig {
@@ -128,19 +131,19 @@ pub fn config(settings: &KafkaSettings, role: Role) -> ClientConfig {
     let mut set = |name: &str, value: String| {
         config.set(name, value);
     };
-    // Both have the same clients: the metrics tell of those of the workers' log.
+    // Both logs have the same clients; only those of the workers' log have metrics.
     let (name, statistics) = match settings.is_control {
         true => ("opledger-control", "0"),
         false => ("opledger", "5000"),
     };
     set("client.id", format!("{name}-{}", role.name()));
     set("statistics.interval.ms", statistics.into());
-    // A broker that comes back is found within this.
+    // The longest until a broker that comes back is found.
     set("reconnect.backoff.max.ms", "2000".into());
-    // Half of it lies between two tries of any broker: the default keeps a core busy
-    // while none is there.
+    // Half of it is between two attempts on any broker: the default keeps a core busy while
+    // there is no broker.
     set("reconnect.backoff.ms", "500".into());
-    // A leader, or whoever is asked about topics, that has moved, too.
+    // The longest until a new leader or controller is found.
     set("topic.metadata.refresh.interval.ms", "2000".into());
     set("socket.nagle.disable", "true".into());
     set("log.connection.close", "false".into());
@@ -155,12 +158,12 @@ pub fn config(settings: &KafkaSettings, role: Role) -> ClientConfig {
         Role::Consumer => {
             set("fetch.wait.max.ms", "100".into());
             set("fetch.error.backoff.ms", "50".into());
-            // Once so much is fetched ahead, fetching pauses: for a second by default, in
-            // which a ledger that catches up would have nothing to do.
+            // Fetching pauses when enough is fetched ahead: by default for a second, in which
+            // a ledger that catches up would have nothing to do.
             set("fetch.queue.backoff.ms", "5".into());
             set("queued.min.messages", "100000".into());
-            // An answer of the broker's is unpacked whole, to many times its size, and may
-            // hold as much of each partition: a bound for all of them together.
+            // A response is decompressed as a whole, to many times its size, and may contain as
+            // much of each partition: this bounds all partitions together.
             set("fetch.max.bytes", "1000000".into());
             let kilobytes = (settings.fetch_ahead / 1024).clamp(1, 2_097_151);
             set("queued.max.messages.kbytes", kilobytes.to_string());
@@ -171,11 +174,11 @@ pub fn config(settings: &KafkaSettings, role: Role) -> ClientConfig {
             set("fetch.message.max.bytes", "16384".into());
             set("queued.min.messages", "1".into());
             set("fetch.wait.max.ms", "10".into());
-            // While a record of one partition waits to be taken, those of the others are not
-            // fetched; by default that is tried again after a second.
+            // While a record of one partition waits to be taken, others are not fetched; by
+            // default librdkafka retries after a second.
             set("fetch.queue.backoff.ms", "1".into());
-            // A commit that finds no coordinator is given up after this, and until then
-            // the client does not close.
+            // A commit that finds no coordinator fails after this, and until then the client
+            // does not close.
             set("session.timeout.ms", "3000".into());
             set("heartbeat.interval.ms", "1000".into());
             &BTreeMap::new()
@@ -189,7 +192,7 @@ pub fn config(settings: &KafkaSettings, role: Role) -> ClientConfig {
     let mut set = |name: &str, value: String| {
         config.set(name, value);
     };
-    // What the promises rest on comes last.
+    // The options that promises depend on come last.
     set("bootstrap.servers", settings.bootstrap.clone());
     match role {
         Role::Producer => {
@@ -199,7 +202,7 @@ pub fn config(settings: &KafkaSettings, role: Role) -> ClientConfig {
             set("acks", "all".into());
             let timeout = settings.publish_timeout.as_millis();
             set("delivery.timeout.ms", timeout.to_string());
-            // The bound that publishers are told of is our own, and lower.
+            // Our own bound, which publishers see, is lower.
             let kilobytes = (settings.max_waiting / 512).clamp(1024, 2_147_483_647);
             set("queue.buffering.max.kbytes", kilobytes.to_string());
             set("queue.buffering.max.messages", "10000000".into());
@@ -218,16 +221,15 @@ pub fn config(settings: &KafkaSettings, role: Role) -> ClientConfig {
     config
 }
 
-/// What librdkafka tells beside the records.
+/// Takes librdkafka's logs, statistics and errors.
 pub struct Context {
     role: Role,
     made: Instant,
     totals: Mutex<stats::Totals>,
 }
 
-/// So long a cluster may take until it knows its topics and who keeps the groups' offsets: a
-/// first look at a topic that was just made, or at a group that nobody has used yet, is answered
-/// "not yet". librdkafka asks again by itself.
+/// A cluster may need this long until it knows a new topic, or the coordinator of a new group.
+/// Until then it responds "not yet", and librdkafka retries by itself.
 const SETTLES_WITHIN: Duration = Duration::from_secs(30);
 
 impl Context {
@@ -243,35 +245,27 @@ impl Context {
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let client = self.role.name();
+        let is_expected = match facility {
+            // Each attempt to connect while a broker is away, which the projector logs once.
+            "FAIL" | "ERROR" => true,
+            // The producer retries by itself.
+            "GETPID" => message.ends_with(": retrying") && self.made.elapsed() < SETTLES_WITHIN,
+            _ => false,
+        };
         match level {
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
             | RDKafkaLogLevel::Critical
             | RDKafkaLogLevel::Error
             | RDKafkaLogLevel::Warning
-                // Each try of a connection while a broker is away, which the projector
-                // tells once.
-                if matches!(facility, "FAIL" | "ERROR") =>
+                if !is_expected =>
             {
-                tracing::debug!(client, facility, "{message}");
+                tracing::warn!(client, facility, "{message}");
             }
-            // The producer asks for its id again by itself.
-            RDKafkaLogLevel::Warning
-                if facility == "GETPID"
-                    && message.ends_with(": retrying")
-                    && self.made.elapsed() < SETTLES_WITHIN =>
-            {
-                tracing::debug!(client, facility, "{message}");
-            }
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => tracing::warn!(client, facility, "{message}"),
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
                 tracing::info!(client, facility, "{message}");
             }
-            RDKafkaLogLevel::Debug => tracing::debug!(client, facility, "{message}"),
+            _ => tracing::debug!(client, facility, "{message}"),
         }
     }
 
@@ -281,18 +275,17 @@ impl ClientContext for Context {
         stats::record(self.role.name(), &mut totals, &statistics);
     }
 
-    /// librdkafka goes on by itself; whether the log can be reached is found out by
-    /// asking it.
+    /// librdkafka continues by itself; `checks` finds out whether the log can be reached.
     fn error(&self, error: KafkaError, reason: &str) {
         let client = self.role.name();
         match error.rdkafka_error_code() {
-            // Hundreds of them while a broker is away, which the projector tells once.
+            // Hundreds of them while a broker is away, which the projector logs once.
             Some(
                 RDKafkaErrorCode::BrokerTransportFailure
                 | RDKafkaErrorCode::AllBrokersDown
                 | RDKafkaErrorCode::Resolve,
             )
-            // Where a partition ends is no error at all.
+            // The end of a partition is not an error.
             | Some(RDKafkaErrorCode::PartitionEOF) => tracing::debug!(client, %error, "{reason}"),
             Some(code) if is_not_yet(code) && self.made.elapsed() < SETTLES_WITHIN => {
                 tracing::debug!(client, %error, "{reason}");
@@ -304,7 +297,7 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
-/// What a cluster answers while it settles.
+/// What a cluster responds until it knows a topic or a group.
 fn is_not_yet(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -319,7 +312,7 @@ fn is_not_yet(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Of a log line, as librdkafka numbers them.
+/// librdkafka's number of a log level.
 pub fn level(number: i32) -> RDKafkaLogLevel {
     match number {
         0 => RDKafkaLogLevel::Emerg,
@@ -333,7 +326,7 @@ pub fn level(number: i32) -> RDKafkaLogLevel {
     }
 }
 
-/// Something that librdkafka tells; what is read from it lives as long.
+/// An event of librdkafka; what is read from it lives as long.
 pub struct KafkaEvent(pub *mut rdk::rd_kafka_event_t);
 
 impl Drop for KafkaEvent {

@@ -1,26 +1,26 @@
-//! Reads all partitions through one queue, many messages a call. Where to begin
-//! comes from the store; the consumer group has no say.
+//! Reads all partitions through one queue, many messages a call. The store says where to
+//! begin; the consumer group does not.
 
 use super::KafkaSettings;
 use super::checks::Asking;
 use super::client::unavailable;
-use super::fetcher::{Certainty, Fetcher};
-use super::message::{self, KafkaMessage};
+use super::fetcher::Fetcher;
+use super::message;
 use crate::event_log::{Confirmation, Limits, Logged, ReadError, Reader};
 use crate::wire::position::{NextOffsets, Offset, Partition};
+use rdkafka::bindings as rdk;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::{RDKafkaMessage, RDKafkaRespErr};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Messages taken at once: between two calls the bytes are counted.
 const AT_ONCE: usize = 1000;
-/// While nothing comes, it is asked this often whether anything still can.
+/// While nothing arrives, the topic is checked this often.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
 pub struct Consumer {
-    fetcher: Arc<Fetcher>,
+    fetcher: Fetcher,
     next: NextOffsets,
     asking: Asking,
     asked: Instant,
@@ -38,7 +38,7 @@ impl Consumer {
         asking: Asking,
     ) -> Result<Consumer, ReadError> {
         Ok(Consumer {
-            fetcher: Arc::new(Fetcher::open(settings, &begin)?),
+            fetcher: Fetcher::open(settings, &begin)?,
             next: begin
                 .into_iter()
                 .filter_map(|(p, at)| Some((p, at?)))
@@ -49,38 +49,31 @@ impl Consumer {
         })
     }
 
-    pub fn fetcher(&self) -> &Arc<Fetcher> {
-        &self.fetcher
-    }
-
-    /// Up to `most` messages, waiting for the first. What is no record moves `next`
-    /// or is an error.
+    /// Takes up to `most` messages, waiting for the first. A message that is not a record moves
+    /// `next` or is an error.
     fn take(
         &mut self,
         most: usize,
         patience: Duration,
         into: &mut Vec<Logged>,
     ) -> Result<usize, ReadError> {
-        // It would wait for the whole patience for as many as are wanted.
+        // librdkafka would wait the whole patience for that many.
         let most = if patience.is_zero() { most } else { 1 };
         self.fetcher.take(patience, &mut self.buffer, most);
         let came = self.buffer.len();
         let outcome = self.sort_out();
-        // Safety: they were handed out just now, and are destroyed by no one else.
-        let messages = self.buffer.drain(..);
-        let messages = messages.map(|message| unsafe { KafkaMessage::new(message) });
-        match outcome {
-            Ok(()) => message::take(
-                messages.filter(KafkaMessage::is_record),
-                &self.fetcher,
-                into,
-            ),
-            Err(_) => messages.for_each(drop),
+        if outcome.is_ok() {
+            // Safety: not yet destroyed.
+            unsafe { message::copy(&self.buffer, into) };
+        }
+        for message in self.buffer.drain(..) {
+            // Safety: handed out above, and destroyed once.
+            unsafe { rdk::rd_kafka_message_destroy(message) };
         }
         outcome.map(|()| came)
     }
 
-    /// Moves `next` by all that came; says what makes going on pointless.
+    /// Moves `next` past all messages; an error if this reader must be replaced.
     fn sort_out(&mut self) -> Result<(), ReadError> {
         for message in &self.buffer {
             // Safety: not yet destroyed.
@@ -91,7 +84,7 @@ impl Consumer {
                     self.next
                         .insert(partition, Offset(message.offset as u64).next());
                 }
-                // Everything before this offset was delivered, or is no record.
+                // Everything before this offset was delivered or is not a record.
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
                     self.next
                         .raise(partition, Offset(message.offset.max(0) as u64));
@@ -99,7 +92,7 @@ impl Consumer {
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN
                 | RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT
                 | RDKafkaRespErr::RD_KAFKA_RESP_ERR__TIMED_OUT => {
-                    // It goes on trying; whether that has a point is asked elsewhere.
+                    // librdkafka retries; `checks` finds out whether the cluster is there.
                     tracing::debug!(%partition, "no connection");
                 }
                 other => {
@@ -135,7 +128,7 @@ impl Reader for Consumer {
             if left == 0 || bytes >= limits.bytes {
                 return Ok(());
             }
-            // As many as fit if they go on as large as they were.
+            // As many as fit if their size stays the same.
             let fit = (limits.bytes - bytes).saturating_mul(came) / bytes.max(1) + 1;
             if self.take(left.min(fit).min(AT_ONCE), Duration::ZERO, into)? == 0 {
                 return Ok(());
@@ -144,23 +137,14 @@ impl Reader for Consumer {
     }
 
     fn confirm(&mut self) -> Confirmation {
-        let behind = match self.fetcher.certainty() {
-            Certainty::Certain => return Confirmation::given(),
-            Certainty::Behind(behind) => Some(behind),
-            Certainty::Open => None,
+        let Some(uncertain) = self.fetcher.uncertain() else {
+            return Confirmation::given();
         };
         self.asked = Instant::now();
-        self.asking.ask(behind)
+        self.asking.ask(Some(uncertain))
     }
 
     fn next(&self) -> NextOffsets {
         self.next.clone()
-    }
-}
-
-impl Drop for Consumer {
-    /// Others may keep the client: it fetches for nobody.
-    fn drop(&mut self) {
-        self.fetcher.unassign();
     }
 }

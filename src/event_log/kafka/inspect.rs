@@ -1,5 +1,5 @@
-//! Asks the cluster about the topic: which one it is, what its partitions hold,
-//! how it is set up, and for single records.
+//! Asks the cluster about the topic: its id, the bounds of its partitions, its configuration, and
+//! single records.
 
 mod admin;
 
@@ -20,14 +20,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// For one answer of the cluster.
+/// For one response of the cluster.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// For that of one broker, if others can be asked.
+/// For the response of one broker, if there are others.
 const PATIENCE_WITH_ONE: Duration = Duration::from_millis(1000);
-/// How the topic is set up changes rarely.
+/// The topic's configuration changes rarely.
 const SETUP_EVERY: Duration = Duration::from_secs(60);
 
-/// A topic as it was seen.
+/// The description of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
     pub id: LogId,
@@ -52,9 +52,9 @@ struct InspectorState {
     leaderless: Option<String>,
     setup: Option<(Instant, Setup)>,
     applied: Option<NextOffsets>,
-    /// The topics that were asked for are there.
+    /// Missing topics were created.
     has_made: bool,
-    /// Leaders of partitions, the one to ask first in front.
+    /// Leaders of partitions, in the order in which they are asked.
     brokers: Vec<i32>,
 }
 
@@ -62,7 +62,7 @@ struct InspectorState {
 struct Setup {
     max_record: Option<usize>,
     unfit: Option<String>,
-    /// What is no reason to stop.
+    /// Problems that are not a reason to stop.
     doubts: Vec<String>,
 }
 
@@ -90,7 +90,7 @@ impl Inspector {
         unfit.or_else(|| seen.trouble.clone())
     }
 
-    /// Why only some partitions take something.
+    /// Why some partitions do not accept writes.
     pub fn leaderless(&self) -> Option<String> {
         self.lock().leaderless.clone()
     }
@@ -104,14 +104,14 @@ impl Inspector {
         bounds.ok_or_else(|| unavailable("the topic was not reached yet"))
     }
 
-    /// A full look: the topic, its partitions, and now and then its set-up.
+    /// Checks the topic, its partitions, and now and then its configuration.
     pub fn identify(&self) -> Result<Identity, ReadError> {
         let topic = self.topic_or_new()?;
         let setup = self.setup()?;
         if let Some(unfit) = setup.unfit {
             return Err(ReadError::Unfit(unfit));
         }
-        // One without a leader does not hold up the others.
+        // A partition without a leader does not delay the others.
         let bounds = self.look_at_bounds(topic.partitions);
         self.lock().topic = Some(topic.clone());
         self.keep_bounds(bounds.unwrap_or_default(), topic.partitions);
@@ -122,7 +122,7 @@ impl Inspector {
         })
     }
 
-    /// Which topic it is at this moment; readiness hears of it.
+    /// Describes the topic now; the result counts for readiness.
     pub fn look_at_topic(&self) -> Result<Topic, ReadError> {
         let topic = self.describe_ours();
         let trouble = topic.as_ref().err().map(|error| match error {
@@ -133,7 +133,7 @@ impl Inspector {
         topic
     }
 
-    /// What the partitions hold at this moment; one without a leader is left out.
+    /// The bounds of the partitions now; a partition without a leader is left out.
     pub fn look_at_bounds(
         &self,
         partitions: usize,
@@ -160,7 +160,7 @@ impl Inspector {
         seen.bounds = Some(bounds);
     }
 
-    /// By partition, the offset behind the last record that is committed.
+    /// By partition, the offset after the last committed record.
     pub fn readable(&self) -> Result<NextOffsets, ReadError> {
         let topic = self.describe_ours()?;
         let latest = rdk::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST as i64;
@@ -168,8 +168,7 @@ impl Inspector {
             .all()
     }
 
-    /// The first offset of each partition that arrived at `millis` or later; the
-    /// partition's end where there is none.
+    /// By partition, the first offset whose record arrived at `millis` or later, or the end.
     pub fn offsets_at(&self, millis: i64) -> Result<NextOffsets, ReadError> {
         let topic = self.describe_ours()?;
         let found = self.list_offsets(topic.partitions, millis.max(0), Isolation::Committed)?;
@@ -179,16 +178,16 @@ impl Inspector {
         Ok(ends.map(at).collect())
     }
 
-    /// The records at these offsets, by a short life as a consumer.
+    /// Fetches the records at these offsets, as a consumer for a moment.
     pub fn records_at(&self, at: &LastOffsets) -> Result<BTreeMap<Partition, Record>, ReadError> {
         let mut found = BTreeMap::new();
         let Some(partitions) = at.keys().max().map(|last| last.index() + 1) else {
             return Ok(found);
         };
-        // An offset that is out of range would be an error, and not say of which.
+        // The error of an offset that is out of range does not name the partition.
         let bounds = self.look_at_bounds(partitions)?;
         if at.keys().any(|partition| !bounds.contains_key(partition)) {
-            // Its leader has gone since the caller looked.
+            // Its leader has gone since the caller checked.
             return Err(unavailable(&leaderless(&bounds, partitions)));
         }
         let at = &mut at.clone();
@@ -226,9 +225,10 @@ impl Inspector {
                 Some(Ok(fetched)) => {
                     let partition = Partition(fetched.partition() as u32);
                     if at.get(&partition) == Some(&Offset(fetched.offset() as u64)) {
-                        // Safety: a message without error, borrowed from the client.
-                        let logged = unsafe { message::copied(fetched.ptr()) };
-                        found.insert(partition, logged.record);
+                        let mut logged = Vec::new();
+                        // Safety: it is borrowed from the client.
+                        unsafe { message::copy(&[fetched.ptr()], &mut logged) };
+                        found.extend(logged.pop().map(|logged| (partition, logged.record)));
                     }
                     // A later one means that this one is not there.
                     open.retain(|other| *other != partition);
@@ -236,7 +236,7 @@ impl Inspector {
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     open.retain(|other| other.0 != partition as u32);
                 }
-                // Below or above what there is: the bounds tell which.
+                // Below or above the bounds, which changed meanwhile.
                 Some(Err(KafkaError::MessageConsumption(
                     RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
                 ))) => return Err(unavailable("an offset is out of range")),
@@ -250,11 +250,11 @@ impl Inspector {
         self.lock().applied = Some(next.clone());
     }
 
-    /// Tells the consumer group how far the store is. Nothing depends on it.
+    /// Commits how far the store is to the consumer group, for monitoring only.
     pub fn commit_applied(&self) {
         let mut seen = self.lock();
         if seen.trouble.is_some() {
-            // It would wait for a coordinator that does not answer, even to its end.
+            // It would wait for a coordinator that does not respond, even while it closes.
             return;
         }
         let Some(applied) = seen.applied.take() else {
@@ -274,10 +274,10 @@ impl Inspector {
         }
     }
 
-    /// librdkafka's logs and statistics wait for somebody to take them.
+    /// Takes librdkafka's logs and statistics.
     pub fn serve(&self) {
         if let Ok(_alone) = self.fetching.try_lock() {
-            // Nothing is assigned, so no record can come; errors were told already.
+            // Nothing is assigned, so no record can arrive; errors were logged already.
             drop(self.client.poll(Duration::ZERO));
         }
     }
@@ -299,7 +299,7 @@ impl Inspector {
             tracing::warn!(%error, "the dead-letter topic does not exist; dead letters stay in the store");
         }
         self.lock().has_made = true;
-        // Not every broker knows of it at once.
+        // Not every broker knows a new topic at once.
         let until = Instant::now() + PATIENCE;
         loop {
             let topic = self.look_at_topic();
@@ -367,7 +367,7 @@ impl Inspector {
             Some(Ok(topic)) if !topic.entries.is_empty() => {
                 self.judge(&|name| topic.get(name)?.value.clone())
             }
-            // The binding does not tell an error of a single topic.
+            // The binding does not return the error of a single topic.
             Some(_) | None => Setup {
                 doubts: vec![format!(
                     "how topic {} is set up cannot be seen, so that it is fit to be a ledger is not \
@@ -432,8 +432,7 @@ impl Inspector {
         topic.ok_or_else(|| ReadError::Unavailable(self.missing()))
     }
 
-    /// `None` if there is no such topic. Whoever answered last is asked first; if it does
-    /// not answer, the others are.
+    /// `None` if there is no such topic. Asks the broker that responded last, then the others.
     fn describe(&self, name: &str) -> Result<Option<Topic>, ReadError> {
         let brokers = self.lock().brokers.clone();
         for broker in &brokers {
@@ -444,7 +443,7 @@ impl Inspector {
                     seen.brokers.retain(|other| other != broker);
                     seen.brokers.push(*broker);
                 }
-                answer => return answer,
+                described => return described,
             }
         }
         self.describe_by(name, None)

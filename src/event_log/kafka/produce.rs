@@ -1,5 +1,5 @@
-//! Appends to the topic, and carries dead letters to theirs. An idempotent producer
-//! with acks=all; what could not be stored is told apart from what may be.
+//! Appends to the topic, and sends dead letters to theirs. An idempotent producer with acks=all.
+//! Distinguishes records that surely were not stored from those that may be.
 
 use super::client::{self, Context, Role};
 use super::inspect::Inspector;
@@ -23,18 +23,17 @@ pub struct KafkaPublisher {
     settings: Arc<KafkaSettings>,
     inspector: Arc<Inspector>,
     current: Mutex<CurrentProducer>,
-    /// Bytes handed over and not yet answered for.
+    /// Bytes given to librdkafka, without a delivery report so far.
     waiting: Arc<AtomicU64>,
 }
 
-/// Replaced after an error that it cannot recover from, and when the topic turns out
-/// to take less at once.
+/// Replaced after a fatal error, and when the topic's largest batch changes.
 struct CurrentProducer {
     producer: Arc<ThreadedProducer<Reports>>,
     batch_bytes: usize,
 }
 
-/// librdkafka's default for what it sends of a partition at once.
+/// librdkafka's default for a batch of one partition.
 const BATCH_BYTES: usize = 1_000_000;
 
 impl KafkaPublisher {
@@ -72,18 +71,21 @@ impl KafkaPublisher {
                 out = out.payload(&value[..]);
             }
             if let Err((error, out)) = producer.send(out) {
-                // Never handed over, so surely not stored.
+                // Not accepted by librdkafka, so surely not stored.
                 let part = out.delivery_opaque;
-                part.call.answer(part.index, Err((Stored::No, error)));
+                part.call.report(part.index, Err((Stored::No, error)));
             }
         }
         let outcome = call.1.await.unwrap_or(Err(Failed {
             stored: Stored::Maybe,
             errors: vec![KafkaError::Canceled],
         }));
-        outcome.map_err(|failed| match failed.stored {
-            Stored::No => PublishError::Rejected(failed.to_string()),
-            Stored::Maybe => PublishError::Unknown(failed.to_string()),
+        outcome.map_err(|failed| {
+            let errors: Vec<_> = failed.errors.iter().map(ToString::to_string).collect();
+            match failed.stored {
+                Stored::No => PublishError::Rejected(errors.join("; ")),
+                Stored::Maybe => PublishError::Unknown(errors.join("; ")),
+            }
         })
     }
 
@@ -151,7 +153,7 @@ impl KafkaPublisher {
         if let Some((_, why)) = &failed {
             tracing::warn!(%why, "the producer has failed; creating a new one");
         }
-        // The broker refuses a batch that is larger than a record may be as a whole.
+        // The broker refuses a batch that is larger than the largest record.
         let max = self.inspector.max_record().unwrap_or(BATCH_BYTES);
         let batch_bytes = max.min(BATCH_BYTES);
         if failed.is_some() || current.batch_bytes != batch_bytes {
@@ -176,7 +178,7 @@ impl CurrentProducer {
     }
 }
 
-/// What is wrong with the record itself stays wrong.
+/// Errors of the record itself are permanent.
 fn send_error(topic: &str, error: &KafkaError) -> SendError {
     let text = format!("topic {topic}: {error}");
     match error.rdkafka_error_code() {
@@ -193,8 +195,8 @@ fn send_error(topic: &str, error: &KafkaError) -> SendError {
     }
 }
 
-/// As they are, and the content type where there are none: Kafka's binding of
-/// CloudEvents wants it on structured events.
+/// Unchanged, or the content type if there are none: Kafka's binding of CloudEvents requires it
+/// on structured events.
 fn headers(headers: &Headers) -> OwnedHeaders {
     match headers.0.as_slice() {
         [] => OwnedHeaders::new_with_capacity(1).insert(Header {
@@ -212,7 +214,7 @@ fn own(headers: &Headers) -> OwnedHeaders {
         .fold(room, |all, (key, value)| all.insert(Header { key, value }))
 }
 
-/// A share of the bound on what waits, for as long as it lives.
+/// A share of the bound on waiting bytes, while it lives.
 struct QueueShare {
     waiting: Arc<AtomicU64>,
     bytes: u64,
@@ -220,7 +222,7 @@ struct QueueShare {
 
 impl QueueShare {
     fn take(waiting: &Arc<AtomicU64>, bytes: u64, max: u64) -> Result<QueueShare, PublishError> {
-        // One publish always fits, however large.
+        // A single publish always fits, however large.
         let fits = |held: u64| (held == 0 || held + bytes <= max).then_some(held + bytes);
         match waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
             Ok(_) => Ok(QueueShare {
@@ -252,16 +254,7 @@ struct Failed {
     errors: Vec<KafkaError>,
 }
 
-impl std::fmt::Display for Failed {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        for (i, error) in self.errors.iter().enumerate() {
-            write!(f, "{}{error}", if i == 0 { "" } else { "; " })?;
-        }
-        Ok(())
-    }
-}
-
-/// The records of one publish, which are answered for one by one.
+/// The records of one publish. Each gets its own delivery report.
 struct PublishCall {
     open: Mutex<OpenCall>,
 }
@@ -285,7 +278,7 @@ impl PublishCall {
         Arc<PublishCall>,
         oneshot::Receiver<Result<Vec<Position>, Failed>>,
     ) {
-        let (done, answer) = oneshot::channel();
+        let (done, outcome) = oneshot::channel();
         let open = Mutex::new(OpenCall {
             positions: vec![None; records],
             left: records,
@@ -295,10 +288,10 @@ impl PublishCall {
             done: Some(done),
             room,
         });
-        (Arc::new(PublishCall { open }), answer)
+        (Arc::new(PublishCall { open }), outcome)
     }
 
-    fn answer(&self, index: usize, outcome: Result<Position, (Stored, KafkaError)>) {
+    fn report(&self, index: usize, outcome: Result<Position, (Stored, KafkaError)>) {
         let mut open = self.open.lock().expect("nothing panics while it is held");
         match outcome {
             Ok(at) => {
@@ -329,7 +322,7 @@ impl PublishCall {
             }),
         };
         if let Some(done) = open.done.take() {
-            // A publisher that has gone away needs no answer.
+            // The publisher may have gone away.
             let _ = done.send(outcome);
         }
     }
@@ -341,7 +334,7 @@ pub struct CallPart {
     index: usize,
 }
 
-/// Takes the delivery reports.
+/// Receives the delivery reports.
 pub struct Reports(Context);
 
 impl ClientContext for Reports {
@@ -363,7 +356,7 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult, part: Box<CallPart>) {
         let outcome = match result {
-            // Stored before, by a try whose answer was lost: nobody tells where.
+            // Stored by an earlier attempt whose response was lost; the position is unknown.
             Ok(message) if message.offset() < 0 => Err((
                 Stored::Maybe,
                 KafkaError::MessageProduction(RDKafkaErrorCode::DuplicateSequenceNumber),
@@ -382,6 +375,6 @@ impl ProducerContext for Reports {
                 Err((stored, error.clone()))
             }
         };
-        part.call.answer(part.index, outcome);
+        part.call.report(part.index, outcome);
     }
 }

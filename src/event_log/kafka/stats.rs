@@ -85,7 +85,7 @@ pub fn record(client: &'static str, before: &mut Totals, stats: &Statistics) {
             .values()
             .flat_map(|topic| topic.partitions.values())
     };
-    // All partitions are fetched into one queue, and each tells the length of that.
+    // All partitions share one queue, and each reports its length.
     let fetched = partitions()
         .map(|partition| partition.fetchq_cnt)
         .max()

@@ -1,5 +1,4 @@
-//! The admin calls that the binding does not have: which topic it is, and what its
-//! partitions hold.
+//! The admin calls that the binding lacks: the description of a topic, and offsets of partitions.
 
 use super::super::client::{KafkaEvent, unavailable};
 use super::{Inspector, PATIENCE, PATIENCE_WITH_ONE, Topic};
@@ -20,15 +19,15 @@ impl Inspector {
         let name = name.map_err(|_| unavailable("no topic has a NUL in its name"))?;
         let operation = rdk::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
         let mut names = [name.as_ptr()];
-        // Safety: what is made here is destroyed here, after its last use.
+        // Safety: what is created here is destroyed here, after its last use.
         unsafe {
             let topics = rdk::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
-            let answer = self.ask(operation, broker, |rk, options, queue| {
+            let response = self.ask(operation, broker, |rk, options, queue| {
                 rdk::rd_kafka_DescribeTopics(rk, topics, options, queue);
             });
             rdk::rd_kafka_TopicCollection_destroy(topics);
-            let answer = answer?;
-            let result = rdk::rd_kafka_event_DescribeTopics_result(answer.0);
+            let response = response?;
+            let result = rdk::rd_kafka_event_DescribeTopics_result(response.0);
             let mut count = 0;
             let topics = rdk::rd_kafka_DescribeTopics_result_topics(result, &mut count);
             if count != 1 {
@@ -84,14 +83,14 @@ impl Inspector {
         let mut wanted = TopicPartitionList::with_capacity(partitions);
         wanted.add_partition_range(&self.settings.topic, 0, partitions as i32 - 1);
         let operation = rdk::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
-        // Safety: the list lives until the call is over; the answer frees itself.
+        // Safety: the list lives until the call is over; the response frees itself.
         unsafe {
             let list = &mut *wanted.ptr();
             for index in 0..list.cnt as usize {
-                // Neither a logical offset nor a stored one, but what to look for.
+                // Not an offset, but what to search for.
                 (*list.elems.add(index)).offset = spec;
             }
-            let answer = self.ask(operation, None, |rk, options, queue| {
+            let response = self.ask(operation, None, |rk, options, queue| {
                 if isolation == Isolation::Committed {
                     let level =
                         rdk::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED;
@@ -100,7 +99,7 @@ impl Inspector {
                 }
                 rdk::rd_kafka_ListOffsets(rk, wanted.ptr(), options, queue);
             })?;
-            let result = rdk::rd_kafka_event_ListOffsets_result(answer.0);
+            let result = rdk::rd_kafka_event_ListOffsets_result(response.0);
             let mut count = 0;
             let infos = rdk::rd_kafka_ListOffsets_result_infos(result, &mut count);
             let mut listed = ListedOffsets::default();
@@ -121,8 +120,8 @@ impl Inspector {
         }
     }
 
-    /// One admin call and its answer. `broker` is who is asked; by itself librdkafka asks
-    /// the one that it takes for the controller, whether or not that is still there.
+    /// Makes one admin call and waits for the response. Without `broker` librdkafka asks the one
+    /// that it considers the controller, whether or not that still exists.
     ///
     /// # Safety
     /// `call` hands the queue to the admin call of `operation` and keeps nothing.
@@ -151,16 +150,16 @@ impl Inspector {
                 rdk::rd_kafka_AdminOptions_set_broker(options, broker, no_text, 0);
             }
             call(client, options, queue);
-            // Without a broker to send it to, the call fails by itself a bit later.
+            // If there is no broker, the call itself fails a bit later.
             let event = rdk::rd_kafka_queue_poll(queue, millis + 1000);
             rdk::rd_kafka_AdminOptions_destroy(options);
             rdk::rd_kafka_queue_destroy(queue);
             if event.is_null() {
                 return Err(unavailable("the cluster does not answer"));
             }
-            let answer = KafkaEvent(event);
+            let response = KafkaEvent(event);
             match rdk::rd_kafka_event_error(event) {
-                rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(answer),
+                rdk::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(response),
                 _ => {
                     let text = CStr::from_ptr(rdk::rd_kafka_event_error_string(event));
                     let text = text.to_string_lossy();
@@ -189,11 +188,11 @@ pub(super) enum Isolation {
     Committed,
 }
 
-/// Offsets by partition; none where nothing was found.
+/// Offsets by partition, where one was found.
 #[derive(Default)]
 pub(super) struct ListedOffsets {
     pub offsets: NextOffsets,
-    /// Partitions that gave no answer.
+    /// Partitions without a response.
     pub failed: Vec<Partition>,
 }
 
@@ -209,7 +208,7 @@ impl ListedOffsets {
     }
 }
 
-/// Eight characters for a topic id: forty bits of its hash in base 32.
+/// The name of a topic id in tokens: forty bits of its hash.
 fn log_id(bits: [i64; 2]) -> LogId {
     let hash = blake3::hash(&bits.map(i64::to_be_bytes).concat());
     let head: [u8; 8] = hash.as_bytes()[..8].try_into().expect("a hash is longer");
