@@ -9,7 +9,7 @@ use super::format::{
 };
 use super::scan::{self, KnownEnd, LostRecords, MissingFrames, Scanned};
 use crate::wire::position::{LogId, Offset, Partition};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ pub fn survey(disk: &dyn Disk, mut extent: Extent) -> Result<Option<LogSurvey>, 
         .iter()
         .filter_map(|file| Some((segment_number(&file.name)?, file.len)))
         .collect();
-    let mut known = match acknowledged::read(disk) {
+    let known = match acknowledged::read(disk) {
         Ok(known) => known,
         Err(Ok(found)) => return Err(newer(found)),
         Err(Err(error)) => return Err(Why::disk(acknowledged::NAME, &error)),
@@ -75,15 +75,26 @@ pub fn survey(disk: &dyn Disk, mut extent: Extent) -> Result<Option<LogSurvey>, 
     }
     let mut chain = Chain {
         disk,
+        last,
         lengths,
-        marks: Vec::new(),
+        heads: BTreeMap::new(),
+        faults: BTreeMap::new(),
+        suspicious: BTreeSet::new(),
+        known,
         damages: Vec::new(),
         broken: Vec::new(),
     };
-    chain.read_heads(last)?;
-    let id = chain.identity(&mut known)?;
-    chain.check_links(&known);
-    chain.read_frames(id, &known, &mut extent).map(Some)
+    for number in 1..=last {
+        match open_segment(disk, number) {
+            Ok((head, _)) => drop(chain.heads.insert(number, head)),
+            Err(SegmentError::Damaged(what)) => drop(chain.faults.insert(number, what)),
+            Err(SegmentError::Newer(found)) => return Err(newer(found)),
+            Err(SegmentError::Disk(what)) => return Err(Why::Disk(what)),
+        }
+    }
+    let id = chain.identity()?;
+    chain.check_links();
+    chain.read_frames(id, &mut extent).map(Some)
 }
 
 fn newer(found: u32) -> Why {
@@ -102,24 +113,19 @@ fn all_is_gone(known: &acknowledged::AcknowledgedFile) -> Why {
 
 struct Chain<'d> {
     disk: &'d dyn Disk,
+    /// The number of the last segment.
+    last: u64,
     /// Of the segment files that exist, by number.
     lengths: BTreeMap<u64, u64>,
-    /// One for each segment.
-    marks: Vec<HeadSummary>,
+    /// The readable heads, by number.
+    heads: BTreeMap<u64, Head>,
+    /// Why the head of a segment cannot be used, by number.
+    faults: BTreeMap<u64, String>,
+    /// Segments whose frames must be read, whatever the extent.
+    suspicious: BTreeSet<u64>,
+    known: acknowledged::AcknowledgedFile,
     damages: Vec<Damage>,
     broken: Vec<Broken>,
-}
-
-/// What is remembered of a head.
-#[derive(Default)]
-struct HeadSummary {
-    /// Why the head cannot be used.
-    fault: Option<String>,
-    log: Option<LogId>,
-    previous: Option<Previous>,
-    records: u64,
-    /// Its frames must be read, whatever the extent.
-    is_suspicious: bool,
 }
 
 impl Chain<'_> {
@@ -127,145 +133,97 @@ impl Chain<'_> {
         open(self.disk, number).map_err(|e| Why::disk(&segment_name(number), &e))
     }
 
-    /// The head of a segment, or what is wrong with it.
-    fn head(&self, number: u64) -> Result<Result<Head, String>, Why> {
-        match open_segment(self.disk, number) {
-            Ok((head, _)) => Ok(Ok(head)),
-            Err(SegmentError::Damaged(what)) => Ok(Err(what)),
-            Err(SegmentError::Newer(found)) => Err(newer(found)),
-            Err(SegmentError::Disk(what)) => Err(Why::Disk(what)),
-        }
-    }
-
-    fn read_heads(&mut self, last: u64) -> Result<(), Why> {
-        for number in 1..=last {
-            let mark = match self.head(number)? {
-                Ok(head) => HeadSummary {
-                    log: Some(head.log),
-                    previous: head.previous,
-                    records: head.before.records,
-                    ..HeadSummary::default()
-                },
-                Err(fault) => HeadSummary {
-                    fault: Some(fault),
-                    ..HeadSummary::default()
-                },
-            };
-            self.marks.push(mark);
-        }
-        Ok(())
-    }
-
-    fn mark(&self, number: u64) -> Option<&HeadSummary> {
-        self.marks.get(number as usize - 1)
-    }
-
-    fn mark_mut(&mut self, number: u64) -> &mut HeadSummary {
-        &mut self.marks[number as usize - 1]
-    }
-
-    fn last(&self) -> u64 {
-        self.marks.len() as u64
+    /// The head of a segment, if it can be used.
+    fn head(&self, number: u64) -> Option<&Head> {
+        let head = self.heads.get(&number)?;
+        (!self.faults.contains_key(&number)).then_some(head)
     }
 
     /// The log's identity, from the last readable head or from the file of acknowledgements.
-    fn identity(&mut self, known: &mut acknowledged::AcknowledgedFile) -> Result<LogId, Why> {
-        let heads = self.marks.iter().rev().find(|mark| mark.log.is_some());
-        let by_file = known.newest.as_ref().map(|newest| newest.log);
-        let by_heads = heads.and_then(|mark| mark.log);
-        let before = heads.and_then(|mark| mark.previous).map(|prev| prev.log);
-        match (by_heads, by_file) {
+    fn identity(&mut self) -> Result<LogId, Why> {
+        let by_file = self.known.newest.as_ref().map(|newest| newest.log);
+        let Some(head) = self.heads.values().next_back() else {
+            let what = "neither the head of a segment nor what was acknowledged can be read";
+            let damage = Damage::new(segment_name(1), 0, what);
+            return by_file.ok_or_else(|| Why::Damaged(Box::new(damage)));
+        };
+        let (id, before) = (head.log, head.previous.map(|previous| previous.log));
+        match by_file.filter(|by_file| *by_file != id) {
+            None => {}
             // A repair gave the log a new identity and was interrupted before it wrote that here.
-            (Some(id), Some(by_file)) if by_file != id && before == Some(by_file) => {
-                known.newest = None;
-                Ok(id)
-            }
-            (Some(id), Some(by_file)) if by_file != id => {
+            Some(by_file) if before == Some(by_file) => self.known.newest = None,
+            Some(by_file) => {
                 let what = format!("it is of the log {by_file}, and the segments are of {id}");
                 self.damages.push(Damage::new(acknowledged::NAME, 0, what));
-                *known = acknowledged::AcknowledgedFile {
+                self.known = acknowledged::AcknowledgedFile {
                     newest: None,
                     doubt: Some(format!("the file {} is of another log", acknowledged::NAME)),
                 };
-                Ok(id)
             }
-            (Some(id), _) | (None, Some(id)) => Ok(id),
-            (None, None) => Err(Why::Damaged(Box::new(Damage::new(
-                segment_name(1),
-                0,
-                "neither the head of a segment nor what was acknowledged can be read",
-            )))),
         }
+        Ok(id)
     }
 
     /// Checks that each segment is the one that the next one says it follows.
-    fn check_links(&mut self, known: &acknowledged::AcknowledgedFile) {
-        for number in 1..=self.last() {
-            let is_first = number == 1;
-            let mark = self.mark(number).expect("one for each");
-            if mark.fault.is_some() {
+    fn check_links(&mut self) {
+        for number in 1..=self.last {
+            let Some(head) = self.head(number) else {
                 continue;
-            }
-            if is_first != mark.previous.is_none() {
+            };
+            if (number == 1) != head.previous.is_none() {
                 let fault = "its head does not belong to this place".to_owned();
-                self.mark_mut(number).fault = Some(fault);
+                self.faults.insert(number, fault);
                 continue;
             }
-            let (log, records) = (mark.log, mark.records);
-            let Some(next) = self.mark(number + 1).filter(|next| next.fault.is_none()) else {
+            let Some(next) = self.head(number + 1) else {
                 continue;
             };
             let Some(previous) = next.previous else {
                 continue;
             };
-            if log != Some(previous.log) {
+            let len = self.lengths.get(&number);
+            if head.log != previous.log {
                 let fault = "it is a segment of another log".to_owned();
-                self.mark_mut(number).fault = Some(fault);
-            } else if self
-                .lengths
-                .get(&number)
-                .is_none_or(|len| *len < previous.end)
-                || next.records < records
+                self.faults.insert(number, fault);
+            } else if len.is_none_or(|len| *len < previous.end)
+                || next.before.records < head.before.records
             {
-                self.mark_mut(number).is_suspicious = true;
+                self.suspicious.insert(number);
             }
         }
-        let Some(newest) = &known.newest else { return };
-        let after = (newest.segment + 1..=self.last()).find_map(|number| {
-            let mark = self.mark(number)?;
-            (mark.fault.is_none() && mark.records < newest.state.records).then_some(number)
+        let Some(newest) = &self.known.newest else {
+            return;
+        };
+        let records = newest.state.records;
+        let early = (newest.segment + 1..=self.last).find_map(|number| {
+            let head = self.head(number)?;
+            (head.before.records < records).then_some((number, head.before.records))
         });
-        if let Some(number) = after {
-            let records = self.mark(number).map_or(0, |mark| mark.records);
+        if let Some((number, before)) = early {
             let what = "it begins before the end of what was acknowledged";
             self.damages.push(Damage {
-                records: Some(newest.state.records - records),
+                records: Some(records - before),
                 ..Damage::new(segment_name(number), 0, what)
             });
         }
     }
 
-    fn read_frames(
-        mut self,
-        id: LogId,
-        known: &acknowledged::AcknowledgedFile,
-        extent: &mut Extent,
-    ) -> Result<LogSurvey, Why> {
-        let last = self.last();
+    fn read_frames(mut self, id: LogId, extent: &mut Extent) -> Result<LogSurvey, Why> {
+        let last = self.last;
         // Where the frames of the segment before end.
         let mut reached: Option<(u64, LogExtent)> = None;
         let mut found: Option<(Head, Scanned)> = None;
         for number in 1..=last {
-            let has_fault = |mark: &HeadSummary| mark.fault.is_some() || mark.is_suspicious;
+            let has_fault = |n| self.faults.contains_key(&n) || self.suspicious.contains(&n);
             let wanted = matches!(extent, Extent::All(_))
                 || number == last
-                || self.mark(number).is_some_and(has_fault)
-                || self.mark(number + 1).is_some_and(has_fault);
+                || has_fault(number)
+                || has_fault(number + 1);
             if !wanted {
                 reached = None;
                 continue;
             }
-            let ends = self.known_end(number, known)?;
+            let ends = self.known_end(number);
             let (head, has_file) = self.usable_head(number, id, reached.take(), &ends)?;
             let mut ignore = |_| {};
             let read: &mut dyn FnMut(u64) = match extent {
@@ -278,13 +236,13 @@ impl Chain<'_> {
                     .map_err(|e| Why::disk(&segment_name(number), &e))?,
                 None => nothing_of(&head, &ends),
             };
-            self.note(number, &head, &scanned, has_file, known);
+            self.note(number, &head, &scanned, has_file);
             reached = Some((scanned.end, scanned.state.clone()));
             found = Some((head, scanned));
         }
         let (head, scanned) = found.expect("there is a last segment");
         let mut has_unknown_end = false;
-        if let Some(doubt) = known.doubt.as_ref().filter(|_| scanned.is_torn) {
+        if let Some(doubt) = self.known.doubt.as_ref().filter(|_| scanned.is_torn) {
             has_unknown_end = true;
             let what = format!(
                 "there is no whole frame, and whether it was acknowledged is not known: {doubt}"
@@ -305,7 +263,7 @@ impl Chain<'_> {
             state: scanned.state,
             is_torn: scanned.is_torn,
             head,
-            known: known.clone(),
+            known: self.known,
             damages: self.damages,
             broken: self.broken,
             has_unknown_end,
@@ -313,37 +271,26 @@ impl Chain<'_> {
     }
 
     /// Where a segment ends according to other files.
-    fn known_end(
-        &self,
-        number: u64,
-        known: &acknowledged::AcknowledgedFile,
-    ) -> Result<KnownEnd, Why> {
-        let next = self.mark(number + 1).filter(|next| next.fault.is_none());
-        let sealed = match next {
-            Some(_) => self.head(number + 1)?.ok(),
-            None => None,
-        };
-        let newest = known.newest.as_ref();
+    fn known_end(&self, number: u64) -> KnownEnd {
+        let sealed = self.head(number + 1);
+        let newest = self.known.newest.as_ref();
         let newest = newest.filter(|newest| newest.segment == number);
-        Ok(KnownEnd {
-            sealed: sealed.and_then(|head| Some((head.previous?.end, head.before))),
+        KnownEnd {
+            sealed: sealed.and_then(|head| Some((head.previous?.end, head.before.clone()))),
             acknowledged: newest.map(|newest| (newest.end, newest.state.clone())),
-        })
+        }
     }
 
     /// The head of a segment, or a reconstructed one, and whether its file is usable.
     fn usable_head(
-        &mut self,
+        &self,
         number: u64,
         id: LogId,
         reached: Option<(u64, LogExtent)>,
         ends: &KnownEnd,
     ) -> Result<(Head, bool), Why> {
-        let mark = self.mark(number).expect("one for each");
-        if mark.fault.is_none()
-            && let Ok(head) = self.head(number)?
-        {
-            return Ok((head, true));
+        if let Some(head) = self.head(number) {
+            return Ok((head.clone(), true));
         }
         let end = ends.sealed.as_ref().or(ends.acknowledged.as_ref());
         let mut before = reached
@@ -353,7 +300,7 @@ impl Chain<'_> {
         before
             .ends
             .resize(partitions.max(before.ends.len()), Offset::ZERO);
-        let is_foreign = mark.log.is_some_and(|log| log != id);
+        let is_foreign = self.heads.get(&number).is_some_and(|head| head.log != id);
         let salt = match self.open(number)?.filter(|_| !is_foreign) {
             Some(file) => {
                 scan::find_salt(&file).map_err(|error| Why::disk(&segment_name(number), &error))?
@@ -375,23 +322,16 @@ impl Chain<'_> {
     }
 
     /// Notes what cannot be read of a segment.
-    fn note(
-        &mut self,
-        number: u64,
-        head: &Head,
-        scanned: &Scanned,
-        has_file: bool,
-        known: &acknowledged::AcknowledgedFile,
-    ) {
+    fn note(&mut self, number: u64, head: &Head, scanned: &Scanned, has_file: bool) {
         let file = segment_name(number);
-        let fault = self.mark(number).and_then(|mark| mark.fault.clone());
+        let fault = self.faults.get(&number).cloned();
         let is_whole = scanned.gaps.is_empty() && scanned.bad.is_empty();
         if fault.is_none() && is_whole && !scanned.is_other {
             return;
         }
         if let Some(what) = fault.clone().filter(|_| has_file || is_whole) {
             // Perhaps nothing of the last segment was ever acknowledged.
-            let is_unknown = number == self.last() && !has_file && known.doubt.is_some();
+            let is_unknown = number == self.last && !has_file && self.known.doubt.is_some();
             self.damages.push(Damage {
                 records: (!is_unknown).then_some(0),
                 after: Some(head.before.records),

@@ -72,13 +72,6 @@ struct ReaderPosition {
     walk: FrameWalk,
 }
 
-/// A frame and its position.
-struct Here {
-    at: u64,
-    segment: u64,
-    frame: Frame,
-}
-
 impl BlockCursor {
     pub fn new(
         disk: Arc<dyn Disk>,
@@ -120,11 +113,11 @@ impl BlockCursor {
         let mut bytes = 0;
         let is_full = |count: usize, bytes| count >= limits.records || bytes >= limits.bytes;
         while self.is_behind(tail) && !is_full(into.len(), bytes) {
-            let Some(here) = self.frame(tail)? else {
+            let Some(frame) = self.frame(tail)? else {
                 return Ok(());
             };
             let mut is_done = true;
-            for (entry, start) in here.frame.blocks() {
+            for (entry, start) in frame.blocks() {
                 let next = self.next[entry.partition.index()];
                 if entry.end() <= next {
                     continue;
@@ -135,7 +128,7 @@ impl BlockCursor {
                 }
                 // Records that were declared lost are skipped.
                 if !entry.is_lost {
-                    let records = self.block(&here, entry, start)?;
+                    let records = self.block(entry, start)?;
                     let first = entry.first;
                     for (offset, record) in
                         first.and_after().zip(records).filter(|(o, _)| *o >= next)
@@ -151,7 +144,7 @@ impl BlockCursor {
                 self.next[entry.partition.index()] = entry.end();
             }
             if is_done {
-                self.pass(&here.frame, tail)?;
+                self.pass(&frame, tail)?;
             }
         }
         Ok(())
@@ -171,7 +164,7 @@ impl BlockCursor {
     }
 
     /// The frame at the reader's position, or of the next segment; `None` at the tail.
-    fn frame(&mut self, tail: &Tail) -> Result<Option<Here>, ReadError> {
+    fn frame(&mut self, tail: &Tail) -> Result<Option<Frame>, ReadError> {
         if self.place.is_none() {
             self.place = Some(self.find(tail)?);
         }
@@ -198,7 +191,7 @@ impl BlockCursor {
             let found = frame_at(&mut place.window, place.head.salt, at, limit);
             let what = match found {
                 Ok(FrameScan::Frame(frame)) => match place.walk.clone().advance(&frame, None) {
-                    true => return Ok(Some(Here { at, segment, frame })),
+                    true => return Ok(Some(frame)),
                     false => "the frame is not the next one of this log",
                 },
                 Ok(FrameScan::Nothing) => "there is no frame",
@@ -220,36 +213,30 @@ impl BlockCursor {
     }
 
     /// The records of a block.
-    fn block(
-        &mut self,
-        here: &Here,
-        entry: FrameEntry,
-        start: u64,
-    ) -> Result<Vec<Record>, ReadError> {
-        let at = here.at + start;
+    fn block(&mut self, entry: FrameEntry, start: u64) -> Result<Vec<Record>, ReadError> {
         let place = self.place.as_mut().expect("the frame is at its place");
-        let salt = place.head.salt;
+        let (segment, salt, at) = (place.head.number, place.head.salt, place.at + start);
         let FrameBlock {
             bytes: len,
             checksum,
         } = entry.block;
         let bytes = match place.window.get(at, len as usize) {
             Ok(bytes) => Bytes::copy_from_slice(bytes),
-            Err(error) => return Err(self.unavailable(here.segment, &error)),
+            Err(error) => return Err(self.unavailable(segment, &error)),
         };
         if bytes.len() != len as usize || format::checksum(&bytes, salt) != checksum {
             let what = "the checksum of a block is wrong";
-            return Err(self.damaged_at(here.segment, at, what, entry.partition));
+            return Err(self.damaged_at(segment, at, what, entry.partition));
         }
         match block::decode(&bytes) {
             Ok(records) if records.len() as u64 == entry.count => Ok(records),
             Ok(_) => {
                 let what = "a block has another number of records than its frame says";
-                Err(self.damaged_at(here.segment, at, what, entry.partition))
+                Err(self.damaged_at(segment, at, what, entry.partition))
             }
             Err(unreadable) => {
                 let what = unreadable.to_string();
-                Err(self.damaged_at(here.segment, at, &what, entry.partition))
+                Err(self.damaged_at(segment, at, &what, entry.partition))
             }
         }
     }
