@@ -35,15 +35,15 @@ const LIMITS: Limits = Limits {
     patience: Duration::ZERO,
 };
 
-/// Reads up to `ends`, by partition, or to where nothing more comes. `told` hears of
-/// every batch: its records and what they were.
+/// Reads up to `ends`, by partition, or to where nothing more comes. Calls `applied`
+/// after every batch with the number of its records and what they were.
 pub fn fold_all(
     db: &dyn Db,
     projection: &mut Projection,
     reader: &mut dyn Reader,
     ends: Option<&NextOffsets>,
     rules: Rules,
-    told: &mut dyn FnMut(usize, &Tally),
+    applied: &mut dyn FnMut(usize, &Tally),
 ) -> Result<(), Error> {
     let limits = Limits {
         // Records that are known to exist may take a moment to arrive.
@@ -66,7 +66,7 @@ pub fn fold_all(
         reader.confirm().wait()?;
         let mut record_batch = RecordBatch::decode(records, reader.next(), &rules);
         let tally = projection.apply(db, &mut record_batch)?;
-        told(record_batch.records().len(), &tally);
+        applied(record_batch.records().len(), &tally);
     }
     Ok(())
 }

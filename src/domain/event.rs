@@ -218,7 +218,7 @@ impl<'a> Kind<'a> {
 }
 
 impl LaneId<'_> {
-    fn share(&self) -> LaneId<'_> {
+    pub fn share(&self) -> LaneId<'_> {
         LaneId {
             cluster_id: share(&self.cluster_id),
             request_id: share(&self.request_id),

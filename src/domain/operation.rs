@@ -107,7 +107,7 @@ impl<'a> Operation<'a> {
     /// Adds one event.
     pub fn absorb(&mut self, event: Event<'a>) -> Absorbed {
         let key = event.key;
-        self.stretch(&key, &key);
+        self.extend_span(&key, &key);
         let ended = self.ending.get().is_some();
         let joined = match event.kind {
             Kind::Created {
@@ -195,7 +195,7 @@ impl<'a> Operation<'a> {
     /// event equals `join` with the state of that event alone.
     pub fn join(&mut self, other: Operation<'a>) {
         if let Some((first, last)) = &other.span {
-            self.stretch(first, last);
+            self.extend_span(first, last);
         }
         self.created.join(other.created);
         self.begun |= other.begun;
@@ -209,7 +209,7 @@ impl<'a> Operation<'a> {
         }
     }
 
-    fn stretch(&mut self, first: &OrderKey<'a>, last: &OrderKey<'a>) {
+    fn extend_span(&mut self, first: &OrderKey<'a>, last: &OrderKey<'a>) {
         match &mut self.span {
             None => self.span = Some((first.clone(), last.clone())),
             Some((held_first, held_last)) => {

@@ -1,6 +1,5 @@
-//! What has changed since a position: the index of changes, read from where a stream
-//! was. A place in it is an ordinal: how many changes came before. It lies in the row
-//! with the largest number that is not beyond it.
+//! What has changed since a position: the index of changes, read from where a stream was. A
+//! change lies in the row with the largest number that is not above its own.
 
 use super::watch::Change;
 use crate::domain::OperationId;
@@ -17,9 +16,9 @@ pub enum ResumeFrom {
     At {
         /// The first change that the position does not hold. All before it are held.
         next: ChangeNumber,
-        /// Of the rows before this one, behind `next`, the position holds some or parts: it
-        /// was given before the store lost its last writes, and cuts are others since. What
-        /// such a row says was before it need not be what came with the position.
+        /// Of the rows from `next` to this one, the position holds some or parts: it was given
+        /// before the store lost its last writes, and batches end elsewhere since. What such a
+        /// row says was before it need not be what came with the position.
         mixed_until: ChangeNumber,
     },
     /// Of the changes that it does not hold some are no longer remembered.
@@ -159,7 +158,7 @@ pub fn since(
         ControlFlow::Continue(())
     });
     match read {
-        // It is told once more, in case it has.
+        // It is sent once more, in case it has.
         Err(Error::Corrupt(_)) => Ok(Since::Changed),
         read => read.map(|()| since),
     }

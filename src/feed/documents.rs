@@ -185,7 +185,7 @@ impl DocumentCache {
         &self.times
     }
 
-    /// What counts the large ones, and other large answers with them.
+    /// What counts the large ones, and other large responses with them.
     pub fn unsent(&self) -> &Arc<Unsent> {
         &self.unsent
     }
@@ -227,7 +227,7 @@ impl DocumentCache {
         Ok(kept.by(operation_id, filter))
     }
 
-    /// The same, with what only the disk can tell.
+    /// The same, reading the disk where needed.
     pub fn load(
         &self,
         db: &dyn Db,
@@ -311,8 +311,8 @@ impl DocumentCache {
         Ok(shown.map(Bytes::from))
     }
 
-    /// What this changed is read again by whoever is told of it next, so that a stream that
-    /// lags is sent how things stand by then. Without a change, everything.
+    /// What this changed is read again by whoever is woken by it next, so that a stream that
+    /// lags is sent the state by then. Without a change, everything.
     pub fn forget(&self, change: Option<&Change>) {
         match change {
             _ if self.kept.is_empty() => {}

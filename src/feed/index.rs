@@ -61,7 +61,7 @@ struct Index {
     moved: Vec<Moved>,
     /// By what an entry says, the places of the operations whose entry says so.
     places: HashMap<Key, Vec<u32>>,
-    /// Operations whose clusters or rollbacks only they themselves can tell.
+    /// Operations whose entry does not have all clusters or rollbacks.
     unsure: Vec<u32>,
 }
 
@@ -69,7 +69,7 @@ struct Index {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Key {
     Status(Status),
-    /// By its digest: two that share one are told apart by the entry.
+    /// By its digest: two that share one are distinguished by the entry.
     Cluster(u64),
     Rollbacks(RollbackResult),
 }
@@ -133,8 +133,8 @@ impl Index {
             return Some(from);
         }
         let first = |places: &Vec<u32>| {
-            let behind = places.partition_point(|place| (*place as usize) < from);
-            places.get(behind).map(|place| *place as usize)
+            let after = places.partition_point(|place| (*place as usize) < from);
+            places.get(after).map(|place| *place as usize)
         };
         let found = keys.iter().filter_map(|key| self.places.get(key));
         found.chain([&self.unsure]).filter_map(first).min()
@@ -192,8 +192,7 @@ mod tests {
                 is: (n % 11 != 0).then(|| entry(n)),
             })
             .collect();
-        let changes = moved.iter().cloned();
-        let changes = changes.map(|Moved { was, is }| EntryChange::Moved { was, is });
+        let changes = moved.iter().cloned().map(EntryChange::Moved);
         let entries = ChangedEntries::new(changes.collect());
         let some = Filter::default;
         let filters = [

@@ -8,8 +8,8 @@ use crate::rows::meta::StatusCounts;
 use crate::wire::change::ChangeNumber;
 use crate::wire::position::{NextOffsets, Token};
 use bytes::Bytes;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -20,8 +20,8 @@ use tokio::sync::watch;
 pub struct Applied {
     /// `None` while the store is new and the log has not been reached.
     pub token: Option<Token>,
-    /// By partition the offset behind everything that is applied, and behind what
-    /// is no record.
+    /// By partition the offset after everything that is applied, and after what is no
+    /// record.
     pub next: NextOffsets,
     pub text: Bytes,
     /// The number of the next change: all before it are applied.
@@ -84,13 +84,13 @@ pub enum Doing {
 pub struct Progress {
     applied: watch::Sender<Arc<Applied>>,
     doing: watch::Sender<Doing>,
-    /// Negative until they have been counted.
-    counts: [AtomicI64; Status::ALL.len()],
+    /// `None` until they have been counted.
+    counts: Mutex<Option<StatusCounts>>,
     /// How much of its time the projector works, of late, in thousandths.
     effort: AtomicU32,
     /// Somebody has seen the log do what the store's own cannot: the projector is to look.
     suspected: AtomicBool,
-    /// Told of every change behind the position that it belongs to.
+    /// Notified of every change after the position that it belongs to is published.
     pub watchers: Arc<Watchers>,
 }
 
@@ -119,7 +119,7 @@ impl Progress {
         Progress {
             applied: watch::Sender::new(Arc::new(applied)),
             doing: watch::Sender::new(Doing::Starting),
-            counts: std::array::from_fn(|_| AtomicI64::new(-1)),
+            counts: Mutex::default(),
             effort: AtomicU32::new(0),
             suspected: AtomicBool::new(false),
             watchers: Arc::default(),
@@ -190,9 +190,7 @@ impl Progress {
     }
 
     pub fn set_counts(&self, counts: StatusCounts) {
-        for (held, count) in self.counts.iter().zip(counts) {
-            held.store(count, Ordering::Relaxed);
-        }
+        *self.lock_counts() = Some(counts);
     }
 
     /// By the projector alone: how long it worked and then waited for more.
@@ -214,11 +212,14 @@ impl Progress {
 
     /// How many documents have each status; `None` until they have been counted.
     pub fn counts(&self) -> Option<[u64; Status::ALL.len()]> {
-        let mut counts = [0; Status::ALL.len()];
-        for (count, held) in counts.iter_mut().zip(&self.counts) {
-            *count = u64::try_from(held.load(Ordering::Relaxed)).ok()?;
-        }
-        Some(counts)
+        let counts = *self.lock_counts();
+        counts.map(|counts| counts.map(|count| count.max(0) as u64))
+    }
+
+    fn lock_counts(&self) -> MutexGuard<'_, Option<StatusCounts>> {
+        self.counts
+            .lock()
+            .expect("nothing panics while it holds the counts")
     }
 
     /// Returns once all that lies before these offsets is applied.
@@ -261,8 +262,8 @@ impl Applied {
         for (&partition, &offset) in next.iter() {
             all.raise(partition, offset);
         }
-        // What is no record, such as the end of a transaction, has an offset too: an answer
-        // names what it was asked for.
+        // What is no record, such as the end of a transaction, has an offset too: a
+        // response names what was asked for.
         let shown = Token {
             log: token.log,
             positions: all.last(),

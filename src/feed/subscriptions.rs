@@ -283,7 +283,7 @@ mod tests {
     use super::*;
     use crate::domain::OperationId;
     use crate::domain::{Status, Timestamp, effects::Listed};
-    use crate::rows::entry::{Entry, EntryChange};
+    use crate::rows::entry::{Entry, EntryChange, Moved};
     use crate::wire::change::{self, encode};
     use crate::wire::position::{Offset, Partition};
 
@@ -304,10 +304,10 @@ mod tests {
         let row = encode(&moved, [OperationId("op")].into_iter()).into();
         let mut row = Change::new(ChangeNumber(number), row, 1);
         if let Some(cluster) = cluster {
-            row.add_entries(vec![EntryChange::Moved {
+            row.add_entries(vec![EntryChange::Moved(Moved {
                 was: None,
                 is: Some(entry(cluster)),
-            }]);
+            })]);
         }
         row
     }

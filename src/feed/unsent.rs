@@ -1,4 +1,4 @@
-//! Large answers, counted for as long as somebody is sent them: a client that does not read
+//! Large responses, counted for as long as somebody is sent them: a client that does not read
 //! what it asked for keeps memory, and all of them together have a bound.
 
 use bytes::Bytes;
@@ -11,16 +11,16 @@ pub const SMALL: usize = 64 << 10;
 pub struct Unsent {
     max: u64,
     held: AtomicU64,
-    /// The size of the answer that found no room last.
+    /// The size of the response that found no room last.
     refused: AtomicU64,
 }
 
-/// There is no room for one more large answer at the moment.
+/// There is no room for one more large response at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("clients have not received enough of the earlier responses")]
 pub struct NoRoom;
 
-/// The bytes of one answer, however many are sent it.
+/// The bytes of one response, however many are sent it.
 pub struct Large {
     bytes: Vec<u8>,
     unsent: Arc<Unsent>,
@@ -36,12 +36,12 @@ impl Unsent {
         })
     }
 
-    /// Bytes of large answers that are in memory.
+    /// Bytes of large responses that are in memory.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether the answer that found no room last would find none now.
+    /// Whether the response that found no room last would find none now.
     pub fn is_full(&self) -> bool {
         let refused = self.refused.load(Ordering::Relaxed);
         refused > 0 && !self.has_room(self.held(), refused)
@@ -52,7 +52,7 @@ impl Unsent {
         held == 0 || held + len <= self.max
     }
 
-    /// Counts an answer until the last of its copies is dropped.
+    /// Counts a response until the last of its copies is dropped.
     pub fn hold(self: &Arc<Unsent>, bytes: Vec<u8>) -> Result<Bytes, NoRoom> {
         match bytes.len() <= SMALL {
             true => Ok(bytes.into()),

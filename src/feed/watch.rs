@@ -9,12 +9,11 @@ use crate::domain::OperationId;
 use crate::rows::entry::EntryChange;
 use crate::rows::filter::Filter;
 use crate::wire::change::{self, ChangeNumber};
-use hashbrown::{DefaultHashBuilder, HashMap};
+use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::fmt::{Debug, Formatter};
-use std::hash::BuildHasher;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use tokio::sync::{Notify, watch};
 
@@ -102,20 +101,15 @@ impl Debug for Change {
     }
 }
 
-/// Locks, so that those who come and go do not wait for the projector.
-const SHARDS: usize = 64;
 /// What is remembered of the last changes, for those who watch all of them.
 const RECENT_BYTES: usize = 16 << 20;
 const RECENT_ROWS: usize = 4096;
 const RECENT_AT_ONCE: usize = 256;
 
-type Shard = HashMap<Box<str>, Arc<Notify>>;
-
+#[derive(Default)]
 pub struct Watchers {
-    shards: [Mutex<Shard>; SHARDS],
-    hasher: DefaultHashBuilder,
-    /// Operations that somebody watches.
-    watched: AtomicUsize,
+    /// By operation.
+    watched: Mutex<HashMap<Box<str>, Arc<Notify>>>,
     lists_watched: AtomicBool,
     recent: Mutex<Recent>,
     /// The number after the last change.
@@ -128,19 +122,6 @@ struct Recent {
     bytes: usize,
 }
 
-impl Default for Watchers {
-    fn default() -> Watchers {
-        Watchers {
-            shards: std::array::from_fn(|_| Mutex::default()),
-            hasher: DefaultHashBuilder::default(),
-            watched: AtomicUsize::new(0),
-            lists_watched: AtomicBool::new(false),
-            recent: Mutex::default(),
-            head: watch::Sender::default(),
-        }
-    }
-}
-
 impl Watchers {
     /// Wakes whoever has to know of this change. `entries`: what became of the list entries of
     /// its operations, none if that is not known.
@@ -149,16 +130,15 @@ impl Watchers {
         if self.lists_watched.load(Ordering::Relaxed) && !entries.is_empty() {
             change.add_entries(entries);
         }
-        if self.watched.load(Ordering::Relaxed) > 0
-            && let Ok(decoded) = change::decode(&change.row)
-        {
-            for id in decoded.ids() {
-                let shard = self.shard(id);
-                if let Some(notify) = shard.get(&*id) {
+        let watched = self.lock();
+        if !watched.is_empty() {
+            change.each_id(|id| {
+                if let Some(notify) = watched.get(&*id) {
                     notify.notify_waiters();
                 }
-            }
+            });
         }
+        drop(watched);
         let head = change.end;
         self.recent().push(change);
         self.head.send_replace(head);
@@ -166,17 +146,8 @@ impl Watchers {
 
     /// From now on `Watching` is woken by changes of this operation.
     pub fn watch(self: &Arc<Watchers>, operation_id: OperationId) -> Watching {
-        let mut shard = self.shard(operation_id);
-        let notify = match shard.get(&*operation_id) {
-            Some(notify) => notify.clone(),
-            None => {
-                self.watched.fetch_add(1, Ordering::Relaxed);
-                let notify = Arc::<Notify>::default();
-                shard.insert(operation_id.0.into(), notify.clone());
-                notify
-            }
-        };
-        drop(shard);
+        let mut watched = self.lock();
+        let notify = watched.entry(operation_id.0.into()).or_default().clone();
         Watching {
             watchers: self.clone(),
             operation_id: operation_id.0.into(),
@@ -193,8 +164,8 @@ impl Watchers {
     /// still remembered.
     pub fn recent_from(&self, change: ChangeNumber) -> Option<Vec<Change>> {
         let recent = self.recent();
-        let behind = recent.rows.partition_point(|row| row.number <= change);
-        let rows = recent.rows.range(behind.checked_sub(1)?..);
+        let after = recent.rows.partition_point(|row| row.number <= change);
+        let rows = recent.rows.range(after.checked_sub(1)?..);
         Some(rows.take(RECENT_AT_ONCE).cloned().collect())
     }
 
@@ -223,15 +194,15 @@ impl Watchers {
         self.lists_watched.load(Ordering::Relaxed)
     }
 
+    /// The number of operations that somebody watches.
     pub fn watched(&self) -> usize {
-        self.watched.load(Ordering::Relaxed)
+        self.lock().len()
     }
 
-    fn shard(&self, operation_id: OperationId) -> MutexGuard<'_, Shard> {
-        let shard = self.hasher.hash_one(operation_id) as usize % SHARDS;
-        self.shards[shard]
+    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Notify>>> {
+        self.watched
             .lock()
-            .expect("nothing panics while it holds a shard")
+            .expect("nothing panics while it holds the watchers")
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {
@@ -270,11 +241,10 @@ impl Watching {
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        let mut shard = self.watchers.shard(OperationId(&self.operation_id));
-        // The shard's own and this one's: nobody else can take one meanwhile.
+        let mut watched = self.watchers.lock();
+        // The map's and this one's: nobody else can take one meanwhile.
         if Arc::strong_count(&self.notify) <= 2 {
-            shard.remove(&self.operation_id);
-            self.watchers.watched.fetch_sub(1, Ordering::Relaxed);
+            watched.remove(&self.operation_id);
         }
     }
 }

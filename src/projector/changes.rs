@@ -25,13 +25,8 @@ pub struct Changes {
     window: u64,
 }
 
-/// What watchers are notified of after a batch is written.
-#[derive(Default)]
-pub struct Pending {
-    row: Option<Change>,
-    next: ChangeNumber,
-    trimmed: ChangeNumber,
-}
+/// The change that a batch makes, and before which number rows are deleted with it.
+pub type Pending = Option<(Change, ChangeNumber)>;
 
 impl Changes {
     pub fn open(db: &dyn Db) -> store::Result<Changes> {
@@ -56,7 +51,7 @@ impl Changes {
         self.window = window;
     }
 
-    /// Adds the row of a cut to its batch. A cut that moved nothing has none.
+    /// Adds the row of a batch to it. A batch that moved no position has none.
     pub fn put<'i>(
         &self,
         db: &dyn Db,
@@ -76,26 +71,13 @@ impl Changes {
             })
             .collect();
         if moved.is_empty() {
-            return Ok(self.none());
+            return Ok(None);
         }
         let count = ids.len();
         let row: Arc<[u8]> = change::encode(&moved, ids).into();
         changes::put(self.next, &row, batch);
-        let row = Change::new(self.next, row, count);
-        Ok(Pending {
-            next: row.end,
-            row: Some(row),
-            trimmed: self.trim(db, batch)?,
-        })
-    }
-
-    /// For a batch without changes.
-    pub fn none(&self) -> Pending {
-        Pending {
-            row: None,
-            next: self.next,
-            trimmed: self.trimmed,
-        }
+        let trimmed = self.trim(db, batch)?;
+        Ok(Some((Change::new(self.next, row, count), trimmed)))
     }
 
     /// Deletes old rows only now and then, because a deletion reads the row first.
@@ -110,8 +92,8 @@ impl Changes {
 
     /// Called after the write.
     pub fn written(&mut self, pending: Pending) -> Option<Change> {
-        self.next = pending.next;
-        self.trimmed = pending.trimmed;
-        pending.row
+        let (change, trimmed) = pending?;
+        (self.next, self.trimmed) = (change.end, trimmed);
+        Some(change)
     }
 }

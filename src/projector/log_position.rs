@@ -86,7 +86,7 @@ impl LogPosition {
             let before = after.anchors.insert(partition, anchor);
             assert!(
                 before.is_none_or(|before| before.offset < first),
-                "a reader goes on behind what it delivered: {partition}:{first} after {before:?}"
+                "a reader goes on after what it delivered: {partition}:{first} after {before:?}"
             );
             after.next.insert(partition, anchor.offset.next());
         }
@@ -105,11 +105,11 @@ impl LogPosition {
         }
         for (&partition, &offset) in self.next.iter() {
             // Not stored if it directly follows the last record.
-            let behind = self
+            let after = self
                 .anchors
                 .get(&partition)
                 .map(|anchor| anchor.offset.next());
-            if before.next.get(&partition) != Some(&offset) && behind != Some(offset) {
+            if before.next.get(&partition) != Some(&offset) && after != Some(offset) {
                 meta::put_next(batch, self.source, partition, offset);
             }
         }

@@ -5,14 +5,14 @@ use super::changes::{Changes, Pending};
 use super::deliveries::Deliveries;
 use super::halt::OpenError;
 use super::log_position::LogPosition;
-use super::operation::fold;
 use super::record_batch::{Part, RecordBatch};
 use super::source::Source;
 use super::step::Step;
 use crate::domain::effects::Effects;
-use crate::domain::{Anomalies, Anomaly, OperationId};
+use crate::domain::{Absorbed, Anomalies, Anomaly, OperationId};
 use crate::event_log::{Bounds, Identity, Logged};
 use crate::feed::watch::Change;
+use crate::rows::change::{Loaded, ReadRows};
 use crate::rows::entry::{self, EntryChange};
 use crate::rows::letters;
 use crate::rows::meta::{self, StatusCounts};
@@ -54,7 +54,7 @@ pub struct Tally {
 
 impl Tally {
     /// Counts what a batch did to one operation.
-    pub(super) fn note(&mut self, operation_id: OperationId, effects: &Effects) {
+    fn note(&mut self, operation_id: OperationId, effects: &Effects) {
         let Effects { before, after } = effects;
         for (listed, change) in [(before.listed, -1), (after.listed, 1)] {
             if let Some(listed) = listed {
@@ -106,7 +106,7 @@ fn hot(bytes: u64) -> Hot {
     Hot::with_options(options, ByBytes, Default::default(), Default::default())
 }
 
-/// The one writer of a store: where that is in its logs, and what it has at hand.
+/// The one writer of a store: where that is in its logs, and what it has in memory.
 /// Memory moves only after a write has returned.
 pub struct Projection {
     /// By source; `None` until that log was opened.
@@ -182,12 +182,12 @@ impl Projection {
         self.changes.number()
     }
 
-    /// How many changes of operations streams may resume behind.
+    /// How many changes of operations streams may resume after.
     pub fn keep_changes(&mut self, window: u64) {
         self.changes.set_window(window);
     }
 
-    /// Writes all that the records change, with the positions behind them. After
+    /// Writes all that the records change, with the positions after them. After
     /// an error nothing has moved here; doing it again is harmless even if the
     /// write did happen.
     pub fn apply(
@@ -243,7 +243,7 @@ impl Projection {
         let change = match rules.source {
             Source::Events => self.changes.put(db, before, &after, ids, batch)?,
             // No operation changes by it.
-            Source::Control => self.changes.none(),
+            Source::Control => None,
         };
         Ok(Prepared {
             after,
@@ -297,7 +297,7 @@ impl Projection {
         let written = db.write(batch, durability);
         if written.is_err() {
             // It may have happened. A snapshot from before it and lanes from after it
-            // would not add up, so nothing from before is kept at hand.
+            // would not add up, so nothing from before is kept in memory.
             self.hot.clear();
             self.statuses = None;
         }
@@ -340,6 +340,34 @@ impl Projection {
             })
             .collect()
     }
+}
+
+/// Folds the events of a batch into the operation with this snapshot, and adds to the batch all that follows, the
+/// new snapshot included. Returns that snapshot.
+fn fold(
+    db: &dyn Db,
+    part: &Part,
+    snapshot: Option<&[u8]>,
+    batch: &mut Batch,
+    tally: &mut Tally,
+) -> store::Result<Arc<[u8]>> {
+    let arrived = part.arrived();
+    let mut space = ReadRows::default();
+    let events = arrived.clone().map(|(event, _)| event);
+    let mut loaded = Loaded::load(db, part.id, snapshot, events, &mut space)?;
+    tally.refolded += u64::from(loaded.is_refolded);
+    for (event, _) in arrived.clone() {
+        let served = loaded.op.created.get().is_some();
+        let records = arrived.clone().map(|(_, logged)| &logged.record);
+        let absorbed = loaded.absorb(db, part.id, event, records)?;
+        if absorbed == Absorbed::Revised && served {
+            tally.terminal_revised += 1;
+        }
+    }
+    let written = loaded.write(part.id, part.key, batch);
+    tally.note(part.id, &written.effects);
+    tally.entries.push(written.entry);
+    Ok(written.snapshot)
 }
 
 /// What a batch changes, beside its rows.

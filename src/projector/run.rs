@@ -1,5 +1,5 @@
 //! The projector's loop, on a thread for each log: takes a batch, applies it until that works,
-//! publishes the position, and so on until it is told to stop or finds a reason to halt.
+//! publishes the position, and so on until it is stopped or finds a reason to halt.
 
 use super::halt::{Halt, OpenError};
 use super::intake::{Intake, ReadAhead};
@@ -141,7 +141,7 @@ impl Worker<'_> {
         })
     }
 
-    /// Reads on from where the store is and applies what comes, until told to stop or until
+    /// Reads on from where the store is and applies what comes, until stopped or until
     /// something is in the way. Whatever that is: where the reader stands is not known then, and
     /// whether it still is the same log neither.
     fn follow(&mut self, position: &mut LogPosition, pauses: &mut Pauses) -> Result<(), OpenError> {
@@ -268,7 +268,7 @@ impl Worker<'_> {
         self.log.note_applied(&position.positions().next());
     }
 
-    /// Until it is written; `None` if told to stop meanwhile.
+    /// Until it is written; `None` if stopped meanwhile.
     fn apply(
         &mut self,
         position: &mut LogPosition,

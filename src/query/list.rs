@@ -45,7 +45,7 @@ pub struct Shown<'l> {
     pub defects: &'l Defects,
 }
 
-/// Behind what the next page begins; `None` after the last.
+/// The key after which the next page begins; `None` after the last.
 pub type ListCursor = Option<Vec<u8>>;
 
 /// All that match.
@@ -87,7 +87,7 @@ pub fn stream(view: &dyn View, shown: Shown, emit: &mut Emit) -> Result<()> {
     Ok(())
 }
 
-/// One page, and what the next begins behind.
+/// One page, and the key after which the next begins.
 pub fn page(
     view: &dyn View,
     shown: Shown,

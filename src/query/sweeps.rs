@@ -6,6 +6,7 @@ use crate::feed::progress::{Applied, Progress};
 use crate::rows::changes;
 use crate::store::{self, Db, ReadPoint};
 use crate::wire::position::Token;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,7 @@ pub struct Sweeps {
     settings: SweepSettings,
     points: Mutex<Vec<PagePoint>>,
     /// Of this process: a point of another is none of ours.
-    next: Mutex<u64>,
+    next: AtomicU64,
 }
 
 impl Sweeps {
@@ -45,7 +46,7 @@ impl Sweeps {
         Sweeps {
             settings,
             points: Mutex::default(),
-            next: Mutex::new(uuid::Uuid::new_v4().as_u64_pair().0),
+            next: AtomicU64::new(uuid::Uuid::new_v4().as_u64_pair().0),
         }
     }
 
@@ -82,11 +83,9 @@ impl Sweeps {
         let applied = progress.applied();
         let held = db.hold()?;
         let fingerprint = store::view_held(&*held, changes::fingerprint)?;
-        let mut next = self.next.lock().expect("nothing panics while it counts");
-        *next = next.wrapping_add(1);
         let now = Instant::now();
         Ok(PagePoint {
-            id: *next,
+            id: self.next.fetch_add(1, Ordering::Relaxed),
             held,
             applied,
             fingerprint,

@@ -5,9 +5,9 @@
 //! touches are read and written: its next event costs the same whether it has a hundred lanes or
 //! fifty thousand.
 
-use super::entry::{self, Entry, EntryChange};
+use super::entry::{self, Entry, EntryChange, Moved};
 use super::keys::{self, LaneKind};
-use super::operation::{self, history_records};
+use super::operation::{self, LaneRows, add_lanes, records_instead};
 use super::state::SnapshotKey;
 use super::{bodies, outbox};
 use crate::domain::body::Digest;
@@ -15,27 +15,21 @@ use crate::domain::effects::{Effects, Listed};
 use crate::domain::{
     Absorbed, Anomaly, Body, Event, Kind, Lane, LaneId, Operation, OperationId, Standing,
 };
-use crate::store::{self, Batch, Db, Error, Family, RowResult};
+use crate::store::{self, Batch, Db, Family, View};
 use crate::wire::record::Record;
 use crate::wire::snapshot::{self, Apart};
-use crate::wire::stored::{ANOMALIES, Unreadable};
+use crate::wire::stored::ANOMALIES;
 use std::sync::Arc;
 
 /// More lanes than this are kept apart. A row of this many is a few tens of
 /// kilobytes at most where bodies are small, and rewritten as a whole.
 const LANES_INLINE: usize = 32;
 
-/// Which operation, and the key of its snapshot.
-#[derive(Clone, Copy)]
-pub struct Named<'i> {
-    pub id: OperationId<'i>,
-    pub key: &'i SnapshotKey,
-}
-
 /// What was read, for the state to borrow from.
 #[derive(Default)]
 pub struct ReadRows<'e> {
-    lanes: LaneRows<'e>,
+    /// `None` if one of them is damaged.
+    lanes: Option<LaneRows<'e>>,
     history: Vec<Record>,
 }
 
@@ -73,25 +67,19 @@ impl<'a> Loaded<'a> {
             None => Ok((Operation::default(), None)),
             Some(Ok((op, None))) => Ok((op, None)),
             Some(Ok((mut op, apart))) => {
-                space.lanes = touched_lanes(db, operation_id, events.clone())?;
-                add_lanes(&space.lanes, &mut op).map(|()| (op, apart))
+                space.lanes = operation::readable(touched_lanes(db, operation_id, events.clone()))?;
+                add_lanes(space.lanes.as_deref(), &mut op).map(|()| (op, apart))
             }
             Some(Err(unreadable)) => Err(unreadable),
         };
         let is_refolded = stored.is_err();
         let (op, apart) = match stored {
             Ok(stored) => stored,
-            Err(Unreadable::Damaged) => {
+            Err(unreadable) => {
                 // The history holds every event: the state follows from it.
-                tracing::error!(
-                    operation_id = operation_id.0,
-                    "restoring a damaged snapshot from the history"
-                );
-                space.history = store::view(db, |view| history_records(view, operation_id))?;
+                let records = |view: &dyn View| records_instead(view, operation_id, unreadable);
+                space.history = store::view(db, records)?;
                 (operation::of_history(&space.history)?, None)
-            }
-            Err(unreadable @ Unreadable::Unknown(_)) => {
-                return Err(Error::OtherFormat(unreadable.to_string()));
             }
         };
         // Most events change nothing that lists are filtered by, beside time and status.
@@ -101,7 +89,7 @@ impl<'a> Loaded<'a> {
         Ok(Loaded {
             is_refolded,
             before: standing(&op, apart),
-            row_before: may_change.then(|| entry::row(&op, at_hand_of(apart))),
+            row_before: may_change.then(|| entry::row(&op, entry_lanes(apart))),
             waiting_before: waiting(&op),
             op,
             apart,
@@ -125,8 +113,7 @@ impl<'a> Loaded<'a> {
     }
 
     /// Adds to the batch all that has changed.
-    pub fn write(mut self, named: Named, batch: &mut Batch) -> Written<'a> {
-        let Named { id, key } = named;
+    pub fn write(mut self, id: OperationId, key: &SnapshotKey, batch: &mut Batch) -> Written<'a> {
         let op = &mut self.op;
         for (_, body) in op.bodies_mut() {
             body.name();
@@ -151,7 +138,7 @@ impl<'a> Loaded<'a> {
             after: standing(op, apart),
         };
         let entry = put_entry(id, op, apart, self.row_before, &effects, batch);
-        put_effects(named, &effects, batch);
+        put_effects(id, key, &effects, batch);
         Written {
             entry: entry.unwrap_or_else(|| EntryChange::Same(snapshot.clone())),
             snapshot,
@@ -196,7 +183,7 @@ fn put_entry(
     if row_before.is_none() && !is_elsewhere {
         return None;
     }
-    let row: Option<Arc<[u8]>> = entry::row(op, at_hand_of(apart)).map(Arc::from);
+    let row: Option<Arc<[u8]>> = entry::row(op, entry_lanes(apart)).map(Arc::from);
     let row_before = match row_before {
         Some(before) if before.as_deref() != row.as_deref() => before.map(Arc::from),
         _ if !is_elsewhere => return None,
@@ -215,14 +202,14 @@ fn put_entry(
         let (listed, row) = listed.zip(row)?;
         Some(Entry { listed, row })
     };
-    Some(EntryChange::Moved {
+    Some(EntryChange::Moved(Moved {
         was: entry(before, row_before),
         is: entry(after, row),
-    })
+    }))
 }
 
 /// Notifications and anomalies move with the standing.
-fn put_effects(Named { id, key }: Named, effects: &Effects, batch: &mut Batch) {
+fn put_effects(id: OperationId, key: &SnapshotKey, effects: &Effects, batch: &mut Batch) {
     let Effects { before, after } = effects;
     if before.due != after.due {
         // Each in a row of its own: the one before may be under way at this moment.
@@ -246,9 +233,7 @@ fn put_effects(Named { id, key }: Named, effects: &Effects, batch: &mut Batch) {
     }
 }
 
-/// Lanes that are kept apart, each with its row.
-type LaneRows<'e> = Vec<((LaneKind, LaneId<'e>), RowResult)>;
-
+/// The lanes that these events go to, of those that there are.
 fn touched_lanes<'e>(
     db: &dyn Db,
     operation_id: OperationId,
@@ -259,28 +244,9 @@ fn touched_lanes<'e>(
     let keys = touched.iter().map(|(kind, id)| keys::lane(&all, *kind, id));
     let keys: Vec<_> = keys.collect();
     let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
-    let rows = db.multi_get(Family::Lane, &keys);
-    let broken = rows.iter().find_map(|row| match row {
-        Ok(_) | Err(Error::Corrupt(_)) => None,
-        Err(error) => Some(error.clone()),
-    });
-    match broken {
-        Some(error) => Err(error),
-        None => Ok(touched.into_iter().zip(rows).collect()),
-    }
-}
-
-fn add_lanes<'a>(rows: &'a LaneRows<'a>, op: &mut Operation<'a>) -> Result<(), Unreadable> {
-    for ((kind, id), row) in rows {
-        match row {
-            Ok(None) => {}
-            Ok(Some(row)) => {
-                operation::lanes(op, *kind).insert(id.clone(), snapshot::decode_lane(row)?);
-            }
-            Err(_) => return Err(Unreadable::Damaged),
-        }
-    }
-    Ok(())
+    let rows = touched.into_iter().zip(db.multi_get(Family::Lane, &keys));
+    rows.filter_map(|((kind, id), row)| Some(row.transpose()?.map(|row| (kind, id, row))))
+        .collect()
 }
 
 fn absorb_by_text<'a, 'r>(
@@ -331,19 +297,19 @@ fn touched<'e>(arrived: impl Iterator<Item = &'e Event<'e>>) -> Vec<(LaneKind, L
     touched
 }
 
-fn at_hand<'o, 'a>(op: &'o Operation<'a>) -> impl Iterator<Item = &'o Lane<'a>> {
+fn loaded_lanes<'o, 'a>(op: &'o Operation<'a>) -> impl Iterator<Item = &'o Lane<'a>> {
     op.clusters.values().chain(op.rollbacks.values())
 }
 
 fn waiting(op: &Operation) -> u64 {
-    at_hand(op).filter(|lane| lane.is_waiting()).count() as u64
+    loaded_lanes(op).filter(|lane| lane.is_waiting()).count() as u64
 }
 
 fn replaced(op: &Operation) -> bool {
-    at_hand(op).any(|lane| lane.response.is_contested())
+    loaded_lanes(op).any(|lane| lane.response.is_contested())
 }
 
-/// With what is known of the lanes that are not at hand.
+/// With what is known of the lanes that are not loaded.
 fn standing<'a>(op: &Operation<'a>, apart: Option<Apart>) -> Standing<'a> {
     let mut standing = op.standing();
     if let Some(apart) = apart {
@@ -385,7 +351,7 @@ fn is_of_entry(kind: &Kind) -> bool {
     }
 }
 
-fn at_hand_of(apart: Option<Apart>) -> entry::EntryLanes {
+fn entry_lanes(apart: Option<Apart>) -> entry::EntryLanes {
     match apart {
         None => entry::EntryLanes::AtHand,
         Some(_) => entry::EntryLanes::Apart,

@@ -1,4 +1,4 @@
-//! What a store holds, in 256 bits. Equal logs give equal digests: where batches were cut, how
+//! What a store holds, in 256 bits. Equal logs give equal digests: where batches ended, how
 //! often the process restarted, the positions of records and when they arrived have no part in it.
 //!
 //! Each row has a digest of its own, BLAKE3 of its family and its content. The digest of a shard

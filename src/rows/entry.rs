@@ -60,10 +60,7 @@ pub fn sort(batch: &mut Batch) {
 #[derive(Debug, Clone, PartialEq)]
 pub enum EntryChange {
     /// It is another one, or elsewhere.
-    Moved {
-        was: Option<Entry>,
-        is: Option<Entry>,
-    },
+    Moved(Moved),
     /// It follows from this snapshot, as it did before.
     Same(Arc<[u8]>),
 }
@@ -71,7 +68,7 @@ pub enum EntryChange {
 impl EntryChange {
     pub fn moved(self) -> Moved {
         match self {
-            EntryChange::Moved { was, is } => Moved { was, is },
+            EntryChange::Moved(moved) => moved,
             EntryChange::Same(snapshot) => Moved {
                 was: None,
                 is: Entry::of_snapshot(&snapshot),
@@ -82,10 +79,7 @@ impl EntryChange {
     /// About.
     pub fn bytes(&self) -> usize {
         match self {
-            EntryChange::Moved { was, is } => {
-                let entries = was.iter().chain(is);
-                entries.map(|entry| entry.row.len()).sum()
-            }
+            EntryChange::Moved(moved) => moved.entries().map(|entry| entry.row.len()).sum(),
             EntryChange::Same(snapshot) => snapshot.len(),
         }
     }

@@ -1,20 +1,4 @@
-//! The keys of the ledger's rows. Only `rows` names them.
-//!
-//! | family | key | value |
-//! |---|---|---|
-//! | `state` | shard, operation | `snapshot` |
-//! | `lane` | shard, operation, NUL, kind, cluster, request | `snapshot` lane |
-//! | `history` | shard, operation, NUL, time, source, id, position | `without_id` of `record` |
-//! | `by_time` | time, operation | nothing |
-//! | `by_status` | status, time, operation | `list_entry` |
-//! | `outbox` | shard, operation, NUL, its key | the ending's order key, address, port |
-//! | `outcome` | the same | what became of it, by the control log |
-//! | `tries` | the same | that it is held, or how its tries went |
-//! | `dead_letter` | position | `record` dead letter |
-//! | `dead_letter_due` | position | why it was refused; nothing if not yet sent |
-//! | `anomaly` | shard, operation | its byte, and one with a bit for each |
-//! | `change` | count of the changes before | `change` |
-//! | `meta` | text | see `rows::meta` |
+//! The keys of the ledger's rows, which ARCHITECTURE.md lists. Only `rows` names them.
 //!
 //! Numbers are big-endian, so that bytes sort as values do; texts inside a key
 //! end with a NUL (and hold NUL as NUL 0xFF). An operation id has no NUL.
@@ -102,12 +86,12 @@ pub fn history(operation_id: OperationId, key: &OrderKey, at: Position) -> Vec<u
 /// All rows of `history` that are named by a record of this event.
 pub fn history_of_event(operation_id: OperationId, key: &OrderKey) -> Range<Vec<u8>> {
     let start = event(operation_id, key);
-    let end = behind_event(&start);
+    let end = after_event(&start);
     start..end
 }
 
-/// Behind all rows of `history` whose keys are this and a position.
-pub fn behind_event(event: &[u8]) -> Vec<u8> {
+/// After all rows of `history` whose keys are this and a position.
+pub fn after_event(event: &[u8]) -> Vec<u8> {
     [event, &[0xFF; 13]].concat()
 }
 

@@ -25,34 +25,41 @@ pub enum Source {
     Control,
 }
 
-/// Keys that a log has. The last three are followed by a partition.
-struct SourceRows {
-    log: &'static [u8],
-    name: &'static [u8],
-    position: &'static [u8],
-    next: &'static [u8],
-    begins: &'static [u8],
-}
-
 impl Source {
-    fn rows(self) -> SourceRows {
+    fn log(self) -> &'static [u8] {
         match self {
-            Source::Events => SourceRows {
-                log: b"log",
-                name: b"log_name",
-                position: b"position/",
-                next: b"next/",
-                begins: b"begins/",
-            },
-            Source::Control => SourceRows {
-                log: b"control",
-                name: b"control_name",
-                position: b"control/position/",
-                next: b"control/next/",
-                begins: b"control/begins/",
-            },
+            Source::Events => b"log",
+            Source::Control => b"control",
         }
     }
+
+    fn name(self) -> Vec<u8> {
+        [self.log(), b"_name"].concat()
+    }
+
+    /// What the keys begin with that end with a partition.
+    fn rows(self, what: PartitionRow) -> Vec<u8> {
+        let of: &[u8] = match self {
+            Source::Events => b"",
+            Source::Control => b"control/",
+        };
+        let what: &[u8] = match what {
+            PartitionRow::Anchor => b"position/",
+            PartitionRow::Next => b"next/",
+            PartitionRow::Begin => b"begins/",
+        };
+        [of, what].concat()
+    }
+
+    fn row(self, what: PartitionRow, partition: Partition) -> Vec<u8> {
+        [&self.rows(what)[..], &partition.0.to_be_bytes()].concat()
+    }
+}
+
+enum PartitionRow {
+    Anchor,
+    Next,
+    Begin,
 }
 
 /// Documents by status, in the order of `Status::ALL`; or by how many there are more.
@@ -75,8 +82,8 @@ pub fn stamp(db: &dyn Db, source: Source, log: &Identity, batch: &mut Batch) -> 
         batch.put(Family::Meta, b"format", &[FORMAT]);
         batch.put(Family::Meta, b"fold", &FOLD.to_be_bytes());
     }
-    batch.put(Family::Meta, source.rows().log, &log.id.0);
-    batch.put(Family::Meta, source.rows().name, log.name.as_bytes());
+    batch.put(Family::Meta, source.log(), &log.id.0);
+    batch.put(Family::Meta, &source.name(), log.name.as_bytes());
     Ok(())
 }
 
@@ -92,9 +99,7 @@ pub fn log(db: &dyn Db, source: Source) -> Result<Option<Identity>> {
     let Some(id) = log_id(db, source)? else {
         return Ok(None);
     };
-    let name = db
-        .get(Family::Meta, source.rows().name)?
-        .unwrap_or_default();
+    let name = db.get(Family::Meta, &source.name())?.unwrap_or_default();
     let name = String::from_utf8_lossy(&name).into_owned();
     Ok(Some(Identity { id, name }))
 }
@@ -129,7 +134,7 @@ pub fn token(db: &dyn Db) -> Result<Option<Token>> {
 }
 
 fn log_id(db: &dyn Db, source: Source) -> Result<Option<LogId>> {
-    let row = db.get(Family::Meta, source.rows().log)?;
+    let row = db.get(Family::Meta, source.log())?;
     let id = row.map(|row| Ok(LogId(row.try_into().map_err(|_| damaged("log"))?)));
     id.transpose()
 }
@@ -139,10 +144,6 @@ pub fn positions(anchors: &Anchors) -> LastOffsets {
 }
 
 const STATUSES: &[u8] = b"statuses";
-
-fn key(prefix: &[u8], partition: Partition) -> Vec<u8> {
-    [prefix, &partition.0.to_be_bytes()].concat()
-}
 
 /// The rows of a prefix. An unreadable row is an error: without it a partition would seem to be
 /// new.
@@ -177,12 +178,12 @@ fn offset(row: &[u8]) -> Option<Offset> {
 }
 
 pub fn put_anchor(batch: &mut Batch, source: Source, partition: Partition, anchor: Anchor) {
-    let key = key(source.rows().position, partition);
+    let key = source.row(PartitionRow::Anchor, partition);
     batch.put(Family::Meta, &key, &anchor.encode());
 }
 
 pub fn anchors(db: &dyn Db, source: Source) -> Result<Anchors> {
-    by_partition(db, source.rows().position, Anchor::decode)
+    by_partition(db, &source.rows(PartitionRow::Anchor), Anchor::decode)
 }
 
 /// The number of documents of each status, in the order of `Status::ALL`.
@@ -207,29 +208,29 @@ pub fn statuses(db: &dyn Db) -> Result<StatusCounts> {
 }
 
 pub fn put_next(batch: &mut Batch, source: Source, partition: Partition, next: Offset) {
-    let key = key(source.rows().next, partition);
+    let key = source.row(PartitionRow::Next, partition);
     batch.put(Family::Meta, &key, &next.0.to_be_bytes());
 }
 
 /// Where the store continues. A partition has no row if that directly follows its last record.
 pub fn next(db: &dyn Db, source: Source, anchors: &Anchors) -> Result<NextOffsets> {
-    let mut next: NextOffsets = by_partition(db, source.rows().begins, offset)?;
-    let behind = anchors.iter().map(|(p, anchor)| (*p, anchor.offset.next()));
-    let kept: NextOffsets = by_partition(db, source.rows().next, offset)?;
-    for (partition, offset) in kept.into_iter().chain(behind) {
+    let mut next: NextOffsets = by_partition(db, &source.rows(PartitionRow::Begin), offset)?;
+    let after = anchors.iter().map(|(p, anchor)| (*p, anchor.offset.next()));
+    let kept: NextOffsets = by_partition(db, &source.rows(PartitionRow::Next), offset)?;
+    for (partition, offset) in kept.into_iter().chain(after) {
         next.raise(partition, offset);
     }
     Ok(next)
 }
 
 pub fn put_beginning(batch: &mut Batch, source: Source, partition: Partition, first: Offset) {
-    let key = key(source.rows().begins, partition);
+    let key = source.row(PartitionRow::Begin, partition);
     batch.put(Family::Meta, &key, &first.0.to_be_bytes());
 }
 
 /// By partition, the first offset that the log had when the store first read it.
 pub fn beginnings(db: &dyn Db) -> Result<NextOffsets> {
-    by_partition(db, Source::Events.rows().begins, offset)
+    by_partition(db, &Source::Events.rows(PartitionRow::Begin), offset)
 }
 
 fn damaged(what: &str) -> Error {

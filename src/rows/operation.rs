@@ -3,8 +3,8 @@
 
 use super::keys::{self, LaneKind};
 use super::{bodies, records, state};
-use crate::domain::{Event, Lanes, Operation, OperationId};
-use crate::store::{Direction, Error, Family, Result, View};
+use crate::domain::{Event, LaneId, Lanes, Operation, OperationId};
+use crate::store::{Direction, Error, Family, Result, View, try_scan};
 use crate::wire::cloudevent;
 use crate::wire::document::Bodies;
 use crate::wire::record::Record;
@@ -44,23 +44,21 @@ pub fn with_operation<T>(
     bodies: Bodies,
     show: impl FnOnce(&Operation) -> T,
 ) -> Result<T> {
-    let rows;
-    let mut op = match snapshot::decode(row) {
-        Ok((op, None)) => op,
+    let (lanes, records);
+    let decoded = match snapshot::decode(row) {
+        Ok((op, None)) => Ok(op),
         Ok((mut op, Some(_))) => {
-            rows = match lane_rows(view, operation_id) {
-                Ok(rows) => rows,
-                Err(Error::Corrupt(_)) => {
-                    return refolded(view, operation_id, Unreadable::Damaged, show);
-                }
-                Err(error) => return Err(error),
-            };
-            match add_lanes(&rows, operation_id, &mut op) {
-                Ok(()) => op,
-                Err(unreadable) => return refolded(view, operation_id, unreadable, show),
-            }
+            lanes = readable(all_lanes(view, operation_id))?;
+            add_lanes(lanes.as_deref(), &mut op).map(|()| op)
         }
-        Err(unreadable) => return refolded(view, operation_id, unreadable, show),
+        Err(unreadable) => Err(unreadable),
+    };
+    let mut op = match decoded {
+        Ok(op) => op,
+        Err(unreadable) => {
+            records = records_instead(view, operation_id, unreadable)?;
+            return Ok(show(&of_history(&records)?));
+        }
     };
     if bodies == Bodies::Shown {
         bodies::look_up(view, operation_id, &mut op)?;
@@ -68,42 +66,49 @@ pub fn with_operation<T>(
     Ok(show(&op))
 }
 
-type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+/// Lanes that are kept apart, as stored.
+pub(super) type LaneRows<'i> = Vec<(LaneKind, LaneId<'i>, Vec<u8>)>;
 
-fn lane_rows(view: &dyn View, operation_id: OperationId) -> Result<Rows> {
+fn all_lanes(view: &dyn View, operation_id: OperationId) -> Result<LaneRows<'static>> {
     let range = keys::of_operation(operation_id);
-    let mut rows = Rows::new();
-    view.scan(
-        Family::Lane,
-        &range.start..&range.end,
-        Direction::Forward,
-        &mut |key, row| {
-            rows.push((key.to_vec(), row.to_vec()));
-            ControlFlow::Continue(())
+    let range = &range.start[..]..&range.end[..];
+    let mut lanes = LaneRows::new();
+    try_scan(
+        |visit| view.scan(Family::Lane, range, Direction::Forward, visit),
+        |key, row| {
+            let lane = keys::lane_of(key, operation_id);
+            let (kind, id) = lane.ok_or_else(|| Error::Corrupt("a lane".into()))?;
+            lanes.push((kind, id, row.to_vec()));
+            Ok(ControlFlow::Continue(()))
         },
     )?;
-    Ok(rows)
+    Ok(lanes)
 }
 
-fn add_lanes<'a>(
-    rows: &'a Rows,
-    operation_id: OperationId,
+/// `None` if it is damaged.
+pub(super) fn readable<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(Error::Corrupt(_)) => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+pub(super) fn add_lanes<'a>(
+    rows: Option<&'a [(LaneKind, LaneId, Vec<u8>)]>,
     op: &mut Operation<'a>,
 ) -> std::result::Result<(), Unreadable> {
-    for (key, row) in rows {
-        let (kind, id) = keys::lane_of(key, operation_id).ok_or(Unreadable::Damaged)?;
-        lanes(op, kind).insert(id, snapshot::decode_lane(row)?);
+    for (kind, id, row) in rows.ok_or(Unreadable::Damaged)? {
+        lanes(op, *kind).insert(id.share(), snapshot::decode_lane(row)?);
     }
     Ok(())
 }
 
 /// A damaged row is made good from the history; one of a newer format is not.
-fn refolded<T>(
+pub(super) fn records_instead(
     view: &dyn View,
     operation_id: OperationId,
     unreadable: Unreadable,
-    show: impl FnOnce(&Operation) -> T,
-) -> Result<T> {
+) -> Result<Vec<Record>> {
     if unreadable != Unreadable::Damaged {
         return Err(Error::OtherFormat(unreadable.to_string()));
     }
@@ -111,12 +116,11 @@ fn refolded<T>(
         operation_id = operation_id.0,
         "restoring a damaged snapshot from the history"
     );
-    let records = history_records(view, operation_id)?;
-    Ok(show(&of_history(&records)?))
+    history_records(view, operation_id)
 }
 
 /// Every record of the operation, as stored.
-pub fn history_records(view: &dyn View, operation_id: OperationId) -> Result<Vec<Record>> {
+fn history_records(view: &dyn View, operation_id: OperationId) -> Result<Vec<Record>> {
     let mut all = Vec::new();
     records::scan(view, operation_id, None, &mut |_, _, record| {
         all.push(record);

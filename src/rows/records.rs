@@ -102,7 +102,7 @@ pub fn scan(
 ) -> Result<()> {
     let mut merge = Merge {
         operation_id,
-        begin: after.map_or_else(Vec::new, keys::behind_event),
+        begin: after.map_or_else(Vec::new, keys::after_event),
         waiting: BinaryHeap::new(),
         visit,
     };
