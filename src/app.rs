@@ -497,7 +497,7 @@ impl Ledger {
         let expiring = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                lists.sweeps.expire(Instant::now());
+                lists.read_points.expire(Instant::now());
             }
         });
         http::server::serve(listener, Front::new(app), &server, stop).await;

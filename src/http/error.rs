@@ -44,7 +44,7 @@ pub enum Refusal {
     /// The token belongs to another log.
     OtherLog,
     /// The read point of a cursor has expired; the text says how to continue.
-    SweepGone(String),
+    ReadPointGone(String),
     /// The position was not reached in time; the response has the position that was reached.
     WaitTimedOut,
     /// The log was not verified as the store's own in time, so its positions are not valid.
@@ -218,7 +218,7 @@ impl Refusal {
                 Code::ParameterRange,
                 "Ledger-Position: of another log.",
             ),
-            Refusal::SweepGone(how) => ErrorParts::new(S::GONE, Code::ParameterRange, how),
+            Refusal::ReadPointGone(how) => ErrorParts::new(S::GONE, Code::ParameterRange, how),
             Refusal::WaitTimedOut => busy(
                 S::GATEWAY_TIMEOUT,
                 "Ledger-Position: not reached in time; this answer carries what was.",

@@ -1,5 +1,5 @@
 //! The list of operations: as a whole, streamed, as the origin has it; or in pages, all
-//! of one sweep from one point of the store.
+//! of one list from one read point of the store.
 
 use super::conditional::{matches_etag, wants_a_change};
 use super::error::Refusal;
@@ -10,7 +10,7 @@ use super::reading::{self, Reading};
 use super::{App, stream, waiting};
 use crate::domain::Timestamp;
 use crate::query::list::{self, Format, ListCursor, Shown};
-use crate::query::sweeps::{PagePoint, holds};
+use crate::query::read_points::{PagePoint, holds};
 use crate::rows::lists::{self, Order, PageLimits, Query};
 use crate::store::{self, Error, View, view_held};
 use crate::wire::fault::{Fault, Rule};
@@ -70,7 +70,7 @@ pub async fn operations(
         };
         if let Some(deadline) = reading.deadline
             && !is_news
-            // A page of a sweep never changes.
+            // A page of a list never changes.
             && asked.cursor.is_none()
             && waiting::happened(app, head.changed(), deadline).await
         {
@@ -131,15 +131,15 @@ fn look_blocking(app: &App, asked: &Asked, share: bool, again: u32) -> Result<Re
     let Asked { limit, cursor, .. } = asked;
     let point = match (limit, cursor) {
         (_, Some(cursor)) => {
-            let point = app.sweeps.resume(cursor.point);
+            let point = app.read_points.resume(cursor.point);
             let point = point.filter(|point| holds(&point.applied, asked.token.as_ref()));
             point.ok_or_else(|| cursor.gone(asked.query.order))?
         }
         (Some(_), None) if share => {
             let token = asked.token.as_ref();
-            app.sweeps.begin(&*app.db, &app.progress, token)?
+            app.read_points.begin(&*app.db, &app.progress, token)?
         }
-        (_, None) => app.sweeps.take(&*app.db, &app.progress)?,
+        (_, None) => app.read_points.take(&*app.db, &app.progress)?,
     };
     let found = view_held(&*point.held, |view| read(app, asked, &point, view));
     match (found, cursor) {
@@ -147,7 +147,7 @@ fn look_blocking(app: &App, asked: &Asked, share: bool, again: u32) -> Result<Re
         // The store was opened anew, and all points are gone.
         (Err(Error::Closed(_)), Some(cursor)) => Err(cursor.gone(asked.query.order)),
         (Err(Error::Closed(_)), None) if again > 0 => {
-            app.sweeps.forget(point.id);
+            app.read_points.forget(point.id);
             look_blocking(app, asked, false, again - 1)
         }
         (Err(error), _) => Err(error.into()),
@@ -209,7 +209,7 @@ async fn answer(
     let next = page.as_ref().and_then(|(_, next)| next.as_deref());
     let cursor = next.map(|next| Cursor::encode(point.id, next, &asked.query));
     if cursor.is_some() {
-        app.sweeps.keep(point.clone());
+        app.read_points.keep(point.clone());
     }
     let mut response = match page {
         _ if is_known => StatusCode::NOT_MODIFIED.into_response(),
@@ -230,7 +230,7 @@ async fn answer(
                     Err(Error::Closed(_)) if !has_begun.get() => {}
                     outcome => return outcome,
                 }
-                let anew = app.sweeps.take(&*app.db, &app.progress)?;
+                let anew = app.read_points.take(&*app.db, &app.progress)?;
                 read(&anew)
             });
             streamed.await?
@@ -244,7 +244,7 @@ async fn answer(
     Ok(reading.stamp(response))
 }
 
-/// Where a sweep goes on: in which point, behind which key.
+/// Where a list goes on: from which read point, after which key.
 #[derive(Clone)]
 struct Cursor {
     point: u64,
@@ -300,6 +300,6 @@ impl Cursor {
                 "; with {name}={text} it goes on from here, as things are now"
             );
         }
-        Refusal::SweepGone(how + ".")
+        Refusal::ReadPointGone(how + ".")
     }
 }

@@ -42,7 +42,7 @@ use crate::feed::publisher::Publisher;
 use crate::feed::subscriptions::Subscriptions;
 use crate::feed::unsent::Unsent;
 use crate::query::defects::Defects;
-use crate::query::sweeps::{self, Sweeps};
+use crate::query::read_points::{ReadPointSettings, ReadPoints};
 use crate::store::Db;
 use crate::webhook;
 use axum::Router;
@@ -91,7 +91,7 @@ pub struct App {
     pub streams: Arc<Semaphore>,
     pub pulse: pulse::Pulse,
     /// The points of the store that lists are paged from.
-    pub sweeps: Sweeps,
+    pub read_points: ReadPoints,
     /// Event streams that there may be at once: each holds a connection.
     pub event_streams: Arc<Semaphore>,
     /// Who watches lists, and how much all event streams may do.
@@ -124,7 +124,7 @@ impl App {
             buffered: Arc::new(Semaphore::new((config.server.max_buffered / 1024) as usize)),
             streams: Arc::new(Semaphore::new(config.server.max_streams)),
             pulse: Default::default(),
-            sweeps: Sweeps::new(sweeps::SweepSettings {
+            read_points: ReadPoints::new(ReadPointSettings {
                 max: config.lists.points,
                 share: config.lists.share,
                 idle: config.lists.idle,

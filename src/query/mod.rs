@@ -6,7 +6,7 @@ pub mod defects;
 pub mod history;
 pub mod list;
 pub mod notifications;
-pub mod sweeps;
+pub mod read_points;
 
 use std::ops::ControlFlow;
 

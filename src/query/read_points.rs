@@ -1,6 +1,6 @@
-//! The points of the store that lists are paged from. Sweeps that begin at about the
-//! same time share one; how many there are, how long they live and how long they may
-//! lie idle is bounded, since what is deleted meanwhile stays on the disk for them.
+//! The read points that lists are paged from. Lists that begin at about the same time share one.
+//! Their number, age and idle time are bounded, since what is deleted meanwhile stays on the disk
+//! for them.
 
 use crate::feed::progress::{Applied, Progress};
 use crate::rows::changes;
@@ -11,18 +11,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy)]
-pub struct SweepSettings {
-    /// How many there may be; beyond, the one that was used the longest ago goes.
+pub struct ReadPointSettings {
+    /// How many there may be. One more replaces the one that was used the longest ago.
     pub max: usize,
-    /// Once there are as many as there may be, a sweep may begin at one that is no older.
+    /// Once there are as many as there may be, a list may begin at one that is no older.
     pub share: Duration,
-    /// One that nobody uses this long goes.
+    /// One that nobody uses this long is dropped.
     pub idle: Duration,
-    /// And one of this age in any case.
+    /// One of this age is dropped in any case.
     pub max_age: Duration,
 }
 
-/// A point, and what was applied when it was taken.
+/// A read point, and what was applied when it was taken.
 #[derive(Clone)]
 pub struct PagePoint {
     pub id: u64,
@@ -34,26 +34,26 @@ pub struct PagePoint {
     used: Instant,
 }
 
-pub struct Sweeps {
-    settings: SweepSettings,
+pub struct ReadPoints {
+    settings: ReadPointSettings,
     points: Mutex<Vec<PagePoint>>,
-    /// Of this process: a point of another is none of ours.
+    /// The next id, which no other process has given.
     next: AtomicU64,
 }
 
-impl Sweeps {
-    pub fn new(settings: SweepSettings) -> Sweeps {
-        Sweeps {
+impl ReadPoints {
+    pub fn new(settings: ReadPointSettings) -> ReadPoints {
+        ReadPoints {
             settings,
             points: Mutex::default(),
             next: AtomicU64::new(uuid::Uuid::new_v4().as_u64_pair().0),
         }
     }
 
-    /// The point for a first page. The last one if it still is how things stand; otherwise
-    /// one of its own, so that a list lacks nothing that its client has seen elsewhere. Only
-    /// where that would end the sweep of somebody else, the last one is taken if it is young
-    /// and holds what is wanted. It can be paged from once it is kept.
+    /// The point for a first page: the last one if it still shows the current state, otherwise a
+    /// new one, so that a list lacks nothing that its client has seen elsewhere. Only where that
+    /// would end the list of somebody else, the last one is used if it is young and holds what is
+    /// wanted. It can be paged from once it is kept.
     pub fn begin(
         &self,
         db: &dyn Db,
@@ -77,7 +77,7 @@ impl Sweeps {
         self.take(db, progress)
     }
 
-    /// How things stand now. It can be paged from once it is kept.
+    /// The current state. It can be paged from once it is kept.
     pub fn take(&self, db: &dyn Db, progress: &Progress) -> store::Result<PagePoint> {
         // Before the point is taken: it holds at least this much.
         let applied = progress.applied();
@@ -107,7 +107,7 @@ impl Sweeps {
         points.push(point);
     }
 
-    /// The point of a sweep that goes on; `None` if it is gone.
+    /// The point of a list that goes on; `None` if it is gone.
     pub fn resume(&self, id: u64) -> Option<PagePoint> {
         self.expire(Instant::now());
         let mut points = self.points();
@@ -120,9 +120,9 @@ impl Sweeps {
         self.points().retain(|point| point.id != id);
     }
 
-    /// Lets go of those whose time is over. Pages under way keep theirs until they end.
+    /// Drops those whose time is over. Pages under way keep theirs until they end.
     pub fn expire(&self, now: Instant) {
-        let SweepSettings { idle, max_age, .. } = self.settings;
+        let ReadPointSettings { idle, max_age, .. } = self.settings;
         self.points().retain(|point| {
             now.saturating_duration_since(point.used) < idle
                 && now.saturating_duration_since(point.taken) < max_age
@@ -152,9 +152,9 @@ mod tests {
     use crate::store::{Batch, Durability};
     use crate::wire::change::ChangeNumber;
 
-    fn sweeps(max: usize) -> Sweeps {
+    fn read_points(max: usize) -> ReadPoints {
         let secs = Duration::from_secs;
-        Sweeps::new(SweepSettings {
+        ReadPoints::new(ReadPointSettings {
             max,
             share: secs(0),
             idle: secs(60),
@@ -170,61 +170,61 @@ mod tests {
     }
 
     /// A first page that has a next one.
-    fn begin(sweeps: &Sweeps, db: &Memory, progress: &Progress) -> u64 {
-        let point = sweeps.begin(db, progress, None).unwrap();
-        sweeps.keep(point.clone());
+    fn begin(points: &ReadPoints, db: &Memory, progress: &Progress) -> u64 {
+        let point = points.begin(db, progress, None).unwrap();
+        points.keep(point.clone());
         point.id
     }
 
     #[test]
     fn read_points_are_shared_while_nothing_changes_and_bounded_otherwise() {
         let (db, progress) = (Memory::default(), Progress::new(None));
-        let sweeps = sweeps(3);
-        let first = begin(&sweeps, &db, &progress);
-        assert_eq!(begin(&sweeps, &db, &progress), first);
+        let points = read_points(3);
+        let first = begin(&points, &db, &progress);
+        assert_eq!(begin(&points, &db, &progress), first);
         for number in 0..3 {
             change(&db, number);
-            assert_ne!(begin(&sweeps, &db, &progress), first);
+            assert_ne!(begin(&points, &db, &progress), first);
         }
-        assert_eq!(sweeps.count(), 3);
-        assert!(sweeps.resume(first).is_none(), "the longest unused went");
-        assert!(sweeps.resume(first + 1).is_some());
-        assert!(sweeps.resume(0).is_none());
+        assert_eq!(points.count(), 3);
+        assert!(points.resume(first).is_none(), "the longest unused went");
+        assert!(points.resume(first + 1).is_some());
+        assert!(points.resume(0).is_none());
     }
 
     /// Whoever has read a document does not read a list from before it, unless that would
-    /// end the sweeps of others.
+    /// end the lists of others.
     #[test]
     fn a_new_list_reads_a_fresh_state_while_there_is_room() {
         let (db, progress) = (Memory::default(), Progress::new(None));
-        let mut sweeps = sweeps(2);
-        sweeps.settings.share = Duration::from_secs(3600);
-        let first = begin(&sweeps, &db, &progress);
+        let mut points = read_points(2);
+        points.settings.share = Duration::from_secs(3600);
+        let first = begin(&points, &db, &progress);
         change(&db, 0);
         // Written, and its position not yet published.
-        let second = begin(&sweeps, &db, &progress);
+        let second = begin(&points, &db, &progress);
         assert_ne!(second, first);
         change(&db, 1);
         assert_eq!(
-            begin(&sweeps, &db, &progress),
+            begin(&points, &db, &progress),
             second,
             "no room for a third"
         );
-        assert!(sweeps.resume(first).is_some());
-        sweeps.forget(first);
-        assert_ne!(begin(&sweeps, &db, &progress), second);
+        assert!(points.resume(first).is_some());
+        points.forget(first);
+        assert_ne!(begin(&points, &db, &progress), second);
     }
 
     #[test]
     fn read_points_expire_when_unused_or_old() {
         let (db, progress) = (Memory::default(), Progress::new(None));
-        let sweeps = sweeps(3);
+        let points = read_points(3);
         let now = Instant::now();
-        let id = begin(&sweeps, &db, &progress);
-        sweeps.expire(now + Duration::from_secs(50));
-        assert!(sweeps.resume(id).is_some());
-        sweeps.expire(now + Duration::from_secs(70));
-        assert!(sweeps.resume(id).is_none(), "idle");
-        assert_eq!(sweeps.count(), 0);
+        let id = begin(&points, &db, &progress);
+        points.expire(now + Duration::from_secs(50));
+        assert!(points.resume(id).is_some());
+        points.expire(now + Duration::from_secs(70));
+        assert!(points.resume(id).is_none(), "idle");
+        assert_eq!(points.count(), 0);
     }
 }
