@@ -126,7 +126,7 @@ struct ErrorParts {
 }
 
 impl ErrorParts {
-    fn new(status: StatusCode, code: Code, detail: impl Into<String>) -> ErrorParts {
+    fn new(status: StatusCode, code: Code, detail: &str) -> ErrorParts {
         ErrorParts {
             status,
             code,
@@ -140,85 +140,75 @@ impl ErrorParts {
         self.header = Some((name, HeaderValue::from_static(value)));
         self
     }
+
+    fn status(self, status: StatusCode) -> ErrorParts {
+        ErrorParts { status, ..self }
+    }
+}
+
+fn bad_request(code: Code, detail: &str) -> ErrorParts {
+    ErrorParts::new(StatusCode::BAD_REQUEST, code, detail)
+}
+
+fn too_large(detail: &str) -> ErrorParts {
+    bad_request(Code::ParameterRange, detail).status(StatusCode::PAYLOAD_TOO_LARGE)
 }
 
 impl Refusal {
-    fn answer(&self) -> ErrorParts {
+    fn parts(&self) -> ErrorParts {
         use StatusCode as S;
+        let malformed = |detail: &str| bad_request(Code::ParameterFormat, detail);
+        let unsupported = |detail: &str, header, supported| {
+            let parts = malformed(detail).with(header, supported);
+            parts.status(S::UNSUPPORTED_MEDIA_TYPE)
+        };
+        let gone = |detail: &str| bad_request(Code::ParameterRange, detail).status(S::GONE);
+        let not_found = |detail| ErrorParts::new(S::NOT_FOUND, Code::NotFound, detail);
         let busy = |status, detail: &str| {
             ErrorParts::new(status, Code::SystemStatus, detail).with(RETRY_AFTER, "1")
         };
+        let unavailable = |detail: &str| busy(S::SERVICE_UNAVAILABLE, detail);
         match self {
-            Refusal::Fault(fault) => fault_answer(fault),
+            Refusal::Fault(fault) => fault_parts(fault),
             Refusal::NotFound => ErrorParts {
                 detail: None,
-                ..ErrorParts::new(S::NOT_FOUND, Code::NotFound, "")
+                ..not_found("")
             },
-            Refusal::NoSuchRoute => ErrorParts::new(S::NOT_FOUND, Code::NotFound, "no such route."),
-            Refusal::MethodNotAllowed => ErrorParts::new(
-                S::METHOD_NOT_ALLOWED,
-                Code::ParameterFormat,
-                "method not allowed here.",
-            ),
-            Refusal::MediaType => ErrorParts::new(
-                S::UNSUPPORTED_MEDIA_TYPE,
-                Code::ParameterFormat,
+            Refusal::NoSuchRoute => not_found("no such route."),
+            Refusal::MethodNotAllowed => {
+                malformed("method not allowed here.").status(S::METHOD_NOT_ALLOWED)
+            }
+            Refusal::MediaType => unsupported(
                 "content-type: application/cloudevents+json, \
                  application/cloudevents-batch+json, or application/json with ce- headers; in UTF-8.",
-            )
-            .with(
                 ACCEPT,
                 "application/cloudevents+json, application/cloudevents-batch+json, \
                  application/json",
             ),
-            Refusal::NotJson => ErrorParts::new(
-                S::UNSUPPORTED_MEDIA_TYPE,
-                Code::ParameterFormat,
+            Refusal::NotJson => unsupported(
                 "content-type: application/json.",
-            )
-            .with(ACCEPT, "application/json"),
-            Refusal::Coding => ErrorParts::new(
-                S::UNSUPPORTED_MEDIA_TYPE,
-                Code::ParameterFormat,
+                ACCEPT,
+                "application/json",
+            ),
+            Refusal::Coding => unsupported(
                 "content-encoding: gzip or zstd, or none.",
-            )
-            .with(ACCEPT_ENCODING, coding::ACCEPTED),
-            Refusal::Undecodable => ErrorParts::new(
-                S::BAD_REQUEST,
-                Code::ParameterFormat,
-                "body: not what content-encoding says.",
+                ACCEPT_ENCODING,
+                coding::ACCEPTED,
             ),
-            Refusal::Parameter { name, what } => ErrorParts::new(
-                S::BAD_REQUEST,
-                Code::ParameterFormat,
-                format!("{name}: {what}"),
-            ),
-            Refusal::UnknownParameter(name) => ErrorParts::new(
-                S::BAD_REQUEST,
-                Code::ParameterFormat,
-                format!("{name}: unknown query parameter."),
-            ),
-            Refusal::Host(what) => ErrorParts::new(
-                S::BAD_REQUEST,
-                Code::ParameterFormat,
-                format!("host: {what}"),
-            ),
+            Refusal::Undecodable => malformed("body: not what content-encoding says."),
+            Refusal::Parameter { name, what } => malformed(&format!("{name}: {what}")),
+            Refusal::UnknownParameter(name) => {
+                malformed(&format!("{name}: unknown query parameter."))
+            }
+            Refusal::Host(what) => malformed(&format!("host: {what}")),
             Refusal::Misdirected => ErrorParts::new(
                 S::MISDIRECTED_REQUEST,
                 Code::ParameterValue,
                 "host: not a name of this ledger; the setting server.hosts names more.",
             ),
-            Refusal::Format => ErrorParts::new(
-                S::BAD_REQUEST,
-                Code::ParameterValue,
-                "format: list or detail-list.",
-            ),
-            Refusal::OtherLog => ErrorParts::new(
-                S::GONE,
-                Code::ParameterRange,
-                "Ledger-Position: of another log.",
-            ),
-            Refusal::ReadPointGone(how) => ErrorParts::new(S::GONE, Code::ParameterRange, how),
+            Refusal::Format => bad_request(Code::ParameterValue, "format: list or detail-list."),
+            Refusal::OtherLog => gone("Ledger-Position: of another log."),
+            Refusal::ReadPointGone(how) => gone(how),
             Refusal::WaitTimedOut => busy(
                 S::GATEWAY_TIMEOUT,
                 "Ledger-Position: not reached in time; this answer carries what was.",
@@ -227,43 +217,30 @@ impl Refusal {
                 S::GATEWAY_TIMEOUT,
                 "Ledger-Position: the log was not compared with the store in time, see /readyz.",
             ),
-            Refusal::LogHalted(why) => busy(
-                S::SERVICE_UNAVAILABLE,
-                &format!("Ledger-Position: not known to be reached: {why}."),
-            ),
-            Refusal::BodyTooLarge { limit } => ErrorParts::new(
-                S::PAYLOAD_TOO_LARGE,
-                Code::ParameterRange,
-                format!("body: at most {limit} bytes."),
-            ),
-            Refusal::BodyTimedOut => ErrorParts::new(
-                S::REQUEST_TIMEOUT,
-                Code::ParameterFormat,
-                "body: did not arrive in time.",
-            ),
-            Refusal::BodyBroken => {
-                ErrorParts::new(S::BAD_REQUEST, Code::ParameterFormat, "body: broken off.")
+            Refusal::LogHalted(why) => {
+                unavailable(&format!("Ledger-Position: not known to be reached: {why}."))
             }
+            Refusal::BodyTooLarge { limit } => too_large(&format!("body: at most {limit} bytes.")),
+            Refusal::BodyTimedOut => {
+                malformed("body: did not arrive in time.").status(S::REQUEST_TIMEOUT)
+            }
+            Refusal::BodyBroken => malformed("body: broken off."),
             Refusal::Busy(what) => busy(S::TOO_MANY_REQUESTS, what),
-            Refusal::NoRoom => busy(S::SERVICE_UNAVAILABLE, &format!("{NoRoom}.")),
+            Refusal::NoRoom => unavailable(&format!("{NoRoom}.")),
             Refusal::Publish(PublishError::Busy) => busy(S::TOO_MANY_REQUESTS, "busy."),
-            Refusal::Publish(PublishError::Rejected(why)) => busy(
-                S::SERVICE_UNAVAILABLE,
-                &format!("nothing was stored: {why}."),
-            ),
+            Refusal::Publish(PublishError::Rejected(why)) => {
+                unavailable(&format!("nothing was stored: {why}."))
+            }
             Refusal::Publish(PublishError::Unknown(why)) => ErrorParts {
                 consistency: Consistency::Unknown,
-                ..busy(
-                    S::SERVICE_UNAVAILABLE,
-                    &format!("part may be stored, sending the same again is harmless: {why}."),
-                )
+                ..unavailable(&format!(
+                    "part may be stored, sending the same again is harmless: {why}."
+                ))
             },
-            Refusal::Store(error) => store_answer(error),
-            Refusal::NotReached => {
-                busy(S::SERVICE_UNAVAILABLE, "the log has not been reached yet.")
-            }
-            Refusal::NoNotifications(why) => busy(S::SERVICE_UNAVAILABLE, &format!("{why}.")),
-            Refusal::Stopping => busy(S::SERVICE_UNAVAILABLE, "stopping."),
+            Refusal::Store(error) => store_parts(error),
+            Refusal::NotReached => unavailable("the log has not been reached yet."),
+            Refusal::NoNotifications(why) => unavailable(&format!("{why}.")),
+            Refusal::Stopping => unavailable("stopping."),
             Refusal::Panicked => ErrorParts {
                 consistency: Consistency::Unknown,
                 ..ErrorParts::new(
@@ -276,18 +253,18 @@ impl Refusal {
     }
 
     pub fn into_response_with(self, detail: Detail) -> Response {
-        let answer = self.answer();
-        let text = answer.detail.as_deref();
+        let parts = self.parts();
+        let text = parts.detail.as_deref();
         let body = match detail {
-            Detail::InMessage => render(answer.code, text, answer.consistency),
-            Detail::Apart => render_fixed(answer.code, text, answer.consistency),
+            Detail::InMessage => render(parts.code, text, parts.consistency),
+            Detail::Apart => render_fixed(parts.code, text, parts.consistency),
         };
-        let mut response = (answer.status, body).into_response();
+        let mut response = (parts.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.extend(answer.header);
-        let status = answer.status.as_u16();
-        match answer.status {
+        headers.extend(parts.header);
+        let status = parts.status.as_u16();
+        match parts.status {
             // This is the ledger's state and not the request's. The code that changes the state
             // logs it once, and `opledger_http_requests_total` counts the refusals.
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
@@ -302,40 +279,30 @@ impl Refusal {
     }
 }
 
-fn fault_answer(fault: &Fault) -> ErrorParts {
-    let (status, code) = match fault.rule {
+fn fault_parts(fault: &Fault) -> ErrorParts {
+    let detail = fault.to_string();
+    match fault.rule {
         Rule::Format | Rule::KeyMismatch | Rule::Tombstone => {
-            (StatusCode::BAD_REQUEST, Code::ParameterFormat)
+            bad_request(Code::ParameterFormat, &detail)
         }
-        Rule::Value | Rule::UnknownType => (StatusCode::BAD_REQUEST, Code::ParameterValue),
-        Rule::Range => (StatusCode::BAD_REQUEST, Code::ParameterRange),
-        Rule::Size => (StatusCode::PAYLOAD_TOO_LARGE, Code::ParameterRange),
-    };
-    ErrorParts::new(status, code, fault.to_string())
+        Rule::Value | Rule::UnknownType => bad_request(Code::ParameterValue, &detail),
+        Rule::Range => bad_request(Code::ParameterRange, &detail),
+        Rule::Size => too_large(&detail),
+    }
 }
 
 /// RocksDB's message stays in the log, because it contains paths of the server.
-fn store_answer(error: &store::Error) -> ErrorParts {
+fn store_parts(error: &store::Error) -> ErrorParts {
+    let failed = |code, detail| ErrorParts::new(StatusCode::INTERNAL_SERVER_ERROR, code, detail);
     match error {
-        store::Error::Closed(_) => ErrorParts::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            Code::SystemStatus,
-            "the store is being reopened.",
-        )
-        .with(RETRY_AFTER, "1"),
+        store::Error::Closed(_) => failed(Code::SystemStatus, "the store is being reopened.")
+            .status(StatusCode::SERVICE_UNAVAILABLE)
+            .with(RETRY_AFTER, "1"),
         store::Error::InUse(_) | store::Error::Setting(_) | store::Error::OtherFormat(_) => {
-            ErrorParts::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                Code::StoreConnection,
-                "the store cannot be opened.",
-            )
+            failed(Code::StoreConnection, "the store cannot be opened.")
         }
         store::Error::NoSpace(_) | store::Error::Io(_) | store::Error::Corrupt(_) => {
-            ErrorParts::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                Code::StoreOperation,
-                "the store cannot be read.",
-            )
+            failed(Code::StoreOperation, "the store cannot be read.")
         }
     }
 }

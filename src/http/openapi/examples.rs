@@ -1,5 +1,5 @@
-//! Examples out of a sample operation of `demo/`: its events, and the answers that follow
-//! from them by the fold itself.
+//! Examples from a sample operation of `demo/`: its events, and the responses that the fold
+//! makes of them.
 
 use crate::domain::{Operation, OperationId};
 use crate::wire::cloudevent::decode_structured;
@@ -45,9 +45,21 @@ fn history() -> String {
     text + "]}"
 }
 
-/// By the name of a schema, as JSON with its members in the order of the ledger.
-pub fn of(schema: &str) -> Option<String> {
-    Some(match schema {
+/// The schemas that have an example.
+const NAMES: [&str; 8] = [
+    "Event",
+    "Events",
+    "EventData",
+    "OperationDocument",
+    "OperationList",
+    "History",
+    "Accepted",
+    "DeadLetters",
+];
+
+/// JSON text with its members in the order of the ledger.
+fn of(schema: &str) -> String {
+    match schema {
         "Event" => story().next().expect("a story has events").to_owned(),
         "Events" => format!("[{}]", story().collect::<Vec<_>>().join(",")),
         "EventData" => r#"{"sub_status":"step 2 of 3"}"#.to_owned(),
@@ -56,7 +68,21 @@ pub fn of(schema: &str) -> Option<String> {
         "History" => history(),
         "Accepted" => r#"{"accepted":2,"positions":["3:1042","5:7"]}"#.to_owned(),
         "DeadLetters" => r#"{"dead_letters":[{"position":"3:1043","arrived":"2019-06-27T08:30:02.000Z","reason":"key_mismatch","detail":"key: must be the subject.","key":"another","headers":{},"value_base64":"e30="}]}"#.to_owned(),
-        _ => return None,
+        other => panic!("{other} has no example"),
+    }
+}
+
+/// Stands for an example until the document is text: a JSON tree would sort its members.
+pub fn placeholder(schema: &str) -> Option<String> {
+    let has_example = NAMES.contains(&schema);
+    has_example.then(|| format!("example of {schema}"))
+}
+
+/// Replaces the placeholders in the document.
+pub fn put_into(document: String) -> String {
+    NAMES.iter().fold(document, |document, schema| {
+        let placeholder = format!("\"example of {schema}\"");
+        document.replace(&placeholder, &of(schema))
     })
 }
 
@@ -67,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_example_of_the_reference_has_two_clusters_and_a_rollback() {
-        let events = of("Events").unwrap();
+        let events = of("Events");
         let events: Vec<Value> = serde_json::from_str(&events).unwrap();
         assert!(events.len() > 5, "{}", events.len());
         let document: Value = serde_json::from_str(&document(Bodies::Shown)).unwrap();
