@@ -1,4 +1,4 @@
-//! `opledger completions`: what makes a shell complete the command line.
+//! `opledger completions`: a script with which a shell completes the command line.
 
 use crate::cli::Cli;
 use crate::cli::failure::Failure;

@@ -1,5 +1,5 @@
-//! `opledger config`: checks the configuration, or shows what is in force. And
-//! how every command that works on a data folder finds its settings.
+//! `opledger config`: checks the configuration, or shows the settings in force. Also how every command
+//! on a data folder loads its settings.
 
 use crate::app;
 use crate::cli::failure::Failure;

@@ -1,4 +1,4 @@
-//! `opledger dead-letters`: records of the log that are not events, and why.
+//! `opledger dead-letters`: invalid records of the log, with the reason.
 
 use crate::cli::at::At;
 use crate::cli::client::Connection;

@@ -1,4 +1,4 @@
-//! `opledger digest`: what a store holds, in 256 bits.
+//! `opledger digest`: a digest of the store's content.
 
 use crate::app;
 use crate::cli::config::ConfigSource;

@@ -1,5 +1,5 @@
-//! How a command can end badly: what is said about it, what to do, and the one
-//! place that maps it to an exit status.
+//! The failures of commands: the message, what to do, and the one place that maps them to exit
+//! statuses.
 
 use crate::cli::text::clean;
 use crate::client::Transient;

@@ -1,4 +1,4 @@
-//! The filters of the interface, for the commands that show several operations.
+//! Filters, for the commands that show several operations.
 
 use crate::client::Filter;
 use crate::domain::{Method, RollbackResult, Status};

@@ -50,8 +50,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let body = http.body(response).await?;
     let mut out = Output::new();
     if args.json {
-        out.json(&body)?;
-        out.end_json()?;
+        out.json_line(&body)?;
     } else {
         show(&Document::read(&body)?, &mut out)?;
     }

@@ -1,9 +1,8 @@
-//! `opledger log`: reads the embedded log or the control log whole, off line, and repairs what
-//! cannot be read.
+//! `opledger log`: checks and repairs the embedded log or the control log while no ledger runs.
 
 use crate::cli::config::ConfigSource;
 use crate::cli::failure::Failure;
-use crate::cli::output::say;
+use crate::cli::output::{progress, say};
 use crate::config::Overrides;
 use crate::data_folder::DataFolder;
 use crate::event_log::embedded::{self, Checked, Damage, Which};
@@ -11,7 +10,6 @@ use crate::webhook::control_log::new_record;
 use crate::wire::control_record::Control;
 use crate::wire::position::{LogId, NextOffsets};
 use clap::{Subcommand, ValueHint};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -116,18 +114,12 @@ impl LogFolder {
     }
 
     fn read(&self) -> Result<Checked, Failure> {
-        let bar = progress(embedded::total_bytes(&self.log));
+        let form = "{bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
+        let bar = progress(Some(embedded::total_bytes(&self.log)), form);
         let checked = embedded::check(&self.log, self.which, &mut |bytes| bar.inc(bytes));
         bar.finish_and_clear();
         Ok(checked?)
     }
-}
-
-/// On standard error, and only on a terminal.
-fn progress(total: u64) -> ProgressBar {
-    let form = "{bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
-    let style = ProgressStyle::with_template(form).expect("a template of ours");
-    ProgressBar::new(total).with_style(style)
 }
 
 fn check(place: &LogFolder) -> Result<(), Failure> {
@@ -144,7 +136,7 @@ fn check(place: &LogFolder) -> Result<(), Failure> {
     if checked.damages.is_empty() {
         return say(found + "\nno damage");
     }
-    // Not an error if nobody reads it: the exit status says it, too.
+    // The exit status says it, too, so an error of the output is ignored.
     let _ = say(found);
     let flag = flag(which);
     Err(Failure::DataFolder(format!(
@@ -247,7 +239,7 @@ fn repair(place: &LogFolder, accept_loss: bool) -> Result<(), Failure> {
         ),
         _ => String::new(),
     };
-    // Not before all is done: nobody may read it, and that must not end a repair.
+    // After everything is done: an error of the output must not end a repair.
     say(repaired_is + &advice)
 }
 

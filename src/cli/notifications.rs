@@ -131,8 +131,7 @@ async fn list(args: ListArgs) -> Result<(), Failure> {
     if args.json {
         while let Some(delivery) = list.next().await? {
             has_rows = true;
-            out.json(&delivery)?;
-            out.end_json()?;
+            out.json_line(&delivery)?;
         }
         out.flush()?;
     } else {

@@ -1,15 +1,15 @@
-//! The standard output, and notes on the standard error. No command prints in
-//! another way: `println!` would panic where nobody reads any more.
+//! Standard output, notes on standard error, and progress bars. No command prints in another way:
+//! `println!` would panic if nobody reads any more.
 
 use crate::cli::failure::Failure;
-use crate::cli::text::{JsonEscaper, clean_lines};
+use crate::cli::text::{clean_json, clean_lines};
 use crate::output::{self, Patient};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, BufWriter, StdoutLock, Write};
 
 pub struct Output {
     inner: BufWriter<Patient<StdoutLock<'static>>>,
     is_terminal: bool,
-    json: JsonEscaper,
 }
 
 impl Output {
@@ -17,7 +17,6 @@ impl Output {
         Output {
             inner: BufWriter::with_capacity(64 << 10, output::stdout()),
             is_terminal: output::stdout_is_terminal(),
-            json: JsonEscaper::default(),
         }
     }
 
@@ -34,32 +33,28 @@ impl Output {
         self.write("\n")
     }
 
-    /// A piece of a JSON text of somebody else: its values stay what they are.
-    pub fn json(&mut self, piece: &[u8]) -> Result<(), Failure> {
-        let piece = self.json.feed(piece);
-        self.inner.write_all(&piece).map_err(lost)
+    /// JSON that others wrote, without changing its values.
+    pub fn json(&mut self, json: &[u8]) -> Result<(), Failure> {
+        self.write(clean_json(json))
     }
 
-    /// Behind its last piece.
-    pub fn end_json(&mut self) -> Result<(), Failure> {
-        let rest = self.json.finish();
-        self.write(rest)?;
+    pub fn json_line(&mut self, json: impl AsRef<[u8]>) -> Result<(), Failure> {
+        self.json(json.as_ref())?;
         self.write("\n")
     }
 
-    /// For JSON of our own whose bytes are compared with others: as it is, but on a
-    /// terminal.
+    /// For our own JSON, which is compared byte for byte: changed only on a terminal.
     pub fn json_writer(&mut self) -> impl Write + '_ {
         JsonWriter(self)
     }
 
-    /// To be called at the end: what a drop would flush could fail unseen.
+    /// To be called at the end: the flush of a drop would not report its error.
     pub fn flush(&mut self) -> Result<(), Failure> {
         self.inner.flush().map_err(lost)
     }
 }
 
-/// Lines for people on the standard output.
+/// Lines for people on standard output.
 pub fn say(text: impl AsRef<str>) -> Result<(), Failure> {
     let mut out = Output::new();
     out.line(clean_lines(text.as_ref()))?;
@@ -69,12 +64,13 @@ pub fn say(text: impl AsRef<str>) -> Result<(), Failure> {
 struct JsonWriter<'o>(&'o mut Output);
 
 impl Write for JsonWriter<'_> {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+    /// Takes a whole document at a time.
+    fn write(&mut self, document: &[u8]) -> io::Result<usize> {
         match self.0.is_terminal {
-            true => self.0.inner.write_all(&self.0.json.feed(piece))?,
-            false => self.0.inner.write_all(piece)?,
+            true => self.0.inner.write_all(&clean_json(document))?,
+            false => self.0.inner.write_all(document)?,
         }
-        Ok(piece.len())
+        Ok(document.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -89,8 +85,19 @@ pub fn lost(error: io::Error) -> Failure {
     }
 }
 
-/// One line or several for people, on the standard error. Nobody is told where that
-/// cannot be written: there is nowhere left to tell it.
+/// Lines for people on standard error. If that fails, the error cannot be reported anywhere.
 pub fn note(text: impl AsRef<str>) {
     output::note(clean_lines(text.as_ref()));
+}
+
+/// How a bar of records looks.
+pub const RECORDS: &str = "{bar:30} {pos}/{len} records, {per_sec}, {eta} left";
+
+/// On standard error, and only on a terminal. Without a total it is a spinner.
+pub fn progress(total: Option<u64>, form: &str) -> ProgressBar {
+    let bar = match total {
+        Some(total) => ProgressBar::new(total),
+        None => ProgressBar::new_spinner(),
+    };
+    bar.with_style(ProgressStyle::with_template(form).expect("a template of ours"))
 }

@@ -11,14 +11,13 @@ mod target;
 use crate::cli::client::Connection;
 use crate::cli::config::{ConfigSource, KafkaFlags};
 use crate::cli::failure::Failure;
-use crate::cli::output::{Output, note};
+use crate::cli::output::{Output, note, progress};
 use crate::cli::text::clean;
 use crate::client::http::retrying;
-use crate::output::stderr_is_terminal;
 use crate::wire::position::Token;
 use clap::ValueHint;
 use futures_util::StreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use input::{EventBatch, Input};
 use resume::{FoundNote, Resume, ResumePoint};
 use std::fs::File;
@@ -102,13 +101,20 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     target.reach(args.retry_for()).await?;
     let source = PublishSource::open(&args, &target).await?;
     let begin = source.begin.clone();
+    let form = match source.length {
+        Some(_) => "{bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left, {msg}",
+        None => "{spinner} {bytes}, {msg}",
+    };
+    let bar = progress(source.length, form).with_position(begin.offset);
+    // The speed does not include what an earlier run has sent.
+    let bar = bar.with_elapsed(Duration::ZERO);
     let mut publishing = PublishRun {
         target: &target,
         resume: source.resume,
         point: source.begin,
         accepted: 0,
         saved: Instant::now(),
-        bar: progress(source.length, begin.offset),
+        bar,
     };
     let outcome = tokio::select! {
         outcome = publishing.send_all(source.input, &args) => outcome,
@@ -375,23 +381,6 @@ fn at_line(failure: Failure, batch: &EventBatch, file: &str) -> Failure {
         },
         None => failure,
     }
-}
-
-/// On standard error, and only on a terminal.
-fn progress(length: Option<u64>, begin: u64) -> ProgressBar {
-    if !stderr_is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let (bar, form) = match length {
-        Some(length) => {
-            let form = "{bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left, {msg}";
-            (ProgressBar::new(length), form)
-        }
-        None => (ProgressBar::new_spinner(), "{spinner} {bytes}, {msg}"),
-    };
-    let bar = bar.with_style(ProgressStyle::with_template(form).expect("a template of ours"));
-    // The speed does not include what an earlier run has sent.
-    bar.with_position(begin).with_elapsed(Duration::ZERO)
 }
 
 #[cfg(test)]

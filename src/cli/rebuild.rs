@@ -4,7 +4,7 @@ use crate::app::{self, Log, Topics};
 use crate::audit::rebuild::{self, fold_all};
 use crate::cli::config::{ConfigSource, KafkaFlags};
 use crate::cli::failure::Failure;
-use crate::cli::output::{Output, note};
+use crate::cli::output::{Output, RECORDS, note, progress};
 use crate::cli::text::clean;
 use crate::config::Overrides;
 use crate::data_folder::DataFolder;
@@ -14,7 +14,6 @@ use crate::projector::halt::OpenError;
 use crate::rows;
 use crate::wire::position::{NextOffsets, Offset};
 use clap::ValueHint;
-use indicatif::{ProgressBar, ProgressStyle};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,7 +63,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         let mut projection = rebuild::begin(&store, &identity)?;
         projection.note_beginnings(&store, Source::Events, &bounds)?;
         let mut reader = log.reader(identity.id, &NextOffsets::default())?;
-        let bar = progress(Some(records));
+        let bar = progress(Some(records), RECORDS);
         let mut applied = 0;
         fold_all(
             &store,
@@ -99,21 +98,6 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let store = folder.store().display().to_string();
     out.line(format!("rebuilt {} from {applied} records", clean(&store)))?;
     out.flush()
-}
-
-/// On standard error, and only on a terminal.
-pub fn progress(total: Option<u64>) -> ProgressBar {
-    let (bar, form) = match total {
-        Some(total) => (
-            ProgressBar::new(total),
-            "{bar:30} {pos}/{len} records, {per_sec}, {eta} left",
-        ),
-        None => (
-            ProgressBar::new_spinner(),
-            "{spinner} {pos} records, {per_sec}",
-        ),
-    };
-    bar.with_style(ProgressStyle::with_template(form).expect("a template of ours"))
 }
 
 impl From<ReadError> for Failure {

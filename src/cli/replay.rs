@@ -1,4 +1,4 @@
-//! `opledger replay`: what a log or a file of events amounts to, without a server.
+//! `opledger replay`: folds a log or a file of events without a server.
 
 use crate::app::{self, Log, Topics};
 use crate::audit::file::Lines;
@@ -7,8 +7,7 @@ use crate::audit::replay::{self, write_document, write_documents};
 use crate::cli::config::{ConfigSource, KafkaFlags};
 use crate::cli::failure::Failure;
 use crate::cli::operation_id;
-use crate::cli::output::{Output, lost, note};
-use crate::cli::rebuild::progress;
+use crate::cli::output::{Output, RECORDS, lost, note, progress};
 use crate::config::{Config, Overrides};
 use crate::data_folder::DataFolder;
 use crate::domain::{OperationId, Timestamp};
@@ -239,7 +238,10 @@ fn fold(
     let left = |(partition, end): (&Partition, &Offset)| {
         end.since(begin.get(partition).copied().unwrap_or_default())
     };
-    let bar = progress(ends.map(|ends| ends.iter().map(left).sum()));
+    let bar = match ends.map(|ends| ends.iter().map(left).sum()) {
+        None => progress(None, "{spinner} {pos} records, {per_sec}"),
+        total => progress(total, RECORDS),
+    };
     let mut bad = 0;
     let mut projection = rebuild::begin(store, log)?;
     let mut count = |records, tally: &Tally| {

@@ -50,7 +50,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         create_topics: args.create_topics,
         ..args.kafka.overrides()
     })?;
-    // The last to go: what ends badly is logged, too.
+    // Dropped last, so that errors at the end are logged, too.
     let _logging = logging::start(&config.telemetry)?;
     for variable in &config.ignored {
         tracing::warn!("{}", ignored(variable));
@@ -73,8 +73,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         "" => String::new(),
         bootstrap => format!(", the log is {} at {bootstrap}", config.kafka.topic),
     };
-    // Before anything is opened: process 1 of a container is deaf to a signal that
-    // nobody asked for.
+    // Before anything is opened: process 1 of a container gets only signals that have a handler.
     let stop = stop_signal()?;
     let opened = tokio::task::spawn_blocking(move || Ledger::open(config)).await;
     let ledger = opened.map_err(unexpected)??;

@@ -1,15 +1,15 @@
-//! A table that is printed while its rows still arrive, a few at a time, so that
-//! a million of them need no more memory than fifty.
+//! A table that is printed while its rows arrive, fifty at a time, so that a million rows need no
+//! more memory.
 
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::text::clean;
 use comfy_table::{ColumnConstraint, ContentArrangement, Width, presets};
 
-/// Rows laid out together. More would align better and show up later.
+/// Rows that are laid out together. With more, columns would fit better and appear later.
 const CHUNK: usize = 50;
-/// The flexible column is not squeezed below this: better a line that the
-/// terminal itself breaks than a column of single letters.
+/// Minimum width of the flexible column. A line that the terminal wraps is better than a column of
+/// single letters.
 const FLEXIBLE_WIDTH_MIN: u16 = 24;
 const GAP: u16 = 2;
 
@@ -17,7 +17,7 @@ pub struct TextTable<const N: usize> {
     titles: [&'static str; N],
     /// The column that is wrapped where the terminal is too narrow.
     flexible: usize,
-    /// Widths only ever grow, so that the chunks line up.
+    /// They only grow, so that the chunks line up.
     widths: [u16; N],
     rows: Vec<[String; N]>,
     is_begun: bool,
@@ -59,7 +59,7 @@ impl<const N: usize> TextTable<N> {
         if self.is_terminal {
             table.set_content_arrangement(ContentArrangement::Dynamic);
         } else {
-            // One row a line, whatever its length: it is read by a program.
+            // One row a line, whatever its length: a program reads it.
             table.force_no_tty();
         }
         if !std::mem::replace(&mut self.is_begun, true) {

@@ -4,12 +4,11 @@ use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory};
 use icu_properties::{CodePointMapData, CodePointSetData};
 use std::borrow::Cow;
 
-/// No cell is longer: column widths are 16 bits wide in the table crate, and a
-/// longer one could not be looked at anyway.
+/// Column widths have 16 bits in the table crate, and nobody could read a longer cell.
 const SHOWN_CHARS_MAX: usize = 10_000;
 
-/// Text on one line: an escape sequence in it could otherwise repaint the
-/// screen, a line end break a table.
+/// Text on one line. Otherwise an escape sequence could repaint the screen, and a line end could
+/// break a table.
 pub fn clean(text: &str) -> String {
     shorten(text, SHOWN_CHARS_MAX)
 }
@@ -61,8 +60,8 @@ fn show(c: char, shown: &mut String) {
     }
 }
 
-/// Whether a terminal does something else with it than to draw it: controls,
-/// what reorders its surroundings, what ends a line, what is never seen.
+/// Whether a terminal does not just draw it: controls, and characters that reorder their
+/// surroundings, end a line or are invisible.
 fn acts_on_a_terminal(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();
@@ -76,56 +75,18 @@ fn acts_on_a_terminal(c: char) -> bool {
     ) || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
 }
 
-/// JSON that comes in pieces, made safe without changing any value: within a
-/// string the same character as `\u` and four digits. Line ends between the
-/// values stay.
-#[derive(Debug, Default)]
-pub struct JsonEscaper {
-    /// The beginning of a character whose end is in the next piece.
-    held: Vec<u8>,
-}
-
-impl JsonEscaper {
-    pub fn feed<'p>(&mut self, piece: &'p [u8]) -> Cow<'p, [u8]> {
-        if self.held.is_empty() && piece.iter().all(|byte| is_plain(*byte)) {
-            return Cow::Borrowed(piece);
-        }
-        let mut bytes = std::mem::take(&mut self.held);
-        bytes.extend_from_slice(piece);
-        let whole = bytes.len() - unfinished(&bytes);
-        self.held = bytes.split_off(whole);
-        Cow::Owned(escape(&bytes))
+/// JSON with the same values: within a string, such a character becomes `\u` and four digits. Line
+/// ends between the values stay.
+pub fn clean_json(json: &[u8]) -> Cow<'_, [u8]> {
+    if json.iter().all(|byte| matches!(byte, b'\n' | b' '..=b'~')) {
+        return Cow::Borrowed(json);
     }
-
-    /// What is left where the JSON broke off in the middle of a character.
-    pub fn finish(&mut self) -> Vec<u8> {
-        escape(&std::mem::take(&mut self.held))
-    }
-}
-
-fn is_plain(byte: u8) -> bool {
-    matches!(byte, b'\n' | b' '..=b'~')
-}
-
-/// How many bytes at the end are the beginning of a longer character.
-fn unfinished(bytes: &[u8]) -> usize {
-    match bytes.utf8_chunks().last() {
-        // Something invalid may stand there, too: it is no beginning then.
-        Some(chunk) => match std::str::from_utf8(chunk.invalid()) {
-            Err(error) if error.error_len().is_none() => chunk.invalid().len(),
-            Ok(_) | Err(_) => 0,
-        },
-        None => 0,
-    }
-}
-
-fn escape(bytes: &[u8]) -> Vec<u8> {
-    let mut escaped = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
+    let mut escaped = String::with_capacity(json.len());
+    for chunk in json.utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {
                 '\n' => escaped.push(c),
-                // Only between values: as a part of one JSON has it escaped.
+                // Only between values: within a string they are escaped already.
                 '\r' | '\t' => escaped.push(' '),
                 _ if acts_on_a_terminal(c) => {
                     for unit in c.encode_utf16(&mut [0; 2]) {
@@ -139,7 +100,7 @@ fn escape(bytes: &[u8]) -> Vec<u8> {
             escaped.push(char::REPLACEMENT_CHARACTER);
         }
     }
-    escaped.into_bytes()
+    Cow::Owned(escaped.into_bytes())
 }
 
 #[cfg(test)]
@@ -195,18 +156,12 @@ mod tests {
         }
     }
 
-    fn fed(text: &[u8], piece_len: usize) -> String {
-        let mut escaper = JsonEscaper::default();
-        let mut all = Vec::new();
-        for piece in text.chunks(piece_len) {
-            all.extend_from_slice(&escaper.feed(piece));
-        }
-        all.extend(escaper.finish());
-        String::from_utf8(all).expect("UTF-8")
+    fn shown(json: &[u8]) -> String {
+        String::from_utf8(clean_json(json).into_owned()).expect("UTF-8")
     }
 
     #[test]
-    fn json_keeps_its_values_in_pieces_of_any_length() {
+    fn json_keeps_its_values() {
         let strings: Vec<String> = ('\0'..=char::MAX)
             .filter(|c| acts_on_a_terminal(*c))
             .map(|c| format!("ü{c}🦀"))
@@ -216,22 +171,18 @@ mod tests {
             serde_json::to_string(&strings).expect("JSON")
         );
         let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        for piece_len in (1..=9).chain([text.len()]) {
-            let shown = fed(text.as_bytes(), piece_len);
-            assert_eq!(
-                serde_json::from_str::<serde_json::Value>(&shown).expect("JSON"),
-                value
-            );
-            let raw = shown.chars().filter(|c| acts_on_a_terminal(*c));
-            assert!(raw.filter(|c| *c != '\n').count() == 0, "{piece_len}");
-            assert!(shown.contains("ü") && shown.contains('🦀'));
-        }
+        let shown = shown(text.as_bytes());
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&shown).expect("JSON"),
+            value
+        );
+        let raw = shown.chars().filter(|c| acts_on_a_terminal(*c));
+        assert_eq!(raw.filter(|c| *c != '\n').count(), 0);
+        assert!(shown.contains("ü") && shown.contains('🦀'));
     }
 
     #[test]
     fn bytes_that_are_not_utf8_are_replaced() {
-        for piece_len in 1..6 {
-            assert_eq!(fed(b"\"\x9b\xe2\x80\"\xf0\x9f", piece_len), "\"��\"�");
-        }
+        assert_eq!(shown(b"\"\x9b\xe2\x80\"\xf0\x9f"), "\"��\"�");
     }
 }

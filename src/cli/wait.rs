@@ -1,4 +1,4 @@
-//! `opledger wait`: until an operation has ended.
+//! `opledger wait`: waits until an operation has ended.
 
 use crate::cli::client::Connection;
 use crate::cli::failure::Failure;
@@ -14,8 +14,8 @@ Examples:
   opledger wait 0001561626000500 --timeout 600 --json | jq .response
   opledger wait 0001561626000500 && next-step
 
-The exit status is 0 if it completed, 9 if it failed or was canceled, 5 if the
-time was over before. An operation that does not exist yet is waited for.";
+The exit status is 0 if it completed, 9 if it failed or was canceled, 5 after the
+timeout. Also waits for an operation that does not exist yet.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -48,10 +48,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     })?;
     let mut out = Output::new();
     match args.json {
-        true => {
-            out.json(document.json.as_bytes())?;
-            out.end_json()?;
-        }
+        true => out.json_line(&document.json)?,
         false => out.line(line(&document))?,
     }
     out.flush()?;

@@ -66,10 +66,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             return Ok(());
         };
         match args.json {
-            true => {
-                out.json(as_json(&change).as_bytes())?;
-                out.end_json()?;
-            }
+            true => out.json_line(as_json(&change))?,
             false => out.line(as_line(&change))?,
         }
         out.flush()?;

@@ -393,7 +393,7 @@ mod tests {
         }
     }
 
-    /// As if the requests under way were never answered, until the test takes one.
+    /// As if no open request gets a response until the test takes one.
     fn pump_live(writes: &[&'static str]) -> (Filled, ScriptedWriter) {
         let (write, written) = std::sync::mpsc::channel();
         for text in writes {

@@ -1,6 +1,6 @@
-//! The note beside a file that says how far it has been acknowledged. Losing it,
-//! or mistrusting it, costs sending again and nothing else; so it is replaced
-//! atomically but not synced, and anything odd about it means starting over.
+//! The note beside a file that says how far it has been acknowledged. Without it the next run only
+//! sends events again. So it is replaced atomically but not synced, and any doubt about it means
+//! starting at the first line.
 
 use crate::cli::text::clean;
 use crate::wire::position::Token;
@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
-/// How far the ledger has everything.
+/// A point in the file up to which the ledger has everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResumePoint {
     pub offset: u64,
@@ -49,7 +49,7 @@ pub struct Resume {
 
 pub enum FoundNote {
     Nothing,
-    /// What comes before it was read and compared.
+    /// The file before it was read and compared.
     Point(ResumePoint, Box<blake3::Hasher>),
     /// There is a note, but it is not about this file or this ledger.
     Other(String),
@@ -136,7 +136,7 @@ impl Resume {
     }
 }
 
-/// The first `len` bytes; the file stands behind them then.
+/// A digest of the first `len` bytes. The file's position is after them.
 fn read_again(file: &mut File, len: u64) -> io::Result<blake3::Hasher> {
     let mut read = blake3::Hasher::new();
     file.rewind()?;
@@ -208,7 +208,7 @@ mod tests {
             assert_eq!((found, read.finalize()), (saved.clone(), saved.digest));
             assert_eq!(file.stream_position().unwrap(), offset as u64);
         }
-        // Nothing else is left lying about.
+        // No other file is left.
         assert_eq!(fs::read_dir(scene.folder.path()).unwrap().count(), 2);
         resume.remove().unwrap();
         resume.remove().unwrap();
@@ -271,7 +271,7 @@ mod tests {
             fs::write(&note, &saved[..len]).unwrap();
             assert!(is_other(URL), "{len}");
         }
-        // The note is also refused where its numbers point behind the file.
+        // The note is also refused if its numbers point beyond the file.
         let far = String::from_utf8(saved).unwrap();
         let far = far.replace("\"acknowledged_bytes\": 4", "\"acknowledged_bytes\": 4000");
         fs::write(&note, far).unwrap();
