@@ -27,7 +27,7 @@ pub fn lost_lines() -> u64 {
 
 enum LogMessage {
     Line(Vec<u8>),
-    /// Answered when all lines before it are written.
+    /// For a reply when all lines before it are written.
     Flush(mpsc::Sender<()>),
 }
 
@@ -142,7 +142,7 @@ impl Drop for Logging {
 }
 
 fn write_lines(lines: mpsc::Receiver<LogMessage>, waiting: &AtomicUsize) {
-    let mut told = 0;
+    let mut reported = 0;
     // After a partly written line, the next one must begin on a new line.
     let mut is_torn = false;
     for message in lines {
@@ -161,9 +161,9 @@ fn write_lines(lines: mpsc::Receiver<LogMessage>, waiting: &AtomicUsize) {
             continue;
         }
         let lost = lost_lines();
-        if lost > told {
-            let lines = lost - told;
-            told = lost;
+        if lost > reported {
+            let lines = lost - reported;
+            reported = lost;
             // This is logged like any line.
             tracing::warn!(lines, "log lines were lost: they could not be written");
         }

@@ -3,7 +3,7 @@
 mod allocator;
 
 fn main() -> std::process::ExitCode {
-    // What it makes is for its own user, whoever may read the folders around it.
+    // New files are for this user alone, whatever the rights of the folder.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     fail_writes_beyond_the_limit();
     opledger::cli::main()
@@ -32,7 +32,7 @@ mod tests {
 
     fn option<T: Default>(name: &CStr) -> T {
         let (mut value, mut len) = (T::default(), size_of::<T>());
-        // Safety: it writes as many bytes as it is told that there are.
+        // Safety: it writes at most as many bytes as `len` says.
         let failed = unsafe {
             let value = (&raw mut value).cast();
             mallctl(name.as_ptr(), value, &mut len, std::ptr::null_mut(), 0)
@@ -41,7 +41,7 @@ mod tests {
         value
     }
 
-    /// By the wrong name nothing would be said, and nothing set.
+    /// An option with a wrong name would be ignored without a message.
     #[test]
     fn the_allocator_has_the_configured_options() {
         assert_eq!(option::<isize>(c"opt.dirty_decay_ms"), 1000);

@@ -15,7 +15,7 @@ impl<W: Write + AsFd> Patient<W> {
             match attempt(&mut self.0) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let mut fds = [PollFd::new(&self.0, PollFlags::OUT)];
-                    // Interrupted: the next attempt tells.
+                    // If it was interrupted, the next attempt shows whether it can be written.
                     let _ = poll(&mut fds, None);
                 }
                 outcome => return outcome,

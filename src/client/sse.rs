@@ -70,12 +70,12 @@ mod tests {
                 splitter.push(piece);
                 found.extend(std::iter::from_fn(|| splitter.next()));
             }
-            let told: Vec<_> = found
+            let read: Vec<_> = found
                 .iter()
                 .map(|block| (&*block.kind, block.id.as_deref(), block.data.as_deref()))
                 .collect();
             assert_eq!(
-                told,
+                read,
                 [
                     ("document", Some("a;0:1"), Some("{\"é\":1}")),
                     ("message", Some("a;0:2"), None),

@@ -24,7 +24,7 @@ pub(super) enum Raw {
     Boolean(bool),
     /// What no setting is: its name, with an article.
     Other(&'static str),
-    /// From a variable or a flag, which have no types: stands for what it looks like.
+    /// From a variable or a flag, which have no types: its text decides.
     Word(String),
 }
 

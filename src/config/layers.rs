@@ -146,7 +146,7 @@ pub(super) fn environment(
     env: impl Iterator<Item = (String, String)>,
     keys: &Keys,
 ) -> Vec<LayerEntry> {
-    // In order of names, so that two starts tell the same problems alike.
+    // In order of names, so that two starts report the same problems in the same order.
     let variables: BTreeMap<_, _> = env.collect();
     let ours = variables.into_iter().filter_map(|(name, value)| {
         let rest = name.strip_prefix(PREFIX)?;
@@ -252,7 +252,7 @@ fn dotted(name: &str) -> String {
     name.replace("__", ".").to_ascii_lowercase()
 }
 
-/// What editors and `echo` put behind the last line is not part of a secret.
+/// Editors and `echo` add a line end that is not part of a secret.
 fn without_line_end(mut text: String) -> String {
     if text.ends_with('\n') {
         text.pop();
@@ -263,7 +263,7 @@ fn without_line_end(mut text: String) -> String {
     text
 }
 
-/// Kubernetes tells each pod about the services beside it, in variables such as
+/// Kubernetes gives each pod variables about the services beside it, such as
 /// `OPLEDGER_PORT=tcp://10.0.0.1:80` or `OPLEDGER_WEB_SERVICE_HOST`. A service that
 /// is called opledger must not keep opledger from starting.
 fn is_service_link(rest: &str, value: &str) -> bool {

@@ -1,7 +1,7 @@
 //! What is wrong with a configuration, and where each setting came from.
 //!
-//! Problems are collected, never returned one by one: who mends a file wants to
-//! mend all of it. No text made here may hold the value of a secret.
+//! Problems are collected, never returned one by one: who corrects a file wants to correct all of
+//! it. No text made here may contain a secret.
 
 use std::fmt;
 use std::path::PathBuf;

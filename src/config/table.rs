@@ -1,7 +1,4 @@
-//! The table of settings at work: which keys there are, giving them values from
-//! the layers, and showing them.
-//!
-//! What the settings are is none of its business; that is `Config::table`.
+//! Sets the settings of `Config::table` from the layers, and shows them.
 
 use super::field::{Boxed, Raw, quoted};
 use super::problem::{MASK, Problem, SettingSource, is_secret};
@@ -20,11 +17,11 @@ pub(super) struct SettingsTable<'c> {
 pub(super) enum LayerEntry {
     Given(Given),
     Wrong(Problem),
-    /// The name of a variable that is not a setting, and does not look like one.
+    /// The name of a variable that is not a setting, and does not resemble one.
     Ignored(String),
 }
 
-/// What giving the layers' values to the settings came to.
+/// The result of setting all values of the layers.
 pub(super) struct AppliedLayers {
     pub sources: Sources,
     pub problems: Vec<Problem>,
@@ -49,9 +46,8 @@ impl SettingsTable<'_> {
         }
     }
 
-    /// Takes the layers in ascending precedence. A value that a later layer
-    /// overrides must be right all the same: it is found out now, and not on the
-    /// day when the variable above it is dropped.
+    /// Takes the layers in ascending precedence. A value that a later layer overrides must be valid,
+    /// too: otherwise its problem would appear on the day when the later value is removed.
     pub fn apply(&mut self, layers: Vec<LayerEntry>) -> AppliedLayers {
         let mut sources = Sources::new();
         let mut problems = Vec::new();
@@ -102,8 +98,7 @@ impl SettingsTable<'_> {
         })
     }
 
-    /// A configuration file with every setting, and behind each the place that
-    /// it came from unless that is the default.
+    /// A configuration file with every setting, each with its source unless that is the default.
     pub fn show(&self, sources: &Sources) -> String {
         let mut out = String::new();
         let mut current = "";
@@ -127,7 +122,7 @@ impl SettingsTable<'_> {
     }
 }
 
-/// Within one layer nothing says which of two values was meant.
+/// Within one layer it is unclear which of two values is meant.
 fn twice(given: &Given, before: Option<SettingSource>) -> Option<Problem> {
     let other = before.filter(|other| discriminant(other) == discriminant(&given.source))?;
     Some(Problem {
@@ -146,7 +141,7 @@ fn header(out: &mut String, section: &str) {
 
 fn line(out: &mut String, key: &str, name: &str, value: String, sources: &Sources) {
     let value = if is_secret(key) { quoted(MASK) } else { value };
-    // The name of a file may have several lines, a comment has one.
+    // The name of a file may have several lines, but a comment has one.
     let source = sources
         .get(key)
         .map(|source| format!(" # {source}").replace('\n', "\\n"));
@@ -211,7 +206,7 @@ impl Keys {
     }
 }
 
-/// The name that was probably meant. A right name in a wrong section is nearly right.
+/// The name that was probably meant. The right name in a wrong section counts as close.
 fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let last = |key: &'_ str| key.rfind('.').map_or(0, |dot| dot + 1);
     let own = &name[last(name)..];

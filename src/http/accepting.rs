@@ -1,13 +1,13 @@
-//! Whether events are accepted, for the log: it says when they are refused and when they are
-//! accepted again, not each time. Workers that try again would flood it.
+//! Log lines about refused events: one when refusing begins and one when it ends. Workers that retry
+//! would flood the log otherwise.
 
 use crate::event_log::PublishError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// Some may be refused and others accepted at the same time, while one of several brokers is
-/// away: so long after the last refusal they are accepted again.
+/// Refusing has ended if no event was refused for this long. While one of several brokers fails,
+/// some events are refused and others accepted.
 const CALM: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
@@ -22,8 +22,7 @@ struct Refusals {
 }
 
 impl Accepting {
-    /// To be called with the outcome of each publish. Too much at once is not the log's
-    /// refusal.
+    /// To be called with the outcome of each publish. `Busy` is not a refusal by the log.
     pub fn note(&self, failed: Option<&PublishError>) {
         match failed {
             None if self.refuses.load(Ordering::Relaxed) => self.accepted(),

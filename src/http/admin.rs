@@ -1,4 +1,4 @@
-//! For operators: is it alive, can it be relied on, how does it fare.
+//! For operators: liveness, readiness, metrics, version.
 
 use super::App;
 use super::stream::json;
@@ -78,8 +78,8 @@ pub fn reasons(app: &App) -> Vec<String> {
     reasons.into_iter().map(without_folder).collect()
 }
 
-/// RocksDB says whole paths. Clients see readiness too, and where the data is concerns the
-/// operator alone, who finds it in the log lines.
+/// RocksDB's messages have whole paths. Clients see readiness too, and the location of the data
+/// is only for the operator, who finds it in the log lines.
 fn without_folder(reason: &str, data: &Path) -> String {
     reason.replace(&format!(" {}/", data.display()), " ")
 }
@@ -87,17 +87,17 @@ fn without_folder(reason: &str, data: &Path) -> String {
 const REBUILD: &str = "the store is damaged, the event log has everything; stop the ledger and \
                        run `opledger rebuild`";
 
-/// What is no reason to turn away, and yet has to be known.
+/// What operators should know although the ledger is ready.
 pub fn notes(app: &App) -> Vec<String> {
     let begins = match meta::beginnings(&*app.db) {
         Ok(begins) => begins,
-        // That it cannot be read is told as a reason.
+        // The damage is one of the reasons.
         Err(_) => return Vec::new(),
     };
     let note = |(partition, offset)| {
         format!(
-            "partition {partition} began at offset {offset} when the store met it: the history \
-             before that is not here"
+            "partition {partition} began at offset {offset} when the store first read it: the \
+             history before that is not here"
         )
     };
     let begins = begins
@@ -127,7 +127,7 @@ pub fn notes(app: &App) -> Vec<String> {
 pub struct Lag {
     pub partition: Partition,
     pub bounds: Bounds,
-    /// The offset behind all that is applied.
+    /// The offset after all that is applied.
     pub next: Offset,
 }
 
@@ -140,7 +140,7 @@ impl Lag {
 pub fn lags(app: &App) -> Result<Vec<Lag>, String> {
     let applied = app.progress.applied();
     let bounds = app.log.bounds().map_err(|error| error.to_string())?;
-    // Of a log that the store does not belong to it holds nothing.
+    // The store has nothing of a log that is not its own.
     let is_ours = applied.token.as_ref().map(|token| token.log) == app.log.id();
     let lags = bounds.into_iter().map(|(partition, bounds)| {
         let next = applied.next.get(&partition).filter(|_| is_ours);
@@ -153,7 +153,7 @@ pub fn lags(app: &App) -> Result<Vec<Lag>, String> {
     Ok(lags.collect())
 }
 
-/// Records of the log that the store does not hold yet.
+/// Records of the log that the store does not have yet.
 pub fn lag(app: &App) -> Result<u64, String> {
     Ok(lags(app)?.iter().map(Lag::records).sum())
 }
@@ -167,7 +167,7 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
             };
             show("opledger_partition_lag_records", lag.records());
             show("opledger_log_first_offset", lag.bounds.first.0);
-            // The end was seen a moment ago, and more may be applied by now.
+            // The end was read a moment ago, and more may be applied by now.
             show("opledger_log_end_offset", lag.bounds.end.max(lag.next).0);
             show("opledger_applied_offset", lag.next.0);
         }

@@ -1,5 +1,5 @@
-//! What auditors read: the history of an operation, and the dead letters. Both
-//! come as a stream, or in pages where `limit` is given.
+//! For auditors: the history of an operation, and the dead letters. Both come as a stream, or in
+//! pages if `limit` is given.
 
 use super::error::Refusal;
 use super::paging::{self, BAD_CURSOR};
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// What the pages of audits know.
+/// The query parameters of both.
 pub(super) const PAGED: &[&str] = &["limit", "cursor", "position"];
 
 pub async fn history(
@@ -113,7 +113,7 @@ pub(super) fn page(params: &Params) -> Result<Page, Refusal> {
     })
 }
 
-/// A page as a whole, counted among what clients have not taken: its `Link` must go out before it.
+/// A whole page, counted among the unread responses. Its `Link` must be sent before it.
 pub(super) async fn collect<T: Send + 'static>(
     app: &Arc<App>,
     read: impl FnOnce(&App, &mut crate::query::Emit) -> crate::store::Result<T> + Send + 'static,

@@ -1,6 +1,5 @@
-//! Takes in a request's body under bounds on its size, on the time it may take,
-//! and on what all bodies together may hold. A slow or endless sender costs its
-//! own connection and nothing else.
+//! Receives a request's body within limits of its size, of its time, and of the size of all bodies
+//! together. A slow or endless sender costs only its own connection.
 
 use super::coding::Coding;
 use super::error::Refusal;
@@ -16,7 +15,7 @@ use hyper::body::Body as _;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A whole body, and its share of the common bound for as long as it lives.
+/// A whole body, and its share of the common limit while it exists.
 pub struct Received {
     pub bytes: Bytes,
     _share: Share,
@@ -24,10 +23,10 @@ pub struct Received {
 
 const KIB: usize = 1024;
 
-/// Bytes that are reserved for what a body says that it still has.
+/// Bytes that are reserved at most for the announced rest of a body.
 const MOST_BELIEVED: usize = 64 << 10;
 
-/// What one body has of what all together may hold.
+/// What one body uses of the common limit.
 struct Share {
     limit: usize,
     buffered: Arc<Semaphore>,

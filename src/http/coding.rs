@@ -1,5 +1,5 @@
-//! Bodies of requests that come compressed. A few bytes may stand for many: what they become
-//! is bounded like a body that comes as it is.
+//! Compressed bodies of requests. A few bytes may become many, so the limits apply to the
+//! decompressed body.
 
 use super::error::Refusal;
 use axum::http::HeaderMap;

@@ -3,7 +3,7 @@
 use axum::http::HeaderMap;
 use axum::http::header::IF_NONE_MATCH;
 
-/// Weak comparison, as RFC 9110 asks for If-None-Match.
+/// Weak comparison, as RFC 9110 requires for If-None-Match.
 pub fn matches_etag(headers: &HeaderMap, etag: impl AsRef<[u8]>) -> bool {
     let etag = etag.as_ref();
     let etag = etag.strip_prefix(b"W/").unwrap_or(etag);
@@ -16,7 +16,7 @@ pub fn matches_etag(headers: &HeaderMap, etag: impl AsRef<[u8]>) -> bool {
         .any(|tag| tag.as_bytes() == etag || tag == "*")
 }
 
-/// The client has something already.
+/// The client has a state already.
 pub fn wants_a_change(headers: &HeaderMap) -> bool {
     headers.contains_key(IF_NONE_MATCH)
 }

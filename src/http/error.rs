@@ -211,7 +211,7 @@ impl Refusal {
             Refusal::ReadPointGone(how) => gone(how),
             Refusal::WaitTimedOut => busy(
                 S::GATEWAY_TIMEOUT,
-                "Ledger-Position: not reached in time; this answer carries what was.",
+                "Ledger-Position: not reached in time; this response has the position that was.",
             ),
             Refusal::LogNotCompared => busy(
                 S::GATEWAY_TIMEOUT,

@@ -1,5 +1,5 @@
-//! What a connection is at, as its socket and its service know it together: hyper tells
-//! neither of them.
+//! How many requests of a connection have begun and ended, for its socket and its service: hyper
+//! does not say it.
 
 use hyper::body::{Body, Frame, SizeHint};
 use std::pin::Pin;
@@ -14,7 +14,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// A request's head has been read. It is answered when the result is dropped.
+    /// The head of a request has been read. The response ends when the result is dropped.
     pub fn begin(self: &Arc<Exchange>) -> Answering {
         self.begun.fetch_add(1, Ordering::Relaxed);
         Answering(self.clone())
@@ -25,7 +25,7 @@ impl Exchange {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Whether a request waits for its answer, or for the rest of it.
+    /// Whether a request waits for its response, or for the rest of it.
     pub fn is_answering(&self) -> bool {
         self.begun() != self.answered.load(Ordering::Relaxed)
     }
@@ -39,7 +39,7 @@ impl Drop for Answering {
     }
 }
 
-/// The body of an answer, which is over when hyper has taken the last of it.
+/// The body of a response, which ends when hyper has taken all of it.
 pub struct Answer<B> {
     pub body: B,
     pub _answering: Answering,

@@ -1,4 +1,4 @@
-//! The parameters that say which operations a list or a stream is about.
+//! The filters of lists and streams of operations.
 
 use super::error::Refusal;
 use super::params::Params;
@@ -52,8 +52,8 @@ pub fn filter(params: &Params) -> Result<Filter, Refusal> {
     })
 }
 
-/// As long as what it is compared with may be. An empty one, such as of a variable that is
-/// not set, would quietly list everything or nothing.
+/// `max` is the longest value that it is compared with. An empty value, for example of a variable
+/// that is not set, would list everything or nothing.
 fn text(params: &Params, name: &'static str, max: usize) -> Result<Option<String>, Refusal> {
     let Some(text) = params.get(name) else {
         return Ok(None);

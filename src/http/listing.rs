@@ -1,5 +1,5 @@
-//! The list of operations: as a whole, streamed, as the origin has it; or in pages, all
-//! of one list from one read point of the store.
+//! The list of operations: as a whole, streamed, as in the fabric-controller interface; or in
+//! pages that are all read at one read point.
 
 use super::conditional::{matches_etag, wants_a_change};
 use super::error::Refusal;
@@ -24,15 +24,15 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What is beyond the origin, by name.
+/// Parameters that the fabric-controller interface does not have.
 pub const EXTENSIONS: &[&str] = &["position", "order", "limit", "cursor"];
 
-/// Entries that one page looks at, however few of them match.
+/// Maximum number of entries that one page examines, however few of them match.
 const WORK: usize = 500;
-/// How often a list begins anew whose point ended, because the store was opened anew, before
-/// anything of it was sent.
+/// How often a list starts again if its read point ended because the store was reopened, before
+/// any of it was sent.
 const AGAIN: u32 = 3;
-/// A page that waits looks again no more often than this.
+/// A waiting page reads again no more often than this.
 const REST: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
@@ -43,7 +43,7 @@ struct Asked {
     limit: Option<usize>,
     cursor: Option<Cursor>,
     token: Option<Token>,
-    /// For something where there is nothing.
+    /// Waits for a first entry.
     waits: bool,
 }
 
@@ -59,10 +59,10 @@ pub async fn operations(
     asked.waits = reading.deadline.is_some() && !wants_a_change(headers);
     let mut head = app.progress.watchers.watch_all();
     loop {
-        // Marked as seen before it is looked at: no change slips in between.
+        // Marked as seen before it reads, so that no change is missed.
         head.borrow_and_update();
-        // The point that others use may lack what was seen just now: who waits would wait for
-        // what has come already.
+        // A shared read point may lack the latest change, and a request that waits would wait for
+        // it although it has come.
         let found = look(app, &asked, reading.deadline.is_none()).await?;
         let is_news = match wants_a_change(headers) {
             true => !matches_etag(headers, &found.etag),
@@ -70,7 +70,7 @@ pub async fn operations(
         };
         if let Some(deadline) = reading.deadline
             && !is_news
-            // A page of a list never changes.
+            // A further page never changes.
             && asked.cursor.is_none()
             && waiting::happened(app, head.changed(), deadline).await
         {
@@ -100,7 +100,7 @@ fn asked(headers: &HeaderMap, params: &Params) -> Result<Asked, Refusal> {
         None => None,
         Some(bytes) => Some(Cursor::decode(&bytes, &query).ok_or(BAD_CURSOR)?),
     };
-    // A cursor comes with the limit that it was given for, unless someone took it away.
+    // A cursor comes with its limit, unless somebody removed it.
     let limit = paging::limit(params)?.or(cursor.is_some().then_some(1000));
     Ok(Asked {
         format,
@@ -112,16 +112,16 @@ fn asked(headers: &HeaderMap, params: &Params) -> Result<Asked, Refusal> {
     })
 }
 
-/// What was found, and at which point.
+/// What was found, and at which read point.
 struct ReadPage {
     point: PagePoint,
-    /// Of a page; the whole list is read while it is sent.
+    /// Only of a page: the whole list is read while it is sent.
     page: Option<(Vec<u8>, ListCursor)>,
     etag: String,
     is_empty: bool,
 }
 
-/// `share` where the point may be one that others use.
+/// `share`: the read point may be one that others use.
 async fn look(app: &Arc<App>, asked: &Asked, share: bool) -> Result<ReadPage, Refusal> {
     let asked = asked.clone();
     stream::apart(app, move |app| look_blocking(app, &asked, share, AGAIN)).await?
@@ -144,7 +144,7 @@ fn look_blocking(app: &App, asked: &Asked, share: bool, again: u32) -> Result<Re
     let found = view_held(&*point.held, |view| read(app, asked, &point, view));
     match (found, cursor) {
         (Ok(found), _) => Ok(found),
-        // The store was opened anew, and all points are gone.
+        // The store was reopened, and all read points are gone.
         (Err(Error::Closed(_)), Some(cursor)) => Err(cursor.gone(asked.query.order)),
         (Err(Error::Closed(_)), None) if again > 0 => {
             app.read_points.forget(point.id);
@@ -158,8 +158,7 @@ fn read(app: &App, asked: &Asked, point: &PagePoint, view: &dyn View) -> store::
     let shown = shown(app, asked);
     let Some(limit) = asked.limit else {
         return Ok(ReadPage {
-            // Nothing that was applied, nothing that lists show, has changed, nor how it is
-            // shown: that is a matter of settings.
+            // It changes with what lists show, and with the settings that say how.
             etag: {
                 let shown = format!("{} {:?}", point.fingerprint, app.documents.times());
                 format!(
@@ -244,7 +243,7 @@ async fn answer(
     Ok(reading.stamp(response))
 }
 
-/// Where a list goes on: from which read point, after which key.
+/// Where the next page begins: at which read point, after which key.
 #[derive(Clone)]
 struct Cursor {
     point: u64,
@@ -274,30 +273,29 @@ impl Cursor {
         })
     }
 
-    /// With other filters, or another order, it would mean something else.
+    /// With other filters or another order, the key would mean something else.
     fn check(query: &Query) -> [u8; 4] {
         let text = format!("{query:?}");
         (xxhash_rust::xxh3::xxh3_64(text.as_bytes()) as u32).to_be_bytes()
     }
 
-    /// How a client goes on.
+    /// Says how a client can continue.
     fn gone(&self, order: Order) -> Refusal {
-        let mut how = String::from(
-            "cursor: its point in time is no longer kept. Without it the list begins anew",
-        );
+        let mut how =
+            String::from("cursor: its read point has expired. Without it the list starts again");
         let time = lists::time_of(&self.after).unwrap_or(Timestamp::MAX);
         let (name, time) = match order {
             Order::Newest => ("occurred_to", time.plus(Duration::from_nanos(1))),
             Order::Oldest => ("occurred_from", time),
         };
-        // Behind the last moment of the calendar nothing can be left out.
+        // After the last moment of the calendar nothing can be left out.
         if time <= Timestamp::MAX {
             let mut text = Vec::new();
             write_rfc3339_nanos(time, &mut text);
             let text = String::from_utf8_lossy(&text);
             let _ = write!(
                 how,
-                "; with {name}={text} it goes on from here, as things are now"
+                "; with {name}={text} it continues from here, in the current state"
             );
         }
         Refusal::ReadPointGone(how + ".")

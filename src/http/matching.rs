@@ -11,7 +11,7 @@ use tokio::time::Instant;
 pub async fn match_changes(app: Arc<App>) {
     let mut head = app.progress.watchers.watch_all();
     loop {
-        // Marked as seen before it is looked at.
+        // Marked as seen before it is read.
         head.borrow_and_update();
         let began = Instant::now();
         loop {

@@ -1,5 +1,5 @@
-//! The HTTP interface. Handlers check what was asked, wait for the position that
-//! was asked for, and hand over to `query` or the event log.
+//! The HTTP interface. Handlers check the request, wait for the position that it names, and call
+//! `query` or the event log.
 
 mod accept;
 mod accepting;
@@ -65,8 +65,8 @@ pub const LEDGER_POSITION: HeaderName = HeaderName::from_static("ledger-position
 pub enum Reads {
     /// On a thread of its own.
     Apart,
-    /// On the thread of the request: for simulations, in which no disk is waited for and
-    /// nothing may happen beside something else.
+    /// On the thread of the request: for simulations, which have no disk and in which nothing may
+    /// run concurrently.
     AtOnce,
 }
 
@@ -79,31 +79,30 @@ pub struct App {
     pub defects: Defects,
     pub documents: Arc<DocumentCache>,
     pub document_reads: reading::DiskReadQueues,
-    /// What clients have not taken yet of large answers.
+    /// Large responses that clients have not read yet.
     pub unsent: Arc<Unsent>,
     pub notifications: Arc<webhook::WebhookHandle>,
     pub config: Config,
     pub metrics: PrometheusHandle,
     pub accepting: accepting::Accepting,
-    /// Kibibytes of request bodies that may be held at once.
+    /// Kibibytes of request bodies that may be in memory.
     pub buffered: Arc<Semaphore>,
-    /// Streams that may run at once: each holds a thread and a view of the store.
+    /// Streamed responses that may run at once: each has a thread and a view of the store.
     pub streams: Arc<Semaphore>,
     pub pulse: pulse::Pulse,
-    /// The points of the store that lists are paged from.
+    /// The read points of paged lists.
     pub read_points: ReadPoints,
-    /// Event streams that there may be at once: each holds a connection.
     pub event_streams: Arc<Semaphore>,
-    /// Who watches lists, and how much all event streams may do.
+    /// The streams of lists, and how much work all event streams may do.
     pub subscriptions: Arc<Subscriptions>,
     pub pace: pace::Pace,
     pub reads: Reads,
-    /// Requests that would go on for long end when it turns true.
+    /// Long requests end when it turns true.
     pub stopping: tokio::sync::watch::Sender<bool>,
 }
 
 impl App {
-    /// With the bounds and caches that the configuration asks for.
+    /// With the limits and caches of the configuration.
     pub fn new(
         db: Arc<dyn Db>,
         log: Arc<dyn EventLog>,
@@ -148,7 +147,7 @@ impl App {
 
     /// Returns when the ledger is about to stop.
     pub async fn stopped(&self) {
-        // The sender is `self`: it cannot be gone.
+        // The sender is in `self`, so it exists.
         let _ = self
             .stopping
             .subscribe()
@@ -157,7 +156,7 @@ impl App {
     }
 }
 
-/// Who answers what. `front` stands before it.
+/// The handler of each route. `front` is before it.
 pub fn router(app: Arc<App>) -> Router {
     let reads = Router::new()
         .route("/v1/operations", get(operations::list))
@@ -196,7 +195,7 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(from_fn(note_route))
 }
 
-/// For `front`, which counts requests by their routes.
+/// For `front`, which counts requests by route.
 async fn note_route(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = next.run(request).await;
@@ -206,7 +205,7 @@ async fn note_route(request: Request, next: Next) -> Response {
     response
 }
 
-/// Whether a client's own id may stand in our answers and logs: 1 to 128 visible ASCII
+/// Whether a client's own id may be in our responses and logs: 1 to 128 visible ASCII
 /// characters.
 fn is_request_id(id: &HeaderValue) -> bool {
     let id = id.as_bytes();
@@ -222,14 +221,12 @@ fn request_id_of(headers: &HeaderMap) -> HeaderValue {
     }
 }
 
-/// One of our own, a UUID of version 7: sorts by time, and costs no system call as
-/// the library's own does.
+/// A UUID of version 7, which sorts by time. The library's own costs a system call.
 fn request_id() -> HeaderValue {
     static GIVEN: AtomicU64 = AtomicU64::new(0);
     static SEED: LazyLock<u64> = LazyLock::new(|| uuid::Uuid::new_v4().as_u64_pair().1);
     let given = GIVEN.fetch_add(1, Ordering::Relaxed);
-    // What stands behind the time: twelve bits of the count, then what tells
-    // processes apart.
+    // After the time: twelve bits of the count, then a hash that differs between processes.
     let mut rest = [0; 10];
     rest[..2].copy_from_slice(&(given as u16).to_be_bytes());
     let mixed = xxhash_rust::xxh3::xxh3_64_with_seed(&given.to_le_bytes(), *SEED);

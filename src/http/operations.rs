@@ -1,4 +1,4 @@
-//! The origin's two resources: one operation, and the list of them.
+//! The two resources of the fabric-controller interface: one operation, and the list of them.
 
 use super::conditional::matches_etag;
 use super::error::{self, Detail, Refusal};
@@ -23,29 +23,29 @@ use std::time::Instant;
 
 pub(super) const ROUTE: &str = "/v1/operations/{operation_id}";
 
-/// A request with one of these asks for more than a plain read.
+/// A request with one of these headers is more than a plain read.
 const SPECIAL: [HeaderName; 3] = [
     super::LEDGER_POSITION,
     IF_NONE_MATCH,
     HeaderName::from_static("prefer"),
 ];
 
-/// Answers what is asked most: a plain GET of a document that is in memory. `None` where
-/// there is more to it, or any doubt: then `get` answers the same.
+/// The response to the most frequent request: a plain GET of a document that is in memory. `None`
+/// if there is more to it, or any doubt: then `get` gives the same response.
 pub fn get_cached<B>(app: &App, request: &Request<B>) -> Option<http::Response<Full<Bytes>>> {
     let (uri, asked) = (request.uri(), request.headers());
     if request.method() != Method::GET || uri.query().is_some() {
         return None;
     }
     let operation_id = uri.path().strip_prefix("/v1/operations/")?;
-    // Nothing that would have to be decoded is left after this.
+    // After this, nothing is left that would have to be decoded.
     if operation_id_fault(operation_id).is_some() {
         return None;
     }
     if SPECIAL.iter().any(|name| asked.contains_key(name)) || accept::wants_stream(asked) {
         return None;
     }
-    // Before the store is read: the answer holds at least this much.
+    // Before the store is read: the response includes at least this much.
     let applied = app.progress.applied();
     let (db, all) = (&*app.db, Filter::everything());
     let found = app
@@ -81,7 +81,7 @@ pub async fn get(
         // Not UTF-8, so no operation has this name.
         Err(_) => Err(Refusal::NotFound),
     };
-    accept::vary(refuse_as_the_origin(&app, &headers, &uri, answer))
+    accept::vary(with_fixed_texts(&app, &headers, &uri, answer))
 }
 
 async fn get_document(
@@ -124,15 +124,15 @@ async fn read_document(
     Ok(current.await?.document())
 }
 
-/// There is a document, and the client does not have it.
+/// There is a document that the client does not have.
 fn is_news(found: &Option<RenderedDocument>, headers: &HeaderMap) -> bool {
     found
         .as_ref()
         .is_some_and(|found| !matches_etag(headers, &found.etag))
 }
 
-/// Reads again whenever the operation has changed, until there is news. What was read
-/// last, if there is none in time.
+/// Reads again after each change of the operation, until there is news. Returns the last document
+/// if there is none in time.
 async fn wait_for_news(
     app: &Arc<App>,
     operation_id: OperationId<'_>,
@@ -142,7 +142,7 @@ async fn wait_for_news(
 ) -> Result<Option<RenderedDocument>, Refusal> {
     let watching = app.progress.watchers.watch(operation_id);
     loop {
-        // Listening before reading: no change slips in between.
+        // Subscribes before it reads, so that no change is missed.
         let mut changed = pin!(watching.changed());
         changed.as_mut().enable();
         reading.renew(app);
@@ -159,22 +159,22 @@ pub fn etag_value(etag: Bytes) -> HeaderValue {
 
 pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
     if accept::wants_stream(&headers) {
-        // The origin has no streams: what they answer is ours to say.
+        // The fabric-controller interface has no streams, so their statuses are our own.
         let answer = watch_all::operations(&app, &uri, &headers).await;
-        return accept::vary(refuse_as_the_origin(&app, &headers, &uri, answer));
+        return accept::vary(with_fixed_texts(&app, &headers, &uri, answer));
     }
     let answer = listing::operations(&app, &uri, &headers).await;
-    // Only a page is held in memory, and the origin has no pages.
+    // Only a page is kept in memory, and the fabric-controller interface has no pages.
     let is_page = matches!(answer, Err(Refusal::NoRoom));
-    let response = accept::vary(refuse_as_the_origin(&app, &headers, &uri, answer));
+    let response = accept::vary(with_fixed_texts(&app, &headers, &uri, answer));
     match is_page {
         true => response,
         false => error::of_the_list(response),
     }
 }
 
-/// With the origin's fixed texts, unless the request used an extension of ours.
-fn refuse_as_the_origin(
+/// With the fixed texts of the fabric-controller interface, unless the request uses an extension.
+fn with_fixed_texts(
     app: &App,
     headers: &HeaderMap,
     uri: &Uri,

@@ -28,7 +28,7 @@ pub fn limit(params: &Params) -> Result<Option<usize>, Refusal> {
     }
 }
 
-/// As it was given out.
+/// The bytes of `link`.
 pub fn cursor(params: &Params) -> Result<Option<Vec<u8>>, Refusal> {
     let cursor = params
         .get("cursor")

@@ -1,5 +1,4 @@
-//! Query parameters, strictly: an unknown or repeated one is refused, so that a
-//! mistyped filter does not quietly do nothing.
+//! Query parameters. An unknown or repeated one is refused: a mistyped filter must not be ignored.
 
 use super::App;
 use super::error::Refusal;

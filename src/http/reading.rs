@@ -1,5 +1,5 @@
-//! What all reads share: the position that the client wants to see, waiting for
-//! it, and the position that the answer was read at.
+//! What all reads share: the position that the client wants to see, waiting for it, and the
+//! position of the response.
 
 use super::error::Refusal;
 use super::pace::Work;
@@ -22,17 +22,16 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// A read that may go ahead.
+/// A read whose position is reached.
 pub struct Reading {
-    /// Taken before the store is read: the answer holds at least this much.
+    /// Taken before the store is read: the response includes at least this much.
     pub applied: Arc<Applied>,
-    /// If the client prefers to wait for something new: until then, all waiting of the
-    /// request together.
+    /// If the client prefers to wait for a change: the end of all waiting of the request.
     pub deadline: Option<Instant>,
 }
 
-/// All that the request wants to see: what its headers name and, where headers cannot be
-/// set, its query.
+/// The position that the request names, in its headers or, for clients that cannot set them, in its
+/// query.
 pub fn token(headers: &HeaderMap, params: &Params) -> Result<Option<Token>, Refusal> {
     let query = query_position(params)?;
     match (query, header_token(headers)?) {
@@ -41,7 +40,7 @@ pub fn token(headers: &HeaderMap, params: &Params) -> Result<Option<Token>, Refu
     }
 }
 
-/// What the headers name.
+/// The position in the headers.
 pub fn header_token(headers: &HeaderMap) -> Result<Option<Token>, Refusal> {
     let mut wanted = None;
     for line in headers.get_all(LEDGER_POSITION) {
@@ -51,7 +50,7 @@ pub fn header_token(headers: &HeaderMap) -> Result<Option<Token>, Refusal> {
     Ok(wanted)
 }
 
-/// What the query names.
+/// The position in the query.
 pub fn query_position(params: &Params) -> Result<Option<Token>, Refusal> {
     let text = params.get("position");
     text.map(|text| parse("position", text)).transpose()
@@ -62,7 +61,7 @@ fn parse(name: &'static str, text: &str) -> Result<Token, Refusal> {
     text.parse().map_err(|_| Refusal::Parameter { name, what })
 }
 
-/// A state that holds what each names. Two logs have none.
+/// A position that includes both; there is none for two logs.
 fn both(one: Option<Token>, other: Token) -> Result<Token, Refusal> {
     match one {
         None => Ok(other),
@@ -70,7 +69,7 @@ fn both(one: Option<Token>, other: Token) -> Result<Token, Refusal> {
     }
 }
 
-/// The position behind which a stream is to go on; an empty one is none.
+/// The position after which a stream resumes; an empty one is none.
 pub fn last_event_id(headers: &HeaderMap) -> Result<Option<Token>, Refusal> {
     let unreadable = |what| Refusal::Parameter {
         name: "Last-Event-ID",
@@ -91,8 +90,8 @@ pub fn last_event_id(headers: &HeaderMap) -> Result<Option<Token>, Refusal> {
     }
 }
 
-/// Waits until the store holds what the token names, no longer than the client
-/// prefers or, without a preference, the default.
+/// Waits until the store has reached the position: as long as the client prefers or, without a
+/// preference, the default.
 pub async fn begin(
     app: &App,
     headers: &HeaderMap,
@@ -103,21 +102,20 @@ pub async fn begin(
     Ok(patience.reading(app))
 }
 
-/// Whether a stream goes on behind the position that its client has.
+/// Whether a stream resumes after the position of its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resumption {
     Behind,
-    /// The log does not have the position, or cannot be asked about it: the client begins
-    /// anew.
+    /// The log does not have the position, or cannot be read now: the client starts again.
     Impossible,
 }
 
-/// What is known of where the log ends may be so old, and no older.
+/// The known end of the log is at most this old.
 const ENDS_KNOWN_WITHIN: Duration = Duration::from_millis(1500);
 
-/// Waits for what the token names, as any read, and for the position that a stream is to go
-/// on behind. One that the log does not have is no refusal: an `EventSource` that is refused
-/// gives up for good.
+/// Waits for the token, as any read does, and for the position after which a stream resumes. If the
+/// log does not have that position, the request is not refused: an `EventSource` never reconnects
+/// after a refusal.
 pub async fn begin_stream(
     app: &App,
     headers: &HeaderMap,
@@ -172,7 +170,7 @@ impl WaitLimit {
         match waited {
             Ok(()) => Ok(Resumption::Behind),
             Err(WaitError::OtherLog) => Err(Refusal::OtherLog),
-            // It is there, and the store will be: later.
+            // The log has it, so the store will reach it.
             Err(WaitError::TimedOut) if !is_beyond_end(app, position) => Err(Refusal::WaitTimedOut),
             Err(WaitError::TimedOut | WaitError::NotCompared | WaitError::Halted(_)) => {
                 Ok(Resumption::Impossible)
@@ -188,7 +186,7 @@ impl WaitLimit {
     }
 }
 
-/// Whether the log ends before what the position names, as was seen a moment ago.
+/// Whether the log ends before the position, by its last known end.
 fn is_beyond_end(app: &App, position: &Token) -> bool {
     let Ok(bounds) = app.log.bounds() else {
         return false;
@@ -197,13 +195,13 @@ fn is_beyond_end(app: &App, position: &Token) -> bool {
     each.any(|(p, offset)| bounds.get(p).is_some_and(|bounds| bounds.end <= *offset))
 }
 
-/// The time by the runtime's clock, by which deadlines end: a simulation stops it.
+/// The time of the runtime's clock, which decides about deadlines and which a simulation stops.
 pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
 impl Reading {
-    /// The answer comes from a point of its own.
+    /// The response is read at a read point of its own.
     pub fn is_from(&mut self, applied: Arc<Applied>) {
         self.applied = applied;
     }
@@ -219,9 +217,9 @@ impl Reading {
     }
 }
 
-/// Documents that only the disk has are read in turn, those of one operation by the same
-/// turns: whoever comes next finds what the one before has read, and few are rendered at
-/// once, however many ask.
+/// Queues for reads of documents that are not in memory. Reads of one operation have the same
+/// queue, so the next one finds what the one before has read. Few documents are rendered at once,
+/// however many requests there are.
 pub struct DiskReadQueues([Arc<Mutex<()>>; LANES]);
 
 const LANES: usize = 8;
@@ -233,7 +231,7 @@ impl Default for DiskReadQueues {
 }
 
 impl DiskReadQueues {
-    /// To be held until the document is read, also if nobody waits for it any more.
+    /// To be kept until the document is read, even if its client has gone.
     pub async fn of(&self, operation_id: OperationId<'_>) -> OwnedMutexGuard<()> {
         let lane = xxhash_rust::xxh3::xxh3_64(operation_id.as_bytes()) as usize % LANES;
         self.0[lane].clone().lock_owned().await
@@ -276,13 +274,13 @@ pub async fn document(
     Ok(read.await??)
 }
 
-/// Marks an answer with what is applied now: for refusals, which read nothing.
+/// Adds the current position to a response that read nothing, such as a refusal.
 pub fn stamp_now(app: &App, mut response: Response) -> Response {
     stamp(&app.progress.applied(), response.headers_mut());
     response
 }
 
-/// A store that is new, of a log that was not reached yet, has no position.
+/// A new store whose log was not reached yet has no position.
 pub fn stamp(applied: &Applied, headers: &mut HeaderMap) {
     if applied.token.is_none() {
         return;
@@ -292,7 +290,7 @@ pub fn stamp(applied: &Applied, headers: &mut HeaderMap) {
     headers.insert(LEDGER_POSITION, value);
 }
 
-/// Says how long a request that preferred to wait was let wait at most (RFC 7240).
+/// Adds the longest time that a request was allowed to wait (RFC 7240).
 pub async fn tell_preference(
     State(app): State<Arc<App>>,
     request: Request,
@@ -308,8 +306,7 @@ pub async fn tell_preference(
     response
 }
 
-/// `Prefer: wait=10`, cut to what the setting allows; what cannot be read is no preference
-/// (RFC 7240).
+/// `Prefer: wait=10`, limited by the setting. An invalid value is no preference (RFC 7240).
 fn preferred_wait(app: &App, headers: &HeaderMap) -> Option<Duration> {
     let preferred = headers
         .get_all("prefer")
@@ -323,7 +320,7 @@ fn preferred_wait(app: &App, headers: &HeaderMap) -> Option<Duration> {
     preferred.map(|wait| wait.min(app.config.server.max_wait))
 }
 
-/// More than can be counted is as much as can be.
+/// A number that is too large is the largest one.
 fn whole_seconds(text: &str) -> Option<u64> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u64::MAX))

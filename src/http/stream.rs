@@ -14,10 +14,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
-/// Pieces between the reading thread and the socket: enough to keep both busy,
-/// few enough to bound memory.
+/// Pieces between the reading thread and the socket: enough to keep both busy, few enough to limit
+/// memory.
 const PIECES: usize = 4;
-/// Bytes of one, at most.
+/// Maximum bytes of a piece.
 const PIECE: usize = 128 << 10;
 
 type BodyPiece = Result<Bytes, store::Error>;
@@ -75,7 +75,7 @@ where
     Ok(json(body))
 }
 
-/// Runs a read that may wait for the disk, on a thread of its own.
+/// Runs a read that may wait for the disk on a thread of its own.
 pub async fn blocking<T: Send + 'static>(
     app: &Arc<App>,
     read: impl FnOnce(&App) -> store::Result<T> + Send + 'static,
@@ -83,7 +83,7 @@ pub async fn blocking<T: Send + 'static>(
     apart(app, read).await?.map_err(Refusal::Store)
 }
 
-/// The same, of a read that has refusals of its own.
+/// The same for a read with refusals of its own.
 pub async fn apart<T: Send + 'static>(
     app: &Arc<App>,
     read: impl FnOnce(&App) -> T + Send + 'static,

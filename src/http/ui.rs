@@ -72,7 +72,7 @@ pub async fn page(headers: HeaderMap) -> Response {
     answer(&FILES[0], &headers)
 }
 
-/// The interface, for people: what `/openapi.json` says.
+/// `/openapi.json` for people.
 pub async fn docs(headers: HeaderMap) -> Response {
     answer(&FILES[1], &headers)
 }
@@ -97,8 +97,8 @@ fn answer(file: &PageFile, headers: &HeaderMap) -> Response {
     let etag = HeaderValue::from_str(&file.etag).expect("hex is a header value");
     let fixed = [
         (CONTENT_TYPE, file.content_type),
-        // Asked for again each time, and rarely sent again: no page of one version
-        // with scripts of another.
+        // The browser revalidates each time, and rarely gets the file again. So a page never has
+        // scripts of another version.
         (CACHE_CONTROL, "no-cache"),
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),

@@ -1,10 +1,10 @@
-//! Requests that wait for something new.
+//! Requests that wait for a change.
 
 use super::App;
 use std::future::Future;
 use std::time::Instant;
 
-/// Whether it happened, before the time was over and before the ledger stops.
+/// Whether it happened before the deadline and before the ledger stops.
 pub async fn happened(app: &App, what: impl Future, deadline: Instant) -> bool {
     tokio::select! {
         _ = what => true,
