@@ -45,6 +45,27 @@ pub struct ConfigSource {
     config: Option<PathBuf>,
 }
 
+/// The ledger's data folder, with its configuration.
+#[derive(Debug, clap::Args)]
+pub struct DataArgs {
+    /// The ledger's data folder [default: ./opledger-data]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    data: Option<String>,
+
+    #[command(flatten)]
+    source: ConfigSource,
+}
+
+impl DataArgs {
+    pub fn load(self, kafka: KafkaFlags) -> Result<Config, Failure> {
+        let data = self.data;
+        self.source.load(Overrides {
+            data,
+            ..kafka.overrides()
+        })
+    }
+}
+
 const NO_CLUSTER: &str = "--topic requires --kafka";
 
 /// The event log on Kafka, instead of the embedded one.

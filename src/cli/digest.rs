@@ -1,16 +1,14 @@
 //! `opledger digest`: a digest of the store's content.
 
 use crate::app;
-use crate::cli::config::ConfigSource;
+use crate::cli::config::{DataArgs, KafkaFlags};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::config::Overrides;
 use crate::data_folder::DataFolder;
 use crate::domain::SHARDS;
 use crate::rows::digest::StoreDigest;
 use crate::rows::{self, meta};
 use crate::store;
-use clap::ValueHint;
 use serde_json::json;
 
 /// Slices of equally many shards.
@@ -28,23 +26,16 @@ not affect it.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The ledger's data folder [default: ./opledger-data]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    data: Option<String>,
+    #[command(flatten)]
+    data: DataArgs,
 
     /// Print JSON, with the digest of each of 64 slices of the operations
     #[arg(long)]
     json: bool,
-
-    #[command(flatten)]
-    source: ConfigSource,
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
-    let config = args.source.load(Overrides {
-        data: args.data,
-        ..Overrides::default()
-    })?;
+    let config = args.data.load(KafkaFlags::default())?;
     let folder = DataFolder::open_stored(&config.data)?;
     let store = rows::open(&folder.store(), app::memory(&config))?;
     let position = meta::token(&store)?.map(|token| token.to_string());

@@ -25,7 +25,7 @@ pub struct Filters {
 
     /// Only operations whose request has this method
     #[arg(long, value_name = "METHOD", value_parser = methods())]
-    method: Option<Method>,
+    method: Option<String>,
 
     /// Only operations whose request's URI begins with this
     #[arg(long, value_name = "PREFIX")]
@@ -33,43 +33,34 @@ pub struct Filters {
 
     /// Only operations whose rollbacks have this result
     #[arg(long, value_name = "RESULT", value_parser = results())]
-    rollback_result: Option<RollbackResult>,
+    rollback_result: Option<String>,
 }
 
 impl From<Filters> for Filter {
     fn from(filters: Filters) -> Filter {
-        let result = filters.rollback_result.map(RollbackResult::as_str);
         Filter {
             statuses: filters.status,
             occurred_from: filters.occurred_from,
             occurred_to: filters.occurred_to,
             cluster_id: filters.cluster_id,
-            method: filters.method.map(|method| method.as_str().to_owned()),
+            method: filters.method,
             uri_prefix: filters.uri_prefix,
-            rollback_result: result.map(str::to_owned),
+            rollback_result: filters.rollback_result,
         }
     }
 }
 
 fn statuses() -> impl TypedValueParser<Value = Status> {
-    one_of(Status::ALL.map(Status::as_str), Status::parse)
+    let names = PossibleValuesParser::new(Status::ALL.map(Status::as_str));
+    names.map(|name| Status::parse(&name).expect("each name is a status"))
 }
 
-fn methods() -> impl TypedValueParser<Value = Method> {
-    one_of(Method::ALL.map(Method::as_str), Method::parse)
+fn methods() -> PossibleValuesParser {
+    Method::ALL.map(Method::as_str).into()
 }
 
-fn results() -> impl TypedValueParser<Value = RollbackResult> {
-    let names = RollbackResult::ALL.map(RollbackResult::as_str);
-    one_of(names, RollbackResult::parse)
-}
-
-fn one_of<T: Clone + Send + Sync + 'static, const N: usize>(
-    names: [&'static str; N],
-    parse: fn(&str) -> Option<T>,
-) -> impl TypedValueParser<Value = T> {
-    let parser = PossibleValuesParser::new(names);
-    parser.map(move |name| parse(&name).expect("each name is one of the values"))
+fn results() -> PossibleValuesParser {
+    RollbackResult::ALL.map(RollbackResult::as_str).into()
 }
 
 /// The time as it was typed, because the ledger reads nanoseconds.

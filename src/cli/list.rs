@@ -8,7 +8,6 @@ use crate::cli::output::{Output, note};
 use crate::cli::stream::ListStream;
 use crate::cli::table::TextTable;
 use crate::client::{Document, Filter};
-use clap::ValueEnum;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -33,7 +32,8 @@ pub struct Args {
 
     /// Which operations come first, by creation time
     #[arg(long, value_name = "ORDER", default_value = "newest")]
-    order: OrderArg,
+    #[arg(value_parser = ["newest", "oldest"])]
+    order: String,
 
     /// At most this many operations
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -50,12 +50,6 @@ pub struct Args {
     connection: Connection,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum OrderArg {
-    Newest,
-    Oldest,
-}
-
 pub async fn run(args: Args) -> Result<(), Failure> {
     let http = args.connection.http(PATIENCE + args.at.wait())?;
     let (format, name) = match args.detail {
@@ -65,8 +59,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let mut query = vec![("format", format.to_owned())];
     query.extend(Filter::from(args.filters).query());
     // The default is left out, so that it stays a request of the fabric-controller interface.
-    if let OrderArg::Oldest = args.order {
-        query.push(("order", "oldest".to_owned()));
+    if args.order != "newest" {
+        query.push(("order", args.order));
     }
     let url = http.url(&["v1", "operations"], &query);
     let list = ListStream::new(&http, url, name, &args.at, args.limit);

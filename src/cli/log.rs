@@ -1,15 +1,14 @@
 //! `opledger log`: checks and repairs the embedded log or the control log while no ledger runs.
 
-use crate::cli::config::ConfigSource;
+use crate::cli::config::{DataArgs, KafkaFlags};
 use crate::cli::failure::Failure;
 use crate::cli::output::{progress, say};
-use crate::config::Overrides;
 use crate::data_folder::DataFolder;
 use crate::event_log::embedded::{self, Checked, Damage, Which};
 use crate::webhook::control_log::new_record;
 use crate::wire::control_record::Control;
 use crate::wire::position::{LogId, NextOffsets};
-use clap::{Subcommand, ValueHint};
+use clap::Subcommand;
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -62,16 +61,12 @@ are lost, webhook deliveries that are due are held until they are released.";
 
 #[derive(Debug, clap::Args)]
 struct Where {
-    /// The ledger's data folder [default: ./opledger-data]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    data: Option<String>,
+    #[command(flatten)]
+    data: DataArgs,
 
     /// The control log instead of the event log
     #[arg(long)]
     control: bool,
-
-    #[command(flatten)]
-    source: ConfigSource,
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
@@ -90,10 +85,7 @@ struct LogFolder {
 
 impl LogFolder {
     fn of(place: Where) -> Result<LogFolder, Failure> {
-        let config = place.source.load(Overrides {
-            data: place.data,
-            ..Overrides::default()
-        })?;
+        let config = place.data.load(KafkaFlags::default())?;
         let which = match place.control {
             true => Which::Control,
             false => Which::Events,

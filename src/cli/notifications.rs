@@ -8,7 +8,7 @@ use crate::cli::output::{Output, note};
 use crate::cli::stream::ListStream;
 use crate::cli::table::TextTable;
 use crate::client::Error;
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 use std::time::Duration;
@@ -47,7 +47,8 @@ enum DeliveryAction {
 struct ListArgs {
     /// Only deliveries in this state
     #[arg(long, value_name = "STATE")]
-    state: Option<DeliveryStateArg>,
+    #[arg(value_parser = ["pending", "held", "failed", "delivered"])]
+    state: Option<String>,
 
     /// Only deliveries of this operation
     #[arg(long, value_name = "ID", value_parser = operation_id)]
@@ -59,14 +60,6 @@ struct ListArgs {
 
     #[command(flatten)]
     connection: Connection,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum DeliveryStateArg {
-    Pending,
-    Held,
-    Failed,
-    Delivered,
 }
 
 #[derive(Debug, clap::Args)]
@@ -119,9 +112,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 async fn list(args: ListArgs) -> Result<(), Failure> {
     let http = args.connection.http(PATIENCE)?;
     let mut query = vec![("limit", "500".to_owned())];
-    if let Some(state) = args.state.and_then(|state| state.to_possible_value()) {
-        query.push(("state", state.get_name().to_owned()));
-    }
+    query.extend(args.state.map(|state| ("state", state)));
     query.extend(args.id.map(|id| ("operation_id", id)));
     let url = http.url(&["v1", "notifications"], &query);
     let now = At::default();

@@ -2,18 +2,16 @@
 
 use crate::app::{self, Log, Topics};
 use crate::audit::rebuild::{self, fold_all};
-use crate::cli::config::{ConfigSource, KafkaFlags};
+use crate::cli::config::{DataArgs, KafkaFlags};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, RECORDS, note, progress};
 use crate::cli::text::clean;
-use crate::config::Overrides;
 use crate::data_folder::DataFolder;
 use crate::event_log::ReadError;
 use crate::projector::Source;
 use crate::projector::halt::OpenError;
 use crate::rows;
 use crate::wire::position::{NextOffsets, Offset};
-use clap::ValueHint;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,22 +25,15 @@ replaces it in one step, so an interruption leaves the old one.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The ledger's data folder [default: ./opledger-data]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    data: Option<String>,
+    #[command(flatten)]
+    data: DataArgs,
 
     #[command(flatten)]
     kafka: KafkaFlags,
-
-    #[command(flatten)]
-    source: ConfigSource,
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
-    let config = args.source.load(Overrides {
-        data: args.data,
-        ..args.kafka.overrides()
-    })?;
+    let config = args.data.load(args.kafka)?;
     let folder = if app::uses_kafka(&config) {
         DataFolder::open(&config.data)?
     } else {

@@ -14,11 +14,10 @@ use crate::domain::{OperationId, Timestamp};
 use crate::event_log::{Identity, Reader};
 use crate::projector::Tally;
 use crate::projector::step::Rules;
-use crate::query::{Page, dead_letters};
-use crate::rows;
-use crate::store::Db;
+use crate::rows::{self, letters};
 use crate::store::rocks::Rocks;
-use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Position, Token};
+use crate::store::{self, Db};
+use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Token};
 use crate::wire::time::parse_rfc3339;
 use clap::ValueHint;
 use std::fs::File;
@@ -254,27 +253,22 @@ fn fold(
 }
 
 /// Reports the positions and reasons of the first ones, never their content.
-fn report_bad_records(store: &dyn Db, is_file: bool) -> Result<(), Failure> {
-    let first = Page {
-        after: None,
-        limit: Some(20),
-    };
-    let mut body = Vec::new();
-    dead_letters::stream(store, &first, &mut |piece| {
-        body.extend_from_slice(piece);
-        ControlFlow::Continue(())
+fn report_bad_records(db: &dyn Db, is_file: bool) -> Result<(), Failure> {
+    let mut left = 20;
+    store::view(db, |view| {
+        letters::scan(view, None, &mut |letter| {
+            let (_, detail, _) = letters::decode(&letter.row)?;
+            match is_file {
+                true => note(format!("line {}: {detail}", letter.at.offset.next())),
+                false => note(format!("{}: {detail}", letter.at)),
+            }
+            left -= 1;
+            Ok(match left {
+                0 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            })
+        })
     })?;
-    let body: serde_json::Value = serde_json::from_slice(&body)
-        .map_err(|error| Failure::Unexpected(format!("our own dead letters: {error}")))?;
-    for letter in body["dead_letters"].as_array().into_iter().flatten() {
-        let position = letter["position"].as_str().unwrap_or_default();
-        let place = match position.parse::<Position>() {
-            Ok(at) if is_file => format!("line {}", at.offset.next()),
-            Ok(_) | Err(_) => position.to_owned(),
-        };
-        let detail = letter["detail"].as_str().unwrap_or_default();
-        note(format!("{place}: {detail}"));
-    }
     Ok(())
 }
 

@@ -20,7 +20,10 @@ pub fn shorten(text: &str, chars_max: usize) -> String {
             shown.push('…');
             break;
         }
-        show(c, &mut shown);
+        match acts_on_a_terminal(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
     }
     shown
 }
@@ -28,35 +31,29 @@ pub fn shorten(text: &str, chars_max: usize) -> String {
 /// Text on several lines, of any length: a message with what it quotes.
 pub fn clean_lines(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => shown.push(c),
-            _ => show(c, &mut shown),
-        }
-    }
+    spell(text, &mut shown, |c, shown| {
+        shown.extend(c.escape_default())
+    });
     shown
 }
 
 /// TOML whose strings all take escapes: it stays the same TOML.
 pub fn clean_toml(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => shown.push(c),
-            _ if acts_on_a_terminal(c) => match c as u32 {
-                code @ ..=0xFFFF => shown.push_str(&format!("\\u{code:04X}")),
-                code => shown.push_str(&format!("\\U{code:08X}")),
-            },
-            _ => shown.push(c),
-        }
-    }
+    spell(text, &mut shown, |c, shown| match c as u32 {
+        code @ ..=0xFFFF => shown.push_str(&format!("\\u{code:04X}")),
+        code => shown.push_str(&format!("\\U{code:08X}")),
+    });
     shown
 }
 
-fn show(c: char, shown: &mut String) {
-    match acts_on_a_terminal(c) {
-        true => shown.extend(c.escape_default()),
-        false => shown.push(c),
+/// Spells out the characters that act on a terminal, except line ends.
+fn spell(text: &str, shown: &mut String, escape: impl Fn(char, &mut String)) {
+    for c in text.chars() {
+        match c != '\n' && acts_on_a_terminal(c) {
+            true => escape(c, shown),
+            false => shown.push(c),
+        }
     }
 }
 
@@ -83,19 +80,15 @@ pub fn clean_json(json: &[u8]) -> Cow<'_, [u8]> {
     }
     let mut escaped = String::with_capacity(json.len());
     for chunk in json.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\n' => escaped.push(c),
-                // Only between values: within a string they are escaped already.
-                '\r' | '\t' => escaped.push(' '),
-                _ if acts_on_a_terminal(c) => {
-                    for unit in c.encode_utf16(&mut [0; 2]) {
-                        escaped.push_str(&format!("\\u{unit:04x}"));
-                    }
+        spell(chunk.valid(), &mut escaped, |c, escaped| match c {
+            // Only between values: within a string they are escaped already.
+            '\r' | '\t' => escaped.push(' '),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    escaped.push_str(&format!("\\u{unit:04x}"));
                 }
-                _ => escaped.push(c),
             }
-        }
+        });
         if !chunk.invalid().is_empty() {
             escaped.push(char::REPLACEMENT_CHARACTER);
         }

@@ -18,22 +18,17 @@ const FILE: &str = "_FILE";
 const NOT_SETTINGS: [&str; 2] = ["CONFIG", "URL"];
 
 pub(super) fn file(path: &Path, keys: &Keys) -> Vec<LayerEntry> {
-    let unreadable = |line, fault, remedy: &str| Problem {
-        source: SettingSource::File {
-            path: path.into(),
-            line,
-        },
-        key: None,
-        value: None,
-        fault,
-        remedy: remedy.into(),
+    let unreadable = |line, fault: String, remedy| {
+        let path = path.into();
+        let source = SettingSource::File { path, line };
+        LayerEntry::Wrong(Problem::new(source, None, fault, remedy))
     };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
             let fault = format!("cannot be read: {error}");
             let remedy = "give the path of a readable file";
-            return vec![LayerEntry::Wrong(unreadable(0, fault, remedy))];
+            return vec![unreadable(0, fault, remedy)];
         }
     };
     let (table, errors) = DeTable::parse_recoverable(&text);
@@ -43,7 +38,7 @@ pub(super) fn file(path: &Path, keys: &Keys) -> Vec<LayerEntry> {
         let broken = errors.iter().map(|error| {
             let line = error.span().map_or(0, |span| line_at(&text, span.start));
             let fault = format!("is not TOML: {}", error.message());
-            LayerEntry::Wrong(unreadable(line, fault, "correct the line"))
+            unreadable(line, fault, "correct the line")
         });
         return broken.collect();
     }
@@ -110,13 +105,8 @@ impl TomlWalk<'_> {
                 ("is not a setting", instead(nearest.map(str::to_owned)))
             }
         };
-        self.found.push(LayerEntry::Wrong(Problem {
-            source,
-            key: Some(key),
-            value: None,
-            fault: fault.into(),
-            remedy,
-        }));
+        let problem = Problem::new(source, Some(&key), fault, remedy);
+        self.found.push(LayerEntry::Wrong(problem));
     }
 }
 
@@ -161,13 +151,7 @@ pub(super) fn environment(
 fn variable(rest: &str, value: String, keys: &Keys) -> LayerEntry {
     let source = SettingSource::Variable(format!("{PREFIX}{rest}"));
     let wrong = |key: String, fault: &str, remedy: String| {
-        LayerEntry::Wrong(Problem {
-            source: source.clone(),
-            key: Some(key),
-            value: None,
-            fault: fault.into(),
-            remedy,
-        })
+        LayerEntry::Wrong(Problem::new(source.clone(), Some(&key), fault, remedy))
     };
     let Some((key, is_file)) = key_of(rest, keys) else {
         let (stem, suffix) = match rest.strip_suffix(FILE) {
@@ -210,7 +194,7 @@ fn variable(rest: &str, value: String, keys: &Keys) -> LayerEntry {
 /// The key that a variable gives, and whether it names a file. A setting whose own
 /// name ends like that comes first; in a free-form section it always is a file.
 fn key_of(rest: &str, keys: &Keys) -> Option<(String, bool)> {
-    let setting = |name: &str| keys.settings().iter().find(|key| shouted(key) == name);
+    let setting = |name: &str| keys.settings.iter().find(|key| shouted(key) == name);
     if let Some(key) = setting(rest) {
         return Some((key.to_string(), false));
     }
@@ -219,7 +203,7 @@ fn key_of(rest: &str, keys: &Keys) -> Option<(String, bool)> {
         None => (rest, false),
     };
     let free = || {
-        keys.free().iter().find_map(|section| {
+        keys.free.iter().find_map(|section| {
             let name = stem.strip_prefix(&shouted(section))?.strip_prefix("__")?;
             (!name.is_empty()).then(|| format!("{section}.{}", dotted(name)))
         })
@@ -239,7 +223,7 @@ fn meant<'k>(stem: &str, keys: &'k Keys) -> Option<&'k str> {
             || stem.starts_with(&format!("{name}_"))
             || strsim::osa_distance(stem, &name) <= allowed
     };
-    let mut candidates: Vec<_> = keys.settings().iter().filter(resembles).collect();
+    let mut candidates: Vec<_> = keys.settings.iter().filter(resembles).collect();
     candidates.sort_by_key(|key| strsim::osa_distance(stem, &shouted(key)));
     candidates.first().map(|key| **key)
 }

@@ -63,6 +63,24 @@ pub struct Problem {
     pub remedy: String,
 }
 
+impl Problem {
+    /// One in which the value has no part.
+    pub(super) fn new(
+        source: SettingSource,
+        key: Option<&str>,
+        fault: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Problem {
+        Problem {
+            source,
+            key: key.map(str::to_owned),
+            value: None,
+            fault: fault.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.key {

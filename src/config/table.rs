@@ -125,13 +125,9 @@ impl SettingsTable<'_> {
 /// Within one layer it is unclear which of two values is meant.
 fn twice(given: &Given, before: Option<SettingSource>) -> Option<Problem> {
     let other = before.filter(|other| discriminant(other) == discriminant(&given.source))?;
-    Some(Problem {
-        source: given.source.clone(),
-        key: Some(given.key.clone()),
-        value: None,
-        fault: format!("is given twice, also by {other}"),
-        remedy: "keep one of them".into(),
-    })
+    let fault = format!("is given twice, also by {other}");
+    let (source, key) = (given.source.clone(), Some(&*given.key));
+    Some(Problem::new(source, key, fault, "keep one of them"))
 }
 
 fn header(out: &mut String, section: &str) {
@@ -159,19 +155,11 @@ fn bare_or_quoted(name: &str) -> String {
 
 /// The names in the table.
 pub(super) struct Keys {
-    settings: Vec<&'static str>,
-    free: Vec<&'static str>,
+    pub settings: Vec<&'static str>,
+    pub free: Vec<&'static str>,
 }
 
 impl Keys {
-    pub fn settings(&self) -> &[&'static str] {
-        &self.settings
-    }
-
-    pub fn free(&self) -> &[&'static str] {
-        &self.free
-    }
-
     /// Whether a value belongs there.
     pub fn is_setting(&self, key: &str) -> bool {
         self.settings.contains(&key)

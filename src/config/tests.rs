@@ -57,7 +57,7 @@ fn the_sample_says_what_the_defaults_are() {
     assert_eq!(config, Config::default());
 
     let mut defaults = Config::default();
-    let mut keys = defaults.table().keys().settings().to_vec();
+    let mut keys = defaults.table().keys().settings;
     keys.sort();
     assert_eq!(listed, keys, "the sample lists every setting");
 }
@@ -336,7 +336,7 @@ fn variables_of_other_programs_are_ignored() {
 #[test]
 fn an_empty_variable_counts_as_not_given() {
     let mut config = Config::default();
-    let keys: Vec<_> = config.table().keys().settings().to_vec();
+    let keys: Vec<_> = config.table().keys().settings;
     let mut names: Vec<_> = keys
         .iter()
         .map(|key| format!("OPLEDGER_{}", key.replace('.', "__").to_uppercase()))

@@ -6,7 +6,7 @@ use super::paging::{self, BAD_CURSOR};
 use super::params::Params;
 use super::{App, reading, stream};
 use crate::domain::OperationId;
-use crate::query::{Page, dead_letters, history};
+use crate::query::{Emit, Page, dead_letters, history};
 use crate::rows::{records, state};
 use crate::store;
 use crate::wire::event::operation_id_fault;
@@ -41,29 +41,18 @@ pub async fn history(
         if after.is_some_and(|event| !records::is_event_of(event, OperationId(&operation_id))) {
             return Err(BAD_CURSOR);
         }
-        let response = match page.limit {
-            Some(_) => {
-                let (found, body) = collect(&app, move |app, emit| {
-                    history::stream(&*app.db, OperationId(&operation_id), &page, emit)
-                })
-                .await?;
-                linked(&uri, found.ok_or(Refusal::NotFound)?, body)
-            }
-            None => {
-                let known = operation_id.clone();
-                let exists = stream::blocking(&app, move |app| {
-                    store::view(&*app.db, |view| state::is_known(view, OperationId(&known)))
-                });
-                if !exists.await? {
-                    return Err(Refusal::NotFound);
-                }
-                stream::answer(&app, move |app, emit| {
-                    history::stream(&*app.db, OperationId(&operation_id), &page, emit).map(drop)
-                })
-                .await?
-            }
-        };
-        Ok(reading.stamp(response))
+        let known = operation_id.clone();
+        let is_known = stream::blocking(&app, move |app| {
+            store::view(&*app.db, |view| state::is_known(view, OperationId(&known)))
+        });
+        if !is_known.await? {
+            return Err(Refusal::NotFound);
+        }
+        let response = listed(&app, &uri, page, move |app, page, emit| {
+            let found = history::stream(&*app.db, OperationId(&operation_id), page, emit);
+            Ok(found?.flatten())
+        });
+        Ok(reading.stamp(response.await?))
     };
     finish(&app, answer.await)
 }
@@ -77,24 +66,27 @@ pub async fn dead_letters(State(app): State<Arc<App>>, uri: Uri, headers: Header
             return Err(BAD_CURSOR);
         }
         let reading = reading::begin(&app, &headers, reading::token(&headers, &params)?).await?;
-        let response = match page.limit {
-            Some(_) => {
-                let (next, body) = collect(&app, move |app, emit| {
-                    dead_letters::stream(&*app.db, &page, emit)
-                })
-                .await?;
-                linked(&uri, next, body)
-            }
-            None => {
-                stream::answer(&app, move |app, emit| {
-                    dead_letters::stream(&*app.db, &page, emit).map(drop)
-                })
-                .await?
-            }
-        };
-        Ok(reading.stamp(response))
+        let response = listed(&app, &uri, page, |app, page, emit| {
+            dead_letters::stream(&*app.db, page, emit)
+        });
+        Ok(reading.stamp(response.await?))
     };
     finish(&app, answer.await)
+}
+
+/// A page if it has a limit, else a stream. `read` returns the key after which the next page
+/// begins.
+async fn listed(
+    app: &Arc<App>,
+    uri: &Uri,
+    page: Page,
+    read: impl FnOnce(&App, &Page, &mut Emit) -> store::Result<Option<Vec<u8>>> + Send + 'static,
+) -> Result<Response, Refusal> {
+    if page.limit.is_none() {
+        return stream::answer(app, move |app, emit| read(app, &page, emit).map(drop)).await;
+    }
+    let (next, body) = collect(app, move |app, emit| read(app, &page, emit)).await?;
+    Ok(linked(uri, next, body))
 }
 
 pub(super) fn finish(app: &App, answer: Result<Response, Refusal>) -> Response {
@@ -116,7 +108,7 @@ pub(super) fn page(params: &Params) -> Result<Page, Refusal> {
 /// A whole page, counted among the unread responses. Its `Link` must be sent before it.
 pub(super) async fn collect<T: Send + 'static>(
     app: &Arc<App>,
-    read: impl FnOnce(&App, &mut crate::query::Emit) -> crate::store::Result<T> + Send + 'static,
+    read: impl FnOnce(&App, &mut Emit) -> crate::store::Result<T> + Send + 'static,
 ) -> Result<(T, Bytes), Refusal> {
     let read = stream::blocking(app, move |app| {
         let mut body = Vec::new();

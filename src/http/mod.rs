@@ -92,6 +92,7 @@ pub struct App {
     pub pulse: pulse::Pulse,
     /// The read points of paged lists.
     pub read_points: ReadPoints,
+    /// Event streams that may be open: each has a connection.
     pub event_streams: Arc<Semaphore>,
     /// The streams of lists, and how much work all event streams may do.
     pub subscriptions: Arc<Subscriptions>,

@@ -6,40 +6,27 @@ use serde_json::{Map, Value, json};
 
 const PLAIN: &str = include_str!("components.json");
 
-/// For each event: the schema's name, the event type, and whether data is required. The
-/// schema of the data has the same name followed by `Data`.
-const EVENTS: &[(&str, &str, bool)] = &[
-    ("OperationCreated", "opledger.operation.created.v1", true),
-    ("OperationStarted", "opledger.operation.started.v1", false),
-    (
-        "OperationProgressed",
-        "opledger.operation.progressed.v1",
-        false,
-    ),
-    (
-        "OperationCompleted",
-        "opledger.operation.completed.v1",
-        true,
-    ),
-    ("OperationFailed", "opledger.operation.failed.v1", true),
-    ("OperationCanceled", "opledger.operation.canceled.v1", false),
-    (
-        "ClusterRequestSent",
-        "opledger.cluster.request_sent.v1",
-        true,
-    ),
-    (
-        "ClusterResponseReceived",
-        "opledger.cluster.response_received.v1",
-        true,
-    ),
-    ("RollbackAttempted", "opledger.rollback.attempted.v1", true),
-    (
-        "RollbackResponseReceived",
-        "opledger.rollback.response_received.v1",
-        true,
-    ),
+/// Each type of event without its prefix and version, and whether data is required. The schema of
+/// the data has the name of the event's schema followed by `Data`.
+const EVENTS: &[(&str, bool)] = &[
+    ("operation.created", true),
+    ("operation.started", false),
+    ("operation.progressed", false),
+    ("operation.completed", true),
+    ("operation.failed", true),
+    ("operation.canceled", false),
+    ("cluster.request_sent", true),
+    ("cluster.response_received", true),
+    ("rollback.attempted", true),
+    ("rollback.response_received", true),
 ];
+
+/// The name of its schema: `cluster.request_sent` is `ClusterRequestSent`.
+fn name(kind: &str) -> String {
+    let words = kind.split(['.', '_']);
+    let words = words.map(|word| word[..1].to_uppercase() + &word[1..]);
+    words.collect()
+}
 
 pub fn reference(name: &str) -> Value {
     match name {
@@ -56,11 +43,13 @@ fn path(name: &str) -> String {
 pub fn components() -> Value {
     let mut all: Map<String, Value> = serde_json::from_str(PLAIN).expect("it is JSON");
     let mut types = Map::new();
-    for (name, kind, needs_data) in EVENTS {
-        all.insert((*name).to_owned(), event(name, kind, *needs_data));
-        types.insert((*kind).to_owned(), path(name).into());
+    let mut events = Vec::new();
+    for (kind, needs_data) in EVENTS {
+        let (name, kind) = (name(kind), format!("opledger.{kind}.v1"));
+        all.insert(name.clone(), event(&name, &kind, *needs_data));
+        events.push(reference(&name));
+        types.insert(kind, path(&name).into());
     }
-    let events: Vec<Value> = EVENTS.iter().map(|(name, _, _)| reference(name)).collect();
     all.insert(
         "Event".into(),
         json!({
