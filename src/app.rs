@@ -222,7 +222,7 @@ impl Observer for Watched {
     }
 
     fn applied(&mut self, record_batch: &RecordBatch, tally: &Tally, took: Took) {
-        self.notifications.tell_due(&tally.due);
+        self.notifications.signal_due(&tally.due);
         self.metrics.applied(record_batch, tally, took);
     }
 
@@ -236,14 +236,14 @@ struct WatchedControl(Watched);
 
 impl Observer for WatchedControl {
     fn opened(&mut self, _: &dyn Db) -> store::Result<()> {
-        self.0.notifications.tell_released();
+        self.0.notifications.signal_released();
         Ok(())
     }
 
     fn applied(&mut self, _: &RecordBatch, tally: &Tally, _: Took) {
-        self.0.notifications.tell_retried(&tally.retried);
+        self.0.notifications.signal_retried(&tally.retried);
         if tally.released_all {
-            self.0.notifications.tell_released();
+            self.0.notifications.signal_released();
         }
     }
 
@@ -362,7 +362,7 @@ fn start_webhooks(
         Log::Embedded(log) => log.readable().ok(),
         Log::Kafka(_) => None,
     };
-    let handle = webhook::WebhookHandle::starting(store.clone());
+    let handle = webhook::WebhookHandle::idle(store.clone(), Some("starting".into()));
     let publisher = Publisher {
         log: control.clone(),
         progress: Arc::new(Progress::new(None)),

@@ -6,6 +6,8 @@
 //! would refuse a whole response because of one header.
 
 use super::allow::{Allowed, Host};
+use super::queue::Target;
+use crate::domain::OperationId;
 use crate::wire::notification::DeliveryKey;
 use bytes::{Buf, Bytes, BytesMut};
 use httparse::{EMPTY_HEADER, ParserConfig};
@@ -20,11 +22,10 @@ const RESPONSE_MAX: usize = 64 << 10;
 /// that the receiver can finish writing.
 const REST: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Clone)]
-pub struct Attempt {
-    pub address: String,
-    pub port: u16,
-    pub operation_id: String,
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    pub target: &'a Target,
+    pub operation_id: OperationId<'a>,
     pub key: DeliveryKey,
     pub document: Bytes,
 }
@@ -99,7 +100,7 @@ fn failure(kind: FailureKind, why: impl Into<String>) -> AttemptFailure {
     }
 }
 
-impl Attempt {
+impl Attempt<'_> {
     /// Returns the status of the response if it is a success.
     pub async fn run(&self, allowed: &Allowed, timeout: Duration) -> Result<u16, AttemptFailure> {
         let trying = self.put(allowed, timeout);
@@ -142,10 +143,10 @@ impl Attempt {
                 "the address is neither an IP address nor a name",
             )
         };
-        let host = Host::parse(&self.address).ok_or_else(no_target)?;
+        let host = Host::parse(&self.target.address).ok_or_else(no_target)?;
         let found = host.look_up().await;
         let found = found.map_err(|why| failure(FailureKind::Unresolved, why))?;
-        let checked = allowed.filter(&found, self.port);
+        let checked = allowed.filter(&found, self.target.port);
         let checked = checked.map_err(|why| failure(FailureKind::NotAllowed, why))?;
         let mut exchange = HttpExchange {
             stream: connect(&checked, timeout).await?,
@@ -164,7 +165,7 @@ impl Attempt {
              content-type: application/json\r\ncontent-length: {}\r\n\
              idempotency-key: {}\r\nconnection: close\r\n\r\n",
             self.operation_id,
-            host.with_port(self.port),
+            host.with_port(self.target.port),
             env!("CARGO_PKG_VERSION"),
             self.document.len(),
             self.key,

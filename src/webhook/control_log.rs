@@ -44,7 +44,11 @@ impl ControlLog {
         })
     }
 
-    /// What reads it does, and each change of that.
+    /// What its reader does.
+    pub fn doing(&self) -> Doing {
+        self.publisher.progress.doing()
+    }
+
     pub fn watch_doing(&self) -> watch::Receiver<Doing> {
         self.publisher.progress.watch_doing()
     }

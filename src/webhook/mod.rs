@@ -2,9 +2,10 @@
 //! the operation has ended. At least once, in order for each operation, for days if necessary.
 //!
 //! - `allow` decides which addresses may be called, `attempt` makes one attempt.
-//! - `control_log` records the outcomes, `begin` waits until it is known which deliveries are held.
-//! - `queue` decides what is attempted next, `dispatch` does it.
-//! - `look` is what they read from the store and write to it.
+//! - `control_log` records the outcomes.
+//! - `queue` decides what is attempted next. `dispatch` does it, once it is known which deliveries
+//!   are held.
+//! - `due` reads from the store what is due.
 //!
 //! The outbox in the store has what is due. It is written together with the document, so
 //! nothing is sent before it can be read. The outcome is written to the control log first, so a
@@ -12,10 +13,9 @@
 
 pub mod allow;
 pub mod attempt;
-mod begin;
 pub mod control_log;
 mod dispatch;
-mod look;
+mod due;
 mod queue;
 
 use self::control_log::ControlLog;
@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::config::Notifications;
 use crate::event_log::EventLog;
 use crate::feed::documents::DocumentCache;
-use crate::feed::progress::Progress;
+use crate::feed::progress::{Doing, Progress};
 use crate::projector::StoreWriter;
 use crate::rows::outbox::is_any_due;
 use crate::store::Db;
@@ -49,31 +49,22 @@ pub struct Parts {
     pub settings: Notifications,
 }
 
-/// The state of webhooks, for readiness.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum WebhookState {
-    /// No network is allowed.
-    Off,
-    Starting,
-    Running,
-    Waiting(String),
-    Halted(String),
-}
-
 /// The side of the dispatcher that the rest of the ledger calls.
 pub struct WebhookHandle {
     db: Arc<dyn Db>,
-    told: Mutex<PendingSignals>,
+    signals: Mutex<PendingSignals>,
     wake: Notify,
-    doing: Mutex<WebhookState>,
-    counts: Mutex<Counts>,
+    /// `None` while nothing is sent.
     control: Mutex<Option<Arc<ControlLog>>>,
+    /// Why nothing is sent, beside what the reader of the control log reports.
+    trouble: Mutex<Option<String>>,
+    counts: Mutex<Counts>,
 }
 
 #[derive(Default)]
 struct PendingSignals {
     due: Vec<Box<str>>,
-    again: Vec<Box<str>>,
+    retried: Vec<Box<str>>,
     /// The whole store must be scanned.
     all: bool,
     released: bool,
@@ -87,59 +78,50 @@ struct Counts {
 }
 
 /// Above this number of operations a scan of the whole store is cheaper.
-const TOLD_MAX: usize = 10_000;
+const SIGNALS_MAX: usize = 10_000;
 
 impl WebhookHandle {
-    /// A handle that sends nothing, because of `why` if that is given.
+    /// Sends nothing before `start`: deliveries have halted because of `why` or, without it,
+    /// are switched off.
     pub fn idle(db: Arc<dyn Db>, why: Option<String>) -> Arc<WebhookHandle> {
-        let doing = why.map_or(WebhookState::Off, WebhookState::Halted);
-        Arc::new(WebhookHandle::new(db, doing))
-    }
-
-    /// Of a ledger that will send.
-    pub fn starting(db: Arc<dyn Db>) -> Arc<WebhookHandle> {
-        Arc::new(WebhookHandle::new(db, WebhookState::Starting))
-    }
-
-    fn new(db: Arc<dyn Db>, doing: WebhookState) -> WebhookHandle {
-        WebhookHandle {
+        Arc::new(WebhookHandle {
             db,
-            told: Mutex::default(),
+            signals: Mutex::default(),
             wake: Notify::new(),
-            doing: Mutex::new(doing),
-            counts: Mutex::default(),
             control: Mutex::default(),
-        }
+            trouble: Mutex::new(why),
+            counts: Mutex::default(),
+        })
     }
 
     /// Signals that these operations may have deliveries due. They must be readable already.
     /// Never waits.
-    pub fn tell_due(&self, operations: &[Box<str>]) {
+    pub fn signal_due(&self, operations: &[Box<str>]) {
         if operations.is_empty() || self.control().is_none() {
             return;
         }
-        let mut told = lock(&self.told);
-        if told.due.len() + operations.len() > TOLD_MAX {
-            told.due.clear();
-            told.all = true;
+        let mut signals = lock(&self.signals);
+        if signals.due.len() + operations.len() > SIGNALS_MAX {
+            signals.due.clear();
+            signals.all = true;
         } else {
-            told.due.extend_from_slice(operations);
+            signals.due.extend_from_slice(operations);
         }
-        drop(told);
+        drop(signals);
         self.wake.notify_one();
     }
 
-    /// An operator has said that these are to be tried again.
-    pub fn tell_retried(&self, operations: &[Box<str>]) {
+    /// Signals that an operator wants these to be retried at once.
+    pub fn signal_retried(&self, operations: &[Box<str>]) {
         if !operations.is_empty() {
-            lock(&self.told).again.extend_from_slice(operations);
+            lock(&self.signals).retried.extend_from_slice(operations);
             self.wake.notify_one();
         }
     }
 
-    /// What is held may have changed: all of it is to be looked at.
-    pub fn tell_released(&self) {
-        lock(&self.told).released = true;
+    /// Signals that deliveries that were held may have been released.
+    pub fn signal_released(&self) {
+        lock(&self.signals).released = true;
         self.wake.notify_one();
     }
 
@@ -148,48 +130,61 @@ impl WebhookHandle {
         lock(&self.control).clone()
     }
 
+    /// Returns whether that is another reason than before.
+    fn set_trouble(&self, trouble: Option<String>) -> bool {
+        let is_new = *lock(&self.trouble) != trouble;
+        if is_new {
+            *lock(&self.trouble) = trouble;
+            self.wake.notify_one();
+        }
+        is_new
+    }
+
+    /// `Stopped` if no network is allowed.
+    fn doing(&self) -> Doing {
+        let reading = self.control().map(|control| control.doing());
+        match (reading, lock(&self.trouble).clone()) {
+            (None, None) => Doing::Stopped,
+            (None, Some(why)) => Doing::Halted(why),
+            (Some(reading @ (Doing::Halted(_) | Doing::Waiting(_))), _) => reading,
+            (Some(_), Some(why)) => Doing::Waiting(why),
+            (Some(reading), None) => reading,
+        }
+    }
+
     /// Why deliveries have halted until somebody acts.
     pub fn halted(&self) -> Option<String> {
-        match &*lock(&self.doing) {
-            WebhookState::Halted(why) => Some(why.clone()),
-            WebhookState::Off
-            | WebhookState::Starting
-            | WebhookState::Running
-            | WebhookState::Waiting(_) => None,
+        match self.doing() {
+            Doing::Halted(why) => Some(why),
+            Doing::Starting | Doing::Running | Doing::Waiting(_) | Doing::Stopped => None,
         }
     }
 
     /// Notes for `/readyz` that do not make the ledger unready.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        match &*lock(&self.doing) {
+        match self.doing() {
             // Other code reports that the store cannot be read.
-            WebhookState::Off if is_any_due(&*self.db).unwrap_or(false) => notes.push(
+            Doing::Stopped if is_any_due(&*self.db).unwrap_or(false) => notes.push(
                 "webhook deliveries are due but not sent: notifications.allow is empty".into(),
             ),
-            WebhookState::Off | WebhookState::Running => {}
-            WebhookState::Starting => {
-                notes.push("webhook deliveries are not sent yet: starting".into())
-            }
-            WebhookState::Waiting(why) => {
+            Doing::Stopped | Doing::Starting | Doing::Running => {}
+            Doing::Waiting(why) => {
                 notes.push(format!("webhook deliveries are not sent now: {why}"))
             }
-            WebhookState::Halted(why) => {
-                notes.push(format!("webhook deliveries have halted: {why}"))
-            }
+            Doing::Halted(why) => notes.push(format!("webhook deliveries have halted: {why}")),
         }
-        let counts = *lock(&self.counts);
-        if counts.held > 0 {
+        let Counts { held, failed, .. } = *lock(&self.counts);
+        if held > 0 {
             notes.push(format!(
-                "{} notifications are held, as nobody knows whether they were sent: `opledger \
-                 notifications release`, or leave them",
-                counts.held
+                "{held} notifications are held, as nobody knows whether they were sent: \
+                 `opledger notifications release`, or leave them"
             ));
         }
-        if counts.failed > 0 {
+        if failed > 0 {
             notes.push(format!(
-                "{} notifications were given up: `opledger notifications retry`, or leave them",
-                counts.failed
+                "{failed} notifications were given up: `opledger notifications retry`, or leave \
+                 them"
             ));
         }
         notes

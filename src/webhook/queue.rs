@@ -5,8 +5,9 @@
 //! targets together take at most half of the attempts. An operation has one attempt at a time,
 //! so its deliveries stay in order.
 
+use crate::domain::OperationId;
 use crate::wire::notification::DeliveryKey;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ pub struct QueueLimits {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Target {
-    pub address: String,
+    pub address: Arc<str>,
     pub port: u16,
 }
 
@@ -36,16 +37,16 @@ pub struct Target {
 pub struct Pick {
     pub operation_id: Arc<str>,
     pub key: DeliveryKey,
-    pub target: Arc<Target>,
+    pub target: Target,
 }
 
 /// What an attempt shows about its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Says {
+pub enum TargetReport {
     Nothing,
-    ItAnswers,
-    /// It fails, and asked to wait at least this long, if it said so.
-    ItFails(Option<Duration>),
+    Responds,
+    /// It fails, and asked to wait at least this long, if it did.
+    Fails(Option<Duration>),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -61,49 +62,54 @@ impl Target {
     /// Host names are case-insensitive.
     pub fn of(address: &str, port: u16) -> Target {
         Target {
-            address: address.to_ascii_lowercase(),
+            address: address.to_ascii_lowercase().into(),
             port,
         }
     }
 }
 
+impl Pick {
+    pub fn id(&self) -> OperationId<'_> {
+        OperationId(&self.operation_id)
+    }
+}
+
+/// When it is due, and its turn among those of the same time.
 type QueuePosition = (Instant, u64);
 
+#[derive(Default)]
 struct TargetQueue {
     rows: BTreeMap<QueuePosition, (Arc<str>, DeliveryKey)>,
     in_flight: usize,
     /// Since the last response.
     failures: u32,
-    has_answered: bool,
+    has_responded: bool,
     paused_until: Option<Instant>,
+    /// Deliveries had no room here.
     left_out: bool,
-    ready: Option<QueuePosition>,
+    /// Of its last attempt: of several that are due, who has waited for longest is next.
+    turn: u64,
 }
 
 enum QueueStatus {
-    Queued(Arc<Target>, QueuePosition),
+    Queued(Target, QueuePosition),
     UnderWay { again: bool },
 }
 
 pub struct DeliveryQueue {
-    bounds: QueueLimits,
-    lanes: HashMap<Arc<Target>, TargetQueue>,
+    limits: QueueLimits,
+    targets: HashMap<Target, TargetQueue>,
     operations: HashMap<Arc<str>, QueueStatus>,
-    /// Target queues with something to attempt, by time: failing targets apart from the others.
-    ready: [BTreeSet<(QueuePosition, Arc<Target>)>; 2],
-    in_flight: usize,
-    in_flight_failing: usize,
     turn: u64,
-    left_out: bool,
 }
 
 /// The pause after this many failures. It doubles each time, and `salt` makes it up to a
 /// quarter longer or shorter, so that not all return at once.
-pub fn backoff(bounds: &QueueLimits, failures: u32, salt: u64) -> Duration {
-    let doubled = bounds
+pub fn backoff(limits: &QueueLimits, failures: u32, salt: u64) -> Duration {
+    let doubled = limits
         .retry_min
         .saturating_mul(1 << failures.saturating_sub(1).min(30));
-    let pause = doubled.min(bounds.retry_max).as_micros() as u64;
+    let pause = doubled.min(limits.retry_max).as_micros() as u64;
     let spread = xxhash_rust::xxh3::xxh3_64_with_seed(&failures.to_be_bytes(), salt) % 512;
     Duration::from_micros(pause / 1024 * (768 + spread) + pause % 1024)
 }
@@ -114,7 +120,7 @@ impl TargetQueue {
     }
 
     fn is_well(&self) -> bool {
-        self.has_answered && !self.fails()
+        self.has_responded && !self.fails()
     }
 
     fn window(&self) -> usize {
@@ -124,104 +130,85 @@ impl TargetQueue {
         }
     }
 
-    fn room(&self, per_target: usize) -> bool {
-        let most = match self.is_well() {
-            true => per_target,
-            false => 1,
-        };
-        self.in_flight < most
+    /// When its next attempt is due, if one may begin beside those in flight.
+    fn ready(&self, per_target: usize) -> Option<QueuePosition> {
+        let most = if self.is_well() { per_target } else { 1 };
+        let (&(at, _), _) = self.rows.first_key_value()?;
+        let at = self.paused_until.map_or(at, |until| until.max(at));
+        (self.in_flight < most).then_some((at, self.turn))
     }
 }
 
 impl DeliveryQueue {
-    pub fn new(bounds: QueueLimits) -> DeliveryQueue {
+    pub fn new(limits: QueueLimits) -> DeliveryQueue {
         DeliveryQueue {
-            bounds,
-            lanes: HashMap::new(),
+            limits,
+            targets: HashMap::new(),
             operations: HashMap::new(),
-            ready: Default::default(),
-            in_flight: 0,
-            in_flight_failing: 0,
             turn: 0,
-            left_out: false,
         }
     }
 
     /// Queues a delivery for `at`. Replaces another one of the same operation.
-    pub fn offer(&mut self, id: &str, key: DeliveryKey, target: Target, at: Instant) -> Offered {
-        match self.operations.get_mut(id) {
+    pub fn offer(
+        &mut self,
+        id: OperationId,
+        key: DeliveryKey,
+        target: &Target,
+        at: Instant,
+    ) -> Offered {
+        match self.operations.get_mut(id.0) {
             Some(QueueStatus::UnderWay { again }) => {
                 *again = true;
                 return Offered::UnderWay;
             }
-            Some(QueueStatus::Queued(old, place)) => {
-                let (old, place) = (old.clone(), *place);
-                self.operations.remove(id);
-                self.lane(&old).rows.remove(&place);
-                self.settle(&old);
+            Some(QueueStatus::Queued(old, position)) => {
+                if let Some(queue) = self.targets.get_mut(old) {
+                    queue.rows.remove(position);
+                }
+                self.operations.remove(id.0);
             }
             None => {}
         }
-        let target = match self.lanes.get_key_value(&target) {
-            Some((known, _)) => known.clone(),
-            None => Arc::new(target),
-        };
+        // One allocation of the address for all deliveries to the target.
+        let known = self.targets.get_key_value(target);
+        let target = known.map_or(target, |(known, _)| known).clone();
         let is_full = self.operations.len() >= WINDOW_ALL;
-        let lane = self.lane(&target);
-        if lane.rows.len() >= lane.window() || (is_full && lane.rows.len() >= AT_LEAST) {
-            lane.left_out = true;
+        let queue = self.targets.entry(target.clone()).or_default();
+        if queue.rows.len() >= queue.window() || (is_full && queue.rows.len() >= AT_LEAST) {
+            queue.left_out = true;
             // A delivery that is due later makes room.
-            let last = lane.rows.last_entry().filter(|last| last.key().0 > at);
-            let evicted = last.map(|last| last.remove());
-            self.left_out = true;
-            match evicted {
-                Some((evicted, _)) => drop(self.operations.remove(&evicted)),
-                None => {
-                    self.settle(&target);
-                    return Offered::LeftOut;
-                }
-            }
+            let last = queue.rows.last_entry().filter(|last| last.key().0 > at);
+            let Some((evicted, _)) = last.map(|last| last.remove()) else {
+                return Offered::LeftOut;
+            };
+            self.operations.remove(&evicted);
         }
         self.turn += 1;
-        let place = (at, self.turn);
-        let id: Arc<str> = id.into();
-        self.lane(&target).rows.insert(place, (id.clone(), key));
-        self.operations
-            .insert(id, QueueStatus::Queued(target.clone(), place));
-        self.settle(&target);
+        let (id, position) = (Arc::<str>::from(id.0), (at, self.turn));
+        queue.rows.insert(position, (id.clone(), key));
+        let queued = QueueStatus::Queued(target, position);
+        self.operations.insert(id, queued);
         Offered::Queued
     }
 
-    pub fn holds(&self, id: &str) -> bool {
-        self.operations.contains_key(id)
+    pub fn holds(&self, id: OperationId) -> bool {
+        self.operations.contains_key(id.0)
     }
 
     /// The next delivery to attempt. It counts as in flight from now on.
     pub fn next(&mut self, now: Instant) -> Option<Pick> {
-        if self.in_flight >= self.bounds.in_flight {
-            return None;
-        }
-        let first = |ready: &BTreeSet<(QueuePosition, Arc<Target>)>| {
-            let (place, target) = ready.first()?;
-            (place.0 <= now).then(|| target.clone())
-        };
-        let failing = || {
-            let may = self.in_flight_failing < self.failing_max();
-            may.then(|| first(&self.ready[1])).flatten()
-        };
-        let target = first(&self.ready[0]).or_else(failing)?;
-        let lane = self.lane(&target);
-        lane.in_flight += 1;
-        let fails = lane.fails();
-        let (_, (operation_id, key)) = lane
-            .rows
-            .pop_first()
-            .expect("a lane that is ready has rows");
-        self.in_flight += 1;
-        self.in_flight_failing += usize::from(fails);
+        let due = self.ready().filter(|(_, (at, _), _)| *at <= now);
+        // Failing targets after all others.
+        let (_, _, target) = due.min()?;
+        let target = target.clone();
+        let queue = self.targets.get_mut(&target)?;
+        let (_, (operation_id, key)) = queue.rows.pop_first()?;
+        queue.in_flight += 1;
+        self.turn += 1;
+        queue.turn = self.turn;
         let under_way = QueueStatus::UnderWay { again: false };
         self.operations.insert(operation_id.clone(), under_way);
-        self.settle(&target);
         Some(Pick {
             operation_id,
             key,
@@ -231,155 +218,106 @@ impl DeliveryQueue {
 
     /// The next time at which there may be something to attempt, if no attempt ends before.
     pub fn wake_at(&self) -> Option<Instant> {
-        if self.in_flight >= self.bounds.in_flight {
-            return None;
-        }
-        let first = |ready: &BTreeSet<(QueuePosition, Arc<Target>)>| Some(ready.first()?.0.0);
-        let well = first(&self.ready[0]);
-        let failing = first(&self.ready[1]).filter(|_| self.in_flight_failing < self.failing_max());
-        well.into_iter().chain(failing).min()
+        self.ready().map(|(_, (at, _), _)| at).min()
     }
 
-    /// How many attempts failing targets may take together.
-    fn failing_max(&self) -> usize {
-        (self.bounds.in_flight / 2).max(1)
+    /// Targets that may have another attempt: whether they fail, and when it is due.
+    fn ready(&self) -> impl Iterator<Item = (bool, QueuePosition, &Target)> {
+        let QueueLimits {
+            per_target,
+            in_flight,
+            ..
+        } = self.limits;
+        let is_full = self.in_flight() >= in_flight;
+        let failing = self.targets.values().filter(|queue| queue.fails());
+        let failing: usize = failing.map(|queue| queue.in_flight).sum();
+        let may_fail = failing < (in_flight / 2).max(1);
+        self.targets.iter().filter_map(move |(target, queue)| {
+            let may = !is_full && (may_fail || !queue.fails());
+            let first = may.then(|| queue.ready(per_target)).flatten()?;
+            Some((queue.fails(), first, target))
+        })
     }
 
     /// Ends an attempt. The operation stays busy until `forget`, or until it is queued again.
-    pub fn ended(&mut self, pick: &Pick, says: Says, now: Instant) {
-        let bounds = self.bounds;
-        let lane = self.lane(&pick.target);
-        let failed = lane.fails();
-        lane.in_flight -= 1;
-        match says {
-            Says::Nothing => {}
-            Says::ItAnswers => {
-                lane.failures = 0;
-                lane.has_answered = true;
-                lane.paused_until = None;
+    pub fn ended(&mut self, pick: &Pick, report: TargetReport, now: Instant) {
+        let Some(queue) = self.targets.get_mut(&pick.target) else {
+            return;
+        };
+        queue.in_flight -= 1;
+        match report {
+            TargetReport::Nothing => {}
+            TargetReport::Responds => {
+                queue.failures = 0;
+                queue.has_responded = true;
+                queue.paused_until = None;
             }
-            Says::ItFails(wish) => {
+            TargetReport::Fails(wish) => {
                 // Attempts that were in flight together count as one failure.
-                if lane.paused_until.is_none_or(|until| until <= now) {
-                    lane.failures = lane.failures.saturating_add(1);
+                if queue.paused_until.is_none_or(|until| until <= now) {
+                    queue.failures = queue.failures.saturating_add(1);
                     let salt = xxhash_rust::xxh3::xxh3_64(pick.target.address.as_bytes());
-                    let pause = backoff(&bounds, lane.failures, salt ^ u64::from(pick.target.port));
-                    let wish = wish.unwrap_or_default().min(bounds.retry_max);
-                    lane.paused_until = Some(now + pause.max(wish));
+                    let salt = salt ^ u64::from(pick.target.port);
+                    let pause = backoff(&self.limits, queue.failures, salt);
+                    let wish = wish.unwrap_or_default().min(self.limits.retry_max);
+                    queue.paused_until = Some(now + pause.max(wish));
                 }
             }
         }
-        let in_flight = lane.in_flight;
-        let fails = lane.fails();
         // It is attempted one by one now, so it needs no more than that in memory.
-        let mut evicted = Vec::new();
-        while fails && lane.rows.len() > WINDOW_SMALL {
-            evicted.extend(lane.rows.pop_last().map(|(_, (id, _))| id));
-            lane.left_out = true;
+        while queue.fails() && queue.rows.len() > WINDOW_SMALL {
+            queue.left_out = true;
+            let last = queue.rows.pop_last();
+            self.operations.remove(&last.expect("there are some").1.0);
         }
-        self.left_out |= !evicted.is_empty();
-        for id in evicted {
-            self.operations.remove(&id);
+        // The state of a failing target is remembered for a while.
+        if queue.rows.is_empty() && queue.in_flight == 0 && !queue.left_out && !queue.fails() {
+            self.targets.remove(&pick.target);
         }
-        self.in_flight -= 1;
-        // Attempts in flight count for the state that their target has now.
-        match (failed, fails) {
-            (true, true) => self.in_flight_failing -= 1,
-            (true, false) => self.in_flight_failing -= 1 + in_flight,
-            (false, true) => self.in_flight_failing += in_flight,
-            (false, false) => {}
-        }
-        self.settle(&pick.target);
     }
 
     /// The operation has no attempt in flight any more. True if it must be looked at again.
-    pub fn forget(&mut self, id: &str) -> bool {
-        let status = self.operations.remove(id);
+    pub fn forget(&mut self, id: OperationId) -> bool {
+        let status = self.operations.remove(id.0);
         matches!(status, Some(QueueStatus::UnderWay { again: true }))
     }
 
     /// Whether deliveries wait in the store for which there would be room now.
     pub fn wants_more(&self) -> bool {
         let is_full = self.operations.len() >= WINDOW_ALL;
-        let has_room = |lane: &TargetQueue| {
-            let window = if is_full { AT_LEAST } else { lane.window() };
-            lane.left_out && lane.rows.len() < window / 2
-        };
-        self.left_out && self.lanes.values().any(has_room)
+        self.targets.values().any(|queue| {
+            let window = if is_full { AT_LEAST } else { queue.window() };
+            queue.left_out && queue.rows.len() < window / 2
+        })
     }
 
     /// Targets that may have more deliveries in memory than others.
     pub fn well(&self) -> HashSet<Target> {
-        let well = self.lanes.iter().filter(|(_, lane)| lane.is_well());
-        well.map(|(target, _)| (**target).clone()).collect()
+        let well = self.targets.iter().filter(|(_, queue)| queue.is_well());
+        well.map(|(target, _)| target.clone()).collect()
     }
 
     /// Called before a scan offers everything in the store.
     pub fn begin_scan(&mut self) {
-        self.left_out = false;
-        self.lanes.retain(|_, lane| {
-            lane.left_out = false;
-            !lane.rows.is_empty() || lane.in_flight > 0
+        self.targets.retain(|_, queue| {
+            queue.left_out = false;
+            !queue.rows.is_empty() || queue.in_flight > 0
         });
     }
 
     /// An operator knows that the target responds again.
     pub fn unpause(&mut self, target: &Target) {
-        if let Some((target, _)) = self.lanes.get_key_value(target) {
-            let target = target.clone();
-            self.lane(&target).paused_until = None;
-            self.settle(&target);
+        if let Some(queue) = self.targets.get_mut(target) {
+            queue.paused_until = None;
         }
     }
 
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.targets.values().map(|queue| queue.in_flight).sum()
     }
 
     pub fn failing_targets(&self) -> usize {
-        self.lanes.values().filter(|lane| lane.fails()).count()
-    }
-
-    fn lane(&mut self, target: &Arc<Target>) -> &mut TargetQueue {
-        self.lanes
-            .entry(target.clone())
-            .or_insert_with(|| TargetQueue {
-                rows: BTreeMap::new(),
-                in_flight: 0,
-                failures: 0,
-                has_answered: false,
-                paused_until: None,
-                left_out: false,
-                ready: None,
-            })
-    }
-
-    /// Moves a target's queue to its place among the ready ones, or drops it.
-    fn settle(&mut self, target: &Arc<Target>) {
-        let per_target = self.bounds.per_target;
-        let Some(lane) = self.lanes.get_mut(target) else {
-            return;
-        };
-        if let Some(place) = lane.ready.take() {
-            let entry = (place, target.clone());
-            let _ = self.ready[0].remove(&entry) || self.ready[1].remove(&entry);
-        }
-        let (first, room) = (lane.rows.first_key_value(), lane.room(per_target));
-        match first {
-            Some(((at, _), _)) if room => {
-                self.turn += 1;
-                let at = lane.paused_until.map_or(*at, |until| until.max(*at));
-                let place = (at, self.turn);
-                lane.ready = Some(place);
-                self.ready[usize::from(lane.fails())].insert((place, target.clone()));
-            }
-            Some(_) => {}
-            // The state of a failing target is remembered for a while.
-            None if lane.in_flight == 0 && !lane.left_out && !lane.fails() => {
-                self.lanes.remove(target);
-            }
-            None => {}
-        }
+        self.targets.values().filter(|queue| queue.fails()).count()
     }
 }
 

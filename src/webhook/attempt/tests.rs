@@ -54,23 +54,19 @@ impl Receiver {
     }
 
     fn called_within(self, timeout: Duration) -> Result<u16, AttemptFailure> {
-        let outcome = run(&attempt(self.port, "{\"a\":1}".into()), timeout);
+        let outcome = run(self.port, "{\"a\":1}".into(), timeout);
         self.thread.join().expect("no panic");
         outcome
     }
 }
 
-fn attempt(port: u16, document: Bytes) -> Attempt {
-    Attempt {
-        address: "127.0.0.1".into(),
-        port,
-        operation_id: "op-1".into(),
+fn run(port: u16, document: Bytes, timeout: Duration) -> Result<u16, AttemptFailure> {
+    let attempt = Attempt {
+        target: &Target::of("127.0.0.1", port),
+        operation_id: OperationId("op-1"),
         key: DeliveryKey([7; 16]),
         document,
-    }
-}
-
-fn run(attempt: &Attempt, timeout: Duration) -> Result<u16, AttemptFailure> {
+    };
     let allowed = Allowed(vec!["127.0.0.1/32".parse().expect("a network")]);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -88,7 +84,7 @@ fn kind(outcome: Result<u16, AttemptFailure>) -> Result<u16, FailureKind> {
 fn the_request_is_a_put_of_the_document_under_its_key() {
     let receiver = Receiver::writes(b"HTTP/1.1 204 Taken\r\n\r\n");
     let port = receiver.port;
-    assert_eq!(run(&attempt(port, "{\"a\":1}".into()), TIMEOUT), Ok(204));
+    assert_eq!(run(port, "{\"a\":1}".into(), TIMEOUT), Ok(204));
     let request = String::from_utf8(receiver.thread.join().expect("no panic")).expect("ASCII");
     let version = env!("CARGO_PKG_VERSION");
     let key = DeliveryKey([7; 16]);
@@ -289,7 +285,7 @@ fn a_receiver_may_respond_before_it_has_read_everything() {
         is_gone.recv().expect("told");
     });
     let large = Bytes::from(vec![b'x'; 64 << 20]);
-    assert_eq!(run(&attempt(port, large), TIMEOUT), Ok(200));
+    assert_eq!(run(port, large, TIMEOUT), Ok(200));
     gone.send(()).expect("still there");
     thread.join().expect("no panic");
 }
