@@ -1,5 +1,5 @@
-//! Puts the parts together and takes them apart again. Everything that runs is started here;
-//! `docs/internals.md` lists it, with what becomes of it on an error and at the end.
+//! Wires the parts together, and ends them in order. Everything that runs is started here;
+//! `docs/internals.md` lists it, with what happens to it on an error and at the end.
 
 use crate::clock;
 use crate::config::Config;
@@ -14,7 +14,7 @@ use crate::feed::progress::{LogState, Progress};
 use crate::feed::publisher::Publisher;
 use crate::feed::unsent::Unsent;
 use crate::http::{self, front::Front};
-use crate::metrics::ProjectorMetrics;
+use crate::metrics;
 use crate::projector::halt::OpenError;
 use crate::projector::log_position::LogPosition;
 use crate::projector::run::{self, Observer, Settings, Took};
@@ -31,8 +31,9 @@ use crate::wire::time::TimeStyle;
 use crate::worker::WorkerThread;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpListener;
 
 #[derive(Debug, thiserror::Error)]
@@ -49,16 +50,15 @@ pub enum Error {
     Thread(std::io::Error),
 }
 
-/// How long the projector sleeps where nothing happens: only how soon it notices
-/// that it shall stop depends on it.
+/// How long a reader waits for records. How soon it notices that it has to stop depends on it.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A ledger on its log, projecting.
 pub struct Ledger {
     // In the order in which they must end.
     projector: WorkerThread,
-    webhooks: Option<WorkerThread>,
-    control: Option<WorkerThread>,
+    /// The thread that sends, and the one that reads the control log.
+    webhooks: Vec<WorkerThread>,
     notifications: Arc<webhook::WebhookHandle>,
     forwarder: Option<WorkerThread>,
     log: Log,
@@ -69,7 +69,7 @@ pub struct Ledger {
     _folder: DataFolder,
 }
 
-/// The log of a deployment: there is one.
+/// The event log: a deployment has one.
 #[derive(Clone)]
 pub enum Log {
     Embedded(Arc<Embedded>),
@@ -77,7 +77,7 @@ pub enum Log {
 }
 
 impl Log {
-    /// What `config` names; only the embedded one needs the folder.
+    /// The log that `config` names. Only the embedded one needs the folder.
     pub fn open(
         config: &Config,
         folder: Option<&DataFolder>,
@@ -87,13 +87,19 @@ impl Log {
             Some(folder) if topics == Topics::MakeBeside && !folder.has_log() => {
                 Err(folder.no_log())?
             }
-            Some(folder) => Log::Embedded(Arc::new(open_embedded(config, folder, topics)?)),
+            Some(folder) => {
+                let ahead = match topics {
+                    Topics::Leave => Ahead::Never,
+                    Topics::Make | Topics::MakeBeside => Ahead::Beside,
+                };
+                let log = open_embedded(config, Which::Events, &folder.log(), ahead)?;
+                Log::Embedded(Arc::new(log))
+            }
             None => Log::Kafka(Arc::new(Kafka::open(kafka(config, topics))?)),
         })
     }
 
-    /// By partition, the first offset whose record arrived at this time or later; the
-    /// end, where there is none.
+    /// By partition, the first offset whose record arrived at this time or later, or the end.
     pub fn offsets_at(&self, time: Timestamp) -> Result<NextOffsets, ReadError> {
         match self {
             Log::Kafka(log) => log.offsets_at(time.as_millis()),
@@ -109,14 +115,14 @@ impl Log {
     }
 }
 
-/// What may be made on a cluster where it is missing, if the configuration wants it.
+/// Which topics may be created where they are missing, if the configuration allows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topics {
     /// All, for a store that is new.
     Make,
-    /// Not the events' topic, for a store that has events: it would be another log.
+    /// All but the topic of events, for a store that has events: it would be another log.
     MakeBeside,
-    /// Nothing, for a command that only looks or sends.
+    /// None, for a command that only reads or sends.
     Leave,
 }
 
@@ -153,7 +159,7 @@ pub fn memory(config: &Config) -> MemoryBudget {
     }
 }
 
-/// What only the ledger knows, in a topic of its own: few and small records.
+/// The control log in a topic of its own: few and small records.
 fn kafka_control(config: &Config, is_known: bool) -> kafka::KafkaSettings {
     let settings = kafka(config, Topics::Make);
     kafka::KafkaSettings {
@@ -170,7 +176,7 @@ fn kafka_control(config: &Config, is_known: bool) -> kafka::KafkaSettings {
     }
 }
 
-/// The control log, or why there is none: without it the ledger serves, and notifications
+/// The control log, or why there is none: without it the ledger serves, and webhook deliveries
 /// have halted.
 fn open_control(
     config: &Config,
@@ -190,16 +196,10 @@ fn open_control(
                 .into(),
         ));
     }
-    let settings = embedded::EmbeddedSettings {
-        which: Which::Control,
-        ahead: Ahead::Never,
-        partitions: 1,
-        max_waiting: config.log.max_waiting,
-        publish_timeout: config.log.publish_timeout,
-    };
-    match Embedded::at(&folder.control(), settings, Arc::new(clock::now)) {
+    let (which, folder) = (Which::Control, folder.control());
+    match open_embedded(config, which, &folder, Ahead::Never) {
         Ok(log) => Ok(Ok(Arc::new(log))),
-        // The ledger needs none: only notifications stop.
+        // Only webhook deliveries need it.
         Err(error) => {
             let remedy = error.remedy().unwrap_or_default();
             tracing::error!(%error, %remedy, "the control log cannot be opened");
@@ -210,64 +210,56 @@ fn open_control(
     }
 }
 
-/// Tells the metrics, and those who send notifications, what was applied of the events.
+/// Passes on to metrics and webhooks what a projector did.
 struct Watched {
-    metrics: ProjectorMetrics,
-    notifications: Arc<webhook::WebhookHandle>,
+    source: Source,
+    webhooks: Arc<webhook::WebhookHandle>,
 }
 
 impl Observer for Watched {
     fn opened(&mut self, db: &dyn Db) -> store::Result<()> {
-        self.metrics.opened(db)
+        match self.source {
+            Source::Events => metrics::projector_opened(db),
+            Source::Control => {
+                self.webhooks.signal_released();
+                Ok(())
+            }
+        }
     }
 
     fn applied(&mut self, record_batch: &RecordBatch, tally: &Tally, took: Took) {
-        self.notifications.signal_due(&tally.due);
-        self.metrics.applied(record_batch, tally, took);
-    }
-
-    fn failed(&mut self, error: &store::Error) {
-        self.metrics.failed(error);
-    }
-}
-
-/// Tells those who send notifications what was applied of the control log.
-struct WatchedControl(Watched);
-
-impl Observer for WatchedControl {
-    fn opened(&mut self, _: &dyn Db) -> store::Result<()> {
-        self.0.notifications.signal_released();
-        Ok(())
-    }
-
-    fn applied(&mut self, _: &RecordBatch, tally: &Tally, _: Took) {
-        self.0.notifications.signal_retried(&tally.retried);
+        self.webhooks.signal_due(&tally.due);
+        self.webhooks.signal_retried(&tally.retried);
         if tally.released_all {
-            self.0.notifications.signal_released();
+            self.webhooks.signal_released();
+        }
+        if self.source == Source::Events {
+            metrics::batch_applied(record_batch, tally, took);
         }
     }
 
     fn failed(&mut self, error: &store::Error) {
-        self.0.metrics.failed(error);
+        metrics::store_failed(error);
     }
 }
 
 fn open_embedded(
     config: &Config,
-    folder: &DataFolder,
-    topics: Topics,
+    which: Which,
+    folder: &Path,
+    ahead: Ahead,
 ) -> Result<Embedded, embedded::LogOpenError> {
     let settings = embedded::EmbeddedSettings {
-        which: Which::Events,
-        ahead: match topics {
-            Topics::Leave => Ahead::Never,
-            Topics::Make | Topics::MakeBeside => Ahead::Beside,
+        which,
+        ahead,
+        partitions: match which {
+            Which::Events => config.log.partitions,
+            Which::Control => 1,
         },
-        partitions: config.log.partitions,
         max_waiting: config.log.max_waiting,
         publish_timeout: config.log.publish_timeout,
     };
-    Embedded::at(&folder.log(), settings, Arc::new(clock::now))
+    Embedded::at(folder, settings, Arc::new(clock::now))
 }
 
 pub fn times(config: &Config) -> TimeStyle {
@@ -277,7 +269,7 @@ pub fn times(config: &Config) -> TimeStyle {
     }
 }
 
-/// What records of the configured log are judged by.
+/// The rules by which records of the configured log are decoded.
 pub fn rules(config: &Config) -> Rules {
     Rules {
         source: Source::Events,
@@ -334,12 +326,6 @@ pub fn documents(config: &Config, progress: &Progress) -> Arc<DocumentCache> {
     ))
 }
 
-/// What sends, what reads the control log for it, and the handle of both.
-type Notifying = (
-    Option<(WorkerThread, WorkerThread)>,
-    Arc<webhook::WebhookHandle>,
-);
-
 fn start_webhooks(
     config: &Config,
     folder: &DataFolder,
@@ -347,15 +333,17 @@ fn start_webhooks(
     store: &Arc<Rocks>,
     log: &Log,
     (progress, documents): (&Arc<Progress>, &Arc<DocumentCache>),
-) -> Result<Notifying, Error> {
+) -> Result<(Arc<webhook::WebhookHandle>, Vec<WorkerThread>), Error> {
     if config.notifications.allow.is_empty() {
-        return Ok((None, webhook::WebhookHandle::idle(store.clone(), None)));
+        let idle = webhook::WebhookHandle::idle(store.clone(), None);
+        return Ok((idle, Vec::new()));
     }
     let control = match open_control(config, folder, store)? {
         Ok(control) => control,
         Err(why) => {
             tracing::error!(%why, "webhook deliveries have halted");
-            return Ok((None, webhook::WebhookHandle::idle(store.clone(), Some(why))));
+            let idle = webhook::WebhookHandle::idle(store.clone(), Some(why));
+            return Ok((idle, Vec::new()));
         }
     };
     let begins = match log {
@@ -368,14 +356,14 @@ fn start_webhooks(
         progress: Arc::new(Progress::new(None)),
     };
     let watched = Watched {
-        metrics: ProjectorMetrics,
-        notifications: handle.clone(),
+        source: Source::Control,
+        webhooks: handle.clone(),
     };
     let projector = run::start(
         writer.clone(),
         control,
         publisher.progress.clone(),
-        Box::new(WatchedControl(watched)),
+        Box::new(watched),
         control_projector(config),
     )
     .map_err(Error::Thread)?;
@@ -394,11 +382,11 @@ fn start_webhooks(
         settings: config.notifications.clone(),
     };
     let webhooks = webhook::start(handle.clone(), parts).map_err(Error::Thread)?;
-    Ok((Some((webhooks, projector)), handle))
+    Ok((handle, vec![webhooks, projector]))
 }
 
-/// Compares a log of our own with the store before anything is written to either. A store that
-/// is new belongs to whichever log it meets first.
+/// Compares the embedded log with the store before anything is written to either. A new store
+/// belongs to the first log that it meets.
 fn compare(db: &dyn Db, log: &dyn EventLog) -> Result<(), OpenError> {
     if meta::is_new(db)? {
         return Ok(());
@@ -410,7 +398,7 @@ impl Ledger {
     pub fn open(config: Config) -> Result<Ledger, Error> {
         let folder = DataFolder::open(&config.data)?;
         let store = Arc::new(rows::open(&folder.store(), memory(&config))?);
-        // Known before the first read, whether or not the projector will run.
+        // Read before the first request, whether or not the projector will run.
         let held = meta::token(&*store)?;
         let topics = match held {
             None => Topics::Make,
@@ -419,14 +407,14 @@ impl Ledger {
         let log = Log::open(&config, Some(&folder), topics)?;
         let progress = Arc::new(Progress::new(held));
         if let Log::Embedded(log) = &log {
-            // Nobody else writes to it: what it is now it stays. So it takes its first event
-            // as soon as there is a listener, or none at all.
+            // Nobody else writes to it, so it stays the same log: it accepts events as soon as
+            // there is a listener, or none at all.
             match compare(&*store, &**log) {
                 Ok(()) => progress.set_log(LogState::Confirmed),
                 Err(OpenError::Halt(halt)) => {
                     progress.set_log(LogState::Halted(halt.for_clients()));
                 }
-                // The projector will try again, and say so.
+                // The projector tries again, and reports it.
                 Err(OpenError::Store(error)) => tracing::warn!(%error, "the log is not compared"),
                 Err(OpenError::Log(error)) => tracing::warn!(%error, "the log is not compared"),
             }
@@ -435,12 +423,11 @@ impl Ledger {
         let documents = documents(&config, &progress);
         let shared = (&progress, &documents);
         let writer = self::writer(&config, store.clone());
-        let (notifying, notifications) =
+        let (notifications, webhooks) =
             start_webhooks(&config, &folder, &writer, &store, &log, shared)?;
-        let (webhooks, control) = notifying.unzip();
         let watched = Watched {
-            metrics: ProjectorMetrics,
-            notifications: notifications.clone(),
+            source: Source::Events,
+            webhooks: notifications.clone(),
         };
         let projector = run::start(
             writer.clone(),
@@ -457,7 +444,6 @@ impl Ledger {
         Ok(Ledger {
             projector,
             webhooks,
-            control,
             notifications,
             forwarder: forwarder.transpose().map_err(Error::Thread)?,
             log,
@@ -486,22 +472,13 @@ impl Ledger {
             metrics,
             self.config.clone(),
         );
-        let told = app.clone();
+        let stopping = app.clone();
         let stop = async move {
             stop.await;
-            told.stopping.send_replace(true);
+            stopping.stopping.send_replace(true);
         };
         let pulse = tokio::spawn(http::pulse::beat(app.clone()));
-        let lists = app.clone();
-        // So that points end without anyone who asks for a list.
-        let expiring = tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                lists.read_points.expire(Instant::now());
-            }
-        });
         http::server::serve(listener, Front::new(app), &server, stop).await;
-        expiring.abort();
         pulse.abort();
         tokio::task::spawn_blocking(move || self.close())
             .await
@@ -511,10 +488,9 @@ impl Ledger {
     fn close(self) {
         drop(self.projector);
         drop(self.webhooks);
-        drop(self.control);
         drop(self.forwarder);
         drop(self.log);
-        // Only makes the next start quicker: the log has everything.
+        // Makes the next start quicker. Nothing would be lost without it.
         if let Err(error) = self.store.flush() {
             tracing::warn!(%error, "the store was not flushed");
         }

@@ -20,8 +20,6 @@ mod message;
 mod produce;
 mod stats;
 
-pub use stats::describe as describe_metrics;
-
 use super::{
     Bounds, DeadLetters, EventLog, Identity, NewRecord, PublishError, Published, Publishing,
     ReadError, Reader, Sending,

@@ -1,5 +1,5 @@
-//! What the projector is doing and how it fared in the last minutes, for the web
-//! page: a page that was just opened must show what led to what it shows.
+//! What the projector does and did in the last minutes, for the web page: a page that was just
+//! opened shows the past as well.
 
 use super::error::{Detail, Refusal};
 use super::params::Params;
@@ -18,23 +18,23 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const EVERY: Duration = Duration::from_secs(2);
-/// Beyond it the numbers of JSON's readers are no longer exact.
+/// Larger numbers are not exact in every JSON parser.
 const LATEST: u64 = (1 << 53) - 1;
 /// Ten minutes.
 const KEPT: usize = 300;
 
-/// The last moments, the oldest first.
+/// The last moments, oldest first.
 #[derive(Default)]
 pub struct Pulse(Mutex<VecDeque<Moment>>);
 
-/// How far the log and the store were at one time. Rates are the differences.
+/// The ends of the log and of the store at one time. The page shows differences as rates.
 #[derive(Debug, Clone, Serialize)]
 struct Moment {
     /// Milliseconds since 1970.
     at: u64,
-    /// By partition, the offset that the log gives out next.
+    /// By partition, the next offset of the log.
     end: NextOffsets,
-    /// By partition, the offset behind all that is applied.
+    /// By partition, the offset after all that is applied.
     next: NextOffsets,
 }
 
@@ -54,13 +54,15 @@ impl Pulse {
     }
 }
 
-/// Notes a moment every two seconds, until it is dropped.
+/// Notes a moment every two seconds, until it is dropped. Ends the read points of lists that
+/// nobody pages through any more, which otherwise only another list would do.
 pub async fn beat(app: Arc<App>) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        // While the log cannot be asked there is nothing to note: a gap in the plot.
+        app.read_points.expire(std::time::Instant::now());
+        // While the log cannot be reached, the plot has a gap.
         if let Ok(lags) = admin::lags(&app) {
             app.pulse.note(moment(&lags));
         }
@@ -114,8 +116,7 @@ pub(super) const SINCE: &[&str] = &["since"];
 
 /// The state of the projector, and the moments after `since`.
 pub async fn projector(State(app): State<Arc<App>>, uri: Uri) -> Response {
-    let answer = state(&app, &uri);
-    answer.unwrap_or_else(|refusal| {
+    state(&app, &uri).unwrap_or_else(|refusal| {
         reading::stamp_now(&app, refusal.into_response_with(Detail::InMessage))
     })
 }
@@ -140,7 +141,7 @@ fn state(app: &App, uri: &Uri) -> Result<Response, Refusal> {
     };
     let names = Status::ALL.map(Status::as_str);
     let counts = app.progress.counts();
-    // Where the log cannot be asked, `reasons` says so.
+    // If the log cannot be reached, `reasons` has that.
     let lags = admin::lags(app).unwrap_or_default();
     let shown = ProjectorView {
         version: env!("CARGO_PKG_VERSION"),

@@ -1,51 +1,8 @@
 //! librdkafka's statistics as metrics: totals over all brokers, by client.
 
-use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics::{counter, gauge};
 use rdkafka::statistics::Statistics;
 use std::collections::HashMap;
-
-pub fn describe() {
-    describe_counter!(
-        "opledger_kafka_received_bytes_total",
-        "Bytes received from brokers, by client"
-    );
-    describe_counter!(
-        "opledger_kafka_sent_bytes_total",
-        "Bytes sent to brokers, by client"
-    );
-    describe_counter!(
-        "opledger_kafka_received_records_total",
-        "Records fetched, by client"
-    );
-    describe_counter!(
-        "opledger_kafka_sent_records_total",
-        "Records produced, by client"
-    );
-    describe_counter!(
-        "opledger_kafka_requests_total",
-        "Requests sent to brokers, by client"
-    );
-    describe_counter!(
-        "opledger_kafka_request_errors_total",
-        "Requests that failed or could not be sent, by client"
-    );
-    describe_gauge!(
-        "opledger_kafka_brokers_up",
-        "Brokers that a client is connected to"
-    );
-    describe_gauge!(
-        "opledger_kafka_broker_rtt_seconds",
-        "Round trip to the slowest broker, by client and percentile"
-    );
-    describe_gauge!(
-        "opledger_kafka_queue_records",
-        "Records queued in a client: to be sent, or fetched ahead"
-    );
-    describe_gauge!(
-        "opledger_kafka_queue_bytes",
-        "Bytes of the records queued in a client"
-    );
-}
 
 /// A client's totals at its last report. They restart with each client; the metrics' do not.
 pub type Totals = HashMap<&'static str, i64>;
