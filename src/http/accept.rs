@@ -28,7 +28,7 @@ pub fn vary(mut response: Response) -> Response {
 /// The value of `Vary`.
 pub const VARIES: HeaderValue = HeaderValue::from_static("Accept");
 
-/// A type, a subtype and how much it is liked, 0 to 1.
+/// A type, a subtype and its quality, 0 to 1.
 fn range(text: &str) -> (&str, &str, f32) {
     let mut parts = text.split(';').map(str::trim);
     let (kind, sub) = parts
@@ -49,11 +49,11 @@ fn range(text: &str) -> (&str, &str, f32) {
 #[derive(Clone, Copy, Default)]
 struct Preference {
     quality: f32,
-    /// Of the range that says so, among all.
+    /// The number of the range in the header.
     place: usize,
 }
 
-/// What the most specific range says that holds the type.
+/// The quality that the most specific matching range gives to the type.
 fn preference<'r>(
     ranges: impl Iterator<Item = (&'r str, &'r str, f32)>,
     kind: &str,

@@ -1,5 +1,5 @@
-//! How many requests of a connection have begun and ended, for its socket and its service: hyper
-//! does not say it.
+//! How many requests of a connection have begun and have ended. The service counts them for the
+//! socket, because hyper gives neither of them the state of the connection.
 
 use hyper::body::{Body, Frame, SizeHint};
 use std::pin::Pin;
@@ -14,7 +14,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// The head of a request has been read. The response ends when the result is dropped.
+    /// A request's head has been read. The request ends when the result is dropped.
     pub fn begin(self: &Arc<Exchange>) -> Answering {
         self.begun.fetch_add(1, Ordering::Relaxed);
         Answering(self.clone())
@@ -25,7 +25,7 @@ impl Exchange {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Whether a request waits for its response, or for the rest of it.
+    /// Whether a response is not sent to its end yet.
     pub fn is_answering(&self) -> bool {
         self.begun() != self.answered.load(Ordering::Relaxed)
     }
@@ -39,13 +39,13 @@ impl Drop for Answering {
     }
 }
 
-/// The body of a response, which ends when hyper has taken all of it.
-pub struct Answer<B> {
+/// The body of a response, which ends when hyper has taken the last byte.
+pub struct ResponseBody<B> {
     pub body: B,
     pub _answering: Answering,
 }
 
-impl<B: Body + Unpin> Body for Answer<B> {
+impl<B: Body + Unpin> Body for ResponseBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 

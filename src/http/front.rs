@@ -1,6 +1,6 @@
-//! What every request passes, whichever path answers it: the check of the name that it calls
-//! the ledger by, its id, the catch of panics, metrics. A document that is in memory is
-//! answered before a route is looked for; everything else goes to the routes.
+//! Every request passes through here: the check of its `Host`, its request id, the catch of
+//! panics, metrics. A cached document is sent without routing; everything else goes to the
+//! routes.
 
 use super::error::Refusal;
 use super::exchange::{self, Answering, Exchange};
@@ -15,7 +15,7 @@ use axum::{BoxError, Router};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Either, Ready, ready};
-use hashbrown::{Equivalent, HashMap};
+use hashbrown::HashMap;
 use http_body_util::Full;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
@@ -30,16 +30,16 @@ use std::time::Instant;
 pub struct Front {
     app: Arc<App>,
     names: Arc<Names>,
-    /// The address of this machine that the connection came in at.
+    /// The address of this machine that the client connected to.
     reached: IpAddr,
     exchange: Arc<Exchange>,
     routes: TowerToHyperService<Router>,
 }
 
-/// A whole document, or what a route answers.
+/// A cached document, or the body of a route's response.
 pub type DocumentOrBody = http_body_util::Either<Full<Bytes>, Body>;
 
-type Answered = Result<Response<exchange::Answer<DocumentOrBody>>, Infallible>;
+type Answered = Result<Response<exchange::ResponseBody<DocumentOrBody>>, Infallible>;
 
 impl Front {
     pub fn new(app: Arc<App>) -> Front {
@@ -67,7 +67,7 @@ where
     B: hyper::body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<exchange::Answer<DocumentOrBody>>;
+    type Response = Response<exchange::ResponseBody<DocumentOrBody>>;
     type Error = Infallible;
     type Future = Either<Ready<Answered>, BoxFuture<'static, Answered>>;
 
@@ -83,7 +83,7 @@ where
             // Its body, if it has one, is not read.
             let close = HeaderValue::from_static("close");
             refused.headers_mut().insert(CONNECTION, close);
-            return Either::Left(ready(passing.answer_with(refused)));
+            return Either::Left(ready(passing.respond(refused)));
         }
         let in_memory = || operations::get_cached(&self.app, &request);
         match catch_unwind(AssertUnwindSafe(in_memory)) {
@@ -95,7 +95,7 @@ where
                 let routes = self.routes.clone();
                 Either::Right(Box::pin(async move {
                     let routed = AssertUnwindSafe(async { routes.call(request).await });
-                    passing.answer_with(match routed.catch_unwind().await {
+                    passing.respond(match routed.catch_unwind().await {
                         Ok(Ok(response)) => response,
                         Err(_) => Refusal::Panicked.into_response(),
                     })
@@ -103,13 +103,13 @@ where
             }
             Err(_) => {
                 let panicked = Refusal::Panicked.into_response();
-                Either::Left(ready(passing.answer_with(panicked)))
+                Either::Left(ready(passing.respond(panicked)))
             }
         }
     }
 }
 
-/// A request that is being answered.
+/// A request in progress.
 struct Passing {
     started: Instant,
     answering: Answering,
@@ -118,29 +118,29 @@ struct Passing {
 }
 
 impl Passing {
-    fn answer_with(self, mut response: Response<Body>) -> Answered {
+    fn respond(self, mut response: Response<Body>) -> Answered {
         let route = response.extensions_mut().remove::<MatchedPath>();
         let route = route.as_ref().map_or("other", MatchedPath::as_str);
         self.finish(route, response.map(http_body_util::Either::Right))
     }
 
-    /// The request is answered when the last of this has been taken.
+    /// The request ends when hyper has taken the last byte of the response.
     fn finish(self, route: &str, mut response: Response<DocumentOrBody>) -> Answered {
         response.headers_mut().insert(REQUEST_ID, self.id);
-        let asked = RequestLabels {
+        let labels = RequestLabels {
             method: self.method,
             route,
             status: response.status().as_u16(),
         };
-        measure(&asked, self.started);
-        Ok(response.map(|body| exchange::Answer {
+        measure(labels, self.started);
+        Ok(response.map(|body| exchange::ResponseBody {
             body,
             _answering: self.answering,
         }))
     }
 }
 
-/// A client may send any word; a label has few values.
+/// A client may send any method; a label has few values.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -155,62 +155,50 @@ fn method(method: &Method) -> &'static str {
 }
 
 /// What requests are counted and timed by: the route, never the path.
-#[derive(Hash)]
+#[derive(PartialEq, Eq, Hash)]
 struct RequestLabels<'r> {
     method: &'static str,
     route: &'r str,
     status: u16,
 }
 
-#[derive(PartialEq, Eq, Hash)]
-struct KnownLabels {
-    method: &'static str,
-    route: Box<str>,
-    status: u16,
-}
-
-impl Equivalent<KnownLabels> for RequestLabels<'_> {
-    fn equivalent(&self, labels: &KnownLabels) -> bool {
-        let of = (&*labels.route, labels.status, labels.method);
-        (self.route, self.status, self.method) == of
-    }
-}
-
-#[derive(Clone)]
 struct Meters {
     requests: Counter,
     seconds: Histogram,
 }
 
 /// Found by their labels once: looking for them each time took longer than a cached document.
-static METERS: LazyLock<RwLock<HashMap<KnownLabels, Meters>>> = LazyLock::new(Default::default);
+static METERS: LazyLock<RwLock<HashMap<RequestLabels<'static>, Meters>>> =
+    LazyLock::new(Default::default);
 
-fn measure(asked: &RequestLabels, started: Instant) {
+fn measure(labels: RequestLabels, started: Instant) {
     let take = |meters: &Meters| {
         meters.requests.increment(1);
         meters.seconds.record(started.elapsed());
     };
     let known = METERS.read().unwrap_or_else(PoisonError::into_inner);
-    if let Some(meters) = known.get(asked) {
+    // The reference to the map is shortened to what is looked for.
+    let found: &HashMap<RequestLabels, Meters> = &known;
+    if let Some(meters) = found.get(&labels) {
         return take(meters);
     }
     drop(known);
-    let (route, method) = (asked.route.to_owned(), asked.method);
-    let labels = [
-        ("method", method.to_owned()),
-        ("route", route),
-        ("status", asked.status.to_string()),
+    // Routes are few, and kept for as long as the process runs.
+    let labels = RequestLabels {
+        method: labels.method,
+        route: labels.route.to_owned().leak(),
+        status: labels.status,
+    };
+    let texts = [
+        ("method", labels.method.to_owned()),
+        ("route", labels.route.to_owned()),
+        ("status", labels.status.to_string()),
     ];
     let meters = Meters {
-        requests: metrics::counter!("opledger_http_requests_total", &labels),
-        seconds: metrics::histogram!("opledger_http_request_seconds", &labels[..2]),
+        requests: metrics::counter!("opledger_http_requests_total", &texts),
+        seconds: metrics::histogram!("opledger_http_request_seconds", &texts[..2]),
     };
     take(&meters);
-    let labels = KnownLabels {
-        method,
-        route: asked.route.into(),
-        status: asked.status,
-    };
     let mut known = METERS.write().unwrap_or_else(PoisonError::into_inner);
     known.insert(labels, meters);
 }

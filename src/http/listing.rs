@@ -7,7 +7,7 @@ use super::filters::{FILTERS, filter};
 use super::paging::{self, BAD_CURSOR};
 use super::params::Params;
 use super::reading::{self, Reading};
-use super::{App, stream, waiting};
+use super::{App, stream};
 use crate::domain::Timestamp;
 use crate::query::list::{self, Format, ListCursor, Shown};
 use crate::query::read_points::{PagePoint, holds};
@@ -72,7 +72,7 @@ pub async fn operations(
             && !is_news
             // A further page never changes.
             && asked.cursor.is_none()
-            && waiting::happened(app, head.changed(), deadline).await
+            && reading::happened(app, head.changed(), deadline).await
         {
             tokio::time::sleep_until(deadline.min(Instant::now() + REST).into()).await;
             continue;

@@ -15,7 +15,6 @@ mod filters;
 pub mod front;
 pub mod host;
 mod listing;
-mod matching;
 mod notifications;
 mod openapi;
 mod operations;
@@ -29,7 +28,6 @@ mod socket;
 mod sse;
 mod stream;
 mod ui;
-mod waiting;
 mod watch;
 mod watch_all;
 

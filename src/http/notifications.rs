@@ -1,6 +1,6 @@
-//! Notifications for operators: which there are, and doing something about those that
-//! are held or given up. What somebody wants done is in the control log before it is
-//! answered, with who wanted it and why.
+//! Webhook deliveries for operators: lists them, retries those that failed permanently and
+//! releases those that are held. A request is in the control log before its response is sent,
+//! with who asked and why.
 
 use super::audit::{finish, linked, page};
 use super::error::Refusal;
@@ -18,23 +18,22 @@ use crate::wire::event::operation_id_fault;
 use crate::wire::fault::{Fault, Rule};
 use crate::wire::media_type::{is_media_type, is_utf8};
 use crate::wire::notification::DeliveryKey;
-use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// For what is asked to be in the control log and in the store.
+/// Until a request is in the control log and in the store.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Notifications that one request is about; the answer says if there are more.
+/// Deliveries that one request is about; the response says if there are more.
 const AT_ONCE: usize = 100_000;
-/// Of them in one piece.
+/// Of them recorded together.
 const RECORDS: usize = 500;
 const TEXT_MAX: usize = 1024;
 
-/// What the list knows.
+/// Parameters of the list.
 pub(super) const LIST: &[&str] = &["limit", "cursor", "position", "state", "operation_id"];
 
 type Id = Result<Path<String>, PathRejection>;
@@ -74,7 +73,7 @@ fn stage(text: &str) -> Result<&'static str, Refusal> {
     known.ok_or_else(|| Fault::new(Rule::Value, "state", names).into())
 }
 
-/// Whether there is something that is held back until somebody releases it.
+/// Whether deliveries may be held until somebody releases them.
 fn holds(app: &App) -> crate::store::Result<bool> {
     let applied = app.progress.applied();
     let Some(token) = &applied.token else {
@@ -84,71 +83,46 @@ fn holds(app: &App) -> crate::store::Result<bool> {
     Ok(begun.is_some_and(|ends| !ends.is_empty()))
 }
 
-pub async fn retry(
-    app: State<Arc<App>>,
-    id: Id,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    one(
-        app,
-        id,
-        uri,
-        headers,
-        body,
-        &["failed", "pending"],
-        Notified::Retried,
+pub async fn retry(State(app): State<Arc<App>>, id: Id, request: Request) -> Response {
+    let stages = &["failed", "pending"];
+    finish(
+        &app,
+        one(&app, id, request, stages, Notified::Retried).await,
     )
-    .await
 }
 
-pub async fn release(
-    app: State<Arc<App>>,
-    id: Id,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    one(app, id, uri, headers, body, &["held"], Notified::Released).await
+pub async fn release(State(app): State<Arc<App>>, id: Id, request: Request) -> Response {
+    let stages = &["held"];
+    finish(
+        &app,
+        one(&app, id, request, stages, Notified::Released).await,
+    )
 }
 
 async fn one(
-    State(app): State<Arc<App>>,
+    app: &Arc<App>,
     id: Id,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
     stages: &'static [&'static str],
     event: fn(Said) -> Notified,
-) -> Response {
-    let answer = async {
-        let Path(operation_id) = id.map_err(|_| Refusal::NotFound)?;
-        let said = said(&app, &uri, &headers, body).await?;
-        let control = control_log(&app)?;
-        if operation_id_fault(&operation_id).is_some() {
-            return Err(Refusal::NotFound);
-        }
-        let (found, _) = find(&app, Some(operation_id), stages).await?;
-        if found.is_empty() {
-            return Err(Refusal::NotFound);
-        }
-        record(&control, &found, || event(said.clone())).await?;
-        Ok(accepted(found.len(), false))
-    };
-    finish(&app, answer.await)
+) -> Result<Response, Refusal> {
+    let Path(operation_id) = id.map_err(|_| Refusal::NotFound)?;
+    let (control, said) = begin(app, request).await?;
+    if operation_id_fault(&operation_id).is_some() {
+        return Err(Refusal::NotFound);
+    }
+    let (found, _) = find(app, Some(operation_id), stages).await?;
+    if found.is_empty() {
+        return Err(Refusal::NotFound);
+    }
+    record(&control, &found, || event(said.clone())).await?;
+    Ok(accepted(found.len(), false))
 }
 
-/// All that were given up.
-pub async fn retry_all(
-    State(app): State<Arc<App>>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+/// All that have failed permanently.
+pub async fn retry_all(State(app): State<Arc<App>>, request: Request) -> Response {
     let answer = async {
-        let said = said(&app, &uri, &headers, body).await?;
-        let control = control_log(&app)?;
+        let (control, said) = begin(&app, request).await?;
         let (found, more) = find(&app, None, &["failed"]).await?;
         record(&control, &found, || Notified::Retried(said.clone())).await?;
         Ok(accepted(found.len(), more))
@@ -156,21 +130,14 @@ pub async fn retry_all(
     finish(&app, answer.await)
 }
 
-/// All that are held, those that are not looked at yet included.
-pub async fn release_all(
-    State(app): State<Arc<App>>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+/// All that are held, including those that no scan has found yet.
+pub async fn release_all(State(app): State<Arc<App>>, request: Request) -> Response {
     let answer = async {
-        let said = said(&app, &uri, &headers, body).await?;
-        let control = control_log(&app)?;
+        let (control, said) = begin(&app, request).await?;
         let (found, _) = find(&app, None, &["held"]).await?;
         let applied = app.progress.applied();
-        let token = applied.token.as_ref();
         let unreached = || Refusal::NoNotifications("the log was not reached yet".into());
-        let log = token.ok_or_else(unreached)?.log;
+        let log = applied.token.as_ref().ok_or_else(unreached)?.log;
         put(&control, &[Control::ReleasedAll { log, said }]).await?;
         Ok(accepted(found.len(), false))
     };
@@ -187,36 +154,19 @@ fn accepted(count: usize, more: bool) -> Response {
     response
 }
 
-fn control_log(app: &App) -> Result<Arc<ControlLog>, Refusal> {
-    let control = app.notifications.control();
-    control.ok_or_else(|| {
-        let halted = app.notifications.halted();
-        let why = match halted {
-            // Where it lies is for operators: readiness says it.
-            Some(_) => "webhook deliveries have halted, and /readyz says why",
-            None => "webhook deliveries are not sent: notifications.allow is empty",
-        };
-        Refusal::NoNotifications(why.into())
-    })
-}
-
-/// Who wants it and why. The media type is asked for because a page of another site
-/// cannot give it.
-async fn said(app: &Arc<App>, uri: &Uri, headers: &HeaderMap, body: Body) -> Result<Said, Refusal> {
-    Params::parse(app, uri, &[])?;
-    let media_type = body::content_type(headers)?.and_then(|value| value.to_str().ok());
+/// The log to record in, and who asks and why. The media type is checked because a page of
+/// another site cannot send it.
+async fn begin(app: &Arc<App>, request: Request) -> Result<(Arc<ControlLog>, Said), Refusal> {
+    let (head, body) = request.into_parts();
+    Params::parse(app, &head.uri, &[])?;
+    let media_type = body::content_type(&head.headers)?.and_then(|value| value.to_str().ok());
     let is_json = |value| is_media_type(value, "application/json") && is_utf8(value);
     if !media_type.is_some_and(is_json) {
         return Err(Refusal::NotJson);
     }
-    let received = body::receive(app, headers, body).await?;
-    let unreadable = |_| {
-        Refusal::from(Fault::new(
-            Rule::Format,
-            "body",
-            "an object with who and why, texts.",
-        ))
-    };
+    let received = body::receive(app, &head.headers, body).await?;
+    let what = "an object with who and why, texts.";
+    let unreadable = |_| Refusal::from(Fault::new(Rule::Format, "body", what));
     let said: Said = match received.bytes.is_empty() {
         true => Said::default(),
         // An object, where serde would take an array as well.
@@ -229,7 +179,15 @@ async fn said(app: &Arc<App>, uri: &Uri, headers: &HeaderMap, body: Body) -> Res
             return Err(Fault::new(Rule::Range, field, "at most 1024 characters.").into());
         }
     }
-    Ok(said)
+    let control = app.notifications.control().ok_or_else(|| {
+        let why = match app.notifications.halted() {
+            // The reason names files of the ledger, which are for operators.
+            Some(_) => "webhook deliveries have halted, and /readyz says why",
+            None => "webhook deliveries are not sent: notifications.allow is empty",
+        };
+        Refusal::NoNotifications(why.into())
+    })?;
+    Ok((control, said))
 }
 
 async fn find(
@@ -279,7 +237,7 @@ async fn put(control: &ControlLog, records: &[Control]) -> Result<(), Refusal> {
     match tokio::time::timeout(PATIENCE, control.record(records)).await {
         Ok(recorded) => Ok(recorded?),
         Err(_) => {
-            Err(PublishError::Unknown("the control log did not answer in time".into()).into())
+            Err(PublishError::Unknown("the control log did not respond in time".into()).into())
         }
     }
 }

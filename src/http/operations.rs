@@ -5,7 +5,7 @@ use super::error::{self, Detail, Refusal};
 use super::filters::FILTERS;
 use super::params::Params;
 use super::reading::Reading;
-use super::{App, accept, listing, reading, stream, waiting, watch, watch_all};
+use super::{App, accept, listing, reading, stream, watch, watch_all};
 use crate::domain::OperationId;
 use crate::feed::documents::{Current, RenderedDocument};
 use crate::rows::filter::Filter;
@@ -147,7 +147,7 @@ async fn wait_for_news(
         changed.as_mut().enable();
         reading.renew(app);
         let found = read_document(app, reading, operation_id).await?;
-        if is_news(&found, headers) || !waiting::happened(app, changed, deadline).await {
+        if is_news(&found, headers) || !reading::happened(app, changed, deadline).await {
             return Ok(found);
         }
     }

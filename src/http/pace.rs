@@ -1,7 +1,6 @@
-//! How much processor time event streams may take, all of them together: little while the
-//! projector has much to do, about half of the machine otherwise. Work is done in short
-//! turns, first come, first served; a little of it is always free, so that what changes
-//! now and then is told at once.
+//! Limits the processor time of all event streams together: to little while the projector has
+//! much to do, to about half of the machine otherwise. Streams work in short turns, first come,
+//! first served. A little is always free, so that an occasional change is sent at once.
 
 use crate::feed::progress::Progress;
 use rustix::time::{ClockId, clock_gettime};
@@ -17,13 +16,13 @@ const SHARE_BESIDE_PROJECTOR: f64 = 0.05;
 const SHARE_ALONE: f64 = 0.5;
 /// The projector counts as fully busy from this share of its time on.
 const BUSY: f64 = 0.5;
-/// What may be taken at once after a time of rest.
+/// Seconds that may be taken at once after a time of rest.
 const BURST: f64 = 0.020;
-/// What a turn is taken to need until it is over.
+/// Seconds that a turn counts for until it is over.
 const TURN: f64 = 0.000_020;
-/// What sending costs beside, in the kernel.
+/// What sending costs in the kernel.
 const SECONDS_A_BYTE: f64 = 1e-9;
-/// How often who waits looks whether the share has become another.
+/// How often a waiting turn reads the share again.
 const LOOK: Duration = Duration::from_millis(20);
 
 pub struct Pace {
@@ -34,9 +33,8 @@ pub struct Pace {
     account: Mutex<Account>,
 }
 
-/// The right to work now. What it took is counted when it is dropped: the processor time of
-/// what is done in it, and not the time in which it waits for the disk, or beside others for
-/// a processor.
+/// The right to work now. Its processor time is counted when it is dropped, without the time
+/// in which it waits for the disk or for a processor.
 pub struct Turn<'p> {
     pace: &'p Pace,
     work: Arc<Work>,
@@ -48,7 +46,7 @@ pub struct Turn<'p> {
 pub struct Work(AtomicU64);
 
 impl Work {
-    /// Counts what this takes of its thread.
+    /// Counts the processor time that this takes of its thread.
     pub fn count<T>(&self, work: impl FnOnce() -> T) -> T {
         let began = of_this_thread();
         let outcome = work();
@@ -78,14 +76,14 @@ impl Pace {
     }
 
     pub async fn turn(&self) -> Turn<'_> {
-        // One waits for its time, all others for it: that costs nothing.
+        // One waits for its time, and all others for that one, which costs nothing.
         let gate = self.gate.lock().await;
         let turn = self.turn_before_others().await;
         drop(gate);
         turn
     }
 
-    /// For what all others wait for.
+    /// For work that all others wait for.
     pub async fn turn_before_others(&self) -> Turn<'_> {
         loop {
             let share = share(self.cores, self.progress.effort());
@@ -110,7 +108,7 @@ impl Pace {
 }
 
 impl Turn<'_> {
-    /// For what is done on another thread.
+    /// For work on another thread.
     pub fn work(&self) -> Arc<Work> {
         self.work.clone()
     }
@@ -133,7 +131,7 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let took = self.work.so_far().as_secs_f64() + self.bytes as f64 * SECONDS_A_BYTE;
-        self.pace.account().taken += took - TURN;
+        self.pace.account().debt += took - TURN;
     }
 }
 
@@ -143,33 +141,28 @@ fn share(cores: f64, effort: f64) -> f64 {
     cores * (SHARE_BESIDE_PROJECTOR + (SHARE_ALONE - SHARE_BESIDE_PROJECTOR) * rest)
 }
 
-/// In seconds of processor time since the start.
+/// Processor time that was taken before it was granted.
 struct Account {
-    granted: f64,
-    taken: f64,
+    /// In seconds; negative for time that may be taken at once.
+    debt: f64,
     at: Instant,
 }
 
 impl Account {
     fn new(now: Instant) -> Account {
-        Account {
-            granted: 0.0,
-            taken: 0.0,
-            at: now,
-        }
+        Account { debt: 0.0, at: now }
     }
 
-    /// Takes what a turn needs, or says how long to wait before that.
+    /// Takes what a turn needs, or returns how long to wait before that.
     fn take(&mut self, now: Instant, share: f64) -> Option<Duration> {
-        self.granted += now.saturating_duration_since(self.at).as_secs_f64() * share;
+        let granted = now.saturating_duration_since(self.at).as_secs_f64() * share;
         self.at = now;
-        // What was not used is there for a while only.
-        self.taken = self.taken.max(self.granted - BURST);
-        let missing = self.taken - self.granted;
-        if missing > 0.0 {
-            return Some(Duration::from_secs_f64(missing / share));
+        // What was not used is kept up to a limit.
+        self.debt = (self.debt - granted).max(-BURST);
+        if self.debt > 0.0 {
+            return Some(Duration::from_secs_f64(self.debt / share));
         }
-        self.taken += TURN;
+        self.debt += TURN;
         None
     }
 }
@@ -189,7 +182,7 @@ mod tests {
                 while let Some(wait) = account.take(now, share) {
                     now += wait.max(Duration::from_nanos(1));
                 }
-                account.taken += 0.001 - TURN;
+                account.debt += 0.001 - TURN;
             }
             let took = (now - began).as_secs_f64();
             let wanted = 2.0 / expected;
@@ -204,7 +197,7 @@ mod tests {
         for _ in 0..100 {
             now += Duration::from_millis(50);
             assert_eq!(account.take(now, share(2.0, 1.0)), None);
-            account.taken += 0.004;
+            account.debt += 0.004;
         }
     }
 
@@ -222,7 +215,7 @@ mod tests {
             };
             futures_util::future::join_all((0..50).map(|_| read())).await;
             let mut account = pace.account();
-            let owed = account.taken - account.granted;
+            let owed = account.debt;
             assert!(owed < 0.1, "{owed} s of work, and none was done");
             assert_eq!(account.take(Instant::now(), share(2.0, 1.0)), None);
         });
@@ -244,7 +237,7 @@ mod tests {
             std::thread::spawn(move || work.count(busy)).join().unwrap();
             assert!(turn.is_long());
             drop(turn);
-            pace.account().taken
+            pace.account().debt
         });
         assert!((0.04..0.4).contains(&owed), "{owed} s");
     }

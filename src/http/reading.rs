@@ -195,6 +195,15 @@ fn is_beyond_end(app: &App, position: &Token) -> bool {
     each.any(|(p, offset)| bounds.get(p).is_some_and(|bounds| bounds.end <= *offset))
 }
 
+/// Whether it happened before the deadline and before the ledger stops.
+pub async fn happened(app: &App, what: impl Future, deadline: Instant) -> bool {
+    tokio::select! {
+        _ = what => true,
+        () = tokio::time::sleep_until(deadline.into()) => false,
+        () = app.stopped() => false,
+    }
+}
+
 /// The time of the runtime's clock, which decides about deadlines and which a simulation stops.
 pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()

@@ -4,7 +4,7 @@
 use super::error::too_many_connections;
 use super::exchange::Exchange;
 use super::front::Front;
-use super::socket::{ClientTimeouts, Socket, closing_answer};
+use super::socket::{ClientTimeouts, Socket, closing_response};
 use crate::config::Server;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -116,6 +116,6 @@ pub async fn serve(
 async fn turn_away(mut stream: TcpStream) {
     let (status, body) = too_many_connections();
     // The client may have gone already.
-    let _ = stream.write_all(&closing_answer(status, &body)).await;
+    let _ = stream.write_all(&closing_response(status, &body)).await;
     let _ = stream.shutdown().await;
 }

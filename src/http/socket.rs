@@ -1,12 +1,12 @@
-//! A connection's socket, with what hyper leaves to others:
+//! A connection's socket. It adds what hyper does not do:
 //!
-//! - what hyper refuses before there is a request (a broken request line, headers
-//!   too large) gets the error response and a request id instead of an empty answer;
-//! - a client that takes no byte for long is cut off, one that sends half a request as well,
-//!   and a connection without requests is closed;
-//! - a client that has gone is noticed while its request waits;
-//! - closing lingers for a moment, so that a client that is still sending reads
-//!   the refusal rather than a reset.
+//! - What hyper refuses before there is a request (a broken request line, headers that are too
+//!   large) gets an error response with a request id instead of an empty response.
+//! - A client that takes no byte for long is disconnected, as is one that sends half a request,
+//!   and a connection without requests.
+//! - A client that has gone is noticed while its request waits.
+//! - Closing lingers for a moment, so that a client that is still sending reads the error
+//!   response and not a reset.
 
 use super::error::unreadable_request;
 use super::exchange::Exchange;
@@ -23,23 +23,22 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Closing waits no longer than this for the client to close as well, and takes no
-/// more from it than this.
+/// Closing waits no longer than this for the client to close as well, and reads no more bytes
+/// than this from it.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 64 << 20;
 
-/// A client that has closed its side may still read: it is answered if that takes no longer
-/// than this, and has gone otherwise.
+/// A client that has closed its side may still read the response if it comes within this time.
+/// After it the client counts as gone.
 const GONE_AFTER: Duration = Duration::from_secs(1);
 
-/// Bytes of further requests that are taken while one is answered, so that the end behind
-/// them is seen.
+/// Bytes of further requests that are read while one is answered, to find the end after them.
 const AHEAD: usize = 16 << 10;
 
-/// While the ledger stops, a client that moves no byte for this long holds it up no more.
+/// While the ledger stops, a client that moves no byte for this long is disconnected.
 const STUCK_AT_STOP: Duration = Duration::from_secs(1);
 
-/// How long all sockets wait for their clients.
+/// How long sockets wait for their clients.
 pub struct ClientTimeouts {
     /// For a request on a connection that had one.
     idle: Duration,
@@ -60,7 +59,7 @@ impl ClientTimeouts {
         }
     }
 
-    /// From now on nobody is waited for long.
+    /// From now on no client is waited for longer than `STUCK_AT_STOP`.
     pub fn stop(&self) {
         self.is_stopping.store(true, Ordering::Relaxed);
     }
@@ -81,31 +80,31 @@ pub struct Socket {
     stream: TcpStream,
     exchange: Arc<Exchange>,
     patience: Arc<ClientTimeouts>,
-    /// When a byte was sent or received last.
+    /// When a byte was last sent or received.
     moved: Instant,
-    /// Since when a request's head is waited for, and how many requests had begun by then.
+    /// Since when it waits for a request's head, and how many requests had begun by then.
     head: Option<(Instant, u64)>,
-    /// Since when the client takes nothing.
+    /// Since when the client has taken nothing.
     stuck: Option<Instant>,
     reading: Timer,
     sending: Timer,
-    /// What came while a request was answered.
+    /// Bytes that were received while a request was answered.
     ahead: Vec<u8>,
-    /// When the end of what the client sends was seen, with a request unanswered.
+    /// When the client closed its side, with a request unanswered.
     ended: Option<Instant>,
-    /// Runs while closing.
+    /// Since when it closes.
     lingering: Option<Instant>,
     thrown_away: usize,
-    /// Our own words in the place of hyper's, and how much of them is sent.
+    /// Our error response in the place of hyper's, and how many bytes of it are sent.
     instead: Option<(Vec<u8>, usize)>,
 }
 
-/// Wakes the connection at the first of the moments that were asked for.
+/// Wakes the connection at the first of the given moments.
 #[derive(Default)]
 struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
-    /// Whether the moment has come; else the connection is woken then, or sooner.
+    /// Whether the moment has come. If not, the connection is woken then, or sooner.
     fn is_over(&mut self, cx: &mut Context, moment: Instant) -> bool {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(moment)));
         loop {
@@ -150,7 +149,7 @@ impl Socket {
         }
     }
 
-    /// Sends what stands instead of hyper's words, to the end.
+    /// Sends our error response to the end.
     fn poll_instead(&mut self, cx: &mut Context) -> Poll<Result<()>> {
         while let Some((words, sent)) = &mut self.instead {
             if *sent == words.len() {
@@ -188,12 +187,12 @@ impl Socket {
         }
     }
 
-    /// Nothing was received: for how long that is borne.
+    /// Nothing was received: fails once that has lasted too long.
     fn poll_patience(&mut self, cx: &mut Context) -> Poll<Result<()>> {
         let begun = self.exchange.begun();
         let patience = &self.patience;
         let (until, why) = match self.head {
-            // How long a body may take is its reader's to say.
+            // The reader of a body limits how long it may take.
             _ if self.exchange.is_answering() => match patience.is_stopping() {
                 true => (self.moved + STUCK_AT_STOP, "the client sends nothing"),
                 false => return Poll::Pending,
@@ -213,8 +212,7 @@ impl Socket {
         }
     }
 
-    /// hyper reads nothing while it has an answer to wait for, so a client that has gone
-    /// meanwhile is looked for here.
+    /// Notices a client that has gone: hyper reads nothing while it waits for a response.
     fn look_for_end(&mut self, cx: &mut Context) -> Result<()> {
         while self.ended.is_none() && self.ahead.len() < AHEAD {
             let mut bytes = [0; 1 << 10];
@@ -248,13 +246,13 @@ fn refusal_of_hyper(words: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let (status, body) = unreadable_request(400 + status.parse::<u16>().ok()?);
-    Some(closing_answer(status, &body))
+    Some(closing_response(status, &body))
 }
 
-/// A whole answer, for where there is no request to answer.
-pub fn closing_answer(status: axum::http::StatusCode, body: &[u8]) -> Vec<u8> {
+/// A whole response, for where there is no request.
+pub fn closing_response(status: axum::http::StatusCode, body: &[u8]) -> Vec<u8> {
     let id = request_id();
-    let mut answer = format!(
+    let mut response = format!(
         "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\n{REQUEST_ID}: {}\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n",
         status.as_u16(),
@@ -263,8 +261,8 @@ pub fn closing_answer(status: axum::http::StatusCode, body: &[u8]) -> Vec<u8> {
         body.len(),
     )
     .into_bytes();
-    answer.extend_from_slice(body);
-    answer
+    response.extend_from_slice(body);
+    response
 }
 
 impl AsyncRead for Socket {
@@ -301,7 +299,7 @@ impl AsyncWrite for Socket {
         ready!(self.poll_instead(cx))?;
         if let Some(words) = refusal_of_hyper(buf) {
             self.instead = Some((words, 0));
-            // hyper's words count as sent; ours follow with the flush.
+            // hyper's response counts as sent; ours follows with the flush.
             let _ = self.poll_instead(cx)?;
             return Poll::Ready(Ok(buf.len()));
         }

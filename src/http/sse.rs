@@ -1,55 +1,50 @@
-//! Server-sent events: their text, and what all event streams have in common.
+//! Server-sent events: their text, and what both kinds of event streams share.
 
 use super::App;
 use super::error::Refusal;
 use crate::domain::OperationId;
 use axum::body::{Body, Bytes};
+use axum::http::HeaderName;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// What is handed to the connection at once, about.
+/// About so many bytes are handed to the connection at once.
 pub const PIECE: usize = 32 << 10;
-/// A stream looks for changes no more often than this: what happens in between is seen
-/// together.
+/// Minimum time between two looks of a stream for changes; those in between are sent together.
 pub const REST: Duration = Duration::from_millis(10);
 
 /// The data of `reset`.
 pub static RESET: Bytes =
     Bytes::from_static(br#"{"reason":"the position is outside the kept window: list again"}"#);
 
-/// A share of the streams that there may be at once.
+/// One of the streams that may be open at the same time.
 pub fn admit(app: &App) -> Result<OwnedSemaphorePermit, Refusal> {
     let permit = app.event_streams.clone().try_acquire_owned();
     permit.map_err(|_| Refusal::Busy("too many event streams."))
 }
 
-/// Data of an event that is no larger is copied between the lines around it; a larger one is
-/// sent as it is, since others may be sent it, too.
+/// Data of an event up to this size is copied between the lines around it. Larger data is not
+/// copied, because other streams may send the same.
 const COPIED: usize = 16 << 10;
 
-/// Blocks of a stream, as they are sent.
+/// Blocks of a stream in the form in which they are sent.
 #[derive(Default)]
 pub struct Blocks {
     whole: Vec<Bytes>,
-    /// Bytes of these.
+    /// Bytes in `whole`.
     len: usize,
     text: Vec<u8>,
 }
 
 impl Blocks {
-    pub fn new() -> Blocks {
-        Blocks::default()
-    }
-
-    /// What every stream begins with: how soon to connect again after it broke off. The
-    /// head of the answer goes out with it. It is a line of the first event: a block without
+    /// The beginning of every stream: how soon to connect again after it broke off. The head of
+    /// the response is sent with it. It is a line of the first event, because a block without
     /// data is an empty event to some libraries.
     pub fn opening() -> Blocks {
         Blocks {
@@ -58,7 +53,7 @@ impl Blocks {
         }
     }
 
-    /// `data` is JSON, which has no line ends. `id` is where to resume behind it.
+    /// `data` is JSON, which has no line ends. `id` is the position to resume after it.
     pub fn event(&mut self, kind: &str, id: Option<&str>, data: &Bytes) {
         self.line("event", kind.as_bytes());
         if let Some(id) = id {
@@ -75,7 +70,7 @@ impl Blocks {
         self.text.push(b'\n');
     }
 
-    /// Where to resume, and nothing else.
+    /// An event that has only the position to resume from.
     pub fn position(&mut self, id: &str) {
         let mut data = b"{\"position\":".to_vec();
         crate::wire::document::text(id, &mut data);
@@ -96,7 +91,7 @@ impl Blocks {
         self.len() == 0
     }
 
-    /// What the connection is handed, one after the other.
+    /// The chunks of the response body.
     pub fn into_pieces(mut self) -> Vec<Bytes> {
         self.cut();
         self.whole
@@ -130,17 +125,17 @@ pub fn named(operation_id: OperationId) -> Bytes {
     data.into()
 }
 
-/// What ended a wait.
+/// Why a wait ended.
 pub enum Woken {
     Changed,
-    /// Nothing has been said for long.
+    /// Nothing was sent for the keep-alive interval.
     Silent,
     Stopping,
 }
 
 pub async fn wait(app: &App, changed: impl Future) -> Woken {
     tokio::select! {
-        // In this order, so that what comes at the same time is not left to chance.
+        // In this order, so that a simulation does not depend on chance.
         biased;
         () = app.stopped() => Woken::Stopping,
         _ = changed => Woken::Changed,
@@ -148,38 +143,37 @@ pub async fn wait(app: &App, changed: impl Future) -> Woken {
     }
 }
 
-/// What a stream is made of: the next blocks, until there are none.
+/// Gives the next blocks of a stream, until there are none.
 pub trait PieceSource: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Result<Option<Blocks>, Refusal>> + Send;
 }
 
-/// The stream as an answer. Pieces are made when the connection takes them, so a client
-/// that reads nothing costs what one piece costs. An error breaks it off: the client
-/// resumes.
-pub fn answer(source: impl PieceSource) -> Response {
-    let opening = futures_util::stream::iter([Ok(Blocks::opening())]);
-    let blocks = futures_util::stream::unfold(source, |mut source| async {
-        match source.next().await {
-            Ok(Some(blocks)) => Some((Ok(blocks), source)),
-            Ok(None) => None,
-            Err(refusal) => {
-                tracing::warn!(?refusal, "closing an event stream after an error");
-                Some((Err(std::io::Error::other("broken off")), source))
-            }
-        }
+/// A response with the stream as its body. Blocks are made when the connection takes them, so
+/// a client that reads nothing costs the memory of one piece. An error ends the response: the
+/// client resumes.
+pub fn respond(source: impl PieceSource) -> Response {
+    let opening = stream::iter([Ok::<_, std::io::Error>(Blocks::opening())]);
+    let blocks = stream::try_unfold(source, |mut source| async {
+        let next = source.next().await.map_err(|refusal| {
+            tracing::warn!(?refusal, "closing an event stream after an error");
+            std::io::Error::other("broken off")
+        })?;
+        Ok::<_, std::io::Error>(next.map(|blocks| (blocks, source)))
     });
-    let body = opening.chain(blocks).flat_map(|blocks| {
-        let pieces = match blocks {
-            Ok(blocks) => blocks.into_pieces().into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error)],
-        };
-        futures_util::stream::iter(pieces)
-    });
-    let mut response = Body::from_stream(body).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // Proxies that gather answers would keep events back.
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    response
+    let pieces = |blocks: Blocks| {
+        stream::iter(
+            blocks
+                .into_pieces()
+                .into_iter()
+                .map(Ok::<_, std::io::Error>),
+        )
+    };
+    let body = Body::from_stream(opening.chain(blocks).map_ok(pieces).try_flatten());
+    let headers = [
+        (CONTENT_TYPE, "text/event-stream"),
+        (CACHE_CONTROL, "no-store"),
+        // Proxies that buffer responses would delay events.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    (headers, body).into_response()
 }

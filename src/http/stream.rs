@@ -7,7 +7,6 @@ use super::pace::Turn;
 use super::{App, Reads};
 use crate::store;
 use axum::body::{Body, Bytes};
-use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use std::ops::ControlFlow;
@@ -111,8 +110,5 @@ pub async fn counted<T: Send + 'static>(
 }
 
 pub fn json(body: impl Into<Body>) -> Response {
-    let mut response = body.into().into_response();
-    let value = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, value);
-    response
+    ([(CONTENT_TYPE, "application/json")], body.into()).into_response()
 }

@@ -31,7 +31,7 @@ pub async fn operation(
 ) -> Result<Response, Refusal> {
     let params = Params::parse(app, uri, &["position"])?;
     let last = reading::last_event_id(headers)?;
-    // An EventSource keeps the address that it began with, and with that an older position.
+    // An EventSource keeps its first address, and with that an older position.
     let token = match (&last, reading::token(headers, &params)?) {
         (Some(_), _) => reading::header_token(headers)?,
         (None, token) => token,
@@ -46,7 +46,7 @@ pub async fn operation(
         app: app.clone(),
         operation_id,
         shown: None,
-        is_waiting_told: false,
+        is_waiting_sent: false,
         must_reset: resumption == Resumption::Impossible,
         is_over: false,
         rest_until: Instant::now(),
@@ -58,12 +58,12 @@ pub async fn operation(
         && has_not_changed(app, &watch.operation_id, last).await?
     {
         if document.has_ended {
-            // Nothing will come any more: an EventSource stops connecting at this.
+            // No more events will follow. This status stops an EventSource.
             return Ok(reading.stamp(StatusCode::NO_CONTENT.into_response()));
         }
         watch.shown = Some(document.etag);
     }
-    Ok(reading.stamp(sse::answer(watch)))
+    Ok(reading.stamp(sse::respond(watch)))
 }
 
 /// Whether the client has seen the last change, as far as changes are remembered.
@@ -94,9 +94,9 @@ struct Watch {
     watching: Watching,
     /// The entity tag of the document that the client has.
     shown: Option<Bytes>,
-    /// The client knows that there is no document yet.
-    is_waiting_told: bool,
-    /// What the client has seen is not to be relied on.
+    /// `waiting` was sent: the client knows that there is no document yet.
+    is_waiting_sent: bool,
+    /// The client cannot resume from what it has seen.
     must_reset: bool,
     is_over: bool,
     rest_until: Instant,
@@ -128,7 +128,7 @@ impl PieceSource for Watch {
             let applied = self.app.progress.applied();
             let id = std::str::from_utf8(&applied.text).expect("a token is ASCII");
             let id = (!id.is_empty()).then_some(id);
-            let mut blocks = Blocks::new();
+            let mut blocks = Blocks::default();
             if std::mem::take(&mut self.must_reset) {
                 blocks.event("reset", id, &sse::RESET);
             }
@@ -146,9 +146,9 @@ impl PieceSource for Watch {
                     blocks.event("removed", id, &sse::named(OperationId(&self.operation_id)));
                     self.is_over = true;
                 }
-                None if !self.is_waiting_told => {
+                None if !self.is_waiting_sent => {
                     blocks.event("waiting", id, &sse::named(OperationId(&self.operation_id)));
-                    self.is_waiting_told = true;
+                    self.is_waiting_sent = true;
                 }
                 None => {}
             }

@@ -1,13 +1,12 @@
 //! All operations that match the filters, as a stream of states. Without a position it
-//! begins with those that there are; behind one, with what has changed since.
+//! begins with all operations that match now; with one, with what has changed since.
 //!
-//! Looking at what changed is done by `feed::subscriptions` for all streams at once: a stream
-//! goes through the rows of changes only from one that may concern it, and then reads the
-//! operations that its filter may be about. All of that is paced (`pace`).
+//! `feed::subscriptions` matches changes with the filters of all streams at once. A stream reads
+//! the rows of changes only from the first one that may concern it, and then the operations that
+//! its filter may select. The processor time for all of this is limited (`pace`).
 
 use super::error::Refusal;
 use super::filters::{FILTERS, filter};
-use super::matching::match_changes;
 use super::pace::Turn;
 use super::params::Params;
 use super::reading::{self, Resumption};
@@ -16,7 +15,7 @@ use super::{App, stream};
 use crate::domain::OperationId;
 use crate::feed::changes::{self, ResumeFrom};
 use crate::feed::documents::Current;
-use crate::feed::subscriptions::{Matching, Point, Subscription, Task};
+use crate::feed::subscriptions::{Matched, Matching, Point, Subscription, Task};
 use crate::feed::watch::Change;
 use crate::query::list;
 use crate::rows::filter::Filter;
@@ -30,16 +29,17 @@ use axum::response::Response;
 use hashbrown::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Changes read together, of those that are in memory no more.
+/// Changes that are read together, where they are not in memory any more.
 const CHANGES: usize = 512;
-/// Rows of the list read together.
+/// Rows of the list that are read together.
 const ROWS: PageLimits = PageLimits {
     limit: 256,
     work: 20_000,
 };
-/// Operations of which a stream remembers what it told.
+/// Operations of which a stream remembers what it sent.
 const REMEMBERED: usize = 16_384;
 
 pub async fn operations(
@@ -50,7 +50,7 @@ pub async fn operations(
     let known: Vec<&'static str> = FILTERS.iter().copied().chain(["position"]).collect();
     let params = Params::parse(app, uri, &known)?;
     let filter = filter(&params)?;
-    // Both are read: what is wrong is told, also where the other one counts.
+    // Both are read, so that a fault in the one that does not count is reported as well.
     let (last, query) = (
         reading::last_event_id(headers)?,
         reading::query_position(&params)?,
@@ -60,9 +60,9 @@ pub async fn operations(
     let begun = reading::begin_stream(app, headers, token, resumed.as_ref()).await;
     let (mut reading, resumption) = begun?;
     let permit = sse::admit(app)?;
-    // Where it is not known what the log is called, there is no position to begin at.
+    // While the id of the log is not known, there is no position to begin at.
     let deadline = reading::now() + app.config.server.default_wait;
-    // Before the position is taken: it holds at least the changes before this one.
+    // Taken before the position, which therefore holds all changes before this one.
     let head = app.progress.watchers.head();
     let now = app.progress.wait_for_log(deadline).await;
     let now = now.ok_or(Refusal::NotReached)?;
@@ -98,7 +98,7 @@ pub async fn operations(
         listing,
         pass: None,
         held: None,
-        is_told: false,
+        is_sent: false,
         must_reset: false,
         holds: end,
         _permit: permit,
@@ -107,11 +107,11 @@ pub async fn operations(
         Resumption::Behind => watch.begin_at(place),
         Resumption::Impossible => watch.must_reset = true,
     }
-    Ok(reading.stamp(sse::answer(watch)))
+    Ok(reading.stamp(sse::respond(watch)))
 }
 
-/// Where these positions are among the changes, and where the changes end that `now` holds: at
-/// `head` or behind it, if that cannot be read.
+/// Where `seen` is among the changes, and the end of the changes that `now` holds: `head`, if
+/// that cannot be read.
 async fn places(
     app: &Arc<App>,
     head: ChangeNumber,
@@ -131,43 +131,74 @@ async fn places(
     .await
 }
 
+/// Matches new changes with the filters of the streams of all lists, from the first stream to the
+/// last. The processor time counts as that of the streams.
+async fn match_changes(app: Arc<App>) {
+    let mut head = app.progress.watchers.watch_all();
+    loop {
+        // Marked as seen before the changes are examined.
+        head.borrow_and_update();
+        let began = Instant::now();
+        loop {
+            let turn = app.pace.turn_before_others().await;
+            let forget = |row: Option<&_>| app.documents.forget(row);
+            let matched = turn.work().count(|| app.subscriptions.match_new(forget));
+            match matched {
+                Matched::Some => {}
+                Matched::All => break,
+                Matched::NoSubscriber => return,
+            }
+        }
+        tokio::select! {
+            biased;
+            // It is never closed: the sender is the ledger's own.
+            _ = head.changed() => {}
+            () = app.stopped() => return,
+            // To end when no stream is left.
+            () = tokio::time::sleep(app.config.streams.keep_alive) => {}
+        }
+        tokio::time::sleep_until(began + sse::REST).await;
+    }
+}
+
 struct WatchAll {
     app: Arc<App>,
     query: Arc<Query>,
-    /// Everything up to here has been told.
+    /// Everything up to here has been sent.
     position: Token,
-    /// The ordinal of the first change that was not looked at.
+    /// The first change that was not examined.
     next: ChangeNumber,
-    /// Of rows before this all operations are told, whatever was before them.
+    /// Of rows before this all operations are sent, whatever they were before.
     mixed_until: ChangeNumber,
     subscription: Subscription,
-    /// While the operations that there are are listed: the key behind which to go on.
+    /// While the present operations are listed: the key after which the list continues.
     listing: Option<Vec<u8>>,
     pass: Option<Pass>,
-    /// An event that is sent with the position before or, if it is the last, behind.
+    /// An event that waits for its position: the one before the row or, if it is the last of the
+    /// row, the one after.
     held: Option<(&'static str, Bytes)>,
     known: Known,
-    /// The client knows the position.
-    is_told: bool,
+    /// The client has `position`.
+    is_sent: bool,
     must_reset: bool,
-    /// What the client is sent holds all changes before this: its position may hold them,
-    /// and nobody has looked at them yet.
+    /// The documents that are sent hold all changes before this, because `position` may hold
+    /// them before they were examined.
     holds: ChangeNumber,
     _permit: OwnedSemaphorePermit,
 }
 
-/// Through the changes up to an ordinal. What is told on the way holds all of them, so
-/// that each operation is told once.
+/// A pass through the changes up to an ordinal. Each document that it sends holds all of them,
+/// so each operation is sent once.
 struct Pass {
     until: ChangeNumber,
-    told: HashSet<u64>,
+    sent: HashSet<u64>,
 }
 
 impl Pass {
     fn until(until: ChangeNumber) -> Pass {
         Pass {
             until,
-            told: HashSet::new(),
+            sent: HashSet::new(),
         }
     }
 }
@@ -179,7 +210,7 @@ impl WatchAll {
                 self.next = next;
                 self.subscription.begin_at(next);
                 if mixed_until > next {
-                    // Nothing wakes for these: they need not concern its filter.
+                    // No change wakes the stream for these: they need not concern its filter.
                     self.mixed_until = mixed_until;
                     self.pass = Some(Pass::until(mixed_until));
                 }
@@ -188,7 +219,7 @@ impl WatchAll {
         }
     }
 
-    /// The client has to list again, and hears from here on.
+    /// The client has to list again, and is sent changes from here on.
     async fn reset(&mut self, blocks: &mut Blocks) -> Result<(), Refusal> {
         self.must_reset = false;
         self.known = Known::nothing();
@@ -201,12 +232,12 @@ impl WatchAll {
         self.next = end;
         self.subscription.begin_at(end);
         blocks.event("reset", Some(&self.position.to_string()), &sse::RESET);
-        self.is_told = true;
+        self.is_sent = true;
         Ok(())
     }
 
-    /// A page of the operations that there are. They have no position yet: a stream that
-    /// breaks off among them has to begin anew.
+    /// Sends a page of the present operations, without a position: a stream that breaks off
+    /// among them has to begin anew.
     async fn list(&mut self, after: Vec<u8>, blocks: &mut Blocks) -> Result<(), Refusal> {
         let query = self.query.clone();
         let mut turn = self.app.pace.turn().await;
@@ -225,13 +256,13 @@ impl WatchAll {
         self.listing = page.next;
         if self.listing.is_none() {
             blocks.position(&self.position.to_string());
-            self.is_told = true;
+            self.is_sent = true;
         }
         turn.sends(blocks.len());
         Ok(())
     }
 
-    /// Takes what is due. False if that is nothing.
+    /// Returns whether there are changes to examine.
     fn begin_pass(&mut self) -> bool {
         match self.subscription.take() {
             Task::Look(due) if due.end > self.next => {
@@ -246,7 +277,7 @@ impl WatchAll {
                     let held = self.position.positions.entry(partition).or_insert(offset);
                     if offset >= *held {
                         *held = offset;
-                        self.is_told = false;
+                        self.is_sent = false;
                     }
                 }
                 false
@@ -254,13 +285,13 @@ impl WatchAll {
         }
     }
 
-    /// Goes through the changes that are due, until there is enough for a piece.
+    /// Examines the changes of the pass until there is enough for a piece.
     async fn go_on(&mut self, blocks: &mut Blocks) -> Result<(), Refusal> {
         let app = self.app.clone();
         let mut turn = app.pace.turn().await;
         let next = self.next;
         let recent = app.progress.watchers.recent_from(next);
-        // What was published a moment ago may not be among them yet.
+        // A change that was published a moment ago may not be among them yet.
         let recent = recent.filter(|rows| rows.iter().any(|row| row.end > next));
         let mut rows = match recent {
             Some(rows) => rows,
@@ -272,7 +303,7 @@ impl WatchAll {
             }
         };
         if !rows.iter().any(|row| row.number <= next && row.end > next) {
-            // They were forgotten before the stream got there.
+            // They left the window before the stream got there.
             self.must_reset = true;
             self.pass = None;
             return Ok(());
@@ -283,12 +314,12 @@ impl WatchAll {
             }
             while let Some((ordinal, id)) = row.next(&self.query.filter, self.next) {
                 if blocks.len() >= PIECE {
-                    // There is more of this row: it is not through.
+                    // The row has more.
                     turn.sends(blocks.len());
                     return Ok(());
                 }
                 self.next = ordinal.plus(1);
-                turn.count(self.tell(&turn, id, blocks)).await?;
+                turn.count(self.send(&turn, id, blocks)).await?;
                 if turn.is_long() {
                     drop(turn);
                     turn = app.pace.turn().await;
@@ -309,18 +340,18 @@ impl WatchAll {
         until.is_none_or(|until| self.next >= until)
     }
 
-    /// All that came with this row has been told.
+    /// Everything in this row has been sent.
     fn pass_row(&mut self, row: &Change, blocks: &mut Blocks) {
         self.next = self.next.max(row.end);
         if let Ok(change) = change::decode(&row.row) {
             let before = self.position.positions.clone();
             change.advance(&mut self.position.positions);
-            self.is_told &= before == self.position.positions;
+            self.is_sent &= before == self.position.positions;
         }
         self.send_held(blocks);
     }
 
-    async fn tell(
+    async fn send(
         &mut self,
         turn: &Turn<'_>,
         operation_id: OperationId<'_>,
@@ -330,11 +361,11 @@ impl WatchAll {
             return Ok(());
         };
         let digest = xxh3_64(operation_id.as_bytes());
-        if pass.told.contains(&digest) {
+        if pass.sent.contains(&digest) {
             return Ok(());
         }
-        if pass.told.len() < REMEMBERED {
-            pass.told.insert(digest);
+        if pass.sent.len() < REMEMBERED {
+            pass.sent.insert(digest);
         }
         let at_least = pass.until.max(self.holds);
         let filter = &self.query.filter;
@@ -354,7 +385,7 @@ impl WatchAll {
                 ("removed", sse::named(operation_id))
             }
             Ok(Current::LeftOut | Current::NoDocument) => return Ok(()),
-            // The others are told all the same.
+            // The others are sent all the same.
             Err(Refusal::Store(error)) if error.is_unreadable() => return Ok(()),
             Err(refusal) => return Err(refusal),
         };
@@ -366,14 +397,14 @@ impl WatchAll {
     fn send_held(&mut self, blocks: &mut Blocks) {
         if let Some((kind, data)) = self.held.take() {
             blocks.event(kind, Some(&self.position.to_string()), &data);
-            self.is_told = true;
+            self.is_sent = true;
         }
     }
 }
 
 impl PieceSource for WatchAll {
     async fn next(&mut self) -> Result<Option<Blocks>, Refusal> {
-        let mut blocks = Blocks::new();
+        let mut blocks = Blocks::default();
         while blocks.is_empty() {
             if self.must_reset {
                 self.reset(&mut blocks).await?;
@@ -387,9 +418,9 @@ impl PieceSource for WatchAll {
                     Woken::Silent => {
                         blocks.keep_alive();
                         self.begin_pass();
-                        if !self.is_told {
+                        if !self.is_sent {
                             blocks.position(&self.position.to_string());
-                            self.is_told = true;
+                            self.is_sent = true;
                         }
                     }
                     Woken::Stopping => return Ok(None),
@@ -400,12 +431,12 @@ impl PieceSource for WatchAll {
     }
 }
 
-/// Which operations the client takes for matching, so that it hears of those that do no
-/// more. Where that is not known, such as behind a resumption, one time too many.
+/// Which operations match in the view of the client, so that `left` is sent for those that do
+/// not any more. Where that is not known, as after a resumption, `left` is sent once too often.
 #[derive(Default)]
 struct Known {
     by_digest: HashMap<u64, bool>,
-    /// Of those that are not in it.
+    /// For those that are not in the map.
     otherwise: bool,
 }
 
