@@ -125,7 +125,7 @@ fn entry(lane: Opened<'_>) -> TargetCluster<'_> {
     }
 }
 
-/// D4, of the attempts that are known.
+/// The result of F9, of the attempts that are known.
 pub(super) fn rollback_result(rollbacks: &Lanes) -> Option<RollbackResult> {
     let attempted = || {
         rollbacks

@@ -1,5 +1,5 @@
 //! The state of one operation: a join-semilattice of registers, which keep the earliest or the
-//! latest value, and of maps of registers (rules F1 to F9).
+//! latest value, and of maps of registers (rules F1 to F11 in docs/events.md).
 //!
 //! `absorb` is the fold. Live projection, recovery, replay and rebuild all call it; nothing
 //! else interprets events. It cannot fail: contradictions are anomalies, never a reason to

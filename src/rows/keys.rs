@@ -6,8 +6,8 @@
 //! The lists' keys do not start with the shard: a list is one range over all of
 //! them, and a shard's entries follow from its states (docs/decisions).
 //!
-//! The history has a row for each *record*. Records of the same event lie side by
-//! side, the lowest position first, so a repeat costs no read when written.
+//! The history is by record. Records of the same event lie side by side, the lowest position
+//! first, so a repeat costs no read when written.
 
 use crate::domain::{LaneId, OperationId, OrderKey, Status, Timestamp};
 use crate::wire::change::ChangeNumber;

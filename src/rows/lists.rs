@@ -37,8 +37,7 @@ const READ: usize = 50;
 
 #[derive(Debug, Default, PartialEq)]
 pub struct Selected {
-    /// In the order of the list.
-    /// By their keys in `by_time`.
+    /// Their keys in `by_time`, in the order of the list.
     pub found: Vec<Vec<u8>>,
     /// The key after which the next page begins, if there may be one.
     pub next: Option<Vec<u8>>,

@@ -39,7 +39,7 @@ pub enum Family {
     Change,
     /// Positions, versions, the log's identity.
     Meta,
-    /// The embedded log's records, in a database of its own.
+    /// The records of an embedded log of the first version, in a database of its own.
     Log,
 }
 
@@ -60,7 +60,7 @@ impl Family {
         Family::Change,
         Family::Meta,
     ];
-    /// What the embedded log consists of.
+    /// What an embedded log of the first version consists of.
     pub const EMBEDDED_LOG: &'static [Family] = &[Family::Meta, Family::Log];
 
     pub fn name(self) -> &'static str {

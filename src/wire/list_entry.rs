@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn deliveries_without_room_are_read_again_later() {
+    fn values_without_room_are_left_to_the_document() {
         let long = format!("/{}", "é".repeat(100));
         let many: Vec<String> = (0..300).map(|n| format!("c{n}")).collect();
         let many = traits(many.iter().map(String::as_str).collect(), None);

@@ -5,8 +5,8 @@
 //! readers are never removed. The store's encodings may change with its format
 //! (`rows::meta::FORMAT`), because the store is rebuilt from the log.
 //!
-//! Rows of `meta` that are one number or one text have no such byte: their meaning is part of
-//! the store's format.
+//! Rows of `meta` that are one number or one text, and the reasons in `dead_letter_due`, have no
+//! such byte: their meaning is part of the store's format.
 
 /// Why stored bytes cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

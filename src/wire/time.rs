@@ -32,7 +32,7 @@ pub fn parse_rfc3339(text: &str) -> Result<Timestamp, TimeFault> {
     }
 }
 
-/// How the document writes times (D1): settings of the reader side only.
+/// How the document writes times (F11): settings of the reader side only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TimeStyle {
     /// Between date and time of day.

@@ -410,7 +410,7 @@ fn an_operator_may_retry_deliveries_that_failed_permanently() {
                 false => Reply::Status(500),
             },
         );
-    let server = Server::with(&quick(&[("NOTIFICATIONS__GIVE_UP_AFTER", "100ms")]));
+    let server = Server::with(&quick(&[("NOTIFICATIONS__GIVE_UP_AFTER", "1s")]));
     for n in 0..5 {
         server.publish(&told(&format!("op-{n}"), receiver.address));
     }

@@ -4,7 +4,7 @@
 //! It is written apart from `src/domain` and shares no code with it, so that a
 //! misreading on one side shows as a difference. It is meant to be obvious, not
 //! fast: every rule sorts and scans the whole set, and events are taken to be
-//! valid (it panics on others). F and D are the rules of the specification.
+//! valid (it panics on others). F1 to F11 are the rules in docs/events.md.
 
 use std::collections::BTreeSet;
 
@@ -14,8 +14,8 @@ use serde_json::{Map, Value, json};
 // The public functions
 // ---------------------------------------------------------------------------
 
-/// The operation document (with D1's default separator), or `None` without a
-/// creation (F1, D12).
+/// The operation document (with F11's default separator), or `None` without a
+/// creation (F1).
 pub fn document(events: &[Value]) -> Option<Value> {
     let events = set(events);
     let created = offers(&events, creation_request);
@@ -360,7 +360,7 @@ fn rollbacks(events: &[Event], sent: &[Lane]) -> Option<Value> {
     }))
 }
 
-/// D4, on the answers that the document shows.
+/// The result of F9, on the answers that the document shows.
 fn rollback_result(attempted: &[Lane]) -> &'static str {
     // `None`: not answered, or an answer without a status code.
     let succeeded: Vec<Option<bool>> = attempted
@@ -527,7 +527,7 @@ fn days_before(year: i64, month: i64) -> i64 {
     past * 365 + leap_days + months.iter().take(month as usize - 1).sum::<i64>()
 }
 
-/// D1
+/// F11
 fn written((seconds, _): Instant) -> String {
     let [year, month, day, hour, minute, second] = calendar(seconds);
     format!("{year:04}{month:02}{day:02} {hour:02}{minute:02}{second:02}")
