@@ -3,13 +3,13 @@
 #
 # OPLEDGER_KAFKA=host:port lets most tests use a broker that is there already.
 
-# RocksDB and librdkafka take a quarter of an hour to compile, so what is built
-# lives outside the checkout: a fresh clone, or `git clean`, does not lose it.
+# RocksDB and librdkafka take a quarter of an hour to compile, so the build's output
+# is outside the checkout: a fresh clone, or `git clean`, does not lose it.
 CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/opledger/target
 export CARGO_TARGET_DIR
 
 # Where `make run` keeps its data, and the address it serves. Not the program's own
-# defaults, so that the tour of the README and this do not meet.
+# defaults, so that the tour of the README does not use the same data or port.
 DATA ?= demo-data
 LISTEN ?= 127.0.0.1:8480
 
@@ -28,7 +28,7 @@ help: ## list the targets
 	@echo '  settings: DATA=$(DATA) LISTEN=$(LISTEN)'
 	@echo '            CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)'
 
-run: build ## build, start a ledger with demo stories, stay until Ctrl-C
+run: build ## build, start a ledger with sample operations, stay until Ctrl-C
 	@scripts/run '$(DATA)' '$(LISTEN)'
 
 # More tests at once than there are cores: most wait for a disk, a broker or a browser.
@@ -89,7 +89,7 @@ format: setup ## format the code
 	$(call need,fmt,rustfmt)
 	cargo fmt
 
-setup: ## install what the build needs, look for Rust
+setup: ## install what the build needs, check for Rust
 	@scripts/setup
 
 setup-tests: setup ## install what the tests need: a Kafka broker's jars, clients in three languages

@@ -17,7 +17,7 @@ HISTOGRAM_PARTS = re.compile(r"_(bucket|sum|count)$")
 # Grafana fills these in before Prometheus sees a query.
 GRAFANA_VARIABLES = {"$__rate_interval": "5m", "$__interval": "1m", "$__range": "1h"}
 
-# What stands here is librdkafka's.
+# These are librdkafka's.
 FREE_SETTINGS = ("kafka.options.", "kafka.producer.", "kafka.consumer.")
 # Of scripts/setup's packages, those that the program is built without.
 NOT_FOR_THE_BUILD = {"curl", "strace"}
@@ -39,7 +39,7 @@ def check_metric_names(texts):
 
 
 def check_coverage(dashboard):
-    """A metric that nobody sees is not looked at when it is needed."""
+    """A metric that no panel shows is not found when it is needed."""
     described = set(re.findall(r'(?:counter|gauge|histogram) "(opledger_[a-z0-9_]+)"', METRICS))
     queried = set(re.findall(r"\bopledger_[a-z0-9_]+", "\n".join(queries(dashboard))))
     for name in sorted(described - {HISTOGRAM_PARTS.sub("", metric) for metric in queried} - queried):
@@ -47,7 +47,7 @@ def check_coverage(dashboard):
 
 
 def check_dashboard(dashboard):
-    """What Grafana would show wrongly without a word."""
+    """Mistakes that Grafana would show wrongly without an error."""
     ids, taken = set(), {}
     for panel in dashboard["panels"]:
         title = panel["title"]
@@ -120,7 +120,7 @@ def check_packages(dockerfile):
 
 
 def check_mounts(compose):
-    """`docker compose config` does not look whether they are there."""
+    """`docker compose config` does not check whether they exist."""
     for service, settings in compose["services"].items():
         for volume in settings.get("volumes", []):
             if volume["type"] == "bind" and not Path(volume["source"]).exists():

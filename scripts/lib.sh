@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What scripts/setup, scripts/setup-tests and tests/clients/run share. Sourced, not run.
+# Shared by scripts/setup, scripts/setup-tests and tests/clients/run. Sourced, not run.
 
 # Not target/, which has a variable of its own.
 cache=${OPLEDGER_CACHE:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/opledger}
@@ -26,7 +26,7 @@ install_packages() { # PACKAGE...
     "${apt[@]}" install -y --no-install-recommends "$@" >/dev/null
 }
 
-# Where the classes of a Java client are. Named by what the source says: another
+# Where the classes of a Java client are. Named by a digest of the source: another
 # checkout, with another version of it, shares the cache.
 java_classes() { # FILE
     local sum

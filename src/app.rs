@@ -399,13 +399,13 @@ impl Ledger {
         let folder = DataFolder::open(&config.data)?;
         let store = Arc::new(rows::open(&folder.store(), memory(&config))?);
         // Read before the first request, whether or not the projector will run.
-        let held = meta::token(&*store)?;
-        let topics = match held {
+        let token = meta::token(&*store)?;
+        let topics = match token {
             None => Topics::Make,
             Some(_) => Topics::MakeBeside,
         };
         let log = Log::open(&config, Some(&folder), topics)?;
-        let progress = Arc::new(Progress::new(held));
+        let progress = Arc::new(Progress::new(token));
         if let Log::Embedded(log) = &log {
             // Nobody else writes to it, so it stays the same log: it accepts events as soon as
             // there is a listener, or none at all.

@@ -161,7 +161,7 @@ settings! {
         replication: u16 = 0, count(0..=100);
         /// The consumer group that lag tools watch.
         group: String = "opledger".into(), name();
-        /// How often the topic is compared with what was applied.
+        /// How often the topic is compared with the applied positions.
         check_interval: Duration = secs(5), duration(ms(100)..=secs(3600));
     }
     Projector projector {

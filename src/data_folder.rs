@@ -3,7 +3,7 @@
 //! store.
 //!
 //! ```text
-//! lock        held while a process works here
+//! lock        locked while a process works here
 //! log/        the embedded log
 //! control/    the control log, beside an embedded log
 //! store/      the snapshots and all that follows from the log
@@ -248,12 +248,12 @@ mod tests {
     #[test]
     fn a_folder_has_one_owner() {
         let dir = tempfile::tempdir().unwrap();
-        let held = DataFolder::open(dir.path()).unwrap();
+        let owner = DataFolder::open(dir.path()).unwrap();
         assert!(matches!(
             DataFolder::open(dir.path()),
             Err(Error::InUse { .. })
         ));
-        drop(held);
+        drop(owner);
         DataFolder::open(dir.path()).unwrap();
     }
 

@@ -12,7 +12,7 @@ pub struct WorkerThread {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Tells the thread when to stop.
+/// Signals the thread to stop.
 #[derive(Default)]
 pub struct Stop {
     asked: Mutex<bool>,

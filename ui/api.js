@@ -2,23 +2,23 @@
 
 export class Refused extends Error {
   constructor(status, error) {
-    super(error ? [error.error_message, error.detail].filter(Boolean).join(' ') : `the ledger answered ${status}`);
+    super(error ? [error.error_message, error.detail].filter(Boolean).join(' ') : `the ledger responded with ${status}`);
     this.status = status;
     this.code = error?.error_code;
   }
 }
 
 /**
- * JSON.parse, but a number that would come out otherwise than it is written (integers beyond
- * 2^53, 1.50, 1e400) is kept as its text: JSON.stringify writes it as it came. Browsers from
- * before 2025 may not have that, and round.
+ * JSON.parse, but keeps the text of a number that JavaScript would change (integers beyond
+ * 2^53, 1.50, 1e400): JSON.stringify writes it unchanged. Browsers older than 2025 may not
+ * support that, and round.
  */
 export function parse(text) {
   if (!JSON.rawJSON) return JSON.parse(text);
   return JSON.parse(text, (_, value, { source } = {}) => (typeof value === 'number' && String(value) !== source ? JSON.rawJSON(source) : value));
 }
 
-/** `{ value, position, next, etag }`; throws Refused, or what fetch throws. */
+/** `{ value, position, next, etag }`; throws Refused, or an error of fetch. */
 export async function read(path, { signal, headers } = {}) {
   const answer = await fetch(path, { signal, headers, cache: 'no-store' });
   if (answer.status === 304) return { unchanged: true };
@@ -34,13 +34,13 @@ export async function read(path, { signal, headers } = {}) {
 
 export const operationPath = (id) => `/v1/operations/${encodeURIComponent(id)}`;
 
-/** Splits what arrives into server-sent events: `{ event, id, data }`. */
+/** Splits the received text into server-sent events: `{ event, id, data }`. */
 export function splitter(emit) {
   let rest = '';
   let event = { event: 'message', data: [] };
   const line = (text) => {
     if (text === '') {
-      // An id alone is a position, without news.
+      // An id alone is a position without an event.
       if (event.data.length || event.id !== undefined) emit({ ...event, data: event.data.join('\n') });
       event = { event: 'message', data: [] };
       return;
@@ -61,12 +61,12 @@ const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 15_000;
 
 /**
- * Follows a stream from a position until `stop` is called; resumes it where it
- * broke off. While the page is hidden nothing is held open.
+ * Follows a stream from a position until `stop` is called. Resumes it where it
+ * broke off. While the page is hidden, it keeps no connection open.
  *
- * tell.event({ event, data })   what came, data parsed
- * tell.state(live)              whether it is live now
- * tell.poll()                   the ledger has no stream to give: time to read again
+ * tell.event({ event, data })   an event arrived; its data is parsed
+ * tell.state(live)              whether the stream is live now
+ * tell.poll()                   the ledger has no stream left: read again
  */
 export function follow(path, position, tell) {
   let id = position;

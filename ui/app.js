@@ -13,7 +13,7 @@ const watchers = new Set();
 let held;
 let shown;
 
-/** The state of the ledger: the last answer, with all moments of ten minutes. */
+/** The state of the ledger: the last response, with all moments of ten minutes. */
 export const state = {
   get now() {
     return held;

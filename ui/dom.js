@@ -24,7 +24,7 @@ export function replace(parent, ...children) {
   parent.replaceChildren(...children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== false));
 }
 
-/** Says something to a screen reader, once it has time. */
+/** Announces a text to a screen reader, once it has time. */
 export function say(text) {
   const spoken = document.getElementById('spoken');
   spoken.textContent = spoken.textContent === text ? `${text}\u00a0` : text;

@@ -82,15 +82,15 @@ export const count = (number) => numbers.format(number);
 export const few = (number) => (number >= 100 ? count(Math.round(number)) : String(Number(number.toFixed(1))));
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
-// What would not be seen, or would turn the text around it about.
+// Characters that are invisible, or that change the direction of the text around them.
 const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/g;
 const NAMES = { '\n': '\u23ce', '\r': '\u27e8CR\u27e9', '\t': '\u21e5' };
 const named = (c) => NAMES[c] ?? `\u27e8${c.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}\u27e9`;
 
-/** A text on one line, with what cannot be seen spelt out. */
+/** A text on one line, with invisible characters spelt out. */
 export const visible = (text) => String(text ?? '').replace(UNSEEN, named);
 
-/** A text with its lines, with whatever else cannot be seen spelt out. */
+/** A text with its line breaks, with other invisible characters spelt out. */
 export const visibleLines = (text) => String(text).replace(UNSEEN, (c) => (c === '\n' || c === '\t' ? c : c === '\r' ? '' : named(c)));
 
 export function size(bytes) {

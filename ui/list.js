@@ -1,4 +1,4 @@
-// The operations: how many of each status, filters, pages, rows that move.
+// The list of operations: counts by status, filters, pages, rows that move.
 
 import { follow, read } from './api.js';
 import { h, replace, s, say, throttle } from './dom.js';
@@ -146,7 +146,7 @@ export function list(query, state) {
         }
       },
       state: (on) => live.classList.toggle('off', !on),
-      // A later page would be another one by then.
+      // By then, a later page would show other operations.
       poll: () => !paused && pages.length === 1 && load(true),
     });
   }
@@ -227,7 +227,7 @@ export function list(query, state) {
 }
 
 let spokenAt = -Infinity;
-/** Now and then: a busy ledger must not talk without end. */
+/** At most every ten seconds: a busy ledger must not talk without end. */
 function announce(news, failed) {
   if (performance.now() - spokenAt < 10_000) return;
   spokenAt = performance.now();
@@ -240,7 +240,7 @@ function head() {
   return h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, COLUMNS.map((name) => h('th', { scope: 'col', role: 'columnheader' }, name))));
 }
 
-/** `none` says that something is unanswered: to come, or never to come. */
+/** `none` means that a response is missing: it may still arrive, or never will. */
 export function rollbackWord({ status, rollbacks }) {
   if (rollbacks.result !== 'none') return rollbacks.result;
   return isTerminal(status) ? 'unanswered' : 'pending';
@@ -293,7 +293,7 @@ function makeRow() {
   return row;
 }
 
-/** A cell for each request to a cluster: answered well, badly, or not yet. */
+/** A cell for each request to a cluster: a good response, a bad one, or none yet. */
 function clusters(document) {
   const lanes = document.target_clusters;
   if (!lanes.length) return h('span', { class: 'faint' }, '\u2013');
@@ -356,7 +356,7 @@ function filterForm(params, changed) {
     changed();
   } }, 'Clear');
   const form = h('form', { 'aria-label': 'Filters', submit: (event) => event.preventDefault() }, FILTERS.map(field), clear);
-  // Where there is little room they wait behind a word; elsewhere they are just there.
+  // On a narrow screen the filters are folded under a heading; elsewhere they are open.
   const used = FILTERS.some(({ name }) => params.has(name));
   return h('details', { class: 'filters', open: used || !matchMedia('(max-width: 760px)').matches }, h('summary', {}, 'Filters'), form);
 }

@@ -8,7 +8,7 @@ import { sentence, story } from './story.js';
 import { timeline } from './timeline.js';
 
 const PAGE = 500;
-/** Characters of a body that are shown before one asks for more. */
+/** Characters of a body that are shown until the reader asks for more. */
 const SHORT = 4000;
 
 export function operation(id, _state) {
@@ -49,7 +49,7 @@ export function operation(id, _state) {
       etag = answer.etag;
       show(answer.value);
     }
-    // Late answers change the history and not always the document.
+    // Late responses change the history and not always the document.
     await loadHistory(Math.max(entries.length, PAGE));
     return answer.position;
   }
@@ -91,7 +91,7 @@ export function operation(id, _state) {
     });
   }
 
-  /** After the end the stream is over, but answers may still arrive. */
+  /** After the terminal event the stream has ended, but responses may still arrive. */
   function later() {
     stop?.();
     stop = undefined;

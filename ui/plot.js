@@ -1,5 +1,5 @@
-// A small plot of one quantity over the last minutes: one colour, its greatest
-// value named, the value under the pointer told.
+// A small plot of one quantity over the last minutes: one colour, with its greatest
+// value and the value under the pointer as text.
 
 import { h, s, replace } from './dom.js';
 import { few, timeOfDay } from './format.js';

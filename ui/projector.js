@@ -7,7 +7,7 @@ import { plot, spark } from './plot.js';
 const WORDS = {
   starting: 'Starting: the store is being opened and compared with the log.',
   running: 'Running.',
-  waiting: 'Waiting: it retries by itself, nothing is lost.',
+  waiting: 'Waiting: it retries, nothing is lost.',
   halted: 'Halted until somebody acts. Reads continue.',
   stopped: 'Stopped.',
 };

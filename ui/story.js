@@ -1,5 +1,5 @@
-// What a history amounts to: lanes, ends, silences and contradictions. The
-// ledger gives events in the order that decides (time, source, id), so the
+// Derives lanes, terminal events, silences and contradictions from a history. The
+// ledger returns events in the order that decides (time, source, id), so the
 // first and the last of a list are the earliest and the latest.
 
 import { parse } from './api.js';
@@ -7,7 +7,7 @@ import { eventTime, isGood, visible } from './format.js';
 
 const TYPE = /^opledger\.(.*)\.v1$/;
 
-/** `entries` as the history gives them: { position, arrived, event }. */
+/** `entries` as the history returns them: { position, arrived, event }. */
 export function story(entries) {
   const events = entries.map(read);
   const lanes = new Map();
@@ -52,7 +52,7 @@ function read(entry, index) {
   };
 }
 
-/** What a producer that holds its data as bytes sends in their place. */
+/** The data of an event whose producer sends it as bytes (`data_base64`). */
 function decoded(base64) {
   if (typeof base64 !== 'string') return undefined;
   try {
@@ -89,7 +89,7 @@ function settle(lane) {
   lane.undo = lane.undone.at(-1);
 }
 
-/** `good`, `bad`, `odd` (an answer without a status code), or undefined. */
+/** `good`, `bad`, `odd` (a response without a status code), or undefined. */
 export function outcome(event) {
   if (!event) return undefined;
   const code = event.data.response?.status_code;

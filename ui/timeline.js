@@ -1,6 +1,6 @@
 // The picture of an operation: a lane for each request to a cluster, on one axis
-// of event time. Long silences are cut out of the axis and said so. The marks are
-// one stop of the tab key; arrows go from mark to mark.
+// of event time. The axis leaves out long silences and labels each gap. The marks are
+// one stop of the tab key; arrows move from mark to mark.
 
 import { h, s, replace } from './dom.js';
 import { duration, timeOfDay, visible, plural } from './format.js';
@@ -15,7 +15,7 @@ const LANE = 26;
 const UNDO = 18;
 const BREAK = 46;
 
-/** Where a time is on the axis, with the silences that are cut short. */
+/** Where a time is on the axis, with the silences that are shortened. */
 function axis(times, from, to, width) {
   const sorted = [...new Set(times)].sort((a, b) => a - b);
   const gaps = sorted.slice(1).map((time, i) => ({ from: sorted[i], to: time, length: time - sorted[i] }));
@@ -150,7 +150,7 @@ function paint(model, width, ongoing) {
 
   const marks = [];
   let row = 0;
-  /** Something that can be pointed at: a bar or a point, told in `lines`. */
+  /** Something that can be pointed at: a bar or a point, described by `lines`. */
   const mark = (kind, left, label, lines, ...shapes) =>
     marks.push({ row, left, element: s('g', { class: `mark ${kind}`, role: 'img', 'aria-label': [label, ...lines].join('. '), 'data-tip': [label, ...lines].join('\n'), 'data-row': row, 'data-x': left }, shapes) });
   const moment = (event) => {
@@ -160,7 +160,7 @@ function paint(model, width, ongoing) {
   };
   const warn = (event, left, top) => odd.has(event) && s('path', { class: 'warn', d: `M${left} ${top - 11.5}l4.6 8h-9.2z` });
 
-  // What is drawn beneath everything.
+  // The background, drawn beneath everything else.
   const ground = [];
   const end = model.end;
   if (end && x(end.time) < edge - 1) ground.push(s('rect', { class: 'after', x: x(end.time), y: TOP - 4, width: edge - x(end.time), height: height - TOP - 16 }));
@@ -287,7 +287,7 @@ function grid(from, to, at, scale, cut, x, height, zero) {
     for (let n = least; zero + n * size <= to; n += 1) {
       const time = zero + n * size;
       if (cut.some((gap) => time > gap.from && time < gap.to)) {
-        // On behind the silence, however many steps it takes.
+        // Continue after the silence, however many steps that takes.
         const gap = cut.find((one) => time > one.from && time < one.to);
         n = Math.ceil((gap.to - zero) / size) - 1;
         continue;
@@ -302,7 +302,7 @@ function grid(from, to, at, scale, cut, x, height, zero) {
     const left = x(gap.from) + 9;
     const right = x(gap.to) - 9;
     const middle = (left + right) / 2;
-    shapes.push(s('g', { class: 'silence' }, s('title', {}, `Nothing happened for ${duration(gap.length)}; the axis is cut short here.`), s('rect', { x: left, y: TOP - 4, width: right - left, height: height - TOP - 16 }), s('text', { x: middle, y: height - 6, 'text-anchor': 'middle' }, `\u2026 ${duration(gap.length)}`)));
+    shapes.push(s('g', { class: 'silence' }, s('title', {}, `Nothing happened for ${duration(gap.length)}; the axis is shortened here.`), s('rect', { x: left, y: TOP - 4, width: right - left, height: height - TOP - 16 }), s('text', { x: middle, y: height - 6, 'text-anchor': 'middle' }, `\u2026 ${duration(gap.length)}`)));
   }
   return shapes;
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Connection {
     /// Address of the ledger
-    // An address may hold a password, which --help must not show.
+    // An address may contain a password, which --help must not show.
     #[arg(long, value_name = "URL", env = "OPLEDGER_URL", hide_env_values = true)]
     #[arg(default_value = "http://127.0.0.1:8470", value_parser = base_url)]
     url: Url,

@@ -90,7 +90,7 @@ pub fn note(text: impl AsRef<str>) {
     output::note(clean_lines(text.as_ref()));
 }
 
-/// How a bar of records looks.
+/// The template of a progress bar that counts records.
 pub const RECORDS: &str = "{bar:30} {pos}/{len} records, {per_sec}, {eta} left";
 
 /// On standard error, and only on a terminal. Without a total it is a spinner.

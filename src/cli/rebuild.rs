@@ -62,9 +62,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
             &mut *reader,
             Some(&ends),
             app::rules(&config),
-            &mut |cut, _| {
-                bar.inc(cut as u64);
-                applied += cut;
+            &mut |count, _| {
+                bar.inc(count as u64);
+                applied += count;
             },
         )?;
         bar.finish_and_clear();

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 pub struct ListStream<'l> {
     http: &'l Http,
     at: &'l At,
-    /// The member that holds the elements.
+    /// The member that contains the elements.
     name: &'static str,
     left: u64,
     next: Option<Url>,
@@ -184,7 +184,7 @@ impl ListSplitter {
         };
         let after = rest[elements.byte_offset()..].trim_ascii_start();
         self.needs_element = match after.first() {
-            // A number could go on.
+            // A number could continue.
             None => return Ok(None),
             Some(b',') => true,
             Some(b']') => false,

@@ -45,7 +45,7 @@ impl<const N: usize> TextTable<N> {
         out.flush()
     }
 
-    /// Prints what is left; a table without rows is not printed at all.
+    /// Prints the remaining rows. A table without rows is not printed at all.
     pub fn finish(&mut self, out: &mut Output) -> Result<(), Failure> {
         if !self.rows.is_empty() {
             out.write(self.render())?;

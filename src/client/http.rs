@@ -54,7 +54,7 @@ impl Http {
             // A redirected POST would silently become a GET.
             .redirect(reqwest::redirect::Policy::none());
         if is_loopback(&base) {
-            // A proxy would look for the ledger on its own machine.
+            // To a proxy, loopback means the proxy's own machine.
             client = client.no_proxy();
         }
         let client = client.build().map_err(|error| {

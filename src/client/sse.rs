@@ -63,10 +63,10 @@ mod tests {
     fn events_are_whole_however_the_stream_is_split() {
         let text = ": hello\n\nevent: document\nid: a;0:1\ndata: {\"é\":1}\n\nid: a;0:2\n\ndata: x\ndata: y\n\n";
         let mut expected = Vec::new();
-        for cut in 1..text.len() {
+        for size in 1..text.len() {
             let mut splitter = SseSplitter::default();
             let mut found = Vec::new();
-            for piece in text.as_bytes().chunks(cut) {
+            for piece in text.as_bytes().chunks(size) {
                 splitter.push(piece);
                 found.extend(std::iter::from_fn(|| splitter.next()));
             }

@@ -1,5 +1,5 @@
-//! The kinds of settings: how each is read from what was given, how it is shown,
-//! and what to say to someone who gave something else.
+//! The kinds of settings: how each is parsed, how it is shown, and the message for a value that
+//! is something else.
 //!
 //! The constructors are the vocabulary of the table of settings.
 
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
-/// What was given for a setting.
+/// The value that a source gives to a setting.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Raw {
     /// A string in TOML.
@@ -68,8 +68,8 @@ impl Raw {
     }
 }
 
-/// A TOML string on one line. One that is not ASCII is of the kind that takes escapes, so that
-/// whoever prints it may write any of its characters as one.
+/// A TOML string on one line. A string that is not ASCII is written as a basic string, so that the
+/// code that prints it may escape any of its characters.
 pub(super) fn quoted(text: &str) -> String {
     if text.is_ascii() && !text.contains(['\n', '\r']) {
         return toml::Value::from(text).to_string();

@@ -1,7 +1,7 @@
 //! The places that settings come from: a TOML file, environment variables, flags.
 //!
-//! Each yields what it gives, or what is wrong, under the same keys. Whether a
-//! value suits its setting is not judged here.
+//! Each source yields its values, or its problems, under the same keys. Whether a value suits its
+//! setting is not checked here.
 
 use super::Overrides;
 use super::field::Raw;
@@ -33,8 +33,8 @@ pub(super) fn file(path: &Path, keys: &Keys) -> Vec<LayerEntry> {
     };
     let (table, errors) = DeTable::parse_recoverable(&text);
     if !errors.is_empty() {
-        // What was recovered is a guess, so its keys are not judged. The error's
-        // own text would quote the line, which may hold a secret.
+        // The parser recovers by guessing, so the keys that it found are not checked. The
+        // error's own text would quote the line, which may contain a secret.
         let broken = errors.iter().map(|error| {
             let line = error.span().map_or(0, |span| line_at(&text, span.start));
             let fault = format!("is not TOML: {}", error.message());

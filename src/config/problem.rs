@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and where each setting came from.
+//! The problems of a configuration, and the source of each setting.
 //!
 //! Problems are collected, never returned one by one: who corrects a file wants to correct all of
 //! it. No text made here may contain a secret.
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Shown in the place of a secret.
 pub(super) const MASK: &str = "********";
 
-/// Whether the value behind this key (or variable) must not be shown.
+/// Whether the value of this key (or variable) must not be shown.
 pub(super) fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     [

@@ -1,4 +1,4 @@
-//! Settings from all their places, what is said about wrong ones, and the sample.
+//! Settings from all sources, the messages for wrong ones, and the sample.
 
 use super::*;
 use crate::config::layers::environment;
@@ -142,7 +142,7 @@ fn values_are_read_as_their_kind() {
     assert_eq!(networks, ["10.1.0.0/16", "127.0.0.1/32", "fd00::/8"]);
 }
 
-/// One value in the place of a setting, against what is said about it.
+/// Each case: a setting, a wrong value, and the expected message.
 #[test]
 fn wrong_values_are_reported_with_a_remedy() {
     let bytes = "give a number of bytes from 1KiB to 4GiB, such as \"4MiB\"";
@@ -187,9 +187,9 @@ fn wrong_values_are_reported_with_a_remedy() {
         ("document.time_offset", "'+24:00'", format!("= \"+24:00\" is not an offset from UTC; {offset}")),
         ("telemetry.log", "'a=b=c'", "= \"a=b=c\" is not a filter; give a level (off, error, warn, info, debug, trace) or directives such as \"info,opledger::http=debug\"".into()),
     ];
-    for (key, value, told) in cases {
+    for (key, value, expected) in cases {
         let text = problem(from_file(&format!("{key} = {value}")));
-        assert_eq!(text, format!("F line 1: {key} {told}"));
+        assert_eq!(text, format!("F line 1: {key} {expected}"));
     }
 }
 
@@ -285,7 +285,7 @@ fn contradicting_settings_are_reported_with_both_sources() {
     assert!(text.starts_with("F line 1 is not TOML"));
 }
 
-/// An unfinished line must not put what is on it, perhaps a secret, into a log.
+/// An unfinished line may contain a secret, so its text must not appear in a log.
 #[test]
 fn invalid_toml_is_reported_by_line_without_its_text() {
     let text = from_file("data = 'x'\npassword = \"hunter2\nlog = = 1\n").expect_err("a problem");
@@ -459,7 +459,7 @@ fn a_shown_configuration_can_be_loaded_and_names_its_sources() {
     assert_eq!(again, config);
 }
 
-/// The mechanism, on a table of its own: today's settings hold no secret and no
+/// The mechanism, with a table made for this test: today's settings have no secret and no
 /// free-form section.
 #[test]
 fn secrets_are_masked_and_free_form_sections_keep_any_name() {
@@ -493,20 +493,20 @@ fn secrets_are_masked_and_free_form_sections_keep_any_name() {
     } = table.apply(given);
 
     let at = path.display();
-    let mut told: Vec<_> = problems.iter().map(Problem::to_string).collect();
-    told.sort();
-    assert_eq!(told.len(), 3, "{told:?}");
+    let mut messages: Vec<_> = problems.iter().map(Problem::to_string).collect();
+    messages.sort();
+    assert_eq!(messages.len(), 3, "{messages:?}");
     assert_eq!(
-        told[0],
+        messages[0],
         format!(
             "{at} line 3: kafka.secret_count = ******** is out of range; give a whole number from 1 to 9"
         )
     );
     assert_eq!(
-        told[1],
+        messages[1],
         format!("{at} line 8: kafka.options.bad is an array, not a string; give a string")
     );
-    assert!(told[2].starts_with("variable OPLEDGER_KAFKA__OPTIONS__SSL__KEY__PASSWORD_FILE: kafka.options.ssl.key.password is in a file"));
+    assert!(messages[2].starts_with("variable OPLEDGER_KAFKA__OPTIONS__SSL__KEY__PASSWORD_FILE: kafka.options.ssl.key.password is in a file"));
 
     assert_eq!(
         table.show(&sources),

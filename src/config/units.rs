@@ -47,7 +47,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, UnitFault> {
     parse(text, &MILLIS).map(Duration::from_millis)
 }
 
-/// Cut to the millisecond, which is as fine as a setting can be.
+/// Truncated to the millisecond, which is as fine as a setting can be.
 pub(super) fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     show(millis, &MILLIS)

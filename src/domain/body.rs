@@ -1,6 +1,6 @@
 //! Bodies of requests and responses: opaque text, kept and shown unchanged. The fold needs to
-//! know only whether two bodies are equal. So the state of an operation holds the digest of a
-//! large body, and the history holds its text once, with the event that brought it.
+//! know only whether two bodies are equal. So the state of an operation has the digest of a
+//! large body, and the history has its text once, with the event that brought it.
 
 use super::event::Text;
 use std::borrow::Cow;

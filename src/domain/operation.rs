@@ -241,8 +241,8 @@ impl<'a> Operation<'a> {
             None => (None, None),
         };
         let lanes = || self.clusters.values().chain(self.rollbacks.values());
-        let created = self.created.get().map(|held| &held.key);
-        let ended = self.ending.get().map(|held| &held.key);
+        let created = self.created.get().map(|kept| &kept.key);
+        let ended = self.ending.get().map(|kept| &kept.key);
         let mut set = Anomalies::default();
         set.put(Anomaly::CreatedAgain, self.created.is_contested());
         set.put(Anomaly::BeforeCreated, created.is_some() && first < created);

@@ -42,8 +42,8 @@ impl<V, const LATEST: bool> Default for Keeping<'_, V, LATEST> {
 
 impl<'a, V: Value, const LATEST: bool> Keeping<'a, V, LATEST> {
     /// A register from its stored content.
-    pub fn restore(held: Option<Register<'a, V>>) -> Self {
-        Keeping(held)
+    pub fn restore(kept: Option<Register<'a, V>>) -> Self {
+        Keeping(kept)
     }
 
     pub fn offer(&mut self, key: OrderKey<'a>, value: V) -> Joined {
@@ -67,20 +67,20 @@ impl<'a, V: Value, const LATEST: bool> Keeping<'a, V, LATEST> {
             true => Ordering::Greater,
             false => Ordering::Less,
         };
-        let Some(held) = &mut self.0 else {
+        let Some(kept) = &mut self.0 else {
             self.0 = Some(offered);
             return Joined::Replaced;
         };
-        let differs = held.value != offered.value;
-        let contested = held.contested | offered.contested | differs;
-        let order = match offered.key.cmp(&held.key) {
-            Ordering::Equal if differs => by_text(&offered.value, &held.value),
+        let differs = kept.value != offered.value;
+        let contested = kept.contested | offered.contested | differs;
+        let order = match offered.key.cmp(&kept.key) {
+            Ordering::Equal if differs => by_text(&offered.value, &kept.value),
             order => Some(order),
         };
         if order == Some(preferred) {
-            *held = offered;
+            *kept = offered;
         }
-        held.contested = contested;
+        kept.contested = contested;
         match order {
             Some(order) if order == preferred => Joined::Replaced,
             Some(_) => Joined::Kept,
@@ -90,8 +90,8 @@ impl<'a, V: Value, const LATEST: bool> Keeping<'a, V, LATEST> {
 
     /// The order key, and the value, which must stay equal.
     pub(super) fn parts_mut(&mut self) -> Option<(&OrderKey<'a>, &mut V)> {
-        let held = self.0.as_mut()?;
-        Some((&held.key, &mut held.value))
+        let kept = self.0.as_mut()?;
+        Some((&kept.key, &mut kept.value))
     }
 
     pub fn get(&self) -> Option<&Register<'a, V>> {
@@ -99,11 +99,11 @@ impl<'a, V: Value, const LATEST: bool> Keeping<'a, V, LATEST> {
     }
 
     pub fn value(&self) -> Option<&V> {
-        self.get().map(|held| &held.value)
+        self.get().map(|kept| &kept.value)
     }
 
     pub fn is_contested(&self) -> bool {
-        self.get().is_some_and(|held| held.contested)
+        self.get().is_some_and(|kept| kept.contested)
     }
 }
 

@@ -96,14 +96,14 @@ async fn what_was_published_is_read_from_any_position(log: &dyn EventLog) {
         let value = found[0].record.value.as_deref();
         assert_eq!(value, Some(format!("marked {i}").as_bytes()));
     }
-    for cut in [0, 1, 30, 60, all.len() - 1] {
-        let read = all[..cut].iter().map(|logged| logged.at);
+    for count in [0, 1, 30, 60, all.len() - 1] {
+        let read = all[..count].iter().map(|logged| logged.at);
         let last: LastOffsets = read.map(|at| (at.partition, at.offset)).collect();
         let rest = read_all(log, &mut *reader(log, &last.next()));
         assert_eq!(
             by_partition(&rest),
-            by_partition(&all[cut..]),
-            "after {cut} records"
+            by_partition(&all[count..]),
+            "after {count} records"
         );
     }
 }

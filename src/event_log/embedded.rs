@@ -3,7 +3,7 @@
 //! One thread appends. It takes everything that waits as one group, writes it as one synced
 //! frame (a block for each partition of the group), records in a separate file that the frame
 //! is acknowledged, and only then notifies publishers and readers. A failed write ends the
-//! segment: nothing is retried on it. The result of what was in flight is reported as unknown,
+//! segment: nothing is retried on it. The result of records in flight is reported as unknown,
 //! and the log continues in the next segment, which records where the one before ended.
 //!
 //! If acknowledged data cannot be read, the log stops with a typed error, and nothing is
@@ -50,7 +50,7 @@ const GROUP_BYTES: usize = 8 << 20;
 /// Pause between two checks of a disk that is full or failed.
 const RECOVERY_PAUSE: Duration = Duration::from_millis(200);
 
-/// After a power cut, acknowledgements of at most this period may be forgotten.
+/// After a loss of power, acknowledgements of at most this period may be lost.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]

@@ -121,7 +121,7 @@ impl Kafka {
             None => return Err(PublishError::Rejected("it was not reached yet".into())),
         };
         let positions = self.publisher.publish(records).await?;
-        // The topic may have been created anew meanwhile, and the records be in the new one.
+        // The topic may have been recreated meanwhile, with the records in the new one.
         let confirmed = self.checks.ask(log, None).await;
         let unconfirmed = || ReadError::Unavailable("it was closed".into());
         match confirmed.unwrap_or_else(|_| Err(unconfirmed())) {

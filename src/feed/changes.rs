@@ -1,4 +1,4 @@
-//! What has changed since a position: the index of changes, read from where a stream was. A
+//! Finds the changes since a position: reads the index of changes from where a stream was. A
 //! change lies in the row with the largest number that is not above its own.
 
 use super::watch::Change;
@@ -14,14 +14,15 @@ use std::ops::ControlFlow;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResumeFrom {
     At {
-        /// The first change that the position does not hold. All before it are held.
+        /// The first change that the position does not contain. It contains all earlier ones.
         next: ChangeNumber,
-        /// Of the rows from `next` to this one, the position holds some or parts: it was given
-        /// before the store lost its last writes, and batches end elsewhere since. What such a
-        /// row says was before it need not be what came with the position.
+        /// The position may contain some of the rows from `next` to this one, whole or in part:
+        /// it was sent before the store lost its last writes, and batches end elsewhere since.
+        /// The state that such a row records as the earlier one may differ from the state that
+        /// was sent with the position.
         mixed_until: ChangeNumber,
     },
-    /// Of the changes that it does not hold some are no longer remembered.
+    /// The index no longer has some of the changes that the position does not contain.
     BeforeWindow,
 }
 
@@ -31,14 +32,14 @@ pub fn find(
     applied: &LastOffsets,
     seen: &LastOffsets,
 ) -> store::Result<ResumeFrom> {
-    let held = |partition: Partition, offset: Option<Offset>| {
+    let has_seen = |partition: Partition, offset: Option<Offset>| {
         offset.is_none() || seen.get(&partition).copied() >= offset
     };
     // Partitions of which the position may lack something that came before the rows
-    // looked at so far.
+    // read so far.
     let mut lacking: BTreeSet<Partition> = applied
         .iter()
-        .filter(|(partition, offset)| !held(**partition, Some(**offset)))
+        .filter(|(partition, offset)| !has_seen(**partition, Some(**offset)))
         .map(|(partition, _)| *partition)
         .collect();
     let mut place = None;
@@ -48,26 +49,26 @@ pub fn find(
         ChangeNumber::ZERO..ChangeNumber::MAX,
         Direction::Backward,
         &mut |number, _, change| {
-            let is_held = |m: &change::PartitionMove| held(m.partition, Some(m.after));
+            let is_seen = |m: &change::PartitionMove| has_seen(m.partition, Some(m.after));
             let end = changes::end(number, &change);
-            let is_held_in_part =
+            let is_seen_in_part =
                 |m: &change::PartitionMove| seen.get(&m.partition).copied() > m.before;
-            if change.moved.iter().any(is_held_in_part) {
+            if change.moved.iter().any(is_seen_in_part) {
                 mixed_until = end.max(mixed_until);
             }
-            if !change.moved.iter().all(is_held) {
+            if !change.moved.iter().all(is_seen) {
                 place = Some(number);
             } else if place.is_none() {
                 place = Some(end);
             }
             for moved in &change.moved {
-                if held(moved.partition, moved.before) {
+                if has_seen(moved.partition, moved.before) {
                     lacking.remove(&moved.partition);
                 } else {
                     lacking.insert(moved.partition);
                 }
             }
-            // What is newer than `applied` says nothing about partitions that it left alone.
+            // A row newer than `applied` says nothing about partitions that it did not move.
             let is_known = |m: &change::PartitionMove| applied.get(&m.partition) >= Some(&m.after);
             match lacking.is_empty() && change.moved.iter().all(is_known) {
                 true => ControlFlow::Break(()),
@@ -76,7 +77,7 @@ pub fn find(
         },
     );
     if let Err(Error::Corrupt(_)) = read {
-        // What cannot be read is remembered no more.
+        // A row that cannot be read counts as removed.
         return Ok(ResumeFrom::BeforeWindow);
     }
     read?;
@@ -112,7 +113,7 @@ fn rows_of(view: &dyn View, next: ChangeNumber, limit: usize) -> store::Result<V
     );
     or_as_far(read)?;
     let mut rows = Vec::new();
-    // One that cannot be read ends what there is, as far as a stream can go.
+    // A stream can read as far as the first row that cannot be read.
     let until = next.plus(limit);
     let read = changes::scan(
         view,
@@ -127,7 +128,7 @@ fn rows_of(view: &dyn View, next: ChangeNumber, limit: usize) -> store::Result<V
     Ok(rows)
 }
 
-/// What cannot be read ends what there is.
+/// A row that cannot be read ends the scan without an error.
 fn or_as_far(read: store::Result<()>) -> store::Result<()> {
     match read {
         Err(Error::Corrupt(_)) => Ok(()),
@@ -135,7 +136,7 @@ fn or_as_far(read: store::Result<()>) -> store::Result<()> {
     }
 }
 
-/// What became of one operation since a place.
+/// Whether one operation has changed since a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
     Same,
@@ -148,7 +149,7 @@ pub fn since(
     operation_id: OperationId,
 ) -> store::Result<Since> {
     let mut since = Since::Same;
-    // A place that `find` gave is where a row begins.
+    // A place that `find` returned is where a row begins.
     let range = place..ChangeNumber::MAX;
     let read = changes::scan(view, range, Direction::Forward, &mut |_, _, change| {
         if change.ids().any(|id| id == operation_id) {
@@ -158,7 +159,7 @@ pub fn since(
         ControlFlow::Continue(())
     });
     match read {
-        // It is sent once more, in case it has.
+        // It may have changed, so it is sent once more.
         Err(Error::Corrupt(_)) => Ok(Since::Changed),
         read => read.map(|()| since),
     }

@@ -1,11 +1,11 @@
-//! Documents as they are sent, for everyone who reads one: GET, streams, webhooks. One cache,
-//! with one rule: a document is given out to whoever asks for no more changes than it is
-//! known to hold. Beyond that its snapshot is compared, and only a new one is decoded and
-//! rendered. So a failed write, a crash and damage need no rule of their own: what is kept
-//! says which changes it holds, never that there are no others.
+//! Documents as they are sent, for all readers: GET, streams, webhooks. There is one cache with
+//! one rule: it returns a document to a reader that asks for no more changes than the document is
+//! known to contain. Otherwise it compares the snapshot, and decodes and renders only a new one.
+//! So a failed write, a crash and damage need no rule of their own: an entry says which changes it
+//! contains, never that there are no others.
 //!
-//! A large document is in memory once, whoever is sent it, and also where it is too large to
-//! be kept.
+//! A large document is in memory once, however many clients receive it, and also if it is too
+//! large to be cached.
 
 use super::unsent::{self, Large, NoRoom, Unsent};
 use super::watch::{Change, Watchers};
@@ -34,15 +34,15 @@ pub struct RenderedDocument {
     pub has_ended: bool,
 }
 
-/// How an operation stands, for one who asks with a filter.
+/// The state of an operation for a reader with a filter.
 #[derive(Debug, PartialEq)]
 pub enum Current {
     Shown(RenderedDocument),
-    /// It has a document, and the filter leaves it out.
+    /// It has a document, but the filter does not select it.
     LeftOut,
     /// Its creation has not arrived.
     NoDocument,
-    /// There is nothing of it, or no more.
+    /// Nothing of it exists, or no longer.
     Gone,
 }
 
@@ -89,12 +89,12 @@ pub struct DocumentCache {
 }
 
 struct Kept {
-    /// What the document follows from.
+    /// The snapshot that the document follows from.
     row: SnapshotRow,
     document: RenderedDocument,
-    /// What filters judge it by.
+    /// The entry that filters are compared with.
     entry: Entry,
-    /// It holds all changes before this number.
+    /// It contains all changes before this number.
     holds: AtomicU64,
 }
 
@@ -118,7 +118,7 @@ impl quick_cache::Weighter<Box<str>, Arc<Kept>> for DocumentWeight {
     fn weight(&self, id: &Box<str>, kept: &Arc<Kept>) -> u64 {
         let row = kept.row.as_ref().map_or(0, Vec::len);
         let parts = [row, kept.entry.row.len(), kept.document.bytes.len()];
-        // What the cache, the counts and the tag need for an entry is about 350 bytes.
+        // The cache, the counts and the tag need about 350 bytes for an entry.
         (id.len() + parts.iter().sum::<usize>() + 350) as u64
     }
 }
@@ -128,7 +128,7 @@ impl Kept {
         ChangeNumber(self.holds.load(Ordering::Relaxed))
     }
 
-    /// `None` if the filter asks for what is not in memory.
+    /// `None` if the filter needs something that is not in memory.
     fn by(&self, operation_id: OperationId, filter: &Filter) -> Option<Current> {
         let matches = match filter.judge(&self.entry) {
             Some(matches) => matches,
@@ -163,7 +163,7 @@ fn matches(operation_id: OperationId, op: &Operation, filter: &Filter) -> bool {
 }
 
 impl DocumentCache {
-    /// Keeps up to `capacity` bytes. `watchers` say which changes the store holds.
+    /// Keeps up to `capacity` bytes. `watchers` say which changes the store contains.
     pub fn new(
         times: TimeStyle,
         capacity: u64,
@@ -185,13 +185,14 @@ impl DocumentCache {
         &self.times
     }
 
-    /// What counts the large ones, and other large responses with them.
+    /// Counts the large documents, together with other large responses.
     pub fn unsent(&self) -> &Arc<Unsent> {
         &self.unsent
     }
 
-    /// With all changes before the number `at_least`, which the store must hold by now. From memory alone:
-    /// `None` if [`DocumentCache::load`] has to be asked, on a thread that may wait.
+    /// The document with all changes before the number `at_least`, which the store must contain by
+    /// now. Reads memory alone: `None` if [`DocumentCache::load`] must be called, on a thread that
+    /// may wait.
     pub fn load_cached(
         &self,
         db: &dyn Db,
@@ -272,8 +273,8 @@ impl DocumentCache {
         Ok(kept.shown(matches))
     }
 
-    /// The document of a snapshot that has been read already. It is not kept: those who go
-    /// through many would push out what is read often.
+    /// The document of a snapshot that has been read already. It is not cached: a reader that goes
+    /// through many documents would evict those that are read often.
     pub fn of(
         &self,
         view: &dyn View,
@@ -311,8 +312,9 @@ impl DocumentCache {
         Ok(shown.map(Bytes::from))
     }
 
-    /// What this changed is read again by whoever is woken by it next, so that a stream that
-    /// lags is sent the state by then. Without a change, everything.
+    /// Removes the documents that this change affects. The next reader that the change wakes reads
+    /// them again, so a stream that lags is sent the state of that moment. Without a change,
+    /// removes everything.
     pub fn forget(&self, change: Option<&Change>) {
         match change {
             _ if self.kept.is_empty() => {}
@@ -324,12 +326,12 @@ impl DocumentCache {
         }
     }
 
-    /// To be asked before the store is read: what is read then holds at least so many changes.
+    /// Call it before the store is read: the store then contains at least these changes.
     fn held(&self, at_least: ChangeNumber) -> ChangeNumber {
         self.watchers.head().max(at_least)
     }
 
-    /// What is in memory of the operation with this snapshot.
+    /// The cached entry of the operation, if it is of this snapshot.
     fn of_row(
         &self,
         kept: Option<Arc<Kept>>,
@@ -432,7 +434,7 @@ impl DocumentCache {
     ) -> DocumentResult<Arc<Kept>> {
         let kept = self.share(operation_id, fresh, row)?;
         kept.holds.store(holds.0, Ordering::Relaxed);
-        // What another has read meanwhile may be newer, and then stays.
+        // Another reader may have put a newer one there meanwhile. Then that one stays.
         let other = self.kept.peek(&*operation_id);
         if other.is_none_or(|other| other.holds() <= holds) {
             self.kept.insert(operation_id.0.into(), kept.clone());

@@ -1,6 +1,6 @@
-//! What one batch did to the list entries of its operations, and among them those that a filter
-//! may be about: a stream that is about few of them does not read the others. The index is built
-//! by the first reader, for everyone.
+//! The changes of one batch to the list entries of its operations, with an index that finds the
+//! operations that a filter may select: a stream that selects few of them does not read the
+//! others. The first reader builds the index, for all readers.
 
 use crate::domain::{RollbackResult, Status};
 use crate::rows::entry::{EntryChange, Moved};
@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use std::sync::OnceLock;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What a batch did to the entries of its operations, in the order of their ids.
+/// The changes of a batch to the entries of its operations, in the order of their ids.
 pub struct ChangedEntries {
     entries: Vec<EntryChange>,
     index: OnceLock<Index>,
@@ -30,7 +30,7 @@ impl ChangedEntries {
         rows + self.entries.len() * (size_of::<Moved>() + size_of::<EntryChange>() + 64)
     }
 
-    /// What is true of any of them; `None` if that of some is not known.
+    /// The keys of all of them; `None` if those of some are not known.
     pub fn keys(&self) -> Option<impl ExactSizeIterator<Item = Key>> {
         let index = self.index();
         index
@@ -65,7 +65,7 @@ struct Index {
     unsure: Vec<u32>,
 }
 
-/// What an operation can be found by.
+/// A property that operations can be found by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Key {
     Status(Status),
@@ -75,8 +75,8 @@ pub enum Key {
 }
 
 impl Key {
-    /// One of these, or that it is unsure, is true of every operation that the filter may
-    /// be about. None: the filter looks at all of them.
+    /// Every operation that the filter may select has one of these keys, or is unsure. Without
+    /// keys, the filter is compared with every operation.
     pub fn of(filter: &Filter) -> Vec<Key> {
         if let Some(id) = &filter.cluster_id {
             vec![Key::Cluster(xxh3_64(id.as_bytes()))]

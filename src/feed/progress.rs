@@ -1,6 +1,5 @@
-//! How far the store is, for everyone who reads: the applied positions, what is known of
-//! the log that they are positions of, what the projector is doing, and waiting for a
-//! position without polling.
+//! The store's progress, for all readers: the applied positions, the state of the log that they
+//! belong to, the projector's activity, and waiting for a position without polling.
 
 use super::watch::Watchers;
 use crate::domain::Status;
@@ -13,14 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// What the store holds, and the same as text. The log is the store's own: if the
-/// projector has halted because it is pointed at another, reads still say which
-/// log they come from.
+/// The positions that the store contains, and the same as text. The log is the store's own: if
+/// the projector has halted because it is pointed at another log, reads still name the log that
+/// they come from.
 #[derive(Debug, Clone, Default)]
 pub struct Applied {
     /// `None` while the store is new and the log has not been reached.
     pub token: Option<Token>,
-    /// By partition the offset after everything that is applied, and after what is no
+    /// By partition the offset after everything that is applied, including offsets without a
     /// record.
     pub next: NextOffsets,
     pub text: Bytes,
@@ -29,7 +28,7 @@ pub struct Applied {
     pub log: LogState,
 }
 
-/// What is known of the log that the store belongs to. Events are accepted only while it
+/// The state of the log that the store belongs to. Events are accepted only while it
 /// is confirmed, and a position counts as reached only if this log has reached it since
 /// the program started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,16 +36,16 @@ pub enum LogState {
     /// It was not compared with the store yet. Reads that ask for a position wait.
     #[default]
     Unknown,
-    /// It is the store's own and still has what the store goes on at.
+    /// It is the store's own and still has the offsets at which the store continues.
     Confirmed,
-    /// It was confirmed, cannot be read now, and will be compared again. What it had
-    /// reached still counts.
+    /// It was confirmed, cannot be read now, and will be compared again. Positions that it
+    /// had reached still count.
     Unreachable,
-    /// It looks like another one, or like one that lost records, for this reason. That is
-    /// decided within moments; until then reads that ask for a position wait.
+    /// It may be another log, or may have lost records, for this reason. The projector
+    /// decides within moments; until then reads that ask for a position wait.
     Suspect(String),
     /// The projector has halted because of it, or before it could be compared. No position
-    /// of it can be answered for.
+    /// of it counts as reached.
     Halted(String),
 }
 
@@ -61,7 +60,7 @@ impl LogState {
         }
     }
 
-    /// Whether what is applied says what the log has reached.
+    /// Whether the applied positions are positions that the log has reached.
     fn is_settled(&self) -> bool {
         match self {
             LogState::Confirmed | LogState::Unreachable => true,
@@ -88,7 +87,7 @@ pub struct Progress {
     counts: Mutex<Option<StatusCounts>>,
     /// How much of its time the projector works, of late, in thousandths.
     effort: AtomicU32,
-    /// Somebody has seen the log do what the store's own cannot: the projector is to look.
+    /// The log did something that the store's own log cannot do: the projector must check it.
     suspected: AtomicBool,
     /// Notified of every change after the position that it belongs to is published.
     pub watchers: Arc<Watchers>,
@@ -110,11 +109,11 @@ pub enum WaitError {
 }
 
 impl Progress {
-    /// Begins with what the store holds.
-    pub fn new(held: Option<Token>) -> Progress {
-        let applied = held.map_or_else(Applied::default, |held| {
+    /// Begins with the positions that the store contains.
+    pub fn new(stored: Option<Token>) -> Progress {
+        let applied = stored.map_or_else(Applied::default, |token| {
             let next = NextOffsets::default();
-            Applied::new(held, &next, ChangeNumber::ZERO, LogState::Unknown)
+            Applied::new(token, &next, ChangeNumber::ZERO, LogState::Unknown)
         });
         Progress {
             applied: watch::Sender::new(Arc::new(applied)),
@@ -126,7 +125,7 @@ impl Progress {
         }
     }
 
-    /// Read it *before* the store: what is read then holds at least this much.
+    /// Read it *before* the store: the store then contains at least these positions.
     pub fn applied(&self) -> Arc<Applied> {
         self.applied.borrow().clone()
     }
@@ -143,12 +142,12 @@ impl Progress {
     /// After the write that these positions were part of, of a log that is confirmed.
     /// `next` says how far the reader is that everything applied came from, `next_change` which
     /// change is the next.
-    pub fn publish(&self, held: Token, next: &NextOffsets, next_change: ChangeNumber) {
-        let applied = Applied::new(held, next, next_change, LogState::Confirmed);
+    pub fn publish(&self, token: Token, next: &NextOffsets, next_change: ChangeNumber) {
+        let applied = Applied::new(token, next, next_change, LogState::Confirmed);
         self.applied.send_replace(Arc::new(applied));
     }
 
-    /// What has become known of the log. A halt is for good.
+    /// Sets the state of the log. A halt is permanent.
     pub fn set_log(&self, log: LogState) {
         self.applied.send_if_modified(|applied| {
             let changes = applied.log != log && !matches!(applied.log, LogState::Halted(_));
@@ -169,14 +168,14 @@ impl Progress {
         }
     }
 
-    /// The log has done what the store's own cannot do. Until the projector has looked,
-    /// events are refused and no position counts as reached.
+    /// The log did something that the store's own log cannot do. Until the projector has checked
+    /// it, events are refused and no position counts as reached.
     pub fn suspect(&self, why: String) {
         self.set_log(LogState::Suspect(why));
         self.suspected.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the projector has to look at the log, once for each suspicion.
+    /// Whether the projector must check the log, once for each suspicion.
     pub fn take_suspicion(&self) -> bool {
         self.suspected.swap(false, Ordering::SeqCst)
     }
@@ -225,13 +224,13 @@ impl Progress {
     /// Returns once all that lies before these offsets is applied.
     pub async fn wait_until_behind(&self, ends: &NextOffsets) {
         let mut applied = self.applied.subscribe();
-        // It is never closed while somebody holds it.
+        // The channel is never closed while somebody has a reference to it.
         let _ = applied
             .wait_for(|applied| applied.next.have_reached(ends))
             .await;
     }
 
-    /// Returns what is applied once the log was reached, or `None` at the deadline.
+    /// Returns the applied positions once the log was reached, or `None` at the deadline.
     pub async fn wait_for_log(&self, deadline: Instant) -> Option<Token> {
         let mut applied = self.applied.subscribe();
         let reached = applied.wait_for(|applied| applied.token.is_some());
@@ -239,7 +238,7 @@ impl Progress {
         reached.ok()?.ok()?.token.clone()
     }
 
-    /// Returns once the store holds all that the token names, of a log that is known to
+    /// Returns once the store contains all that the token names, of a log that is known to
     /// be the store's own.
     pub async fn wait_for(&self, token: &Token, deadline: Instant) -> Result<(), WaitError> {
         let mut applied = self.applied.subscribe();
@@ -262,8 +261,8 @@ impl Applied {
         for (&partition, &offset) in next.iter() {
             all.raise(partition, offset);
         }
-        // What is no record, such as the end of a transaction, has an offset too: a
-        // response names what was asked for.
+        // The end of a transaction, for one, has an offset but is no record. It is included:
+        // a response names the position that the client asked for.
         let shown = Token {
             log: token.log,
             positions: all.last(),
@@ -277,15 +276,14 @@ impl Applied {
         }
     }
 
-    /// Whether all that the token names is applied: records, and what is no record and
-    /// has an offset.
+    /// Whether all that the token names is applied: records, and offsets without a record.
     pub fn holds(&self, token: &Token) -> bool {
         self.next.have_passed(&token.positions)
     }
 
-    /// What a read with this token is answered; `None` if that is not decided yet.
+    /// The result of waiting for this token; `None` if that is not decided yet.
     fn judge(&self, token: &Token) -> Option<Result<(), WaitError>> {
-        let is_other = |held: &Token| held.log != token.log;
+        let is_other = |own: &Token| own.log != token.log;
         if self.token.as_ref().is_some_and(is_other) {
             return Some(Err(WaitError::OtherLog));
         }

@@ -1,6 +1,7 @@
 //! Streams of lists subscribe with their filters. New changes are matched once for all of them:
 //! a subscription is woken only by a change that may concern its filter. All others sleep on, and
-//! have seen the change all the same: whoever wakes goes on from the first that concerns it.
+//! the change counts as seen by them: a subscription that wakes continues from the first change
+//! that concerns it.
 
 use super::index::Key;
 use super::watch::{Change, Watchers};
@@ -22,9 +23,9 @@ struct State {
     /// Changes before this were matched with every filter.
     matched: Point,
     subscribers: HashMap<Arc<Filter>, HashMap<u64, Subscriber>>,
-    /// Filters by what is true of each operation that they may be about.
+    /// Filters by a key of the operations that they may select.
     by_key: HashMap<Key, Vec<Arc<Filter>>>,
-    /// Those that every change is matched with.
+    /// Filters without a key. Every change is matched with them.
     without_key: Vec<Arc<Filter>>,
     last_number: u64,
     is_running: bool,
@@ -36,7 +37,7 @@ struct Subscriber {
     wake: Arc<Notify>,
 }
 
-/// A place among the changes, and positions that hold what comes before it, or less.
+/// A place among the changes, and positions that contain the changes before it, or fewer.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Point {
     pub next: ChangeNumber,
@@ -161,7 +162,7 @@ impl State {
         }
     }
 
-    /// What is not remembered any more may concern everyone.
+    /// Changes that are no longer in memory may concern every subscription.
     fn skip_to(&mut self, oldest: ChangeNumber) {
         let subscribers = self.subscribers.values_mut();
         let from = self.matched.next;
@@ -169,7 +170,7 @@ impl State {
         self.matched.next = oldest.max(from.plus(1));
     }
 
-    /// Those that may be about an operation of the row, by its keys.
+    /// The filters that may select an operation of the row, by its keys.
     fn filters(&self, row: &Change) -> Vec<Arc<Filter>> {
         match row.keys() {
             Some(keys) if keys.len() < self.subscribers.len() => {
@@ -241,14 +242,14 @@ impl Subscriber {
 /// What a stream has to do.
 #[derive(Debug, PartialEq)]
 pub enum Task {
-    /// Look at the changes in this range.
+    /// Read the changes in this range.
     Look(Range<ChangeNumber>),
     /// Nothing before this point concerns it.
     Nothing(Point),
 }
 
 impl Subscription {
-    /// What is from this change on may concern it.
+    /// Changes from this one on may concern it.
     pub fn begin_at(&self, next: ChangeNumber) {
         let mut state = self.subscriptions.state();
         if next < state.matched.next {
@@ -257,7 +258,7 @@ impl Subscription {
         }
     }
 
-    /// Takes what is due by now.
+    /// Takes the task that is due by now.
     pub fn take(&self) -> Task {
         let mut state = self.subscriptions.state();
         match state.subscriber(self).due.take() {
@@ -350,15 +351,15 @@ mod tests {
         }
         assert_eq!(subscriptions.match_new(|_| ()), Matched::All);
         assert!(is_woken(&a) && is_woken(&b));
-        let looks = [a.take(), b.take()];
+        let tasks = [a.take(), b.take()];
         let expected = [look(2..3), look(0..3)];
-        assert_eq!(looks, expected);
+        assert_eq!(tasks, expected);
         let end = Point {
             next: ChangeNumber(3),
             positions: LastOffsets::from([(0, 2)]),
         };
         assert_eq!(b.take(), Task::Nothing(end));
-        // What it is not known of concerns everyone.
+        // A change whose entries are not known may concern every stream.
         watchers.notify(row(3, None), Vec::new());
         assert_eq!(subscriptions.match_new(|_| ()), Matched::All);
         assert_eq!([a.take(), b.take()], [look(3..4), look(3..4)]);

@@ -1,11 +1,11 @@
-//! Large responses, counted for as long as somebody is sent them: a client that does not read
-//! what it asked for keeps memory, and all of them together have a bound.
+//! Counts large responses until they are sent: a client that does not read its response keeps
+//! memory in use, and all of them together have a limit.
 
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is no larger is not counted: the number of connections bounds it.
+/// Responses up to this size are not counted: the number of connections limits them.
 pub const SMALL: usize = 64 << 10;
 
 pub struct Unsent {
@@ -20,7 +20,7 @@ pub struct Unsent {
 #[error("clients have not received enough of the earlier responses")]
 pub struct NoRoom;
 
-/// The bytes of one response, however many are sent it.
+/// The bytes of one response, which may be sent to many clients.
 pub struct Large {
     bytes: Vec<u8>,
     unsent: Arc<Unsent>,
@@ -91,7 +91,7 @@ impl Unsent {
 }
 
 impl Large {
-    /// One more copy, which is none: it shares the memory.
+    /// One more reference: it shares the memory.
     pub fn bytes(large: Arc<Large>) -> Bytes {
         struct Shared(Arc<Large>);
         impl AsRef<[u8]> for Shared {

@@ -1,8 +1,7 @@
-//! Who waits for which operation, and the changes of the last moments. The projector notifies
-//! of what each batch changed, once it is written and its position is published; that wakes
-//! those who watch one of its operations, and those who watch all. Nobody is handed anything:
-//! who wakes reads the current state, so that a slow reader skips what lies between and costs
-//! nothing.
+//! The watchers of each operation, and the most recent changes. The projector reports the
+//! changes of each batch once the batch is written and its position is published. That wakes the
+//! watchers of its operations, and those that watch all. A watcher is sent no data: it wakes and
+//! reads the current state, so a slow reader skips the states in between and costs nothing.
 
 use super::index::{ChangedEntries, Key};
 use crate::domain::OperationId;
@@ -51,7 +50,7 @@ impl Change {
         self.entries = None;
     }
 
-    /// What is true of any of its operations; `None` if that of some is not known.
+    /// The keys of all of its operations; `None` if those of some are not known.
     pub fn keys(&self) -> Option<impl ExactSizeIterator<Item = Key>> {
         self.entries.as_ref()?.keys()
     }
@@ -101,7 +100,7 @@ impl Debug for Change {
     }
 }
 
-/// What is remembered of the last changes, for those who watch all of them.
+/// Limits of the last changes in memory, for streams that watch all of them.
 const RECENT_BYTES: usize = 16 << 20;
 const RECENT_ROWS: usize = 4096;
 const RECENT_AT_ONCE: usize = 256;
@@ -123,8 +122,8 @@ struct Recent {
 }
 
 impl Watchers {
-    /// Wakes whoever has to know of this change. `entries`: what became of the list entries of
-    /// its operations, none if that is not known.
+    /// Wakes the watchers that this change concerns. `entries`: the changes of the list entries
+    /// of its operations, none if they are not known.
     pub fn notify(&self, mut change: Change, entries: Vec<EntryChange>) {
         // Nobody else reads them.
         if self.lists_watched.load(Ordering::Relaxed) && !entries.is_empty() {
@@ -225,8 +224,8 @@ impl Recent {
     }
 }
 
-/// One who watches an operation. Arm it before reading how things stand, so that no
-/// change slips in between.
+/// A watcher of one operation. Arm it before you read the current state, so that no change is
+/// missed in between.
 pub struct Watching {
     watchers: Arc<Watchers>,
     operation_id: Box<str>,

@@ -109,8 +109,8 @@ impl From<PublishError> for Refusal {
     }
 }
 
-/// Which member of the error response says what is wrong. The two resources of the
-/// fabric-controller interface have the fixed texts alone as message.
+/// Which member of the error response has the details. The two resources of the
+/// fabric-controller interface have only the fixed texts as message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
     InMessage,

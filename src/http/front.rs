@@ -167,7 +167,7 @@ struct Meters {
     seconds: Histogram,
 }
 
-/// Found by their labels once: looking for them each time took longer than a cached document.
+/// Found by their labels once: a search for each request took longer than a cached document.
 static METERS: LazyLock<RwLock<HashMap<RequestLabels<'static>, Meters>>> =
     LazyLock::new(Default::default);
 
@@ -177,7 +177,7 @@ fn measure(labels: RequestLabels, started: Instant) {
         meters.seconds.record(started.elapsed());
     };
     let known = METERS.read().unwrap_or_else(PoisonError::into_inner);
-    // The reference to the map is shortened to what is looked for.
+    // Gives the reference to the map the shorter lifetime of `labels`.
     let found: &HashMap<RequestLabels, Meters> = &known;
     if let Some(meters) = found.get(&labels) {
         return take(meters);

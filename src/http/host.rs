@@ -51,7 +51,7 @@ impl Names {
                 return true;
             }
         }
-        // RFC 6761: names of loopback, whoever is asked.
+        // RFC 6761: these are names of loopback on every resolver.
         host == "localhost" || host.ends_with(".localhost") || self.hosts.contains(&host)
     }
 }

@@ -112,7 +112,7 @@ fn asked(headers: &HeaderMap, params: &Params) -> Result<Asked, Refusal> {
     })
 }
 
-/// What was found, and at which read point.
+/// The operations of a page, and the read point that they were read at.
 struct ReadPage {
     point: PagePoint,
     /// Only of a page: the whole list is read while it is sent.

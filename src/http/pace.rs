@@ -157,7 +157,7 @@ impl Account {
     fn take(&mut self, now: Instant, share: f64) -> Option<Duration> {
         let granted = now.saturating_duration_since(self.at).as_secs_f64() * share;
         self.at = now;
-        // What was not used is kept up to a limit.
+        // Unused time is kept up to a limit.
         self.debt = (self.debt - granted).max(-BURST);
         if self.debt > 0.0 {
             return Some(Duration::from_secs_f64(self.debt / share));

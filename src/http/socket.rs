@@ -32,7 +32,7 @@ const LINGER_BYTES: usize = 64 << 20;
 /// After it the client counts as gone.
 const GONE_AFTER: Duration = Duration::from_secs(1);
 
-/// Bytes of further requests that are read while one is answered, to find the end after them.
+/// Bytes of further requests that are read during a response, to notice that the client closes.
 const AHEAD: usize = 16 << 10;
 
 /// While the ledger stops, a client that moves no byte for this long is disconnected.
@@ -88,9 +88,9 @@ pub struct Socket {
     stuck: Option<Instant>,
     reading: Timer,
     sending: Timer,
-    /// Bytes that were received while a request was answered.
+    /// Bytes that were received during a response.
     ahead: Vec<u8>,
-    /// When the client closed its side, with a request unanswered.
+    /// When the client closed its side while a response was due.
     ended: Option<Instant>,
     /// Since when it closes.
     lingering: Option<Instant>,

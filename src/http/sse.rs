@@ -16,7 +16,7 @@ pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// About so many bytes are handed to the connection at once.
 pub const PIECE: usize = 32 << 10;
-/// Minimum time between two looks of a stream for changes; those in between are sent together.
+/// Minimum time between two checks of a stream for changes. Changes in between are sent together.
 pub const REST: Duration = Duration::from_millis(10);
 
 /// The data of `reset`.

@@ -69,12 +69,12 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
     require-trusted-types-for 'script'; trusted-types 'none'";
 
 pub async fn page(headers: HeaderMap) -> Response {
-    answer(&FILES[0], &headers)
+    respond(&FILES[0], &headers)
 }
 
 /// `/openapi.json` for people.
 pub async fn docs(headers: HeaderMap) -> Response {
-    answer(&FILES[1], &headers)
+    respond(&FILES[1], &headers)
 }
 
 pub async fn file(path: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Response {
@@ -83,12 +83,12 @@ pub async fn file(path: Result<Path<String>, PathRejection>, headers: HeaderMap)
         files.find(|file| file.name == name)
     });
     match found {
-        Some(file) => answer(file, &headers),
+        Some(file) => respond(file, &headers),
         None => Refusal::NoSuchRoute.into_response(),
     }
 }
 
-fn answer(file: &PageFile, headers: &HeaderMap) -> Response {
+fn respond(file: &PageFile, headers: &HeaderMap) -> Response {
     let mut response = if matches_etag(headers, file.etag.as_bytes()) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {

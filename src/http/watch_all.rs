@@ -1,5 +1,5 @@
 //! All operations that match the filters, as a stream of states. Without a position it
-//! begins with all operations that match now; with one, with what has changed since.
+//! begins with all operations that match now; with one, with the changes since.
 //!
 //! `feed::subscriptions` matches changes with the filters of all streams at once. A stream reads
 //! the rows of changes only from the first one that may concern it, and then the operations that
@@ -62,7 +62,7 @@ pub async fn operations(
     let permit = sse::admit(app)?;
     // While the id of the log is not known, there is no position to begin at.
     let deadline = reading::now() + app.config.server.default_wait;
-    // Taken before the position, which therefore holds all changes before this one.
+    // Taken before the position, which therefore contains all changes before this one.
     let head = app.progress.watchers.head();
     let now = app.progress.wait_for_log(deadline).await;
     let now = now.ok_or(Refusal::NotReached)?;
@@ -110,8 +110,8 @@ pub async fn operations(
     Ok(reading.stamp(sse::respond(watch)))
 }
 
-/// Where `seen` is among the changes, and the end of the changes that `now` holds: `head`, if
-/// that cannot be read.
+/// Where `seen` is among the changes, and the end of the changes that `now` contains. If that
+/// cannot be read, the end is `head`.
 async fn places(
     app: &Arc<App>,
     head: ChangeNumber,
@@ -181,14 +181,14 @@ struct WatchAll {
     /// The client has `position`.
     is_sent: bool,
     must_reset: bool,
-    /// The documents that are sent hold all changes before this, because `position` may hold
-    /// them before they were examined.
+    /// The documents that are sent contain all changes before this one, because `position` may
+    /// contain changes that the stream has not examined.
     holds: ChangeNumber,
     _permit: OwnedSemaphorePermit,
 }
 
-/// A pass through the changes up to an ordinal. Each document that it sends holds all of them,
-/// so each operation is sent once.
+/// A pass through the changes up to an ordinal. Each document that it sends contains all of
+/// them, so each operation is sent once.
 struct Pass {
     until: ChangeNumber,
     sent: HashSet<u64>,
@@ -237,7 +237,7 @@ impl WatchAll {
     }
 
     /// Sends a page of the present operations, without a position: a stream that breaks off
-    /// among them has to begin anew.
+    /// among them has to start over.
     async fn list(&mut self, after: Vec<u8>, blocks: &mut Blocks) -> Result<(), Refusal> {
         let query = self.query.clone();
         let mut turn = self.app.pace.turn().await;

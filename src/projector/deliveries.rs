@@ -35,13 +35,13 @@ impl<'d> Deliveries<'d> {
         tally: &mut Tally,
     ) -> store::Result<()> {
         match control {
-            // The first counts: a later one would hold deliveries that were sent meanwhile.
+            // The first record counts: a later one would hold deliveries that were sent meanwhile.
             Control::Begun { log, ends } => {
                 if self.begun(*log)?.is_none() {
                     self.put_begun(*log, ends.clone(), batch);
                 }
             }
-            // Everything due before it is held, whatever was recorded before.
+            // Every delivery due before it is held, whatever was recorded earlier.
             Control::Lost { log, ends } => self.put_begun(*log, ends.clone(), batch),
             Control::ReleasedAll { log, .. } => {
                 if self.begun(*log)?.is_some() {

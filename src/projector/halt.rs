@@ -1,5 +1,5 @@
-//! Reasons for which the projector halts. Each names what was stored, what was found, and what
-//! an operator can do. Reads continue, and readiness reports the reason.
+//! Reasons for which the projector halts. Each names the stored value, the value found, and the
+//! remedy. Reads continue, and readiness reports the reason.
 
 use crate::event_log::ReadError;
 use crate::store;
@@ -103,7 +103,7 @@ impl Halt {
     pub fn for_clients(&self) -> String {
         match self {
             Halt::LogDamaged { at, .. } => {
-                format!("the log is damaged at or behind {at}, see /readyz")
+                format!("the log is damaged at or after {at}, see /readyz")
             }
             Halt::Store(_) => "the store is damaged, see /readyz".into(),
             other => other.to_string(),

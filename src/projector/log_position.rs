@@ -86,7 +86,7 @@ impl LogPosition {
             let before = after.anchors.insert(partition, anchor);
             assert!(
                 before.is_none_or(|before| before.offset < first),
-                "a reader goes on after what it delivered: {partition}:{first} after {before:?}"
+                "a reader continues after its last record: {partition}:{first} after {before:?}"
             );
             after.next.insert(partition, anchor.offset.next());
         }

@@ -24,7 +24,7 @@ use crate::wire::position::Partition;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What a batch amounted to, for the metrics.
+/// The counts of a batch, for the metrics.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Tally {
     pub applied: u64,
@@ -34,21 +34,21 @@ pub struct Tally {
     pub anomalies: BTreeMap<&'static str, i64>,
     /// Documents of each status, more or fewer than before.
     pub statuses: StatusCounts,
-    /// An ending that arrived later changed a served ending.
+    /// A terminal event that arrived later replaced one that was already served.
     pub terminal_revised: u64,
     /// Events whose time is further ahead of their arrival than is allowed.
     pub clock_ahead: u64,
     /// Damaged snapshots made good from the history.
     pub refolded: u64,
-    /// Which operations changed, for those who watch.
+    /// The operations that changed, for the streams that watch them.
     pub change: Option<Change>,
-    /// What became of the list entries of these, in their order.
+    /// The changes of their list entries, in the same order.
     pub entries: Vec<EntryChange>,
-    /// Operations with a notification that is new or another one.
+    /// Operations with a notification that is new or replaces another.
     pub due: Vec<Box<str>>,
-    /// Operations with one that is to be tried again, as an operator said.
+    /// Operations with a notification that an operator wants to retry.
     pub retried: Vec<Box<str>>,
-    /// An operator has released all that is held.
+    /// An operator has released all held deliveries.
     pub released_all: bool,
 }
 
@@ -88,15 +88,15 @@ struct ByBytes;
 
 impl quick_cache::Weighter<Box<str>, Arc<[u8]>> for ByBytes {
     fn weight(&self, id: &Box<str>, snapshot: &Arc<[u8]>) -> u64 {
-        // What the cache itself needs for an entry is about 100 bytes.
+        // The cache itself needs about 100 bytes for an entry.
         (id.len() + snapshot.len() + 100) as u64
     }
 }
 
 fn hot(bytes: u64) -> Hot {
-    // Half of it for what was touched once: an operation is touched by a few batches that
-    // follow each other and then no more, and would be pushed out before its next by
-    // those that were touched often, once.
+    // Half of it is for operations that were touched once. A few batches in a row touch an
+    // operation, and later batches do not. Otherwise operations that were touched often in
+    // the past would evict it before its next batch.
     let options = quick_cache::OptionsBuilder::new()
         .estimated_items_capacity((bytes / 2048) as usize)
         .weight_capacity(bytes)
@@ -263,8 +263,8 @@ impl Projection {
     ) -> store::Result<Tally> {
         self.write(db, &record_batch.batch, Durability::Buffered)?;
         self.positions[record_batch.rules().source as usize] = Some(prepared.after);
-        // After a failed write the store may have held what the records change: how entries were
-        // before it is not known, and the change concerns everyone.
+        // After a failed write the store may already contain the changes of these records. Then
+        // the earlier list entries are not known, and the change may concern every stream.
         let was_known = self.statuses.is_some();
         self.statuses = Some(prepared.statuses);
         let mut tally = prepared.tally;

@@ -22,11 +22,11 @@ pub struct Settings {
     pub limits: Limits,
     /// The longest rest between two batches.
     pub batch_delay: Duration,
-    /// The longest pause between two tries of what does not work at present.
+    /// The longest pause between two attempts at an operation that fails.
     pub retry_max: Duration,
     pub rules: Rules,
-    /// How often the log is compared with what was applied of it while nothing is
-    /// amiss; `None` for a log that nobody else can touch.
+    /// How often the log is compared with the applied positions while nothing is wrong;
+    /// `None` for a log that nobody else can change.
     pub check_every: Option<Duration>,
 }
 
@@ -39,11 +39,11 @@ pub struct Took {
     pub apply: Duration,
 }
 
-/// What follows from what is written, beside the position. The wiring carries it out.
+/// Is notified after each write, in addition to the published position. `app` implements it.
 pub trait Observer: Send {
     /// The log was opened, again perhaps: a write that was reported as failed may have happened.
     fn opened(&mut self, db: &dyn Db) -> store::Result<()>;
-    /// It is written, and its position can be waited for.
+    /// The batch is written, and its position can be waited for.
     fn applied(&mut self, record_batch: &RecordBatch, tally: &Tally, took: Took);
     fn failed(&mut self, error: &store::Error);
 }
@@ -170,7 +170,7 @@ impl Worker<'_> {
         self.progress.set_doing(Doing::Running);
         while !self.stop.is_asked() {
             if let Some(halt) = watchdog.halt() {
-                // Looked at once more before it is believed.
+                // The log is checked once more before the projector halts.
                 self.progress.set_log(LogState::Suspect(halt.for_clients()));
                 return Ok(());
             }
@@ -208,17 +208,17 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// What says that the log is another one is believed when it still says so a moment
-    /// later: in a cluster a broker may lag behind the others in what it knows.
+    /// Halts only if several checks, a moment apart, all find another log: in a cluster a broker
+    /// may have older metadata than the others.
     fn check(&self, position: &LogPosition) -> Result<(), OpenError> {
-        let looks = if self.settings.check_every.is_some() {
+        let attempts = if self.settings.check_every.is_some() {
             3
         } else {
             1
         };
-        for look in 1..=looks {
+        for attempt in 1..=attempts {
             match position.check(&*self.log) {
-                Err(OpenError::Halt(halt)) if look < looks && !self.stop.is_asked() => {
+                Err(OpenError::Halt(halt)) if attempt < attempts && !self.stop.is_asked() => {
                     tracing::warn!(reason = %halt, "checking the log once more");
                     self.progress.set_log(LogState::Suspect(halt.for_clients()));
                     self.stop.sleep(CHECK_AGAIN);
@@ -262,8 +262,8 @@ impl Worker<'_> {
     }
 
     fn publish(&self, position: &LogPosition, next_change: ChangeNumber, watchdog: &Watchdog) {
-        let (held, next) = (position.token(), position.next());
-        self.progress.publish(held, next, next_change);
+        let (token, next) = (position.token(), position.next());
+        self.progress.publish(token, next, next_change);
         watchdog.applied(position);
         self.log.note_applied(&position.positions().next());
     }
@@ -298,7 +298,7 @@ impl Worker<'_> {
         self.watch.failed(&error);
         self.progress.set_doing(Doing::Waiting(error.to_string()));
         self.stop.sleep(pauses.next_pause());
-        // While the disk is full, reads had better go on.
+        // While the disk is full, reads should continue.
         let db = self.writer.db();
         let full = db
             .space()

@@ -37,8 +37,8 @@ pub fn stream(db: &dyn Db, page: &Page, emit: &mut Emit) -> Result<Option<Vec<u8
     })
 }
 
-/// Text, or `{"base64": "…"}` for what is not UTF-8. A header that occurs several times is an
-/// array.
+/// Text, or `{"base64": "…"}` for bytes that are not UTF-8. A header that occurs several times
+/// is an array.
 fn as_json(at: Position, reason: &str, detail: &str, record: &Record) -> Value {
     let bytes = |bytes: &[u8]| match std::str::from_utf8(bytes) {
         Ok(text) => json!(text),

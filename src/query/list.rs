@@ -24,16 +24,16 @@ pub enum Format {
     DetailList,
 }
 
-/// Operations looked up at once.
+/// Operations read at once.
 const CHUNK: usize = 256;
-/// Operations of a stream that are looked up before any of them is sent, in the order of
+/// Operations of a stream that are read before any of them is sent, in the order of
 /// their rows: the more there are, the more of them lie in one block.
 const SPREAD: usize = 16_384;
-/// Beyond so many bytes of documents, by each of two threads, fewer are looked up.
+/// Beyond so many bytes of documents, by each of two threads, fewer are read.
 const SPREAD_BYTES: usize = 4 << 20;
-/// Documents with their bodies looked up at once.
+/// Documents with their bodies read at once.
 const DOCUMENTS: usize = 16;
-/// What is handed to the client at once.
+/// Bytes that are handed to the client at once.
 const PIECE: usize = 64 << 10;
 
 /// What a list shows, and how.
@@ -100,7 +100,7 @@ pub fn page(
     let mut next = selected.next;
     for chunk in selected.found.chunks(CHUNK) {
         if list.out.len() >= PAGE_BYTES {
-            // It is held as a whole, since its link goes out before it.
+            // A page is in memory as a whole, because its link is sent before it.
             next = list.last.take();
             break;
         }
@@ -199,7 +199,7 @@ impl<'l, 'e> List<'l, 'e> {
         let rendered = match is_spread {
             false => [render(view, shown, &by_row)?, RenderedPage::default()],
             true => {
-                // Looking up takes longer than all else: by two.
+                // Reading takes longer than all else, so two threads share it.
                 let (one, other) = by_row.split_at(by_row.len() / 2);
                 let (one, other) = std::thread::scope(|scope| {
                     let other = scope.spawn(|| render(view, shown, other));
@@ -230,7 +230,7 @@ impl<'l, 'e> List<'l, 'e> {
         Ok(Some(ControlFlow::Continue(())))
     }
 
-    /// Hands over what is there, for as long as it is at least so much.
+    /// Hands over the output, for as long as there are at least so many bytes.
     fn hand_over(&mut self, least: usize) -> ControlFlow<()> {
         let Some(emit) = &mut self.emit else {
             return ControlFlow::Continue(());

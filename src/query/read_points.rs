@@ -1,6 +1,6 @@
 //! The read points that lists are paged from. Lists that begin at about the same time share one.
-//! Their number, age and idle time are bounded, since what is deleted meanwhile stays on the disk
-//! for them.
+//! Their number, age and idle time are limited, because rows that are deleted meanwhile stay on
+//! the disk for them.
 
 use crate::feed::progress::{Applied, Progress};
 use crate::rows::changes;
@@ -22,7 +22,7 @@ pub struct ReadPointSettings {
     pub max_age: Duration,
 }
 
-/// A read point, and what was applied when it was taken.
+/// A read point, and the positions that were applied when it was taken.
 #[derive(Clone)]
 pub struct PagePoint {
     pub id: u64,
@@ -51,9 +51,9 @@ impl ReadPoints {
     }
 
     /// The point for a first page: the last one if it still shows the current state, otherwise a
-    /// new one, so that a list lacks nothing that its client has seen elsewhere. Only where that
-    /// would end the list of somebody else, the last one is used if it is young and holds what is
-    /// wanted. It can be paged from once it is kept.
+    /// new one, so that a list lacks nothing that its client has seen elsewhere. If a new one would
+    /// expire the read point of another list, the last one is used, provided that it is young and
+    /// contains the wanted position. It can be paged from once it is kept.
     pub fn begin(
         &self,
         db: &dyn Db,
@@ -79,7 +79,7 @@ impl ReadPoints {
 
     /// The current state. It can be paged from once it is kept.
     pub fn take(&self, db: &dyn Db, progress: &Progress) -> store::Result<PagePoint> {
-        // Before the point is taken: it holds at least this much.
+        // Before the point is taken: the point contains at least these positions.
         let applied = progress.applied();
         let held = db.hold()?;
         let fingerprint = store::view_held(&*held, changes::fingerprint)?;
@@ -107,7 +107,7 @@ impl ReadPoints {
         points.push(point);
     }
 
-    /// The point of a list that goes on; `None` if it is gone.
+    /// The point of a list that continues; `None` if it has expired.
     pub fn resume(&self, id: u64) -> Option<PagePoint> {
         self.expire(Instant::now());
         let mut points = self.points();
@@ -140,7 +140,7 @@ impl ReadPoints {
     }
 }
 
-/// Whether what was applied has all that a token names.
+/// Whether the applied positions include all that the token names.
 pub fn holds(applied: &Applied, wanted: Option<&Token>) -> bool {
     wanted.is_none_or(|wanted| applied.holds(wanted))
 }
@@ -192,8 +192,8 @@ mod tests {
         assert!(points.resume(0).is_none());
     }
 
-    /// Whoever has read a document does not read a list from before it, unless that would
-    /// end the lists of others.
+    /// A client that has read a document does not read an older list, unless a new read point would
+    /// expire the lists of others.
     #[test]
     fn a_new_list_reads_a_fresh_state_while_there_is_room() {
         let (db, progress) = (Memory::default(), Progress::new(None));

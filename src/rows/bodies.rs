@@ -1,4 +1,4 @@
-//! Looks up the texts of bodies that a state has only by digest.
+//! Reads the texts of bodies that a state has only by digest.
 
 use super::{keys, records};
 use crate::domain::body::Digest;
@@ -8,7 +8,7 @@ use crate::wire::cloudevent;
 use crate::wire::record::Record;
 use std::ops::ControlFlow;
 
-/// This many bytes of other events are read before the rest is looked up one by one.
+/// This many bytes of other events are read before the remaining bodies are read one by one.
 const FEW_BYTES: usize = 256 << 10;
 
 /// Replaces all digests by the texts. Most operations have few events, which are adjacent and

@@ -1,5 +1,5 @@
-//! One operation while a batch is folded into it: what is read of it before, and all that is
-//! written of it after.
+//! One operation while a batch is folded into it: reads its rows before, and writes its rows
+//! after.
 //!
 //! An operation with many lanes keeps them in rows of their own, and only those that the batch
 //! touches are read and written: its next event costs the same whether it has a hundred lanes or
@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// kilobytes at most where bodies are small, and rewritten as a whole.
 const LANES_INLINE: usize = 32;
 
-/// What was read, for the state to borrow from.
+/// The rows that were read, for the state to borrow from.
 #[derive(Default)]
 pub struct ReadRows<'e> {
     /// `None` if one of them is damaged.
@@ -76,7 +76,7 @@ impl<'a> Loaded<'a> {
         let (op, apart) = match stored {
             Ok(stored) => stored,
             Err(unreadable) => {
-                // The history holds every event: the state follows from it.
+                // The history has every event: the state follows from it.
                 let records = |view: &dyn View| records_instead(view, operation_id, unreadable);
                 space.history = store::view(db, records)?;
                 (operation::of_history(&space.history)?, None)
@@ -97,8 +97,8 @@ impl<'a> Loaded<'a> {
         })
     }
 
-    /// Absorbs one event. Of two that share an order key the texts of their bodies decide: they
-    /// are looked up in the records that have `arrived`, or else in the history.
+    /// Absorbs one event. If two events share an order key, the texts of their bodies decide: they
+    /// are read from the records that have `arrived`, or else from the history.
     pub fn absorb<'r>(
         &mut self,
         db: &dyn Db,
@@ -309,7 +309,7 @@ fn replaced(op: &Operation) -> bool {
     loaded_lanes(op).any(|lane| lane.response.is_contested())
 }
 
-/// With what is known of the lanes that are not loaded.
+/// Includes the counts of the lanes that are not loaded.
 fn standing<'a>(op: &Operation<'a>, apart: Option<Apart>) -> Standing<'a> {
     let mut standing = op.standing();
     if let Some(apart) = apart {

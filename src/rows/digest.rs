@@ -1,9 +1,9 @@
-//! What a store holds, in 256 bits. Equal logs give equal digests: where batches ended, how
-//! often the process restarted, the positions of records and when they arrived have no part in it.
+//! The content of a store, in 256 bits. Equal logs give equal digests: where batches ended, how
+//! often the process restarted, the positions of records and when they arrived do not affect it.
 //!
 //! Each row has a digest of its own, BLAKE3 of its family and its content. The digest of a shard
 //! is their sum modulo 2^256, so that it does not depend on their order, and digests of shards
-//! add up. It finds what differs by accident; it is no proof against somebody who chooses rows.
+//! add up. It finds accidental differences; it is no proof against somebody who chooses rows.
 
 use super::{keys, records};
 use crate::domain::SHARDS;

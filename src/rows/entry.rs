@@ -56,7 +56,7 @@ pub fn sort(batch: &mut Batch) {
     batch.sort(&[Family::ByTime, Family::ByStatus]);
 }
 
-/// What a batch did to the entry of one operation.
+/// The change of a batch to the entry of one operation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EntryChange {
     /// It is another one, or elsewhere.

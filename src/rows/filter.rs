@@ -4,7 +4,7 @@ use super::entry::Entry;
 use crate::domain::{Document, Method, RollbackResult, Status, Timestamp};
 use crate::wire::list_entry::{self, ListEntry};
 
-/// All that is given must hold. Of statuses one must.
+/// An operation must meet all conditions that are given. Of the statuses, it must have one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Filter {
     pub statuses: Vec<Status>,
@@ -66,7 +66,7 @@ impl Filter {
                 .is_none_or(|id| clusters(document).any(|cluster| cluster == id))
     }
 
-    /// What the entry alone says; `None` if the operation has to be read.
+    /// The result from the entry alone; `None` if the operation must be read.
     pub fn judge(&self, entry: &Entry) -> Option<bool> {
         let Entry { listed, row } = entry;
         if !self.has_time(listed.occurred_time) || !self.has_status(listed.status) {
@@ -113,7 +113,7 @@ impl Filter {
     }
 }
 
-/// Of all requests that the document shows, with repeats.
+/// The methods of all requests that the document shows, with repeats.
 pub fn clusters<'d>(document: &'d Document) -> impl Iterator<Item = &'d str> {
     let rollbacks = document.rollbacks.iter();
     let rollbacks = rollbacks.flat_map(|rollbacks| &rollbacks.target_clusters);

@@ -1,7 +1,7 @@
 //! The keys of the ledger's rows, which ARCHITECTURE.md lists. Only `rows` names them.
 //!
-//! Numbers are big-endian, so that bytes sort as values do; texts inside a key
-//! end with a NUL (and hold NUL as NUL 0xFF). An operation id has no NUL.
+//! Numbers are big-endian, so that bytes sort as values do. Texts inside a key
+//! end with a NUL (a NUL in the text is written as NUL 0xFF). An operation id has no NUL.
 //!
 //! The lists' keys do not start with the shard: a list is one range over all of
 //! them, and a shard's entries follow from its states (docs/decisions).
@@ -95,7 +95,7 @@ pub fn after_event(event: &[u8]) -> Vec<u8> {
     [event, &[0xFF; 13]].concat()
 }
 
-/// What the keys of an event's records in `history` begin with.
+/// The prefix of the keys of an event's records in `history`.
 fn event(operation_id: OperationId, key: &OrderKey) -> Vec<u8> {
     let capacity = operation_id.len() + key.source.len() + key.id.len() + 32;
     let mut row = Vec::with_capacity(capacity);

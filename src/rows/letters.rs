@@ -88,12 +88,12 @@ pub fn put_sent(at: Position, batch: &mut Batch) {
     batch.delete(Family::DeadLetterDue, &at.to_key());
 }
 
-/// It cannot be sent, for this reason.
+/// The letter cannot be sent, for this reason.
 pub fn put_refused(at: Position, why: &str, batch: &mut Batch) {
     batch.put(Family::DeadLetterDue, &at.to_key(), why.as_bytes());
 }
 
-/// What an older store knows of these dead letters, up to its positions.
+/// Copies from an older store which of these dead letters were sent, up to its positions.
 pub fn put_as_in(
     old: &dyn Db,
     applied: &LastOffsets,

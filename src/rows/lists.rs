@@ -75,7 +75,7 @@ pub fn select(
 ) -> Result<Selected> {
     let mut selection = Selection::new(view, query, after, bounds);
     let statuses = match &query.filter.statuses[..] {
-        // Most have ended: the others lie in what is left of the range then.
+        // Most operations have ended: the others are in the rest of the range then.
         [] => &[
             Status::Completed,
             Status::Failed,

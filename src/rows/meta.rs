@@ -37,7 +37,7 @@ impl Source {
         [self.log(), b"_name"].concat()
     }
 
-    /// What the keys begin with that end with a partition.
+    /// The prefix of the keys that end with a partition.
     fn rows(self, what: PartitionRow) -> Vec<u8> {
         let of: &[u8] = match self {
             Source::Events => b"",

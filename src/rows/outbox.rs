@@ -1,5 +1,5 @@
-//! Webhook deliveries as they are stored: what is due follows from the events, the outcome from
-//! the control log. How the attempts went is in a row of its own that follows from neither.
+//! Webhook deliveries as they are stored: the events decide which are due, the control log has
+//! their outcomes. The results of the attempts are in a row of their own, which neither decides.
 
 use super::{keys, records};
 use crate::domain::effects::Due;
@@ -97,8 +97,8 @@ impl<'r> Delivery<'r> {
         Ok(DeliveryState::of(outcome, tries, holds))
     }
 
-    /// The same for deliveries that are held if they were due before `ends`. Adds to the batch
-    /// that this one is held, or that it is due no more.
+    /// The same for deliveries that are held if they were due before `ends`. If this one is held,
+    /// or no longer due, adds that to the batch.
     pub fn judge(
         &self,
         view: &dyn View,
@@ -319,7 +319,7 @@ pub fn outcome(
         .transpose()
 }
 
-/// What was delivered is due no more.
+/// Writes an outcome. A delivery that was made is no longer due.
 pub fn put_outcome(
     operation_id: OperationId,
     key: DeliveryKey,

@@ -1,6 +1,6 @@
-//! The records of one operation in the order of (time, source, id, position), out
-//! of rows that each hold one record or a chunk of them. Chunks of different batches
-//! may overlap, so they are merged: a chunk is opened when its first record is due.
+//! The records of one operation in the order of (time, source, id, position), read
+//! from rows that each contain one record or a chunk of them. Chunks of different batches
+//! may overlap, so they are merged: a chunk is opened when its first record is next.
 
 use super::keys;
 use crate::domain::body::LARGE;

@@ -18,7 +18,7 @@ pub struct Memory {
 
 #[derive(Default)]
 struct Inner {
-    /// What survives every crash.
+    /// The rows that survive every crash.
     synced: MemoryRows,
     /// Later batches, in order.
     buffered: Vec<Batch>,
@@ -39,7 +39,7 @@ pub enum WriteFault {
     /// The batch is written, but an error is returned.
     Misreport,
     /// The process ends here, before or after the write: nothing works any more
-    /// until `crash` has decided what is left.
+    /// until `crash` has decided which rows remain.
     Die {
         after: bool,
     },

@@ -86,13 +86,13 @@ impl Family {
 /// Whether a write is on disk when it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// In order, but a power cut may take the last writes.
+    /// In order, but a loss of power may lose the last writes.
     Buffered,
     Synced,
 }
 
-/// Distinguished by what a caller can do. A failed write may have happened: retry only what is
-/// harmless twice.
+/// Distinguished by what a caller can do. A failed write may have happened: retry only writes
+/// that are harmless twice.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Closed, or being reopened. Retry shortly.
@@ -116,7 +116,7 @@ pub enum Error {
          rebuild`, which rebuilds the store from the event log)"
     )]
     OtherFormat(String),
-    /// A setting does not fit what is stored.
+    /// A setting does not fit the stored data.
     #[error("{0}")]
     Setting(String),
     /// Another process uses the folder.
@@ -201,7 +201,7 @@ impl Batch {
         }
     }
 
-    /// Removes what was added since.
+    /// Removes the rows that were added since.
     pub fn truncate(&mut self, length: Length) {
         self.arena.truncate(length.bytes);
         self.rows.truncate(length.rows);

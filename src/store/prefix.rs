@@ -1,4 +1,4 @@
-//! What the store knows of keys: they sort as bytes, and the rows of one operation begin alike:
+//! The store's knowledge of keys: they sort as bytes, and the rows of one operation begin alike:
 //! two bytes, its id, which has no NUL, and a NUL.
 
 use std::ops::Range;
@@ -22,8 +22,8 @@ pub fn is_of_one_operation(range: &Range<&[u8]>) -> bool {
     })
 }
 
-/// What a key begins with, NULs behind its end: as a big-endian number it sorts as the keys
-/// do, as far as it goes.
+/// The first bytes of a key, padded with NULs. As a big-endian number they sort as the keys
+/// do, as far as they go.
 pub fn head<const N: usize>(key: &[u8]) -> [u8; N] {
     let mut head = [0; N];
     let len = key.len().min(N);

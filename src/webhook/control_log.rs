@@ -1,5 +1,6 @@
-//! Writes to the control log what only the ledger knows, or an operator asked for. It counts once
-//! it was read from there and is in the store, so a store that is made anew knows it too.
+//! Writes records to the control log: facts that only the ledger knows, and requests of operators.
+//! A record takes effect once it was read from there and is in the store, so a rebuilt store has
+//! it too.
 
 use crate::clock::Clock;
 use crate::domain::Timestamp;
@@ -15,7 +16,7 @@ pub struct ControlLog {
     clock: Clock,
 }
 
-/// Longer than a store that works takes to read what was just recorded.
+/// Longer than a working store takes to read a new record.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl ControlLog {
@@ -32,7 +33,7 @@ impl ControlLog {
         let token = self.publisher.publish(records).await?.token();
         let progress = &self.publisher.progress;
         let waited = progress.wait_for(&token, Instant::now() + PATIENCE).await;
-        // It is in the log, and nobody has read it.
+        // The record is in the log, and the projector has not read it.
         waited.map_err(|error| {
             PublishError::Unknown(match error {
                 WaitError::Halted(why) => format!("the control log is not read: {why}"),
@@ -44,7 +45,7 @@ impl ControlLog {
         })
     }
 
-    /// What its reader does.
+    /// The activity of the projector that reads it.
     pub fn doing(&self) -> Doing {
         self.publisher.progress.doing()
     }

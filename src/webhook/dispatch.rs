@@ -64,9 +64,8 @@ pub async fn run(parts: Parts, handle: Arc<WebhookHandle>, stop: &Stop) {
     dispatcher.work(stop).await;
 }
 
-/// Waits until the control log is read and it is known which deliveries are held: those that
-/// were due before the returned offsets, because they may have been made before. Without
-/// offsets no delivery is held.
+/// Waits until the control log is read. Returns offsets: deliveries that were due before them are
+/// held, because they may have been made already. Without offsets no delivery is held.
 async fn begin(parts: &Parts, handle: &WebhookHandle) -> NextOffsets {
     let mut pauses = Pauses::new(PAUSE_MIN, Duration::from_secs(1));
     loop {
@@ -271,7 +270,7 @@ impl Dispatcher {
         }
     }
 
-    /// Queues what is due for one operation. `hurry`: ignore the pause of its target.
+    /// Queues the due deliveries of one operation. `hurry`: ignore the pause of its target.
     fn queue_due(&mut self, operation_id: OperationId, hurry: bool) {
         match due::of_operation(&self.parts.writer, operation_id, &self.ends) {
             Ok(waiting) => {
@@ -408,7 +407,7 @@ impl Dispatcher {
         self.forget(pick.id());
     }
 
-    /// Looks at the operation once more if something was due while it was busy.
+    /// Checks the operation once more if something was due while it was busy.
     fn forget(&mut self, operation_id: OperationId) -> bool {
         let again = self.queue.forget(operation_id);
         if again {

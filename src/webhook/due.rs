@@ -1,6 +1,6 @@
-//! What sending reads from the store: which deliveries are due, and whether they are held. All
-//! of a delivery is read in one view, so the document that is sent is the one that a client
-//! would get at that moment.
+//! Reads from the store which deliveries are due, and whether they are held. All of a delivery is
+//! read in one view, so the document that is sent is the one that a client would get at that
+//! moment.
 
 use super::Counts;
 use super::queue::{Target, WINDOW, WINDOW_ALL, WINDOW_SMALL};
@@ -24,8 +24,8 @@ pub struct Send {
     pub failing: Option<Failing>,
 }
 
-/// What to send now. `None` if the delivery was made, has failed or is held, or if another
-/// terminal event has won.
+/// The document to send now. `None` if the delivery was made, has failed permanently or is held,
+/// or if another terminal event has won.
 pub fn next(
     writer: &StoreWriter,
     operation_id: OperationId,
@@ -114,8 +114,8 @@ pub struct All {
 /// Rows that are written together during a scan.
 const ROWS_AT_ONCE: usize = 1000;
 
-/// Everything that is not delivered. What can be attempted now comes before what has to wait,
-/// and there may be many deliveries to the targets in `well`.
+/// All deliveries that were not made. Those that can be attempted now come before those that
+/// must wait, and there may be many to the targets in `well`.
 pub fn all(
     writer: &StoreWriter,
     ends: &NextOffsets,

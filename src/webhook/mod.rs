@@ -3,11 +3,11 @@
 //!
 //! - `allow` decides which addresses may be called, `attempt` makes one attempt.
 //! - `control_log` records the outcomes.
-//! - `queue` decides what is attempted next. `dispatch` does it, once it is known which deliveries
-//!   are held.
-//! - `due` reads from the store what is due.
+//! - `queue` decides which delivery is attempted next. `dispatch` starts the attempts, once it is
+//!   known which deliveries are held.
+//! - `due` reads the due deliveries from the store.
 //!
-//! The outbox in the store has what is due. It is written together with the document, so
+//! The outbox in the store has the due deliveries. It is written together with the document, so
 //! nothing is sent before it can be read. The outcome is written to the control log first, so a
 //! store that is rebuilt sends nothing again.
 
@@ -33,7 +33,7 @@ use crate::worker::WorkerThread;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-/// What webhooks need from the rest of the ledger.
+/// The parts of the ledger that webhooks use.
 pub struct Parts {
     pub writer: Arc<StoreWriter>,
     /// The event log.

@@ -40,19 +40,19 @@ pub struct Pick {
     pub target: Target,
 }
 
-/// What an attempt shows about its target.
+/// The result of an attempt, as far as it concerns the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TargetReport {
     Nothing,
     Responds,
-    /// It fails, and asked to wait at least this long, if it did.
+    /// It fails. It may have asked to wait at least this long.
     Fails(Option<Duration>),
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Offered {
     Queued,
-    /// An attempt is in flight: look again when it ends.
+    /// An attempt is in flight: check again when it ends.
     UnderWay,
     /// No room; a later scan of the store finds it.
     LeftOut,
@@ -87,7 +87,7 @@ struct TargetQueue {
     paused_until: Option<Instant>,
     /// Deliveries had no room here.
     left_out: bool,
-    /// Of its last attempt: of several that are due, who has waited for longest is next.
+    /// The time of its last attempt: of several that are due, the one that waited longest is next.
     turn: u64,
 }
 
@@ -276,7 +276,7 @@ impl DeliveryQueue {
         }
     }
 
-    /// The operation has no attempt in flight any more. True if it must be looked at again.
+    /// The operation has no attempt in flight any more. True if it must be checked again.
     pub fn forget(&mut self, id: OperationId) -> bool {
         let status = self.operations.remove(id.0);
         matches!(status, Some(QueueStatus::UnderWay { again: true }))

@@ -1,5 +1,5 @@
 //! The attributes of an event in binary mode, read from headers. There is one reading for every
-//! source and for what is shown later. Repeated headers are refused, because two readers might
+//! source and for showing events later. Repeated headers are refused, because two readers might
 //! take different ones.
 
 use super::cloudevent::{CONTENT_TYPE, PREFIX};

@@ -160,10 +160,10 @@ mod tests {
     #[test]
     fn no_damage_goes_unnoticed_or_panics() {
         let row = encode(&records(100, b"{\"specversion\":\"1.0\"}"));
-        for cut in 0..row.len() {
+        for length in 0..row.len() {
             assert!(
-                decode(&Bytes::copy_from_slice(&row[..cut])).is_err(),
-                "{cut}"
+                decode(&Bytes::copy_from_slice(&row[..length])).is_err(),
+                "{length}"
             );
         }
         for at in 0..row.len() {

@@ -7,8 +7,8 @@ use super::stored::{self, CHANGE, Unreadable};
 use crate::domain::OperationId;
 use crate::wire::position::{LastOffsets, Offset, Partition};
 
-/// How many changes of operations came before: where a change stands among all, and how many of
-/// them something holds.
+/// The number of changes of operations before this one: the place of a change among all, or how
+/// many changes something contains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChangeNumber(pub u64);
 
@@ -29,7 +29,7 @@ impl ChangeNumber {
     }
 }
 
-/// What a batch did to the position of one partition.
+/// The change of a batch to the position of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PartitionMove {
     pub partition: Partition,
@@ -61,7 +61,7 @@ pub fn decode(row: &[u8]) -> Result<StoredChange<'_>, Unreadable> {
 }
 
 impl<'r> StoredChange<'r> {
-    /// Each operation once. What is damaged ends it.
+    /// Each operation once. Damage ends the iteration.
     pub fn ids(&self) -> impl Iterator<Item = OperationId<'r>> + use<'r> {
         let mut rest = self.ids;
         std::iter::from_fn(move || {

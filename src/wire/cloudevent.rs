@@ -16,7 +16,7 @@ use std::ops::Range;
 pub const STRUCTURED: &str = "application/cloudevents+json";
 pub const BATCH: &str = "application/cloudevents-batch+json";
 pub const CONTENT_TYPE: &str = "content-type";
-/// What attributes are called in a record's headers (Kafka's binding).
+/// The prefix of attribute names in a record's headers (Kafka's binding).
 pub const PREFIX: &str = "ce_";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub fn mode(headers: &Headers) -> Result<Mode, Fault> {
     Ok(Mode::Structured)
 }
 
-/// What a record says, or why it cannot be read as an event of these types.
+/// The event of a record, or why it cannot be read as an event of these types.
 pub fn decode(record: &Record) -> Result<Event<'_>, Fault> {
     let event = match (mode(&record.headers)?, &record.value) {
         (Mode::Structured, None) => {
@@ -101,7 +101,7 @@ pub fn decode_structured(json: &[u8]) -> Result<Event<'_>, Fault> {
 
 /// Visits the events of a JSON array, each with its place, until one is not wanted. False if one
 /// was not, or if the quick decoder gives up: then each event must be decoded separately, to find
-/// out what is wrong.
+/// the mistake.
 pub fn read_batch<'j>(
     json: &'j [u8],
     mut is_wanted: impl FnMut(Event<'j>, Range<usize>) -> bool,

@@ -22,7 +22,7 @@ pub enum Control {
     /// Records of the control log were lost before this one. Deliveries that were due before
     /// these offsets are held, unless they are known to be made.
     Lost { log: LogId, ends: NextOffsets },
-    /// Of a log: all that is held because of its `Begun`.
+    /// Releases all deliveries of a log that are held because of its `Begun`.
     ReleasedAll { log: LogId, said: Said },
     Notification {
         operation_id: String,
@@ -56,7 +56,7 @@ pub struct Said {
     pub why: String,
 }
 
-/// What a record of the control log amounts to.
+/// The meaning of a record of the control log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decoded {
     Control {
@@ -65,7 +65,7 @@ pub enum Decoded {
     },
     /// Another program's record, or a damaged one. Ignored.
     Unreadable,
-    /// Of a newer program, which knows what follows from it.
+    /// Written by a newer program, which knows its meaning.
     Newer(String),
 }
 
@@ -96,7 +96,8 @@ struct Begun {
     ends: BTreeMap<String, u64>,
 }
 
-/// Of all kinds of notifications' records; what a kind does not have is left out.
+/// The fields of all kinds of records about notifications. Each kind omits those that it does
+/// not have.
 #[derive(Serialize, Deserialize, Default)]
 struct Data {
     key: String,

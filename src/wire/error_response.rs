@@ -61,7 +61,7 @@ struct ErrorJson<'a> {
     detail: Option<&'a str>,
 }
 
-/// The body. `detail` says what is wrong and where; it follows the fixed text.
+/// The body. `detail` names the mistake and its place; it follows the fixed text.
 pub fn render(code: Code, detail: Option<&str>, consistency: Consistency) -> Vec<u8> {
     match detail {
         Some(detail) => {

@@ -1,6 +1,6 @@
 //! Version 1 of the events: from the members of the JSON to an event that keeps every rule of the
-//! specification. Two decoders read the members: `quick`, and `careful`, which can say what is
-//! wrong.
+//! specification. Two decoders read the members: `quick`, and `careful`, which can report the
+//! mistake.
 
 mod careful;
 mod ends;
@@ -115,7 +115,7 @@ impl Type {
     }
 
     /// The members of `data` that mean something in an event of this type. Any
-    /// other member is carried along, whatever it holds.
+    /// other member is kept, whatever its value.
     pub fn members(self) -> &'static [&'static str] {
         match self {
             Type::Created => &["request", "notification"],
@@ -202,7 +202,7 @@ fn is_json(content_type: &str) -> bool {
         || is_media_type(content_type, "application/json") && is_utf8(content_type)
 }
 
-/// What an operation id is, for people.
+/// The rule for operation ids, for people.
 pub const OPERATION_ID: &str =
     "1 to 256 characters of [A-Za-z0-9-._~], and not \"log\", \".\" or \"..\"";
 

@@ -47,7 +47,7 @@ impl Rule {
     }
 }
 
-/// A broken rule and where. Never holds a value of the input: bodies may carry
+/// A broken rule and where. Never contains a value of the input: bodies may contain
 /// passwords.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {

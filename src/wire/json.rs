@@ -89,7 +89,7 @@ impl<'a> Json<'a> {
 enum Wrong {
     /// Where, the lexer knows.
     Json(Error),
-    /// A path, and what is there twice: itself, or something in it.
+    /// A path, and what occurs twice: the member itself, or something in it.
     Twice(String, &'static str),
 }
 
@@ -183,7 +183,8 @@ pub fn repeated<'n>(mut names: impl ExactSizeIterator<Item = &'n str> + Clone) -
     names.find(|name| !seen.insert(*name))
 }
 
-/// A name for a message: only one that looks like a name, because others may contain anything.
+/// A name for a message: only if it consists of a name's characters, because others may contain
+/// anything.
 fn shown(name: &str) -> &str {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
     match (1..=64).contains(&name.len()) && name.bytes().all(is_plain) {
@@ -225,7 +226,7 @@ mod tests {
             fault(r#"{"a":[0,{"b":{"c":1,"\u0063":2}}]}"#),
             "a[1].b.c: given more than once."
         );
-        // What may be anything is not repeated.
+        // A text that may contain anything is not repeated.
         let unnamed = fault(r#"{"a":{"b c":1,"b c":2}}"#);
         assert_eq!(unnamed, "a: has a member more than once.");
         assert_eq!(fault(r#"{"":1,"":2}"#), ": has a member more than once.");

@@ -1,4 +1,4 @@
-//! The formats at the edges: input, output, and what is stored (`stored` lists these). Converts
+//! The formats at the edges: input, output, and stored rows (`stored` lists these). Converts
 //! to and from `domain` and contains none of its rules.
 
 pub mod anchor;

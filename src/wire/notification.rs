@@ -1,5 +1,5 @@
-//! Webhook deliveries as they are stored: what is due (from the event log), the outcome (from
-//! the control log), and how the attempts went. Postcard after its byte.
+//! Webhook deliveries as they are stored: the due delivery (from the event log), the outcome
+//! (from the control log), and the results of the attempts. Postcard after its byte.
 
 use super::packed;
 use super::stored::{self, DUE, OUTCOME, TRIES, Unreadable};
@@ -75,7 +75,7 @@ pub fn decode_due(row: &[u8]) -> Result<Due<'_>, Unreadable> {
     })
 }
 
-/// What the control log says of a notification. Nothing: it is due, or held.
+/// The outcome of a notification in the control log. Without one, it is due or held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeliveryOutcome {
     /// For good.

@@ -1,5 +1,5 @@
 //! postcard, appended to a row: any value (postcard's own way to append takes one byte at
-//! a time), or piece by piece, for what is written most.
+//! a time), or piece by piece, for the rows that are written most.
 
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
@@ -71,7 +71,7 @@ pub fn as_text(bytes: &[u8]) -> Option<&str> {
     }
 }
 
-/// Reads the same pieces; `None` for what is none. Texts borrow from the row.
+/// Reads the same pieces; `None` for other bytes. Texts borrow from the row.
 pub struct Rest<'r>(pub &'r [u8]);
 
 impl<'r> Rest<'r> {

@@ -188,10 +188,10 @@ macro_rules! offsets_by_partition {
         pub struct $name(BTreeMap<Partition, Offset>);
 
         impl $name {
-            /// Of two offsets of a partition the later one stays.
+            /// Of two offsets of a partition, keeps the later one.
             pub fn raise(&mut self, partition: Partition, offset: Offset) {
-                let held = self.0.entry(partition).or_insert(offset);
-                *held = offset.max(*held);
+                let kept = self.0.entry(partition).or_insert(offset);
+                *kept = offset.max(*kept);
             }
         }
 
@@ -236,18 +236,18 @@ macro_rules! offsets_by_partition {
 
 offsets_by_partition! {
     /// The last offset of each partition, inclusive. A partition that is not named
-    /// holds nothing yet, or is not waited for.
+    /// has no records yet, or is not waited for.
     LastOffsets
 }
 
 offsets_by_partition! {
-    /// The next offset of each partition: where to read on, or where the log ends. All
-    /// before it is done. In a partition that is not named nothing is.
+    /// The next offset of each partition: where to continue reading, or where the log ends. All
+    /// records before it are done. In a partition that is not named, none are.
     NextOffsets
 }
 
 impl LastOffsets {
-    /// Where to read on after these.
+    /// Where to continue reading after these.
     pub fn next(&self) -> NextOffsets {
         self.iter().map(|(p, last)| (*p, last.next())).collect()
     }

@@ -1,5 +1,5 @@
 //! A record of the log, and how the history and the dead letters keep it: postcard after
-//! a byte that also says whose the time of its arrival is. A row of the history may hold
+//! a byte that also says who set the time of its arrival. A row of the history may contain
 //! several records, with their positions.
 
 use super::cloudevent::{CONTENT_TYPE, STRUCTURED};

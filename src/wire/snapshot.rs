@@ -107,14 +107,14 @@ fn take_key<'a>(rest: &mut Rest<'a>) -> Option<OrderKey<'a>> {
 }
 
 fn put_register<V>(
-    held: Option<&Register<V>>,
+    register: Option<&Register<V>>,
     row: &mut Vec<u8>,
     put_value: impl FnOnce(&V, &mut Vec<u8>),
 ) {
-    packed::option(held, row, |held, row| {
-        put_key(&held.key, row);
-        put_value(&held.value, row);
-        row.push(held.contested.into());
+    packed::option(register, row, |register, row| {
+        put_key(&register.key, row);
+        put_value(&register.value, row);
+        row.push(register.contested.into());
     });
 }
 
@@ -306,7 +306,7 @@ mod tests {
         })
     }
 
-    fn held<V: std::fmt::Debug>(
+    fn kept<V: std::fmt::Debug>(
         value: impl Strategy<Value = V>,
     ) -> impl Strategy<Value = Option<Register<'static, V>>> {
         let parts = (key(), value, any::<bool>());
@@ -332,7 +332,7 @@ mod tests {
             status_code,
             body: body.map(Into::into),
         });
-        let lane = (held(request()), held(response)).prop_map(|(request, response)| Lane {
+        let lane = (kept(request()), kept(response)).prop_map(|(request, response)| Lane {
             request: Earliest::restore(request),
             response: Latest::restore(response),
         });
@@ -363,7 +363,7 @@ mod tests {
             request,
             notification,
         });
-        let registers = (held(created), held(sub_status), held(ending));
+        let registers = (kept(created), kept(sub_status), kept(ending));
         let span = prop::option::of((key(), key()));
         (registers, any::<bool>(), span, lanes(), lanes()).prop_map(
             |((created, sub_status, ending), begun, span, clusters, rollbacks)| Operation {

@@ -374,8 +374,8 @@ mod tests {
         assert!(first.halves().is_none() && fourth.halves().is_none());
     }
 
-    /// A pipe: what is written at once is read at once, then it is silent until the
-    /// writer goes. Tells when it is asked for more than there is.
+    /// A pipe: each read returns one write, and after the last it blocks until the writer is
+    /// dropped. It reports each read that finds nothing.
     struct Pipe {
         written: std::sync::mpsc::Receiver<&'static str>,
         is_asked: std::sync::mpsc::Sender<()>,

@@ -92,8 +92,8 @@ impl AcknowledgedWriter {
         self.number
     }
 
-    /// Survives the end of the process, and a power cut only after `sync`. The number in `what`
-    /// is ignored.
+    /// Survives the end of the process, and a loss of power only after `sync`. The number in
+    /// `what` is ignored.
     pub fn write(&mut self, what: Acknowledged) -> io::Result<()> {
         self.number += 1;
         let slot = self.number % 2 * HEAD;

@@ -325,7 +325,7 @@ impl Appender {
         Ok(())
     }
 
-    /// Syncs what was written, and then records it as acknowledged.
+    /// Syncs the written frames, and then records them as acknowledged.
     pub fn acknowledge(&mut self) -> Result<(), WriteError> {
         self.is_poisoned = true;
         self.sync_segment()?;

@@ -360,7 +360,7 @@ impl Chain<'_> {
             });
         }
         if scanned.is_other {
-            let what = "it does not end where the log goes on";
+            let what = "it does not end where the log continues";
             self.damages.push(Damage::new(file, scanned.end, what));
         }
         self.broken.push(Broken {

@@ -1,4 +1,4 @@
-//! What can be wrong with a log: which log, where, what is lost, and the remedy.
+//! Damage of a log: which log, where, the lost records, and the remedy.
 
 use super::scan::LostRecords;
 use std::fmt;
@@ -120,7 +120,7 @@ pub enum Why {
     /// Acknowledged records cannot be read. Nothing was changed.
     #[error("is damaged: {0}")]
     Damaged(Box<Damage>),
-    /// No repair can find out what was lost. Nothing was changed.
+    /// No repair can find out which records were lost. Nothing was changed.
     #[error("is damaged beyond repair: {0}")]
     BeyondRepair(Box<Damage>),
     /// It is still a RocksDB, which cannot be read. Nothing was changed.

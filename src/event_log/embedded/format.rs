@@ -16,7 +16,7 @@
 //! ```
 //!
 //! All numbers are little-endian. A checksum is XXH3 (64 bits), of a frame with the salt of its
-//! segment as its seed, so the content of an event cannot look like a frame.
+//! segment as its seed, so the content of an event cannot be taken for a frame.
 
 use crate::wire::position::{LogId, Offset, Partition};
 use serde::de::DeserializeOwned;
@@ -335,8 +335,8 @@ mod tests {
             assert_eq!(unseal::<Head>(&bytes), Err(FormatFault::Damaged), "{bit}");
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
-        for cut in 0..bytes.len() {
-            assert_eq!(unseal::<Head>(&bytes[..cut]), Err(FormatFault::Damaged));
+        for length in 0..bytes.len() {
+            assert_eq!(unseal::<Head>(&bytes[..length]), Err(FormatFault::Damaged));
         }
     }
 

@@ -1,4 +1,4 @@
-//! Reads the embedded log frame by frame, never beyond what was acknowledged. Keeps nothing in
+//! Reads the embedded log frame by frame, never beyond the acknowledged end. Keeps nothing in
 //! memory but its position.
 
 use super::EmbeddedShared;

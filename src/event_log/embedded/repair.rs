@@ -67,7 +67,7 @@ pub fn repair(disk: &dyn Disk, read: &mut dyn FnMut(u64)) -> Result<Option<Repai
     }))
 }
 
-/// Whether what is lost can be declared where it was.
+/// Whether each gap has room for the frame that declares its records lost.
 fn fits(broken: &Broken) -> bool {
     let has_room = |gap: &MissingFrames| {
         let needed = Frame::head_len(gap.lost.len()) as u64;

@@ -84,7 +84,7 @@ impl Window {
     }
 }
 
-/// What was found where a frame may begin.
+/// The result of reading at a place where a frame may begin.
 #[derive(Debug)]
 pub enum FrameScan {
     Frame(Frame),
@@ -211,7 +211,7 @@ pub struct BadBlock {
 pub struct KnownEnd {
     /// According to the head of the next segment: the end, and the extent of the log there.
     pub sealed: Option<(u64, LogExtent)>,
-    /// What was acknowledged in this segment.
+    /// The acknowledged part of this segment.
     pub acknowledged: Option<(u64, LogExtent)>,
 }
 
@@ -295,8 +295,8 @@ impl FrameWalk {
                 .all(|(end, known)| end == known)
     }
 
-    /// Moves to the known end. `lost` collects what is missing up to there; without it, false
-    /// if anything is.
+    /// Moves to the known end. `lost` collects the records that are missing up to there; without
+    /// it, false if any are.
     fn settle(&mut self, known: &LogExtent, lost: Option<&mut Vec<LostRecords>>) -> bool {
         let state = &self.state;
         let is_same =
@@ -358,7 +358,7 @@ pub fn scan(
             && known.sealed.is_none()
             && is_cut_short(&mut window, salt, at, frame, limit)?
         {
-            found = FrameScan::Bad("a frame was cut short");
+            found = FrameScan::Bad("a frame is truncated");
         }
         let what = match found {
             FrameScan::Frame(frame) if walk.advance(&frame, lost_of(&mut gaps)) => {
@@ -404,7 +404,7 @@ pub fn scan(
     let may_differ = lost.is_some();
     let is_other = match (&known.sealed, &known.acknowledged) {
         (Some((_, after)), _) => !walk.settle(after, lost),
-        // The log may end after what was acknowledged, never before.
+        // The log may end after the acknowledged end, never before it.
         (None, Some((_, after))) => !raise(&mut walk.state.ends, &after.ends, lost) && !may_differ,
         (None, None) => false,
     };

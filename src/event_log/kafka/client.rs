@@ -229,7 +229,7 @@ pub struct Context {
 }
 
 /// A cluster may need this long until it knows a new topic, or the coordinator of a new group.
-/// Until then it responds "not yet", and librdkafka retries by itself.
+/// Until then it responds "not yet", and librdkafka retries on its own.
 const SETTLES_WITHIN: Duration = Duration::from_secs(30);
 
 impl Context {
@@ -248,7 +248,7 @@ impl ClientContext for Context {
         let is_expected = match facility {
             // Each attempt to connect while a broker is away, which the projector logs once.
             "FAIL" | "ERROR" => true,
-            // The producer retries by itself.
+            // The producer retries on its own.
             "GETPID" => message.ends_with(": retrying") && self.made.elapsed() < SETTLES_WITHIN,
             _ => false,
         };
@@ -275,7 +275,7 @@ impl ClientContext for Context {
         stats::record(self.role.name(), &mut totals, &statistics);
     }
 
-    /// librdkafka continues by itself; `checks` finds out whether the log can be reached.
+    /// librdkafka continues on its own; `checks` finds out whether the log can be reached.
     fn error(&self, error: KafkaError, reason: &str) {
         let client = self.role.name();
         match error.rdkafka_error_code() {

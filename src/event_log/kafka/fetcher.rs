@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicI16, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// For this long after a metadata response, each batch is confirmed by a request: a broker that
-/// is behind the one that responded may still confirm the old id.
+/// lags the one that responded may still confirm the old id.
 const SETTLES_WITHIN: Duration = Duration::from_millis(250);
 
 const FETCH: i16 = 1;
@@ -383,12 +383,12 @@ mod tests {
         knowledge.note_response(METADATA);
         let now = responded_at(&knowledge);
         for early in [now, now + SETTLES_WITHIN - Duration::from_millis(1)] {
-            // A confirmation may come from a broker that is behind.
+            // A confirmation may come from a broker that lags.
             knowledge.uncertain(early).expect("uncertain").confirm();
             assert!(!is_certain(&knowledge));
         }
         let asked = settled(&knowledge);
-        // What was asked before the next response says nothing about its content.
+        // A question from before the next response says nothing about its content.
         knowledge.note_response(METADATA);
         asked.confirm();
         assert!(!is_certain(&knowledge));

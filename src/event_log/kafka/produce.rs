@@ -223,7 +223,7 @@ struct QueueShare {
 impl QueueShare {
     fn take(waiting: &Arc<AtomicU64>, bytes: u64, max: u64) -> Result<QueueShare, PublishError> {
         // A single publish always fits, however large.
-        let fits = |held: u64| (held == 0 || held + bytes <= max).then_some(held + bytes);
+        let fits = |queued: u64| (queued == 0 || queued + bytes <= max).then_some(queued + bytes);
         match waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
             Ok(_) => Ok(QueueShare {
                 waiting: waiting.clone(),

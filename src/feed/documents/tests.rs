@@ -66,7 +66,7 @@ fn what_was_applied_is_in_the_document() {
         assert!(shows(&get(&documents, &db, version), &body), "{body}");
         assert!(shows(&get(&documents, &db, version), &body), "{body}");
     }
-    // One that looked at the position earlier gets no less than it asked for.
+    // A reader that read the position earlier gets no less than it asked for.
     assert!(shows(&get(&documents, &db, 3), "99"));
 }
 
@@ -84,7 +84,7 @@ fn a_document_is_rendered_once_while_its_row_stays() {
     assert_eq!(get(&documents, &db, 8).as_ptr(), read.bytes.as_ptr());
 }
 
-/// Each value changed by itself and each member left out by itself.
+/// Each value changed alone, and each member left out alone.
 fn variants(value: &serde_json::Value) -> Vec<serde_json::Value> {
     use serde_json::Value;
     let mut all = Vec::new();

@@ -111,7 +111,7 @@ impl DamagedFamilies {
     }
 }
 
-/// What a seek finds.
+/// The result of a seek.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SeekResult {
     Key(Vec<u8>),

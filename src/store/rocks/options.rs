@@ -63,7 +63,7 @@ pub fn of_family(family: Family, cache: &Cache) -> Result<Options> {
         Family::State => {
             // Read by key: small blocks, and filters to skip files. Each batch uses all filters
             // to find out which operations are new, so they are cached anyway. Unpartitioned,
-            // they are looked up once for a batch and not once for a key.
+            // they are fetched once for a batch and not once for a key.
             table.set_block_size(8 << 10);
             table.set_bloom_filter(10.0, false);
             index_by_pieces(&mut table);

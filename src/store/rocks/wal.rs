@@ -155,9 +155,9 @@ mod tests {
                 "{at}"
             );
         }
-        for cut in [1, 100, 2000, 50_000] {
-            fs::write(&wal, &whole[..whole.len() - cut]).unwrap();
-            assert_eq!(check(folder.path()), Ok(()), "{cut}");
+        for missing in [1, 100, 2000, 50_000] {
+            fs::write(&wal, &whole[..whole.len() - missing]).unwrap();
+            assert_eq!(check(folder.path()), Ok(()), "{missing}");
         }
     }
 }

@@ -198,7 +198,7 @@ fn rests() -> Vec<(&'static str, String)> {
             "transfer-encoding: chunked\r\n\r\nzz\r\n".into(),
         ),
         (
-            "a chunk cut off",
+            "a truncated chunk",
             "transfer-encoding: chunked\r\n\r\n10\r\nhalf".into(),
         ),
         ("a body of 10 MB", format!("\r\n{}", "x".repeat(10_000_000))),
@@ -282,7 +282,7 @@ fn a_receiver_may_respond_before_it_has_read_everything() {
             .write_all(b"HTTP/1.1 200 Said\r\n\r\n")
             .expect("written");
         // Never reads, but keeps the connection open.
-        is_gone.recv().expect("told");
+        is_gone.recv().expect("a signal");
     });
     let large = Bytes::from(vec![b'x'; 64 << 20]);
     assert_eq!(run(port, large, TIMEOUT), Ok(200));

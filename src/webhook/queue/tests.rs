@@ -52,7 +52,7 @@ fn an_operation_has_one_attempt_at_a_time() {
     );
     assert!(
         queue.forget(OperationId("a")),
-        "it is to be looked at again"
+        "the operation must be checked again"
     );
     assert_eq!(offer(&mut queue, "a", "other", now), Offered::Queued);
     // The later of two replaces the queued one.
@@ -181,7 +181,7 @@ fn the_queue_is_bounded_and_the_rest_is_read_from_the_store_later() {
     queue.forget(pick.id());
     assert!(
         queue.wants_more(),
-        "it answers, so there is room for more of it"
+        "it responds, so there is room for more of it"
     );
     assert_eq!(queue.well(), [target("t")].into());
     queue.begin_scan();

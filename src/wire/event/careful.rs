@@ -37,7 +37,7 @@ pub fn data(json: &[u8], kind: Type) -> Result<RawData<'static>, Fault> {
     lone_data(json, kind, "data")
 }
 
-/// `data` as bytes, as the JSON format carries what is not JSON to the sender.
+/// `data` as bytes, which the JSON format uses for data that is not JSON to the sender.
 pub fn data_base64(text: &str, kind: Type) -> Result<RawData<'static>, Fault> {
     let json = STANDARD.decode(text);
     let json = json.map_err(|_| Fault::new(Rule::Format, "data_base64", "must be base64."))?;

@@ -54,7 +54,7 @@ fn whole<'a, T: Fields<'a>>(json: &'a [u8]) -> Option<T> {
     Some(fields)
 }
 
-/// What a JSON object's known members fill.
+/// The value that a JSON object's known members fill.
 trait Fields<'a>: Default {
     /// Reads the member's value into its field, or skips an unknown member.
     fn take(&mut self, name: &'a str, scanner: &mut Scanner<'a>) -> Option<()>;
@@ -164,7 +164,7 @@ impl<'a> Scanner<'a> {
         })
     }
 
-    /// Nothing but space is left.
+    /// Only white space is left.
     fn end(&mut self) -> Option<()> {
         self.space();
         (self.at == self.text.len()).then_some(())

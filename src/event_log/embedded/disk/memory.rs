@@ -1,6 +1,6 @@
-//! A disk in memory that keeps the port's promises and no more. A power cut loses what was not
-//! synced, sector by sector and name by name. What a failed sync should have written is lost even
-//! if a later sync succeeds, as on Linux.
+//! A disk in memory that keeps the port's promises and no more. A loss of power loses data that
+//! was not synced, sector by sector and name by name. Data of a failed sync is lost even if a
+//! later sync succeeds, as on Linux.
 
 use super::{Disk, DiskAccess, DiskFile, FolderEntry};
 use crate::store::Space;
