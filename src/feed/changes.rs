@@ -10,7 +10,7 @@ use crate::wire::position::{LastOffsets, Offset, Partition};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-/// Where a position stands in the index.
+/// The place of a position in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResumeFrom {
     At {

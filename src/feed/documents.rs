@@ -84,7 +84,7 @@ pub struct DocumentCache {
     watchers: Arc<Watchers>,
     unsent: Arc<Unsent>,
     kept: quick_cache::sync::Cache<Box<str>, Arc<Kept>, DocumentWeight>,
-    /// Large ones that somebody is sent, by operation.
+    /// Large documents that are being sent, by operation.
     large: Mutex<HashMap<Box<str>, Sent>>,
 }
 

@@ -59,7 +59,7 @@ impl ChangedEntries {
 #[derive(Default)]
 struct Index {
     moved: Vec<Moved>,
-    /// By what an entry says, the places of the operations whose entry says so.
+    /// By property of an entry, the indexes of the operations with that property.
     places: HashMap<Key, Vec<u32>>,
     /// Operations whose entry does not have all clusters or rollbacks.
     unsure: Vec<u32>,

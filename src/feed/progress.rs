@@ -33,7 +33,7 @@ pub struct Applied {
 /// the program started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum LogState {
-    /// It was not compared with the store yet. Reads that ask for a position wait.
+    /// The log was not compared with the store yet. Reads that ask for a position wait.
     #[default]
     Unknown,
     /// It is the store's own and still has the offsets at which the store continues.
@@ -139,9 +139,8 @@ impl Progress {
         self.doing.borrow().clone()
     }
 
-    /// After the write that these positions were part of, of a log that is confirmed.
-    /// `next` says how far the reader is that everything applied came from, `next_change` which
-    /// change is the next.
+    /// Call it after these positions of a confirmed log were written. `next`: the offsets of the
+    /// reader that delivered the applied records. `next_change`: the number of the next change.
     pub fn publish(&self, token: Token, next: &NextOffsets, next_change: ChangeNumber) {
         let applied = Applied::new(token, next, next_change, LogState::Confirmed);
         self.applied.send_replace(Arc::new(applied));
@@ -221,7 +220,7 @@ impl Progress {
             .expect("nothing panics while it holds the counts")
     }
 
-    /// Returns once all that lies before these offsets is applied.
+    /// Returns once all records before these offsets are applied.
     pub async fn wait_until_behind(&self, ends: &NextOffsets) {
         let mut applied = self.applied.subscribe();
         // The channel is never closed while somebody has a reference to it.

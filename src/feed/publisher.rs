@@ -1,4 +1,4 @@
-//! Writes to a log, as long as it is known to be the one that the store belongs to.
+//! Writes to a log, as long as the log is confirmed as the one that the store belongs to.
 
 use super::progress::{Applied, LogState, Progress};
 use crate::event_log::{EventLog, NewRecord, PublishError, Published};
@@ -13,8 +13,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Returns once the records are durable. What goes into another log than the store's own would
-    /// never be read here, and a log that lost records gives their positions again: both are
+    /// Returns once the records are durable. Records in another log than the store's own would
+    /// never be read here, and a log that lost records assigns their positions again: both are
     /// errors.
     pub async fn publish(&self, records: Vec<NewRecord>) -> Result<Published, PublishError> {
         let before = self.confirmed()?;
@@ -23,7 +23,7 @@ impl Publisher {
         Ok(published)
     }
 
-    /// How far the store is, of a log that is known to be its own.
+    /// The progress of the store, with the state of the log.
     fn confirmed(&self) -> Result<Arc<Applied>, PublishError> {
         let applied = self.progress.applied();
         let Some(why) = applied.log.refuses_events() else {
@@ -37,9 +37,9 @@ impl Publisher {
         Err(PublishError::Rejected(why))
     }
 
-    /// The log may have become another one, or lost records, since it was compared. The store
-    /// had applied all before `before.next` by then: a position that lies there was given once
-    /// before.
+    /// The log may have been replaced, or have lost records, since it was compared. The store had
+    /// applied all records before `before.next` by then: a position before it was assigned once
+    /// already.
     fn was_confirmed(&self, before: &Applied, published: &Published) -> Result<(), PublishError> {
         let unknown = |error| match error {
             PublishError::Rejected(why) => PublishError::Unknown(why),

@@ -107,8 +107,8 @@ impl Subscriptions {
         (subscription, matching)
     }
 
-    /// Matches new changes, some rows at most. `forget` is called with each row before those that
-    /// it concerns are woken, or with nothing where rows were missed.
+    /// Matches new changes, a limited number of rows. `forget` is called with each row before the
+    /// subscriptions that it concerns are woken, or with `None` if rows were missed.
     pub fn match_new(&self, forget: impl Fn(Option<&Change>)) -> Matched {
         let mut state = self.state();
         if state.subscribers.is_empty() {
@@ -232,7 +232,7 @@ impl State {
 impl Subscriber {
     fn wake(&mut self, from: ChangeNumber) {
         if self.due.is_none() {
-            // Kept for one who does not wait at this moment.
+            // Stored for a subscription that does not wait at this moment.
             self.wake.notify_one();
         }
         self.due = self.due.into_iter().chain([from]).min();

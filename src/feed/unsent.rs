@@ -41,7 +41,7 @@ impl Unsent {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether the response that found no room last would find none now.
+    /// Whether the last response that found no room would find none now.
     pub fn is_full(&self) -> bool {
         let refused = self.refused.load(Ordering::Relaxed);
         refused > 0 && !self.has_room(self.held(), refused)

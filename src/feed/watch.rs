@@ -183,7 +183,7 @@ impl Watchers {
         self.head.send_replace(number);
     }
 
-    /// Whether somebody watches lists: only then what becomes of entries is kept.
+    /// Whether somebody watches lists: only then the changes of entries are kept.
     pub fn set_lists_watched(&self, is_watched: bool) {
         self.lists_watched.store(is_watched, Ordering::Relaxed);
     }
@@ -241,7 +241,7 @@ impl Watching {
 impl Drop for Watching {
     fn drop(&mut self) {
         let mut watched = self.watchers.lock();
-        // The map's and this one's: nobody else can take one meanwhile.
+        // The references of the map and of this watcher: nobody else can take one meanwhile.
         if Arc::strong_count(&self.notify) <= 2 {
             watched.remove(&self.operation_id);
         }

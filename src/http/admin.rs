@@ -87,7 +87,7 @@ fn without_folder(reason: &str, data: &Path) -> String {
 const REBUILD: &str = "the store is damaged, the event log has everything; stop the ledger and \
                        run `opledger rebuild`";
 
-/// What operators should know although the ledger is ready.
+/// Notes for operators that do not affect readiness.
 pub fn notes(app: &App) -> Vec<String> {
     let begins = match meta::beginnings(&*app.db) {
         Ok(begins) => begins,

@@ -1,6 +1,5 @@
-//! Every request passes through here: the check of its `Host`, its request id, the catch of
-//! panics, metrics. A cached document is sent without routing; everything else goes to the
-//! routes.
+//! Every request passes through here: the check of its `Host`, its request id, the catch of panics,
+//! metrics. A cached document is sent without routing; all other requests are routed.
 
 use super::error::Refusal;
 use super::exchange::{self, Answering, Exchange};

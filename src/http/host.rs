@@ -33,7 +33,7 @@ impl Names {
             Some(authority) => Some(name(authority.as_str())?),
             None => header,
         };
-        // HTTP/1.0 need not say: no browser speaks it.
+        // HTTP/1.0 requests need no `Host`: no browser uses that version.
         let Some(host) = host else {
             return Ok(());
         };

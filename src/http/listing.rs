@@ -144,7 +144,7 @@ fn look_blocking(app: &App, asked: &Asked, share: bool, again: u32) -> Result<Re
     let found = view_held(&*point.held, |view| read(app, asked, &point, view));
     match (found, cursor) {
         (Ok(found), _) => Ok(found),
-        // The store was reopened, and all read points are gone.
+        // The store was reopened, and all read points have ended.
         (Err(Error::Closed(_)), Some(cursor)) => Err(cursor.gone(asked.query.order)),
         (Err(Error::Closed(_)), None) if again > 0 => {
             app.read_points.forget(point.id);
@@ -158,7 +158,7 @@ fn read(app: &App, asked: &Asked, point: &PagePoint, view: &dyn View) -> store::
     let shown = shown(app, asked);
     let Some(limit) = asked.limit else {
         return Ok(ReadPage {
-            // It changes with what lists show, and with the settings that say how.
+            // It changes with the content of lists, and with the settings of their format.
             etag: {
                 let shown = format!("{} {:?}", point.fingerprint, app.documents.times());
                 format!(

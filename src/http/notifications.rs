@@ -27,9 +27,9 @@ use std::time::Duration;
 
 /// Until a request is in the control log and in the store.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Deliveries that one request is about; the response says if there are more.
+/// Maximum number of deliveries that one request changes; the response says if there are more.
 const AT_ONCE: usize = 100_000;
-/// Of them recorded together.
+/// Deliveries that are recorded together.
 const RECORDS: usize = 500;
 const TEXT_MAX: usize = 1024;
 
@@ -119,7 +119,7 @@ async fn one(
     Ok(accepted(found.len(), false))
 }
 
-/// All that have failed permanently.
+/// All deliveries that have failed permanently.
 pub async fn retry_all(State(app): State<Arc<App>>, request: Request) -> Response {
     let answer = async {
         let (control, said) = begin(&app, request).await?;
@@ -130,7 +130,7 @@ pub async fn retry_all(State(app): State<Arc<App>>, request: Request) -> Respons
     finish(&app, answer.await)
 }
 
-/// All that are held, including those that no scan has found yet.
+/// All deliveries that are held, including those that no scan has found yet.
 pub async fn release_all(State(app): State<Arc<App>>, request: Request) -> Response {
     let answer = async {
         let (control, said) = begin(&app, request).await?;
@@ -154,8 +154,8 @@ fn accepted(count: usize, more: bool) -> Response {
     response
 }
 
-/// The log to record in, and who asks and why. The media type is checked because a page of
-/// another site cannot send it.
+/// The log to record in, and who makes the request and why. The media type is checked because a
+/// page of another site cannot send it.
 async fn begin(app: &Arc<App>, request: Request) -> Result<(Arc<ControlLog>, Said), Refusal> {
     let (head, body) = request.into_parts();
     Params::parse(app, &head.uri, &[])?;

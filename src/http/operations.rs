@@ -131,8 +131,8 @@ fn is_news(found: &Option<RenderedDocument>, headers: &HeaderMap) -> bool {
         .is_some_and(|found| !matches_etag(headers, &found.etag))
 }
 
-/// Reads again after each change of the operation, until there is news. Returns the last document
-/// if there is none in time.
+/// Reads again after each change of the operation, until the document is a new one. Returns the
+/// last document if that does not happen in time.
 async fn wait_for_news(
     app: &Arc<App>,
     operation_id: OperationId<'_>,

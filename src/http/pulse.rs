@@ -54,8 +54,8 @@ impl Pulse {
     }
 }
 
-/// Notes a moment every two seconds, until it is dropped. Ends the read points of lists that
-/// nobody pages through any more, which otherwise only another list would do.
+/// Notes a moment every two seconds, until it is dropped. Also expires unused read points of lists,
+/// which otherwise only another list would do.
 pub async fn beat(app: Arc<App>) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -61,7 +61,7 @@ fn parse(name: &'static str, text: &str) -> Result<Token, Refusal> {
     text.parse().map_err(|_| Refusal::Parameter { name, what })
 }
 
-/// A position that includes both; there is none for two logs.
+/// A position that includes both; `None` for positions of two logs.
 fn both(one: Option<Token>, other: Token) -> Result<Token, Refusal> {
     match one {
         None => Ok(other),
@@ -69,7 +69,7 @@ fn both(one: Option<Token>, other: Token) -> Result<Token, Refusal> {
     }
 }
 
-/// The position after which a stream resumes; an empty one is none.
+/// The position after which a stream resumes; an empty value counts as none.
 pub fn last_event_id(headers: &HeaderMap) -> Result<Option<Token>, Refusal> {
     let unreadable = |what| Refusal::Parameter {
         name: "Last-Event-ID",
@@ -210,7 +210,7 @@ pub fn now() -> Instant {
 }
 
 impl Reading {
-    /// The response is read at a read point of its own.
+    /// The response is read at a new read point.
     pub fn is_from(&mut self, applied: Arc<Applied>) {
         self.applied = applied;
     }
@@ -240,7 +240,7 @@ impl Default for DiskReadQueues {
 }
 
 impl DiskReadQueues {
-    /// To be kept until the document is read, even if its client has gone.
+    /// Keep it until the document is read, even if the client has disconnected.
     pub async fn of(&self, operation_id: OperationId<'_>) -> OwnedMutexGuard<()> {
         let lane = xxhash_rust::xxh3::xxh3_64(operation_id.as_bytes()) as usize % LANES;
         self.0[lane].clone().lock_owned().await

@@ -62,7 +62,7 @@ pub async fn serve(
                 continue;
             }
         };
-        // Fails if the client has gone already.
+        // Fails if the client has disconnected already.
         let Ok(reached) = stream.local_addr() else {
             continue;
         };
@@ -89,7 +89,7 @@ pub async fn serve(
         if let Err(error) = socket.set_tcp_notsent_lowat(UNSENT) {
             tracing::debug!(%error, "cannot limit the unsent bytes of a connection");
         }
-        // Finds clients whose machine or network is gone.
+        // Finds clients whose machine or network has failed.
         if let Err(error) = socket.set_tcp_keepalive(&PROBES) {
             tracing::debug!(%error, "cannot set TCP keepalive");
         }
@@ -115,7 +115,7 @@ pub async fn serve(
 /// Responds instead of letting the client wait.
 async fn turn_away(mut stream: TcpStream) {
     let (status, body) = too_many_connections();
-    // The client may have gone already.
+    // The client may have disconnected already.
     let _ = stream.write_all(&closing_response(status, &body)).await;
     let _ = stream.shutdown().await;
 }

@@ -29,7 +29,7 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 64 << 20;
 
 /// A client that has closed its side may still read the response if it comes within this time.
-/// After it the client counts as gone.
+/// After it the client counts as disconnected.
 const GONE_AFTER: Duration = Duration::from_secs(1);
 
 /// Bytes of further requests that are read during a response, to notice that the client closes.
@@ -82,7 +82,7 @@ pub struct Socket {
     patience: Arc<ClientTimeouts>,
     /// When a byte was last sent or received.
     moved: Instant,
-    /// Since when it waits for a request's head, and how many requests had begun by then.
+    /// Since when it has waited for a request's head, and how many requests had begun by then.
     head: Option<(Instant, u64)>,
     /// Since when the client has taken nothing.
     stuck: Option<Instant>,
@@ -212,7 +212,7 @@ impl Socket {
         }
     }
 
-    /// Notices a client that has gone: hyper reads nothing while it waits for a response.
+    /// Detects a client that has disconnected: hyper reads nothing while it waits for a response.
     fn look_for_end(&mut self, cx: &mut Context) -> Result<()> {
         while self.ended.is_none() && self.ahead.len() < AHEAD {
             let mut bytes = [0; 1 << 10];

@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// About so many bytes are handed to the connection at once.
+/// About this many bytes are handed to the connection at once.
 pub const PIECE: usize = 32 << 10;
 /// Minimum time between two checks of a stream for changes. Changes in between are sent together.
 pub const REST: Duration = Duration::from_millis(10);
@@ -143,7 +143,7 @@ pub async fn wait(app: &App, changed: impl Future) -> Woken {
     }
 }
 
-/// Gives the next blocks of a stream, until there are none.
+/// Returns the next blocks of a stream, until there are none.
 pub trait PieceSource: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Result<Option<Blocks>, Refusal>> + Send;
 }

@@ -49,14 +49,14 @@ where
                     .blocking_send(Ok(Bytes::copy_from_slice(piece)))
                     .is_err()
                 {
-                    // The client has gone.
+                    // The client has disconnected.
                     return ControlFlow::Break(());
                 }
             }
             ControlFlow::Continue(())
         };
         if let Err(error) = produce(&app, &mut emit) {
-            // A client that has gone needs no error.
+            // A client that has disconnected needs no error.
             let _ = pieces.blocking_send(Err(error));
         }
     });
@@ -74,7 +74,7 @@ where
     Ok(json(body))
 }
 
-/// Runs a read that may wait for the disk on a thread of its own.
+/// Runs a read that may wait for the disk on a separate thread.
 pub async fn blocking<T: Send + 'static>(
     app: &Arc<App>,
     read: impl FnOnce(&App) -> store::Result<T> + Send + 'static,
@@ -82,7 +82,7 @@ pub async fn blocking<T: Send + 'static>(
     apart(app, read).await?.map_err(Refusal::Store)
 }
 
-/// The same for a read with refusals of its own.
+/// The same for a read that may itself return a refusal.
 pub async fn apart<T: Send + 'static>(
     app: &Arc<App>,
     read: impl FnOnce(&App) -> T + Send + 'static,
@@ -93,7 +93,7 @@ pub async fn apart<T: Send + 'static>(
     let (done, result) = oneshot::channel();
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
-        // The client may have gone.
+        // The client may have disconnected.
         let _ = done.send(read(&app));
     });
     result.await.map_err(|_| Refusal::Panicked)

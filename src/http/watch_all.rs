@@ -50,7 +50,7 @@ pub async fn operations(
     let known: Vec<&'static str> = FILTERS.iter().copied().chain(["position"]).collect();
     let params = Params::parse(app, uri, &known)?;
     let filter = filter(&params)?;
-    // Both are read, so that a fault in the one that does not count is reported as well.
+    // Both are parsed, so that a fault in the one that is not used is reported as well.
     let (last, query) = (
         reading::last_event_id(headers)?,
         reading::query_position(&params)?,
@@ -431,8 +431,8 @@ impl PieceSource for WatchAll {
     }
 }
 
-/// Which operations match in the view of the client, so that `left` is sent for those that do
-/// not any more. Where that is not known, as after a resumption, `left` is sent once too often.
+/// Which operations match in the view of the client, so that `left` is sent for those that do not
+/// any more. If that is not known, as after a resumption, `left` may be sent once too often.
 #[derive(Default)]
 struct Known {
     by_digest: HashMap<u64, bool>,

@@ -51,7 +51,7 @@ impl Changes {
         self.window = window;
     }
 
-    /// Adds the row of a batch to it. A batch that moved no position has none.
+    /// Adds the row of a batch to the write batch. A batch that moved no position has no row.
     pub fn put<'i>(
         &self,
         db: &dyn Db,

@@ -111,7 +111,7 @@ impl Halt {
     }
 }
 
-/// Opening fails for good, or may succeed later.
+/// Opening fails permanently, or may succeed later.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]

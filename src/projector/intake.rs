@@ -1,6 +1,6 @@
-//! Reads the log and decodes the records, on a thread of its own, while the projector writes
-//! the batch before. At most two batches wait for the projector, so memory is bounded whatever
-//! the lag; backpressure means not to read on.
+//! Reads the log and decodes the records, on a thread of its own, while the projector writes the
+//! batch before. At most two batches wait for the projector, so memory is limited whatever the lag.
+//! Backpressure stops the reading.
 
 use super::pace;
 use super::record_batch::RecordBatch;
@@ -63,7 +63,7 @@ impl Intake {
         })
     }
 
-    /// The next batch; `None` if there is none within the patience. Ends after an error.
+    /// The next batch; `None` if none arrives in time. Ends after an error.
     pub fn next(&self, patience: Duration) -> Result<Option<ReadAhead>, ReadError> {
         match self.batches.recv_timeout(patience) {
             Ok(ahead) => ahead.map(Some),

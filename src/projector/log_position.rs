@@ -52,8 +52,8 @@ impl LogPosition {
         }
     }
 
-    /// Records where partitions begin that are new to the store. If that is not at 0, earlier
-    /// records were gone already.
+    /// Records the first offsets of partitions that are new to the store. If one is not 0, earlier
+    /// records were deleted already.
     pub(super) fn note_beginnings(
         &mut self,
         bounds: &BTreeMap<Partition, Bounds>,

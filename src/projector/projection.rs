@@ -113,8 +113,7 @@ pub struct Projection {
     positions: [Option<LogPosition>; 2],
     hot: Hot,
     changes: Changes,
-    /// Documents by status; `None` after a failed write, of which nobody knows whether it
-    /// happened.
+    /// Documents by status; `None` after a failed write, which may or may not have happened.
     statuses: Option<StatusCounts>,
 }
 
@@ -370,7 +369,7 @@ fn fold(
     Ok(written.snapshot)
 }
 
-/// What a batch changes, beside its rows.
+/// The changes of a batch in addition to its rows.
 pub struct Prepared {
     after: LogPosition,
     snapshots: Snapshots,

@@ -94,7 +94,7 @@ impl RecordBatch {
         RecordBatch::decode_with(records, next, rules, Batch::default())
     }
 
-    /// The same in memory that is there already: the write batch of one that was written.
+    /// The same, but reuses memory: the write batch of a record batch that was written.
     pub fn decode_with(
         records: Vec<Logged>,
         next: NextOffsets,
@@ -280,7 +280,7 @@ fn deal(groups: &mut Vec<Group>, of: &[(u32, u32)]) -> Vec<u32> {
         let key = |place: &u32| &groups[*place as usize].key;
         a.cmp(b).then_with(|| key(a_place).cmp(key(b_place)))
     });
-    // Where the next event of each group goes.
+    // The place of the next event of each group.
     let mut next = vec![0; groups.len()];
     let mut begin = 0;
     for (_, group) in &sorted {

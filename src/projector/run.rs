@@ -141,9 +141,8 @@ impl Worker<'_> {
         })
     }
 
-    /// Reads on from where the store is and applies what comes, until stopped or until
-    /// something is in the way. Whatever that is: where the reader stands is not known then, and
-    /// whether it still is the same log neither.
+    /// Reads from the store's position and applies the records, until stopped or until an error.
+    /// After any error, neither the position of the reader nor the identity of the log is known.
     fn follow(&mut self, position: &mut LogPosition, pauses: &mut Pauses) -> Result<(), OpenError> {
         self.check(position)?;
         let bounds = self.log.bounds()?;
@@ -229,8 +228,8 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Stops for good. A halt over the store alone says nothing of a log that was confirmed:
-    /// that still takes events, and is still compared.
+    /// Stops permanently. A halt because of the store alone says nothing about a log that was
+    /// confirmed: the log still accepts events, and is still compared.
     fn halt(&self, halt: &Halt, position: Option<&LogPosition>) {
         let source = self.settings.rules.source;
         tracing::error!(reason = %halt, "the projector of {source} has halted");
@@ -268,7 +267,7 @@ impl Worker<'_> {
         self.log.note_applied(&position.positions().next());
     }
 
-    /// Until it is written; `None` if stopped meanwhile.
+    /// Retries until the batch is written; `None` if stopped meanwhile.
     fn apply(
         &mut self,
         position: &mut LogPosition,
@@ -317,8 +316,7 @@ impl Worker<'_> {
     }
 }
 
-/// Folds while the log is asked whether it still is the same, and writes only after it has said
-/// so.
+/// Folds while the identity of the log is checked, and writes only after that check succeeded.
 fn try_apply(
     writer: &StoreWriter,
     progress: &Progress,

@@ -29,7 +29,7 @@ const CHUNK: usize = 256;
 /// Operations of a stream that are read before any of them is sent, in the order of
 /// their rows: the more there are, the more of them lie in one block.
 const SPREAD: usize = 16_384;
-/// Beyond so many bytes of documents, by each of two threads, fewer are read.
+/// Beyond this many bytes of documents, by each of two threads, fewer are read.
 const SPREAD_BYTES: usize = 4 << 20;
 /// Documents with their bodies read at once.
 const DOCUMENTS: usize = 16;
@@ -82,7 +82,7 @@ pub fn stream(view: &dyn View, shown: Shown, emit: &mut Emit) -> Result<()> {
         }
     }
     list.end();
-    // Whether the client has gone makes no difference any more.
+    // It no longer matters whether the client has disconnected.
     let _ = list.hand_over(1);
     Ok(())
 }
@@ -122,7 +122,7 @@ pub fn is_empty(view: &dyn View, query: &Query) -> Result<bool> {
 struct List<'l, 'e> {
     view: &'l dyn View,
     shown: Shown<'l>,
-    /// Where pieces go; without it all is kept.
+    /// Receives the pieces; without it all output is kept.
     emit: Option<&'l mut Emit<'e>>,
     out: Vec<u8>,
     is_first: bool,
@@ -134,7 +134,7 @@ enum Added {
     All,
     /// Nothing was added: it would take too much memory.
     TooMuch,
-    /// The client has gone.
+    /// The client has disconnected.
     Gone,
 }
 
@@ -230,7 +230,7 @@ impl<'l, 'e> List<'l, 'e> {
         Ok(Some(ControlFlow::Continue(())))
     }
 
-    /// Hands over the output, for as long as there are at least so many bytes.
+    /// Hands over the output, for as long as there are at least `least` bytes.
     fn hand_over(&mut self, least: usize) -> ControlFlow<()> {
         let Some(emit) = &mut self.emit else {
             return ControlFlow::Continue(());
@@ -337,8 +337,7 @@ pub struct DocumentPage {
     pub next: ListCursor,
 }
 
-/// For a stream that begins: each page is from a point of its own, and ends where there
-/// is `enough` in bytes.
+/// For a stream that begins: each page is read at a new read point, and ends after `enough` bytes.
 pub fn documents(
     db: &dyn Db,
     query: &Query,

@@ -1,5 +1,5 @@
-//! Reads: a document, the lists, the history, dead letters. All of them read the store and none
-//! asks the projector.
+//! Reads: a document, the lists, the history, dead letters. All of them read the store; none uses
+//! the projector.
 
 pub mod dead_letters;
 pub mod defects;
@@ -10,7 +10,7 @@ pub mod read_points;
 
 use std::ops::ControlFlow;
 
-/// Receives the pieces of a response; `Break` ends the read, because the client has gone.
+/// Receives the pieces of a response; `Break` ends the read, because the client has disconnected.
 pub type Emit<'e> = dyn FnMut(&[u8]) -> ControlFlow<()> + 'e;
 
 /// A page of rows, after the key at which the last page ended.
@@ -75,7 +75,7 @@ impl<'p, 'e> EntryWriter<'p, 'e> {
     fn end(mut self) {
         if !self.is_gone {
             self.out.extend_from_slice(b"]}");
-            // Whether the client has gone makes no difference any more.
+            // It no longer matters whether the client has disconnected.
             let _ = (self.emit)(&self.out);
         }
     }

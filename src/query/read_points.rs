@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy)]
 pub struct ReadPointSettings {
-    /// How many there may be. One more replaces the one that was used the longest ago.
+    /// Maximum number of read points. One more replaces the least recently used one.
     pub max: usize,
-    /// Once there are as many as there may be, a list may begin at one that is no older.
+    /// At that maximum, a list may begin at a read point that is no older than this.
     pub share: Duration,
-    /// One that nobody uses this long is dropped.
+    /// A read point that is unused this long is dropped.
     pub idle: Duration,
-    /// One of this age is dropped in any case.
+    /// A read point of this age is dropped in any case.
     pub max_age: Duration,
 }
 
@@ -120,7 +120,7 @@ impl ReadPoints {
         self.points().retain(|point| point.id != id);
     }
 
-    /// Drops those whose time is over. Pages under way keep theirs until they end.
+    /// Drops the read points that have expired. Pages in progress keep theirs until they end.
     pub fn expire(&self, now: Instant) {
         let ReadPointSettings { idle, max_age, .. } = self.settings;
         self.points().retain(|point| {

@@ -24,9 +24,9 @@ impl ControlLog {
         ControlLog { publisher, clock }
     }
 
-    /// Returns once all of it is durable, was read again, and is in the store. After an
-    /// error the same may be recorded once more: it is harmless twice. Nothing is recorded
-    /// while the log is not known to be the one that the store knows.
+    /// Returns once all of it is durable, was read again, and is in the store. After an error the
+    /// caller may record the same again: it is harmless twice. Nothing is recorded until the log is
+    /// confirmed as the store's own.
     pub async fn record(&self, all: &[Control]) -> Result<(), PublishError> {
         let now = (self.clock)();
         let records = all.iter().map(|control| new_record(control, now)).collect();

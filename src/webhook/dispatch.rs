@@ -132,7 +132,7 @@ async fn record(
     let mut pauses = Pauses::new(PAUSE_MIN, PAUSE_MAX);
     let mut reading = control.watch_doing();
     loop {
-        // Each attempt writes all of them once more, and nobody would read them.
+        // Each attempt writes all of them again, and nobody would read the copies.
         let is_read = |doing: &Doing| !matches!(doing, Doing::Halted(_));
         let _ = reading.wait_for(is_read).await;
         match control.record(&outcomes).await {

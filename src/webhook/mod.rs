@@ -56,7 +56,7 @@ pub struct WebhookHandle {
     wake: Notify,
     /// `None` while nothing is sent.
     control: Mutex<Option<Arc<ControlLog>>>,
-    /// Why nothing is sent, beside what the reader of the control log reports.
+    /// Why nothing is sent, in addition to the reason that the reader of the control log reports.
     trouble: Mutex<Option<String>>,
     counts: Mutex<Counts>,
 }
@@ -152,7 +152,7 @@ impl WebhookHandle {
         }
     }
 
-    /// Why deliveries have halted until somebody acts.
+    /// Why deliveries have halted until an operator acts.
     pub fn halted(&self) -> Option<String> {
         match self.doing() {
             Doing::Halted(why) => Some(why),

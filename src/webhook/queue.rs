@@ -74,7 +74,7 @@ impl Pick {
     }
 }
 
-/// When it is due, and its turn among those of the same time.
+/// When it is due, and its place among those of the same time.
 type QueuePosition = (Instant, u64);
 
 #[derive(Default)]
@@ -130,7 +130,7 @@ impl TargetQueue {
         }
     }
 
-    /// When its next attempt is due, if one may begin beside those in flight.
+    /// When its next attempt is due, if one may begin in addition to those in flight.
     fn ready(&self, per_target: usize) -> Option<QueuePosition> {
         let most = if self.is_well() { per_target } else { 1 };
         let (&(at, _), _) = self.rows.first_key_value()?;
