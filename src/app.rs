@@ -210,7 +210,7 @@ fn open_control(
     }
 }
 
-/// Passes on to metrics and webhooks what a projector did.
+/// Reports the projector's work to metrics and webhooks.
 struct Watched {
     source: Source,
     webhooks: Arc<webhook::WebhookHandle>,
@@ -407,14 +407,14 @@ impl Ledger {
         let log = Log::open(&config, Some(&folder), topics)?;
         let progress = Arc::new(Progress::new(token));
         if let Log::Embedded(log) = &log {
-            // Nobody else writes to it, so it stays the same log: it accepts events as soon as
+            // Nothing else writes to it, so it stays the same log: it accepts events as soon as
             // there is a listener, or none at all.
             match compare(&*store, &**log) {
                 Ok(()) => progress.set_log(LogState::Confirmed),
                 Err(OpenError::Halt(halt)) => {
                     progress.set_log(LogState::Halted(halt.for_clients()));
                 }
-                // The projector tries again, and reports it.
+                // The projector retries, and reports it.
                 Err(OpenError::Store(error)) => tracing::warn!(%error, "the log is not compared"),
                 Err(OpenError::Log(error)) => tracing::warn!(%error, "the log is not compared"),
             }

@@ -169,7 +169,7 @@ settings! {
         batch_records: usize = 20_000, count(1..=1_000_000);
         /// Maximum size of a batch in bytes, unless one record is larger.
         batch_bytes: u64 = 4 * MIB, bytes(KIB..=4 * GIB);
-        /// The longest rest before the next batch, while fewer than that come; zero for none.
+        /// The longest pause after a smaller batch; zero for none.
         batch_delay: Duration = ms(50), duration(secs(0)..=secs(1));
         /// Size of the cache of snapshots, as they are stored, in bytes.
         hot_cache: u64 = 16 * MIB, bytes(0..=1024 * GIB);

@@ -257,7 +257,7 @@ mod tests {
         DataFolder::open(dir.path()).unwrap();
     }
 
-    /// Names in a folder, each with what is in it.
+    /// Names in a folder, each with its content.
     fn contents(folder: &Path) -> Vec<(String, String)> {
         let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
         let stores = entries.filter(|entry| entry.file_name() != "lock");
@@ -276,7 +276,7 @@ mod tests {
         fs::write(folder.join(name).join("content"), content).unwrap();
     }
 
-    /// Every state of a swap, and what the next start makes of it.
+    /// Every state of a swap, and its state after the next start.
     #[test]
     fn an_interrupted_swap_is_finished_or_had_not_begun() {
         let cases: &[(&[&str], Option<&str>)] = &[

@@ -1,5 +1,5 @@
 //! Sends dead letters from the store to the log's dead-letter topic, in order, until each is
-//! accepted or refused for good. The store records which: after a crash a letter may be sent
+//! accepted or permanently refused. The store records which: after a crash a letter may be sent
 //! twice, and none is forgotten.
 
 use crate::event_log::{DeadLetters, SendError};
@@ -122,7 +122,7 @@ fn forward_some<'p>(
         });
         match letter {
             Ok(Some((sending, letter))) => under_way.push((at, sending, letter)),
-            // It was removed meanwhile.
+            // The letter was removed meanwhile.
             Ok(None) => letters::put_sent(*at, &mut batch),
             Err(error) if error.is_unreadable() => {
                 letters::put_refused(*at, &error.to_string(), &mut batch);
@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    /// A disk that gives one letter back otherwise than it was written.
+    /// A disk that returns one letter with changed content.
     struct Damaged(Memory, [u8; 12]);
 
     impl Db for Damaged {

@@ -1,4 +1,4 @@
-//! File descriptors of this process, and their distribution: first what the ledger needs, then
+//! File descriptors of this process, and their distribution: first the files of the ledger, then
 //! connections. A client can wait or reconnect; a log that cannot open a file accepts nothing.
 
 use crate::app::uses_kafka;
@@ -8,12 +8,12 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// The store, the log, and the control log.
 const DATABASES: u64 = 3;
-/// Files that a database has open beside its sorted ones, the runtime's own descriptors,
-/// standard streams, and connections that are being turned away.
+/// Files that a database has open in addition to its sorted ones, the runtime's own descriptors,
+/// standard streams, and connections that are being refused.
 const REST: u64 = 64;
 /// Connections to brokers, by the clients of both topics.
 const KAFKA: u64 = 64;
-/// So many connections there are in any case.
+/// The minimum number of connections.
 const LEAST: u64 = 8;
 
 /// Raises the soft limit, which is often 1024, to the hard one.
@@ -27,7 +27,7 @@ pub fn raise() {
 
 /// Descriptors that this process may have.
 pub fn limit() -> u64 {
-    // Without a limit there are as many as one can count.
+    // Without a limit, the number is the largest possible.
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 

@@ -1,6 +1,6 @@
-//! A separate thread writes log lines to standard error, so that nobody who logs waits for it
-//! or fails because of it. Lines without room, or that cannot be written, are lost and counted;
-//! the first line that is written again reports the number.
+//! A separate thread writes log lines to standard error, so that no code that logs waits for it or
+//! fails because of it. Lines without room, or that cannot be written, are lost and counted; the
+//! first line that is written again reports the number.
 
 use crate::config::{LogFormat, Telemetry};
 use crate::output;
@@ -149,7 +149,7 @@ fn write_lines(lines: mpsc::Receiver<LogMessage>, waiting: &AtomicUsize) {
         let line = match message {
             LogMessage::Line(line) => line,
             LogMessage::Flush(done) => {
-                // Who waited may have given up.
+                // The waiting thread may have given up.
                 let _ = done.send(());
                 continue;
             }

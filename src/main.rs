@@ -1,4 +1,4 @@
-//! The `opledger` program. All of it is in the library; its allocator is beside it.
+//! The `opledger` program. All of it is in the library; the allocator is in `allocator`.
 
 mod allocator;
 

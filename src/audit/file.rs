@@ -7,7 +7,7 @@ use crate::wire::record::{Headers, Record};
 use bytes::Bytes;
 use std::io::{self, BufRead};
 
-/// What some editors write before the first line.
+/// Some editors write this before the first line.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 pub struct Lines<R> {

@@ -21,7 +21,7 @@ pub enum Error {
     Read(#[from] ReadError),
 }
 
-/// A projection that nobody else uses, on an empty store.
+/// A projection for this process alone, on an empty store.
 pub fn begin(db: &dyn Db, log: &Identity) -> Result<Projection, Error> {
     Ok(Projection::open(db, log, 64 << 20)?)
 }
@@ -35,8 +35,8 @@ const LIMITS: Limits = Limits {
     patience: Duration::ZERO,
 };
 
-/// Reads up to `ends`, by partition, or to where nothing more comes. Calls `applied`
-/// after every batch with the number of its records and what they were.
+/// Reads up to `ends`, by partition, or until no more records arrive. Calls `applied` after every
+/// batch with the number of its records and their counts.
 pub fn fold_all(
     db: &dyn Db,
     projection: &mut Projection,

@@ -1,4 +1,4 @@
-//! The failures of commands: the message, what to do, and the one place that maps them to exit
+//! The failures of commands: the message, the remedy, and the one place that maps them to exit
 //! statuses.
 
 use crate::cli::text::clean;
@@ -132,7 +132,7 @@ impl Failure {
         }
     }
 
-    /// What to do about it, unless that follows from the message.
+    /// The remedy, unless it follows from the message.
     pub fn remedy(&self) -> Option<String> {
         match self {
             Failure::Unreachable { .. } => Some(
@@ -176,7 +176,7 @@ impl Failure {
         }
     }
 
-    /// The message with its causes, and what to do on a line of its own.
+    /// The message with its causes, and the remedy on a separate line.
     pub fn report(&self) -> String {
         let mut text = self.to_string();
         let mut cause = self.source();

@@ -80,7 +80,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     outcome.map_err(|failure| no_operation(failure, &args.id))
 }
 
-/// The type without what all types share: `opledger.operation.created.v1` is `operation.created`.
+/// The type without the parts that all types share: `opledger.operation.created.v1` is
+/// `operation.created`.
 fn short(kind: &str) -> &str {
     let inner = kind
         .strip_prefix("opledger.")

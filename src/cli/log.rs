@@ -235,7 +235,7 @@ fn repair(place: &LogFolder, accept_loss: bool) -> Result<(), Failure> {
     say(repaired_is + &advice)
 }
 
-/// The identity and the ends of the event log beside the control log.
+/// The identity and the ends of the event log that belongs to the control log.
 fn events(place: &LogFolder) -> Result<Option<(LogId, NextOffsets)>, Failure> {
     let log = place.data.join(Which::Events.folder());
     if !embedded::is_there(&log) {

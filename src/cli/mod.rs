@@ -181,7 +181,7 @@ fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Fa
     outcome
 }
 
-/// Refuses ids that no event can have as its subject, before the ledger is asked.
+/// Refuses ids that no event can have as its subject, before a request is sent.
 fn operation_id(text: &str) -> Result<String, String> {
     match operation_id_fault(text) {
         None => Ok(text.to_owned()),

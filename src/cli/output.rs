@@ -1,5 +1,5 @@
 //! Standard output, notes on standard error, and progress bars. No command prints in another way:
-//! `println!` would panic if nobody reads any more.
+//! `println!` would panic if the reader has closed the pipe.
 
 use crate::cli::failure::Failure;
 use crate::cli::text::{clean_json, clean_lines};

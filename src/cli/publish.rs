@@ -190,9 +190,9 @@ fn shown(path: &Path) -> String {
     clean(&path.to_string_lossy())
 }
 
-/// Where the last run was, if it was interrupted and the ledger still has what the note counts as
-/// acknowledged. Another log at the same address has none of it, and a log that was restored from
-/// a copy only a part.
+/// The place where an interrupted run stopped, if the ledger still has the events that the note
+/// counts as acknowledged. Another log at the same address has none of them, and a log that was
+/// restored from a copy has only some.
 async fn begin(
     resume: &Resume,
     file: &mut File,
@@ -256,7 +256,7 @@ impl PublishRun<'_> {
             let (events, point) = response?;
             self.acknowledge(events, point)?;
         }
-        // It has ended: by a panic?
+        // The thread has ended, perhaps by a panic.
         reader
             .join()
             .map_err(|_| Failure::Unexpected(format!("{name} was not read to its end")))
@@ -357,7 +357,7 @@ async fn send(
 }
 
 /// Names the line instead of the event's index in the batch, as in `[3].data.cluster_id`. For a
-/// single event the ledger gives no index.
+/// single event the ledger reports no index.
 fn at_line(failure: Failure, batch: &EventBatch, file: &str) -> Failure {
     let (Failure::Refused(why) | Failure::TooLarge(why)) = &failure else {
         return failure;

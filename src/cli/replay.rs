@@ -86,7 +86,7 @@ impl FromStr for Edge {
         if let Ok(time) = parse_rfc3339(text) {
             return Ok(Edge::Time(time));
         }
-        // With the log's name in front, as the ledger gives it, or without.
+        // With the log's id in front, as the ledger returns it, or without.
         let token = match text.contains(';') {
             true => text.parse::<Token>(),
             false => format!("{};{text}", NO_LOG).parse::<Token>(),

@@ -1,5 +1,5 @@
-//! Reads the ledger's lists, `{"name":[…]}`, while they arrive: memory is bounded by one element,
-//! and a response that ends early is never taken for the whole.
+//! Reads the ledger's lists, `{"name":[…]}`, while they arrive: memory is limited to one element,
+//! and a response that ends early is never mistaken for a complete one.
 
 use crate::cli::at::At;
 use crate::cli::failure::Failure;
@@ -92,7 +92,7 @@ impl<'l> ListStream<'l> {
     pub async fn print_lines(self, out: &mut Output) -> Result<bool, Failure> {
         let print = |element: String, out: &mut Output| out.line(clean(&element));
         let outcome = self.for_each(out, print).await;
-        // Shows what arrived before a response broke off.
+        // Shows the elements that arrived before a response broke off.
         out.flush()?;
         outcome
     }
@@ -133,7 +133,7 @@ impl<'l> ListStream<'l> {
 struct ListSplitter {
     name: &'static str,
     text: Vec<u8>,
-    /// What of it was returned.
+    /// The number of its bytes that were returned.
     used: usize,
     has_begun: bool,
     /// The last element was followed by a comma.
@@ -141,7 +141,7 @@ struct ListSplitter {
     /// The length at which an unfinished element is parsed again. It doubles, so that a large
     /// element is not parsed for every piece of it.
     wanted: usize,
-    /// No more pieces will come.
+    /// No more pieces will arrive.
     has_ended: bool,
 }
 

@@ -28,7 +28,7 @@ pub fn shorten(text: &str, chars_max: usize) -> String {
     shown
 }
 
-/// Text on several lines, of any length: a message with what it quotes.
+/// Text on several lines, of any length: a message with its quotations.
 pub fn clean_lines(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     spell(text, &mut shown, |c, shown| {
@@ -121,8 +121,8 @@ mod tests {
         }
     }
 
-    /// By the categories of another crate; and beyond those, what is invisible though
-    /// it counts as a letter or a mark.
+    /// Compares with the categories of another crate. In addition, some letters and marks are
+    /// invisible.
     #[test]
     fn of_all_of_unicode_only_what_is_drawn_is_shown() {
         let invisible = |c| {

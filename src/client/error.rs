@@ -45,7 +45,7 @@ impl Error {
     }
 }
 
-/// For retries: of a client, and of the command line, which has errors of its own.
+/// For retries: of a client, and of the command line, which has its own errors.
 pub trait Transient {
     /// The least pause before a retry; `None` if a retry cannot succeed.
     fn retry_after(&self) -> Option<Duration>;

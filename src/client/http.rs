@@ -186,7 +186,7 @@ impl Http {
         let retry_after = response.headers().get(RETRY_AFTER);
         let retry_after = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let mut body = Vec::new();
-        // If the body breaks off, the status and what arrived decide.
+        // If the body breaks off, the status and the received part decide.
         while let Ok(Some(piece)) = response.chunk().await
             && body.len() <= ERROR_BODY_MAX
         {
@@ -217,7 +217,7 @@ pub async fn retrying<T, E: Transient, F: Future<Output = Result<T, E>>>(
         .with_max_delay(Duration::from_secs(5))
         .with_total_delay(Some(retry_for))
         .without_max_times()
-        // Many clients of one ledger must not come back at the same moment.
+        // Many clients of one ledger must not reconnect at the same moment.
         .with_jitter();
     let mut failed = None;
     let may_succeed = |error: &E| {
@@ -273,9 +273,9 @@ fn error_of(
     let Some(body) = body else {
         let why = format!("{url} responds with {status} and no reason");
         return match status.as_u16() {
-            // A proxy before a ledger that restarts says so, too.
+            // A proxy in front of a ledger that restarts responds with these, too.
             408 | 429 | 502..=504 => unavailable(why),
-            // A proxy may have a limit of its own.
+            // A proxy may have its own limit.
             413 => Error::TooLarge(why),
             401 | 403 | 407 => Error::Refused {
                 code: String::new(),
@@ -317,7 +317,7 @@ pub fn next_page(requested: &Url, response: &Response) -> Option<Url> {
     Some(url)
 }
 
-/// Only the innermost layer of an HTTP client says what failed.
+/// Only the innermost error of an HTTP client names the cause.
 fn innermost(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {

@@ -95,7 +95,7 @@ impl Client {
         operation_id: &str,
         limit: Option<Duration>,
     ) -> Result<Document, Error> {
-        // A limit beyond what a clock can show is none.
+        // A limit beyond the range of the clock counts as none.
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut known: Option<HeaderValue> = None;
         loop {
@@ -103,7 +103,7 @@ impl Client {
             let wait = left.unwrap_or(WAIT).min(WAIT);
             let request = || async {
                 let mut request = self.http.get(self.http.operation(operation_id)?);
-                // Rounded up: with zero seconds it would ask again and again.
+                // Rounded up: with zero seconds it would send requests without a pause.
                 let seconds = wait.as_millis().div_ceil(1000);
                 request = request.header(http::PREFER, format!("wait={seconds}"));
                 if let Some(known) = &known {

@@ -87,7 +87,7 @@ async fn send(http: &Http, batch: Vec<QueuedEvent>) {
         outcome => {
             for (n, waiting) in batch.into_iter().enumerate() {
                 let receipt = outcome.as_ref().map(|receipts| receipts[n].clone());
-                // The caller may have gone.
+                // The caller may have been dropped.
                 let _ = waiting.outcome.send(receipt.map_err(Error::clone));
             }
         }

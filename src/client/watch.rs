@@ -10,21 +10,21 @@ use serde::Deserialize;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// How the operation stands now. States in between may have been skipped.
+    /// The present state of the operation. States in between may have been skipped.
     Document(Box<Document>),
     /// This one no longer matches the filter.
     Left(String),
     /// There is no such operation any more.
     Removed(String),
-    /// The ledger does not remember every change since the position. List again: what comes next
-    /// is after this.
+    /// The ledger does not remember every change since the position. List again: the next items are
+    /// changes after this position.
     Reset,
 }
 
 pub struct Watch {
     http: Http,
     url: Url,
-    /// It ends with its operation.
+    /// The stream ends with its operation.
     is_one: bool,
     position: Option<String>,
     open: Option<(Response, SseSplitter)>,

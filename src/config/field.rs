@@ -22,14 +22,14 @@ pub(super) enum Raw {
     Text(String),
     Integer(i64),
     Boolean(bool),
-    /// What no setting is: its name, with an article.
+    /// A type that no setting has: its name, with an article.
     Other(&'static str),
     /// From a variable or a flag, which have no types: its text decides.
     Word(String),
 }
 
 impl Raw {
-    /// As the person who gave it would recognise it.
+    /// In the form in which it was given.
     pub(super) fn show(&self) -> Option<String> {
         match self {
             Raw::Text(text) | Raw::Word(text) => Some(quoted(text)),
@@ -219,7 +219,7 @@ pub(super) fn name(at: &mut String) -> Boxed<'_> {
     })
 }
 
-/// Kafka's rule for the names of topics, with room for the names made of it.
+/// Kafka's rule for the names of topics, with room for the suffix of derived names.
 pub(super) fn topic_name(at: &mut String) -> Boxed<'_> {
     let remedy = "give 1 to 230 of [a-zA-Z0-9._-], and not . or ..";
     text(at, remedy, |raw| {

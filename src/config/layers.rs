@@ -173,14 +173,14 @@ fn variable(rest: &str, value: String, keys: &Keys) -> LayerEntry {
         None => value,
         Some(Ok(content)) => without_line_end(content),
         Some(Err(error)) => {
-            // Without the path: some give the secret itself here.
+            // Without the path: some users put the secret itself here.
             let fault = format!("is in a file that cannot be read: {error}");
             let remedy = "give the path of a file, not the value".into();
             return wrong(key, &fault, remedy);
         }
     };
     if text.contains(char::REPLACEMENT_CHARACTER) {
-        // Where the caller had to replace what it could not read: see `config::variables`.
+        // The caller replaced text that is not UTF-8: see `config::variables`.
         return wrong(key, "is not UTF-8", "give it in UTF-8".into());
     }
     LayerEntry::Given(Given {
@@ -212,8 +212,8 @@ fn key_of(rest: &str, keys: &Keys) -> Option<(String, bool)> {
     Some((key, is_file))
 }
 
-/// The setting that a variable of another name was probably meant for. What only
-/// resembles one is left to its owner.
+/// The setting that a variable of another name was probably meant for. A name that only resembles
+/// one is ignored.
 fn meant<'k>(stem: &str, keys: &'k Keys) -> Option<&'k str> {
     let allowed = (stem.len() / 4).max(1);
     let resembles = |key: &&&str| {

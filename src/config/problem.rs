@@ -1,7 +1,7 @@
 //! The problems of a configuration, and the source of each setting.
 //!
-//! Problems are collected, never returned one by one: who corrects a file wants to correct all of
-//! it. No text made here may contain a secret.
+//! Problems are collected, never returned one by one: a user who corrects a file wants to see all
+//! of them. No text made here may contain a secret.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub(super) fn is_secret(key: &str) -> bool {
     .any(|word| key.contains(word))
 }
 
-/// Where a setting came from, in ascending precedence.
+/// The source of a setting, in ascending precedence.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SettingSource {
     Default,
@@ -59,12 +59,12 @@ pub struct Problem {
     pub value: Option<String>,
     /// A predicate to the key and its value.
     pub fault: String,
-    /// What to do about it, as a request.
+    /// The remedy, as an instruction.
     pub remedy: String,
 }
 
 impl Problem {
-    /// One in which the value has no part.
+    /// A problem that does not depend on the value.
     pub(super) fn new(
         source: SettingSource,
         key: Option<&str>,

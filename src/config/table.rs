@@ -13,7 +13,7 @@ pub(super) struct SettingsTable<'c> {
     pub free: Vec<(&'static str, &'c mut Options)>,
 }
 
-/// What a layer says about one key.
+/// The entry of a layer for one key.
 pub(super) enum LayerEntry {
     Given(Given),
     Wrong(Problem),
@@ -34,7 +34,7 @@ pub(super) struct Given {
     pub key: String,
     pub source: SettingSource,
     pub raw: Raw,
-    /// Not to be repeated in a problem: a secret, or the content of somebody's file.
+    /// A problem must not repeat it: a secret, or the content of a user's file.
     pub hidden: bool,
 }
 

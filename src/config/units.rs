@@ -1,7 +1,6 @@
 //! Byte counts and durations as people write them: `64KiB`, `250ms`.
 //!
-//! Only whole numbers: `1.5s` is `1500ms`, so that reading back what was shown
-//! gives the same value.
+//! Only whole numbers: `1.5s` is `1500ms`, so that parsing a shown value gives the same value.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The effects of a state change outside the state, as values: list entries, webhook deliveries
-//! and anomalies follow from how an operation stood before a batch and how it stands after.
+//! The effects of a state change outside the state, as values: list entries, webhook deliveries and
+//! anomalies follow from the states of an operation before and after a batch.
 
 use super::anomaly::Anomalies;
 use super::document::{RollbackResult, rollback_result};
@@ -17,7 +17,7 @@ pub struct Standing<'a> {
     pub due: Option<Due<'a>>,
 }
 
-/// What a batch did to an operation, as far as that shows outside of it.
+/// The change of a batch to an operation, as far as it shows outside the operation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effects<'a> {
     pub before: Standing<'a>,
@@ -38,7 +38,8 @@ pub struct Listed {
     pub status: Status,
 }
 
-/// What lists filter by, beside the request and the status. It depends on all lanes.
+/// The properties that lists filter by, except the request and the status. They depend on all
+/// lanes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Traits<'o> {
     /// The clusters of the requests and rollbacks that the document shows, each once.

@@ -9,8 +9,8 @@ use std::borrow::Cow;
 /// Text that borrows from the record unless JSON escapes prevent it.
 pub type Text<'a> = Cow<'a, str>;
 
-/// What "earliest" and "latest" mean everywhere in the fold: compared left to
-/// right, strings by their bytes. The field order is the comparison.
+/// Defines "earliest" and "latest" everywhere in the fold: compared left to right, strings by their
+/// bytes. The field order is the comparison.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OrderKey<'a> {
     pub time: Timestamp,

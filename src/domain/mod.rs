@@ -1,5 +1,5 @@
-//! What an operation is and how its events are folded. Pure: no IO, no clock, no wire formats.
-//! Everything else in the crate depends on this module; it depends on none.
+//! Operations, and how their events are folded. Pure: no IO, no clock, no wire formats. Everything
+//! else in the crate depends on this module; it depends on none.
 //!
 //! The guarantee of the whole ledger is in [`operation`]: the state is a join-semilattice, so a
 //! document is a function of the *set* of its events.

@@ -78,7 +78,7 @@ pub struct Creation<'a> {
     pub notification: Option<Notification<'a>>,
 }
 
-/// What adding an event did.
+/// The effect of adding an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absorbed {
     Plainly,

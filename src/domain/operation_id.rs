@@ -3,8 +3,9 @@
 use std::fmt;
 use std::ops::Deref;
 
-/// So that no other text is taken for it: a source, an event's id, a cluster's. Made where an
-/// operation is named from outside, or read from an event or a key; costs what a `&str` does.
+/// A separate type, so that no other text is mistaken for it: a source, or the id of an event or a
+/// cluster. Made where an operation is named from outside, or read from an event or a key; costs
+/// what a `&str` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OperationId<'a>(pub &'a str);
 

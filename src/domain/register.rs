@@ -17,7 +17,7 @@ pub struct Register<'a, V> {
 /// The result of an offer, ordered by importance: of several results the greatest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Joined {
-    /// The value is the one that it was before.
+    /// The value is unchanged.
     Kept,
     Replaced,
     /// The two values have the same order key and the text of a body decides, but only its

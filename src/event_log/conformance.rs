@@ -32,7 +32,7 @@ const LIMITS: Limits = Limits {
     patience: Duration::from_millis(200),
 };
 
-/// Until the reader is where the log ends now.
+/// Reads to the present end of the log.
 fn read_all(log: &dyn EventLog, reader: &mut dyn Reader) -> Vec<Logged> {
     log.identify().expect("identified");
     let ends = log.readable().expect("readable");

@@ -85,7 +85,7 @@ struct EmbeddedShared {
     max_waiting: u64,
     queue: Mutex<AppendQueue>,
     queue_changed: Condvar,
-    /// The end of what is acknowledged.
+    /// The acknowledged end.
     tail: Mutex<Tail>,
     tail_moved: Condvar,
     trouble: Mutex<Option<String>>,
@@ -204,7 +204,7 @@ impl Embedded {
 }
 
 impl Drop for Embedded {
-    /// Writes what was accepted before it closes.
+    /// Writes the accepted records before it closes.
     fn drop(&mut self) {
         self.shared.queue().closed = true;
         self.shared.queue_changed.notify_all();
@@ -358,8 +358,8 @@ impl EmbeddedShared {
         self.recover(appender, error.to_string());
     }
 
-    /// Takes what waits, up to a bound; waits for the first. Empty if nothing came for a while
-    /// and there is something else to do.
+    /// Takes the publishes that wait, up to a limit; waits for the first. Empty if none came for a
+    /// while and there is something else to do.
     fn next_group(&self, is_settled: bool) -> Option<Vec<WaitingAppend>> {
         let queue = self.queue();
         let patience = if is_settled {

@@ -78,7 +78,7 @@ pub enum ReadError {
     /// A record can never be read.
     #[error("the log is damaged at or after {at}: {what}")]
     Damaged { at: Position, what: String },
-    /// The log is set up in a way that a ledger cannot use: what is wrong, and the remedy.
+    /// A ledger cannot use the log as it is configured: the reason, and the remedy.
     #[error("{0}")]
     Unfit(String),
 }
@@ -113,7 +113,7 @@ impl Bounds {
 }
 
 /// Limits of one read. At least one record is delivered, however large; an adapter may exceed a
-/// limit by what it stores as a unit.
+/// limit by the records that it stores as a unit.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub records: usize,
@@ -125,15 +125,15 @@ pub struct Limits {
 pub type Publishing<'a> =
     Pin<Box<dyn Future<Output = Result<Published, PublishError>> + Send + 'a>>;
 
-/// Obligations of an adapter: offsets of a partition rise and are never assigned twice. What
-/// `publish` returned `Ok` for is durable, and every reader that starts before it reads it, in
-/// order. A record is readable only once it is durable.
+/// Obligations of an adapter: offsets of a partition rise and are never assigned twice. Records for
+/// which `publish` returned `Ok` are durable, and every reader that starts before them reads them,
+/// in order. A record is readable only once it is durable.
 pub trait EventLog: Send + Sync {
     /// The log's identity at the last check; `None` before the first. Positions are valid only
     /// together with it.
     fn id(&self) -> Option<LogId>;
 
-    /// Checks the log's identity, what its partitions have, and whether a ledger can use it.
+    /// Checks the log's identity, the offsets of its partitions, and whether a ledger can use it.
     /// May wait for the network.
     fn identify(&self) -> Result<Identity, ReadError>;
 
@@ -185,7 +185,7 @@ pub trait Reader: Send {
     }
 
     /// By partition, the next offset: everything before it was delivered or is not a record. If
-    /// offsets have gaps, this is how far the reader really is.
+    /// offsets have gaps, only this is the reader's true position.
     fn next(&self) -> NextOffsets;
 }
 

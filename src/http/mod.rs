@@ -61,7 +61,7 @@ pub const LEDGER_POSITION: HeaderName = HeaderName::from_static("ledger-position
 /// Where a read runs that may wait for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reads {
-    /// Runs on a separate thread.
+    /// On a separate thread.
     Apart,
     /// On the thread of the request: for simulations, which have no disk and in which nothing may
     /// run concurrently.

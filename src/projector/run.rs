@@ -22,7 +22,7 @@ pub struct Settings {
     pub limits: Limits,
     /// The longest rest between two batches.
     pub batch_delay: Duration,
-    /// The longest pause between two attempts at an operation that fails.
+    /// The longest pause between two attempts while the log or the store fails.
     pub retry_max: Duration,
     pub rules: Rules,
     /// How often the log is compared with the applied positions while nothing is wrong;

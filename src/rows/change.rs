@@ -46,7 +46,7 @@ pub struct Loaded<'a> {
     waiting_before: u64,
 }
 
-/// What a batch made of an operation, once that is part of the batch to write.
+/// The result of a record batch for one operation, after it was added to the write batch.
 pub struct Written<'a> {
     pub snapshot: Arc<[u8]>,
     pub effects: Effects<'a>,
@@ -82,7 +82,7 @@ impl<'a> Loaded<'a> {
                 (operation::of_history(&space.history)?, None)
             }
         };
-        // Most events change nothing that lists are filtered by, beside time and status.
+        // Except for time and status, most events change nothing that lists are filtered by.
         let lanes_at_most = op.clusters.len() + op.rollbacks.len() + events.clone().count();
         let may_change = (apart.is_none() && lanes_at_most > LANES_INLINE)
             || events.clone().any(|event| is_of_entry(&event.kind));
@@ -147,7 +147,7 @@ impl<'a> Loaded<'a> {
     }
 }
 
-/// A repeat says nothing new, mostly, and writes no snapshot.
+/// A repeated event usually changes nothing, and writes no snapshot.
 fn put_snapshot(
     key: &[u8],
     before: Option<&[u8]>,
@@ -212,7 +212,7 @@ fn put_entry(
 fn put_effects(id: OperationId, key: &SnapshotKey, effects: &Effects, batch: &mut Batch) {
     let Effects { before, after } = effects;
     if before.due != after.due {
-        // Each in a row of its own: the one before may be under way at this moment.
+        // Each delivery has its own row: the earlier one may be in flight at this moment.
         if let Some(before) = &before.due {
             outbox::remove_due(id, before, batch);
         }
@@ -233,7 +233,7 @@ fn put_effects(id: OperationId, key: &SnapshotKey, effects: &Effects, batch: &mu
     }
 }
 
-/// The lanes that these events go to, of those that there are.
+/// Of the existing lanes, those that these events belong to.
 fn touched_lanes<'e>(
     db: &dyn Db,
     operation_id: OperationId,
@@ -279,7 +279,7 @@ fn absorb_by_text<'a, 'r>(
     Ok(op.absorb(whole))
 }
 
-/// The lanes that these events go to.
+/// The lanes that these events belong to.
 fn touched<'e>(arrived: impl Iterator<Item = &'e Event<'e>>) -> Vec<(LaneKind, LaneId<'e>)> {
     let mut touched: Vec<_> = arrived
         .filter_map(|event| match &event.kind {
@@ -336,8 +336,8 @@ fn put_lanes(operation_id: OperationId, op: &Operation, batch: &mut Batch) {
     }
 }
 
-/// Of an operation whose lanes stay where they are: the request, the lanes that have one,
-/// and what came of rollbacks are in the entry.
+/// Whether an event can change the list entry of an operation whose lanes stay in place: the entry
+/// has the request, the lanes that have one, and the results of rollbacks.
 fn is_of_entry(kind: &Kind) -> bool {
     match kind {
         Kind::Created { .. }

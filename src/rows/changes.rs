@@ -10,10 +10,10 @@ pub fn put(number: ChangeNumber, row: &[u8], batch: &mut Batch) {
     batch.put(Family::Change, &keys::change(number), row);
 }
 
-/// Shown a row's number, its bytes and what they say.
+/// Receives a row's number, its bytes and their content.
 pub type ChangeVisitor<'v> = dyn FnMut(ChangeNumber, &[u8], StoredChange) -> ControlFlow<()> + 'v;
 
-/// Shows the rows whose numbers lie in `range`. `Corrupt` at the first that cannot be read.
+/// Visits the rows whose numbers are in `range`. `Corrupt` at the first that cannot be read.
 pub fn scan(
     view: &dyn View,
     range: Range<ChangeNumber>,
@@ -88,7 +88,7 @@ pub fn delete(view: &dyn View, numbers: Range<ChangeNumber>, batch: &mut Batch) 
 pub fn fingerprint(view: &dyn View) -> Result<u64> {
     let mut fingerprint = 0;
     let mut note = |key: &[u8], row: &[u8]| {
-        // The number alone might come again, in a store that was rebuilt.
+        // The number alone may repeat in a store that was rebuilt.
         let before = u64::to_be_bytes(fingerprint);
         fingerprint = xxhash_rust::xxh3::xxh3_64(&[&before, key, row].concat());
     };

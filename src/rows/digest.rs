@@ -129,7 +129,7 @@ fn damaged(family: Family) -> Error {
     Error::Corrupt(format!("a row of {}", family.name()))
 }
 
-/// A record as it was sent: its key, when it arrived and where it lies are the log's.
+/// A record as it was sent: its key, its arrival and its position belong to the log.
 fn of_record(family: Family, before: &[&[u8]], record: &Record) -> Sum {
     let mut parts = before.to_vec();
     if !record.headers.are_of_an_event() {

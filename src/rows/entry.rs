@@ -1,5 +1,5 @@
-//! What lists show an operation by, in memory: enough to judge most filters without
-//! reading the operation. The same that stands in the entry by status.
+//! The list entry of an operation in memory: enough to decide most filters without reading the
+//! operation. The same content as the entry by status.
 
 use super::filter::Filter;
 use crate::domain::Operation;
@@ -59,9 +59,9 @@ pub fn sort(batch: &mut Batch) {
 /// The change of a batch to the entry of one operation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EntryChange {
-    /// It is another one, or elsewhere.
+    /// The entry is a new one, or at another place.
     Moved(Moved),
-    /// It follows from this snapshot, as it did before.
+    /// The entry is unchanged, and follows from this snapshot.
     Same(Arc<[u8]>),
 }
 

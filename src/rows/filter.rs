@@ -1,4 +1,4 @@
-//! Which operations a list or a stream is about.
+//! Selects the operations of a list or a stream.
 
 use super::entry::Entry;
 use crate::domain::{Document, Method, RollbackResult, Status, Timestamp};
@@ -41,7 +41,7 @@ impl Filter {
         *self == EVERYTHING
     }
 
-    /// An entry by time says all that is asked.
+    /// An entry by time is enough for this filter.
     pub fn is_of_time_alone(&self) -> bool {
         self.statuses.is_empty() && self.is_of_entry_alone()
     }
@@ -75,7 +75,7 @@ impl Filter {
         self.judge_row(row)
     }
 
-    /// The same of an entry whose time and status are known to be meant.
+    /// The same for an entry whose time and status are known to match.
     pub fn judge_row(&self, row: &[u8]) -> Option<bool> {
         if self.is_of_entry_alone() {
             return Some(true);

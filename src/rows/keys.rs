@@ -28,7 +28,7 @@ pub fn shard_of(key: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(*key.first_chunk()?))
 }
 
-/// The operation id in a key that `operation` made.
+/// The operation id in a key that `operation` returned.
 pub fn operation_of(key: &[u8]) -> Option<OperationId<'_>> {
     std::str::from_utf8(key.get(2..)?).ok().map(OperationId)
 }
@@ -48,7 +48,7 @@ pub enum LaneKind {
     Rollback = 2,
 }
 
-/// `operation` is what all rows of the operation begin with: the start of `of_operation`.
+/// `operation` is the prefix of all rows of the operation: the start of `of_operation`.
 pub fn lane(operation: &[u8], kind: LaneKind, id: &LaneId) -> Vec<u8> {
     let texts = id.cluster_id.len() + id.request_id.len();
     let mut key = Vec::with_capacity(operation.len() + texts + 3);
@@ -114,7 +114,7 @@ pub fn operation_of_history(key: &[u8]) -> Option<OperationId<'_>> {
     operation_of(&key[..2 + end])
 }
 
-/// A history key in two: what rows of the same order key share, and the position.
+/// Splits a history key: the part that rows of the same order key share, and the position.
 pub fn split_history(key: &[u8]) -> Option<(&[u8], Position)> {
     let at = key.len().checked_sub(12)?;
     Some((&key[..at], Position::of_key(&key[at..])?))
@@ -182,7 +182,7 @@ pub fn notification(operation_id: OperationId, key: DeliveryKey) -> Vec<u8> {
     row
 }
 
-/// Operation id and key in a key that `notification` made.
+/// The operation id and the delivery key in a key that `notification` returned.
 pub fn notification_of(row: &[u8]) -> Option<(OperationId<'_>, DeliveryKey)> {
     let at = row.len().checked_sub(17)?;
     let (operation, rest) = row.split_at(at);

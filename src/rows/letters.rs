@@ -48,7 +48,7 @@ pub fn scan(
         |visit| view.scan_past_damage(family, range, Direction::Forward, visit, &mut |_| {}),
         |key, row| {
             let refused = match view.get(Family::DeadLetterDue, key) {
-                // It is unknown then whether the topic has it, but the letter is readable.
+                // Then it is unknown whether the topic has the letter, but the letter is readable.
                 Err(Error::Corrupt(_)) => None,
                 due => due?,
             };

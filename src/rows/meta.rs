@@ -68,8 +68,8 @@ pub type StatusCounts = [i64; Status::ALL.len()];
 /// The last record of each partition.
 pub type Anchors = BTreeMap<Partition, Anchor>;
 
-/// Adds what a store says of its log. Nothing if it has one: a store that has no log of this
-/// source yet belongs to this one from now on.
+/// Binds a store to its log. Does nothing if it has one: a store that has no log of this source yet
+/// belongs to this one from now on.
 pub fn stamp(db: &dyn Db, source: Source, log: &Identity, batch: &mut Batch) -> Result<()> {
     let is_new = match source {
         Source::Events => is_new(db)?,

@@ -27,8 +27,8 @@ pub fn open(path: &Path, memory: MemoryBudget) -> Result<Rocks> {
     Rocks::open(path, Family::LEDGER, memory)
 }
 
-/// What cannot be read of the store: rows that nothing else can replace, by what they are, and
-/// whether there are others.
+/// The unreadable rows of the store: the kinds of those that nothing else can replace, and whether
+/// there are others.
 pub fn damage(db: &dyn Db) -> (Vec<&'static str>, bool) {
     let families = db.damage();
     let lost = families.iter().filter_map(|family| match family {

@@ -1,5 +1,5 @@
-//! One operation's whole state out of a view: the snapshot, the lanes kept apart, large
-//! bodies, and, where a row cannot be read, the same state folded again from the history.
+//! Reads one operation's whole state from a view: the snapshot, the lanes kept apart, large bodies,
+//! and, where a row cannot be read, the same state folded again from the history.
 
 use super::keys::{self, LaneKind};
 use super::{bodies, records, state};
@@ -103,7 +103,7 @@ pub(super) fn add_lanes<'a>(
     Ok(())
 }
 
-/// A damaged row is made good from the history; one of a newer format is not.
+/// A damaged row is replaced by folding the history; a row of a newer format is not.
 pub(super) fn records_instead(
     view: &dyn View,
     operation_id: OperationId,

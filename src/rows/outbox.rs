@@ -163,7 +163,7 @@ fn was_due_before(
     Ok(created && ended)
 }
 
-/// A delivery that is due is written and removed with what the events make of its operation.
+/// A due delivery is written and removed together with the changes of its operation.
 pub(super) fn put_due(operation_id: OperationId, due: &Due, batch: &mut Batch) {
     let row = keys::notification(operation_id, DeliveryKey::of(operation_id, &due.ending));
     batch.put(Family::Outbox, &row, &encode_due(due));
@@ -179,7 +179,7 @@ fn remove(row: &[u8], batch: &mut Batch) {
     batch.delete(Family::Tries, row);
 }
 
-/// How the attempts went, unless the delivery is no longer due.
+/// Writes the results of the attempts, unless the delivery is no longer due.
 pub fn put_failing(
     db: &dyn Db,
     (operation_id, key): (OperationId, DeliveryKey),
@@ -206,8 +206,8 @@ pub fn with<T>(
     }
 }
 
-/// Shows the deliveries that are due, of one operation or of all, after a cursor that
-/// [`cursor`] made. Those that cannot be read are left out; `Db::damage` reports them.
+/// Shows the deliveries that are due, of one operation or of all, after a cursor that [`cursor`]
+/// returned. Unreadable ones are left out; `Db::damage` reports them.
 pub fn scan(
     view: &dyn View,
     of: Option<OperationId>,
@@ -226,7 +226,7 @@ pub struct Concluded<'r> {
     pub outcome: DeliveryOutcome,
 }
 
-/// The same for those that the control log has an outcome of.
+/// The same for deliveries with an outcome in the control log.
 pub fn scan_outcomes(
     view: &dyn View,
     of: Option<OperationId>,
@@ -285,8 +285,8 @@ pub fn is_any_due(db: &dyn Db) -> Result<bool> {
     Ok(any)
 }
 
-/// Where the control log says so of a log, the offsets before which nothing is sent; nothing is
-/// known of one that is not in it.
+/// The offsets of a log before which nothing is sent; `None` if the control log does not have that
+/// log.
 pub fn begun(db: &dyn Db, log: LogId) -> Result<Option<NextOffsets>> {
     let row = db.get(Family::Meta, &begun_key(log))?;
     row.map(|row| {

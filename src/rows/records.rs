@@ -56,8 +56,8 @@ pub fn put(id: OperationId, events: &mut [Arrived], row: &mut Vec<u8>, batch: &m
     }
 }
 
-/// Called for each record with what identifies its event, and its position: together the key
-/// that a row of its own would have.
+/// Called for each record with its event's order key, and its position: together the key that it
+/// would have in its own row.
 pub type RecordVisitor<'v> = dyn FnMut(&[u8], Position, Record) -> Result<ControlFlow<()>> + 'v;
 
 /// A record that waits until all records before it were shown.
@@ -92,8 +92,8 @@ pub fn is_event_of(event: &[u8], operation_id: OperationId) -> bool {
     (&range.start[..]..&range.end[..]).contains(&event)
 }
 
-/// Shows all records until the visitor has enough; only those after all records of the event
-/// `after`, if that is given. Memory is bounded by the chunks that overlap.
+/// Visits all records until the visitor has enough. If the event `after` is given, visits only
+/// records after all of its records. The chunks that overlap limit the memory.
 pub fn scan(
     view: &dyn View,
     operation_id: OperationId,

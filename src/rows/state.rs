@@ -102,8 +102,8 @@ pub fn each_anomalies(db: &dyn Db, visit: &mut dyn FnMut(Anomalies)) -> Result<(
     })
 }
 
-/// What cannot be read is taken for a row without content: a snapshot that is damaged, and that
-/// the history makes good.
+/// A row that cannot be read is treated as one without content, so that a damaged snapshot is
+/// replaced from the history.
 fn or_empty(row: RowResult) -> RowResult {
     match row {
         Err(Error::Corrupt(_)) => Ok(Some(Vec::new())),

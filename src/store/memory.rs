@@ -28,13 +28,13 @@ struct Inner {
     closed: bool,
 }
 
-/// Called before each write: what happens to it.
+/// Called before each write. Returns the fault for it.
 pub type Faults = Box<dyn FnMut() -> WriteFault + Send>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteFault {
     None,
-    /// Nothing is written, and an error says so.
+    /// Nothing is written, and an error is returned.
     Refuse,
     /// The batch is written, but an error is returned.
     Misreport,

@@ -44,7 +44,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// What the ledger's store consists of.
+    /// The families of the ledger's store.
     pub const LEDGER: &'static [Family] = &[
         Family::State,
         Family::Lane,
@@ -60,7 +60,7 @@ impl Family {
         Family::Change,
         Family::Meta,
     ];
-    /// What an embedded log of the first version consists of.
+    /// The families of an embedded log of the first version.
     pub const EMBEDDED_LOG: &'static [Family] = &[Family::Meta, Family::Log];
 
     pub fn name(self) -> &'static str {

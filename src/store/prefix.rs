@@ -6,8 +6,7 @@ use std::ops::Range;
 /// Every key of a family; none begins with 0xFF.
 pub const ALL: Range<&[u8]> = &[]..&[0xFF];
 
-/// What the keys of all rows of one operation in `lane` or `history` begin with, its NUL
-/// included.
+/// The prefix of the keys of all rows of one operation in `lane` or `history`, its NUL included.
 pub fn operation_prefix(key: &[u8]) -> Option<&[u8]> {
     let id = key.get(2..)?;
     let end = id.iter().position(|byte| *byte == 0)?;

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 /// The attribute that the header `content-type` carries.
 const DATA_CONTENT_TYPE: &str = "datacontenttype";
 
-/// In the order of the headers. Names are in lower case, and none is there twice.
+/// In the order of the headers. Names are in lower case, and none occurs twice.
 #[derive(Debug)]
 pub struct Attributes<'h>(Vec<(Text<'h>, Option<Text<'h>>)>);
 

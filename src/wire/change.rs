@@ -17,7 +17,7 @@ impl ChangeNumber {
     /// Above all that will ever be.
     pub const MAX: ChangeNumber = ChangeNumber(u64::MAX);
 
-    /// The number after a batch that changed so many operations. One that changed none takes a
+    /// The number after a batch that changed this many operations. One that changed none takes a
     /// number as well.
     pub fn after(self, operations: usize) -> ChangeNumber {
         self.plus(operations.max(1))

@@ -157,9 +157,9 @@ pub fn write_as_json(record: &Record, out: &mut Vec<u8>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Of two events of one operation and one order key: the same text if and only if they are
-/// the same event. Spelling and extension attributes do not count. `None` for what cannot be
-/// read as an event.
+/// Of two events of one operation and one order key: the same text if and only if they are the same
+/// event. Spelling and extension attributes do not count. `None` for text that cannot be read as an
+/// event.
 pub fn canonical_content(json: &[u8]) -> Option<String> {
     let Json::Object(members) = Json::parse(json).ok()? else {
         return None;

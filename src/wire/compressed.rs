@@ -1,7 +1,7 @@
 //! Bytes in LZ4 after their length as four bytes: the end of a block of the embedded log, and
 //! of a long row of the history.
 
-/// No more are written or restored: a damaged length shall not ask for more memory.
+/// No more bytes are written or restored: a damaged length must not request more memory.
 pub const LARGEST: usize = 1 << 30;
 
 /// Appends `plain`. If it returns false, what it appended is invalid.

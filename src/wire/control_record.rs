@@ -1,5 +1,5 @@
-//! Records of the control log: what only the ledger knows, and could not fold again
-//! from the workers' log. CloudEvents in structured mode, so that any tool reads them.
+//! Records of the control log: facts that only the ledger knows, and cannot fold again from the
+//! workers' log. CloudEvents in structured mode, so that any tool reads them.
 
 use super::cloudevent;
 use super::notification::DeliveryKey;
@@ -47,7 +47,7 @@ pub enum Notified {
     Retried(Said),
 }
 
-/// Who asked for it, and why, as they say: nothing checks it.
+/// Who made the request, and why, in their own words: nothing checks it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {
     #[serde(default)]

@@ -175,8 +175,8 @@ pub(super) fn event_type(text: Option<Text>) -> Result<Type, Fault> {
     })
 }
 
-/// What nearly every source is, and a URI reference whatever the order: letters, digits,
-/// slashes and the marks that mean nothing in a URI.
+/// The form of nearly every source, and always a URI reference: letters, digits, slashes and the
+/// marks that mean nothing in a URI.
 fn is_plain_path(source: &str) -> bool {
     source.bytes().all(|b| b == b'/' || is_unreserved(b))
 }

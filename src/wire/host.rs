@@ -31,7 +31,7 @@ pub fn without_port(text: &str) -> Option<&str> {
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&b)),
     };
-    // Nothing at all is what a target without a host has.
+    // A target without a host has an empty text.
     (is_host && (!host.is_empty() || text.is_empty())).then_some(host)
 }
 

@@ -21,7 +21,7 @@ pub enum Json<'a> {
     Number(&'a str),
     Text(Cow<'a, str>),
     Array(Vec<Json<'a>>),
-    /// In the order of the text. No name is there twice.
+    /// In the order of the text. No name occurs twice.
     Object(Vec<(Cow<'a, str>, Json<'a>)>),
 }
 

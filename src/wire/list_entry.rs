@@ -53,7 +53,7 @@ fn result(result: Option<RollbackResult>) -> u8 {
     }
 }
 
-/// What a row can say. `None`: read the operation.
+/// The content of a row. `None`: read the operation.
 #[derive(Debug, Clone, Copy)]
 pub struct ListEntry<'r> {
     method: u8,

@@ -1,4 +1,4 @@
-//! Media types, as `content-type` and `datacontenttype` give them.
+//! Media types, as in `content-type` and `datacontenttype`.
 
 /// Compares a content type without its parameters.
 pub fn is_media_type(content_type: &str, wanted: &str) -> bool {

@@ -21,7 +21,7 @@ impl DeliveryKey {
         hash.update(&ending.time.secs.to_be_bytes());
         hash.update(&ending.time.nanos.to_be_bytes());
         for text in [operation_id.0, &ending.source, &ending.id] {
-            // With their lengths, so that no two lists of texts run into one.
+            // With their lengths, so that two different lists of texts never hash the same bytes.
             hash.update(&(text.len() as u64).to_be_bytes());
             hash.update(text.as_bytes());
         }
@@ -78,7 +78,7 @@ pub fn decode_due(row: &[u8]) -> Result<Due<'_>, Unreadable> {
 /// The outcome of a notification in the control log. Without one, it is due or held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeliveryOutcome {
-    /// For good.
+    /// Permanently.
     Delivered {
         at_ms: i64,
         attempts: u32,
@@ -86,7 +86,7 @@ pub enum DeliveryOutcome {
         address: String,
         port: u16,
     },
-    /// Failed permanently, until somebody retries it.
+    /// Failed permanently, until an operator retries it.
     Failed {
         at_ms: i64,
         attempts: u32,

@@ -1,13 +1,13 @@
-//! Numbers of JSON by their exact value, in any spelling: `1`, `1.0` and `10e-1` are one
-//! number, `9007199254740992` and `9007199254740993` are two. The work is bounded by the length
-//! of the text, whatever its exponent.
+//! Numbers of JSON by their exact value, in any spelling: `1`, `1.0` and `10e-1` are one number,
+//! `9007199254740992` and `9007199254740993` are two. The length of the text limits the work,
+//! whatever the exponent.
 
 /// A number taken apart.
 struct Decimal {
     is_negative: bool,
     /// Neither begins nor ends with a zero; empty for zero.
     digits: String,
-    /// What the digits as an integer are multiplied by: ten to this power, which may be
+    /// The exponent: the digits as an integer are multiplied by ten to this power, which may be
     /// larger than any integer type.
     exponent: String,
 }

@@ -49,7 +49,7 @@ pub struct Offset(pub u64);
 
 impl Offset {
     pub const ZERO: Offset = Offset(0);
-    /// No record has it: nothing comes after it.
+    /// No record has this offset: none could follow it.
     pub const MAX: Offset = Offset(u64::MAX);
 
     /// The offset after this one.

@@ -20,7 +20,7 @@ pub struct Record {
     /// When the log accepted it, to the millisecond. Before 1970 if unknown: see
     /// [`Record::arrival`].
     pub arrived: Timestamp,
-    /// The log keeps no time of its own: `arrived` is what the producer said.
+    /// The log records no time: `arrived` is the producer's timestamp.
     pub claimed: bool,
     pub key: Option<Bytes>,
     pub headers: Headers,
@@ -54,7 +54,7 @@ impl Headers {
             .map(|(_, value)| value)
     }
 
-    /// Whether they say only that the value is one event.
+    /// Whether the headers say only that the value is one event.
     pub fn are_of_an_event(&self) -> bool {
         let [(name, Some(value))] = self.0.as_slice() else {
             return false;
@@ -131,8 +131,8 @@ pub fn decode(row: &Bytes) -> Result<Record, Unreadable> {
     Ok(stored.own(claimed, row))
 }
 
-/// Appends a row of the history: events of one operation, in the order of their keys. Its
-/// end is returned beside it: a copy less of what may be large.
+/// Appends a row of the history: events of one operation, in the order of their keys. Returns its
+/// end separately, which saves a copy of data that may be large.
 pub fn append_history<'r>(
     events: impl ExactSizeIterator<Item = (Position, &'r Record)>,
     mut row: Vec<u8>,
@@ -158,8 +158,8 @@ pub fn append_history<'r>(
     (row, value)
 }
 
-/// As postcard writes `RecordRow`, without what says no more than the event does: the key, and
-/// a header that says that it is one. Up to the value.
+/// As postcard writes `RecordRow`, up to the value. Omits the key and the header of the content
+/// type, which follow from the event.
 fn append_event(record: &Record, mut row: Vec<u8>) -> Vec<u8> {
     packed::zigzag(record.arrived.as_millis(), &mut row);
     row.push(0);
@@ -219,7 +219,8 @@ pub(super) fn take<'a, T: Deserialize<'a>>(input: &'a [u8]) -> Result<(T, &'a [u
     postcard::take_from_bytes(input).map_err(|_| Unreadable::Damaged)
 }
 
-/// Whether the arrival is a claim, and what follows the byte that says so.
+/// Whether the arrival is the producer's timestamp, and the rest of the row after the byte that
+/// says so.
 fn body([by_log, by_producer]: [u8; 2], row: &[u8]) -> Result<(bool, &[u8]), Unreadable> {
     let claimed = row.first() == Some(&by_producer);
     let encoding = if claimed { by_producer } else { by_log };

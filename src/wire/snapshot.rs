@@ -256,7 +256,8 @@ fn put_lanes(lanes: &Lanes, row: &mut Vec<u8>) {
 
 fn take_lanes<'a>(rest: &mut Rest<'a>) -> Option<Lanes<'a>> {
     let mut lanes = Lanes::new();
-    // One by one: collected, they are moved four times on their way into the map, and are large.
+    // Inserted one by one: collecting would move them four times on their way into the map, and
+    // they are large.
     for _ in 0..rest.varint()? {
         let id = LaneId {
             cluster_id: take_text(rest)?,
@@ -379,7 +380,7 @@ mod tests {
     }
 
     proptest! {
-        /// Byte for byte what postcard makes of the types.
+        /// Equal to postcard's encoding of the types, byte for byte.
         #[test]
         fn a_row_is_what_postcard_writes(
             op in operation(),

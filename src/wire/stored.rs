@@ -36,7 +36,7 @@ encodings! {
     LANE = 0x11,
     /// One record, with the time at which the log took it. `wire::record`.
     RECORD = 0x20,
-    /// One record, with the time that its producer gave.
+    /// One record, with its producer's timestamp.
     RECORD_OF_PRODUCER_TIME = 0x21,
     /// Several records of one operation.
     RECORDS = 0x22,
@@ -62,7 +62,7 @@ encodings! {
     NOTIFICATIONS_BEGIN = 0x52,
 }
 
-/// What follows the byte of this encoding.
+/// The rest of a row after the byte of this encoding.
 pub fn body(encoding: u8, row: &[u8]) -> Result<&[u8], Unreadable> {
     match row.split_first() {
         Some((first, rest)) if *first == encoding => Ok(rest),

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 /// Shorter ids are not worth it, and may be anywhere.
 const LEAST: usize = 8;
-/// In an event of so many bytes a few ids are not worth the search.
+/// In an event of this many bytes, a few ids are not worth the search.
 const LONG: usize = 4 << 10;
 
 /// Appends the row, which is given in two parts: the second is one event, or nothing.

@@ -1,5 +1,5 @@
-//! Reads JSON Lines and groups them into batches. Runs on a thread of its own, because reading a
-//! pipe may block for as long as its writer likes.
+//! Reads JSON Lines and groups them into batches. Runs on a separate thread, because reading a pipe
+//! may block for as long as its writer is silent.
 
 use super::resume::ResumePoint;
 use crate::audit::file::BYTE_ORDER_MARK;
@@ -10,8 +10,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use tokio::sync::mpsc;
 
-/// Bytes of a request with several events. A larger event is sent alone: whether it is accepted
-/// is for the ledger to say.
+/// Bytes of a request with several events. A larger event is sent alone: the ledger decides whether
+/// it is accepted.
 const BODY_MAX: usize = 8 << 20;
 /// Bytes of a line. No ledger can be configured to accept a larger event.
 const LINE_MAX: usize = 1 << 30;
@@ -54,7 +54,7 @@ pub struct Input {
     lines: EventLines,
     /// The size of a batch.
     events_max: usize,
-    /// Somebody may still be writing: events are sent while we wait for the next line.
+    /// The input may still grow: events are sent while the next line is awaited.
     is_live: bool,
 }
 
@@ -197,7 +197,7 @@ impl EventLines {
                 // Perhaps an event. Anything else need not be read to its end.
                 self.read_until(LINE_MAX - BODY_MAX)?;
             }
-            // A line with so much white space may never end.
+            // A line with this much white space may never end.
             if goes_on || !self.text.trim_ascii().is_empty() {
                 break;
             }
@@ -211,7 +211,7 @@ impl EventLines {
         Ok(Some(Bytes::copy_from_slice(event)))
     }
 
-    /// Reads on to the end of the line, or so many bytes of it.
+    /// Continues to the end of the line, or reads up to `max` bytes of it.
     fn read_until(&mut self, max: usize) -> Result<usize, Failure> {
         let from = self.text.len();
         let mut bounded = (&mut self.reader).take(max as u64);

@@ -1,6 +1,6 @@
-//! The note beside a file that says how far it has been acknowledged. Without it the next run only
-//! sends events again. So it is replaced atomically but not synced, and any doubt about it means
-//! starting at the first line.
+//! The note next to a file: how much of the file has been acknowledged. Without it the next run
+//! only sends events again. So it is replaced atomically but not synced, and any doubt about it
+//! means starting at the first line.
 
 use crate::cli::text::clean;
 use crate::wire::position::Token;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub struct ResumePoint {
     pub offset: u64,
     pub line: u64,
-    /// Of everything before it: a line that was corrected there was not sent.
+    /// The digest of everything before it: a corrected line there was not sent.
     pub digest: blake3::Hash,
     /// Merged over all that was acknowledged. `None` at the beginning.
     pub token: Option<Token>,
@@ -69,8 +69,8 @@ impl Resume {
         &self.path
     }
 
-    /// Compares the note with the whole acknowledged part of the file: reading it again
-    /// is quick beside sending it again.
+    /// Compares the note with the whole acknowledged part of the file: reading it again is much
+    /// quicker than sending it again.
     pub fn find(&self, file: &mut File) -> FoundNote {
         let text = match fs::read(&self.path) {
             Ok(text) => text,

@@ -1,4 +1,4 @@
-//! Where the events go: to a running ledger, or to the topic that it reads.
+//! The target of the events: a running ledger, or the topic that it reads.
 
 use super::READ_TIMEOUT;
 use super::input::EventBatch;
@@ -20,7 +20,7 @@ use reqwest::RequestBuilder;
 use std::time::Duration;
 
 pub struct PublishTarget {
-    /// Reads say whether everything is visible, wherever the events went.
+    /// Reads show whether everything is visible, for both targets.
     ledger: Http,
     topic: Option<TargetTopic>,
 }
@@ -33,7 +33,7 @@ struct TargetTopic {
 }
 
 impl PublishTarget {
-    /// `kafka` holds the configuration if the events go to a topic.
+    /// `kafka` is the configuration if the events are sent to a topic.
     pub fn new(connection: &Connection, kafka: Option<&Config>) -> Result<PublishTarget, Failure> {
         let topic = kafka.map(|config| {
             let log =
@@ -82,8 +82,8 @@ impl PublishTarget {
             };
             return Ok(found.id == token.log && token.positions.iter().all(is_there));
         }
-        // A ledger that does not have the position refuses the read, or does not reach it in
-        // time. To one that only lags, everything is sent again.
+        // A ledger that does not have the position refuses the read, or does not reach it in time.
+        // If it only lags, everything is sent again.
         match self.read(self.cheap_read(token)).await {
             Ok(()) => Ok(true),
             Err(Error::Refused { .. } | Error::Gone(_) | Error::Unavailable { .. }) => Ok(false),

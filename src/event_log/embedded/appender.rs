@@ -73,7 +73,7 @@ pub struct Appender {
     total: u64,
     spare: Spare,
     acknowledged: AcknowledgedWriter,
-    /// What that file says.
+    /// The content of that file.
     recorded: Acknowledged,
     /// Everything in the segment is synced.
     is_synced: bool,
@@ -365,8 +365,8 @@ impl Appender {
         synced.map_err(|error| failed(super::acknowledged::NAME, &error))
     }
 
-    /// Continues after an error, in a new segment. Its head says that the segment before ends
-    /// after what was acknowledged, whether or not the failed write happened.
+    /// Continues after an error, in a new segment. Its head says that the segment before ends at
+    /// the acknowledged end, whether or not the failed write happened.
     pub fn recover(&mut self) -> Result<(), WriteError> {
         if !self.is_poisoned {
             return Ok(());
@@ -439,7 +439,7 @@ impl Appender {
     }
 }
 
-/// Makes a segment, of the preallocated file if there is one. Atomic.
+/// Creates a segment, from the preallocated file if there is one. Atomic.
 pub fn new_segment(
     disk: &dyn Disk,
     head: &Head,
@@ -456,8 +456,8 @@ pub fn new_segment(
     Ok(file)
 }
 
-/// Writes again what was never acknowledged, and syncs: after a failed sync it may be in the
-/// page cache only.
+/// Writes the unacknowledged frames again, and syncs: after a failed sync they may be in the page
+/// cache only.
 fn make_durable(file: &dyn DiskFile, survey: &LogSurvey) -> io::Result<()> {
     let newest = survey.known.newest.as_ref();
     let newest = newest.filter(|newest| newest.segment == survey.head.number);

@@ -115,7 +115,7 @@ struct Chain<'d> {
     disk: &'d dyn Disk,
     /// The number of the last segment.
     last: u64,
-    /// Of the segment files that exist, by number.
+    /// Lengths of the segment files that exist, by number.
     lengths: BTreeMap<u64, u64>,
     /// The readable heads, by number.
     heads: BTreeMap<u64, Head>,
@@ -321,7 +321,7 @@ impl Chain<'_> {
         Ok((head, salt.is_some()))
     }
 
-    /// Notes what cannot be read of a segment.
+    /// Notes the unreadable parts of a segment.
     fn note(&mut self, number: u64, head: &Head, scanned: &Scanned, has_file: bool) {
         let file = segment_name(number);
         let fault = self.faults.get(&number).cloned();
@@ -447,7 +447,7 @@ pub fn new_salt() -> u64 {
     (uuid::Uuid::new_v4().as_u128() as u64).max(1)
 }
 
-/// What to record as acknowledged after a survey.
+/// The end to record as acknowledged after a survey.
 pub fn acknowledged_at(survey: &LogSurvey) -> Acknowledged {
     let newest = survey.known.newest.as_ref();
     Acknowledged {

@@ -21,7 +21,7 @@ impl Which {
         }
     }
 
-    /// What the commands for it need in addition to `--data`.
+    /// The options that its commands need in addition to `--data`.
     fn flag(self) -> &'static str {
         match self {
             Which::Events => "",
@@ -56,7 +56,7 @@ pub struct Damage {
 }
 
 impl Damage {
-    /// A damage of which it is unknown what it costs.
+    /// Damage whose losses are not known yet.
     pub fn new(file: impl Into<String>, at: u64, what: impl Into<String>) -> Damage {
         Damage {
             file: file.into(),
@@ -107,7 +107,7 @@ fn counted(records: u64) -> String {
     }
 }
 
-/// Why a log cannot be opened. No text contains a path; `folder` is for those who may see it.
+/// Why a log cannot be opened. No message contains a path; `folder` is for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOpenError {
     pub which: Which,

@@ -26,7 +26,8 @@ pub enum DiskAccess {
 }
 
 /// A folder. Names may have one folder before a slash. Obligations of an adapter: `rename` is
-/// atomic; what was synced survives a loss of power, a name after `sync_folder` of its folder.
+/// atomic; synced content survives a loss of power, and a name does after `sync_folder` of its
+/// folder.
 pub trait Disk: Send + Sync {
     /// A folder in it.
     fn folder(&self, name: &str) -> Arc<dyn Disk>;

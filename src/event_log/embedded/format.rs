@@ -1,5 +1,5 @@
-//! The file format of the embedded log: segment files of frames, and the file that says what was
-//! acknowledged. Encodes and decodes bytes; opens nothing.
+//! The file format of the embedded log: segment files of frames, and the file with the acknowledged
+//! end. Encodes and decodes bytes; opens nothing.
 //!
 //! ```text
 //! 0000000001.segment

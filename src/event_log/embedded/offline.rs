@@ -1,4 +1,4 @@
-//! What the command line does with a log while no ledger uses it.
+//! The commands on a log that no ledger uses.
 
 use super::appender::Appender;
 use super::chain::{self, Extent, LogSurvey};

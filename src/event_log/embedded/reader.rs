@@ -89,7 +89,7 @@ impl BlockCursor {
         }
     }
 
-    /// Reads what comes before `tail`.
+    /// Reads the records before `tail`.
     pub fn read(
         &mut self,
         tail: &Tail,
@@ -150,7 +150,7 @@ impl BlockCursor {
         Ok(())
     }
 
-    /// Continues with these records only, and what follows them in their partitions.
+    /// Continues with these records only, and with those after them in their partitions.
     fn only(&mut self, all: &[Position]) {
         self.next.fill(Offset::MAX);
         for at in all {

@@ -1,6 +1,6 @@
-//! Repairs a damaged log, at the price of what cannot be read. Every record that can be read
-//! keeps its position. What cannot be read is declared lost in its place, so that no offset is
-//! assigned twice. The damaged files are kept beside the log.
+//! Repairs a damaged log by giving up its unreadable records. Every readable record keeps its
+//! position. An unreadable record is declared lost at its position, so that no offset is assigned
+//! twice. The damaged files are kept beside the log.
 //!
 //! A repaired copy of each damaged segment is renamed over it. The log has one or the other at
 //! every moment, so an interrupted repair can be started again.
@@ -17,7 +17,7 @@ use super::scan::{LostRecords, MissingFrames, Window};
 use crate::wire::position::LogId;
 use std::io;
 
-/// What a repair found and did.
+/// The findings and changes of a repair.
 #[derive(Debug)]
 pub struct Repaired {
     pub damages: Vec<Damage>,
@@ -107,7 +107,7 @@ fn carry_out(disk: &dyn Disk, survey: &LogSurvey) -> io::Result<String> {
     Ok(kept)
 }
 
-/// Writes a copy of a segment in which what cannot be read is declared lost.
+/// Writes a copy of a segment in which the unreadable records are declared lost.
 fn write_copy(disk: &dyn Disk, broken: &Broken) -> io::Result<()> {
     let number = broken.head.number;
     let copy = disk.create(&copy_name(number))?;
@@ -176,7 +176,7 @@ fn declare_block(
     copy.write_at(at, &frame.encode_head(salt))
 }
 
-/// Records where the log ends. If that is unknown, gives the log a new identity.
+/// Records where the log ends. If that is unknown, assigns a new identity to the log.
 fn conclude(disk: &dyn Disk, survey: &LogSurvey) -> io::Result<Option<LogId>> {
     let reached = acknowledged_at(survey);
     if !survey.has_unknown_end {

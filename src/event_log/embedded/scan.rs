@@ -1,4 +1,4 @@
-//! Reads one segment from its head to its end, and finds what cannot be read.
+//! Reads one segment from its head to its end, and finds the unreadable parts.
 
 use super::disk::DiskFile;
 use super::format::{self, Frame, FrameBlock, HEAD, Head, LogExtent, SHORTEST};
@@ -206,7 +206,7 @@ pub struct BadBlock {
     pub records: u64,
 }
 
-/// What other files say about the end of a segment.
+/// The end of a segment, as other files record it.
 #[derive(Debug, Clone, Default)]
 pub struct KnownEnd {
     /// According to the head of the next segment: the end, and the extent of the log there.

@@ -208,7 +208,7 @@ fn build(disk: &Arc<dyn Disk>, layout: Layout, old: &dyn Db) -> Result<u64, Why>
     appender.settle().map_err(write_failed)?;
     let ends = appender.ends().to_vec();
     drop(appender);
-    // It replaces ground truth, so it is checked.
+    // It replaces the only copy of the events, so it is checked.
     let survey = chain::survey(&*inner, Extent::All(&mut |_| {}))?;
     match survey {
         Some(survey) if survey.damages.is_empty() && survey.state.ends == ends => {

@@ -19,7 +19,7 @@ const COMMIT_EVERY: Duration = Duration::from_secs(5);
 
 type CheckResult = Result<(), ReadError>;
 
-/// What a caller needs to be true.
+/// The condition that a caller waits for.
 struct Question {
     log: LogId,
     partitions: Option<usize>,

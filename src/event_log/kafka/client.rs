@@ -1,5 +1,5 @@
-//! librdkafka's configuration: what opledger sets, what users may set, and what they may not set
-//! because a promise depends on it.
+//! librdkafka's configuration: options that opledger sets, options that users may set, and options
+//! that they may not set because a promise depends on them.
 
 use super::{BadOptions, KafkaSettings, stats};
 use crate::event_log::ReadError;
@@ -121,7 +121,7 @@ pub fn bad_client(role: Role, error: &KafkaError) -> BadOptions {
     BadOptions(vec![format!("the {} cannot be made: {error}", role.name())])
 }
 
-/// Space for a record's key, headers and framing beside the event itself.
+/// Space for a record's key, headers and framing in addition to the event itself.
 const ROOM: u64 = 64 << 10;
 /// The largest value that librdkafka accepts.
 const MESSAGE_MAX: u64 = 1_000_000_000;
@@ -202,7 +202,7 @@ pub fn config(settings: &KafkaSettings, role: Role) -> ClientConfig {
             set("acks", "all".into());
             let timeout = settings.publish_timeout.as_millis();
             set("delivery.timeout.ms", timeout.to_string());
-            // Our own bound, which publishers see, is lower.
+            // The ledger's own limit, which publishers see, is lower.
             let kilobytes = (settings.max_waiting / 512).clamp(1024, 2_147_483_647);
             set("queue.buffering.max.kbytes", kilobytes.to_string());
             set("queue.buffering.max.messages", "10000000".into());
@@ -297,7 +297,7 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
-/// What a cluster responds until it knows a topic or a group.
+/// The responses of a cluster that does not know a topic or a group yet.
 fn is_not_yet(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -326,7 +326,7 @@ pub fn level(number: i32) -> RDKafkaLogLevel {
     }
 }
 
-/// An event of librdkafka; what is read from it lives as long.
+/// An event of librdkafka. Data read from it is valid as long as the event.
 pub struct KafkaEvent(pub *mut rdk::rd_kafka_event_t);
 
 impl Drop for KafkaEvent {

@@ -30,15 +30,15 @@ const METADATA: i16 = 3;
 const BY_ID: i16 = 13;
 
 pub struct Fetcher {
-    // Fields are dropped in this order: queues before their client, and last what the client's
-    // threads write to.
+    // Fields are dropped in this order: queues before their client, and last the data that the
+    // client's threads write to.
     records: KafkaQueue,
     events: KafkaQueue,
     client: Client<Context>,
     knowledge: Arc<Knowledge>,
 }
 
-/// What the client knows about the topic. Its threads update this through interceptors.
+/// The client's knowledge of the topic. Its threads update this through interceptors.
 struct Knowledge {
     begun: Instant,
     /// The number of metadata responses, increased before librdkafka handles one.
@@ -51,8 +51,8 @@ struct Knowledge {
     version: AtomicI16,
 }
 
-/// That the client is not certain. If the topic's id is confirmed by a request that is sent now,
-/// it can become certain.
+/// The client is not certain. If a request that is sent now confirms the topic's id, it can become
+/// certain.
 pub struct Uncertain {
     knowledge: Arc<Knowledge>,
     /// `None` if a confirmation says nothing about later fetches.

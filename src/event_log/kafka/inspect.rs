@@ -187,7 +187,7 @@ impl Inspector {
         // The error of an offset that is out of range does not name the partition.
         let bounds = self.look_at_bounds(partitions)?;
         if at.keys().any(|partition| !bounds.contains_key(partition)) {
-            // Its leader has gone since the caller checked.
+            // Its leader was lost after the caller checked.
             return Err(unavailable(&leaderless(&bounds, partitions)));
         }
         let at = &mut at.clone();

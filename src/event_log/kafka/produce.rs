@@ -214,7 +214,7 @@ fn own(headers: &Headers) -> OwnedHeaders {
         .fold(room, |all, (key, value)| all.insert(Header { key, value }))
 }
 
-/// A share of the bound on waiting bytes, while it lives.
+/// A share of the limit of waiting bytes, until it is dropped.
 struct QueueShare {
     waiting: Arc<AtomicU64>,
     bytes: u64,

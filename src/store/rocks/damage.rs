@@ -41,7 +41,7 @@ pub fn error(error: rocksdb::Error) -> Error {
     }
 }
 
-/// The error of a read. What the device cannot read counts as damaged.
+/// The error of a read. Data that the device cannot read counts as damaged.
 fn read_error(failed: rocksdb::Error) -> Error {
     match error(failed) {
         Error::Io(text) if text.contains("Input/output error") => Error::Corrupt(text),

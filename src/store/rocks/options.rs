@@ -1,5 +1,5 @@
-//! Options of each family: compression, blocks, filters, when files are merged.
-//! docs/performance.md says what the choices gained.
+//! Options of each family: compression, blocks, filters, when files are merged. docs/performance.md
+//! has the gain of each choice.
 
 use super::{MemoryBudget, error, packed};
 use crate::store::{Family, Result, prefix};

@@ -134,8 +134,8 @@ impl<'a> Fields<'a> for RawNotification<'a> {
     }
 }
 
-/// Levels of nested values that are skipped. Deeper ones are for the careful decoder, which has a
-/// bound of its own.
+/// Levels of nested values that are skipped. Deeper ones are for the careful decoder, which has its
+/// own limit.
 const DEPTH: usize = 16;
 /// Unknown members of one object. Each is compared with those before it.
 const PASSED: usize = 16;

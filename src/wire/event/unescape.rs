@@ -69,7 +69,7 @@ fn whole_with(
             let before = (piece.kept & below(place)).count_ones() as usize;
             room[before].write(ESCAPES[usize::from(block[place])]);
         }
-        // Safety: so many were written.
+        // Safety: this many were written.
         unsafe { out.set_len(out.len() + length) };
         at += piece.length;
         match piece.behind {
@@ -200,7 +200,7 @@ fn by_words(block: &Block, piece: &Piece, room: &mut Room) -> usize {
         let newlines = ones(piece.newlines).wrapping_mul(u64::from(TO_NEWLINE));
         let kept = ones(piece.kept).wrapping_mul(0xFF);
         let (start, end) = (block.as_ptr(), room.as_mut_ptr());
-        // Safety: so many bytes are there, and no more were written than read.
+        // Safety: this many bytes are there, and no more were written than read.
         unsafe {
             let word = start.add(place).cast::<u64>().read_unaligned();
             let word = _pext_u64(word ^ newlines, kept);

@@ -30,7 +30,7 @@ pub type DiskFaults = Box<dyn FnMut(DiskCall) -> WriteFault + Send>;
 #[derive(Clone, Default)]
 pub struct MemoryDisk {
     inner: Arc<Mutex<MemoryDiskState>>,
-    /// What the names of its files begin with: empty, or a folder and a slash.
+    /// The prefix of the names of its files: empty, or a folder and a slash.
     folder: String,
 }
 
@@ -49,7 +49,7 @@ struct MemoryDiskState {
 
 #[derive(Default, Clone)]
 struct MemoryFile {
-    /// What reads return.
+    /// The content that reads return.
     content: Vec<u8>,
     synced: Vec<u8>,
     /// Since the last sync, in order.
@@ -113,8 +113,8 @@ impl MemoryDisk {
         inner.life += 1;
     }
 
-    /// The machine loses power. Of what was not synced, those sectors survive for which
-    /// `survives` returns true, and the first `keep(count)` changes of names.
+    /// The machine loses power. Of the unsynced data, the sectors survive for which `survives`
+    /// returns true, and the first `keep(count)` changes of names.
     pub fn lose_power(
         &self,
         mut survives: impl FnMut() -> bool,
@@ -188,7 +188,7 @@ impl MemoryDisk {
             .expect("no test panics while it holds the files")
     }
 
-    /// Makes a change, or fails as the injected fault says.
+    /// Makes a change, or fails with the injected fault.
     fn change(&self, call: DiskCall, change: impl FnOnce(&mut MemoryDiskState)) -> io::Result<()> {
         let mut inner = self.lock();
         inner.alive()?;

@@ -120,8 +120,8 @@ impl Inspector {
         }
     }
 
-    /// Makes one admin call and waits for the response. Without `broker` librdkafka asks the one
-    /// that it considers the controller, whether or not that still exists.
+    /// Makes one admin call and waits for the response. Without `broker`, librdkafka sends it to
+    /// the one that it considers the controller, even if that no longer exists.
     ///
     /// # Safety
     /// `call` hands the queue to the admin call of `operation` and keeps nothing.
