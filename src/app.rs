@@ -159,7 +159,7 @@ pub fn memory(config: &Config) -> MemoryBudget {
     }
 }
 
-/// The control log in a topic of its own: few and small records.
+/// The control log in a separate topic: few and small records.
 fn kafka_control(config: &Config, is_known: bool) -> kafka::KafkaSettings {
     let settings = kafka(config, Topics::Make);
     kafka::KafkaSettings {

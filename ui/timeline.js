@@ -23,7 +23,7 @@ function axis(times, from, to, width) {
   const cut = [];
   const most = Math.min(3, gaps.length - 1);
   for (const gap of [...gaps].sort((a, b) => b.length - a.length)) {
-    // Worth it where one silence is most of what is left to show.
+    // Worth it if one silence is most of the remaining time.
     if (cut.length >= most || gap.length < span * 0.7 || gap.length < 30_000) break;
     cut.push(gap);
     span -= gap.length;

@@ -165,7 +165,7 @@ pub trait EventLog: Send + Sync {
     /// Why the log does not accept writes; `None` if it does.
     fn trouble(&self) -> Option<String>;
 
-    /// The largest record that the log accepts, in bytes, if it has a limit of its own.
+    /// The largest record that the log accepts, in bytes, if it has its own limit.
     fn max_record(&self) -> Option<usize> {
         None
     }

@@ -17,7 +17,7 @@ pub enum Coding {
 /// For `Accept-Encoding` (RFC 9110, 15.5.16).
 pub const ACCEPTED: &str = "gzip, zstd";
 
-/// A zstd decoder's window, which it holds in memory: at most 8 MiB, as RFC 8878 advises.
+/// A zstd decoder's window, which it keeps in memory: at most 8 MiB, as RFC 8878 advises.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// Bytes that are decoded at once.

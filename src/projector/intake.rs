@@ -1,4 +1,4 @@
-//! Reads the log and decodes the records, on a thread of its own, while the projector writes the
+//! Reads the log and decodes the records, on a separate thread, while the projector writes the
 //! batch before. At most two batches wait for the projector, so memory is limited whatever the lag.
 //! Backpressure stops the reading.
 

@@ -11,8 +11,8 @@ const REST: u32 = 4;
 pub const OLD: Duration = Duration::from_secs(1);
 
 /// How long to rest before the next batch, at most `longest`. `lags`: the last batch was full, or
-/// its oldest record was old. `work`: how long the intake and the projector worked on what was
-/// projected since the last rest.
+/// its oldest record was old. `work`: how long the intake and the projector worked since the last
+/// rest.
 pub fn rest(lags: bool, work: Duration, longest: Duration) -> Duration {
     if lags {
         return Duration::ZERO;

@@ -38,7 +38,7 @@ pub struct Tally {
     pub terminal_revised: u64,
     /// Events whose time is further ahead of their arrival than is allowed.
     pub clock_ahead: u64,
-    /// Damaged snapshots made good from the history.
+    /// Damaged snapshots that were folded again from the history.
     pub refolded: u64,
     /// The operations that changed, for the streams that watch them.
     pub change: Option<Change>,

@@ -39,7 +39,7 @@ pub enum Family {
     Change,
     /// Positions, versions, the log's identity.
     Meta,
-    /// The records of an embedded log of the first version, in a database of its own.
+    /// The records of an embedded log of the first version, in a separate database.
     Log,
 }
 

@@ -1,9 +1,9 @@
 //! Which delivery is attempted next. No clock and no IO: the caller passes the time.
 //!
-//! Each target has a queue with pauses of its own, so a target that does not respond delays no
-//! other. A target that fails, or was never called, gets one attempt at a time. All failing
-//! targets together take at most half of the attempts. An operation has one attempt at a time,
-//! so its deliveries stay in order.
+//! Each target has its own queue with its own pauses, so a target that does not respond delays no
+//! other. A target that fails, or was never called, gets one attempt at a time. All failing targets
+//! together take at most half of the attempts. An operation has one attempt at a time, so its
+//! deliveries stay in order.
 
 use crate::domain::OperationId;
 use crate::wire::notification::DeliveryKey;

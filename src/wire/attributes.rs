@@ -26,7 +26,7 @@ impl<'h> Attributes<'h> {
                 if content_type.is_some() {
                     return Err(twice(CONTENT_TYPE));
                 }
-                // A media type has a syntax of its own, in which quotes have a meaning.
+                // A media type has its own syntax, in which quotes have a meaning.
                 content_type = Some(value.map(|value| utf8(value, CONTENT_TYPE)).transpose()?);
             } else if let Some(name) = attribute_of(name) {
                 let name = lower(name);

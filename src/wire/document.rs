@@ -23,7 +23,7 @@ pub fn bytes(
     Some(rendered(&document(operation_id, op)?, bodies, times))
 }
 
-/// The document as bytes of its own.
+/// The document as separate bytes.
 pub fn rendered(document: &Document, bodies: Bodies, times: &TimeStyle) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     render(document, bodies, times, &mut out);

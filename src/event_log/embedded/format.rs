@@ -11,7 +11,7 @@
 //!   checksum of all before
 //!   blocks, in the order of the entries
 //! acknowledged
-//!   0        magic, version, length, what was acknowledged, checksum
+//!   0        magic, version, length, acknowledged end, checksum
 //!   16384    the same; the one with the higher number counts
 //! ```
 //!

@@ -214,7 +214,7 @@ impl Fetcher {
     /// Handles one event if there is one: a log line, statistics, or an error that concerns no
     /// partition.
     pub fn serve(&self, patience: Duration) -> Result<(), ReadError> {
-        // Safety: the event is ours, and lives as long as what is read from it.
+        // Safety: the event is ours, and lives as long as the data that is read from it.
         unsafe {
             let event = rdk::rd_kafka_queue_poll(self.events.0, patience.as_millis() as i32);
             if event.is_null() {

@@ -409,7 +409,7 @@ impl Inspector {
         };
         let max = of("max.message.bytes").and_then(|bytes| bytes.parse::<usize>().ok());
         Setup {
-            // A batch has a head of its own, and a record its key and headers.
+            // A batch has its own header, and a record its key and headers.
             max_record: max.map(|bytes| bytes.saturating_sub(1024)),
             unfit,
             doubts: ["retention.ms", "retention.bytes"]
