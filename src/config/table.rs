@@ -46,8 +46,8 @@ impl SettingsTable<'_> {
         }
     }
 
-    /// Takes the layers in ascending precedence. A value that a later layer overrides must be valid,
-    /// too: otherwise its problem would appear on the day when the later value is removed.
+    /// Takes the layers in ascending precedence. A value that a later layer overrides must be
+    /// valid, too: otherwise its problem would appear on the day when the later value is removed.
     pub fn apply(&mut self, layers: Vec<LayerEntry>) -> AppliedLayers {
         let mut sources = Sources::new();
         let mut problems = Vec::new();

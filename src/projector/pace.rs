@@ -1,5 +1,6 @@
 //! How long the intake rests between two batches, so that more records are in the next one, unless
-//! the projector lags. Several events of an operation in one batch cost little more than one of them.
+//! the projector lags. Several events of an operation in one batch cost little more than one of
+//! them.
 
 use std::time::Duration;
 

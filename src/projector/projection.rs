@@ -341,8 +341,8 @@ impl Projection {
     }
 }
 
-/// Folds the events of a batch into the operation with this snapshot, and adds to the batch all that follows, the
-/// new snapshot included. Returns that snapshot.
+/// Folds the events of a batch into the operation with this snapshot, and adds to the batch all
+/// that follows, the new snapshot included. Returns that snapshot.
 fn fold(
     db: &dyn Db,
     part: &Part,

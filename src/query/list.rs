@@ -292,8 +292,8 @@ fn render(view: &dyn View, shown: Shown, by_row: &[IndexedRow]) -> Result<Render
     Ok(rendered)
 }
 
-/// Shows each of these operations, by its snapshot; one without a document, or that cannot be read, is a
-/// defect: it must not turn the list into an error.
+/// Shows each of these operations, by its snapshot; one without a document, or that cannot be read,
+/// is a defect: it must not turn the list into an error.
 fn each(
     view: &dyn View,
     ids: &[OperationId],

@@ -84,7 +84,8 @@ pub fn delete(view: &dyn View, numbers: Range<ChangeNumber>, batch: &mut Batch) 
     )
 }
 
-/// Identifies the state of a view: two views of the same log with the same fingerprint show the same.
+/// Identifies the state of a view: two views of the same log with the same fingerprint show the
+/// same.
 pub fn fingerprint(view: &dyn View) -> Result<u64> {
     let mut fingerprint = 0;
     let mut note = |key: &[u8], row: &[u8]| {
