@@ -1,13 +1,13 @@
-//! Counts the instructions of the hot paths under callgrind and compares them with what
-//! is recorded. Seconds depend on the machine and on what else it does; instructions do
-//! not, so that a step of a few in a hundred shows.
+//! Counts the instructions of the hot paths under callgrind and compares them with the
+//! recorded counts. Seconds depend on the machine and its other work; instructions do
+//! not, so a change of a few percent is visible.
 //!
 //!     cargo run --release --example count
 //!     cargo run --release --example count -- --accept
 //!
-//! The same work gives the same count within a few in a thousand, on any processor that
-//! callgrind shows to the program as the same one: it offers every program on a processor
-//! with AVX2 the same set of features. Another compiler or C library gives other counts.
+//! The same work gives the same count within a few tenths of a percent, on any processor
+//! with AVX2, because callgrind emulates the same set of features on all of them. Another
+//! compiler or C library gives other counts.
 
 #[path = "../load/bodies.rs"]
 mod bodies;
@@ -28,7 +28,7 @@ use record::{Counts, Record, Tools};
 use root::root;
 use std::process::{Command, ExitCode};
 
-/// As in the program that is measured.
+/// The same allocator as in opledger.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -39,7 +39,7 @@ struct Args {
     /// Write what was counted into bench/counts.json
     #[arg(long)]
     accept: bool,
-    /// Do the work instead, to be looked at with other tools
+    /// Only do the work, without counting, for use with other tools
     #[arg(long)]
     work: bool,
 }
@@ -78,7 +78,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(recorded.fits(&found))
 }
 
-/// Why counts would say nothing here.
+/// The reason why counts would not be comparable here.
 fn incomparable() -> Option<&'static str> {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
@@ -88,7 +88,7 @@ fn incomparable() -> Option<&'static str> {
 }
 
 /// Runs the work in a process of its own, under callgrind, which writes a file for each
-/// piece of it.
+/// piece of work.
 fn count() -> anyhow::Result<Counts> {
     let folder = tempfile::tempdir()?;
     let output = folder.path().join("out");
@@ -100,7 +100,7 @@ fn count() -> anyhow::Result<Counts> {
         .arg(format!("--callgrind-out-file={}", output.display()))
         .arg(std::env::current_exe()?)
         .arg("--work")
-        // What depends on where the stack begins, and on the time of day.
+        // Otherwise the counts depend on the address of the stack and on the time of day.
         .env_clear()
         .env("MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1");
     let done = valgrind

@@ -1,4 +1,4 @@
-//! What was counted, what it was counted with, and how much it may differ.
+//! The counts, the tools that they were counted with, and how much counts may differ.
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
-/// By name, instructions for one of it.
+/// Instructions per unit of work, by the name of the work.
 pub type Counts = BTreeMap<String, f64>;
 
 #[derive(Serialize, Deserialize)]
@@ -16,7 +16,7 @@ pub struct Record {
     pub counts: Counts,
 }
 
-/// What counts depend on beside the code.
+/// The tools that counts depend on, besides the code.
 #[derive(Serialize, Deserialize, PartialEq, Eq)]
 pub struct Tools {
     rustc: String,
@@ -24,10 +24,10 @@ pub struct Tools {
     libc: String,
 }
 
-/// In hundredths. A step that matters is larger; what hash seeds and the addresses of
-/// things do is smaller.
+/// In percent. A change that matters is larger; the effect of hash seeds and memory
+/// addresses is smaller.
 const ALLOWED: f64 = 3.0;
-/// With another compiler or C library: it catches what is plainly wrong.
+/// With another compiler or C library. It still catches large regressions.
 const ALLOWED_WITH_OTHER_TOOLS: f64 = 15.0;
 
 impl Tools {
@@ -70,7 +70,7 @@ impl Record {
         }
     }
 
-    /// By how many hundredths more; `None` if only one of them has it.
+    /// The increase in percent; `None` if only one of them has this count.
     fn change(&self, found: &Record, name: &str) -> Option<f64> {
         let (before, now) = (self.counts.get(name)?, found.counts.get(name)?);
         Some((now / before - 1.0) * 100.0)
@@ -83,7 +83,7 @@ impl Record {
         names
     }
 
-    /// Nothing costs more than it may, and all of it is recorded.
+    /// Whether no count exceeds its limit, and all are recorded.
     pub fn fits(&self, found: &Record) -> bool {
         let allowed = self.allowed(found);
         let fits = |name: &&String| self.change(found, name).is_some_and(|by| by <= allowed);

@@ -1,5 +1,5 @@
-//! The work that is counted. All of it is done once before, so that what happens only
-//! once does not count.
+//! The work that is counted. Each piece runs once before, so that costs of a first run
+//! do not count.
 
 use crate::bodies::{Bodies, Texts};
 use crate::generate::realistic;
@@ -32,17 +32,17 @@ use std::hint::black_box;
 use std::sync::Arc;
 use tokio::runtime;
 
-/// What callgrind knows the counted function by.
+/// The name of the counted function for callgrind.
 pub const COUNTED: &str = "opledger_counted";
 
-/// The only thing that is counted.
+/// Only this function is counted.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "Rust" fn opledger_counted(work: &mut dyn FnMut()) {
     work();
 }
 
-/// Tells what was counted, and how many there were of it.
+/// Prints the name of the work and its number of units.
 fn count(name: &str, units: usize, mut work: impl FnMut()) {
     work();
     opledger_counted(&mut work);
@@ -60,7 +60,7 @@ pub fn all() {
     decode("decode an event with a body of 10 KB", &logged(large));
     history(&records);
     cut("decode an event and put it in its place in a cut", &records);
-    // Of each operation one event or two lie in a batch, or nearly all of them.
+    // A batch has one or two events of each operation, or nearly all of them.
     fold("fold an event as it comes, without the store", &records);
     let blocks = (0..OPERATIONS).step_by(100);
     let blocks = blocks.flat_map(|first| events(first..first + 100));
@@ -74,7 +74,7 @@ pub fn all() {
     serve(Arc::new(db));
 }
 
-/// In the order in which workers publish them: round and round.
+/// In the order in which workers publish them: one event of each operation in turn.
 fn events(operations: std::ops::Range<u64>) -> Vec<Value> {
     let mut left: Vec<_> = operations.map(|i| realistic(i).into_iter()).collect();
     let mut events = Vec::new();
@@ -111,7 +111,7 @@ fn decode(name: &str, records: &[Logged]) {
     });
 }
 
-/// Four records a row.
+/// Four records per row.
 fn history(records: &[Logged]) {
     let chunks: Vec<Vec<_>> = records
         .chunks_exact(4)
@@ -127,7 +127,7 @@ fn history(records: &[Logged]) {
     });
 }
 
-/// Its row of the history included, and giving all of it up again.
+/// Includes the row of the history, and freeing the memory.
 fn cut(name: &str, records: &[Logged]) {
     let mut copies = vec![records.to_vec(), records.to_vec()];
     count(name, records.len(), || {
@@ -140,8 +140,8 @@ fn cut(name: &str, records: &[Logged]) {
     });
 }
 
-/// In batches, of which the last three count: operations that are there already are in
-/// memory. Several times, since each has seeds of its own for its hashes.
+/// In batches, of which the last three count, because by then the operations are in
+/// memory. Several times, because each run has other hash seeds.
 fn fold(name: &str, records: &[Logged]) {
     const TIMES: usize = 8;
     let cut_of = records.len() / 6;
@@ -170,8 +170,8 @@ fn fold(name: &str, records: &[Logged]) {
     println!("{name}\t{}", TIMES * units);
 }
 
-/// A store that takes everything and keeps nothing: what the projection needs of it, it
-/// has at hand.
+/// A store that accepts all writes and keeps nothing: the projection has the states that
+/// it needs in its cache.
 struct Forgetful(store::Memory);
 
 impl Forgetful {
@@ -222,7 +222,7 @@ fn projection(db: &dyn Db) -> Projection {
     opened.expect("the store is new")
 }
 
-/// What came of all of it.
+/// The store after all records are folded.
 fn folded(records: Vec<Logged>) -> store::Memory {
     let db = store::Memory::default();
     let mut record_batch = RecordBatch::decode(records, NextOffsets::default(), &Rules::NONE);
@@ -264,12 +264,12 @@ fn render(db: &store::Memory) {
     });
 }
 
-/// Without a socket.
+/// Requests without a socket.
 fn serve(db: Arc<store::Memory>) {
     let config = Config::default();
     let log = Arc::new(log::MemoryLog::new(LogId(*b"measured"), 6));
     let progress = Progress::new(None);
-    // As a projector says once it has compared the log.
+    // As a projector reports once it has compared the log.
     progress.set_log(LogState::Confirmed);
     let documents = opledger::app::documents(&config, &progress);
     let app = App::new(
@@ -286,7 +286,7 @@ fn serve(db: Arc<store::Memory>) {
     let runtime = runtime.expect("a runtime of one thread");
     let call = |request: Request<Body>| {
         let answer = runtime.block_on(front.call(request));
-        let answer = black_box(answer).expect("a router always answers");
+        let answer = black_box(answer).expect("a router always responds");
         assert!(answer.status().is_success(), "{}", answer.status());
     };
 
@@ -300,7 +300,7 @@ fn serve(db: Arc<store::Memory>) {
         ids.len(),
         || {
             for id in &ids {
-                // With a query, though an empty one, it is not answered before the routes.
+                // The query, though empty, sends the request through the routes.
                 call(get(format!("/v1/operations/{id}?")));
             }
         },
@@ -308,7 +308,7 @@ fn serve(db: Arc<store::Memory>) {
     count("GET of a document that is at hand", ids.len(), || {
         for id in &ids {
             let answer = front.call(get(format!("/v1/operations/{id}")));
-            let answer = answer.now_or_never().expect("it is answered at once");
+            let answer = answer.now_or_never().expect("the response is immediate");
             black_box(answer).expect("a document");
         }
     });

@@ -1,5 +1,5 @@
-"""Programs that turn the topic into documents: each is started on an empty folder, asked
-how far it is, and ended."""
+"""Programs that turn the topic into documents: each is started on an empty folder,
+queried for its progress, and ended."""
 
 import json
 import os
@@ -76,7 +76,7 @@ class Opledger(Contender):
     running = False
 
     def progress(self):
-        """How many events are readable: some, or, with the next answer, all."""
+        """The number of readable events. After the first ones it waits until all are readable."""
         if not self.running:
             found = re.search(rb"^opledger_events_applied_total (\d+)", self.client.get("/metrics")[1], re.M)
             self.running = bool(found and int(found[1]))
@@ -84,17 +84,17 @@ class Opledger(Contender):
         if not self.token:
             log = json.loads(self.client.get("/version")[1])["log"]
             self.token = f"{log};{self.topic.position}"
-        # Answered as soon as all of it is readable. Any dead letter would be a mistake.
+        # Responds as soon as all events are readable. Any dead letter would be a mistake.
         status, body = self.client.get("/v1/dead-letters?limit=1", ledger_position=self.token, prefer="wait=30")
         if status == 504:
-            return 1 # long, but on its way
+            return 1 # slow, but not stuck
         if status != 200 or json.loads(body) != {"dead_letters": []}:
             raise Failed(f"opledger: {status}: {body[:500]}")
         return self.topic.events
 
 
 class Embedded(Opledger):
-    """On its embedded log, which holds the same events: its store is removed before, and made from the log."""
+    """On its embedded log, which has the same events. Its store is removed before, and rebuilt from the log."""
 
     name = "opledger on its embedded log"
     key = "embedded"
@@ -124,7 +124,7 @@ class Embedded(Opledger):
 
 
 class Streams(Contender):
-    """Kafka Streams. How far it is counts as soon as it can be read, not when it is committed."""
+    """Kafka Streams. An event counts as soon as it can be read, not when it is committed."""
 
     def start(self):
         main = ["StreamsLedger", self.setting.broker.bootstrap, self.topic.name, self.guarantee, self.folder / "state"]
@@ -152,7 +152,7 @@ class Postgres(Contender):
     name = "PostgreSQL, batched upsert"
     key = "postgres"
 
-    # For a machine of some gigabytes; what is not named stays as Debian has it. Syncs stay on.
+    # For a machine of some gigabytes. All other settings are Debian's defaults. Syncs stay on.
     SETTINGS = {
         "shared_buffers": "512MB",
         "max_wal_size": "8GB",
@@ -179,7 +179,7 @@ class Postgres(Contender):
         run([*user, f"{programs}/initdb", "-D", data, "-A", "trust", "-U", "bench", "-E", "UTF8", "--locale=C"], cwd=self.folder)
         settings = self.SETTINGS | {"port": port, "unix_socket_directories": self.folder}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        # Its fast way to stop.
+        # SIGINT is PostgreSQL's fast shutdown.
         self.database = Process(
             [*user, f"{programs}/postgres", "-D", data, *options],
             self.setting.folder / "postgres.log", stop=signal.SIGINT, cwd=self.folder,
@@ -189,7 +189,7 @@ class Postgres(Contender):
         while os.spawnv(os.P_WAIT, ask[0], ask) != 0:
             self.database.check()
             if time.monotonic() > until:
-                raise Failed(f"PostgreSQL does not answer:\n{self.database.errors()}")
+                raise Failed(f"PostgreSQL does not respond:\n{self.database.errors()}")
             time.sleep(0.1)
         url = f"jdbc:postgresql://127.0.0.1:{port}/postgres?user=bench"
         self.launch([*java(self.setting), "PostgresLedger", self.setting.broker.bootstrap, self.topic.name, url])

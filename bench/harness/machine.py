@@ -1,4 +1,4 @@
-"""What was measured on and with: hardware and versions."""
+"""The hardware and the versions of a measurement."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What is measured: each part yields one or more tables."""
+"""The parts of the measurement. Each yields one or more tables."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def chosen(setting, classes):
 
 
 def side_by_side(setting):
-    """Catching up with the topic, and reads of what came of it."""
+    """Catching up with the topic, and reads of the resulting documents."""
     topic = setting.topic("small")
     caught_up = Table(
         "catch-up",
@@ -105,8 +105,8 @@ def visit(contender, caught_up, reads):
 
 
 def beside_a_constant(contender, reads):
-    """Reads of a ledger with the limit before and behind it, so that what else the machine
-    does falls on both; of others as they are."""
+    """Reads of a ledger, with the limit measured before and after, so that other work of the
+    machine affects both alike. Reads of other contenders are measured once."""
     read = partial(hammer, contender.setting, contender)
     if not isinstance(contender, contenders.Opledger):
         return read()
@@ -120,7 +120,7 @@ def catch_up(contender):
     """From the start of the process until every event can be read.
 
     The rate leaves out the start (of a JVM, of a consumer group): it counts from the
-    moment when the first events were seen done, and without these.
+    moment when the first events are done, and without these.
     """
     plan, events = contender.setting.plan, contender.topic.events
     began = contender.process.began
@@ -136,7 +136,7 @@ def catch_up(contender):
     if not done:
         raise Failed(f"{contender.name} has done nothing in {plan.patience} s:\n{contender.process.errors()}")
     if done == done_first:
-        # Done before we looked twice.
+        # Done before the second sample.
         first, done_first = began, 0
     took = ended - first
     bytes_each = contender.topic.bytes / events
@@ -150,7 +150,7 @@ def catch_up(contender):
 
 
 def compare(contender):
-    """The documents of the sample with those of the plain fold; how many there were."""
+    """Compares the documents of the sample with those of the plain fold. Returns their number."""
     for operation_id, expected in contender.topic.documents.items():
         found = contender.document(operation_id)
         if found != expected:
@@ -162,8 +162,8 @@ def compare(contender):
 
 
 def hammer(setting, server):
-    """Reads by the load program. On the JVM the code has to be compiled first: half as
-    long is not counted."""
+    """Reads by the load program. The JVM has to compile the code first, so a
+    warm-up of half the time is not counted."""
     seconds = setting.plan.hot_seconds
     warming = max(1, seconds // 2)
     used = sum(map(cpu, server.pids))
@@ -172,7 +172,7 @@ def hammer(setting, server):
         "--seconds", seconds, "--warming", warming,
     )
     figures = found["rows"][0]["figures"]
-    # The warming is in it: taken for as many reads in the same time.
+    # Includes the warm-up, which is assumed to do as many reads per second.
     used = sum(map(cpu, server.pids)) - used
     figures["CPU µs/GET"] = used * 1e6 / (figures["read"] * (1 + warming / seconds))
     return {name: figures[name] for name in ("GET/s", "MiB/s", "p50 ms", "p99 ms", "CPU µs/GET")}
@@ -203,7 +203,7 @@ def nginx(setting, topic, table):
 
 
 def static_document(setting, topic):
-    """Of the documents that the others serve, one of middle size, as a file."""
+    """A file with one document of middle size, of those that the contenders serve."""
     folder = setting.folder / "static"
     folder.mkdir(exist_ok=True)
     documents = [json.dumps(d, separators=(",", ":"), ensure_ascii=False) for d in topic.documents.values() if d]
@@ -260,12 +260,12 @@ def wait_for(server):
             return
         except OSError:
             if time.monotonic() > until:
-                raise Failed(f"nothing answers at {server.address}") from None
+                raise Failed(f"no server responds at {server.address}") from None
             time.sleep(0.05)
 
 
 def rungs(setting):
-    """What stands between the bare consumer and the ledger, part by part."""
+    """The difference between the bare consumer and the ledger, part by part."""
     for bodies, what in (("small", "small bodies"), ("large", "bodies of 10 KB")):
         topic = setting.topic(bodies)
         table = Table(
@@ -278,7 +278,7 @@ def rungs(setting):
 
 
 def ingest(setting):
-    """Events over HTTP in batches of 100, durable when answered."""
+    """Events over HTTP in batches of 100; a response is sent when they are durable."""
     events = setting.plan.ingest_events
     on_kafka = Table(
         "ingest-kafka", f"HTTP ingest on Kafka: {events:,} events, 6 senders, batches of 100, acks=all",
@@ -314,7 +314,7 @@ def latency(setting):
 
 
 def ledger(setting):
-    """What only opledger has: memory with many operations, operations with many events."""
+    """Measurements of opledger alone: memory with many operations, operations with many events."""
     plan = setting.plan
     memory = Table("memory", f"Memory with {plan.operations:,} operations of two events, on the embedded log", main="resident MiB")
     wide = Table("wide", f"{plan.wide_events:,} events in one operation, beside operations of ten", main="visible µs/event")
@@ -326,7 +326,7 @@ def ledger(setting):
 
 
 def add_rows(table, found):
-    """The rows of the load program; what it measures several times is one row here."""
+    """Adds the rows of the load program. Rows that it measures several times become one row."""
     for row in found["rows"]:
         table.add(without_turn(row["of"]), {key: value for key, value in row["figures"].items() if value is not None})
 

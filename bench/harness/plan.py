@@ -1,4 +1,4 @@
-"""How much of everything: the quick plan and the full one."""
+"""The amounts of load: the quick plan, the full one and the scale one."""
 
 from dataclasses import dataclass, replace
 
@@ -8,17 +8,17 @@ class Plan:
     name: str
     rounds: int
     events: int
-    # With bodies of 10 KB.
+    # Events with bodies of 10 KB.
     large_events: int
     hot_seconds: int
     ingest_events: int
     latency_seconds: int
-    # Of the parts that only opledger has.
+    # For the parts that only opledger has.
     operations: int
     wide_events: int
-    # A contender that has not caught up after this is measured by how far it came.
+    # Seconds. A contender that has not caught up by then is measured by the events it has applied.
     patience: int
-    # Operations of each topic that opledger alone is measured on.
+    # The operations of each topic of the scale plan.
     scale: tuple = ()
 
     def with_changes(self, options):

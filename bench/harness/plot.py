@@ -13,7 +13,7 @@ def bars(table):
     rows = [(name, row["figures"][main]) for name, row in table["rows"].items() if main in row["figures"]]
     most = max(figure["most"] for _, figure in rows)
     least = min(figure["least"] for _, figure in rows)
-    # Where the smallest could not be seen, each tenfold gets the same width.
+    # Logarithmic where the smallest bar would be invisible otherwise.
     logarithmic = least > 0 and most / least > 20
     scale, ticks = (log_scale if logarithmic else linear_scale)(least, most)
     height = TOP + len(rows) * (BAR + GAP) + BOTTOM
@@ -40,7 +40,7 @@ def bars(table):
         beside = short(figure["median"]) + (f"  ({share:.2g} × limit)" if share and name != limit else "")
         out += [*label(name, middle)]
         if logarithmic:
-            # The length of a bar would say nothing: it begins nowhere in particular.
+            # No bar, because its length means nothing on a logarithmic scale.
             out.append(f'<line x1="{LABELS}" y1="{middle}" x2="{LABELS + width:.1f}" y2="{middle}" stroke="#cbd2d9" stroke-dasharray="2 3"/>')
             out.append(f'<circle cx="{LABELS + width:.1f}" cy="{middle}" r="7" fill="{COLOURS[kind]}"/>')
             width += 7
@@ -90,7 +90,7 @@ def short(value):
 
 
 def label(name, middle):
-    """In two lines if it is long."""
+    """Splits a long label into two lines."""
     words, first = name.split(" "), []
     while words and len(" ".join([*first, words[0]])) <= 38:
         first.append(words.pop(0))

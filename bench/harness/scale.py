@@ -1,5 +1,5 @@
-"""What very many operations cost: opledger alone, at several sizes, with the targets that
-it is held against."""
+"""The cost of very many operations: opledger alone, at several sizes, compared with its
+targets."""
 
 from statistics import median
 
@@ -12,14 +12,14 @@ AT_REST = "at rest"
 
 
 def sizes(setting):
-    """A topic of each size, read from its beginning; then the ledger that came of it."""
+    """Reads a topic of each size from its beginning, then measures the resulting ledger."""
     plan = setting.plan
     tables = {
         "catch-up": Table("scale-catch-up", "Catch-up by stretches: short operations of five events, 6 partitions", main="CPU µs/event"),
         "memory": Table("scale-memory", "Resident memory, the most of each stretch", main="peak MiB"),
         "restart": Table("scale-restart", "From the start of the program to the first right read", main="s to the first right read"),
         "get": Table("scale-get", "GET of a document, 32 connections", main="GET/s"),
-        "list": Table("scale-list", "All operations in one answer", main="documents/s"),
+        "list": Table("scale-list", "All operations in one response", main="documents/s"),
         "disk": Table("scale-disk", "Bytes on disk for each event", main="bytes/event"),
     }
     for _ in range(plan.rounds):
@@ -57,7 +57,7 @@ def name_of(operations, row):
 
 
 def judged(tables, scale):
-    """Each target beside what was measured."""
+    """Each target with the measured value."""
     least, most = min(scale), max(scale)
     table = Table("scale-targets", f"Against the targets, with {most:,} operations", main="measured", plotted=False)
 

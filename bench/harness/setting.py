@@ -1,4 +1,4 @@
-"""What all parts share: the programs, a broker, and topics that are filled once."""
+"""Shared by all parts: the programs, a broker, and topics that are filled once."""
 
 import json
 import os
@@ -16,11 +16,11 @@ class Setting:
         self.folder = folder
         self._topics = {}
         self._broker = None
-        # PostgreSQL runs as another user when we are root.
+        # As root, PostgreSQL runs as another user.
         folder.chmod(0o711)
 
     def __enter__(self):
-        say("looking for what has to be installed")
+        say("checking for missing packages")
         lines = subprocess.run([ROOT / "scripts/bench-setup"], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
         if lines.returncode != 0:
             raise Failed("scripts/bench-setup failed")
@@ -29,7 +29,7 @@ class Setting:
         self.postgres, self.nginx = programs["postgres"], programs["nginx"]
         self._build()
         if (others := busy()) > 0.3:
-            say(f"{others:.1f} cores are busy with something else: the figures will be worth little")
+            say(f"{others:.1f} cores are busy with other work: the figures will not be reliable")
         return self
 
     def __exit__(self, *_):
@@ -60,11 +60,11 @@ class Setting:
         return self._broker
 
     def load(self, *arguments):
-        """Runs the load program; what it found."""
+        """Runs the load program and returns its report."""
         return self._found([self.load_program, "--binary", self.opledger], arguments)
 
     def rungs(self, topic):
-        """A topic read by ever more parts of the ledger."""
+        """Reads a topic with more and more parts of the ledger."""
         options = ["--kafka", self.broker.bootstrap, "--topic", topic.name, "--turns", self.plan.rounds]
         return self._found([self.rungs_program], options)
 
@@ -74,7 +74,7 @@ class Setting:
         return json.loads(found.read_text())
 
     def topic(self, bodies):
-        """A topic with bodies of a kind, filled when it is first asked for."""
+        """A topic with bodies of this kind, filled at the first call."""
         if bodies not in self._topics:
             events = self.plan.large_events if bodies == "large" else self.plan.events
             say(f"filling a topic with {events:,} events, bodies {bodies}")
@@ -83,7 +83,7 @@ class Setting:
 
     @cached_property
     def embedded(self):
-        """A folder whose embedded log holds the same events, published over HTTP."""
+        """A folder whose embedded log has the same events, published over HTTP."""
         from .contenders import Embedded
 
         return Embedded.fill(self)
@@ -101,7 +101,7 @@ class Topic:
         self.events = events
         self.bytes = found["bytes"]
         self.position = found["position"]
-        # Of each partition the offset behind its last record.
+        # The offset after the last record of each partition.
         parts = (part.split(":") for part in self.position.split(","))
         self.ends = {partition: int(offset) + 1 for partition, offset in parts}
         lines = self.documents_file.read_text().splitlines()
@@ -109,7 +109,7 @@ class Topic:
 
 
 class Broker:
-    """One Kafka broker of our own, by scripts/kafka/kafka-local."""
+    """A Kafka broker, started by scripts/kafka/kafka-local."""
 
     SETTINGS = """\
 # All threads of a group are there before work begins, so that none is taken away again.

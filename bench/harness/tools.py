@@ -21,7 +21,7 @@ def say(what):
 
 
 def run(command, **more):
-    """What a program prints. If it fails, so do we, and show what it said."""
+    """Returns the output of a program. If the program fails, the run fails and shows its output."""
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, stdin=subprocess.DEVNULL, **more)
     if done.returncode != 0:
         raise Failed(f"{command[0]} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
@@ -29,7 +29,7 @@ def run(command, **more):
 
 
 def free_port():
-    """And the next one is free too: the broker's controller takes that."""
+    """A free port. The next one is free, too, because the broker's controller uses it."""
     while True:
         with socket.socket() as first, socket.socket() as second:
             first.bind(("127.0.0.1", 0))
@@ -42,7 +42,7 @@ def free_port():
 
 
 class Process:
-    """A program that runs until `end`, with its children counted to it."""
+    """A program that runs until `end`. Its figures include its children."""
 
     def __init__(self, command, log, stop=signal.SIGTERM, **more):
         self.began = time.monotonic()
@@ -63,7 +63,7 @@ class Process:
         line = self._child.stdout.readline().decode(errors="replace")
         found = re.search(r"http://([\d.]+:\d+)", line)
         if not found:
-            raise Failed(f"{self._child.args[0]} said {line!r}:\n{self.errors()}")
+            raise Failed(f"{self._child.args[0]} printed {line!r}:\n{self.errors()}")
         return found[1]
 
     def errors(self):
@@ -71,7 +71,7 @@ class Process:
 
     def check(self):
         if self._child.poll() is not None:
-            raise Failed(f"{self._child.args[0]} ended by itself with {self._child.returncode}:\n{self.errors()}")
+            raise Failed(f"{self._child.args[0]} exited on its own with {self._child.returncode}:\n{self.errors()}")
 
     def end(self):
         if self._child.poll() is None:
@@ -86,7 +86,7 @@ class Process:
 
 
 def children(pid):
-    """The process and all below it."""
+    """The process and all its descendants."""
     try:
         below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
@@ -95,21 +95,21 @@ def children(pid):
 
 
 def cpu(pid):
-    """Processor seconds of a process and its children, those that have ended included."""
+    """Processor seconds of a process and its children, exited ones included."""
     ticks = 0
     for one in children(pid):
         try:
-            # The name may hold anything, but the last parenthesis ends it.
+            # The name may contain parentheses, so it ends at the last one.
             fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        # Own time, and that of children that were waited for.
+        # Its own time, and that of exited children.
         ticks += sum(int(field) for field in fields[11:15])
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def busy():
-    """How many cores are busy, over a second."""
+    """The number of busy cores, measured over a second."""
 
     def idle_and_all():
         ticks = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
@@ -122,7 +122,7 @@ def busy():
 
 
 def resident(pid):
-    """Bytes of a process and its children; what they share counts once."""
+    """Bytes of a process and its children; shared memory counts once."""
     total = 0
     for one in children(pid):
         try:

@@ -1,5 +1,5 @@
-// The stored form of an operation: numbers of variable length, texts as UTF-8 behind their
-// length. No names of members, no escapes.
+// The stored form of an operation: numbers of variable length, texts as UTF-8 after their
+// length. No member names, no escapes.
 
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
@@ -26,7 +26,7 @@ final class Bytes {
             bytes[length++] = (byte) rest;
         }
 
-        /** Length and one, so that none can be told from an empty one. */
+        /** Length plus one, so that 0 means null and not an empty text. */
         void text(String text) {
             if (text == null) {
                 number(0);

@@ -1,4 +1,4 @@
-// The operation document as JSON, and the canonical text that decides between offers with
+// The operation document as JSON, and the canonical text that decides between values with
 // equal order keys.
 
 import com.fasterxml.jackson.core.JsonFactory;
@@ -19,7 +19,7 @@ final class Document {
 
     private Document() {}
 
-    /** Null as long as nothing has created the operation. */
+    /** Null until a creation of the operation has arrived. */
     static byte[] render(Operation operation) {
         if (!operation.created.isSet()) return null;
         ByteArrayOutputStream out = new ByteArrayOutputStream(2048);
@@ -51,7 +51,7 @@ final class Document {
             json.writeObjectFieldStart("rollbacks");
             json.writeStringField("result", result(rolledBack));
             json.writeStringField("occurred_time", time(rolledBack.get(0).request.key.second()));
-            // The sort is stable: what was never sent stays in the order of its attempts.
+            // The sort is stable: lanes without a request stay in the order of their attempts.
             rolledBack.sort(Comparator.comparingInt(lane -> place(lane, sent)));
             write(rolledBack, json);
             json.writeEndObject();
@@ -59,7 +59,7 @@ final class Document {
         json.writeEndObject();
     }
 
-    /** Lanes with a request, by the first one. */
+    /** Lanes with a request, ordered by the first request. */
     private static List<Operation.Lane> shown(List<Operation.Lane> lanes) {
         List<Operation.Lane> shown = new java.util.ArrayList<>(lanes);
         shown.removeIf(lane -> !lane.request.isSet());
@@ -118,7 +118,7 @@ final class Document {
         return LocalDateTime.ofEpochSecond(second, 0, ZoneOffset.UTC).format(WRITTEN);
     }
 
-    /** RFC 8785 of what a register holds: members in the order of their names. */
+    /** A register's value in RFC 8785: members in the order of their names. */
     static String canonical(Object value) {
         if (value == null) return "null";
         if (value instanceof String text) return quoted(text);

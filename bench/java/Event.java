@@ -128,7 +128,7 @@ final class Event {
         if (requestId == null) requestId = clusterId;
     }
 
-    // RFC 3339, cut to the nanosecond. A second 60, counted on, is the next second.
+    // RFC 3339, truncated to nanoseconds. Second 60 counts as the next second.
     private void readTime(String time) throws IOException {
         try {
             long day = LocalDate.of(number(time, 0, 4), number(time, 5, 7), number(time, 8, 10)).toEpochDay();

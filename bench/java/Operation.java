@@ -1,6 +1,6 @@
-// The state of one operation: registers that keep the earliest or the latest offer by the
-// order key (time, source, id), and lanes of them, so that neither the order of arrival nor
-// a repeated event has a say. With its compact binary form, which is what is stored.
+// The state of one operation: registers that keep the earliest or the latest value by the
+// order key (time, source, id), and lanes of them. So neither the order of arrival nor a
+// repeated event affects the result. Also its compact binary form, which is stored.
 
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
@@ -36,7 +36,7 @@ final class Operation {
             if (key == null || compare(offered, of) > 0) set(offered, of);
         }
 
-        // Where the keys are equal, the texts of the values decide.
+        // If the keys are equal, the texts of the values decide.
         private int compare(Key offered, V of) {
             int order = offered.compareTo(key);
             return order != 0 ? order : byBytes(Document.canonical(of), Document.canonical(value));
@@ -72,7 +72,7 @@ final class Operation {
     final Register<Event.Request> created = new Register<>();
     final Register<Ending> ended = new Register<>();
     final Register<String> subStatus = new Register<>();
-    /** Few: they are looked through from the front. */
+    /** Few, so a linear search is enough. */
     final List<Lane> sent = new ArrayList<>(4);
     final List<Lane> rolledBack = new ArrayList<>(0);
 
@@ -106,7 +106,7 @@ final class Operation {
         Lane lane = lane(ofCluster ? sent : rolledBack, event.clusterId, event.requestId);
         boolean opens = event.kind.equals("cluster.request_sent") || event.kind.equals("rollback.attempted");
         if (opens) lane.request.earliest(key, event.request);
-        // An attempt of a rollback may bring its answer along.
+        // A rollback attempt may already contain its response.
         if (event.response != null && !event.kind.equals("cluster.request_sent")) lane.response.latest(key, event.response);
     }
 
@@ -117,7 +117,7 @@ final class Operation {
         return lane;
     }
 
-    /** In Java strings compare by UTF-16, which differs beyond the surrogates. */
+    /** Java compares strings by UTF-16 units, which differs above the surrogates. */
     static int byBytes(String a, String b) {
         if (a.equals(b)) return 0;
         return Arrays.compareUnsigned(a.getBytes(StandardCharsets.UTF_8), b.getBytes(StandardCharsets.UTF_8));

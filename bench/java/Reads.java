@@ -1,4 +1,4 @@
-// The HTTP side of a contender: documents, and how far it is.
+// The HTTP side of a contender: documents, and its progress.
 
 import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpServer;
@@ -20,9 +20,9 @@ final class Reads {
 
     private Reads() {}
 
-    /** Serves, and prints where: the first line of the program's output. */
+    /** Serves, and prints the address as the first line of the program's output. */
     static void serve(int threads, Lookup lookup, Supplier<String> progress) throws IOException {
-        // Else answers wait for the client's delayed acknowledgement.
+        // Otherwise responses wait for the client's delayed acknowledgement.
         System.setProperty("sun.net.httpserver.nodelay", "true");
         System.setProperty("sun.net.httpserver.maxIdleConnections", "1000");
         HttpServer server = HttpServer.create(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0), 0);
@@ -51,7 +51,7 @@ final class Reads {
         }
     }
 
-    /** Of each partition the offset behind the last record, as a JSON object. */
+    /** The offset after the last record of each partition, as a JSON object. */
     static String offsets(AtomicLongArray next) {
         StringBuilder out = new StringBuilder("{");
         for (int partition = 0; partition < next.length(); partition++) {

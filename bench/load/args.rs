@@ -15,7 +15,7 @@ pub struct Args {
     #[arg(long, global = true, value_name = "FILE")]
     binary: Option<PathBuf>,
 
-    /// Where to keep data meanwhile, on the disk to be measured [default: the temporary folder]
+    /// Where to keep temporary data, on the disk to be measured [default: the temporary folder]
     #[arg(long, global = true, value_name = "DIR")]
     folder: Option<PathBuf>,
 
@@ -29,21 +29,21 @@ pub struct Args {
 
 #[derive(Subcommand)]
 pub enum What {
-    /// Events taken in and made visible, beside bare appends to files
+    /// Events accepted and made visible, compared with bare appends to files
     Ingest(crate::ingest::Options),
-    /// Documents read, hot and cold, beside a server of one constant
+    /// Documents read, hot and cold, compared with a server of one constant
     Get(crate::get::Options),
     /// From just before a publish until the document shows it
     Latency(crate::latency::Options),
     /// Resident memory with many operations, at rest and while lists are streamed
     Memory(crate::memory::Options),
-    /// An event's cost in an operation with very many, beside small ones
+    /// An event's cost in an operation with very many events, compared with small operations
     Wide(crate::wide::Options),
-    /// Events taken from a Kafka topic, beside bare consumers
+    /// Events read from a Kafka topic, compared with bare consumers
     CatchUp(crate::catch_up::Options),
-    /// From a producer until the document shows it, beside a bare consumer
+    /// From a producer until the document shows it, compared with a bare consumer
     KafkaLatency(crate::kafka_latency::Options),
-    /// What ten million operations cost: memory, disk, restarts, reads
+    /// The cost of ten million operations: memory, disk, restarts, reads
     Scale(crate::scale::Options),
     /// Pages of the list with many operations, by each filter
     Lists(crate::lists::Options),
@@ -53,12 +53,12 @@ pub enum What {
     Fill(crate::fill::Options),
     /// Documents read from any server
     Hammer(crate::hammer::Options),
-    /// What `get` compares with and starts
+    /// The server of one constant that `get` starts and compares with
     #[command(hide = true)]
     StaticServer { file: PathBuf },
 }
 
-/// What all measurements share.
+/// Shared by all measurements.
 pub struct Setup {
     pub binary: PathBuf,
     pub folder: PathBuf,

@@ -1,13 +1,13 @@
-//! Which bodies the events carry.
+//! The bodies of the events.
 
 use serde_json::Value;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 #[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
 pub enum Bodies {
-    /// About 60 bytes each: about 350 an event
+    /// About 60 bytes each: about 350 bytes an event
     Small,
-    /// Those of a real network controller: most some hundred bytes, the longest 16 KB
+    /// Bodies of a real network controller: most some hundred bytes, the longest 16 KB
     Real,
     /// 10 KB each, of the same text
     Large,
@@ -34,7 +34,7 @@ impl Texts {
         }
     }
 
-    /// Always the same for an event with the same id.
+    /// An event with the same id always gets the same body.
     pub fn put_into(&self, event: &mut Value) {
         let mut hasher = DefaultHasher::new();
         event["id"].as_str().hash(&mut hasher);
@@ -58,7 +58,7 @@ fn texts(lines: &str) -> Vec<String> {
     lines.lines().map(body).collect()
 }
 
-/// All of them as one text, cut into pieces of 10 KB, each beginning somewhere else.
+/// Pieces of 10 KB of all texts together; each piece begins at another place.
 fn cut(texts: &[String]) -> Vec<String> {
     const SIZE: usize = 10 << 10;
     let all: Vec<char> = texts.concat().chars().collect();

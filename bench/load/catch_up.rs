@@ -1,6 +1,6 @@
-//! Events a second that a new ledger takes from a topic until all of them can be
-//! read, from the start of the process on. Beside it, before and after in the same
-//! run: bare consumers that drop the same records.
+//! Events a second that a new ledger reads from a topic, from the start of the process
+//! until all events can be read. Compared with bare consumers that drop the same records,
+//! before and after it in the same run.
 
 use crate::args::Setup;
 use crate::publish::wait_until_readable;
@@ -16,14 +16,14 @@ pub struct Options {
     /// Brokers
     #[arg(long, value_name = "BOOTSTRAP")]
     kafka: String,
-    /// A topic that `fill` has filled, and that is kept [default: a new one]
+    /// A topic that `fill` has filled; it is not deleted [default: a new one]
     #[arg(long, value_name = "NAME", conflicts_with_all = ["events", "partitions", "in_flight"])]
     topic: Option<String>,
     #[arg(long, default_value_t = 1_000_000)]
     events: usize,
     #[arg(long, default_value_t = 6)]
     partitions: i32,
-    /// Operations that go on at the same time
+    /// Operations that are active at the same time
     #[arg(long, default_value_t = 600)]
     in_flight: usize,
     /// Ledgers, one after the other, each with an empty folder
@@ -36,7 +36,7 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
     let (topic, events, bytes) = match &options.topic {
         Some(name) => {
             let topic = Topic::existing(kafka, name)?;
-            // Once for nothing, too: the broker has it all at hand after that.
+            // One uncounted turn first: after it the broker has the topic in memory.
             let (events, bytes) = topic.count()?;
             (topic, events, bytes)
         }

@@ -1,6 +1,6 @@
-//! The same events whenever the options are the same, into a topic or into a ledger
-//! over HTTP: so that whatever reads them has the same to do. Also writes what the
-//! documents of some of the operations have to be, by the plain fold of the tests.
+//! Writes events into a topic, or into a ledger over HTTP. The same options always give
+//! the same events, so that all readers do the same work. Also writes the expected
+//! documents of some operations, by the plain fold of the tests.
 
 use crate::bodies::{Bodies, Texts};
 use crate::http::Connection;
@@ -32,18 +32,18 @@ pub struct Options {
     events: usize,
     #[arg(long, default_value_t = 6)]
     partitions: i32,
-    /// Operations that go on at the same time
+    /// Operations that are active at the same time
     #[arg(long, default_value_t = 600)]
     in_flight: usize,
     #[arg(long, value_enum, default_value = "small")]
     bodies: Bodies,
-    /// Neither late events nor repeated ones
+    /// No late events and no repeated ones
     #[arg(long)]
     in_order: bool,
     /// Operations whose documents are written
     #[arg(long, default_value_t = 200)]
     sample: u64,
-    /// Where to: a line of JSON for each, its document null if there is none yet
+    /// The file for them: a line of JSON for each; the document is null if there is none yet
     #[arg(long, value_name = "FILE")]
     documents: Option<PathBuf>,
 }
@@ -118,7 +118,7 @@ struct Sample(BTreeMap<String, Vec<Value>>);
 
 impl Sample {
     fn new(options: &Options) -> Sample {
-        // An operation has nine events in the mean.
+        // An operation has nine events on average.
         let operations = (options.events as u64 / 9).max(1);
         let chosen = (0..options.sample).map(|n| n * operations / options.sample);
         Sample(

@@ -1,7 +1,7 @@
-//! Documents read a second over keep-alive connections: hot ones (a hundred,
-//! in memory) beside a process that serves one such document as a constant, and
-//! cold ones (each of all once, in no order, after a restart and with the
-//! kernel's cache emptied; neighbours in a block still share its reading).
+//! Documents read a second over keep-alive connections. Hot ones (a hundred, in memory)
+//! are compared with a process that serves one such document as a constant. Cold ones
+//! are all documents, once each in random order, after a restart with the kernel's cache
+//! emptied; neighbours in a block still share one read.
 
 use crate::args::Setup;
 use crate::generate::Rng;
@@ -35,14 +35,14 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
     let work = render::operations(options.operations, 6, 100, |events| events);
     publish(&server, &work).await?;
     drop(work);
-    // Compactions would be measured with what comes next.
+    // Otherwise the next measurement would include compactions.
     server.settle().await?;
 
     let requests = |ids: &mut dyn Iterator<Item = u64>| -> Requests {
         let requests = ids.map(|i| http::get_operation(&render::operation_id(i), ""));
         Arc::new(requests.collect())
     };
-    // Every third has as many clusters, so that all are of one size.
+    // Every third operation has the same number of clusters, so all documents have one size.
     let hot = requests(&mut (0..options.operations).step_by(3).take(options.hot));
     let mut connection = Connection::open(server.address).await?;
     let answer = connection.call(&hot[0]).await?;
@@ -64,7 +64,7 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
     constant.arg("static-server").arg(file);
     let constant = Server::start(constant)?;
     let (connections, seconds) = (options.connections, Duration::from_secs(options.seconds));
-    // In turns, so that what else the machine does falls on both.
+    // In turns, so that other work of the machine affects both alike.
     for turn in 1..=2 {
         for (what, server) in [("a constant", &constant), ("opledger, hot", &server)] {
             let warming = Duration::from_millis(500);

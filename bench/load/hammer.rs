@@ -17,17 +17,17 @@ use tokio::task::JoinSet;
 pub struct Options {
     #[arg(long)]
     address: SocketAddr,
-    /// The process that serves there, to tell its processor time
+    /// The process that serves there, to measure its processor time
     #[arg(long)]
     pid: Option<u32>,
-    /// What `fill --documents` wrote: its operations are read
+    /// The file from `fill --documents`: its operations are read
     #[arg(long, value_name = "FILE")]
     documents: PathBuf,
     #[arg(long, default_value_t = 32)]
     connections: usize,
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Seconds before that, which do not count
+    /// Seconds of reading before that, which are not counted
     #[arg(long, default_value_t = 1)]
     warming: u64,
 }
@@ -95,8 +95,8 @@ pub struct Found {
     used: Option<Used>,
 }
 
-/// The requests in turn, no more than `most` nor for longer than `duration`; on
-/// each connection one after the other.
+/// Sends the requests in turn: at most `most`, and at most for `duration`. Each
+/// connection has one request at a time.
 pub async fn hammer(
     target: &Target,
     requests: &Requests,
@@ -153,7 +153,7 @@ pub async fn hammer(
 }
 
 impl Found {
-    /// How many were read.
+    /// The number of documents read.
     pub fn count(&self) -> usize {
         self.times.count()
     }

@@ -1,6 +1,6 @@
 //! A keep-alive HTTP/1.1 connection that does next to nothing: requests are
-//! bytes that were rendered before, answers need a `content-length`. With a full
-//! client, the client would be what is measured.
+//! bytes that were rendered before, responses need a `content-length`. A full
+//! client would cost more than the server that is measured.
 
 use anyhow::{Context, bail, ensure};
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ pub struct Connection {
     buffer: Vec<u8>,
 }
 
-/// One answer, in the connection's buffer until the next.
+/// One response, in the connection's buffer until the next.
 pub struct Answer<'c> {
     pub status: u16,
     head: &'c str,
@@ -41,14 +41,14 @@ impl Connection {
         };
         let length = match header(std::str::from_utf8(&self.buffer[..head])?, "content-length") {
             Some(length) => length.parse::<usize>()?,
-            None => bail!("an answer without content-length"),
+            None => bail!("a response without content-length"),
         };
         let end = head + length;
         self.buffer.reserve(end.saturating_sub(self.buffer.len()));
         while self.buffer.len() < end {
             self.read_some().await?;
         }
-        ensure!(self.buffer.len() == end, "more came than the answer");
+        ensure!(self.buffer.len() == end, "received more than the response");
         let (head, body) = self.buffer.split_at(head);
         let head = std::str::from_utf8(head)?;
         let status = head.get(9..12).context("no status")?.parse()?;
@@ -67,7 +67,7 @@ impl Answer<'_> {
         header(self.head, name).with_context(|| format!("no {name}"))
     }
 
-    /// Anything but the wanted status ends the measurement.
+    /// Any other status fails the measurement.
     pub fn expect(&self, status: u16) -> anyhow::Result<()> {
         let body = || String::from_utf8_lossy(&self.body[..self.body.len().min(500)]);
         ensure!(

@@ -1,8 +1,8 @@
-//! Events a second that are taken in (202: durable) and made visible, sent in
-//! batches by a few senders. Beside it, before and after in the same run, what
-//! durability alone costs: on the embedded log, the same bytes appended by each
-//! sender to a file of its own and synced batch by batch; on Kafka, the same events
-//! sent by a bare producer with acks=all, batch by batch and all at once.
+//! Events a second that are accepted (202: durable) and made visible. A few senders send
+//! them in batches. Compared with the cost of durability alone, before and after it in the
+//! same run: on the embedded log, each sender appends the same bytes to a file of its own
+//! and syncs after each batch; on Kafka, a bare producer with acks=all sends the same
+//! events, batch by batch and all at once.
 
 use crate::args::Setup;
 use crate::http::{self, Connection};
@@ -32,7 +32,7 @@ pub struct Options {
     /// Operations that a sender reports on at the same time; 1 for one after the other
     #[arg(long, default_value_t = 100)]
     in_flight: usize,
-    /// Brokers, for a ledger on a topic of theirs [default: on its embedded log]
+    /// Brokers, for a ledger on Kafka [default: on its embedded log]
     #[arg(long, value_name = "BOOTSTRAP")]
     kafka: Option<String>,
     #[arg(long, default_value_t = 6)]
@@ -154,7 +154,7 @@ fn append_one(path: &Path, posts: &[Post]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fast is worth nothing if it is not there.
+/// Speed is worth nothing if events are missing: reads the last operation.
 async fn check(server: &Server, operation_id: &str) -> anyhow::Result<()> {
     let mut connection = Connection::open(server.address).await?;
     let request = http::get_operation(operation_id, "");

@@ -1,7 +1,6 @@
-//! From just before an event is handed to a producer until its operation's
-//! document, asked for with the record's own position, has come back, at a steady
-//! rate. Beside it, in the same run and for the same events: a bare consumer that
-//! sees the record.
+//! The time from just before an event is handed to a producer until its operation's
+//! document, read with the record's own position, has arrived, at a steady rate. Compared
+//! with a bare consumer that receives the record, in the same run and for the same events.
 
 use crate::args::Setup;
 use crate::http::{self, Connection};
@@ -35,7 +34,7 @@ pub struct Options {
     partitions: i32,
 }
 
-/// When each event was handed over and seen by the bare consumer.
+/// When each event was handed over, and when the bare consumer received it.
 type Seen = Mutex<HashMap<String, Instant>>;
 
 pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report> {
@@ -64,7 +63,7 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Report>
             })
         })
     };
-    // It begins at the end, wherever that is: not before it is there.
+    // The consumer begins at the end of the topic: give it time to find the end.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let producer: FutureProducer = topic
         .config()
@@ -177,7 +176,7 @@ impl Sending {
                 "ledger-position: {};{}:{}\r\n",
                 self.log, at.partition, at.offset
             );
-            // Another worker's event may have to come first: no document is no failure.
+            // Another worker's event may have to arrive first, so a missing document is no failure.
             let request = http::get_operation(key, &position);
             let status = self.connection.call(&request).await?.status;
             anyhow::ensure!(status == 200 || status == 404, "{status}");

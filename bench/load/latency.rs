@@ -1,6 +1,6 @@
-//! From just before a publish is sent until its operation's document, asked for
-//! with the publish's token, has come back, at a steady rate. The publish alone
-//! is told as well: most of it is the disk's.
+//! The time from just before a publish is sent until its operation's document, read with
+//! the publish's token, has arrived, at a steady rate. The publish alone is reported as
+//! well: the disk takes most of its time.
 
 use crate::args::Setup;
 use crate::http::{self, Connection};
@@ -93,7 +93,7 @@ struct Sent {
     events: usize,
     posted: Times,
     visible: Times,
-    /// Behind its time, because the one before was not answered yet.
+    /// The delay because the response to the publish before had not arrived yet.
     late: Duration,
 }
 

@@ -1,5 +1,5 @@
 //! Pages of the list with many operations: the first and a deep one, without filters and
-//! with each of them. A filter that matches few looks at a bounded number of entries.
+//! with each of them. A page reads a bounded number of entries, however few match.
 
 use crate::args::Setup;
 use crate::generate::realistic;

@@ -1,11 +1,11 @@
 //! Measures a running ledger from outside: starts the built binary in a folder of
-//! its own, loads it over loopback, and prints a table. What is measured, and
-//! beside what, stands at the top of each module.
+//! its own, loads it over loopback, and prints a table. The top of each module says
+//! what it measures and compares.
 //!
 //!     cargo run --release --example load -- ingest
 //!
-//! The load shares the machine with what it loads. So each row also has the
-//! processor time of the process that is measured, which hardly depends on that.
+//! The load shares the machine with the measured process. So each row also has the
+//! processor time of that process, which hardly depends on the load.
 
 mod args;
 mod bodies;
@@ -24,7 +24,7 @@ mod lists;
 mod memory;
 mod produce;
 mod publish;
-// What `generate` is built on.
+// `generate` needs it.
 #[allow(dead_code)]
 #[path = "../../tests/support/reference.rs"]
 mod reference;
@@ -61,7 +61,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         return static_server::serve(file).await;
     }
     let mut terminate = signal(SignalKind::terminate())?;
-    // What is dropped on the way out kills its process and removes its folder.
+    // Returning drops the servers and folders, which kills the processes and removes the files.
     let reports = tokio::select! {
         reports = measure(&args) => reports?,
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),

@@ -1,6 +1,6 @@
-//! Resident memory with very many operations of two events each: when they have
-//! just been caught up with, after a rest, and while either list is streamed
-//! whole. The peak is that of the phase alone.
+//! Resident memory with very many operations of two events each: just after catching up,
+//! after a rest, and while either whole list is streamed. The peak is that of the phase
+//! alone.
 
 use crate::args::Setup;
 use crate::publish::publish;
@@ -91,16 +91,16 @@ fn resident(server: &Server) -> anyhow::Result<Cells> {
 pub struct Streamed {
     pub operations: usize,
     pub bytes: usize,
-    /// Until the first bytes, and until the last.
+    /// The time until the first bytes, and until the last.
     pub first: Duration,
     pub took: Duration,
 }
 
-/// One of the two lists, whole.
+/// Streams one of the two whole lists.
 pub async fn stream(server: &Server, format: &str) -> anyhow::Result<Streamed> {
     let url = format!("http://{}/v1/operations?format={format}", server.address);
-    // What there is one of for each operation. In a list that is the comma: no
-    // identifier holds one. A quote inside a text of a document is escaped.
+    // A mark that occurs once for each operation. In a list it is the comma, because no
+    // identifier has one. In documents it has quotes, which are escaped inside a text.
     let (mark, more) = match format {
         "list" => (&b","[..], 1),
         _ => (&b"\"operation_id\":"[..], 0),
@@ -111,7 +111,7 @@ pub async fn stream(server: &Server, format: &str) -> anyhow::Result<Streamed> {
     let mut first = None;
     let mut bytes = 0;
     let mut marks = 0;
-    // A mark may be cut in two: the end of a piece is looked at with the next.
+    // A mark may be split between pieces, so the end of a piece is searched with the next.
     let mut window = Vec::new();
     while let Some(piece) = answer.chunk().await.context("the list was broken off")? {
         first.get_or_insert_with(|| started.elapsed());
@@ -128,8 +128,8 @@ pub async fn stream(server: &Server, format: &str) -> anyhow::Result<Streamed> {
     })
 }
 
-/// Looks for the whole mark only where its first byte is: the client should not
-/// be what is measured.
+/// Compares the whole mark only where its first byte is, so that the client is not the
+/// bottleneck.
 fn count(text: &[u8], mark: &[u8]) -> usize {
     let begins = text
         .iter()

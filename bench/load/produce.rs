@@ -18,10 +18,10 @@ pub struct Record {
     value: String,
 }
 
-/// Of each sender the batches.
+/// The batches of each sender.
 pub type Records = Vec<Arc<Vec<Vec<Record>>>>;
 
-/// Taken out of the publishes before any clock starts.
+/// Extracted from the publishes before any clock starts.
 pub fn records(work: &Work) -> anyhow::Result<Records> {
     #[derive(Deserialize)]
     struct Keyed {
@@ -48,14 +48,14 @@ pub fn records(work: &Work) -> anyhow::Result<Records> {
     work.iter().map(sender).collect()
 }
 
-/// Each sender waits for its batch to be acknowledged before it sends the next, as
-/// one that publishes over HTTP does. One producer for all of them.
+/// Each sender waits until its batch is acknowledged before it sends the next, like a
+/// sender over HTTP. They share one producer.
 pub async fn batch_by_batch(topic: &Topic, records: &Records) -> anyhow::Result<Duration> {
     let producer: FutureProducer = topic
         .config()
         .set("acks", "all")
         .set("enable.idempotence", "true")
-        // As opledger sets it: 5 ms, the default, only waits.
+        // As in opledger. The default of 5 ms would only add waiting.
         .set("linger.ms", "1")
         .set("partitioner", "murmur2_random")
         .create()?;
@@ -84,7 +84,7 @@ pub async fn batch_by_batch(topic: &Topic, records: &Records) -> anyhow::Result<
     Ok(started.elapsed())
 }
 
-/// As fast as the broker takes them: nobody waits for an answer before the end.
+/// As fast as the broker accepts them: it waits for acknowledgements only at the end.
 pub fn at_once(topic: &Topic, records: &Records) -> anyhow::Result<Duration> {
     let producer: ThreadedProducer<DefaultProducerContext> = topic
         .config()

@@ -1,5 +1,5 @@
-//! Senders that publish as fast as they are answered, each on a connection of
-//! its own, and the wait until all of it can be read.
+//! Senders that publish as fast as responses arrive, each on a connection of its
+//! own, and the wait until all events can be read.
 
 use crate::http::{self, Answer, Connection};
 use crate::render::Work;
@@ -11,11 +11,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// A publish takes no longer than this to become visible, however far the
-/// projector is behind.
+/// A publish becomes visible within this time, however large the projector's lag
+/// is.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// From the start until the last 202, and until everything was readable.
+/// The time from the start until the last 202, and until all events were readable.
 pub struct Published {
     pub posted: Duration,
     pub visible: Duration,
@@ -29,7 +29,7 @@ pub async fn publish(server: &Server, work: &Work) -> anyhow::Result<Published> 
         .flat_map(|posts| &**posts)
         .map(|post| post.events)
         .sum();
-    // Shows itself on a terminal only.
+    // Shown on a terminal only.
     let bar = ProgressBar::new(events as u64);
     bar.set_style(ProgressStyle::with_template(
         "{wide_bar} {pos}/{len} {per_sec}",
@@ -70,7 +70,7 @@ pub async fn publish(server: &Server, work: &Work) -> anyhow::Result<Published> 
     })
 }
 
-/// The tokens of many answers as one.
+/// The tokens of many responses, merged into one.
 #[derive(Default)]
 pub struct Reached {
     log: String,
@@ -108,7 +108,7 @@ impl Reached {
     }
 }
 
-/// By a read that costs nothing: of the dead letters, which also must not be.
+/// Reads the dead letters, because that costs nothing and there must be none.
 pub async fn wait_until_readable(address: SocketAddr, token: &str) -> anyhow::Result<()> {
     let headers = format!("ledger-position: {token}\r\nprefer: wait=60\r\n");
     let request = http::get("/v1/dead-letters?limit=1", &headers);

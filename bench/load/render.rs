@@ -15,11 +15,11 @@ pub struct Post {
     pub request: Vec<u8>,
     head: usize,
     pub events: usize,
-    /// Of the last event.
+    /// The operation of the last event.
     pub operation_id: String,
 }
 
-/// What each sender publishes, in its order.
+/// The publishes of each sender, in order.
 pub type Work = Vec<Arc<Vec<Post>>>;
 
 impl Post {
@@ -45,7 +45,7 @@ impl Post {
     }
 }
 
-/// All events, cut into publishes.
+/// All events, divided into publishes.
 pub fn posts(events: impl Iterator<Item = Value>, batch: usize) -> Vec<Post> {
     let mut events = events.peekable();
     let mut posts = Vec::new();
@@ -55,7 +55,7 @@ pub fn posts(events: impl Iterator<Item = Value>, batch: usize) -> Vec<Post> {
     posts
 }
 
-/// Rendered side by side.
+/// Renders the publishes of all senders in parallel.
 pub fn for_each_sender(senders: usize, posts: impl Fn(usize) -> Vec<Post> + Sync) -> Work {
     std::thread::scope(|scope| {
         let posts = &posts;
@@ -68,8 +68,8 @@ pub fn for_each_sender(senders: usize, posts: impl Fn(usize) -> Vec<Post> + Sync
     })
 }
 
-/// Publishes dealt out to the senders in turn, so that their order stays about
-/// the same.
+/// Deals publishes out to the senders in turn, so that their order stays about the
+/// same.
 pub fn deal(posts: Vec<Post>, senders: usize) -> Work {
     let mut dealt: Vec<Vec<Post>> = (0..senders).map(|_| Vec::new()).collect();
     for (at, post) in posts.into_iter().enumerate() {
@@ -96,8 +96,8 @@ pub fn operation_id(i: u64) -> String {
     first["subject"].as_str().expect("a subject").to_owned()
 }
 
-/// Ordinary operations as one sender meets them: so many go on at once, and an
-/// event of each follows upon an event of another. Without end.
+/// An endless sequence of ordinary operations for one sender: a fixed number is active at
+/// once, and their events alternate.
 pub struct Busy {
     next: u64,
     step: u64,
@@ -139,13 +139,13 @@ impl Iterator for Busy {
     }
 }
 
-/// The same events as they come from workers that retry and race: one in fifty once
-/// more, one in twenty late.
+/// The same events from workers that retry and race: one in fifty is repeated, one in
+/// twenty is late.
 pub struct Unruly<I: Iterator> {
     events: I,
     rng: Rng,
     late: Vec<I::Item>,
-    /// Of which one comes once more.
+    /// The events of which one is repeated.
     recent: VecDeque<I::Item>,
 }
 
@@ -170,7 +170,7 @@ impl<I: Iterator<Item: Clone>> Iterator for Unruly<I> {
             let at = self.rng.below(self.recent.len());
             return Some(self.recent[at].clone());
         }
-        // In the mean some hundred others come before one that is late.
+        // On average some hundred others arrive before a late event.
         let event = if self.late.len() > 10 && self.rng.chance(5) {
             let at = self.rng.below(self.late.len());
             self.late.swap_remove(at)

@@ -3,12 +3,12 @@
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// Names and figures. A figure that there is none of is `null`.
+/// Names and figures. A missing figure is `null`.
 pub type Cells = Vec<(&'static str, Value)>;
 
 pub struct Report {
     what: &'static str,
-    /// What the figures depend on.
+    /// The settings that the figures depend on.
     settings: Cells,
     rows: Vec<(String, Cells)>,
 }
@@ -26,7 +26,7 @@ impl Report {
         self.rows.push((of.into(), cells));
     }
 
-    /// Columns stand in the order in which they first occur.
+    /// Columns are in the order in which they first occur.
     pub fn markdown(&self) -> String {
         let mut columns: Vec<&str> = Vec::new();
         for (name, _) in self.rows.iter().flat_map(|(_, cells)| cells) {
@@ -81,7 +81,7 @@ fn list(cells: &Cells) -> String {
     cells.collect::<Vec<_>>().join(", ")
 }
 
-/// Three digits that count, or all before the point.
+/// Three significant digits, or all digits before the point.
 fn show(value: &Value) -> String {
     let Value::Number(number) = value else {
         return value.as_str().unwrap_or("").to_owned();
@@ -122,7 +122,7 @@ pub fn mib_per_second(bytes: usize, took: Duration) -> Value {
     json!(bytes as f64 / took.as_secs_f64() / f64::from(1 << 20))
 }
 
-/// What it ran on, and how busy that was.
+/// The machine, and its load.
 fn machine() -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let field = |path, name| {

@@ -1,5 +1,5 @@
-//! A process that is measured: the ledger, or what it is compared with. Tells
-//! what the kernel knows of it, and ends it when dropped.
+//! A process that is measured: the ledger, or a server that it is compared with. Reads
+//! the kernel's figures about it, and kills it when dropped.
 
 use crate::args::Setup;
 use crate::hammer::Target;
@@ -19,7 +19,7 @@ use std::time::Duration;
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
-    /// Open, so that it may go on printing.
+    /// Kept open, so that the process can continue to print.
     output: BufReader<ChildStdout>,
 }
 
@@ -28,7 +28,7 @@ impl Server {
         Server::ledger_with(setup, data, &[])
     }
 
-    /// With room for as many connections as there may be event streams.
+    /// With as many connections allowed as event streams.
     pub fn ledger_for_many(setup: &Setup, data: &Path) -> anyhow::Result<Server> {
         let many = ("OPLEDGER_SERVER__MAX_CONNECTIONS", "25000");
         Server::ledger_set(setup, data, &[], &[many])
@@ -51,7 +51,7 @@ impl Server {
         Ok(())
     }
 
-    /// What its log is called, once it has reached it.
+    /// The name of its log, once the ledger has reached it.
     pub async fn log(&self) -> anyhow::Result<String> {
         let mut connection = Connection::open(self.address).await?;
         loop {
@@ -69,7 +69,7 @@ impl Server {
         Server::ledger_set(setup, data, more, &[])
     }
 
-    /// Unless the environment sets them already.
+    /// Sets these variables unless the environment has them already.
     fn ledger_set(
         setup: &Setup,
         data: &Path,
@@ -98,7 +98,7 @@ impl Server {
             .stdout(Stdio::piped())
             .spawn()?;
         let output = child.stdout.take().context("it has no output")?;
-        // From here on it is ended whatever happens.
+        // From here on, dropping `Server` kills the process.
         let mut server = Server {
             child,
             address: SocketAddr::from(([0; 4], 0)),
@@ -118,7 +118,7 @@ impl Server {
         Process(self.child.id())
     }
 
-    /// To be hammered at.
+    /// The target for `hammer`.
     pub fn target(&self) -> Target {
         Target {
             address: self.address,
@@ -126,7 +126,7 @@ impl Server {
         }
     }
 
-    /// Waits until it does nothing any more.
+    /// Waits until the process is idle.
     pub async fn settle(&self) -> anyhow::Result<()> {
         loop {
             let before = self.process().cpu()?;
@@ -137,7 +137,7 @@ impl Server {
         }
     }
 
-    /// As an operator stops it; returns once it has flushed and ended.
+    /// Stops it as an operator would; returns once it has flushed and exited.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         loop {
@@ -150,7 +150,7 @@ impl Server {
     }
 }
 
-/// What the kernel knows of a process.
+/// The kernel's figures about a process.
 pub struct Process(pub u32);
 
 impl Process {
@@ -159,7 +159,7 @@ impl Process {
         fs::read_to_string(&path).with_context(|| format!("{path}: has it ended?"))
     }
 
-    /// The number behind `name:` in a file of lines.
+    /// The number after `name:` in a file of lines.
     fn figure(&self, file: &str, name: &str) -> anyhow::Result<u64> {
         let text = self.proc(file)?;
         let mut words = text.split_whitespace().skip_while(|word| *word != name);
@@ -172,7 +172,7 @@ impl Process {
         Ok(self.figure("status", "VmRSS:")? * 1024)
     }
 
-    /// Bytes, the most since the start or the last `forget_peak`.
+    /// The maximum since the start or the last `forget_peak`, in bytes.
     pub fn resident_peak(&self) -> anyhow::Result<u64> {
         Ok(self.figure("status", "VmHWM:")? * 1024)
     }
@@ -182,12 +182,12 @@ impl Process {
         fs::write(&path, "5").context(path)
     }
 
-    /// Bytes that it made the disk read.
+    /// Bytes that the process read from the disk.
     pub fn disk_read(&self) -> anyhow::Result<u64> {
         self.figure("io", "read_bytes:")
     }
 
-    /// Bytes that it had written to the disk, or will.
+    /// Bytes that the process wrote, also those that are not on the disk yet.
     pub fn disk_written(&self) -> anyhow::Result<u64> {
         self.figure("io", "write_bytes:")
     }
@@ -195,20 +195,20 @@ impl Process {
     /// Processor time of all its threads, in seconds.
     pub fn cpu(&self) -> anyhow::Result<f64> {
         let stat = self.proc("stat")?;
-        // The name may hold anything, but the last parenthesis ends it.
+        // The name may contain parentheses, so it ends at the last one.
         let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
         let mut ticks = 0;
         for field in fields.split_whitespace().skip(11).take(2) {
             ticks += field.parse::<u64>()?;
         }
-        // Linux tells them in hundredths, whatever it counts in.
+        // Linux always reports hundredths of a second here.
         Ok(ticks as f64 / 100.0)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone after this.
+        // It may have exited already; either way it is gone after this.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -224,12 +224,12 @@ pub fn disk(folder: &Path) -> anyhow::Result<u64> {
     Ok(total)
 }
 
-/// Makes the kernel forget what it keeps of a folder's files, so that they are
-/// read from the disk again.
+/// Drops a folder's files from the kernel's cache, so that they are read from the
+/// disk again.
 pub fn evict(folder: &Path) -> anyhow::Result<()> {
     each_file(folder, &mut |path, _| {
         let file = fs::File::open(path)?;
-        // Only what is written can be forgotten.
+        // Only pages that are written back can be dropped.
         file.sync_all()?;
         Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
     })
@@ -241,7 +241,7 @@ fn each_file(
 ) -> anyhow::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        // RocksDB removes files meanwhile.
+        // RocksDB may have removed the file meanwhile.
         let Ok(meta) = entry.metadata() else { continue };
         if meta.is_dir() {
             each_file(&entry.path(), visit)?;

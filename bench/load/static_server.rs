@@ -1,5 +1,5 @@
-//! What `get` compares with: axum as the ledger uses it, with one constant to
-//! serve. Less cannot be done for a document over HTTP with these libraries.
+//! The limit for `get`: axum, configured as in the ledger, serves one constant. This is
+//! the least work for a document over HTTP with these libraries.
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -20,7 +20,7 @@ pub async fn serve(file: &Path) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("a constant is served at http://{}", listener.local_addr()?);
     let listener = listener.tap_io(|stream| {
-        // It only delays answers that are written whole.
+        // Nagle's algorithm only delays responses that are written in one piece.
         let _ = stream.set_nodelay(true);
     });
     Ok(axum::serve(listener, router).await?)

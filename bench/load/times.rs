@@ -1,4 +1,4 @@
-//! How long many things took.
+//! A set of durations and its percentiles.
 
 use crate::report::Cells;
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ impl Times {
 
     pub fn cells(&mut self) -> Cells {
         self.0.sort_unstable();
-        // The smallest time that so many hundredths do not exceed.
+        // The smallest time that is not exceeded by this many percent of them.
         let percentile = |percent: usize| -> Value {
             let rank = (self.0.len() * percent).div_ceil(100).max(1);
             self.0

@@ -1,5 +1,5 @@
 //! A topic to measure on, and the bare clients that opledger is compared with: they
-//! do what it cannot do without, and nothing else.
+//! do only what opledger has to do as well.
 
 use anyhow::{Context, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -19,8 +19,8 @@ pub struct Topic {
     pub partitions: i32,
 }
 
-/// When a bare consumer had its first records, and how many they were: what comes
-/// before is connecting.
+/// When a bare consumer received its first records, and their number. The time before is
+/// connecting.
 pub struct First {
     pub at: Instant,
     pub records: usize,
@@ -34,13 +34,13 @@ impl First {
 }
 
 impl Topic {
-    /// A new one with a name of its own.
+    /// Creates a topic with a unique name.
     pub async fn make(bootstrap: &str, partitions: i32) -> anyhow::Result<Topic> {
         let name = format!("load-{}", uuid::Uuid::now_v7());
         Topic::make_named(bootstrap, &name, partitions).await
     }
 
-    /// Kept for ever, with the broker's time, as opledger makes it.
+    /// With unlimited retention and the broker's time, as opledger creates it.
     pub async fn make_named(bootstrap: &str, name: &str, partitions: i32) -> anyhow::Result<Topic> {
         let topic = Topic {
             bootstrap: bootstrap.to_owned(),
@@ -59,7 +59,7 @@ impl Topic {
         Ok(topic)
     }
 
-    /// One that is there already.
+    /// An existing topic.
     pub fn existing(bootstrap: &str, name: &str) -> anyhow::Result<Topic> {
         let mut topic = Topic {
             bootstrap: bootstrap.to_owned(),
@@ -89,7 +89,8 @@ impl Topic {
         config
     }
 
-    /// As workers would, keyed by operation, lz4. Returns the bytes of the values.
+    /// Produces events as workers do: keyed by operation, lz4. Returns the bytes of the
+    /// values.
     pub fn fill(&self, events: impl Iterator<Item = Value>) -> anyhow::Result<usize> {
         let keyed = |event: Value| {
             let key = event["subject"].as_str().expect("an event has a subject");
@@ -98,7 +99,7 @@ impl Topic {
         self.send("lz4", events.map(keyed))
     }
 
-    /// Keys and values, in large batches.
+    /// Produces keys and values in large batches.
     pub fn send(
         &self,
         compression: &str,
@@ -131,7 +132,7 @@ impl Topic {
         Ok(bytes)
     }
 
-    /// The offset behind the last record of each partition.
+    /// The offset after the last record of each partition.
     pub fn ends(&self) -> anyhow::Result<Vec<i64>> {
         let client: BaseConsumer = self.config().create()?;
         let end = |partition| {
@@ -141,7 +142,7 @@ impl Topic {
         (0..self.partitions).map(end).collect()
     }
 
-    /// Of each partition the last record, as the part of a token behind the log's name.
+    /// The positions of the last records, as the part of a token after the log's name.
     pub fn last(&self) -> anyhow::Result<String> {
         let ends = self.ends()?.into_iter().enumerate();
         let filled = ends.filter(|(_, end)| *end > 0);
@@ -149,7 +150,7 @@ impl Topic {
         Ok(parts.join(","))
     }
 
-    /// A position behind everything that is in it.
+    /// The token of the last record in each partition.
     pub fn token(&self, log: &str) -> anyhow::Result<String> {
         Ok(format!("{log};{}", self.last()?))
     }
@@ -170,7 +171,7 @@ impl Topic {
         Ok(consumer.assign(&all)?)
     }
 
-    /// Its records and the bytes of their values.
+    /// The number of records and the bytes of their values.
     pub fn count(&self) -> anyhow::Result<(usize, usize)> {
         let records: i64 = self.ends()?.iter().sum();
         let consumer = self.consumer()?;
@@ -184,7 +185,7 @@ impl Topic {
         Ok((records as usize, bytes))
     }
 
-    /// Takes so many records one by one and drops them.
+    /// Takes this many records one by one and drops them.
     pub fn drop_one_by_one(&self, records: usize) -> anyhow::Result<First> {
         let consumer = self.consumer()?;
         self.assign(&consumer, Offset::Beginning)?;
@@ -197,7 +198,7 @@ impl Topic {
         first.context("no records to take")
     }
 
-    /// Takes so many records in batches and drops them: the fastest that librdkafka is.
+    /// Takes this many records in batches and drops them: the fastest way with librdkafka.
     pub fn drop_in_batches(&self, records: usize) -> anyhow::Result<First> {
         let mut first = None;
         self.drop_telling(records, &mut |taken| {
@@ -206,7 +207,7 @@ impl Topic {
         first.context("no records to take")
     }
 
-    /// The same, telling after each batch how many it has had.
+    /// The same, and calls `tell` after each batch with the number of records so far.
     pub fn drop_telling(&self, records: usize, tell: &mut dyn FnMut(usize)) -> anyhow::Result<()> {
         const AT_ONCE: usize = 5000;
         let consumer = self.consumer()?;
@@ -224,8 +225,8 @@ impl Topic {
             let mut messages = Vec::with_capacity(AT_ONCE);
             let mut taken = 0;
             while taken < records {
-                // It waits for as many as it is asked for: never for more than will
-                // come, and at first for one, which tells that it is connected.
+                // The call waits for as many records as requested. So request no more than
+                // will arrive, and at first one, which shows that it is connected.
                 let wanted = if taken == 0 { 1 } else { AT_ONCE };
                 let wanted = wanted.min(records - taken);
                 let came =
@@ -245,7 +246,7 @@ impl Topic {
         Ok(())
     }
 
-    /// Calls `seen` with every record that comes from now on, until that says stop.
+    /// Calls `seen` with every new record, until `seen` says stop.
     pub fn watch(&self, seen: &mut dyn FnMut(&[u8]) -> bool) -> anyhow::Result<()> {
         use rdkafka::message::Message;
         let consumer = self.consumer()?;

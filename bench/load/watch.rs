@@ -1,5 +1,5 @@
-//! Event streams: what they cost the ledger that takes in events, while they are idle and
-//! while nobody reads them, and how soon a change reaches one.
+//! Event streams: their cost for a ledger that accepts events, while they are idle and
+//! while nobody reads them, and the time until a change reaches one.
 
 use crate::args::Setup;
 use crate::http::{self, Connection};
@@ -28,21 +28,21 @@ pub struct Options {
     /// Events published meanwhile
     #[arg(long, default_value_t = 500_000)]
     events: usize,
-    /// Changes whose way to a stream is timed
+    /// Changes whose time until they reach a stream is measured
     #[arg(long, default_value_t = 500)]
     changes: usize,
     #[arg(long, default_value_t = 2)]
     turns: usize,
 }
 
-/// Who watches while events are taken in.
+/// The streams that are open while events are accepted.
 #[derive(Clone, Copy)]
 enum Watching {
     Nobody,
     Operations,
-    /// All of them by the same filter.
+    /// All with the same filter.
     OneList,
-    /// Each by another.
+    /// Each with a filter of its own.
     Lists,
     Everything,
 }
@@ -183,13 +183,13 @@ async fn load(
     Ok(cells)
 }
 
-/// How long it is looked at what streams cost when nothing happens.
+/// How long the cost of idle streams is measured.
 const REST: Duration = Duration::from_secs(5);
 
-/// Of the processors that this runs on.
+/// The number of processors that this runs on.
 const PAGE: u64 = 4096;
 
-/// What the kernel holds for all TCP sockets of this machine, of both ends.
+/// The kernel's memory for all TCP sockets of this machine, both ends included.
 fn socket_memory() -> anyhow::Result<u64> {
     let text = std::fs::read_to_string("/proc/net/sockstat")?;
     let tcp = text.lines().find(|line| line.starts_with("TCP:"));
@@ -201,7 +201,7 @@ fn socket_memory() -> anyhow::Result<u64> {
 
 /// Returns when the stream has begun.
 async fn open(server: &Server, path: &str) -> anyhow::Result<TcpStream> {
-    // A new ledger has no position to tell before it has met its log.
+    // A new ledger has no position before it has reached its log.
     server.ready().await?;
     let mut stream = TcpStream::connect(server.address).await?;
     let request = http::get(path, "accept: text/event-stream\r\n");
@@ -212,7 +212,7 @@ async fn open(server: &Server, path: &str) -> anyhow::Result<TcpStream> {
     Ok(stream)
 }
 
-/// One change after the other: how long each takes to arrive.
+/// The time that each change takes to arrive, one after the other.
 async fn reach(setup: &Setup, changes: usize, all: bool, beside: usize) -> anyhow::Result<Times> {
     let folder = tempfile::tempdir_in(&setup.folder)?;
     let server = ledger(setup, folder.path())?;
@@ -264,7 +264,7 @@ async fn reach(setup: &Setup, changes: usize, all: bool, beside: usize) -> anyho
             times.add(began.elapsed());
         }
         seen.clear();
-        // As changes come by themselves, not on the heels of the last.
+        // A pause, so that each change is independent of the last.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(times)

@@ -1,6 +1,6 @@
-//! What an event costs in one operation with very many, beside the same number
-//! of events in operations of ten: nothing more, it is meant to be. Time until
-//! visible, an event.
+//! The cost of an event in one operation with very many events, compared with the same
+//! number of events in operations of ten. It should be no more. The figure is the time
+//! until an event is visible, per event.
 
 use crate::args::Setup;
 use crate::http::{self, Connection};
@@ -27,8 +27,8 @@ const SMALL: usize = 10;
 
 struct Shape {
     name: &'static str,
-    /// Lanes of an operation with so many events. Each gets its request first;
-    /// what events are left after that are answers, round and round.
+    /// Lanes of the operation. Each gets its request first; all events after that are
+    /// responses, lane by lane, repeatedly.
     lanes: fn(usize) -> usize,
 }
 

@@ -1,6 +1,6 @@
 // usage: PostgresLedger BOOTSTRAP TOPIC JDBC_URL
 //
-// What opledger is compared with: what a team would write in a week. Two consumers of one
+// A contender: a ledger that a team would write in a week. Two consumers of one
 // group take batches, fold each operation's events at once, and upsert its state and its
 // document (JSONB) into PostgreSQL, with the offsets in the same transaction.
 // It keeps no history, no lists, no dead letters and sends no notifications.
@@ -54,7 +54,7 @@ public final class PostgresLedger {
     private final String bootstrap, topic, database;
     private final AtomicLongArray committed;
     private final AtomicLong bad = new AtomicLong();
-    /** A reader's own statement: connections are not shared between threads. */
+    /** Each reader has its own statement: threads do not share connections. */
     private final ThreadLocal<PreparedStatement> reading = ThreadLocal.withInitial(() -> {
         try {
             return connect().prepareStatement(DOCUMENT);
@@ -124,7 +124,7 @@ public final class PostgresLedger {
         }
     }
 
-    /** The database knows how far it is; the group's offsets are not used. */
+    /** The database has the offsets; the group's offsets are not used. */
     private static void seekToStored(KafkaConsumer<?, ?> consumer, Connection connection, Collection<TopicPartition> partitions) {
         Map<Integer, Long> stored = new HashMap<>();
         try (Statement statement = connection.createStatement();
@@ -139,7 +139,7 @@ public final class PostgresLedger {
 
     /** One batch in one transaction. */
     private void apply(Connection connection, ConsumerRecords<byte[], byte[]> records) throws SQLException {
-        // Sorted: two transactions that meet lock the rows in the same order.
+        // Sorted, so that concurrent transactions lock the rows in the same order.
         Map<String, java.util.ArrayList<Event>> events = new TreeMap<>();
         Map<Integer, Long> next = new TreeMap<>();
         for (ConsumerRecord<byte[], byte[]> record : records) {

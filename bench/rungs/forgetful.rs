@@ -1,5 +1,5 @@
-//! A store that keeps nothing but where it is in the log, and costs next to nothing: what is
-//! left is the fold.
+//! A store that keeps only its position in the log, and costs next to nothing, so that only
+//! the fold is measured.
 
 use opledger::store::memory::Memory;
 use opledger::store::{Batch, Db, Durability, Family, ReadPoint, Result, RowResult, Space, View};
@@ -30,7 +30,7 @@ impl Db for Forgetful {
                 None => kept.delete(family, key),
             }
         }
-        // Nothing that adds up.
+        // Few rows, so this costs next to nothing.
         self.meta.write(&kept, Durability::Synced)
     }
 

@@ -1,6 +1,6 @@
-//! What stands between a bare consumer and a ledger, part by part: the same topic is read by
-//! the ledger's own code, on each rung with one part more, so that what a part costs, and
-//! what would be left without it, is measured and not guessed.
+//! The difference between a bare consumer and a ledger, part by part. Each rung reads the
+//! same topic with one part more of the ledger's own code. So the cost of each part is
+//! measured and not guessed.
 //!
 //!     cargo run --release --example rungs -- --kafka 127.0.0.1:9092 --topic events
 
@@ -38,7 +38,7 @@ use topic::Topic;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Read a topic by ever more parts of the ledger, and tell what each costs
+/// Read a topic with more and more parts of the ledger, and print the cost of each
 #[derive(Parser)]
 #[command(name = "rungs")]
 struct Args {
@@ -48,10 +48,10 @@ struct Args {
     /// A topic that `load fill` has filled
     #[arg(long, value_name = "NAME")]
     topic: String,
-    /// Turns, each of all rungs
+    /// Turns; each runs all rungs
     #[arg(long, default_value_t = 3)]
     turns: usize,
-    /// Where to keep the store meanwhile [default: the temporary folder]
+    /// Where to keep the temporary store [default: the temporary folder]
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
     /// Also write the figures as JSON
@@ -62,7 +62,7 @@ struct Args {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let topic = Topic::existing(&args.kafka, &args.topic)?;
-    // Once for nothing, too: the broker has it all at hand after that.
+    // One uncounted turn first: after it the broker has the topic in memory.
     let (events, bytes) = topic.count()?;
     let mut report = Report::new(
         "rungs",
@@ -128,12 +128,12 @@ fn config(args: &Args) -> Config {
     config
 }
 
-/// From the first records on: what comes before is connecting.
+/// Measured from the first records on, because the time before is connecting.
 struct Spent {
-    /// So many were there with the first ones.
+    /// The number of records when the clock started.
     before: usize,
     took: Duration,
-    /// Seconds of this process, all its threads.
+    /// Processor seconds of this process, all threads included.
     cpu: f64,
 }
 
@@ -144,7 +144,7 @@ struct Meter {
 }
 
 impl Meter {
-    /// So many are done now.
+    /// Notes that this many records are done.
     fn note(&mut self, done: usize) {
         let now = (Instant::now(), cpu());
         self.first.get_or_insert((done, now.0, now.1));
@@ -162,13 +162,13 @@ impl Meter {
     }
 }
 
-/// Seconds of processor time that this process has had.
+/// Processor seconds of this process.
 fn cpu() -> f64 {
     let of = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     of.tv_sec as f64 + of.tv_nsec as f64 / 1e9
 }
 
-/// As the intake does, without a projector behind it.
+/// As the intake does, without a projector after it.
 fn read(
     args: &Args,
     events: usize,
@@ -221,7 +221,7 @@ fn project(args: &Args, events: usize, db: Arc<dyn Db>) -> anyhow::Result<Spent>
     meter.spent()
 }
 
-/// Tells how many records each batch has.
+/// Reports the number of records of each batch.
 struct Counts(Sender<usize>);
 
 impl Observer for Counts {
@@ -230,7 +230,7 @@ impl Observer for Counts {
     }
 
     fn applied(&mut self, record_batch: &RecordBatch, _: &Tally, _: Took) {
-        // Nobody listens once all are there.
+        // Nobody receives once all records are there.
         let _ = self.0.send(record_batch.records().len());
     }
 

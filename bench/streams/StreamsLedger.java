@@ -1,8 +1,7 @@
 // usage: StreamsLedger BOOTSTRAP TOPIC at_least_once|exactly_once_v2 FOLDER
 //
-// What opledger is compared with: the same events folded into the same document by Kafka
-// Streams, kept in its RocksDB store with a changelog topic, and read by interactive queries
-// over HTTP. It keeps no history, no lists, no dead letters and sends no notifications.
+// A contender: Kafka Streams folds the same events into the same document, keeps it in its
+// RocksDB store with a changelog topic, and serves it by interactive queries over HTTP. It keeps no history, no lists, no dead letters and sends no notifications.
 
 import java.util.Map;
 import java.util.Properties;
@@ -63,7 +62,7 @@ public final class StreamsLedger {
         builder.stream(topic, Consumed.with(Serdes.ByteArray(), Serdes.ByteArray())).process(Fold::new, STORE);
 
         streams = new KafkaStreams(builder.build(), settings(bootstrap, topic, guarantee, folder));
-        // A contender that goes on with one thread less would only look slow.
+        // A contender that continues with one thread less would only look slow.
         streams.setUncaughtExceptionHandler(error -> {
             error.printStackTrace();
             Runtime.getRuntime().halt(1);
@@ -76,13 +75,13 @@ public final class StreamsLedger {
 
     private static Properties settings(String bootstrap, String topic, String guarantee, String folder) {
         Properties settings = new Properties();
-        // It names the changelog topic, too: a new one for each run.
+        // The changelog topic has this name, too, so each run gets a new one.
         settings.put(StreamsConfig.APPLICATION_ID_CONFIG, topic + "-" + ProcessHandle.current().pid());
         settings.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, bootstrap);
         settings.put(StreamsConfig.STATE_DIR_CONFIG, folder);
         settings.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, guarantee);
         settings.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 2);
-        // Twice what opledger has for hot operations. Dirty entries leave the cache at a commit:
+        // Twice the size of opledger's cache of hot operations. A commit flushes dirty entries:
         // often enough that little is folded again after a crash, seldom enough to be cheap.
         settings.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 128L << 20);
         settings.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, 1000);
@@ -118,7 +117,7 @@ public final class StreamsLedger {
         }
     }
 
-    // The partition of a key is known, so one store is asked and not all of them.
+    // The partition of a key is known, so only one store is queried.
     private byte[] find(String operationId) {
         byte[] key = operationId.getBytes(java.nio.charset.StandardCharsets.UTF_8);
         int partition = Utils.toPositive(Utils.murmur2(key)) % stores.length;

@@ -1,5 +1,5 @@
-//! Reading the topic from its beginning in one go, looked at by stretches: what an
-//! event costs when the store is small, and when it is large.
+//! One read of the topic from its beginning, measured in intervals: the cost of an event
+//! when the store is small, and when it is large.
 
 use super::{Filled, Scene, say, until_idle};
 use crate::http::{self, Connection};
@@ -10,7 +10,7 @@ use anyhow::Context;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// How far the ledger was at a moment, and what it had used.
+/// The ledger's progress at a moment, and the resources used until then.
 #[derive(Clone, Copy)]
 struct Sample {
     at: Instant,
@@ -18,7 +18,7 @@ struct Sample {
     cpu: f64,
 }
 
-/// Between two looks. Each costs the ledger a fraction of a millisecond.
+/// The pause between two samples. A sample costs the ledger a fraction of a millisecond.
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub async fn measure(scene: &Scene<'_>, filled: &Filled) -> anyhow::Result<(Server, Report)> {
@@ -33,8 +33,8 @@ pub async fn measure(scene: &Scene<'_>, filled: &Filled) -> anyhow::Result<(Serv
     let token = scene.topic.token(&server.log().await?)?;
     let mut connection = Connection::open(server.address).await?;
     let mut samples = vec![look(&server, &mut connection).await?];
-    // Starting costs the same whatever follows: the first stretch begins with the
-    // first events that were seen done.
+    // The start costs the same for any number of events, so the first interval begins
+    // when the first events are done.
     while samples[0].events == 0 {
         tokio::time::sleep(Duration::from_millis(2)).await;
         samples[0] = look(&server, &mut connection).await?;
@@ -60,7 +60,7 @@ pub async fn measure(scene: &Scene<'_>, filled: &Filled) -> anyhow::Result<(Serv
     let last = *samples.last().context("there is a last")?;
     report.row("all of them", stretch(samples[0], last));
     if stops.len() > 1 {
-        // Long enough: background work comes in bursts.
+        // A tenth is long enough to average over bursts of background work.
         let from = events_at(operations - operations / 10);
         let at = samples.partition_point(|sample| sample.events < from);
         report.row("the last tenth", stretch(samples[at], last));
@@ -68,7 +68,7 @@ pub async fn measure(scene: &Scene<'_>, filled: &Filled) -> anyhow::Result<(Serv
 
     server.process().forget_peak()?;
     until_idle(&server).await?;
-    // One that was silent for long has been closed.
+    // The server closes a connection that is idle for long.
     connection = Connection::open(server.address).await?;
     let idle = look(&server, &mut connection).await?;
     let mut figures = stretch(samples[0], idle);

@@ -1,18 +1,18 @@
 //! The events of very many short operations, written without a JSON library, so that
-//! the producer is not what is waited for.
+//! the producer is not the bottleneck.
 
 use crate::reference;
 use crate::render::Unruly;
 use serde_json::Value;
 use std::ops::Range;
 
-/// Of each operation.
+/// Events of each operation.
 pub const EVENTS: u64 = 5;
 
-/// Their times stay within one day.
+/// The limit that keeps all times within one day.
 pub const MOST: u64 = 50_000_000;
 
-/// Milliseconds of the day, and since 1970, at which the first operation was accepted.
+/// When the first operation was accepted: milliseconds of the day, and since 1970.
 const DAWN: u64 = 26_139_123;
 const ACCEPTED: u64 = 1_561_619_739_123;
 
@@ -28,7 +28,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Key and value. About 330 bytes, as those of the other measurements are.
+    /// Key and value. About 330 bytes, as in the other measurements.
     pub fn render(self) -> (String, String) {
         let Event { operation, number } = self;
         let id = operation_id(operation);
@@ -78,7 +78,7 @@ fn time(millis: u64) -> String {
     format!("2019-06-27T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
-/// What the ledger has to say once it has all of them.
+/// The document that the ledger has to serve once it has all events.
 pub fn document(operation: u64) -> Value {
     let event = |number| {
         let (_, value) = Event { operation, number }.render();
@@ -88,10 +88,10 @@ pub fn document(operation: u64) -> Value {
     reference::document(&events).expect("there are events")
 }
 
-/// All events of a range of operations, of which so many go on at the same time.
+/// All events of a range of operations, with a fixed number active at the same time.
 pub struct Events {
     operations: Range<u64>,
-    /// How many operations begin between an operation's event and its next.
+    /// The number of operations that begin between two events of one operation.
     pace: u64,
     round: u64,
     number: u64,
@@ -107,13 +107,13 @@ impl Events {
         }
     }
 
-    /// Begins no operation from this one on; those that have begun go on.
+    /// Begins no operation from this one on; those that have begun continue.
     pub fn until(mut self, end: u64) -> Events {
         self.operations.end = end;
         self
     }
 
-    /// As they come from workers that retry and race.
+    /// The events as workers send them that retry and race.
     pub fn unruly(self) -> Unruly<Events> {
         Unruly::new(self)
     }

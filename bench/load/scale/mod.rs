@@ -1,8 +1,8 @@
-//! What very many operations cost: a topic of short operations is read from its
-//! beginning, and then the ledger that has done so is looked at: its memory, its
-//! disk, its restarts, and its reads beyond every cache.
+//! The cost of very many operations: a ledger reads a topic of short operations from its
+//! beginning. Then its memory, its disk, its restarts, and its reads beyond every cache
+//! are measured.
 //!
-//! Short ones, of five events each, so that ten million of them fit on a disk beside
+//! An operation has only five events, so that ten million of them fit on a disk beside
 //! the broker's copy.
 
 mod catching_up;
@@ -28,14 +28,14 @@ pub struct Options {
     /// Brokers
     #[arg(long, value_name = "BOOTSTRAP")]
     kafka: String,
-    /// The broker's data, to see what the topic takes there
+    /// The broker's data, to measure the size of the topic there
     #[arg(long, value_name = "DIR")]
     broker_folder: Option<PathBuf>,
     #[arg(long, default_value_t = 10_000_000)]
     operations: u64,
     #[arg(long, default_value_t = 6)]
     partitions: i32,
-    /// Operations that go on at the same time
+    /// Operations that are active at the same time
     #[arg(long, default_value_t = 600)]
     in_flight: u64,
     /// How often the ledger is killed under load
@@ -44,25 +44,25 @@ pub struct Options {
     /// Events a second that are published meanwhile
     #[arg(long, default_value_t = 20_000)]
     load: u64,
-    /// Seconds that each kind of read goes on
+    /// Seconds for each kind of read
     #[arg(long, default_value_t = 10)]
     seconds: u64,
     #[arg(long, default_value_t = 32)]
     connections: usize,
-    /// Events of a second topic, compressed by zstd: only its bytes are told; 0 for none
+    /// Events of a second topic, compressed by zstd, to measure its size; 0 for none
     #[arg(long, default_value_t = 1_000_000)]
     zstd_events: u64,
-    /// Seconds of rest before memory is looked at again
+    /// Seconds of rest before memory is measured again
     #[arg(long, default_value_t = 10)]
     rest: u64,
 }
 
-/// What all parts work with.
+/// Shared by all parts.
 struct Scene<'s> {
     setup: &'s Setup,
     options: &'s Options,
     topic: Topic,
-    /// Of the ledger.
+    /// The ledger's data folder.
     data: PathBuf,
 }
 
@@ -109,7 +109,7 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Vec<Rep
     Ok(reports)
 }
 
-/// What the topic holds before the ledger first sees it.
+/// The contents of the topic before the ledger first reads it.
 struct Filled {
     events: usize,
     bytes: usize,
@@ -132,7 +132,7 @@ fn fill(scene: &Scene) -> anyhow::Result<Filled> {
 }
 
 impl Filled {
-    /// What tables say of the load.
+    /// The settings of the load, for the tables.
     fn settings(&self, options: &Options) -> Vec<(&'static str, Value)> {
         vec![
             ("operations", json!(options.operations)),
@@ -149,7 +149,8 @@ impl Filled {
     }
 }
 
-/// Fast is worth nothing if it is not right: documents of operations all over.
+/// Speed is worth nothing if the result is wrong: checks documents of operations from the
+/// whole range.
 async fn check_documents(server: &Server, operations: u64) -> anyhow::Result<()> {
     let mut connection = Connection::open(server.address).await?;
     let mut rng = Rng::new(7);
@@ -159,8 +160,8 @@ async fn check_documents(server: &Server, operations: u64) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Reads one and compares it with the plain fold; `headers` are whole lines. Says
-/// which position the answer was read at.
+/// Reads a document and compares it with the plain fold; `headers` are whole lines.
+/// Returns the position of the response.
 async fn check_document(
     connection: &mut Connection,
     operation: u64,
@@ -175,13 +176,13 @@ async fn check_document(
     Ok(answer.header("ledger-position")?.to_owned())
 }
 
-/// Where it is: a large run takes a quarter of an hour.
+/// Prints progress, because a large run takes a quarter of an hour.
 fn say(what: &str) {
     eprintln!("load: {what}");
 }
 
-/// Nothing more is done: hardly any processor time and no byte written for some
-/// seconds in a row. RocksDB compacts by itself until it finds nothing to do.
+/// Waits until compaction is done: hardly any processor time and no byte written for some
+/// seconds in a row. RocksDB compacts on its own until nothing is left.
 async fn until_idle(server: &Server) -> anyhow::Result<()> {
     const QUIET: usize = 5;
     let mut quiet = 0;
@@ -196,8 +197,8 @@ async fn until_idle(server: &Server) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes the kernel forget every file that it holds in memory. Only root may; for
-/// everybody else it is the ledger's own files that are forgotten.
+/// Drops every file from the kernel's cache. Only root may do that; for other users only
+/// the ledger's own files are dropped.
 fn empty_page_cache(data: &Path) -> anyhow::Result<()> {
     rustix::fs::sync();
     if std::fs::write("/proc/sys/vm/drop_caches", "1").is_ok() {

@@ -1,5 +1,5 @@
-//! Documents read one by one, from all over and from a few, and all of them in one
-//! answer.
+//! Documents read one by one, from all operations and from a few, and all of them in
+//! one response.
 
 use super::events::operation_id;
 use super::{Scene, empty_page_cache, say};
@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 /// Operations that are read again and again.
 const HOT: u64 = 100;
 
-/// How often a whole list is read at most.
+/// The most often that a whole list is read.
 const TURNS: usize = 7;
 
-/// Read without being counted.
+/// Documents read before counting begins.
 const WARMING: Duration = Duration::from_millis(500);
 
 pub async fn measure(scene: &Scene<'_>, server: Server) -> anyhow::Result<(Server, Report)> {
@@ -44,10 +44,10 @@ pub async fn measure(scene: &Scene<'_>, server: Server) -> anyhow::Result<(Serve
     server.stop().await?;
     empty_page_cache(&scene.data)?;
     let server = scene.start()?;
-    // Not what comes first is to be measured: the meeting with the log, and the tables'
-    // own indexes.
+    // The first reads also wait for the first comparison with the log, and read the
+    // tables' indexes. These are not measured.
     server.settle().await?;
-    // So few that hardly two lie in the same block: the second would not be cold.
+    // So few that hardly two are in the same block, because the second would not be cold.
     let few = (options.operations as usize / 500).clamp(100, most);
     let all = requests(&mut anywhere.by_ref().take(few));
     let before = disk_reads(&scene.data);
@@ -63,7 +63,7 @@ pub async fn measure(scene: &Scene<'_>, server: Server) -> anyhow::Result<(Serve
     for format in ["list", "detail-list"] {
         say(&format!("reading all of them as a {format}"));
         let started = Instant::now();
-        // One reading says little, least of what is small and read in no time.
+        // One reading says little, above all of a small list that takes almost no time.
         for turn in (1..=TURNS).take_while(|turn| *turn <= 3 || started.elapsed() < duration) {
             server.process().forget_peak()?;
             let cpu = server.process().cpu()?;
@@ -78,7 +78,7 @@ pub async fn measure(scene: &Scene<'_>, server: Server) -> anyhow::Result<(Serve
         }
     }
 
-    // After the lists, which have read all of it.
+    // After the lists, which have read all blocks.
     let all = requests(&mut anywhere.take(most));
     let found = hammer(&server.target(), &all, most, connections, duration).await?;
     report.row("GET of any, in the kernel's cache", found.cells());
@@ -103,7 +103,7 @@ fn whole(streamed: &Streamed) -> Cells {
     ]
 }
 
-/// Reads that the disk below a folder has finished, whoever asked for them.
+/// Reads that the disk of a folder has finished, for any process.
 fn disk_reads(folder: &std::path::Path) -> Option<u64> {
     use std::os::unix::fs::MetadataExt;
     let device = std::fs::metadata(folder).ok()?.dev();

@@ -1,6 +1,6 @@
-//! From the start of the program until it answers with the right document, at a
-//! position that is no older than what was known before: after a clean end, after one
-//! with nothing in the kernel's cache, and after kill -9 while events come in.
+//! The time from the start of the program until it returns the right document, at a
+//! position that is no older than the last known one: after a clean stop, after a clean
+//! stop with the kernel's cache emptied, and after kill -9 while events arrive.
 
 use super::events::{Event, Events};
 use super::{Scene, check_document, empty_page_cache, events, say, until_idle};
@@ -48,11 +48,11 @@ pub async fn measure(scene: &Scene<'_>, server: Server) -> anyhow::Result<(Serve
     for turn in 1..=scene.options.kills {
         say("kill -9 under load");
         tokio::time::sleep(Duration::from_secs(3)).await;
-        // What the broker has acknowledged when the ledger dies.
+        // Acknowledged by the broker when the ledger is killed.
         let acknowledged = load.acknowledged()?;
         drop(server);
         let token = acknowledged.token(&log);
-        // And when it begins again.
+        // Acknowledged when it starts again.
         let before = load.acknowledged()?;
         let starting = Instant::now();
         let (started, mut figures) = start(scene, acknowledged.operation, &token).await?;
@@ -76,8 +76,8 @@ pub async fn measure(scene: &Scene<'_>, server: Server) -> anyhow::Result<(Serve
     Ok((server, report))
 }
 
-/// Asks until the document of the operation is there and right, at the position of the
-/// token or behind it.
+/// Reads until the document of the operation is there and right, at the position of the
+/// token or after it.
 async fn start(scene: &Scene<'_>, operation: u64, token: &str) -> anyhow::Result<(Server, Cells)> {
     let started = Instant::now();
     let server = scene.start()?;
@@ -92,16 +92,16 @@ async fn start(scene: &Scene<'_>, operation: u64, token: &str) -> anyhow::Result
     Ok((server, figures))
 }
 
-/// The right document, at the position of the token or behind it.
+/// The right document, at the position of the token or after it.
 async fn read(server: &Server, operation: u64, token: &str) -> anyhow::Result<()> {
     let headers = format!("ledger-position: {token}\r\nprefer: wait=60\r\n");
     let mut connection = Connection::open(server.address).await?;
     let at = check_document(&mut connection, operation, &headers).await?;
-    ensure!(is_behind(&at, token)?, "read at {at}, asked for {token}");
+    ensure!(is_behind(&at, token)?, "read at {at}, requested {token}");
     Ok(())
 }
 
-/// Whether one token holds at least what the other does.
+/// Whether the first token is at or after the second in every partition.
 fn is_behind(token: &str, other: &str) -> anyhow::Result<bool> {
     let (found, wanted) = (offsets(token)?, offsets(other)?);
     let holds = |(partition, offset)| found.get(partition).is_some_and(|at| at >= offset);
@@ -117,11 +117,11 @@ fn offsets(token: &str) -> anyhow::Result<BTreeMap<i32, i64>> {
     positions.split(',').map(one).collect()
 }
 
-/// What the broker has acknowledged.
+/// The events that the broker has acknowledged.
 #[derive(Clone, Default)]
 struct Acknowledged {
     offsets: BTreeMap<i32, i64>,
-    /// One whose events are all among them, the latest.
+    /// The latest operation whose events are all among them.
     operation: u64,
 }
 
@@ -136,7 +136,7 @@ impl Acknowledged {
 #[derive(Default)]
 struct Noted {
     acknowledged: Acknowledged,
-    /// Operations of which some events are.
+    /// Operations of which only some events are acknowledged.
     begun: HashMap<u64, u64>,
     failed: Option<String>,
 }
@@ -177,18 +177,18 @@ impl ProducerContext for Notes {
     }
 }
 
-/// A producer that goes on whatever becomes of the ledger.
+/// A producer that continues whatever happens to the ledger.
 struct Load {
     notes: Notes,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<anyhow::Result<u64>>>,
 }
 
-/// How often a share of a second's events is sent.
+/// The interval at which a share of each second's events is sent.
 const TICK: Duration = Duration::from_millis(5);
 
 impl Load {
-    /// Of operations from `first` on.
+    /// Events of operations from `first` on.
     fn start(topic: &Topic, first: u64, options: &super::Options) -> anyhow::Result<Load> {
         let notes = Notes::default();
         let producer: BaseProducer<Notes> = topic
@@ -214,7 +214,7 @@ impl Load {
                 due += TICK;
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }
-            // What has begun is brought to its end.
+            // Operations that have begun are completed.
             for event in events.until(last + 1) {
                 send(&producer, &name, event)?;
             }
@@ -238,7 +238,7 @@ impl Load {
         Ok(noted.acknowledged.clone())
     }
 
-    /// The operation behind the last one.
+    /// The operation after the last one.
     fn stop(mut self) -> anyhow::Result<u64> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().context("it is stopped once")?;

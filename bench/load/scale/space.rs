@@ -1,4 +1,4 @@
-//! What the same events take on the broker's disk, and in the store with everything
+//! The bytes of the same events on the broker's disk, and in the store with everything
 //! that it adds: the states, their history, the indexes.
 
 use super::events::Events;
@@ -18,7 +18,7 @@ pub struct Space {
 }
 
 impl Space {
-    /// Before anything else is published.
+    /// Measured before anything else is published.
     pub fn new(scene: &Scene, filled: &Filled) -> anyhow::Result<Space> {
         let mut space = Space {
             report: Report::new("scale: disk", filled.settings(scene.options)),
@@ -40,7 +40,7 @@ impl Space {
         Ok(())
     }
 
-    /// Once the ledger has ended.
+    /// Measured after the ledger has stopped.
     pub async fn measure(mut self, scene: &Scene<'_>) -> anyhow::Result<Report> {
         let options = scene.options;
         if let (Some(folder), 1..) = (&options.broker_folder, options.zstd_events) {
@@ -67,7 +67,7 @@ impl Space {
         Ok(self.report)
     }
 
-    /// By what RocksDB says of its tables.
+    /// As RocksDB reports its tables.
     fn families(&mut self, events: usize) -> anyhow::Result<()> {
         let memory = MemoryBudget {
             block_cache: 8 << 20,
@@ -100,7 +100,7 @@ fn each(bytes: u64, events: usize) -> Cells {
     ]
 }
 
-/// Of a broker's folder what belongs to a topic: a folder for each partition.
+/// The folders of a topic's partitions in a broker's folder.
 fn of_topic(folder: &Path, topic: &Topic) -> anyhow::Result<u64> {
     let partitions = 0..topic.partitions;
     let folders = partitions.map(|partition| folder.join(format!("{}-{partition}", topic.name)));
