@@ -112,7 +112,7 @@ class Broker:
     """A Kafka broker, started by scripts/kafka/kafka-local."""
 
     SETTINGS = """\
-# All threads of a group are there before work begins, so that none is taken away again.
+# All threads join the group before work begins, so no partition is reassigned later.
 group.initial.rebalance.delay.ms=1000
 """
 
