@@ -16,15 +16,15 @@ from pathlib import Path
 
 DASHBOARD = json.loads(Path("deploy/grafana/opledger.json").read_text())
 
-# More than the 5 s of librdkafka's reports, and less than the outage, so that there are
-# times without any event: what is NaN then would be shown as NaN.
+# More than the 5 s of librdkafka's reports, and less than the outage, so that some
+# windows have no event: a query that is NaN then would show NaN in the dashboard.
 RATE_INTERVAL = "10s"
 
-# These have no series before it happens, and here it does not.
+# These have no series until their event happens, and it does not happen here.
 RIGHTLY_EMPTY = {
     "opledger_store_failures_total": "the store refused no write",
 }
-# What was done to the ledger has to make these true; `for` is not looked at.
+# The traffic has to make these true; `for` is ignored.
 MUST_BE_TRUE = {
     "OpledgerDown",
     "OpledgerProjectorHalted",
@@ -36,7 +36,7 @@ MUST_BE_TRUE = {
     "OpledgerRateLimiting",
     "OpledgerWebhookFailedPermanently",
 }
-# What has to be more than 0 at some time, and not just to be there.
+# These have to be more than 0 at some time; it is not enough that they exist.
 MUST_RISE = {
     "opledger_events_applied_total",
     "opledger_projector_lag_records",
@@ -172,7 +172,7 @@ def try_alerts(prometheus, began, ended):
         longest = max((len(values) for _, values in ever), default=0)
         true = sample([(labels, values[-1]) for labels, values in ever])
         row(alert, len(ever), longest, f"{true}; {spread(values)}" if ever else "-", ", ".join(operands))
-        # Prometheus writes nothing where a label is not there.
+        # Prometheus writes nothing for a missing label.
         for label in sorted(set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))):
             if any(label not in labels for labels, _ in ever):
                 problems.append(f"alert {alert}: its text names {label}, which a series does not have")
