@@ -36,7 +36,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[derive(Parser)]
 #[command(name = "count")]
 struct Args {
-    /// Write what was counted into bench/counts.json
+    /// Write the counts into bench/counts.json
     #[arg(long)]
     accept: bool,
     /// Only do the work, without counting, for use with other tools

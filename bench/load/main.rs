@@ -1,6 +1,6 @@
 //! Measures a running ledger from outside: starts the built binary in a folder of
 //! its own, loads it over loopback, and prints a table. The top of each module says
-//! what it measures and compares.
+//! which quantity it measures, and the limit that it compares with.
 //!
 //!     cargo run --release --example load -- ingest
 //!
