@@ -1,8 +1,7 @@
-//! What must not grow: memory with the length of a list, the cost of an event
-//! with the number of events its operation has.
+//! What must not grow: memory with the length of a list, and the cost of an event with the number
+//! of events of its operation.
 //!
-//! A program of its own: its ledgers take all of the machine for a while, and other tests beside
-//! them would wait.
+//! A program of its own: its ledgers use the whole machine for a while, so other tests would wait.
 
 mod support;
 
@@ -70,7 +69,7 @@ fn a_long_list_streams_in_constant_memory() {
             most = most.max(server.resident());
         });
         assert_eq!(status, 200);
-        // A name cut between two pieces is not counted.
+        // A name split across two pieces is not counted.
         assert!(
             operations > count * 99 / 100 && operations <= count,
             "{operations}"
@@ -83,8 +82,7 @@ fn a_long_list_streams_in_constant_memory() {
     }
 }
 
-/// Bytes that the store's process wrote: a measure of work that does not depend
-/// on the clock.
+/// Bytes that the store's process wrote: a measure of work that does not depend on the clock.
 fn written(server: &Server) -> u64 {
     let io = std::fs::read_to_string(format!("/proc/{}/io", server.pid())).unwrap();
     let line = io.lines().find(|line| line.starts_with("wchar:")).unwrap();
@@ -98,7 +96,8 @@ fn an_event_costs_the_same_whether_its_operation_has_ten_or_a_hundred_thousand()
         let request = json!({"uri": "/x", "method": "PUT"});
         json!({"cluster_id": format!("{}", n % 100), "request_id": format!("{n}"), "request": request})
     };
-    // Many operations of ten against one of all, in the shape where the state grows most.
+    // Compares operations of ten events with one operation of all events, in the form where the
+    // state grows most.
     let cost = |operation: &dyn Fn(usize) -> String| {
         let server = Server::start();
         publish(

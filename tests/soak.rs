@@ -1,13 +1,13 @@
-//! The built program for as long as one likes, while everything goes wrong that does in a
-//! year: its disk fills and empties, its standard error cannot be written, clients close
-//! half of their connection or read nothing, receivers of notifications refuse, and now and
-//! then it is killed. Nothing that was acknowledged is lost, its memory stays within bounds,
-//! all of its threads live, and whoever publishes is answered.
+//! Runs the built program for as long as wanted, while everything fails that fails in a year. Its
+//! disk fills and empties, its standard error cannot be written, clients close half of their
+//! connection or read nothing, receivers refuse notifications, and now and then it is killed. No
+//! acknowledged event is lost, its memory stays within bounds, all of its threads run, and every
+//! publisher gets a response.
 //!
-//! Twenty seconds, or `SOAK_SECONDS`; with `SOAK` an hour. `--nocapture` shows the figures
-//! of each minute.
+//! It runs for twenty seconds, or `SOAK_SECONDS`; with `SOAK` for an hour. `--nocapture` shows the
+//! figures of each minute.
 //!
-//! A program of its own: it takes all of the machine, and measures how long publishing fails.
+//! A program of its own: it uses the whole machine and measures how long publishing fails.
 
 mod support;
 
@@ -29,8 +29,8 @@ use support::same::{assert_same, assert_same_set, short};
 use support::server::{BATCH, Client, Server};
 use support::small_disk::{Ballast, Disk, Shortage};
 
-/// What the memory of the ledger is bounded by, from its settings: caches, buffers of
-/// writes, bodies and answers that may be held; and what the program itself needs.
+/// The limit of the ledger's memory, from its settings: caches, write buffers, buffered bodies and
+/// responses, and the program itself.
 const MEMORY: u64 = (48 + 64 + 16 + 16 + 64 + 64 + 64 + 176) << 20;
 const SETTINGS: [(&str, &str); 11] = [
     ("NOTIFICATIONS__ALLOW", "127.0.0.1"),
@@ -42,17 +42,17 @@ const SETTINGS: [(&str, &str); 11] = [
     ("SERVER__MAX_UNSENT", "64MiB"),
     ("SERVER__MAX_CONNECTIONS", "128"),
     ("STREAMS__KEEP_ALIVE", "1s"),
-    // Much is written where it can hurt.
+    // Debug level writes much, where a failing output can hurt.
     ("TELEMETRY__LOG", "debug"),
     ("LOG__MAX_WAITING", "64MiB"),
 ];
 const WRITERS: usize = 2;
-/// Of each writer: so that an hour fits the disk.
+/// Per writer. An hour of them fits the disk.
 const OPERATIONS_A_SECOND: u32 = 10;
-/// One operation in so many names a receiver.
+/// One in so many operations has a receiver.
 const NOTIFIED: u64 = 10;
 const LARGE: usize = 3;
-/// How long publishing may fail while nothing is done to the ledger.
+/// How long publishing may fail while nothing disturbs the ledger.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 fn seconds() -> u64 {
@@ -60,10 +60,10 @@ fn seconds() -> u64 {
     asked.unwrap_or(if support::soak() { 3600 } else { 20 })
 }
 
-/// What all who take part share.
+/// State that all threads share.
 struct World {
     stop: AtomicBool,
-    /// Odd while something is done to the ledger: it is killed, or its disk full.
+    /// Odd while something disturbs the ledger: it is killed, or its disk is full.
     epoch: AtomicU64,
     address: RwLock<SocketAddr>,
     receiver: SocketAddr,
@@ -85,12 +85,12 @@ impl World {
         self.epoch.load(Ordering::SeqCst)
     }
 
-    /// Whether nothing was done to the ledger from then until now.
+    /// Whether nothing has disturbed the ledger since then.
     fn was_calm_since(&self, epoch: u64) -> bool {
         epoch.is_multiple_of(2) && self.epoch() == epoch
     }
 
-    /// Does something to the ledger, from which it may take a moment to recover.
+    /// Disturbs the ledger, which may take a moment to recover.
     fn disturb<T>(&self, what: impl FnOnce() -> T) -> T {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         let done = what();
@@ -107,7 +107,7 @@ impl World {
     }
 }
 
-/// Ends all others with one that fails.
+/// Stops all other threads when one fails.
 struct Ends<'w>(&'w World);
 
 impl Drop for Ends<'_> {
@@ -118,7 +118,7 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// The events of the nth operation of a writer, and its name.
+/// The name and the events of a writer's nth operation.
 fn operation(writer: usize, n: u64, receiver: SocketAddr) -> (String, Vec<Value>) {
     let mut events = generate::realistic(writer as u64 * 1_000_000_000 + n);
     let id = events[0]["subject"].as_str().unwrap().to_owned();
@@ -132,7 +132,7 @@ fn operation(writer: usize, n: u64, receiver: SocketAddr) -> (String, Vec<Value>
     (id, events)
 }
 
-/// One of 4 MB.
+/// An operation of 4 MB.
 fn large(n: usize) -> (String, Vec<Value>) {
     let id = format!("large-{n}");
     let request = |length| json!({"uri": "/x", "method": "PUT", "body": "y".repeat(length)});
@@ -150,7 +150,7 @@ fn large(n: usize) -> (String, Vec<Value>) {
     (id, events)
 }
 
-/// Publishes until it is acknowledged, as often as that takes.
+/// Publishes again and again until the events are acknowledged.
 fn publish(world: &World, client: &mut Option<(SocketAddr, Client)>, events: &[Value]) -> bool {
     let body = serde_json::to_vec(events).unwrap();
     let mut calm: Option<(u64, Instant)> = None;
@@ -176,10 +176,10 @@ fn publish(world: &World, client: &mut Option<(SocketAddr, Client)>, events: &[V
                 text
             }
             Err(error) => {
-                // The connection may have been one of the life before.
+                // The connection may belong to the previous process.
                 *client = None;
                 if world.was_calm_since(epoch) {
-                    world.complain(format!("a publish has no answer: {error:?}"));
+                    world.complain(format!("a publish got no response: {error:?}"));
                 }
                 error.to_string()
             }
@@ -202,7 +202,7 @@ fn publish(world: &World, client: &mut Option<(SocketAddr, Client)>, events: &[V
     false
 }
 
-/// Returns how many operations were acknowledged whole.
+/// Returns how many operations were completely acknowledged.
 fn write(world: &World, writer: usize) -> u64 {
     let _ends = Ends(world);
     let mut rng = Rng::new(writer as u64);
@@ -244,7 +244,7 @@ fn ask(address: SocketAddr, path: &str, headers: &str) -> Option<TcpStream> {
     Some(socket)
 }
 
-/// Twenty viewers of large documents, who do not read.
+/// Twenty clients request large documents and do not read them.
 fn read_nothing(world: &World) {
     let _ends = Ends(world);
     let stream = "accept: text/event-stream\r\n";
@@ -264,7 +264,7 @@ fn read_nothing(world: &World) {
     }
 }
 
-/// Forty clients who ask for what comes late, and go away by half.
+/// Forty clients wait for an operation and close their half of the connection.
 fn close_by_half(world: &World) {
     let _ends = Ends(world);
     while world.goes_on() {
@@ -281,7 +281,7 @@ fn close_by_half(world: &World) {
     }
 }
 
-/// One who watches everything, and resumes.
+/// One client follows every operation and resumes.
 fn watch(world: &World) -> usize {
     let _ends = Ends(world);
     let (mut last_id, mut documents) = (String::new(), 0);
@@ -315,7 +315,7 @@ fn watch(world: &World) -> usize {
     documents
 }
 
-/// What becomes of standard error in a life.
+/// What standard error is connected to while one process runs.
 #[derive(Debug, Clone, Copy)]
 enum Output {
     FullDevice,
@@ -389,7 +389,7 @@ impl Life {
         tasks.filter_map(name).collect()
     }
 
-    /// Looks at memory and threads. Returns the memory in bytes.
+    /// Checks memory and threads. Returns the memory in bytes.
     fn look(&mut self, world: &World) -> u64 {
         let resident = self.server.resident();
         if resident > MEMORY {
@@ -415,7 +415,7 @@ impl Life {
     }
 }
 
-/// Fills the disk, kills, stops and starts, and prints how it goes.
+/// Fills the disk, kills, stops and starts the ledger, and prints figures.
 fn disturb(world: &World, disk: &Disk, mut life: Life) -> Life {
     let _ends = Ends(world);
     let mut rng = Rng::new(11);
@@ -447,7 +447,7 @@ fn disturb(world: &World, disk: &Disk, mut life: Life) -> Life {
         if Instant::now() < next {
             continue;
         }
-        // In turn, so that a short run has some of each.
+        // In rotation, so that a short run has some of each.
         let is_filled = step % 2 == 0;
         let ends = match step % 4 {
             1 => Some(true),
@@ -475,7 +475,7 @@ fn disturb(world: &World, disk: &Disk, mut life: Life) -> Life {
                     let (output, status) = (life.output, life.server.terminate());
                     if !status.success() {
                         world
-                            .complain(format!("told to stop, it ended with {status} ({output:?})"));
+                            .complain(format!("after SIGTERM it ended with {status} ({output:?})"));
                     }
                     lives += 1;
                     Life::begin(world, disk, OUTPUTS[lives % OUTPUTS.len()])
@@ -534,12 +534,12 @@ fn nothing_is_lost_and_nothing_grows_while_everything_goes_wrong() {
     let complaints = world.complaints.lock().unwrap().clone();
     eprintln!("{done:?} operations, {watched} documents by a stream");
     check(&life.server, &done, &receiver);
-    assert!(watched > 0, "the stream was sent nothing");
+    assert!(watched > 0, "the stream sent no document");
     assert_same("complaints", &complaints, &Vec::<String>::new());
     assert!(life.server.terminate().success());
 }
 
-/// Holds what the ledger has against what was acknowledged.
+/// Compares the ledger's content with the acknowledged events.
 fn check(server: &Server, done: &[u64], receiver: &Receiver) {
     within(LATER, "it is ready again", || {
         (server.get("/readyz").status == 200).then_some(())
@@ -581,11 +581,11 @@ fn check(server: &Server, done: &[u64], receiver: &Receiver) {
         })
         .map(|(writer, n)| operation(writer, n, receiver.address).0)
         .collect();
-    let taken = within(LATER, "every notification is taken", || {
+    let taken = within(LATER, "every notification is accepted", || {
         let calls = receiver.calls();
         let taken = calls.iter().filter(|call| call.taken);
         let taken: BTreeSet<String> = taken.map(|call| call.operation().to_owned()).collect();
         told.is_subset(&taken).then_some(taken)
     });
-    eprintln!("{} notifications were taken", taken.len());
+    eprintln!("{} notifications were accepted", taken.len());
 }

@@ -1,5 +1,5 @@
 // Publishes CloudEvents from standard input to Kafka, with Kafka's own client.
-// See README.md beside this file; produce.py and produce.mjs do the same.
+// See README.md in this folder; produce.py and produce.mjs do the same.
 
 import static java.nio.charset.StandardCharsets.ISO_8859_1;
 import static java.nio.charset.StandardCharsets.UTF_8;
@@ -59,7 +59,7 @@ public class Produce {
     }
 
     static void read() {
-        // Bytes, in the disguise of Latin-1.
+        // Latin-1 maps each byte to one character.
         try (var in = new Scanner(System.in, ISO_8859_1).useDelimiter("\n")) {
             while (in.hasNext()) {
                 String line = in.next();
@@ -111,7 +111,7 @@ public class Produce {
         inFlight.decrementAndGet();
     }
 
-    /** Once all others are settled, and with a new producer: after a fatal error the old one refuses all. */
+    /** Runs once no other record is in flight. After a fatal error a producer refuses all records, so this creates a new one. */
     static void sendFailedAgain() throws InterruptedException {
         Thread.sleep(500);
         producer.close(Duration.ZERO);

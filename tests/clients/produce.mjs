@@ -1,5 +1,5 @@
 // Publishes CloudEvents from standard input to Kafka, with kafkajs.
-// See README.md beside this file; produce.py and Produce.java do the same.
+// See README.md in this folder; produce.py and Produce.java do the same.
 
 import { once } from 'node:events';
 import { parseArgs } from 'node:util';
@@ -25,13 +25,13 @@ if (compression === undefined) {
   process.exit(2);
 }
 
-// About half a minute, as in the other two, but often.
+// Retries for about half a minute, as the other two clients, but more often.
 const retry = { initialRetryTime: 100, maxRetryTime: 500, retries: 60 };
 const kafka = new Kafka({ brokers: bootstrap.split(','), logLevel: logLevel.ERROR, retry });
 let producer;
 
-// The answer names one offset for each partition, so we note where each record goes. A record
-// that is sent again keeps its partition: the default partitioner would take another if it has no key.
+// The response has one offset for each partition, so we record the partition of each message. A
+// message that is sent again keeps it: without a key, the default partitioner would choose another.
 const partitions = new Map();
 function createPartitioner() {
   const choose = Partitioners.DefaultPartitioner();
@@ -100,7 +100,7 @@ async function publish(batch) {
     try {
       return await attempt(batch);
     } catch (error) {
-      // Its numbers may no longer be those that the broker expects.
+      // Its sequence numbers may no longer match what the broker expects.
       await producer?.disconnect().catch(() => {});
       producer = undefined;
       if (batch.length > 1 && error.name !== 'KafkaJSNumberOfRetriesExceeded') {
@@ -118,7 +118,7 @@ async function publish(batch) {
   }
 }
 
-// What has been read by the time the batch before is acknowledged makes a batch.
+// A batch is every event read until the previous batch is acknowledged.
 const input = events();
 const idle = () => new Promise(resolve => setImmediate(resolve));
 let next = input.next();

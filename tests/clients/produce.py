@@ -1,6 +1,6 @@
 """Publishes CloudEvents from standard input to Kafka, with librdkafka.
 
-See README.md beside this file; produce.mjs and Produce.java do the same.
+See README.md in this folder; produce.mjs and Produce.java do the same.
 """
 
 import argparse
@@ -68,7 +68,7 @@ class Sender:
             "enable.idempotence": True,
             "compression.type": self.options.compression,
             "message.max.bytes": 8 << 20,  # the broker decides
-            "reconnect.backoff.max.ms": 500,  # not 10 s, so that tests go on soon after a restart
+            "reconnect.backoff.max.ms": 500,  # not 10 s, so that tests continue soon after a restart
             "message.timeout.ms": 0 if self.options.retry_forever else 30_000,
         })
 

@@ -1,5 +1,5 @@
-//! What survives: kill -9 while senders post, a full disk, a second process. And
-//! that an answer follows its sync, seen from outside.
+//! What survives `kill -9` while senders post, a full disk, and a second process. Also, seen from
+//! outside: a response is sent only after its sync.
 
 use crate::support::deadline::{LATER, within};
 use crate::support::generate::Rng;
@@ -26,7 +26,7 @@ fn created(operation: &str) -> Value {
         "data": {"request": {"uri": "/x", "method": "PUT"}}})
 }
 
-/// Posts batches of 10 until told to stop; returns what was acknowledged.
+/// Posts batches of 10 until `stop` is set. Returns the number of acknowledged events.
 fn send(address: std::net::SocketAddr, operation: &str, from: usize, stop: &AtomicBool) -> usize {
     let client = Client::new(address);
     let mut acknowledged = from;
@@ -36,7 +36,7 @@ fn send(address: std::net::SocketAddr, operation: &str, from: usize, stop: &Atom
         let body = serde_json::to_vec(&batch).unwrap();
         match client.try_post("/v1/events", &[("content-type", BATCH)], body) {
             Ok(answer) if answer.status == 202 => acknowledged += 10,
-            // Not known whether it happened: the next life hears it again.
+            // Nobody knows whether it was written: the batch is sent again after the restart.
             Ok(_) | Err(_) => return acknowledged,
         }
     }
@@ -67,7 +67,7 @@ fn kill_9_under_load_loses_and_doubles_nothing() {
             stop.store(true, Ordering::Relaxed);
             for (s, sender) in senders.into_iter().enumerate() {
                 let now = sender.join().unwrap();
-                assert!(now > acknowledged[s] || life > 0, "senders got somewhere");
+                assert!(now > acknowledged[s] || life > 0, "senders made progress");
                 acknowledged[s] = now;
             }
         });
@@ -80,8 +80,8 @@ fn kill_9_under_load_loses_and_doubles_nothing() {
     );
 }
 
-/// Every acknowledged event is in the history once, and the document shows the
-/// last of those in it.
+/// Every acknowledged event is in the history once. The document shows the last of those in the
+/// history.
 fn check_all(server: &Server, acknowledged: &[usize]) {
     server.eventually("caught up", |server| {
         server.get("/readyz").status == 200
@@ -148,12 +148,11 @@ fn each_acknowledgement_follows_its_sync() {
     }
     server.terminate_tracee();
     let calls = std::fs::read_to_string(&trace).unwrap();
-    // One sender: between two answers there must be a write to the log and a
-    // finished sync after it.
+    // With one sender, a write to the log and then a finished sync must come between two responses.
     let (mut written, mut synced, mut answers) = (false, false, 0);
     for call in calls.lines() {
         if call.contains("HTTP/1.1 202") {
-            assert!(synced, "answer {answers} was sent before its sync:\n{call}");
+            assert!(synced, "response {answers} sent before its sync:\n{call}");
             (written, synced) = (false, false);
             answers += 1;
         } else if call.contains("/data/log/") && call.contains("step ") {
@@ -163,7 +162,7 @@ fn each_acknowledgement_follows_its_sync() {
             synced |= written;
         }
     }
-    assert_eq!(answers, POSTS, "every answer was seen");
+    assert_eq!(answers, POSTS, "every response was seen");
 }
 
 #[test]
@@ -196,10 +195,10 @@ fn a_full_disk_is_reported_and_survived_without_a_restart() {
     };
     server.publish(&[created("full")]);
     for round in ["little by little", "to the last byte"] {
-        // Fill the disk from outside until nothing is taken any more.
+        // Fill the disk from outside until the ledger refuses events.
         let mut filler = std::fs::File::create(&ballast).unwrap();
         if round == "to the last byte" {
-            // The second time at one go, to the last byte.
+            // In the second round all at once, to the last byte.
             while std::io::Write::write_all(&mut filler, &vec![1; 1 << 16]).is_ok() {}
         }
         let refused = within(LATER, "the disk is full", || {
@@ -216,12 +215,12 @@ fn a_full_disk_is_reported_and_survived_without_a_restart() {
             let ready = server.get("/readyz");
             ready.status == 503 && String::from_utf8_lossy(&ready.body).contains("full")
         });
-        assert_eq!(server.get("/v1/operations/full").status, 200, "reads go on");
+        assert_eq!(server.get("/v1/operations/full").status, 200, "reads work");
         drop(filler);
         std::fs::remove_file(&ballast).unwrap();
         server.eventually("ready again", |server| server.get("/readyz").status == 200);
         let answer = post(acknowledged.len());
-        assert_eq!(answer.status, 202, "round {round}: taken again");
+        assert_eq!(answer.status, 202, "round {round}: accepted again");
         acknowledged.push(acknowledged.len());
         let token = answer.header("ledger-position").to_owned();
         let history = server
@@ -248,7 +247,7 @@ fn a_read_with_the_token_of_a_publish_never_misses_it() {
     let misses = Mutex::new(Vec::new());
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // Load beside the pairs.
+        // Load at the same time as the pairs.
         scope.spawn(|| send(address, "load", 0, &done));
         let readers: Vec<_> = (0..4)
             .map(|_| {

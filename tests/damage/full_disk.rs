@@ -1,6 +1,5 @@
-//! Disks that are full, beyond what the log keeps in reserve: RocksDB itself is
-//! refused by the kernel. The log and the store lie on disks of their own here, so
-//! that each meets it alone.
+//! Disks so full that the log's reserve does not help: the kernel refuses writes of RocksDB itself.
+//! The log and the store have separate disks here, so that each fails alone.
 
 use crate::support::deadline::{LATER, within};
 use crate::support::generate::Rng;
@@ -17,7 +16,7 @@ fn created(operation: &str) -> Value {
         "data": {"request": {"uri": "/x", "method": "PUT"}}})
 }
 
-/// Sends events too large and too random to be written for nothing.
+/// Sends large random events, so that each of them needs space on the disk.
 struct Sender {
     rng: Rng,
     size: usize,
@@ -50,7 +49,7 @@ impl Sender {
         answer
     }
 
-    /// Everything acknowledged is in the history, and once.
+    /// Every acknowledged event is in the history, once.
     fn check(&self, server: &Server, token: &str) {
         let history = server.get_with(
             "/v1/operations/full/events",
@@ -113,7 +112,8 @@ fn a_store_that_ran_out_goes_on(shortage: Shortage) {
     let server = Server::spawn(
         mounted_at(&store, "size=48m,nr_inodes=1000"),
         folder.path(),
-        // Small, so that files are made often; quick, so that many tries are seen.
+        // Small buffers, so that files are created often. Short retries, so that many attempts are
+        // seen.
         &[
             ("STORE__WRITE_BUFFERS", "1MiB"),
             ("PROJECTOR__RETRY_MAX", "200ms"),
@@ -134,15 +134,15 @@ fn a_store_that_ran_out_goes_on(shortage: Shortage) {
         let path = folder.path().to_str().unwrap();
         assert!(
             !told.contains(path),
-            "where the data is concerns no client: {told}"
+            "the response names the data folder: {told}"
         );
         let so_far = failures(&server);
-        within(LATER, "it goes on trying", || {
+        within(LATER, "the projector keeps retrying", || {
             reads_go_on(&server);
             (failures(&server) >= so_far + 5).then_some(())
         });
         let answer = sender.post(&server);
-        assert_eq!(answer.status, 202, "the log takes what the store cannot");
+        assert_eq!(answer.status, 202, "the log accepts what the store cannot");
         let token = answer.header("ledger-position").to_owned();
         let early = [("ledger-position", token.as_str()), ("prefer", "wait=0")];
         let answer = server.get_with("/v1/operations/full", &early);
@@ -157,7 +157,7 @@ fn a_store_that_ran_out_goes_on(shortage: Shortage) {
     }
 }
 
-/// The binary, where no file may be larger than this.
+/// The binary with a limit on the size of its files.
 fn with_files_up_to(mib: u64) -> Command {
     let mut command = Command::new("sh");
     // In blocks of 512 bytes.
@@ -187,10 +187,10 @@ fn a_limit_on_the_size_of_files_is_an_error_like_a_full_disk() {
     let path = folder.path().to_str().unwrap();
     assert!(
         !told.contains(path),
-        "where the data is concerns no client: {told}"
+        "the response names the data folder: {told}"
     );
     reads_go_on(&server);
-    // The same for commands that write.
+    // The same limit for commands that write.
     let history = ["history", "full", "--json", "--url"];
     let output = std::fs::File::create(folder.path().join("history.json")).unwrap();
     let ran = with_files_up_to(1)
@@ -242,7 +242,7 @@ fn a_log_that_ran_out_of_files_goes_on_without_a_restart() {
         drop(ballast);
         server.eventually("ready again", |server| reasons(server).is_none());
         let answer = sender.post(&server);
-        assert_eq!(answer.status, 202, "round {round}: taken again");
+        assert_eq!(answer.status, 202, "round {round}: accepted again");
         sender.check(&server, answer.header("ledger-position"));
         reads_go_on(&server);
     }

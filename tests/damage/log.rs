@@ -1,6 +1,6 @@
-//! Damage to the event log and to the control log, kind by kind, on the built binary: never a
-//! wrong document, never a silent loss, nothing changed before an operator has chosen, and the
-//! advice works when it is followed.
+//! Every kind of damage to the event log and to the control log, on the built binary. The ledger
+//! never serves a wrong document and never loses records silently. It changes nothing before an
+//! operator has chosen, and its advice works.
 
 use crate::support::damaged::*;
 use crate::support::notified::{notes, quick};
@@ -12,7 +12,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The operations that are there, all others must be missing; no document is wrong.
+/// The operations that are served. All others must be missing, and no document is wrong.
 fn served(server: &Server, events: &Events) -> BTreeSet<String> {
     let is_there = |id: &&String| {
         let answer = server.get(&format!("/v1/operations/{id}"));
@@ -49,7 +49,7 @@ fn has_all(what: &str, data: &Path, events: &Events) {
     server.kill();
 }
 
-/// After a repair: what is missing is what was said, and no position is given twice.
+/// After a repair: exactly the reported records are missing, and no position is assigned twice.
 #[track_caller]
 fn is_repaired(what: &str, data: &Path, events: &Events, said: &str) {
     succeeds(what, &["log", "check"], data);
@@ -78,12 +78,12 @@ fn is_repaired(what: &str, data: &Path, events: &Events, said: &str) {
         assert_ne!(with_old_token, 410, "{what}: it is the same log");
         let position = answer.json()["positions"][0].as_str().unwrap().to_owned();
         let is_given = events.acknowledged.values().any(|given| *given == position);
-        assert!(!is_given, "{what}: {position} is given twice");
+        assert!(!is_given, "{what}: {position} is assigned twice");
     }
     server.kill();
 }
 
-/// The log is not opened, nothing is changed, and each way out works.
+/// The log is not opened and not changed, and each way to recover works.
 #[track_caller]
 fn stops(what: &str, events: &Events, damage: Damage, name: &str) {
     let folder = damaged(events, damage, name);
@@ -108,7 +108,7 @@ fn stops(what: &str, events: &Events, damage: Damage, name: &str) {
         "{what}: nothing is changed"
     );
 
-    // The file is brought back.
+    // The operator restores the file.
     for file in fs::read_dir(events.folder.path().join("log")).unwrap() {
         let file = file.unwrap();
         fs::copy(file.path(), data.join("log").join(file.file_name())).unwrap();
@@ -120,7 +120,7 @@ fn stops(what: &str, events: &Events, damage: Damage, name: &str) {
     }
     has_all(what, data, events);
 
-    // It is given up.
+    // The operator accepts the loss.
     let folder = damaged(events, damage, name);
     let data = folder.path();
     let before = files(&data.join("log"));
@@ -133,7 +133,7 @@ fn stops(what: &str, events: &Events, damage: Damage, name: &str) {
             );
             succeeds(what, &["log", "repair", "--accept-loss"], data)
         }
-        // Nothing was lost by it.
+        // The repair lost nothing.
         Some(0) => text(&output),
         other => panic!("{what}: {other:?} {}", text(&output)),
     };
@@ -182,11 +182,11 @@ fn damage_to_a_frame_of_an_older_segment_stops_the_log_until_it_is_repaired() {
     }
 }
 
-/// What an older segment holds is read when somebody needs it.
+/// The ledger reads the content of an older segment only when a reader needs it.
 #[test]
 fn damage_within_an_older_segment_is_found_when_it_is_read() {
     let events = Events::get();
-    // An older copy of a segment that had its end then is the same.
+    // An older copy of this segment is the same: the segment was complete by then.
     for (what, damage) in FRAMES
         .iter()
         .filter(|(what, _)| !what.contains("older copy"))
@@ -194,8 +194,8 @@ fn damage_within_an_older_segment_is_found_when_it_is_read() {
         let folder = damaged(events, *damage, OLDER);
         let data = folder.path();
         let before = fs::read(data.join("log").join(OLDER)).unwrap();
-        // The store has all of it.
-        if !what.contains("cut") {
+        // The store already has all of it.
+        if !what.contains("truncated") {
             has_all(what, data, events);
         }
         let said = text(&opledger(&["log", "check"], data));
@@ -227,7 +227,7 @@ fn damage_within_an_older_segment_is_found_when_it_is_read() {
     }
 }
 
-/// What is beside the frames, or after them, and was never acknowledged.
+/// Content outside the frames that was never acknowledged.
 #[test]
 fn an_unacknowledged_write_is_not_damage() {
     let events = Events::get();
@@ -238,14 +238,14 @@ fn an_unacknowledged_write_is_not_damage() {
                 fs::remove_dir_all(folder.path().join("store")).unwrap();
             }
             has_all(what, folder.path(), events);
-            // And on from there.
+            // A second start continues from there.
             has_all(what, folder.path(), events);
             succeeds(what, &["log", "check"], folder.path());
         }
     }
 }
 
-/// A torn end and nothing that says whether it was acknowledged.
+/// A torn end, and nothing records whether it was acknowledged.
 #[test]
 fn an_unknown_end_stops_the_log_and_a_repair_gives_it_a_new_identity() {
     for (what, damage) in UNKNOWN {
@@ -314,14 +314,14 @@ fn damage_to_the_control_log_stops_only_webhooks_and_nothing_is_delivered_twice(
         let output = opledger(&["log", "check", "--control"], data);
         assert_eq!(output.status.code(), Some(7), "{what}: {}", text(&output));
 
-        // The file is brought back.
+        // The operator restores the file.
         for file in fs::read_dir(notified.folder.path().join("control")).unwrap() {
             let file = file.unwrap();
             fs::copy(file.path(), data.join("control").join(file.file_name())).unwrap();
         }
         notified.goes_on(what, data);
 
-        // It is given up.
+        // The operator accepts the loss.
         let folder = notified.damaged(*damage);
         let data = folder.path();
         let repair = ["log", "repair", "--control", "--accept-loss"];
@@ -367,7 +367,7 @@ fn one_flipped_bit_hides_none_of_two_hundred_acknowledged_events() {
         (30..50).contains(&after),
         "{after} of 80 in that segment: {said}"
     );
-    // The same bit once more.
+    // Flip the same bit back.
     let whole = middle(&newest(events.folder.path()));
     flip(&newest(folder.path()), whole);
     has_all("mended", folder.path(), events);

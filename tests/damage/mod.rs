@@ -1,4 +1,4 @@
-//! What survives what: kills, full disks, damaged files, logs of earlier versions.
+//! What survives kills, full disks, damaged files and logs of earlier versions.
 
 mod durability;
 mod full_disk;

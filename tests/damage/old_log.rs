@@ -1,5 +1,5 @@
-//! Logs of an earlier version, which kept them as a RocksDB: `old_logs/log.tar.gz` was written
-//! by it and killed. They are read whole, in their places, wherever the upgrade is cut short.
+//! Logs of an earlier version, which kept them in RocksDB. That version wrote `old_logs/log.tar.gz`
+//! and was killed. The upgrade reads every record at its position, even if it is interrupted.
 
 use crate::support::generate::Rng;
 use crate::support::notified::{delivered, list, quick, told};
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// A data folder of the earlier version without its store, and what it holds.
+/// A data folder of the earlier version without its store, and its expected content.
 fn golden() -> (TempDir, Value) {
     let here = root().join("tests/old_logs");
     let folder = TempDir::new().unwrap();
@@ -38,7 +38,7 @@ fn golden() -> (TempDir, Value) {
     (folder, serde_json::from_slice(&expected).unwrap())
 }
 
-/// What `serve` says when it does not start on this folder.
+/// The message of `serve` when it does not start on this folder.
 fn refused(data: &Path) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_opledger"))
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
@@ -75,7 +75,7 @@ fn a_log_of_the_earlier_version_keeps_its_identity_positions_and_records() {
             let found = found.unwrap_or_else(|| panic!("{start}: {operation} {id}"));
             assert_eq!(found["position"], json!(position), "{start}");
         }
-        // The control log was upgraded as well: nobody is told twice.
+        // The control log was upgraded as well: no receiver is notified twice.
         let new = format!("new-{}", start.replace(' ', "-"));
         server.publish(&told(&new, receiver.address));
         delivered(&server, &new);
@@ -116,7 +116,7 @@ fn an_old_log_that_cannot_be_read_is_left_unchanged() {
 fn a_flipped_bit_in_an_old_log_is_reported_and_harmless_once_fixed() {
     let (folder, expected) = golden();
     let log = folder.path().join("log");
-    // An event that is in no other file.
+    // This event is in no other file.
     let wanted = b"\"subject\": \"op-41\"";
     let paths = std::fs::read_dir(&log)
         .unwrap()
@@ -150,7 +150,7 @@ fn a_flipped_bit_in_an_old_log_is_reported_and_harmless_once_fixed() {
 
 const PARTITIONS: u32 = 3;
 
-/// An old log in memory: groups of records, a row for each partition of a group.
+/// An old log in memory: groups of records, one row for each partition of a group.
 fn old_rows(rng: &mut Rng) -> (Memory, Vec<Logged>) {
     let db = Memory::default();
     let mut batch = Batch::default();
@@ -209,7 +209,7 @@ fn upgrade_once(disk: &Disk, old: &Arc<Memory>) -> bool {
     upgrade::if_needed(&shared, layout(), open).is_ok()
 }
 
-/// Files of a RocksDB, as far as the upgrade looks at them.
+/// The RocksDB files that the upgrade checks.
 const OLD_FILES: [&str; 3] = ["CURRENT", "MANIFEST-000004", "000012.sst"];
 
 #[test]
@@ -240,7 +240,7 @@ fn an_upgrade_interrupted_anywhere_loses_nothing() {
             if is_done {
                 break;
             }
-            // Whatever the point, the old files are all there, here or where they are kept.
+            // At every point all old files exist, either here or where the upgrade keeps them.
             match rng.chance(50) {
                 true => disk.restart(),
                 false => {

@@ -1,5 +1,5 @@
-//! What a rebuild leaves on the disk, and in which order: seen from outside, by its calls of the
-//! kernel. And that nobody else may read what a ledger keeps.
+//! What a rebuild writes to the disk and in which order, seen from outside by its system calls.
+//! Also: no other user may read a ledger's data.
 
 use crate::support::server::Server;
 use opledger::store::rocks::{self, Rocks};
@@ -24,12 +24,12 @@ fn filled(data: &Path) {
     assert!(server.terminate().success());
 }
 
-/// Which names and which contents a sudden end could take back, by the calls so far.
+/// The names and contents that a power loss could still undo, given the calls so far.
 #[derive(Default)]
 struct Disk {
-    /// Written to, and not synced since.
+    /// Files written to and not synced since.
     files: BTreeSet<PathBuf>,
-    /// A name in it was added or removed, and it was not synced since.
+    /// Folders in which a name was added or removed, not synced since.
     folders: BTreeSet<PathBuf>,
 }
 
@@ -48,7 +48,7 @@ impl Disk {
             });
             for (was, is) in moved.collect::<Vec<_>>() {
                 paths.remove(&was);
-                // Joined with nothing it would end with a slash.
+                // Joining an empty path would add a trailing slash.
                 paths.insert(is.components().collect());
             }
         }
@@ -64,7 +64,7 @@ impl Disk {
 /// A call that has returned, with its result.
 struct Call {
     name: String,
-    /// In the order in which they are in it.
+    /// In the order of the arguments.
     paths: Vec<PathBuf>,
     creates: bool,
 }
@@ -76,7 +76,7 @@ impl Call {
         if result.starts_with('-') {
             return None;
         }
-        // Names in quotes are after the folder that they are in, if that is open.
+        // A quoted name is relative to the folder before it, if one is open.
         let mut paths = Vec::new();
         let mut folder = None;
         let mut left = arguments;
@@ -95,7 +95,7 @@ impl Call {
                 (_, None) => paths.push(text.to_owned()),
             }
             left = &inner[length + 1..];
-            // What is written to a file is no name.
+            // The data of a write is not a name.
             if name.contains("write") || name.contains("sync") {
                 break;
             }
@@ -170,7 +170,7 @@ fn a_rebuild_is_on_the_disk_before_it_takes_the_place_of_the_store() {
                 let to = &call.paths[1];
                 if *path == store || *path == new {
                     renames.push((path.clone(), to.clone()));
-                    // What RocksDB says about itself is for people.
+                    // RocksDB's own log files are only for people to read.
                     let is_kept = |file: &&PathBuf| {
                         file.starts_with(&new) && !file.to_string_lossy().contains("/LOG")
                     };
@@ -214,7 +214,7 @@ fn open_to_others(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// With its own folder.
+/// Checks the data folder itself, too.
 fn assert_closed(data: &Path, when: &str) {
     let mode = data.metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700, "the data folder, {when}");
@@ -273,7 +273,7 @@ fn no_other_user_may_read_the_data_folder() {
         .unwrap();
     assert!(rebuilt.status.success(), "{rebuilt:?}");
     assert_closed(&data, "after a rebuild");
-    // One that an earlier program has left.
+    // Permissions as an earlier version left them.
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(&data, open.clone()).unwrap();
     std::fs::set_permissions(data.join("store"), open).unwrap();

@@ -1,5 +1,5 @@
-//! A ledger whose log turns into another one while it runs, while it is slow or while it is
-//! stopped, and what it says then.
+//! A ledger whose log is replaced by another one while the ledger runs, is paused or is stopped,
+//! and what the ledger then reports.
 
 use crate::support::broker::{Broker, Raw};
 use crate::support::deadline::{LATER, within};
@@ -14,11 +14,11 @@ use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// What the ledger does while its log changes.
+/// The state of the ledger while its log changes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum When {
     Running,
-    /// As one that is very slow.
+    /// Stands for a very slow ledger.
     Paused,
     Stopped,
 }
@@ -31,7 +31,7 @@ pub struct Ledger<'b> {
 }
 
 impl<'b> Ledger<'b> {
-    /// On a topic of one partition, of which `old-0` and so on are applied.
+    /// On a topic with one partition; `old-0` and so on are applied.
     #[track_caller]
     pub fn with(broker: &'b Broker, count: usize) -> Ledger<'b> {
         let topic = broker.topic(1, &[]);
@@ -83,7 +83,7 @@ pub fn signal(server: &Server, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
-/// Each in a batch of its own, so that a log can be cut between any two.
+/// Each record in a batch of its own, so that the log can be truncated between any two.
 pub fn send(broker: &Broker, topic: &str, partition: i32, ids: &[String]) {
     for id in ids {
         broker.send(topic, &[Raw::value(created(id).to_string()).on(partition)]);
@@ -119,14 +119,14 @@ pub fn apply(server: &Server, broker: &Broker, topic: &str, count: usize) {
     server.eventually("applied", |server| is_there(server, &old[count - 1]));
 }
 
-/// Halted for this reason, with what was applied still readable.
+/// The projector has halted for this reason, and applied events can still be read.
 #[track_caller]
 pub fn halted(server: &Server, reason: &str, kept: &str) {
     server.eventually(reason, |server| {
         let reasons = reasons(server);
         reasons.contains("has halted") && reasons.contains(reason)
     });
-    assert!(is_there(server, kept), "reads go on");
+    assert!(is_there(server, kept), "reads continue");
     let told = reasons(server);
     assert!(
         told.contains("opledger rebuild") || told.contains("cleanup.policy"),
@@ -134,8 +134,8 @@ pub fn halted(server: &Server, reason: &str, kept: &str) {
     );
 }
 
-/// Another topic of the same name, with one partition. The controller responds before the broker
-/// gives up the old one, and a record that is sent in between goes there: this waits until the
+/// Another topic with the same name and one partition. The controller responds before the broker
+/// deletes the old one, and a record sent in between goes to the old one. So this waits until the
 /// partition is empty.
 pub fn recreate(broker: &Broker, topic: &str) {
     broker.delete(topic);
@@ -148,13 +148,13 @@ pub fn recreate(broker: &Broker, topic: &str) {
     });
 }
 
-/// Another topic of the same name, with these on partition 0.
+/// Another topic with the same name, and these events in partition 0.
 pub fn make_anew(broker: &Broker, topic: &str, new: &[String]) {
     recreate(broker, topic);
     send(broker, topic, 0, new);
 }
 
-/// Leaves two batches of the topic, each of one record, and writes so many others after them.
+/// Keeps two batches of the topic, with one record each, and writes `more` others after them.
 pub fn cut_off(broker: &Broker, topic: &str, more: usize) {
     broker.kill();
     keep_batches(&broker.partition_folder(topic, 0), 2);

@@ -1,4 +1,4 @@
-//! The commands that work on a topic, and the workers of the README.
+//! The commands that work on a topic, and the example workers of the README.
 
 use super::{ledger, log_of};
 use crate::support::broker::{Broker, run};
@@ -67,7 +67,7 @@ fn publish_sends_a_file_to_the_topic_and_replay_folds_it() {
         assert_eq!(served, *document, "{}", story.name);
     }
 
-    // The same documents from the topic alone, while the ledger runs.
+    // `replay` gives the same documents from the topic alone, while the ledger runs.
     let replayed = stdout(opledger(&broker, &topic, &["replay"]));
     let mut replayed: Vec<&str> = replayed.lines().collect();
     replayed.reverse();
@@ -178,7 +178,7 @@ fn replay_takes_ranges_by_position_and_by_time() {
         }
     };
     send(&["a", "b", "c", "d"]);
-    // So that the arrivals differ.
+    // The sleeps make the arrival times differ.
     std::thread::sleep(std::time::Duration::from_millis(20));
     let between = chrono::Utc::now().to_rfc3339();
     std::thread::sleep(std::time::Duration::from_millis(20));
@@ -230,7 +230,7 @@ fn the_example_workers_of_the_readme_publish_events() {
     let server: Server = ledger(&broker, &topic);
     let log = log_of(&server);
     let example = |name: &str| Some(root().join("examples").join(name));
-    // Beside the folder of the tests; `cargo test` builds it with them.
+    // `cargo test` builds the example in a folder next to that of the tests.
     let tests = std::env::current_exe().unwrap();
     let rust = tests
         .parent()

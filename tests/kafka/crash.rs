@@ -1,5 +1,5 @@
-//! kill -9 of the ledger and of the broker, while six producers in three languages
-//! write: what was acknowledged to them is there, once, and positions never go back.
+//! `kill -9` of the ledger and of the broker while six producers in three languages write. Every
+//! acknowledged record is stored once, and positions never decrease.
 
 use crate::support::broker::{Broker, CLIENTS, acknowledged, token};
 use crate::support::generate::Rng;
@@ -33,7 +33,7 @@ fn event(operation: &str, n: usize) -> Value {
         "data": data})
 }
 
-/// A foreign client that is fed until told to stop.
+/// A foreign client that is fed until `stop` is set.
 struct Producer {
     child: Child,
     feeder: std::thread::JoinHandle<usize>,
@@ -42,7 +42,7 @@ struct Producer {
 }
 
 fn produce(broker: &Broker, topic: &str, index: usize, stop: &Arc<AtomicBool>) -> Producer {
-    // Half of them spread one operation over all partitions.
+    // Half of the producers spread one operation over all partitions.
     let options: &[&str] = match index % 2 {
         0 => &["--retry-forever"],
         _ => &["--retry-forever", "--no-key"],
@@ -71,12 +71,12 @@ fn produce(broker: &Broker, topic: &str, index: usize, stop: &Arc<AtomicBool>) -
         child,
         feeder,
         said: std::thread::spawn(move || read_to_string(stdout).unwrap()),
-        // A client whose complaints nobody reads would stop at a full pipe.
+        // If nobody read its errors, the client would block on a full pipe.
         complained: std::thread::spawn(move || read_to_string(stderr).unwrap()),
     }
 }
 
-/// Looks at the position of every answer, over all lives of the ledger.
+/// Checks the position in every response, across restarts of the ledger.
 fn watch_positions(server: &Server, last: &mut BTreeMap<String, u64>) {
     let answer = server.get("/v1/operations?format=list");
     let Some(header) = answer.headers.get("ledger-position") else {
@@ -134,12 +134,12 @@ fn kill_9_of_ledger_and_broker_loses_and_doubles_nothing() {
     watch_positions(&server, &mut last.lock().unwrap());
     assert!(
         sent.len() > 100 * lives,
-        "the producers got somewhere: {}",
+        "the producers made progress: {}",
         sent.len()
     );
 }
 
-/// Leaders of partitions die and come back, one after the other.
+/// Partition leaders are killed and restarted, one after the other.
 #[test]
 fn a_leader_that_dies_loses_and_doubles_nothing() {
     let brokers = Broker::three();
@@ -163,7 +163,7 @@ fn a_leader_that_dies_loses_and_doubles_nothing() {
         broker.start();
         brokers[0].until_all_replicas_follow(&topic);
     }
-    // Over HTTP as well, while another one is away.
+    // Publish over HTTP as well, while another broker is down.
     brokers[2].kill();
     server.eventually("published without it", |server| {
         let body = json!([event("by-http", 0)]).to_string();
@@ -175,13 +175,13 @@ fn a_leader_that_dies_loses_and_doubles_nothing() {
     watch_positions(&server, &mut last);
     assert!(
         sent.len() > 500,
-        "the producers got somewhere: {}",
+        "the producers made progress: {}",
         sent.len()
     );
 }
 
-/// Whichever broker is away: those who publish over HTTP wait for a moment at most, and
-/// what has no leader does not hold up the rest.
+/// Whichever broker is down, HTTP publishers wait only briefly, and partitions without a leader do
+/// not block the others.
 #[test]
 fn an_unavailable_broker_delays_publishers_only_briefly() {
     let brokers = Broker::three();
@@ -217,10 +217,10 @@ fn an_unavailable_broker_delays_publishers_only_briefly() {
     }
 }
 
-/// What was acknowledged to them, once each has got rid of all it was fed.
+/// Waits until the producers have sent everything. Returns the acknowledged records.
 fn collect(producers: Vec<Producer>) -> Vec<(String, String)> {
     let mut sent = Vec::new();
-    // What was fed while a broker was away may take a while to get rid of.
+    // Events fed while a broker was down may take a while to send.
     let patience = if crate::support::soak() { 900 } else { 120 };
     let until = Instant::now() + Duration::from_secs(patience);
     for (index, mut producer) in producers.into_iter().enumerate() {
@@ -239,7 +239,8 @@ fn collect(producers: Vec<Producer>) -> Vec<(String, String)> {
         let complained = producer.complained.join().unwrap();
         assert!(status.success(), "producer {index}: {status}: {complained}");
         let own = acknowledged(&producer.said.join().unwrap());
-        // Some more than once: kafkajs may lose part of an answer, and all of it is sent again.
+        // Some appear more than once: kafkajs may lose part of a response and then sends everything
+        // again.
         let distinct: BTreeSet<&str> = own.iter().map(|(id, _)| id.as_str()).collect();
         assert_eq!(
             distinct.len(),
@@ -251,7 +252,7 @@ fn collect(producers: Vec<Producer>) -> Vec<(String, String)> {
     sent
 }
 
-/// Everything that was acknowledged is there, once, and shows in the document.
+/// Every acknowledged event is in the history once and appears in the document.
 fn check_all(server: &Server, sent: &[(String, String)]) {
     server.eventually("ready", |server| server.get("/readyz").status == 200);
     let log = server.get("/version").json()["log"]

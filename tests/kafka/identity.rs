@@ -1,6 +1,6 @@
-//! Is it still the same log? A topic that is made anew, cut off, emptied by
-//! retention, compacted, grown, or on another cluster; while the ledger runs and
-//! over a restart. And brokers that are not there.
+//! Is it still the same log? The topic is recreated, truncated, emptied by retention, compacted,
+//! extended, or on another cluster, while the ledger runs and across a restart. Also: brokers that
+//! are down.
 
 use super::changed_log::When::{Paused, Running, Stopped};
 use super::changed_log::{
@@ -56,7 +56,7 @@ fn a_recreated_topic_halts_the_projector_in_four_situations_and_rebuild_recovers
             2,
             "{what}: {reasons}"
         );
-        // Nobody is told that an event was taken which would never be seen here.
+        // The ledger must not acknowledge an event that it would never show.
         let refused = ledger.post(BATCH, json!([created("late")]).to_string());
         refused.refused(503, "000001");
 
@@ -69,8 +69,8 @@ fn a_recreated_topic_halts_the_projector_in_four_situations_and_rebuild_recovers
     }
 }
 
-/// While many publish one by one, the topic is made anew and at once filled as far as the one
-/// before reached, so that offsets tell nothing.
+/// While many clients publish one event at a time, the topic is recreated and at once filled to the
+/// old topic's last offset. So offsets do not show the difference.
 #[test]
 fn records_sent_to_a_recreated_topic_are_not_acknowledged() {
     let broker = Broker::shared();
@@ -152,7 +152,7 @@ fn while_fetches_identify_the_topic_the_cluster_is_not_asked() {
         }
     }
     let (asked, batches) = (requests() - before.0, batches() - before.1);
-    // A request for each batch would be as many more.
+    // One request per batch would add `batches` requests.
     assert!(
         3 * asked < 3 * idle + 2 * batches,
         "{idle} requests without events, {asked} with {batches} batches"
@@ -167,7 +167,7 @@ fn a_truncated_log_halts_the_projector_even_if_it_was_extended_again() {
         ledger.while_it_is(when, |topic| cut_off(&broker, topic, more));
         let reason = match (when, more) {
             (_, 0) => "ends before offset 2, the store goes on at 5",
-            // While it runs, the ledger may see the cut before the new records.
+            // While it runs, the ledger may see the truncation before the new records.
             (Running, _) => "partition 0",
             _ => "holds another record at offset 4",
         };
@@ -186,7 +186,7 @@ fn unread_records_deleted_by_retention_halt_the_projector() {
             broker.forget_before(topic, 0, 6);
         });
         let reason = match when {
-            // The first of them may have been on their way when it was paused.
+            // The first records may already have been in flight when the ledger was paused.
             Paused => "now begins at offset 6, the store goes on at ",
             _ => "now begins at offset 6, the store goes on at 3",
         };
@@ -235,7 +235,7 @@ fn a_ledger_on_kafka_is_not_opened_without_kafka() {
     assert!(is_there(&server, "old-0"), "nothing was touched");
 }
 
-/// What a transaction leaves behind its records is no record, and yet an offset.
+/// The marker at the end of a transaction is not a record, but it has an offset.
 #[test]
 fn retention_of_aborted_records_does_not_halt() {
     let broker = Broker::shared();
@@ -259,7 +259,7 @@ fn retention_of_aborted_records_does_not_halt() {
         broker.forget_before(&topic, 0, 5);
         let server = server.unwrap_or_else(|| ledger(folder.path(), &broker, &topic));
         send(&broker, &topic, 0, &ids("more", 1));
-        server.eventually("goes on", |server| is_there(server, "more-0"));
+        server.eventually("continues", |server| is_there(server, "more-0"));
         server.eventually("ready", |server| server.get("/readyz").status == 200);
     }
 }
@@ -285,10 +285,10 @@ fn a_ledger_stops_in_time_while_its_broker_is_away() {
 fn retention_of_applied_records_does_not_halt() {
     let broker = Broker::shared();
     let mut ledger = Ledger::with(&broker, 5);
-    // The last applied record is gone too: there is nothing to compare with.
+    // Retention also deleted the last applied record: there is nothing to compare with.
     ledger.while_it_is(Stopped, |topic| broker.forget_before(topic, 0, 5));
     send(&broker, &ledger.topic, 0, &ids("more", 1));
-    ledger.eventually("goes on", |server| is_there(server, "more-0"));
+    ledger.eventually("continues", |server| is_there(server, "more-0"));
 }
 
 #[test]
@@ -308,14 +308,14 @@ fn a_store_that_lags_in_many_partitions_continues() {
     };
     let folder = tempfile::tempdir().unwrap();
     let server = ledger(folder.path(), &broker, &topic);
-    // A broker sends of one partition only what is larger than was asked for.
+    // From one partition alone, a broker sends more bytes than the fetch asked for.
     send("old", 1000);
     server.eventually("applied", |server| all_are_there(server, "old", 1000));
     drop(server);
-    // What was applied last ends no partition any more, so that each is fetched.
+    // The last applied records are no longer the last of their partitions, so each is fetched.
     send("more", 1);
     let server = ledger(folder.path(), &broker, &topic);
-    server.eventually("goes on", |server| all_are_there(server, "more", 1));
+    server.eventually("continues", |server| all_are_there(server, "more", 1));
 }
 
 #[test]
@@ -398,7 +398,7 @@ fn a_ledger_waits_for_a_broker_that_starts_later() {
     broker.kill();
     let server = ledger(folder.path(), &broker, &topic);
     assert!(is_there(&server, "old-2"), "reads need no broker");
-    server.eventually("it says so", |server| {
+    server.eventually("readiness reports it", |server| {
         reasons(server).contains("the event log cannot be read")
     });
     let refused = server.post(BATCH, json!([created("x")]).to_string());
@@ -419,8 +419,8 @@ fn a_lost_broker_is_reported_and_used_again_when_it_returns() {
     apply(&server, &broker, &topic, 3);
     for round in 0..2 {
         broker.kill();
-        server.eventually("it says so", |server| server.get("/readyz").status == 503);
-        assert!(is_there(&server, "old-2"), "reads go on");
+        server.eventually("not ready", |server| server.get("/readyz").status == 503);
+        assert!(is_there(&server, "old-2"), "reads continue");
         let waited = Instant::now();
         let path = "/v1/operations/none";
         let token = format!(

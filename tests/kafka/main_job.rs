@@ -1,5 +1,5 @@
-//! The main job with the log on a real Kafka broker, and producers that are not
-//! ours: the stories, the bodies, any order, any partitioner, any codec, poison.
+//! The main job with the log on a real Kafka broker and with foreign producers: the sample
+//! operations, the bodies, any order, any partitioner, any codec, invalid records.
 
 use super::{ledger, log_of};
 use crate::support::broker::{Broker, CLIENTS, Raw, token};
@@ -41,7 +41,7 @@ async fn the_kafka_log_conforms() {
         .await
         .unwrap();
     let log = Kafka::open(settings(&shared, &name)).unwrap();
-    // Its calls may wait for the network, which a runtime's thread must not.
+    // Its calls may wait for the network, and a runtime's thread must not.
     let suite = move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -63,7 +63,7 @@ fn every_scenario_gives_its_document_with_every_kafka_client() {
             for story in stories() {
                 let lines: Vec<String> = story.events.iter().map(Value::to_string).collect();
                 let mut sent = 0;
-                // One process for a whole story: the prefixes are tested over HTTP.
+                // One process for each sample operation: the tests over HTTP cover the prefixes.
                 let (after, document) = story.expected.last().unwrap();
                 let positions = broker.publish_by(client, &topic, options, &lines[sent..*after]);
                 sent += positions.len();
@@ -120,7 +120,7 @@ fn every_body_comes_back_byte_for_byte_through_kafka() {
     }
 }
 
-/// One operation lies on several partitions, in any order, several times.
+/// One operation's events are on several partitions, in any order, some several times.
 #[test]
 fn any_shuffle_with_repeats_over_partitions_gives_the_same_bytes() {
     let broker = Broker::shared();
@@ -139,7 +139,7 @@ fn any_shuffle_with_repeats_over_partitions_gives_the_same_bytes() {
         for event in &story.events {
             for _ in 0..1 + rng.below(3) {
                 let text = generate::spelled_differently(&mut rng, event);
-                // One a line; white space between members is all that this changes.
+                // One event per line. This only changes white space between members.
                 records.push(text.replace(['\n', '\r'], " "));
             }
         }
@@ -150,7 +150,8 @@ fn any_shuffle_with_repeats_over_partitions_gives_the_same_bytes() {
         .iter()
         .zip(records.chunks(records.len().div_ceil(3)))
     {
-        // Without a key they go round, whatever operation they belong to.
+        // Without a key, clients distribute records over the partitions, regardless of the
+        // operation.
         let options = if rng.chance(50) {
             vec!["--no-key"]
         } else {
@@ -222,7 +223,7 @@ fn events_published_over_http_are_in_the_topic_and_can_be_read_at_once() {
         assert_eq!(header.key, "content-type");
         assert_eq!(header.value, Some(&b"application/cloudevents+json"[..]));
     }
-    // The same key goes to one partition: the order of one sender is kept.
+    // Records with the same key go to one partition, which keeps the order of one sender.
     let many: Vec<Value> = (0..50).map(|_| created("one-key")).collect();
     let answer = server.post(BATCH, serde_json::to_vec(&many).unwrap());
     let positions = answer.json()["positions"].clone();
@@ -258,7 +259,7 @@ fn equal_events_give_equal_stores_on_kafka_and_on_the_embedded_log() {
             server.document(half[0]["subject"].as_str().unwrap(), &last);
             server.kill();
         }
-        // All of it is applied where the last life did not come to it.
+        // Applies the records that the killed ledger did not reach.
         let server = Server::on(folder.path(), settings);
         server.eventually("ready", |server| server.get("/readyz").status == 200);
         assert!(server.terminate().success());
@@ -361,7 +362,7 @@ fn every_kind_of_invalid_record_is_in_topic_and_store_and_the_rest_is_applied() 
     }
 }
 
-/// (pending, refused) dead letters.
+/// The counts of (pending, refused) dead letters.
 fn unsent(server: &Server) -> (u64, u64) {
     let metrics = server.metrics();
     let of = |state: &str| {
@@ -404,8 +405,8 @@ fn a_dead_letter_that_the_topic_refuses_stays_in_the_store_and_says_so() {
     assert_eq!(broker.read(&small).len(), 1);
 }
 
-/// Their topic is made only later. None that waits is passed over, whatever is tried
-/// meanwhile, and neither by a restart.
+/// The dead-letter topic is created only later. No waiting dead letter is skipped, neither by
+/// attempts in the meantime nor by a restart.
 #[test]
 fn dead_letters_that_cannot_be_forwarded_wait_until_they_can() {
     let broker = Broker::shared();
@@ -426,7 +427,7 @@ fn dead_letters_that_cannot_be_forwarded_wait_until_they_can() {
         (server, log)
     };
     let tried = |server: &Server, log: &Path| {
-        server.eventually("it was tried", |_| {
+        server.eventually("it was attempted", |_| {
             let told = std::fs::read_to_string(log).unwrap();
             told.contains("dead letters wait in the store")
         });
@@ -451,7 +452,7 @@ fn dead_letters_that_cannot_be_forwarded_wait_until_they_can() {
         .iter()
         .map(|message| String::from_utf8(message.payload().unwrap().to_vec()).unwrap())
         .collect();
-    // A try that was not answered in time may have arrived.
+    // An attempt that timed out may still have been written.
     sent.dedup();
     assert_eq!(sent, ["first", "second", "third", "fourth"]);
 }

@@ -21,7 +21,7 @@ fn ledger(broker: &Broker, topic: &str) -> Server {
     ])
 }
 
-/// What the topic is called in positions.
+/// The log's id as positions name it.
 fn log_of(server: &Server) -> String {
     server.eventually("it knows its log", |server| {
         server.get("/version").json()["log"].is_string()

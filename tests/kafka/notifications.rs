@@ -1,5 +1,5 @@
-//! Notifications of a ledger on Kafka: their outcomes are in a topic of their own, from
-//! which another store knows them, and without which it holds everything.
+//! Notifications of a ledger on Kafka. A topic of its own records their outcomes, and a new store
+//! reads them from there. Without that topic, a new store holds every notification back.
 
 use crate::support::broker::{Broker, Raw};
 use crate::support::notified::{list, notes, quick, repair, state, told};
@@ -21,7 +21,7 @@ fn ledger(data: &Path, broker: &Broker, topic: &str, other: &[(&str, &str)]) -> 
     Server::on(data, &settings)
 }
 
-/// Once what is due before is known, and nothing else would be held.
+/// Waits until the earlier outcomes are known. After that no new notification is held.
 fn sends(server: &Server) {
     server.eventually("ready, and notifications are sent", |server| {
         server.get("/readyz").status == 200
@@ -117,23 +117,23 @@ fn without_the_control_topic_a_new_store_holds_what_was_due() {
     server.publish(&events.collect::<Vec<_>>());
     delivered(&server, 10);
 
-    // While it runs, and over a restart: none is made in its place.
+    // While it runs and across a restart, the ledger does not create a replacement.
     broker.delete(&control);
-    server.eventually("it is missed", |server| {
+    server.eventually("the topic is missing", |server| {
         notes(server).contains("there is no topic")
     });
     server.publish(&told("late", receiver.address));
     server.terminate();
     let server = ledger(folder.path(), &broker, &topic, &[]);
-    server.eventually("it is missed", |server| {
+    server.eventually("the topic is missing", |server| {
         notes(server).contains("which the store was folded from")
     });
     assert!(!broker.has(&control));
     broker.create(&control, 1, &[]);
-    server.eventually("it is another one", |server| {
+    server.eventually("it is another topic", |server| {
         notes(server).contains("webhook deliveries have halted")
     });
-    assert_eq!(server.get("/readyz").status, 200, "everything else goes on");
+    assert_eq!(server.get("/readyz").status, 200, "the rest continues");
     server.terminate();
     assert_eq!(receiver.calls().len(), 10);
 
@@ -178,7 +178,7 @@ fn a_delivery_that_cannot_be_recorded_is_not_sent() {
     sends(&server);
     let events = (0..30).flat_map(|n| told(&format!("op-{n}"), receiver.address));
     server.publish(&events.collect::<Vec<_>>());
-    receiver.eventually("all were tried", |calls| {
+    receiver.eventually("all were attempted", |calls| {
         (0..30).all(|n| {
             calls
                 .iter()
@@ -186,7 +186,7 @@ fn a_delivery_that_cannot_be_recorded_is_not_sent() {
         })
     });
     broker.kill();
-    server.eventually("that is seen", |server| {
+    server.eventually("the ledger notices it", |server| {
         notes(server).contains("webhook deliveries are not sent now")
     });
     open.store(true, Ordering::SeqCst);
@@ -197,7 +197,7 @@ fn a_delivery_that_cannot_be_recorded_is_not_sent() {
     assert_eq!(
         taken(),
         30,
-        "each is taken once: what was told is not forgotten"
+        "each is sent once: a recorded delivery is not repeated"
     );
 }
 
@@ -231,7 +231,7 @@ fn a_control_topic_with_retention_is_refused_and_invalid_records_in_it_are_skipp
     sends(&server);
     server.publish(&told("op", receiver.address));
     delivered(&server, 1);
-    // What a newer program knows is not passed over.
+    // A record of a newer version is not skipped.
     let newer = r#"{"specversion":"1.0","id":"i","source":"/opledger/control","type":"opledger.operation.removed.v1","subject":"op","time":"2024-05-06T07:08:09Z","data":{}}"#;
     broker.send(&control, &[Raw::value(newer)]);
     server.eventually("halted", |server| {

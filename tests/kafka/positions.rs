@@ -1,5 +1,5 @@
-//! Which positions count as reached, and when events are accepted: while the log is known
-//! to be the store's own. And offsets that are no records.
+//! Which positions count as reached, and when events are accepted: only while the log is known to
+//! be the store's own. Also: offsets without a record.
 
 use super::changed_log::When::{Paused, Running, Stopped};
 use super::changed_log::{
@@ -32,7 +32,8 @@ fn refused_for(answer: &Answer, status: u16, reason: &str) {
     assert!(answer.header("retry-after").parse::<u64>().is_ok());
 }
 
-/// Halted over its log: accepts nothing, and answers for no position of it.
+/// The projector has halted because of its log. It accepts no events and serves no position of the
+/// log.
 #[track_caller]
 fn answers_for_nothing(server: &Server, reason: &str, token: &str) {
     halted(server, reason, "old-4");
@@ -55,7 +56,7 @@ fn answers_for_nothing(server: &Server, reason: &str, token: &str) {
     assert_eq!(stream.next().unwrap().kind, "reset");
     assert!(
         is_there(server, "old-4"),
-        "reads that ask for no position go on"
+        "reads without a position continue"
     );
 }
 
@@ -82,7 +83,7 @@ fn a_truncated_log_accepts_no_event_and_serves_no_position() {
         let mut ledger = Ledger::with(&broker, 5);
         let token = format!("{};0:3", log_of(&ledger));
         ledger.while_it_is(when, |topic| cut_off(&broker, topic, more));
-        // From the first moment on.
+        // Events are refused from the start.
         ledger.eventually("halted", |server| {
             let early = publish(server, "early");
             assert_eq!(early.status, 503, "{early:?}");
@@ -104,13 +105,13 @@ fn one_unread_record_deleted_by_retention_halts_the_projector_and_none_does_not(
                 broker.forget_before(topic, 0, first);
             });
             if is_whole {
-                ledger.eventually("goes on", |server| is_there(server, "unseen-1"));
+                ledger.eventually("continues", |server| is_there(server, "unseen-1"));
                 ledger.eventually("ready", |server| server.get("/readyz").status == 200);
             } else {
                 let reason = "now begins at offset 6, the store goes on at 5";
-                // It may have been on its way already when the ledger was paused.
+                // The record may already have been in flight when the ledger was paused.
                 let was_on_its_way = || when == Paused && is_there(&ledger, "unseen-0");
-                ledger.eventually("halted, or goes on", |server| {
+                ledger.eventually("halted, or continues", |server| {
                     reasons(server).contains(reason) || was_on_its_way()
                 });
                 if was_on_its_way() {
@@ -123,8 +124,8 @@ fn one_unread_record_deleted_by_retention_halts_the_projector_and_none_does_not(
     }
 }
 
-/// While it is read from, and neither the watchdog nor a pause looks in time: what is fetched
-/// is not taken for the topic's own because the last fetch was.
+/// The ledger reads the topic, and neither the watchdog nor a pause checks it in time. A fetch does
+/// not count as the same topic's just because the previous one did.
 #[test]
 fn a_topic_recreated_between_two_fetches_is_not_read_further() {
     let broker = Broker::shared();
@@ -160,7 +161,7 @@ fn a_topic_recreated_between_two_fetches_is_not_read_further() {
     }
 }
 
-/// Before the log was compared once nothing is known of it, whatever the store holds.
+/// Before the log has been compared once, the ledger knows nothing of it, whatever the store has.
 #[test]
 fn before_the_log_is_reached_no_event_is_accepted_and_no_position_is_served() {
     let broker = Broker::own();
@@ -169,9 +170,9 @@ fn before_the_log_is_reached_no_event_is_accepted_and_no_position_is_served() {
     let server = ledger(folder.path(), &broker, &topic);
     apply(&server, &broker, &topic, 5);
     let token = format!("{};0:4", log_of(&server));
-    // While the broker is away, what this log has reached before still counts.
+    // While the broker is down, positions that this log has already reached still count.
     broker.kill();
-    server.eventually("it says so", |server| server.get("/readyz").status == 503);
+    server.eventually("not ready", |server| server.get("/readyz").status == 503);
     server.eventually("refused", |server| publish(server, "away").status == 503);
     assert_eq!(at(&server, "/v1/operations/old-4", &token).status, 200);
     drop(server);
@@ -184,15 +185,15 @@ fn before_the_log_is_reached_no_event_is_accepted_and_no_position_is_served() {
     publish(&server, "away").refused(503, "000001");
     assert!(
         is_there(&server, "old-4"),
-        "reads that ask for no position need no broker"
+        "reads without a position need no broker"
     );
     broker.start();
     server.eventually("reached", |server| at(server, path, &token).status == 200);
     server.eventually("accepted", |server| publish(server, "after").status == 202);
 }
 
-/// The end of a transaction has an offset and is no record. Producers that are told of it
-/// may ask for it.
+/// The marker at the end of a transaction has an offset and is not a record. A producer that
+/// receives this offset may ask for it.
 #[test]
 fn the_end_of_a_transaction_is_reached_when_all_before_it_is_applied() {
     let broker = Broker::shared();
@@ -201,7 +202,7 @@ fn the_end_of_a_transaction_is_reached_when_all_before_it_is_applied() {
     let mut server = ledger(folder.path(), &broker, &topic);
     let log = log_of(&server);
     let event = |id: &str| Raw::value(created(id).to_string()).on(0);
-    // Offsets 0 and 1, and the mark at 2; then 3, and the mark at 4; nothing but marks.
+    // Offsets 0 and 1 and the marker at 2, then 3 and the marker at 4. Only markers are at the end.
     let steps = [("committed", true, 2), ("aborted", false, 4)];
     for (id, commit, mark) in steps {
         let records = [event(id), event(&format!("{id}-too"))];
@@ -213,7 +214,7 @@ fn the_end_of_a_transaction_is_reached_when_all_before_it_is_applied() {
         assert_eq!(
             answer.header("ledger-position"),
             token,
-            "it holds what was asked for"
+            "the response has the position asked for"
         );
     }
     let token = format!("{log};0:4");
@@ -222,7 +223,7 @@ fn the_end_of_a_transaction_is_reached_when_all_before_it_is_applied() {
             assert!(server.terminate().success());
             server = ledger(folder.path(), &broker, &topic);
         }
-        // One more was published before the restart.
+        // One more event was published before the restart.
         let last = format!("{log};0:{}", if restart { 5 } else { 4 });
         for path in [
             "/v1/operations/committed",
@@ -233,13 +234,13 @@ fn the_end_of_a_transaction_is_reached_when_all_before_it_is_applied() {
             assert_eq!(answer.status, 200, "{path}, restart: {restart}");
             assert_eq!(answer.header("ledger-position"), last, "{path}");
         }
-        // One more than there is.
+        // One position after the last.
         let beyond = format!("{log};0:{}", if restart { 6 } else { 5 });
         let headers = [("ledger-position", &*beyond), ("prefer", "wait=0")];
         server
             .get_with("/v1/operations/committed", &headers)
             .refused(504, "000001");
-        // And streams go on behind it.
+        // Streams continue after it.
         let resumed = [("last-event-id", &*last)];
         let mut stream = Stream::open(server.address, "/v1/operations", &resumed);
         let id = format!("more-{restart}");
@@ -267,7 +268,7 @@ fn a_stream_with_a_position_after_the_end_of_the_log_is_reset() {
             assert_eq!(stream.next().unwrap().kind, "reset", "{path} {position}");
             assert!(
                 started.elapsed() < Duration::from_secs(4),
-                "not after all patience"
+                "it does not wait for the whole limit"
             );
         }
         let path = format!("/v1/operations?position={token}");
@@ -276,10 +277,10 @@ fn a_stream_with_a_position_after_the_end_of_the_log_is_reset() {
     }
 }
 
-/// Warnings are for what somebody has to look at.
+/// Warnings are only for conditions that an operator has to check.
 #[test]
 fn a_healthy_start_warns_of_nothing() {
-    // Nobody has used a group there, and its topics are made just now.
+    // No consumer group exists on this broker yet, and its topics are created only now.
     let broker = Broker::own();
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log.txt");

@@ -1,4 +1,4 @@
-//! The largest record: what a topic and the ledger's own bound take, to the byte.
+//! The largest record that a topic and the ledger's own limit accept, to the byte.
 
 use super::{ledger, log_of};
 use crate::support::broker::{Broker, Raw};
@@ -6,7 +6,7 @@ use crate::support::events::sized;
 use crate::support::server::{ONE, Server};
 use std::process::Command;
 
-/// What workers put into the topic themselves.
+/// Records that workers write to the topic themselves.
 #[test]
 fn a_record_at_the_size_limit_is_applied_and_a_byte_more_is_a_dead_letter() {
     const MAX: usize = 4096;
@@ -42,7 +42,7 @@ fn a_record_at_the_size_limit_is_applied_and_a_byte_more_is_a_dead_letter() {
     assert_eq!(told, [(Some("0:1"), too_large), (Some("0:3"), too_large)]);
 }
 
-/// What comes by HTTP or by the command: with the longest key, and the topic takes it.
+/// Events sent over HTTP or by `publish`. With the longest key, the topic accepts the record.
 #[test]
 fn an_event_at_the_topics_size_limit_is_accepted_and_a_byte_more_is_refused() {
     const TOPIC: usize = 100_000;
@@ -76,7 +76,7 @@ fn an_event_at_the_topics_size_limit_is_accepted_and_a_byte_more_is_refused() {
             .unwrap();
         assert_eq!(output.status.code(), Some(status), "{name}: {output:?}");
     }
-    server.eventually("it is there", |server| {
+    server.eventually("the event is applied", |server| {
         server
             .get(&format!("/v1/operations/{}", id("by-command")))
             .status

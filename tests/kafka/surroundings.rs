@@ -1,5 +1,5 @@
-//! What surrounds the events: transactions, arrival, topics that are made, the
-//! group, librdkafka's options, passwords.
+//! Conditions around the events: transactions, arrival times, created topics, the consumer group,
+//! librdkafka's options, passwords.
 
 use super::{ledger, log_of};
 use crate::support::broker::{Broker, Raw};
@@ -23,7 +23,7 @@ fn an_aborted_transaction_is_never_seen_and_lag_still_reaches_zero() {
         server.get("/v1/dead-letters").json()["dead_letters"],
         json!([])
     );
-    // Behind the last record there is the transaction's mark.
+    // The transaction's marker follows the last record.
     server.eventually("no lag", |server| {
         let metrics = server.metrics();
         let holds = |line: &str| metrics.lines().any(|found| found == line);
@@ -61,7 +61,7 @@ fn missing_topics_are_created_on_request() {
     let broker = Broker::shared();
     let topic = format!("made-{}", std::process::id());
     let server = ledger(&broker, &topic);
-    server.eventually("it says what is missing", |server| {
+    server.eventually("readiness reports the missing topic", |server| {
         let ready = server.get("/readyz");
         ready.status == 503 && String::from_utf8_lossy(&ready.body).contains("--create-topics")
     });
@@ -76,7 +76,7 @@ fn missing_topics_are_created_on_request() {
     assert_eq!(
         broker.read(&format!("{topic}.dead-letter")).len(),
         0,
-        "it is there"
+        "the topic exists"
     );
     let token = server.publish(&[created("first")]);
     assert!(server.document("first", &token).is_some());
@@ -85,9 +85,9 @@ fn missing_topics_are_created_on_request() {
         history["events"][0].get("arrived_by").is_none(),
         "the broker's own time"
     );
-    // One that is deleted is not made anew: it would be another log.
+    // A deleted topic is not recreated: the new one would be another log.
     broker.delete(&topic);
-    server.eventually("it says so", |server| server.get("/readyz").status == 503);
+    server.eventually("not ready", |server| server.get("/readyz").status == 503);
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(server.get("/readyz").status, 503);
     assert!(!broker.has(&topic));
@@ -149,7 +149,7 @@ fn options_of_librdkafka_are_passed_on_and_bad_ones_are_reported_at_once() {
     assert!(server.document("zipped", &token).is_some());
 }
 
-/// A user and a password, by the options that users of librdkafka know.
+/// A user and a password, set by librdkafka's own options.
 #[test]
 fn sasl_works_as_users_know_it() {
     let broker = Broker::own_with(
@@ -181,7 +181,7 @@ fn sasl_works_as_users_know_it() {
     drop(server);
     std::fs::write(&password, "wrong\n").unwrap();
     let server = with_password(password.to_str().unwrap());
-    server.eventually("told", |server| server.get("/readyz").status == 503);
+    server.eventually("not ready", |server| server.get("/readyz").status == 503);
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn an_event_too_large_for_the_topic_is_refused_before_it_is_sent() {
     server.eventually("ready", |server| server.get("/readyz").status == 200);
     let with_body = |id: &str, bytes: usize| {
         let mut event = created(id);
-        // What a codec cannot make small.
+        // A body that no codec compresses.
         let mut rng = crate::support::generate::Rng::new(37);
         let body: String = (0..bytes)
             .map(|_| char::from(b'!' + rng.below(90) as u8))
@@ -203,7 +203,7 @@ fn an_event_too_large_for_the_topic_is_refused_before_it_is_sent() {
     let large = json!([created("small"), with_body("large", 120_000)]).to_string();
     let why = server.post(BATCH, large).refused(413, "010003");
     assert!(why.contains("[1]"), "{why}");
-    // Many that are small enough each are more than the topic takes at once.
+    // Each event is small enough, but together they exceed the topic's limit for one batch.
     let many: Vec<_> = (0..20)
         .map(|n| with_body(&format!("many-{n}"), 40_000))
         .collect();
@@ -217,8 +217,8 @@ fn an_event_too_large_for_the_topic_is_refused_before_it_is_sent() {
     assert!(server.document("small", &token).is_none());
 }
 
-/// What is behind an open transaction cannot be read yet: commands that read to the end
-/// do not wait for it.
+/// Records after an open transaction cannot be read yet. Commands that read to the end do not wait
+/// for them.
 #[test]
 fn an_open_transaction_does_not_block_a_replay() {
     let broker = Broker::shared();

@@ -1,6 +1,6 @@
-//! A real Kafka broker for tests: the one that `OPLEDGER_KAFKA` names, or one in a
-//! container where an engine runs, or one from the published jars. And a client for
-//! it that looks on, so that tests need not believe what the ledger says.
+//! A real Kafka broker for tests: the one that `OPLEDGER_KAFKA` names, or one in a container if an
+//! engine runs, or one from the published jars. Also a client that reads the topics, so that tests
+//! need not trust the ledger.
 
 pub use super::raw::Raw;
 use super::root;
@@ -31,7 +31,7 @@ pub struct Broker {
     how: How,
 }
 
-/// A cluster, and the right to be the only one of this process.
+/// A cluster. Only one exists in this process at a time.
 pub struct Three {
     brokers: [Broker; 3],
     _alone: MutexGuard<'static, ()>,
@@ -46,7 +46,7 @@ impl std::ops::Deref for Three {
 }
 
 enum How {
-    /// Somebody else's: never stopped, and never killed.
+    /// Somebody else's broker: tests never stop or kill it.
     Given,
     /// From the published jars, with its data in a folder of its own.
     Own {
@@ -59,7 +59,7 @@ enum How {
     },
 }
 
-/// Shared by the tests of a binary for as long as one of them runs.
+/// The tests of a program share it as long as one of them runs.
 static SHARED: Mutex<Weak<Broker>> = Mutex::new(Weak::new());
 
 impl Broker {
@@ -82,12 +82,12 @@ impl Broker {
         broker
     }
 
-    /// One that can be killed, cut off and started again.
+    /// A broker that can be killed, disconnected and started again.
     pub fn own() -> Broker {
         Broker::own_with("")
     }
 
-    /// An address where nobody is.
+    /// An address without a broker.
     pub fn nowhere() -> Broker {
         Broker {
             bootstrap: format!("127.0.0.1:{}", free_ports()),
@@ -95,7 +95,7 @@ impl Broker {
         }
     }
 
-    /// With these lines at the end of its configuration; `PORT` stands for its port.
+    /// Adds these lines to its configuration; `PORT` stands for its port.
     pub fn own_with(properties: &str) -> Broker {
         let folder = tempfile::tempdir().unwrap();
         let port = free_ports();
@@ -121,10 +121,9 @@ impl Broker {
         broker
     }
 
-    /// Three in one cluster. The first is also its only controller, so the others are
-    /// those to kill.
+    /// Three brokers in one cluster. The first is the only controller, so kill only the others.
     pub fn three() -> Three {
-        // Three of them are as many as a small machine carries.
+        // A small machine runs no more than three.
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE
             .lock()
@@ -203,7 +202,7 @@ impl Broker {
         broker
     }
 
-    /// Only for a broker of one's own.
+    /// Only for a test's own broker.
     fn script(&self, arguments: &[&str]) -> Output {
         let How::Own {
             port,
@@ -219,7 +218,7 @@ impl Broker {
             .env("KAFKA_PORT", port.to_string())
             .env("KAFKA_CLUSTER_ID", "opledger-tests-use-it0")
             .env("KAFKA_DATA", folder.path().join("data"))
-            // Half the processor time of a start; what is measured is not measured here.
+            // This halves the processor time of a start. Nothing measures speed here.
             .env("KAFKA_HEAP_OPTS", "-Xmx512m -XX:TieredStopAtLevel=1")
             .stdin(Stdio::null());
         if let Some(extra) = extra {
@@ -237,12 +236,12 @@ impl Broker {
         check(self.script(&["stop"]));
     }
 
-    /// As `kill -9`.
+    /// Like `kill -9`.
     pub fn kill(&self) {
         check(self.script(&["kill"]));
     }
 
-    /// What starts next is another cluster at the same address.
+    /// The next start is another cluster at the same address.
     pub fn forget_everything(&self) {
         let How::Own { folder, .. } = &self.how else {
             panic!("this broker's data are not ours to remove");
@@ -253,7 +252,7 @@ impl Broker {
     /// Where the broker keeps a partition.
     pub fn partition_folder(&self, topic: &str, partition: u32) -> PathBuf {
         let How::Own { folder, .. } = &self.how else {
-            panic!("this broker's data are not ours to look at");
+            panic!("this broker's data are not ours to read");
         };
         folder.path().join(format!("data/log/{topic}-{partition}"))
     }
@@ -277,7 +276,7 @@ impl Broker {
         let client: BaseConsumer = self.config().create().unwrap();
         let until = Instant::now() + Duration::from_secs(60);
         while client.fetch_metadata(None, Duration::from_secs(1)).is_err() {
-            assert!(Instant::now() < until, "the broker does not answer");
+            assert!(Instant::now() < until, "the broker does not respond");
         }
     }
 
@@ -321,7 +320,7 @@ impl Broker {
             let created = admin.create_topics([&new], &AdminOptions::new());
             match block_on(created).map(|mut outcomes| outcomes.remove(0)) {
                 Ok(Ok(_)) => return,
-                // The one of this name is still being deleted.
+                // The previous topic of this name is still being deleted.
                 other => assert!(Instant::now() < until, "{name}: {other:?}"),
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -350,7 +349,7 @@ impl Broker {
         grown.unwrap().remove(0).unwrap();
     }
 
-    /// As retention does: nothing before this offset is kept.
+    /// Like retention: deletes everything before this offset.
     pub fn forget_before(&self, topic: &str, partition: i32, offset: i64) {
         let mut offsets = TopicPartitionList::new();
         let offset = Offset::Offset(offset);
@@ -360,7 +359,7 @@ impl Broker {
         block_on(self.admin().delete_records(&offsets, &AdminOptions::new())).unwrap();
     }
 
-    /// Sends records as they are, whatever they are, and waits for them.
+    /// Sends records unchanged and waits for them.
     pub fn send(&self, topic: &str, records: &[Raw]) {
         let producer: BaseProducer = self
             .config()
@@ -406,7 +405,7 @@ impl Broker {
         }
     }
 
-    /// Everything that a topic holds now, partition by partition.
+    /// Everything in a topic, partition by partition.
     pub fn read(&self, topic: &str) -> Vec<OwnedMessage> {
         let consumer: BaseConsumer = self
             .config()
@@ -433,7 +432,7 @@ impl Broker {
         found
     }
 
-    /// What the consumer group has committed of a partition.
+    /// The offset that the consumer group has committed for a partition.
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
         let consumer: BaseConsumer = self.config().set("group.id", group).create().unwrap();
         let mut wanted = TopicPartitionList::new();
@@ -455,7 +454,7 @@ impl Broker {
         }
     }
 
-    /// One that is still open, with these records in it.
+    /// An open transaction with these records.
     pub fn begin_transaction(&self, topic: &str, records: &[Raw]) -> BaseProducer {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -483,7 +482,7 @@ impl Broker {
         producer
     }
 
-    /// A producer that is not ours, in another language, reading events from a pipe.
+    /// A foreign producer in another language, which reads events from a pipe.
     pub fn client(&self, client: &str, topic: &str, options: &[&str]) -> Child {
         let file = root().join("tests/clients").join(client);
         Command::new(run())
@@ -497,7 +496,7 @@ impl Broker {
             .unwrap()
     }
 
-    /// Sends lines by a foreign client; returns `id partition:offset` of each.
+    /// Sends lines with a foreign client; returns `id partition:offset` of each.
     #[track_caller]
     pub fn publish_by(
         &self,
@@ -521,7 +520,7 @@ impl Broker {
     }
 }
 
-/// What a foreign client prints: `id partition:offset`.
+/// The output of a foreign client: `id partition:offset`.
 pub fn acknowledged(text: &str) -> Vec<(String, String)> {
     let pair = |line: &str| {
         let (id, at) = line.rsplit_once(' ').unwrap();
@@ -561,14 +560,14 @@ fn engine_runs() -> bool {
     asked.is_ok_and(|output| output.status.success())
 }
 
-/// Two ports in a row that nobody uses. Below those that the kernel gives to clients:
-/// one that knocks at a broker that is away would in the end be given its own target
-/// as source, connect to itself, and hold the port.
+/// Two adjacent unused ports, below those that the kernel assigns to clients. Otherwise a client of
+/// a broker that is down could get its own target as source port, connect to itself and keep the
+/// port.
 pub fn free_ports() -> u16 {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 12_000;
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    // Apart for each process, so that two test binaries do not take the same.
+    // Separate for each process, so that two test programs do not use the same ports.
     let begin = (std::process::id() % u32::from(COUNT / 20)) as u16 * 20;
     loop {
         let step = NEXT.fetch_add(2, Ordering::Relaxed) as u16;

@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
-/// Where the frames of a segment begin.
+/// The offset of a segment's first frame.
 pub const HEAD: usize = 16 << 10;
 
 pub fn created(operation: &str) -> Value {
@@ -47,7 +47,7 @@ pub fn succeeds(what: &str, arguments: &[&str], data: &Path) -> String {
     text
 }
 
-/// A ledger that does not start.
+/// A ledger that does not start; returns its message.
 #[track_caller]
 pub fn refuses(what: &str, data: &Path) -> String {
     let output = opledger(&["serve", "--listen", "127.0.0.1:0"], data);
@@ -68,7 +68,7 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Name and content of every file in a folder, but of those written ahead.
+/// Name and content of every file in a folder, without those created ahead.
 pub fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
     let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
@@ -79,10 +79,10 @@ pub fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// After a kill: a log of three segments, and what was acknowledged.
+/// A log of three segments after a kill, and its acknowledged events.
 pub struct Events {
     pub folder: TempDir,
-    /// Of the log, when half of the last segment was written.
+    /// The log when half of the last segment was written.
     pub older: TempDir,
     /// Each operation with the position of its event.
     pub acknowledged: BTreeMap<String, String>,
@@ -109,7 +109,7 @@ impl Events {
                 token = answer.header("ledger-position").to_owned();
             }
         };
-        // With more partitions a new segment begins.
+        // A change of the number of partitions begins a new segment.
         for (partitions, count) in [("2", 60), ("3", 60)] {
             let server = Server::on(folder.path(), &[("LOG__PARTITIONS", partitions)]);
             publish(&server, count);
@@ -129,7 +129,7 @@ impl Events {
     }
 }
 
-/// The bytes of a segment up to the last that says anything.
+/// The length of a segment up to its last byte that is not zero.
 pub fn used(path: &Path) -> usize {
     let bytes = fs::read(path).unwrap();
     bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1
@@ -145,10 +145,10 @@ pub fn flip(path: &Path, at: usize) {
     edit(path, |bytes| bytes[at] ^= 0x10);
 }
 
-/// What is done to a log: its folder, the segment in question, and an older copy of the folder.
+/// Damages a log. Arguments: its folder, the segment, and an older copy of the folder.
 pub type Damage = fn(&Path, &str, &Path);
 
-/// A place in the middle that says something: within a block.
+/// An offset near the middle, within a block of an event.
 pub fn middle(path: &Path) -> usize {
     let bytes = fs::read(path).unwrap();
     let half = HEAD + (used(path) - HEAD) / 2;
@@ -156,7 +156,7 @@ pub fn middle(path: &Path) -> usize {
     half + word.expect("an event in plain text")
 }
 
-/// Writes after the last that a segment says.
+/// Writes after the last used byte of a segment.
 pub fn add(path: &Path, what: &[u8]) {
     let end = used(path).next_multiple_of(8);
     edit(path, |bytes| {
@@ -179,17 +179,17 @@ pub const SEGMENT: &[(&str, Damage)] = &[
     ("the file is deleted", |log, name, _| {
         fs::remove_file(log.join(name)).unwrap();
     }),
-    ("the file is cut within its head", |log, name, _| {
+    ("the file is truncated within its head", |log, name, _| {
         edit(&log.join(name), |bytes| bytes.truncate(30));
     }),
-    ("the file is cut after its head", |log, name, _| {
+    ("the file is truncated after its head", |log, name, _| {
         edit(&log.join(name), |bytes| bytes.truncate(HEAD));
     }),
-    ("the file is cut in the middle", |log, name, _| {
+    ("the file is truncated in the middle", |log, name, _| {
         let at = middle(&log.join(name));
         edit(&log.join(name), |bytes| bytes.truncate(at));
     }),
-    ("the file is cut by a byte", |log, name, _| {
+    ("the file is truncated by a byte", |log, name, _| {
         let end = used(&log.join(name));
         edit(&log.join(name), |bytes| bytes.truncate(end - 1));
     }),
@@ -204,7 +204,7 @@ pub const SEGMENT: &[(&str, Damage)] = &[
     }),
 ];
 
-/// Damage to what a segment holds.
+/// Damage to the content of a segment.
 pub const FRAMES: &[(&str, Damage)] = &[
     ("a bit of the first frame's head", |log, name, _| {
         flip(&log.join(name), HEAD + 9);
@@ -251,7 +251,7 @@ pub const FRAMES: &[(&str, Damage)] = &[
 
 const ACKNOWLEDGED: &str = "acknowledged";
 
-/// Damage to what is beside the frames or after them, and costs nothing.
+/// Damage outside the frames, which loses nothing.
 pub const BESIDE: &[(&str, Damage)] = &[
     ("a slot of what was acknowledged", |log, _, _| {
         flip(&log.join(ACKNOWLEDGED), 40);
@@ -287,15 +287,15 @@ pub const BESIDE: &[(&str, Damage)] = &[
     }),
 ];
 
-/// Damage after which nobody knows where the log ended.
+/// Damage that leaves the end of the log unknown.
 pub const UNKNOWN: &[(&str, Damage)] = &[
-    ("both slots are damaged, and the end cut", |log, name, _| {
+    ("both slots are damaged, and the end truncated", |log, name, _| {
         flip(&log.join("acknowledged"), 40);
         flip(&log.join("acknowledged"), HEAD + 40);
         let end = used(&log.join(name));
         edit(&log.join(name), |bytes| bytes.truncate(end - 100));
     }),
-    ("the file is missing, and the end cut", |log, name, _| {
+    ("the file is missing, and the end truncated", |log, name, _| {
         fs::remove_file(log.join("acknowledged")).unwrap();
         let end = used(&log.join(name));
         edit(&log.join(name), |bytes| bytes.truncate(end - 9));
@@ -314,7 +314,7 @@ pub fn damaged(events: &Events, damage: Damage, name: &str) -> TempDir {
     folder
 }
 
-/// A ledger that has notified, and its receiver.
+/// A ledger that has sent notifications, and its receiver.
 pub struct Notified {
     pub folder: TempDir,
     pub older: TempDir,
@@ -354,15 +354,15 @@ impl Notified {
         folder
     }
 
-    /// Nobody is told twice, whatever is new.
+    /// No receiver is notified twice, even if there are new operations.
     pub fn check_told(&self, what: &str) {
         for n in 0..TOLD {
             let id = format!("op-{n}");
-            assert_eq!(self.receiver.of(&id).len(), 1, "{what}: {id} is told once");
+            assert_eq!(self.receiver.of(&id).len(), 1, "{what}: {id} is sent once");
         }
     }
 
-    /// Notifications go on, and what is new is sent.
+    /// Notifications continue, and a new one is sent.
     pub fn goes_on(&self, what: &str, data: &Path) {
         let server = Server::on(data, &quick(&[]));
         let new = format!("new-{}", self.receiver.calls().len());

@@ -1,23 +1,23 @@
-//! Every wait of a test ends in time and says what it was for.
+//! Every wait of a test has a limit and says what it waits for.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// For what a ledger does at once: long enough for a machine that runs other tests beside.
+/// For immediate reactions of a ledger, on a machine that runs other tests at the same time.
 pub const SOON: Duration = Duration::from_secs(20);
-/// For what takes work: a start on a large log, a broker that comes up.
+/// For longer work: a start on a large log, the start of a broker.
 pub const LATER: Duration = Duration::from_secs(60);
-/// For all of a test. Long runs have none.
+/// For a whole test. Long runs have no limit.
 const TEST: Duration = Duration::from_secs(300);
 
-/// Looks until there is something.
+/// Polls until there is a result.
 #[track_caller]
 pub fn within<T>(limit: Duration, what: &str, look: impl FnMut() -> Option<T>) -> T {
     let found = found_within(limit, look);
     found.unwrap_or_else(|| panic!("not within {limit:?}: {what}"))
 }
 
-/// The same, for whoever has more to say if there is nothing.
+/// The same for callers that report a timeout with more detail.
 pub fn found_within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     of_test();
     let until = Instant::now() + limit;
@@ -32,9 +32,9 @@ pub fn found_within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> 
     }
 }
 
-/// Ends the test program, with the name of the test and what it waited for, unless it is
-/// dropped in time. For a call that has no limit of its own, such as waiting for a process
-/// to end: a thread cannot be stopped from outside.
+/// Ends the test program unless it is dropped in time, and prints the test's name and what it
+/// waited for. It is for calls without a limit of their own, such as a wait for a process to exit:
+/// a thread cannot be stopped from outside.
 pub struct Limit {
     _until_dropped: Sender<()>,
 }
@@ -57,15 +57,15 @@ pub fn limit(limit: Duration, what: &str) -> Limit {
 thread_local! {
     static OF_TEST: Option<Limit> = {
         let thread = std::thread::current();
-        // One test after the other on the main thread is no one test.
+        // On the main thread, tests run one after the other, so it has no limit for a single test.
         let is_test = thread.name().is_some_and(|name| name != "main");
         let is_long = super::soak() || super::env_number("SOAK_SECONDS").is_some();
         (is_test && !is_long).then(|| limit(TEST, "the end of the test"))
     };
 }
 
-/// From the first call on, the test of this thread has a deadline. Whatever starts a ledger
-/// or waits for something calls it.
+/// Starts the deadline for the test of this thread, on the first call. Every function that starts a
+/// ledger or waits calls it.
 pub fn of_test() {
     OF_TEST.with(|_| ());
 }

@@ -1,4 +1,4 @@
-//! Small events, whole and broken.
+//! Small events, valid and invalid.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ pub fn completed(id: &str) -> Value {
         "data": {"response": {"status_code": 200}}})
 }
 
-/// With the reason for which each is put aside.
+/// Invalid events, each with its dead-letter reason.
 pub fn broken() -> [(&'static str, Value); 3] {
     let mut unknown = created("x");
     unknown["type"] = json!("opledger.operation.paused.v1");
@@ -29,7 +29,7 @@ pub fn broken() -> [(&'static str, Value); 3] {
     ]
 }
 
-/// Of exactly so many bytes, which no codec makes much smaller.
+/// An event of exactly this many bytes, which no codec compresses much.
 pub fn sized(id: &str, bytes: usize) -> String {
     let mut event = created(id);
     event["data"]["request"]["body"] = json!("");

@@ -1,8 +1,8 @@
-//! Owns the events that tests make up: random ones that provoke trouble, and
-//! realistic ones for counts and measurements.
+//! Owns the generated events of tests: random ones that cause trouble, and realistic ones for
+//! counts and measurements.
 //!
-//! It is written apart from `src/domain`, from the specification: everything
-//! here is valid, however odd. Whatever is random comes from one seed.
+//! It is written from the specification, apart from `src/domain`. Every event is valid, however
+//! odd. All randomness comes from one seed.
 
 use serde_json::{Map, Value, json};
 
@@ -74,7 +74,7 @@ const SOURCES: [&str; 6] = [
     "w",
 ];
 
-/// Where years, days and epochs meet. None is in the future: HTTP refuses that.
+/// Limits of years, days and epochs. None is in the future: HTTP refuses those.
 const SECONDS: [&str; 7] = [
     "2016-12-31T23:59:59Z",
     "2016-12-31T23:59:59Z",
@@ -85,11 +85,11 @@ const SECONDS: [&str; 7] = [
     "0001-01-01T00:00:00Z",
 ];
 
-/// The second that follows the leap second of 2016, and may be written as it.
+/// The second after the leap second of 2016; it may be written as the leap second.
 const AFTER_LEAP_SECOND: &str = "2017-01-01T00:00:00Z";
 
-/// What the events of one operation draw from: little, so that their order
-/// keys tie, their ids return with other content, and their lanes meet.
+/// The values that the events of one operation share. There are few, so that order keys tie, ids
+/// repeat with other content, and events name the same lanes.
 struct Supply {
     kinds: Vec<&'static str>,
     sources: Vec<String>,
@@ -99,8 +99,7 @@ struct Supply {
     request_ids: Vec<String>,
 }
 
-/// `size` valid events of one operation, as its workers might have published
-/// them on their worst day.
+/// `size` valid events of one operation, as its workers might publish them on their worst day.
 pub fn operation(rng: &mut Rng, subject: &str, size: usize) -> Vec<Value> {
     let supply = supply(rng);
     let mut events: Vec<Value> = Vec::new();
@@ -122,7 +121,7 @@ pub fn operation(rng: &mut Rng, subject: &str, size: usize) -> Vec<Value> {
 fn supply(rng: &mut Rng) -> Supply {
     let ids = ["1", "2", "10", "é", "\u{fffd}", "\u{1f600}", "a \"b\"/c"].map(String::from);
     let ids = [&ids[..], &["\u{1f600}".repeat(256)]].concat();
-    // A lane is a pair: no character can tell where its first half ends.
+    // A lane is a pair: no character may mark the boundary between its halves.
     let cluster_ids = ["1", "2", "10", "a", "a\0b", "a/b", "\u{fffd}", "\u{1f600}"];
     let cluster_ids = [&cluster_ids.map(String::from)[..], &["雲".repeat(256)]].concat();
     let request_ids = ["1", "2", "b\0c", "c", "b/c", "0011561619739188", "\r\n"];
@@ -138,8 +137,8 @@ fn supply(rng: &mut Rng) -> Supply {
     }
 }
 
-/// The kinds that an operation is drawn from. Among all of them nearly every
-/// operation would be ended, so whole groups are left out now and then.
+/// The kinds to draw from. With all kinds nearly every operation would have a terminal event, so
+/// whole groups are left out now and then.
 fn kinds(rng: &mut Rng) -> Vec<&'static str> {
     let mut left_out = Vec::new();
     if rng.chance(40) {
@@ -189,7 +188,7 @@ fn event(rng: &mut Rng, supply: &Supply, subject: &str, number: usize) -> Value 
         *rng.pick(&supply.kinds)
     };
     let time = *rng.pick(&supply.times);
-    // Some ids are used once, as they should be.
+    // Some ids are unique, as the specification asks.
     let id = if rng.chance(25) {
         format!("{number}-once")
     } else {
@@ -213,7 +212,7 @@ fn event(rng: &mut Rng, supply: &Supply, subject: &str, number: usize) -> Value 
         extension(rng, &mut event);
     }
     match kind {
-        // None of their data is required, so nor is `data`.
+        // All of their data is optional, so `data` is optional, too.
         "operation.started" | "operation.progressed" | "operation.canceled" if rng.chance(15) => {
             if rng.chance(50) {
                 event["data"] = Value::Null;
@@ -335,7 +334,7 @@ fn body(rng: &mut Rng) -> String {
     ];
     match rng.below(100) {
         0 => "0123456789abcdef".repeat(4096),
-        // About the size from which a state has the name of a body only.
+        // About the size above which a state has only the name of a body.
         1..=8 => {
             let first = *rng.pick(&["a", "b", "\0", "\u{1f600}"]);
             first.to_owned() + &"c".repeat(4096 - rng.below(2) - first.len())
@@ -345,7 +344,7 @@ fn body(rng: &mut Rng) -> String {
     }
 }
 
-/// An optional member: there, null or missing.
+/// An optional member: present, null or missing.
 fn optional(rng: &mut Rng, object: &mut Value, name: &str, value: Value) {
     match rng.below(5) {
         0 => object[name] = Value::Null,
@@ -354,7 +353,7 @@ fn optional(rng: &mut Rng, object: &mut Value, name: &str, value: Value) {
     }
 }
 
-/// A member that the kind does not know, though perhaps another one does.
+/// A member that is unknown for this kind, though perhaps known for another.
 fn unknown(rng: &mut Rng, data: &mut Value, kind: &str) {
     let mut unknown = vec![
         (
@@ -379,7 +378,7 @@ fn unknown(rng: &mut Rng, data: &mut Value, kind: &str) {
     data[*name] = value.clone();
 }
 
-/// An attribute that does not count.
+/// An attribute that the fold ignores.
 fn extension(rng: &mut Rng, event: &mut Value) {
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let extensions = [
@@ -398,8 +397,8 @@ fn extension(rng: &mut Rng, event: &mut Value) {
 // Spelling
 // ---------------------------------------------------------------------------
 
-/// The same event as text that looks different: order of members, white space,
-/// escapes, the offset and precision of its time, an extension attribute.
+/// The same event as different text: order of members, white space, escapes, offset and precision
+/// of its time, an extension attribute.
 pub fn spelled_differently(rng: &mut Rng, event: &Value) -> String {
     let mut event = event.clone();
     let time = reference::instant(event["time"].as_str().expect("a time"));
@@ -422,7 +421,7 @@ fn time_text(rng: &mut Rng, (seconds, nanos): Instant) -> String {
     let mut fraction = format!(".{nanos:09}");
     match rng.below(3) {
         0 => fraction.truncate(fraction.trim_end_matches('0').len()),
-        // Further digits are cut, not rounded.
+        // Further digits are truncated, not rounded.
         1 => fraction.push_str(rng.pick::<&str>(&["0", "4", "999999999"])),
         _ => {}
     }
@@ -503,7 +502,7 @@ fn write_string(rng: &mut Rng, string: &str, out: &mut String) {
     out.push('"');
 }
 
-/// `\uXXXX`, twice beyond the first plane.
+/// `\uXXXX`, as a surrogate pair outside the first plane.
 fn write_escape(rng: &mut Rng, char: char, out: &mut String) {
     for unit in char.encode_utf16(&mut [0; 2]) {
         if rng.chance(50) {
@@ -521,7 +520,7 @@ fn write_escape(rng: &mut Rng, char: char, out: &mut String) {
 /// The events of the `i`th of many ordinary operations, in the order in which
 /// they happened: 2 to 4 clusters, all of which succeed. About 350 bytes each.
 pub fn realistic(i: u64) -> Vec<Value> {
-    // As in the origin, the identifier is the millisecond of the acceptance.
+    // As in the original system, the identifier is the millisecond of acceptance.
     let millis = 1_561_619_739_123 + i;
     let subject = format!("000{millis}");
     let uri = format!("/v1/slices/l2vpn/{}/cps", i % 1000);

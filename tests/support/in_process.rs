@@ -1,5 +1,5 @@
-//! What HTTP works with, on a log and a store in memory: for tests that decide themselves
-//! when the projector does something.
+//! The parts behind HTTP, on a log and a store in memory, for tests that decide when the projector
+//! acts.
 
 use axum::body::Body;
 use axum::http::{Request, Response};
@@ -28,7 +28,7 @@ use std::time::Duration;
 
 pub const LOG: LogId = LogId(*b"simulate");
 
-/// An event as a producer that sets nothing else sends it.
+/// An event as sent by a producer without a key or headers.
 pub fn record(event: &Value) -> Record {
     Record {
         arrived: Timestamp::from_millis(0),
@@ -39,7 +39,7 @@ pub fn record(event: &Value) -> Record {
     }
 }
 
-/// Writes records as they are into the embedded log of a data folder, which is made if need be.
+/// Writes records unchanged to the embedded log of a data folder; creates the log if needed.
 pub fn log_as_is(data: &Path, records: &[Record]) {
     let disk = disk::Os::at(&data.join("log")).unwrap();
     let layout = Layout {
@@ -53,7 +53,7 @@ pub fn log_as_is(data: &Path, records: &[Record]) {
     log.append_as_is(Partition(0), records).unwrap();
 }
 
-/// Of a projector that is quick to notice everything.
+/// Settings of a projector that notices everything quickly.
 pub fn projector(rules: Rules, check_every: Option<Duration>) -> Settings {
     Settings {
         limits: Limits {
@@ -78,7 +78,7 @@ pub fn open(store: &Memory, window: u64) -> Projection {
     projection
 }
 
-/// What a projector does behind each write.
+/// What a projector publishes after each write.
 pub fn publish(app: &App, projection: &Projection) {
     let at = projection.at(Source::Events);
     let (held, next) = (at.token(), at.next());
@@ -87,7 +87,7 @@ pub fn publish(app: &App, projection: &Projection) {
 
 pub fn app<D: Db + 'static>(store: &Arc<D>, log: &event_log::memory::MemoryLog) -> Arc<App> {
     let mut config = Config::default();
-    // What is not there yet is asked for again.
+    // Requests do not wait: a test asks again.
     config.server.default_wait = Duration::ZERO;
     let hour = Duration::from_secs(3600);
     config.streams.keep_alive = hour;
@@ -97,7 +97,7 @@ pub fn app<D: Db + 'static>(store: &Arc<D>, log: &event_log::memory::MemoryLog) 
     config.lists.share = Duration::ZERO;
     (config.lists.idle, config.lists.max_age) = (hour, hour);
     let progress = Progress::new(meta::token(&**store).unwrap());
-    // The projector of such a test compares nothing.
+    // No projector compares the log in these tests.
     progress.set_log(LogState::Confirmed);
     let documents = opledger::app::documents(&config, &progress);
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
@@ -114,7 +114,7 @@ pub fn app<D: Db + 'static>(store: &Arc<D>, log: &event_log::memory::MemoryLog) 
 
 pub type Get = TowerToHyperService<axum::Router>;
 
-/// The answer to a GET.
+/// The response to a GET.
 pub async fn call(get: &Get, path: &str, headers: &[(&str, &str)]) -> Response<Body> {
     let mut request = Request::get(path);
     for (name, value) in headers {

@@ -1,4 +1,4 @@
-//! Events of operations whose places in lists are known: the n-th at the n-th millisecond.
+//! Events of operations with known places in lists: the nth was created at the nth millisecond.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! What several test binaries share. Each of them compiles all of it and uses
-//! a part, hence the `allow`.
+//! Code that several test programs share. Each of them compiles all of it and uses only a part,
+//! hence the `allow`.
 #![allow(dead_code)]
 
 pub mod broker;
@@ -29,8 +29,8 @@ pub use root::root;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// For a test that opens many connections itself: a login often has 1,024 descriptors for all
-/// tests of a program together.
+/// For a test that opens many connections: a login often has 1,024 descriptors, which all tests of
+/// a program share.
 pub fn allow_many_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

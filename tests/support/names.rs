@@ -1,10 +1,10 @@
-//! Names that only one ledger knows.
+//! Host names that only one ledger can resolve.
 
 use std::path::Path;
 use std::process::Command;
 
-/// Runs the binary in a mount namespace of its own where `hosts` stands in the place of
-/// `/etc/hosts`. No rights are needed where user namespaces are allowed.
+/// Runs the binary in a mount namespace of its own, with `hosts` in place of `/etc/hosts`. No
+/// rights are needed where user namespaces are allowed.
 pub fn known_by(hosts: &Path) -> Command {
     let mut command = Command::new("unshare");
     if !rustix::process::geteuid().is_root() {

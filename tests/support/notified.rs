@@ -1,4 +1,4 @@
-//! Operations that somebody is to be told of, and what a ledger says of that.
+//! Operations with a receiver to notify, and what a ledger reports about them.
 
 use super::deadline::{SOON, found_within};
 use super::schemas;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 
-/// Retries that a test can wait for.
+/// Retries short enough for a test.
 pub const QUICK: [(&str, &str); 4] = [
     ("NOTIFICATIONS__ALLOW", "127.0.0.1"),
     ("NOTIFICATIONS__TIMEOUT", "10s"),
@@ -16,7 +16,7 @@ pub const QUICK: [(&str, &str); 4] = [
     ("NOTIFICATIONS__RETRY_MAX", "200ms"),
 ];
 
-/// With some of them set otherwise, or more.
+/// The same with some settings changed or added.
 pub fn quick<'a>(other: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let mut settings = QUICK.to_vec();
     settings.retain(|(name, _)| other.iter().all(|(other, _)| other != name));
@@ -41,7 +41,7 @@ pub fn created_for(id: &str, address: &str, port: u16) -> Value {
     )
 }
 
-/// Ends at the second `n` of its minute.
+/// Its terminal event is at second `n` of the minute.
 pub fn ended(id: &str, n: usize, how: &str) -> Value {
     let data = match how {
         "canceled" => json!({}),
@@ -50,13 +50,13 @@ pub fn ended(id: &str, n: usize, how: &str) -> Value {
     event(id, n, how, data)
 }
 
-/// One that was created and ended.
+/// An operation that was created and completed.
 pub fn told(id: &str, to: SocketAddr) -> Vec<Value> {
     let created = created_for(id, &to.ip().to_string(), to.port());
     vec![created, ended(id, 30, "completed")]
 }
 
-/// Every list in any test is held against it.
+/// Every list in any test is checked against it.
 fn schema() -> &'static Validator {
     static SCHEMA: OnceLock<Validator> = OnceLock::new();
     SCHEMA.get_or_init(|| schemas::named("notifications"))
@@ -97,7 +97,7 @@ pub fn notes(server: &Server) -> String {
     server.get("/readyz").json()["notes"].to_string()
 }
 
-/// Asks for a repair, of one operation or of all.
+/// Requests a repair, of one operation or of all.
 pub fn repair(server: &Server, path: &str) -> Value {
     let answer = server.client().post(
         &format!("/v1/notifications/{path}"),
@@ -123,7 +123,7 @@ pub fn delivered(server: &Server, id: &str) {
     found.unwrap_or_else(|| panic!("{id} is not delivered within {SOON:?}: {last}"));
 }
 
-/// So many in all.
+/// Waits until this many are delivered.
 #[track_caller]
 pub fn delivered_all(server: &Server, count: usize) {
     let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! Records of a topic as they are, whatever they are.
+//! Records of a topic, valid or not.
 
 /// A record that need not be an event.
 #[derive(Debug, Clone, Default)]

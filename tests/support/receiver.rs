@@ -1,5 +1,5 @@
-//! Something that is notified: a real listener that answers as it is told to, and
-//! remembers who called.
+//! A receiver of notifications: a real listener that responds as the test says and records its
+//! calls.
 
 use super::deadline::{SOON, of_test, within};
 use serde_json::Value;
@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A whole request.
+/// A complete request.
 #[derive(Debug, Clone)]
 pub struct Call {
     pub line: String,
     pub headers: BTreeMap<String, String>,
     pub body: Vec<u8>,
     pub at: Instant,
-    /// Whether it was answered with a success.
+    /// Whether the response was a success.
     pub taken: bool,
 }
 
@@ -41,18 +41,18 @@ impl Call {
 #[derive(Debug, Clone)]
 pub enum Reply {
     Status(u16),
-    /// Nothing, for as long as the caller stays.
+    /// No response while the caller stays connected.
     Hang,
     Redirect(String),
     Reset,
-    /// These bytes, then the end.
+    /// These bytes, then the connection closes.
     Raw(String),
     /// A success whose body never ends.
     Endless,
 }
 
 impl Reply {
-    /// Whether whoever called has to take it for a success.
+    /// Whether the caller has to treat it as a success.
     fn is_success(&self) -> bool {
         match self {
             Reply::Status(status) => (200..300).contains(status),
@@ -75,7 +75,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// `reply` sees the call and how many came for the same operation before.
+    /// `reply` gets the call and the number of earlier calls for the same operation.
     pub fn start(reply: impl Fn(&Call, usize) -> Reply + Send + Sync + 'static) -> Receiver {
         Receiver::on("127.0.0.1:0", reply)
     }
@@ -113,7 +113,7 @@ impl Receiver {
         }
     }
 
-    /// One that takes everything.
+    /// A receiver that accepts everything.
     pub fn willing() -> Receiver {
         Receiver::start(|_, _| Reply::Status(200))
     }
@@ -137,7 +137,7 @@ impl Receiver {
         calls
     }
 
-    /// Also those that said nothing.
+    /// Includes connections without a request.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
@@ -154,7 +154,7 @@ impl Receiver {
 impl Drop for Receiver {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // So that it looks.
+        // Wakes the listener so that it checks `stop`.
         drop(TcpStream::connect(self.address));
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
@@ -183,7 +183,7 @@ impl Served {
         let reply = (self.reply)(&call, before);
         call.taken = reply.is_success();
         self.calls.lock().unwrap().push(call);
-        // Whoever called may have gone.
+        // The caller may have disconnected.
         let _ = answer(stream, reply);
     }
 }
@@ -232,7 +232,7 @@ fn answer(mut stream: TcpStream, reply: Reply) -> std::io::Result<()> {
             stream.read_to_end(&mut Vec::new()).map(drop)
         }
         Reply::Reset => {
-            // Closing with a linger of nothing resets.
+            // Closing with a linger time of zero resets the connection.
             let socket = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
             socket.map_err(Into::into)
         }

@@ -1,9 +1,10 @@
-//! Owns a second reading of the specification: a plain fold of the set of one
-//! operation's events, which tests compare with the product.
+//! Owns a second implementation of the specification: a plain fold of the events of one operation,
+//! which tests compare with the product.
 //!
-//! It is written apart from `src/domain` and shares no code with it, so that a
-//! misreading on one side shows as a difference. It is meant to be obvious, not
-//! fast: every rule sorts and scans the whole set, and events are taken to be
+//! It is written apart from `src/domain` and shares no code with it, so that a misreading on one
+//! side shows as a difference. It is meant to be obvious, not fast: every rule sorts and scans the
+//! whole set. It expects valid events and panics on others. F1 to F11 are the rules in
+//! docs/events.md.
 //! valid (it panics on others). F1 to F11 are the rules in docs/events.md.
 
 use std::collections::BTreeSet;
@@ -23,7 +24,7 @@ pub fn document(events: &[Value]) -> Option<Value> {
     let endings = offers(&events, ending);
     let ended = endings.first();
     let status = status(&events, ended);
-    // F3: the end freezes it, although other events may be later.
+    // F3: the terminal event freezes it, although other events may be later.
     let last_update = ended.map_or(events.last()?.key.time, |ended| ended.key.time);
 
     let mut document = Map::new();
@@ -51,8 +52,8 @@ pub fn document(events: &[Value]) -> Option<Value> {
     Some(Value::Object(document))
 }
 
-/// The same document as `format=detail-list` shows it. `body` is a member only
-/// in the places that lose it, so every one of that name goes.
+/// The same document as `format=detail-list` shows it. `body` is a member only in the places that
+/// lose it, so every member of that name is removed.
 pub fn without_bodies(document: &Value) -> Value {
     match document {
         Value::Object(members) => members
@@ -103,8 +104,8 @@ pub fn anomalies(events: &[Value]) -> Vec<&'static str> {
     holding.map(|(name, _)| name).collect()
 }
 
-/// The distinct events in order-key order, of each the copy that was given
-/// first. Events whose keys are equal stay as they were given.
+/// The distinct events in order-key order; of equal events, the first copy. Events with equal keys
+/// keep their given order.
 pub fn history(events: &[Value]) -> Vec<&Value> {
     set(events)
         .into_iter()
@@ -129,7 +130,7 @@ const KINDS: [&str; 10] = [
     "operation.canceled",
 ];
 
-/// What "first" and "last" mean; compared field by field, as derived.
+/// Defines "first" and "last"; compared field by field, as derived.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key<'a> {
     time: Instant,
@@ -179,7 +180,7 @@ fn parsed(event: &Value) -> Event<'_> {
 }
 
 // ---------------------------------------------------------------------------
-// Registers: what events offer, and which offer is kept
+// Registers: the values that events offer, and the one that is kept
 // ---------------------------------------------------------------------------
 
 struct Offer<'a> {
@@ -187,10 +188,9 @@ struct Offer<'a> {
     value: Value,
 }
 
-/// What `offered` finds in the events, sorted by order key and, where keys are
-/// equal, by canonical text. So a register that keeps the earliest (and of
-/// equals the smaller text) keeps the first of these, and one that keeps the
-/// latest (and of equals the larger) the last.
+/// The values that `offered` finds in the events, sorted by order key and, for equal keys, by
+/// canonical text. A register that keeps the earliest (of equals the smaller text) keeps the first
+/// of these. One that keeps the latest (of equals the larger) keeps the last.
 fn offers<'a>(
     events: &[Event<'a>],
     offered: impl Fn(&Event<'a>) -> Option<Value>,
@@ -214,7 +214,7 @@ fn creation_request(event: &Event) -> Option<Value> {
     (event.kind == "operation.created").then(|| request(&event.data["request"]))
 }
 
-/// All of a creation, for `created_again`.
+/// The whole creation, for `created_again`.
 fn creation(event: &Event) -> Option<Value> {
     let mut creation = json!({ "request": creation_request(event)? });
     if let Some(notification) = given(event.data, "notification") {
@@ -237,7 +237,7 @@ fn ending(event: &Event) -> Option<Value> {
     Some(json!({ "status": status, "response": response }))
 }
 
-/// A report that clears is an offer too: null.
+/// A report that clears the sub status also offers a value: null.
 fn sub_status(event: &Event) -> Option<Value> {
     (event.kind == "operation.progressed")
         .then(|| given(event.data, "sub_status").cloned().unwrap_or_default())
@@ -252,7 +252,7 @@ fn request(given_request: &Value) -> Value {
     request
 }
 
-/// F10: an answer has what was given; nothing is filled in.
+/// F10: a response has only the given members; nothing is filled in.
 fn answer(response: &Value) -> Value {
     known(response, &["status_code", "body"])
 }
@@ -296,9 +296,8 @@ fn lane_name<'a>(event: &Event<'a>) -> LaneName<'a> {
     (cluster_id, request_id.unwrap_or(cluster_id))
 }
 
-/// All lanes that events of a family name, in the order of their names; also
-/// those that have been answered only. `opens` is the kind that carries the
-/// request.
+/// All lanes that events of a family name, sorted by name, including those with only a response.
+/// `opens` is the kind that carries the request.
 fn lanes<'a>(events: &[Event<'a>], family: &str, opens: &str) -> Vec<Lane<'a>> {
     let of_family = |event: &Event| event.kind.starts_with(family);
     let mut names = BTreeSet::new();
@@ -312,8 +311,8 @@ fn lanes<'a>(events: &[Event<'a>], family: &str, opens: &str) -> Vec<Lane<'a>> {
             opened.then(|| request(&event.data["request"]))
         }),
         responses: offers(events, |event| {
-            // F8: an attempt may bring its answer along. In a cluster's
-            // request, `response` would be an unknown member.
+            // F8: an attempt may include its response. In a cluster's request, `response` would be
+            // an unknown member.
             let may_answer = event.kind != "cluster.request_sent";
             if of_family(event) && may_answer && lane_name(event) == name {
                 given(event.data, "response").map(answer)
@@ -325,8 +324,8 @@ fn lanes<'a>(events: &[Event<'a>], family: &str, opens: &str) -> Vec<Lane<'a>> {
     names.into_iter().map(lane).collect()
 }
 
-/// F7: the lanes with a request, by their first one. The sort is stable, so
-/// lanes whose first requests have equal keys stay in the order of their names.
+/// F7: the lanes with a request, ordered by their first one. The sort is stable, so lanes whose
+/// first requests have equal keys keep the order of their names.
 fn shown(mut lanes: Vec<Lane>) -> Vec<Lane> {
     lanes.retain(|lane| !lane.requests.is_empty());
     lanes.sort_by_key(|lane| lane.requests[0].key);
@@ -348,7 +347,7 @@ fn entries(lanes: &[Lane]) -> Value {
 fn rollbacks(events: &[Event], sent: &[Lane]) -> Option<Value> {
     let mut attempted = shown(lanes(events, "rollback.", "rollback.attempted"));
     let began = attempted.first()?.requests[0].key.time;
-    // Stable again: those that were never sent stay by their first attempt.
+    // Stable again: lanes that were never sent keep the order of their first attempts.
     attempted.sort_by_key(|lane| {
         let undone = sent.iter().position(|sent| sent.name == lane.name);
         undone.unwrap_or(sent.len())
@@ -360,9 +359,9 @@ fn rollbacks(events: &[Event], sent: &[Lane]) -> Option<Value> {
     }))
 }
 
-/// The result of F9, on the answers that the document shows.
+/// The result of F9, from the responses that the document shows.
 fn rollback_result(attempted: &[Lane]) -> &'static str {
-    // `None`: not answered, or an answer without a status code.
+    // `None`: no response, or a response without a status code.
     let succeeded: Vec<Option<bool>> = attempted
         .iter()
         .map(|lane| {
@@ -400,9 +399,8 @@ fn known(object: &Value, names: &[&str]) -> Value {
     Value::Object(members.collect())
 }
 
-/// RFC 8785. Registers hold strings and small integers only; other numbers
-/// occur in unknown members alone, where it is enough that different spellings
-/// of one number give one text.
+/// RFC 8785. Registers only have strings and small integers. Other numbers occur only in unknown
+/// members, where equal numbers need only give equal text.
 fn canonical(value: &Value) -> String {
     match value {
         Value::Object(members) => {
@@ -419,7 +417,7 @@ fn canonical(value: &Value) -> String {
         }
         Value::String(string) => canonical_string(string),
         Value::Number(number) if number.is_f64() => {
-            // Without its sign if it is a negative zero.
+            // Removes the sign of a negative zero.
             format!("{}", number.as_f64().expect("a float") + 0.0)
         }
         other => other.to_string(),
@@ -452,8 +450,8 @@ fn canonical_string(string: &str) -> String {
 /// Seconds since 0001-01-01T00:00:00Z, and nanoseconds.
 pub type Instant = (i64, u32);
 
-/// An RFC 3339 time, cut to the nanosecond. A second 60 needs no care: counted
-/// on, it is the next second.
+/// An RFC 3339 time, truncated to the nanosecond. A second 60 needs no special case: it is counted
+/// as the next second.
 pub fn instant(time: &str) -> Instant {
     let number = |from, to| -> i64 { time[from..to].parse().expect("digits") };
     let days = days_before(number(0, 4), number(5, 7)) + number(8, 10) - 1;
@@ -486,7 +484,7 @@ pub fn instant(time: &str) -> Instant {
 pub fn calendar(seconds: i64) -> [i64; 6] {
     let days = seconds.div_euclid(24 * 60 * 60);
     let second_of_day = seconds.rem_euclid(24 * 60 * 60);
-    // Too early by 366-day years, then as many years on as it takes.
+    // Start too early, as if every year had 366 days, then add years as needed.
     let mut year = days.div_euclid(366) + 1;
     while days_before(year + 1, 1) <= days {
         year += 1;

@@ -1,4 +1,4 @@
-//! Rows of a store in a form that does not depend on how its log was cut.
+//! Rows of a store in a form that does not depend on the batches of its log.
 
 use bytes::Bytes;
 use opledger::rows::keys;
@@ -7,14 +7,14 @@ use opledger::wire::{cloudevent, record, without_id};
 
 pub type Row = (Family, Vec<u8>, Vec<u8>);
 
-/// How records are gathered into rows of the history depends on the batches, and on
-/// nothing else: each as if it had a row of its own.
+/// Only the batches decide which records share a row of the history. This gives each record a row
+/// of its own.
 pub fn one_by_one(rows: Vec<Row>) -> Vec<Row> {
     let mut all = Vec::new();
     for (family, key, value) in rows {
         match family {
             Family::History => {}
-            // What one cut changed is told cut by cut.
+            // There is one change row for each batch, so they cannot be compared.
             Family::Change => continue,
             _ => {
                 all.push((family, key, value));

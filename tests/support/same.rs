@@ -1,4 +1,4 @@
-//! Comparisons that say what differs and not all that there is.
+//! Comparisons that print the differences and not everything.
 
 use std::fmt::Debug;
 
@@ -6,7 +6,7 @@ use std::fmt::Debug;
 const LINES: usize = 3;
 const COLUMNS: usize = 160;
 
-/// Fails with the first difference of what was found from what was expected.
+/// Fails with the first difference between found and expected.
 #[track_caller]
 pub fn assert_same<F: Debug + PartialEq<E> + ?Sized, E: Debug + ?Sized>(
     what: &str,
@@ -19,7 +19,7 @@ pub fn assert_same<F: Debug + PartialEq<E> + ?Sized, E: Debug + ?Sized>(
     }
 }
 
-/// The same of bytes that are text, such as bodies.
+/// The same for bytes that are text, such as bodies.
 #[track_caller]
 pub fn assert_same_text(what: &str, found: &[u8], expected: &[u8]) {
     if found != expected {
@@ -28,7 +28,7 @@ pub fn assert_same_text(what: &str, found: &[u8], expected: &[u8]) {
     }
 }
 
-/// Fails with those that are missing and those that should not be there.
+/// Fails with the missing and the unexpected entries.
 #[track_caller]
 pub fn assert_same_set<T: Debug + Ord>(
     what: &str,
@@ -63,7 +63,7 @@ fn sorted<T: Ord>(all: impl IntoIterator<Item = T>) -> Vec<T> {
     all
 }
 
-/// Those of the first that the second lacks, as often as it does. Both are sorted.
+/// The entries of the first that the second lacks, with repeats. Both are sorted.
 fn without<'a, T: Ord>(these: &'a [T], those: &[T]) -> Vec<&'a T> {
     let mut those = those.iter().peekable();
     let mut rest = Vec::new();
@@ -93,7 +93,7 @@ fn first_difference(found: &str, expected: &str) -> String {
     let (these, those): (Vec<_>, Vec<_>) = (found.lines().collect(), expected.lines().collect());
     let line = (0..).find(|n| these.get(*n) != those.get(*n)).unwrap_or(0);
     let (this, that) = (these.get(line), those.get(line));
-    // Where in the line, so that a long one is cut around it.
+    // The column, so that a long line is shortened around it.
     let pairs = this.unwrap_or(&"").chars().zip(that.unwrap_or(&"").chars());
     let column = pairs.take_while(|(a, b)| a == b).count();
     let around = |lines: &[&str]| {
@@ -122,7 +122,7 @@ fn first_difference(found: &str, expected: &str) -> String {
     )
 }
 
-/// So much of a line as can be read, from a little before a column on.
+/// A readable part of a line, from a little before the column.
 fn cut(line: &str, column: usize) -> String {
     let before = column.saturating_sub(COLUMNS / 2);
     let rest: String = line.chars().skip(before).take(COLUMNS).collect();

@@ -22,7 +22,7 @@ pub fn named(name: &str) -> Validator {
     validator(&text(name))
 }
 
-/// Every refusal in any test is held against it.
+/// Every error response in any test is checked against it.
 pub fn error_response() -> &'static Validator {
     static SHEET: OnceLock<Validator> = OnceLock::new();
     SHEET.get_or_init(|| named("error"))

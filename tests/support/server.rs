@@ -19,7 +19,7 @@ pub struct Server {
     pub address: SocketAddr,
     pub data: PathBuf,
     client: Client,
-    /// How long it may take to come to what it will come to.
+    /// How long it may take to reach an expected state.
     patience: Duration,
     _own: Option<TempDir>,
 }
@@ -84,18 +84,18 @@ impl Server {
         Server::spawn(binary, data, settings)
     }
 
-    /// Once more at the address of one that has ended.
+    /// Starts again at the address of an earlier ledger.
     pub fn at(data: &Path, address: SocketAddr) -> Server {
         let binary = Command::new(env!("CARGO_BIN_EXE_opledger"));
         Server::spawn_at(binary, data, &[], address)
     }
 
-    /// Runs the binary by way of another command, such as a tracer.
+    /// Runs the binary through another command, such as a tracer.
     pub fn spawn(command: Command, data: &Path, settings: Settings) -> Server {
         Server::spawn_at(command, data, settings, ([127, 0, 0, 1], 0).into())
     }
 
-    /// One that may not start: then how it ended, and what it said.
+    /// For a start that may fail: then returns the exit code and the message.
     pub fn try_on(data: &Path, settings: Settings) -> Result<Server, (Option<i32>, String)> {
         Server::try_spawn(Command::new(env!("CARGO_BIN_EXE_opledger")), data, settings)
     }
@@ -109,7 +109,7 @@ impl Server {
         let mut server = Server::begin(binary, data, settings, ([127, 0, 0, 1], 0).into());
         let mut said = server.child.stderr.take().unwrap();
         if server.address.port() != 0 {
-            // Somebody has to read it.
+            // The pipe has to be read, or the ledger would block.
             std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
             return Ok(server);
         }
@@ -124,7 +124,7 @@ impl Server {
         server
     }
 
-    /// The port is 0 if it did not say where it serves.
+    /// The port is 0 if the ledger did not report its address.
     fn begin(mut command: Command, data: &Path, settings: Settings, listen: SocketAddr) -> Server {
         command
             .args(["serve", "--listen", &listen.to_string(), "--data"])
@@ -154,7 +154,7 @@ impl Server {
             client: Client::new(address),
             child,
             data: data.to_owned(),
-            // What a cluster does takes its own time.
+            // Work on a Kafka cluster takes longer.
             patience: match settings.iter().any(|(name, _)| name.contains("KAFKA")) {
                 true => LATER,
                 false => SOON,
@@ -188,12 +188,12 @@ impl Server {
         self.client.post("/v1/events", headers, body)
     }
 
-    /// As Prometheus gets them.
+    /// As Prometheus reads them.
     pub fn metrics(&self) -> String {
         String::from_utf8(self.get("/metrics").body).unwrap()
     }
 
-    /// Publishes events and returns the token of them all.
+    /// Publishes events and returns the token of all of them.
     #[track_caller]
     pub fn publish(&self, events: &[Value]) -> String {
         let answer = self.post(BATCH, serde_json::to_vec(events).unwrap());
@@ -206,7 +206,7 @@ impl Server {
         answer.header("ledger-position").to_owned()
     }
 
-    /// The document, once the store holds what the token names.
+    /// The document, once the store has reached the token's positions.
     pub fn document(&self, id: &str, token: &str) -> Option<Value> {
         let answer = self.get_with(
             &format!("/v1/operations/{id}"),
@@ -224,28 +224,28 @@ impl Server {
         within(self.patience, what, || holds(self).then_some(()));
     }
 
-    /// As `kill -9`.
+    /// Like `kill -9`.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// As `kill`: returns once it has stopped by itself, and how.
+    /// Like `kill`: waits until the ledger has exited and returns its status.
     pub fn terminate(mut self) -> std::process::ExitStatus {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let _in_time = limit(LATER, "the end of a ledger that was told to stop");
+        let _in_time = limit(LATER, "a ledger exits after SIGTERM");
         self.child.wait().unwrap()
     }
 
-    /// Ends the traced ledger, then waits for its tracer to have written all.
+    /// Stops the traced ledger, then waits until the tracer has written everything.
     pub fn terminate_tracee(mut self) -> std::process::ExitStatus {
         let children = format!("/proc/{0}/task/{0}/children", self.pid());
         let tracee = std::fs::read_to_string(children).unwrap();
         let tracee: i32 = tracee.split_whitespace().next().unwrap().parse().unwrap();
         let tracee = rustix::process::Pid::from_raw(tracee).unwrap();
         rustix::process::kill_process(tracee, rustix::process::Signal::TERM).unwrap();
-        let _in_time = limit(LATER, "the end of a traced ledger that was told to stop");
+        let _in_time = limit(LATER, "a traced ledger exits after SIGTERM");
         self.child.wait().unwrap()
     }
 
@@ -267,13 +267,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone after this.
+        // It may have exited already. Either way it is gone after this.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// One keep-alive connection pool to a ledger.
+/// One pool of keep-alive connections to a ledger.
 pub struct Client {
     base: String,
     http: reqwest::Client,
@@ -293,7 +293,7 @@ impl Client {
                     true => Duration::from_secs(600),
                     false => LATER,
                 })
-                // Sooner than the ledger closes what is idle.
+                // Shorter than the ledger's timeout for idle connections.
                 .pool_idle_timeout(Duration::from_secs(5))
                 .build()
                 .unwrap(),
@@ -332,7 +332,7 @@ impl Client {
         .unwrap()
     }
 
-    /// Reads a long answer piece by piece; returns its status and length.
+    /// Reads a long response piece by piece; returns its status and length.
     pub fn drain(&self, path: &str, mut piece: impl FnMut(&[u8])) -> (u16, u64) {
         self.runtime.block_on(async {
             let mut answer = self

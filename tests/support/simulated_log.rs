@@ -1,4 +1,4 @@
-//! Logs under simulation, with the faults that befall them: the embedded log on a disk in memory.
+//! Simulated logs and their faults: the embedded log on a disk in memory.
 
 use super::generate::Rng;
 use bytes::Bytes;
@@ -13,16 +13,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A log under simulation. Everything that it has acknowledged must be read back.
+/// A log under simulation. Every acknowledged record must be read back.
 pub trait SimulatedLog {
-    /// Tries to append; acknowledged positions, or nothing is known.
+    /// Appends a batch. Returns the acknowledged positions, or `None` if the outcome is unknown.
     fn publish(&mut self, rng: &mut Rng, batch: &[(String, String)]) -> Option<Vec<Position>>;
     fn read(&mut self, limits: &Limits, into: &mut Vec<Logged>);
     fn seek(&mut self, from: &NextOffsets);
-    /// The process ends and starts again.
+    /// The process dies and starts again.
     fn crash(&mut self, rng: &mut Rng);
     fn everything(&self) -> Vec<Logged>;
-    /// Damages copies of itself.
+    /// Damages copies of the log.
     fn decays(&self, _: &mut Rng, _: &[(Position, String)]) {}
 }
 
@@ -42,7 +42,7 @@ pub struct EmbeddedLog {
     blocks: Option<BlockCursor>,
 }
 
-/// Small, so that a run has many segments.
+/// Small segments, so that a run has many.
 const LAYOUT: Layout = Layout {
     which: Which::Events,
     partitions: 4,
@@ -79,7 +79,7 @@ impl EmbeddedLog {
         BlockCursor::new(Arc::new(self.disk.clone()), Which::Events, 4, from)
     }
 
-    /// The machine may lose its power as well.
+    /// The machine may lose power as well.
     fn end_process(&mut self, rng: &mut Rng) {
         self.appender = None;
         if rng.chance(50) {
@@ -90,7 +90,7 @@ impl EmbeddedLog {
             let survives = || rng.chance(chance);
             self.disk.lose_power(survives, |count| keep % (count + 1));
         }
-        // It may fail again while it is opened.
+        // Opening may fail, too.
         loop {
             self.faults.lock().unwrap().arm(rng);
             let opened = Appender::open(Arc::new(self.disk.clone()), LAYOUT);
@@ -107,7 +107,7 @@ impl EmbeddedLog {
         }
     }
 
-    /// One bit of one file decays: nothing may be lost of what was acknowledged without a word.
+    /// Flips one bit of one file: no acknowledged record may be lost silently.
     fn decay(&self, rng: &mut Rng, acknowledged: &[(Position, String)]) {
         let copy = self.disk.copy();
         let files = disk::Disk::list(&copy).expect("no faults are armed");
@@ -148,14 +148,14 @@ impl SimulatedLog for EmbeddedLog {
             self.appender().settle().expect("no faults are armed");
         }
         match result {
-            // It may have died after the write, before anybody was answered.
+            // The process may have died after the write and before the response.
             _ if self.disk.is_dead() => {
                 self.end_process(rng);
                 None
             }
             Ok(mut positions) => positions.pop(),
             Err(_) => {
-                // The first try to go on may fail, too.
+                // The first attempt to recover may fail, too.
                 self.faults.lock().unwrap().arm(rng);
                 let first = self.appender().recover();
                 self.faults.lock().unwrap().disarm();
@@ -204,7 +204,7 @@ pub const LARGE: Limits = Limits {
     patience: Duration::ZERO,
 };
 
-/// What shall happen to the next write, and, on a disk, after how many calls.
+/// The fault of the next write and, on a disk, after how many calls it comes.
 #[derive(Default)]
 pub struct FaultPlan(Option<WriteFault>, usize);
 
@@ -218,7 +218,7 @@ impl FaultPlan {
         plan
     }
 
-    /// The next of several calls, not always the first.
+    /// The fault hits one of the next calls, not always the first.
     fn install_on_disk(disk: &Disk) -> Arc<Mutex<FaultPlan>> {
         let plan = Arc::new(Mutex::new(FaultPlan::default()));
         let shared = plan.clone();

@@ -6,9 +6,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// Runs the binary in a mount namespace of its own with a tmpfs at `folder`, so
-/// that the small disk vanishes with it and no rights are needed where user
-/// namespaces are allowed. `options` are those of the mount, such as `size=48m`.
+/// Runs the binary in a mount namespace of its own with a tmpfs at `folder`. The small disk
+/// vanishes with the process. No rights are needed where user namespaces are allowed. `options` are
+/// those of the mount, such as `size=48m`.
 pub fn mounted_at(folder: &Path, options: &str) -> Command {
     let mut command = Command::new("unshare");
     if !rustix::process::geteuid().is_root() {
@@ -31,8 +31,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A tmpfs at `folder`, which is made, in a mount namespace that a process of its own
-    /// holds. `options` as for [`mounted_at`].
+    /// A tmpfs at `folder`, which is created, in a mount namespace that a process of its own keeps
+    /// open. `options` as for [`mounted_at`].
     pub fn mount(folder: &Path, options: &str) -> Disk {
         std::fs::create_dir_all(folder).unwrap();
         let mut command = Command::new("unshare");
@@ -44,7 +44,7 @@ impl Disk {
             folder.display()
         );
         command.args(["--mount", "sh", "-c", &script]);
-        // It ends with its input, so that it never outlives the test.
+        // The process exits when its input closes, so it never outlives the test.
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut keeper = command.spawn().unwrap();
         let mut said = String::new();
@@ -61,7 +61,7 @@ impl Disk {
         }
     }
 
-    /// Runs the binary where the disk is.
+    /// Runs the binary in the namespace of the disk.
     pub fn command(&self) -> Command {
         let mut command = Command::new("nsenter");
         if !rustix::process::geteuid().is_root() {
@@ -72,12 +72,12 @@ impl Disk {
         command
     }
 
-    /// What the ledger calls it.
+    /// The folder's path for the ledger.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The same folder, seen from here.
+    /// The path of the same folder for the test.
     pub fn seen(&self) -> &Path {
         &self.seen
     }
@@ -90,22 +90,21 @@ impl Drop for Disk {
     }
 }
 
-/// The same folder, seen from here.
+/// The path of the same folder for the test.
 pub fn seen(server: &Server, folder: &Path) -> PathBuf {
     PathBuf::from(format!("/proc/{}/root{}", server.pid(), folder.display()))
 }
 
-/// What a disk can run out of.
+/// The resource that a disk lacks.
 #[derive(Debug, Clone, Copy)]
 pub enum Shortage {
-    /// To the last byte.
+    /// No byte is left.
     Bytes,
-    /// There are bytes, but no new file can be made: whoever looks at the free
-    /// space sees nothing of it.
+    /// Bytes are left, but no new file can be created. The free space does not show it.
     Files,
 }
 
-/// Takes all that is left in a folder until it is dropped.
+/// Uses everything that is left in a folder until it is dropped.
 pub struct Ballast(PathBuf);
 
 impl Ballast {
@@ -130,7 +129,7 @@ impl Ballast {
 
 impl Drop for Ballast {
     fn drop(&mut self) {
-        // Where a test has failed the disk may be gone with its server.
+        // If a test has failed, the disk may be gone with its server.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,11 +1,11 @@
-//! A client of event streams that does what an EventSource does, and no more.
+//! A client of event streams that does exactly what an EventSource does.
 
 use super::deadline::{SOON, of_test};
 use super::schemas;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// An event, and the position to resume behind.
+/// An event, and the position to resume after.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     pub kind: String,
@@ -32,10 +32,10 @@ pub struct Stream {
     runtime: tokio::runtime::Runtime,
     response: reqwest::Response,
     buffer: Vec<u8>,
-    /// As an EventSource remembers it.
+    /// The id that an EventSource remembers.
     pub last_id: String,
     pub keep_alives: usize,
-    /// Events that say that there is no document yet.
+    /// The number of events that report that there is no document yet.
     pub waits: usize,
 }
 
@@ -44,7 +44,7 @@ impl Stream {
         Stream::try_open(address, path, headers).unwrap()
     }
 
-    /// An error if nobody listens there, as after a `kill -9`.
+    /// An error if nobody listens there, for example after a `kill -9`.
     pub fn try_open(
         address: SocketAddr,
         path: &str,
@@ -81,13 +81,13 @@ impl Stream {
         self.response.headers()[name].to_str().unwrap()
     }
 
-    /// The next block; `None` if the stream has ended or broke off.
+    /// The next block; `None` if the stream has ended or was interrupted.
     #[track_caller]
     pub fn block(&mut self) -> Option<String> {
         self.block_before(Instant::now() + SOON, "another block")
     }
 
-    /// The first block of a kind, by way of others.
+    /// The first block of a kind; skips others.
     #[track_caller]
     pub fn block_that(&mut self, what: &str, is_meant: impl Fn(&str) -> bool) -> String {
         let until = Instant::now() + SOON;
@@ -125,7 +125,7 @@ impl Stream {
             });
             let Ok(chunk) = chunk else {
                 let (id, count) = (&self.last_id, self.keep_alives);
-                panic!("not within {SOON:?}: {what}, behind {id:?} and {count} keep-alives");
+                panic!("not within {SOON:?}: {what}, after {id:?} and {count} keep-alives");
             };
             match chunk {
                 Ok(Some(bytes)) => self.buffer.extend_from_slice(&bytes),
@@ -134,10 +134,10 @@ impl Stream {
         }
     }
 
-    /// The next event, by way of those that tell nothing of an operation.
+    /// The next event of an operation; skips others.
     #[track_caller]
     pub fn next(&mut self) -> Option<Event> {
-        // Keep-alives do not renew it.
+        // Keep-alives do not extend the limit.
         let until = Instant::now() + SOON;
         loop {
             let block = self.block_before(until, "another event")?;
@@ -175,10 +175,10 @@ impl Stream {
         }
     }
 
-    /// A document that is expected.
+    /// The next event, which must be a document.
     #[track_caller]
     pub fn document(&mut self) -> serde_json::Value {
-        let event = self.next().expect("the stream goes on");
+        let event = self.next().expect("the stream continues");
         assert_eq!(event.kind, "document", "{event:?}");
         event.data
     }

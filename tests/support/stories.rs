@@ -1,4 +1,4 @@
-//! The worked stories and the real bodies, as the tests of every way in use them.
+//! The sample operations and the real bodies, for the tests of all interfaces.
 
 use super::root;
 use super::server::Server;
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 pub struct Story {
     pub name: String,
     pub events: Vec<Value>,
-    /// After so many events, this document.
+    /// The document after so many events.
     pub expected: Vec<(usize, Value)>,
 }
 
@@ -46,7 +46,7 @@ pub fn subject(events: &[Value]) -> &str {
     events[0]["subject"].as_str().unwrap()
 }
 
-/// `(requests, responses)` of tests/bodies.
+/// The `(requests, responses)` of tests/bodies.
 fn bodies() -> (Vec<Value>, Vec<Value>) {
     let read = |name: &str| {
         let path = root().join(format!("tests/bodies/{name}.jsonl"));
@@ -59,10 +59,10 @@ fn bodies() -> (Vec<Value>, Vec<Value>) {
     (read("requests"), read("responses"))
 }
 
-/// By operation, the request and the response that all its bodies come from.
+/// For each operation, the request and the response with all its bodies.
 pub type Sent = BTreeMap<String, (Value, Value)>;
 
-/// Operations that carry every body at every place that has one.
+/// Operations that have every body in every place for one.
 pub fn body_operations() -> (Vec<Value>, Sent) {
     let (requests, responses) = bodies();
     let mut sent = Sent::new();

@@ -1,4 +1,4 @@
-//! The binary as a user to whom things can be forbidden, also where root runs the tests.
+//! The binary as a user with limited permissions, even if root runs the tests.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -14,8 +14,8 @@ pub struct Unprivileged {
 }
 
 impl Unprivileged {
-    /// That user owns `data`, and has a copy of the binary: where it was built the user may
-    /// not look, if that is in the home of root.
+    /// The user owns `data` and has a copy of the binary. The build folder may be in root's home,
+    /// which the user may not read.
     pub fn owning(data: &Path) -> Unprivileged {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,4 +1,4 @@
-//! The files of a store, and how they are damaged.
+//! The files of a store, and ways to damage them.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -34,8 +34,8 @@ pub fn wals(store: &Path) -> Vec<PathBuf> {
     files(store, |name| name.ends_with(".log"))
 }
 
-/// Which family a table is of, by its properties: behind the number of the family stands
-/// `name`, with the length of the value before it.
+/// The family of a table, from its properties: `name` follows the family's number, and the byte
+/// before `name` is the length of the value.
 pub fn family(table: &Path) -> Option<String> {
     let bytes = fs::read(table).unwrap();
     let find = |what: &[u8], from: usize| {

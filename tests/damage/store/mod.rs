@@ -1,5 +1,5 @@
-//! Whatever is damaged in the store: what is served is what was served before, what is missing
-//! is counted and said, and the advice works when it is followed.
+//! Every kind of damage to the store. The ledger serves the same documents as before the damage, it
+//! counts and reports missing ones, and its advice works.
 
 mod files;
 mod served;
@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Events beyond the size were taken when more was allowed, and are dead letters now. Pages show
-/// what is there when the first is read.
+/// Larger events were accepted under an earlier limit and are dead letters now. Pages show the
+/// operations that exist when the first page is read.
 const SETTINGS: Settings = &[("EVENTS__MAX_SIZE", "100KiB"), ("LISTS__SHARE", "0s")];
 const OPERATIONS: usize = 900;
 
@@ -31,7 +31,7 @@ fn event(n: usize, at: usize, kind: &str, data: Value) -> Value {
         "time": format!("2024-05-06T{:02}:{:02}:{:02}.{at:03}Z", n / 3600, n / 60 % 60, n % 60)})
 }
 
-/// Text that does not get smaller.
+/// Text that does not compress.
 fn noise(rng: &mut Rng, length: usize) -> String {
     let letters = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
     (0..length)
@@ -39,8 +39,8 @@ fn noise(rng: &mut Rng, length: usize) -> String {
         .collect()
 }
 
-/// Some of every kind that is stored in a way of its own: open, ended, with many lanes, with
-/// large bodies, with notifications that are due, with answers to nothing.
+/// Operations of every kind that is stored differently: open, ended, with many lanes, with large
+/// bodies, with pending notifications, with responses to no request.
 fn events() -> Vec<Value> {
     let mut rng = Rng::new(11);
     let mut all = Vec::new();
@@ -84,7 +84,7 @@ fn events() -> Vec<Value> {
     all
 }
 
-/// What comes after the damage: to operations that there are and to one that is new.
+/// Events after the damage: for existing operations and for a new one.
 fn later() -> Vec<Value> {
     vec![
         event(1, 300, "operation.progressed", json!({"sub_status": "on"})),
@@ -115,27 +115,27 @@ fn publish(server: &Server, events: &[Value]) -> String {
     token
 }
 
-/// Data folders as they are found, and what is served from them.
+/// The data folders before the damage, and what the ledger serves from them.
 struct Fixture {
     folder: tempfile::TempDir,
-    /// Of all that is in the log.
+    /// From all events in the log.
     before: Served,
-    /// And of what comes later.
+    /// From the later events as well.
     after: Served,
 }
 
 impl Fixture {
-    /// Stopped: all of it is in files that were flushed.
+    /// After a clean stop: all data is in flushed files.
     fn stopped(&self) -> PathBuf {
         self.folder.path().join("stopped")
     }
 
-    /// Killed in the middle of its work: the last writes are in the write-ahead log alone.
+    /// After a kill during its work: only the write-ahead log has the last writes.
     fn killed(&self) -> PathBuf {
         self.folder.path().join("killed")
     }
 
-    /// The store as it was before the last third of the events.
+    /// The store without the last third of the events.
     fn older(&self) -> PathBuf {
         self.folder.path().join("older")
     }
@@ -148,7 +148,7 @@ fn fixture() -> &'static Fixture {
         let path = |name: &str| folder.path().join(name);
         let all = events();
         let (early, late) = all.split_at(all.len() * 2 / 3);
-        // The log first, with what is too large for the store.
+        // First the log, with events that are too large for the store's limit.
         let server = Server::on(&path("log"), &[]);
         publish(&server, early);
         assert!(server.terminate().success());
@@ -178,30 +178,30 @@ fn fixture() -> &'static Fixture {
     })
 }
 
-/// What comes of it when the ledger starts.
+/// The result of the damage when the ledger starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Comes {
-    /// It does not start and says that the store is damaged.
+    /// The ledger does not start and reports that the store is damaged.
     Refused,
-    /// Everything is served, from elsewhere or after folding it again.
+    /// Everything is served, from other rows or after another fold.
     Whole,
-    /// Something is left out, and that is said.
+    /// Something is missing, and the ledger reports it.
     Part,
-    /// Whole if RocksDB had not yet removed the write-ahead log whose content it flushed last,
-    /// else refused.
+    /// Whole if RocksDB had not yet removed the write-ahead log that it flushed last, otherwise
+    /// refused.
     Complete,
 }
 use Comes::{Complete, Part, Refused, Whole};
 
 struct Row {
     name: &'static str,
-    /// Of the one that was killed, where it is not of the one that was stopped.
+    /// Damages the folder of the killed ledger instead of the stopped one.
     of_killed: bool,
     damage: fn(&Path),
     comes: Comes,
 }
 
-/// All rows, whatever comes of the first; fails with those that fail.
+/// Runs all rows, even if one fails. Fails with every row that failed.
 fn run_all(rows: impl IntoIterator<Item = Row>) {
     fixture();
     let failed = rows.into_iter().filter_map(|row| {
@@ -238,7 +238,7 @@ fn run(row: &Row) {
             Refused
         }
         Ok(server) => {
-            // Halted, or it has all that the log has.
+            // The projector has halted, or the store has everything in the log.
             server.eventually("folded or halted", |server| {
                 let ready = server.get("/readyz");
                 let text = String::from_utf8_lossy(&ready.body).into_owned();
@@ -247,7 +247,7 @@ fn run(row: &Row) {
                     || !text.contains("restoring") && server.metrics().contains(has_all)
             });
             let is_missing = check_part(name, &server, &fixture.before);
-            // It takes events, and applies them or says that it has halted.
+            // The ledger accepts events. It applies them or reports that it has halted.
             let token = server.publish(&later());
             let path = format!("/v1/operations/{}", id(0));
             let waited = [("ledger-position", &token[..]), ("prefer", "wait=5")];
@@ -291,7 +291,7 @@ fn run(row: &Row) {
     assert!(server.terminate().success());
 }
 
-/// Follows the advice.
+/// Follows the ledger's advice.
 fn rebuild(name: &str, data: &Path) {
     let mut rebuild = Command::new(env!("CARGO_BIN_EXE_opledger"));
     rebuild.args(["rebuild", "--data"]).arg(data);
@@ -304,7 +304,7 @@ fn rebuild(name: &str, data: &Path) {
     assert_eq!(said, "", "{name}");
 }
 
-/// In the first block of rows.
+/// An offset in the first block of rows.
 const FIRST: u64 = 30;
 
 macro_rules! rows {

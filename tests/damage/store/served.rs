@@ -1,4 +1,4 @@
-//! What a ledger serves, and whether that is what it should.
+//! What a ledger serves, and whether it is correct.
 
 use super::{OPERATIONS, id};
 use crate::support::server::{Answer, Server};
@@ -30,7 +30,7 @@ const LISTS: [(&str, &str); 8] = [
 /// Everything that a client can read.
 pub struct Served {
     lists: BTreeMap<&'static str, Vec<String>>,
-    /// By pages, of both orders.
+    /// Page by page, in both orders.
     paged: Vec<Vec<String>>,
     /// Documents and histories.
     others: BTreeMap<String, (u16, Vec<u8>)>,
@@ -68,7 +68,7 @@ impl Served {
     }
 }
 
-/// What comes after the damage comes at another time each time.
+/// Removes the arrival times of events sent after the damage: they differ in every run.
 fn without_later_arrival(body: Vec<u8>) -> Vec<u8> {
     let text = String::from_utf8(body).unwrap();
     if !text.contains("\"e300\"") && !text.contains(&id(OPERATIONS + 5)) {
@@ -114,7 +114,7 @@ fn metric(server: &Server, name: &str) -> usize {
     line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as usize
 }
 
-/// `some` without any that are missing, in the order of all; those that are.
+/// The entries of `all` that `some` lacks. Fails if `some` has others or another order.
 fn missing(all: &[String], some: &[String], what: &str) -> BTreeSet<String> {
     let mut left = some.iter().peekable();
     let mut missing = BTreeSet::new();
@@ -133,8 +133,8 @@ fn id_of(operation: &str) -> String {
     document["operation_id"].as_str().unwrap().to_owned()
 }
 
-/// Compares what is served with what should be. Nothing may be wrong; what is missing must be
-/// said. Returns whether something is.
+/// Compares the served content with the expected content. Nothing may be wrong, and the ledger must
+/// report what is missing. Returns whether something is missing.
 pub fn check_part(row: &str, server: &Server, expected: &Served) -> bool {
     let served = Served::by(server);
     let mut unreadable = BTreeSet::new();
@@ -160,7 +160,7 @@ pub fn check_part(row: &str, server: &Server, expected: &Served) -> bool {
             DETAILS => unreadable.extend(missing.iter().map(|entry| id_of(entry))),
             _ if missing.is_empty() => {}
             "/v1/dead-letters" | "/v1/notifications?limit=1000" => is_other_missing = true,
-            // They are of what is in the first list, or not.
+            // The first list shows whether these operations are missing.
             _ => {}
         }
     }
@@ -190,7 +190,7 @@ pub fn check_part(row: &str, server: &Server, expected: &Served) -> bool {
     if !is_missing {
         assert!(
             served.is(expected),
-            "{row}: something is missing, and not said"
+            "{row}: something is missing and not reported"
         );
     }
     is_missing
