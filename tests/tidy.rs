@@ -1,5 +1,5 @@
-//! The project's own rules, as a test: who may depend on whom, what each file
-//! must have, what must not be left behind. Each failure says what to do instead.
+//! The project's own rules, as a test: allowed dependencies, what each file must have, and what
+//! must not be left in. Each failure says what to do instead.
 
 #[path = "support/root.rs"]
 mod root;
@@ -40,7 +40,7 @@ fn sources(folders: &[&str]) -> Vec<Source> {
     sources
 }
 
-/// Lines of code: comments do not count.
+/// Lines of code, without comments.
 fn code(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
         .filter(|line| !line.trim_start().starts_with("//"))
@@ -52,7 +52,7 @@ fn fail_if_any(complaints: Vec<String>) {
 
 #[test]
 fn dependencies_point_inwards() {
-    // A folder, and what its files must not name.
+    // A folder, and the names that its files must not use.
     let walls: &[(&str, &[&str], &str)] = &[
         (
             "src/domain/",
@@ -107,7 +107,7 @@ fn dependencies_point_inwards() {
                 "crate::http",
                 "axum",
             ],
-            "the store knows rows, not who writes or reads them",
+            "the store knows rows, not its readers or writers",
         ),
         (
             "src/event_log/",
@@ -119,7 +119,7 @@ fn dependencies_point_inwards() {
                 "crate::http",
                 "axum",
             ],
-            "the log knows records, not what becomes of them",
+            "the log knows records, not their processing",
         ),
         (
             "src/rows/",
@@ -130,12 +130,12 @@ fn dependencies_point_inwards() {
                 "crate::http",
                 "axum",
             ],
-            "rows know how operations are stored, not who reads or writes them",
+            "rows know how operations are stored, not their readers or writers",
         ),
         (
             "src/feed/",
             &["crate::query", "crate::projector", "crate::http", "axum"],
-            "the feed says what changed, and does not know who asks",
+            "the feed reports changes, and does not know its readers",
         ),
         (
             "src/query/",
@@ -145,12 +145,12 @@ fn dependencies_point_inwards() {
         (
             "src/projector/",
             &["crate::query", "crate::http", "axum"],
-            "the projector serves no one, and reads rows, not answers",
+            "the projector serves no requests: it reads rows",
         ),
         (
             "src/webhook/",
             &["crate::http", "axum", "reqwest"],
-            "what is sent needs no server, and no client that looks names up by itself",
+            "webhooks need no server, and no HTTP client that resolves names",
         ),
         (
             "src/audit/",
@@ -177,12 +177,12 @@ fn dependencies_point_inwards() {
 
 #[test]
 fn one_place_for_each() {
-    // A write that fails would panic, and one that waits would hang whoever does it.
+    // Printing panics if the write fails, and hangs the caller if the write blocks.
     const WRITES: &str = "log it, or use output::note, cli::output::say or cli::output::Output";
-    // A last offset and a next one, or a partition and a count, look alike as numbers.
+    // As plain numbers, a last offset looks like a next one, and a partition like a count.
     const POSITION: &str = "src/wire/position.rs";
     const TYPED: &str = "use Partition, Offset, LastOffsets or NextOffsets";
-    // Two writers could each undo what the other has read. Who writes to a store names this.
+    // Two writers could each overwrite what the other has read. A store writer names this file.
     const WRITER: &str = "src/projector/projection.rs";
     const WRITTEN: &str = "hand the rows to StoreWriter::change or StoreWriter::write";
     let places = [
@@ -234,7 +234,7 @@ fn one_place_for_each() {
 
 #[test]
 fn only_rows_knows_how_the_ledger_is_stored() {
-    // It reads a log of an older format, which is a database of its own.
+    // It reads a log of an older format, which is a separate database.
     const OLD_LOG: &str = "src/event_log/embedded/upgrade.rs";
     let mut complaints = Vec::new();
     for source in sources(&["src"]) {
@@ -274,16 +274,16 @@ fn every_file_says_what_it_is_and_can_be_read_in_one_sitting() {
 
 #[test]
 fn nothing_is_left_behind() {
-    // Spelt in two, so that this file does not find itself.
+    // Written in two parts, so that this file does not find itself.
     let banned = [
         (concat!("to", "do!("), "write it"),
         (concat!("unimpl", "emented!("), "write it"),
         (concat!("db", "g!("), "use tracing, or nothing"),
         (
             concat!("#[ig", "nore"),
-            "assert what holds, and say why it is wrong",
+            "assert the present behaviour, and say why it is wrong",
         ),
-        (concat!("FIX", "ME"), "mend it"),
+        (concat!("FIX", "ME"), "fix it"),
         (
             concat!("env!(\"CARGO_MAN", "IFEST_DIR\")"),
             "it may be another checkout, where this was compiled: use tests/support/root.rs",
@@ -293,7 +293,7 @@ fn nothing_is_left_behind() {
     for source in sources(&["src", "tests"]) {
         for (word, instead) in banned {
             if source.text.contains(word) {
-                complaints.push(format!("{} holds {word}: {instead}", source.path));
+                complaints.push(format!("{} has {word}: {instead}", source.path));
             }
         }
         let tests = source
@@ -304,7 +304,7 @@ fn nothing_is_left_behind() {
             && code(&source.text[..tests]).any(|l| l.contains(".unwrap()"))
         {
             complaints.push(format!(
-                "{} unwraps: expect(\"why this holds\") or a typed error",
+                "{} unwraps: expect(\"why it cannot fail\") or a typed error",
                 source.path
             ));
         }
@@ -313,7 +313,7 @@ fn nothing_is_left_behind() {
 }
 
 /// Each test program that uses the crate links RocksDB and librdkafka, and compiles all of
-/// `tests/support`. And a file that no program names is never compiled, so its tests are lost.
+/// `tests/support`. A file that no program includes is never compiled, so its tests never run.
 #[test]
 fn test_programs_are_few_and_every_file_belongs_to_one() {
     let programs = [
@@ -332,7 +332,7 @@ fn test_programs_are_few_and_every_file_belongs_to_one() {
             None | Some((_, "main")) => {
                 if !programs.contains(&name) {
                     complaints.push(format!(
-                        "{} is one more program: make it a module of one that is there",
+                        "{} is a new test program: make it a module of an existing one",
                         file.path
                     ));
                 }
@@ -352,7 +352,7 @@ fn test_programs_are_few_and_every_file_belongs_to_one() {
             let is_parent = parents.contains(&parent.path);
             is_parent && code(&parent.text).any(|line| line.trim_start_matches("pub ") == names_it)
         };
-        // `support` is of every program.
+        // Every program includes `support`.
         if stem != "support" && !files.iter().any(is_named) {
             complaints.push(format!("{} is of no program: `{names_it}`", file.path));
         }
@@ -360,8 +360,8 @@ fn test_programs_are_few_and_every_file_belongs_to_one() {
     fail_if_any(complaints);
 }
 
-/// Cargo turns a feature on for all that is built together, so what the tests depend on could
-/// change the program that they test, which would not be the one that `make build` installs.
+/// Cargo enables a feature for everything in the same build. The tests' dependencies could then
+/// change the program under test, which would differ from the one that `make build` installs.
 #[test]
 fn test_dependencies_enable_no_feature_of_the_program() {
     let resolved = |edges: &str| -> Vec<String> {
@@ -395,15 +395,15 @@ fn test_dependencies_enable_no_feature_of_the_program() {
         let name = package.split(' ').take(2).collect::<Vec<_>>().join(" ");
         let with_tests = tested.iter().find(|other| other.starts_with(&name));
         format!(
-            "Cargo.toml: name the features among [dependencies] that the tests turn on:\n  {package}\n  {}",
+            "Cargo.toml: name the features among [dependencies] that the tests enable:\n  {package}\n  {}",
             with_tests.map_or("", |other| other)
         )
     });
     fail_if_any(complaints.collect());
 }
 
-/// Layers whose types have the names of what they describe: the client's are the API's, the
-/// configuration's are its sections.
+/// Layers whose types are named after what they describe: the client's after the API, the
+/// configuration's after its sections.
 const LAYERS: &[&str] = &["src/client/", "src/config.rs", "src/config/"];
 
 /// Names that are always written with their module: `get::Args`, `store::Error`.
@@ -436,7 +436,7 @@ fn a_type_name_is_defined_once() {
     fail_if_any(complaints.collect());
 }
 
-/// The type that a line defines. An associated type is not one of its own.
+/// The type that a line defines, except associated types.
 fn defined_type(line: &str) -> Option<&str> {
     let is_inner = line.starts_with(' ');
     let mut words = line.split_whitespace();

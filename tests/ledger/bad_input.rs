@@ -1,5 +1,5 @@
-//! What bad input gets over HTTP: the status, the code and the field that is
-//! named, and that nothing of it is stored.
+//! Responses to bad input over HTTP: the status, the code and the name of the field. None of it
+//! is stored.
 
 use crate::support::server::{BATCH, ONE, Server};
 use serde_json::{Value, json};
@@ -463,7 +463,7 @@ fn wrong_routes_methods_and_queries_get_the_error_response() {
         let message = server
             .get(&format!("/v1/operations?{query}"))
             .refused(400, "010002");
-        assert_eq!(message, "Parameter value error.", "the origin's text alone");
+        assert_eq!(message, "Parameter value error.", "only the fixed text");
     }
     server
         .get("/v1/operations?fromat=list")
@@ -506,7 +506,7 @@ fn tokens_that_cannot_be_met_are_refused_in_time() {
         late.refused(504, "000001");
         assert!(
             late.header("ledger-position").starts_with(log),
-            "what was reached"
+            "the position that was reached"
         );
         let took = started.elapsed();
         assert!(
@@ -514,7 +514,7 @@ fn tokens_that_cannot_be_met_are_refused_in_time() {
             "{took:?}"
         );
         let by_query = server.get(&format!("{path}?position={}", token.replace(';', "%3B")));
-        // Both are read, also where the other one counts.
+        // Both positions are checked, even if only the other one counts.
         let both = server.get_with(
             &format!("{path}?position=x"),
             &[("ledger-position", &token)],

@@ -1,5 +1,5 @@
-//! A clock that is far off: before 1970, as of a machine whose battery is empty, or after
-//! the year 9999. Nothing panics; what depends on the clock says what it says.
+//! A clock that is far off: before 1970, as on a machine whose battery is empty, or after the
+//! year 9999. Nothing panics. Results that depend on the clock follow the clock.
 
 use crate::support::events::created;
 use crate::support::server::{BATCH, Server};
@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
-/// Moves the time of day for a program that is started with it. It allocates nothing, so
-/// that the allocator may ask for the time before it is ready.
+/// Shifts the clock of a program that is started with this library. It allocates nothing,
+/// because the allocator may ask for the time before it is ready.
 const SHIFT: &str = r#"
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -91,7 +91,7 @@ const READS: [&str; 9] = [
 fn a_ledger_whose_clock_is_far_off_serves() {
     let data = TempDir::new().unwrap();
     let log = std::fs::File::create(data.path().join("log.txt")).unwrap();
-    // Published while the clock was right, and read when it no longer is.
+    // Publish while the clock is right, and read while it is wrong.
     let path = data.path().join("data");
     let server = Server::on(&path, &[]);
     let token = server.publish(&[created("op")]);
@@ -110,7 +110,7 @@ fn a_ledger_whose_clock_is_far_off_serves() {
         let event = serde_json::to_vec(&[created(&format!("at-{years}"))]).unwrap();
         let answer = server.post(BATCH, event);
         match years < 0 {
-            // By this clock the event happens in times to come.
+            // By this clock, the time of the event is in the future.
             true => drop(answer.refused(400, "010003")),
             false => {
                 assert_eq!(answer.status, 202, "{answer:?}");
@@ -123,7 +123,7 @@ fn a_ledger_whose_clock_is_far_off_serves() {
                 assert!(arrived.len() == 24 && arrived.ends_with('Z'), "{arrived}");
             }
         }
-        // The list of what changed is one that waits.
+        // This read waits on the list of changes.
         let waited = server.get_with(
             "/v1/operations/none",
             &[("prefer", "wait=1"), ("ledger-position", &token)],

@@ -1,5 +1,5 @@
-//! What holds for a connection, whatever it asks for: which names it may call the ledger by,
-//! how long it may be idle, when its client has gone, how a body may come.
+//! Rules for every connection, whatever the request: the accepted host names, idle time,
+//! detecting that a client has gone, and how a body may be sent.
 
 use crate::support::deadline::within;
 use crate::support::events::created;
@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Longer than anything here takes.
+/// Longer than anything in these tests takes.
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn connect(server: &Server) -> TcpStream {
@@ -21,7 +21,7 @@ fn connect(server: &Server) -> TcpStream {
     stream
 }
 
-/// Sends raw bytes and returns all that comes back until the ledger closes.
+/// Sends raw bytes and returns everything until the ledger closes the connection.
 fn raw(server: &Server, bytes: impl AsRef<[u8]>) -> String {
     let mut stream = connect(server);
     stream.write_all(bytes.as_ref()).unwrap();
@@ -36,7 +36,7 @@ fn rest(stream: &mut TcpStream) -> String {
     answer
 }
 
-/// One answer with a `content-length`, of a connection that stays open.
+/// Reads one response with a `content-length`. The connection stays open.
 fn one_answer(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     loop {
@@ -70,7 +70,7 @@ fn is_refused(answer: &str, status: u16, code: &str) {
     assert!(schemas::error_response().is_valid(&error), "{answer}");
 }
 
-/// Ends after one answer.
+/// A request that closes the connection after one response.
 fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\n{headers}connection: close\r\n\r\n")
 }
@@ -90,7 +90,7 @@ fn a_page_that_rebinds_its_name_reads_and_publishes_nothing() {
     for path in ["/v1/operations/op", "/v1/operations", "/", "/metrics", "/x"] {
         let answer = raw(&server, get(path, "host: rebound.example:8470\r\n"));
         is_refused(&answer, 421, "010002");
-        // The name in the request line is the one that counts.
+        // The host in the request line takes precedence.
         let target = format!("http://rebound.example{path}");
         let answer = raw(&server, get(&target, "host: localhost\r\n"));
         is_refused(&answer, 421, "010002");
@@ -144,7 +144,7 @@ fn a_request_has_one_host() {
             is_refused(&raw(&server, get(path, headers)), 400, "010001");
         }
     }
-    // HTTP/1.0 had none, and some health checks still speak it.
+    // HTTP/1.0 had no `Host`, and some health checks still use it.
     let answer = raw(&server, "GET /livez HTTP/1.0\r\n\r\n");
     assert!(answer.contains(" 200 "), "{answer}");
 }
@@ -189,12 +189,12 @@ fn waiting() -> Vec<String> {
         format!("GET /v1/operations/none HTTP/1.1\r\n{wait}\r\n"),
         format!("GET /v1/operations/none HTTP/1.1\r\n{stream}\r\n"),
         format!("GET /v1/operations HTTP/1.1\r\n{stream}\r\n"),
-        // One more request stands behind it.
+        // With another request after it.
         format!("GET /v1/operations/none HTTP/1.1\r\n{wait}\r\nGET /livez HTTP/1.1\r\n\r\n"),
     ]
 }
 
-/// As many connections as there is room for, each with its answer; none if one found no room.
+/// As many connections as the limit allows, each with a response. `None` if one was refused.
 fn all_the_room(server: &Server) -> Option<Vec<TcpStream>> {
     let mut streams: Vec<TcpStream> = (0..20).map(|_| connect(server)).collect();
     for stream in &mut streams {
@@ -216,7 +216,7 @@ fn clients_that_have_gone_make_room_at_once() {
             for stream in &mut streams {
                 stream.write_all(request.as_bytes()).unwrap();
             }
-            // All of them are there, and wait.
+            // All of them are open and waiting.
             let full = raw(&server, "");
             assert!(full.starts_with("HTTP/1.1 503 "), "{full}");
             for stream in &streams {
@@ -277,7 +277,7 @@ fn pipelined_requests_after_a_waiting_one_get_responses_in_order() {
     server.eventually("it waits", |server| {
         server.metrics().contains("opledger_watched_operations 1")
     });
-    // More than what is read ahead.
+    // More than the ledger reads ahead.
     let mut behind = String::new();
     for n in 0..1_000 {
         behind += &format!("GET /livez HTTP/1.1\r\nhost: localhost\r\nx-request-id: {n}\r\n\r\n");
@@ -294,11 +294,11 @@ fn pipelined_requests_after_a_waiting_one_get_responses_in_order() {
     }
 }
 
-/// How long it takes until the ledger closes.
+/// How long it takes until the ledger closes the connection.
 fn closes_after(stream: &mut TcpStream) -> Duration {
     let began = Instant::now();
     let mut byte = [0];
-    // Closed or reset, with nothing more.
+    // Closed or reset, without more data.
     assert!(!matches!(stream.read(&mut byte), Ok(1)));
     began.elapsed()
 }
@@ -314,9 +314,9 @@ fn idle_connections_and_slow_heads_have_limits_of_their_own() {
         let secs = Duration::from_secs;
         assert!(took > secs(from) && took < secs(to), "{took:?}");
     };
-    // One that never asks.
+    // A connection that never sends a request.
     let mut silent = connect(&server);
-    // One that begins to, and goes on byte by byte.
+    // A connection that sends a request byte by byte.
     let mut slow = connect(&server);
     slow.write_all(&request[..10]).unwrap();
     let mut drip = slow.try_clone().unwrap();
@@ -328,7 +328,7 @@ fn idle_connections_and_slow_heads_have_limits_of_their_own() {
             }
         }
     });
-    // One that has had an answer, and one that begins to ask again then.
+    // One that has had a response, and one that then starts another request.
     let mut idle = connect(&server);
     let mut again = connect(&server);
     for stream in [&mut idle, &mut again] {
@@ -348,7 +348,7 @@ fn idle_connections_and_slow_heads_have_limits_of_their_own() {
 fn an_idle_connection_is_used_again_for_longer_than_proxies_keep_it() {
     let settings = opledger::config::Config::default().server;
     assert!(settings.idle_timeout > Duration::from_secs(60));
-    // The engines of containers wait ten seconds before they kill.
+    // Container engines wait ten seconds before they kill.
     assert!(settings.shutdown_grace < Duration::from_secs(10));
 }
 
@@ -361,9 +361,9 @@ fn idle_and_stuck_clients_do_not_delay_the_stop() {
     server.document("large", &token).unwrap();
     let mut open = Vec::new();
     for request in [
-        // Has had an answer.
+        // Has had a response.
         "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n",
-        // Has not asked, or asks slowly.
+        // Has sent no request, or sends it slowly.
         "",
         "GET /livez HT",
         // Sends a body slowly.
@@ -469,7 +469,7 @@ fn compressed_events_are_accepted_as_their_decompressed_form() {
             encoded(coding, ONE, body.to_vec()).refused(400, "010001");
         }
     }
-    // A few kilobytes that stand for a gigabyte.
+    // A few kilobytes that decompress to a gigabyte.
     let bomb = vec![b' '; 1 << 30];
     for (coding, body) in [("gzip", gzip(&bomb)), ("zstd", zstd(&bomb))] {
         let before = server.resident();

@@ -1,5 +1,5 @@
-//! Clients that mean harm, or are broken: they get an answer where one can be
-//! given, and they hold nobody up.
+//! Malicious or broken clients: they get a response where possible, and they do not block
+//! others.
 
 use crate::support::allow_many_descriptors;
 use crate::support::events::{created, sized};
@@ -10,13 +10,13 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// Sends raw bytes and returns all that comes back.
+/// Sends raw bytes and returns the whole response.
 fn raw(server: &Server, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
-    // The ledger may answer and close before it has taken everything.
+    // The ledger may respond and close before it has read everything.
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -63,7 +63,7 @@ fn slow_and_endless_senders_delay_no_other_client() {
         ("SERVER__MAX_BODY", "1MiB"),
         ("EVENTS__MAX_SIZE", "1MiB"),
     ]);
-    // Half a request, and one whose body never ends.
+    // Half a request, and a request whose body never ends.
     let half = TcpStream::connect(server.address).unwrap();
     (&half)
         .write_all(b"POST /v1/events HTTP/1.1\r\nhost: localhost\r\n")
@@ -83,7 +83,7 @@ fn slow_and_endless_senders_delay_no_other_client() {
         }
         sent
     });
-    // Meanwhile others are served as ever.
+    // Meanwhile the ledger serves others as usual.
     let started = Instant::now();
     for _ in 0..20 {
         server.publish(&[created("op")]);
@@ -105,7 +105,7 @@ fn slow_and_endless_senders_delay_no_other_client() {
         .expect("closed, not left open");
     assert!(
         flood.join().unwrap() < 1 << 30,
-        "the endless sender was cut off"
+        "the endless sender is disconnected"
     );
     let mut answer = [0; 12];
     (&endless).read_exact(&mut answer).unwrap();
@@ -145,7 +145,7 @@ fn connections_above_the_limit_get_a_response() {
 }
 
 fn server_turns_away(server: &Server) {
-    // The accept loop takes them one after the other.
+    // The accept loop accepts connections one after the other.
     let answer = raw(server, b"");
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(answer.contains("\"error_code\":\"000001\""), "{answer}");
@@ -158,7 +158,7 @@ fn publishes_beyond_the_queue_limit_are_refused() {
         ("SERVER__MAX_BODY", "1MiB"),
         ("EVENTS__MAX_SIZE", "512KiB"),
     ]);
-    // Two clients hold most of what all bodies together may; the third comes back later.
+    // Two clients use most of the memory for all bodies. The third has to try again later.
     let hold = |n: usize| {
         let mut stream = TcpStream::connect(server.address).unwrap();
         let head = format!(
@@ -172,7 +172,7 @@ fn publishes_beyond_the_queue_limit_are_refused() {
     let mut big = created("op");
     big["data"]["request"]["body"] = json!("x".repeat(500_000));
     let big = big.to_string();
-    server.eventually("turned away", |server| {
+    server.eventually("refused", |server| {
         let answer = server.post(ONE, big.clone());
         if answer.status == 429 {
             answer.refused(429, "000001");
@@ -181,12 +181,12 @@ fn publishes_beyond_the_queue_limit_are_refused() {
         answer.status == 429
     });
     drop(held);
-    server.eventually("taken again", |server| {
+    server.eventually("accepted again", |server| {
         server.post(ONE, big.clone()).status == 202
     });
 }
 
-/// The bound belongs to what is taken, in every mode.
+/// The limit is the same in every mode.
 #[test]
 fn an_event_at_the_size_limit_is_accepted_and_a_byte_more_is_refused() {
     const MAX: usize = 4096;
@@ -202,7 +202,7 @@ fn an_event_at_the_size_limit_is_accepted_and_a_byte_more_is_refused() {
         })
     };
     let of_binary = |id: &str, bytes: usize| {
-        // As a record keeps them: with its prefix, and the content type.
+        // Sized as in a record: with the prefix, and with the content type.
         let kept = attributes(id)
             .iter()
             .map(|(n, v)| n.len() + v.len())
@@ -239,7 +239,7 @@ fn an_event_at_the_size_limit_is_accepted_and_a_byte_more_is_refused() {
             }
         }
     }
-    // What is taken is no dead letter.
+    // No accepted event becomes a dead letter.
     let letters = server.get("/v1/dead-letters").json();
     assert_eq!(letters["dead_letters"], json!([]));
 }
@@ -253,7 +253,7 @@ fn a_body_at_the_size_limit_is_accepted_and_a_byte_more_is_refused() {
         let body = format!("{batch}{}", " ".repeat(bytes - batch.len()));
         let answer = server.post(BATCH, body.clone());
         assert_eq!(answer.status, status, "{bytes} bytes with their length");
-        // The length comes with the pieces.
+        // In chunks: the total length is known only at the last one.
         let (first, rest) = body.split_at(bytes / 3);
         let head = format!(
             "POST /v1/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
@@ -266,7 +266,7 @@ fn a_body_at_the_size_limit_is_accepted_and_a_byte_more_is_refused() {
         let expected = format!("HTTP/1.1 {status} ");
         assert!(
             answer.starts_with(&expected),
-            "{bytes} bytes in pieces: {answer}"
+            "{bytes} bytes in chunks: {answer}"
         );
     }
 }

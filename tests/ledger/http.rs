@@ -1,4 +1,4 @@
-//! The main job over the real interface: the built binary, real HTTP.
+//! The main use over the real interface: the built binary, real HTTP.
 
 use crate::support::generate::{self, Rng};
 use crate::support::reference;
@@ -93,7 +93,7 @@ fn generated_operations_agree_with_the_reference_fold() {
     check_lists(&server, listed);
 }
 
-/// The later of two tokens, partition by partition.
+/// The later of two tokens in each partition.
 fn merge(a: &str, b: &str) -> String {
     let (log, _) = b.split_once(';').unwrap();
     let mut positions: BTreeMap<u32, u64> = BTreeMap::new();
@@ -200,7 +200,7 @@ fn history_is_as_received_in_order_and_paged() {
         server.get(&format!("/v1/operations/{id}/events")).status,
         404
     );
-    // Without its creation: a history, and no document yet.
+    // Without its creation the operation has a history, but no document yet.
     let mut late = story.events.clone();
     let created = late.remove(0);
     late.reverse();

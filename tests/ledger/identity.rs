@@ -1,6 +1,6 @@
-//! Is the log the one that the store belongs to? On the embedded log, where folders are
-//! copied and brought back. As long as that is not known no event is accepted, and no
-//! position counts as reached.
+//! Does the log belong to the store? On the embedded log, with folders that are copied and
+//! restored. Until that is known, the ledger accepts no event and reports no position as
+//! reached.
 
 use crate::support::events::{completed, created};
 use crate::support::in_process::{self, LOG, record};
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// So that positions can be compared.
+/// One partition, so that positions can be compared.
 const ONE: Settings = &[("LOG__PARTITIONS", "1")];
 
 fn copy(from: &Path, to: &Path) {
@@ -34,7 +34,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.unwrap().success());
 }
 
-/// Puts a folder in the place of another, which is gone.
+/// Replaces one folder with another, and deletes the first.
 fn replace(there: &Path, by: &Path) {
     std::fs::remove_dir_all(there).unwrap();
     copy(by, there);
@@ -44,7 +44,8 @@ fn stop(server: Server) {
     assert!(server.terminate().success());
 }
 
-/// Publishes `count` operations one by one; the token of the last, whose document can be read.
+/// Publishes `count` operations one by one. Returns the token of the last, after its document
+/// is readable.
 fn fill(server: &Server, prefix: &str, count: usize) -> String {
     let mut token = String::new();
     for n in 0..count {
@@ -82,7 +83,7 @@ fn at(server: &Server, path: &str, token: &str) -> Answer {
     server.get_with(path, &[("ledger-position", token)])
 }
 
-/// Refused with this reason, and with when to try again.
+/// The response is a refusal with this reason and `Retry-After`.
 #[track_caller]
 fn refused_for(answer: &Answer, status: u16, reason: &str) {
     let why = answer.refused(status, "000001");
@@ -90,12 +91,12 @@ fn refused_for(answer: &Answer, status: u16, reason: &str) {
     assert!(answer.header("retry-after").parse::<u64>().is_ok());
 }
 
-/// Nothing is accepted and no position of this log is answered for; reads that ask for none
-/// go on.
+/// The ledger accepts no event and serves no read at a position of this log. Reads without a
+/// position continue.
 #[track_caller]
 fn answers_for_nothing(server: &Server, reason: &str, kept: &str, tokens: &[&str]) {
     let one = [("content-type", "application/cloudevents+json")];
-    // At once: not only after the projector has found out.
+    // Immediately: not only after the projector has found out.
     for answer in [
         server.post(BATCH, json!([created("late")]).to_string()),
         server.post_with(&one, created("late").to_string()),
@@ -117,11 +118,11 @@ fn answers_for_nothing(server: &Server, reason: &str, kept: &str, tokens: &[&str
                 reason,
             );
         }
-        // The origin's rule for its list.
+        // The fabric-controller interface has 500 for its list.
         for path in ["/v1/operations", "/v1/operations?limit=3"] {
             refused_for(&at(server, path, token), 500, reason);
         }
-        // A stream that is refused would never be asked for again.
+        // An EventSource does not reconnect after a refused stream.
         for path in [
             "/v1/operations".to_owned(),
             format!("/v1/operations/{kept}"),
@@ -167,7 +168,7 @@ fn a_log_restored_from_an_older_backup_accepts_no_event_and_serves_no_position()
     answers_for_nothing(&server, "lost records", "new-4", &[&kept, &lost]);
     let published = publish_by_command(&server, folder.path(), "late");
     assert_eq!(published.status.code(), Some(5), "{published:?}");
-    // Workers try again and again. The log says so once.
+    // Workers retry again and again. The ledger logs it only once.
     for _ in 0..50 {
         server
             .post(BATCH, json!([created("late")]).to_string())
@@ -178,7 +179,7 @@ fn a_log_restored_from_an_older_backup_accepts_no_event_and_serves_no_position()
     assert_eq!(lines.matches("events are refused").count(), 1, "{lines}");
     assert!(lines.lines().count() < 20, "{lines}");
 
-    // Once its own log is back, nothing of that is in it.
+    // After its own log is back, none of the refused events is in it.
     replace(&log, &new);
     let server = Server::on(&data, ONE);
     assert_eq!(at(&server, "/v1/operations/new-4", &lost).status, 200);
@@ -187,7 +188,8 @@ fn a_log_restored_from_an_older_backup_accepts_no_event_and_serves_no_position()
     assert!(server.document("late", &token).is_none());
     stop(server);
 
-    // Or what is left is accepted. What the lost positions held is not taken for reached.
+    // Or the operator accepts the records that are left. Lost positions do not count as
+    // reached.
     replace(&log, &old);
     let rebuilt = Command::new(env!("CARGO_BIN_EXE_opledger"))
         .args(["rebuild", "--data"])
@@ -210,7 +212,7 @@ fn a_log_restored_from_an_older_backup_accepts_no_event_and_serves_no_position()
 #[test]
 fn a_log_that_was_extended_elsewhere_is_not_the_stores_own() {
     let (_folder, [one, other]) = copied();
-    // Two ledgers give the same positions to different events: neither can see it.
+    // Two ledgers assign the same positions to different events. Neither can detect it.
     let mut tokens = Vec::new();
     for (data, prefix) in [(&one, "one"), (&other, "other")] {
         let server = Server::on(data, ONE);
@@ -239,8 +241,8 @@ fn the_log_of_another_folder_is_not_the_stores_own() {
     at(&server, "/v1/operations/other-1", &tokens[1]).refused(410, "010003");
 }
 
-/// A folder that was copied whole is a second ledger with the same name: its positions are
-/// those of the first until one of them goes on. This is what can be seen of it.
+/// A folder that was copied whole is a second ledger with the same name. Both have the same
+/// positions until one of them appends. This tests what the copy can detect.
 #[test]
 fn a_copied_folder_does_not_serve_positions_that_the_original_assigned_later() {
     let (_folder, [one, other]) = copied();
@@ -256,11 +258,11 @@ fn a_copied_folder_does_not_serve_positions_that_the_original_assigned_later() {
         assert_eq!(
             stream.status(),
             200,
-            "an EventSource would give up otherwise"
+            "an EventSource would not reconnect otherwise"
         );
         let reset = stream.next().unwrap();
         assert_eq!(reset.kind, "reset");
-        // And goes on from where this one is.
+        // And continues from the position of this one.
         let next = restored.publish(&[completed("common-1")]);
         let document = stream.document();
         let last = match path {
@@ -272,8 +274,8 @@ fn a_copied_folder_does_not_serve_positions_that_the_original_assigned_later() {
     }
 }
 
-/// A control log that was brought back older halts notifications, and what operators say is
-/// not written into it.
+/// A control log that was restored from an older backup halts notifications. The ledger does
+/// not write operator commands to it.
 #[test]
 fn a_control_log_restored_from_an_older_backup_records_nothing() {
     const SETTINGS: Settings = &[("NOTIFICATIONS__ALLOW", "127.0.0.0/8")];
@@ -282,7 +284,7 @@ fn a_control_log_restored_from_an_older_backup_records_nothing() {
     let (control, old) = (data.join("control"), folder.path().join("old"));
     let server = Server::on(&data, SETTINGS);
     let mut begun = created("op");
-    // Nobody listens there.
+    // No receiver listens on this port.
     begun["data"]["notification"] = json!({"address": "127.0.0.1", "port": 1});
     server.publish(&[begun]);
     server.publish(&[completed("op")]);
@@ -309,12 +311,12 @@ fn a_control_log_restored_from_an_older_backup_records_nothing() {
     let token = server.publish(&[created("another")]);
     assert!(
         server.document("another", &token).is_some(),
-        "all else goes on"
+        "everything else continues"
     );
 }
 
-/// What no test can time on a real log: it loses records after it was compared, and gives
-/// their positions again before anybody has looked.
+/// No test can time this on a real log: it loses records after it was compared, and assigns
+/// their positions again before the next check.
 #[tokio::test]
 async fn a_position_that_the_log_assigns_twice_is_not_acknowledged() {
     let log = MemoryLog::new(LOG, 1);
@@ -351,8 +353,8 @@ async fn a_position_that_the_log_assigns_twice_is_not_acknowledged() {
     assert_eq!(status, 503, "{why}");
     assert!(why.contains("0:1 before"), "{why}");
     assert!(matches!(app.progress.applied().log, LogState::Suspect(_)));
-    assert!(app.progress.take_suspicion(), "the projector is to look");
-    // Nor is the next, before that is decided, and nothing of it is stored.
+    assert!(app.progress.take_suspicion(), "the projector must check");
+    // The next event is refused too until that is decided, and nothing of it is stored.
     let (status, why) = publish("another").await;
     assert_eq!(status, 503, "{why}");
     assert!(why.contains("nothing was stored"), "{why}");
@@ -361,5 +363,5 @@ async fn a_position_that_the_log_assigns_twice_is_not_acknowledged() {
         .header("ledger-position", format!("{LOG};0:1"))
         .body(Body::empty());
     let read = routes.call(request.unwrap()).await.unwrap();
-    assert_eq!(read.status(), 504, "it is not known to be reached");
+    assert_eq!(read.status(), 504, "not known to be reached");
 }

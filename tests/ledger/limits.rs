@@ -1,4 +1,4 @@
-//! What a ledger with few descriptors and clients that do not read is held to.
+//! Limits of a ledger with few descriptors, and limits for clients that do not read.
 
 use crate::support::allow_many_descriptors;
 use crate::support::events::created;
@@ -21,7 +21,7 @@ fn with_descriptors(limit: u32) -> Command {
     command
 }
 
-/// A connection that is kept: a pool may try a new one, which the ledger turns away here.
+/// A connection that stays open. A pool might open a new one, which the ledger refuses here.
 struct Kept(BufReader<TcpStream>);
 
 impl Kept {
@@ -36,7 +36,7 @@ impl Kept {
             let began = head.len();
             assert!(
                 self.0.read_line(&mut head).unwrap() > 0,
-                "ended behind {head}"
+                "closed after {head}"
             );
             let line = head[began..].to_ascii_lowercase();
             if let Some(value) = line.strip_prefix("content-length:") {
@@ -81,7 +81,7 @@ fn idle_connections_leave_the_log_its_descriptors() {
         let mut idle = Vec::new();
         for _ in 0..limit + 200 {
             let mut stream = TcpStream::connect(server.address).unwrap();
-            // It may be closed already.
+            // The ledger may have closed it already.
             let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n");
             idle.push(stream);
         }
@@ -91,7 +91,7 @@ fn idle_connections_leave_the_log_its_descriptors() {
         let files = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
         let files = files.count() as u32;
         assert!(files < limit, "{files} of {limit}");
-        // Many of them have been served, and the rest were told so.
+        // Many of them have been served, and the others got a refusal.
         let mut served = 0;
         for stream in &mut idle {
             let mut status = [0; 12];
@@ -144,7 +144,7 @@ fn large(server: &Server, id: &str, mib: usize) {
     });
 }
 
-/// Asks and reads no more than the first byte.
+/// Sends a request and reads only the first byte of the response.
 fn ask(server: &Server, id: &str, headers: &str) -> TcpStream {
     ask_for(server, &format!("/v1/operations/{id}"), headers)
 }
@@ -168,12 +168,12 @@ fn slow_readers_of_a_large_document_share_its_memory_and_free_it() {
     large(&server, "op", 30);
     let document = server.get("/v1/operations/op").body.len() as u64;
     assert!(document > 27 * MIB, "{document}");
-    server.eventually("it is at rest", |server| server.resident() < 250 * MIB);
+    server.eventually("it is idle", |server| server.resident() < 250 * MIB);
     let before = server.resident();
     let viewers: Vec<TcpStream> = (0..10)
         .flat_map(|_| [ask(&server, "op", ""), ask(&server, "op", STREAM)])
         .collect();
-    server.eventually("all of them share one", |server| {
+    server.eventually("all share one copy", |server| {
         server.resident() < before + document + 64 * MIB
     });
     assert!(
@@ -182,7 +182,7 @@ fn slow_readers_of_a_large_document_share_its_memory_and_free_it() {
             .contains(&format!("opledger_unsent_bytes {document}\n"))
     );
     drop(viewers);
-    server.eventually("it is given back", |server| {
+    server.eventually("it is freed", |server| {
         server.metrics().contains("opledger_unsent_bytes 0\n")
             && server.resident() < before + 32 * MIB
     });
@@ -198,7 +198,7 @@ fn unread_responses_have_a_limit_and_requests_beyond_it_are_retried() {
     for id in ["a", "b", "c"] {
         large(&server, id, 15);
     }
-    // A page of them is large as well.
+    // A page of these operations is large too.
     let long = |n| {
         let mut event = created(&format!("long-{n}"));
         event["data"]["request"]["uri"] = json!(format!("/{}", "x".repeat(8000)));
@@ -211,7 +211,7 @@ fn unread_responses_have_a_limit_and_requests_beyond_it_are_retried() {
     assert!(read.body.len() > 6_000_000, "{}", read.body.len());
     let notes = |server: &Server| server.get("/readyz").json()["notes"].to_string();
     assert_eq!(notes(&server), "[]");
-    server.eventually("all that was read has left the memory", |server| {
+    server.eventually("responses are no longer in memory", |server| {
         server.metrics().contains("opledger_unsent_bytes 0\n")
     });
     let viewers = [ask(&server, "a", ""), ask(&server, "b", STREAM)];
@@ -224,14 +224,14 @@ fn unread_responses_have_a_limit_and_requests_beyond_it_are_retried() {
     let said = notes(&server);
     assert!(said.contains("server.max_unsent allows 41943040"), "{said}");
     assert_eq!(server.get("/readyz").status, 200);
-    // There is room for one page. The whole list holds no memory: it is streamed.
+    // There is room for one page. The whole list is streamed, so it does not count.
     let unread_page = ask_for(&server, page, "");
     let answer = server.get(page);
     answer.refused(503, "000001");
     assert_eq!(answer.header("retry-after"), "1");
     assert_eq!(server.get("/v1/operations?format=detail-list").status, 200);
     drop(unread_page);
-    // Those that are sent already are no more memory, and small ones go on.
+    // Documents that are being sent already need no more memory. Small ones continue.
     assert_eq!(server.get("/v1/operations/a").status, 200);
     let token = server.publish(&[created("small")]);
     assert!(server.document("small", &token).is_some());
@@ -242,8 +242,8 @@ fn unread_responses_have_a_limit_and_requests_beyond_it_are_retried() {
     assert_eq!(notes(&server), "[]");
 }
 
-/// A hundred who begin to watch a large document at once, and read as fast as they can, do
-/// not keep the stream of a small operation from beginning.
+/// A hundred clients start to watch a large document at once, and read as fast as they can.
+/// They do not delay the stream of a small operation.
 #[test]
 fn readers_of_a_large_document_do_not_delay_a_small_one() {
     let server = Server::start();

@@ -1,4 +1,4 @@
-//! Filters, orders and pages of the list, on the built binary.
+//! Filters, orders and pages of lists, on the built binary.
 
 use crate::support::generate::{self, Rng};
 use crate::support::listed::{created, event};
@@ -22,7 +22,7 @@ fn next_of(answer: &Answer) -> Option<String> {
     Some(link[1..link.find('>').unwrap()].to_owned())
 }
 
-/// All pages; none has more than its limit.
+/// Reads all pages. No page has more than its limit.
 fn sweep(client: &Client, path: &str, limit: usize, token: &str) -> Vec<Value> {
     sweep_slowly(client, path, limit, token, &mut || {})
 }
@@ -45,7 +45,7 @@ fn sweep_slowly(
             "{path}: {}",
             String::from_utf8_lossy(&page.body)
         );
-        // One point for all.
+        // All pages have the same read point.
         let at = page.header("ledger-position").to_owned();
         assert_eq!(*position.get_or_insert_with(|| at.clone()), at);
         let body = page.json();
@@ -61,8 +61,8 @@ fn sweep_slowly(
     }
 }
 
-/// Operations of every kind, some with more lanes than one row holds, some with URIs
-/// that are longer than what the index keeps of them.
+/// Operations of every kind. Some have more lanes than one row takes, some have URIs that are
+/// longer than what the index keeps of them.
 fn operations(rng: &mut Rng) -> Vec<Value> {
     let mut events = Vec::new();
     for n in 0..150 {
@@ -96,7 +96,7 @@ fn seconds(document: &Value) -> String {
     document["occurred_time"].as_str().unwrap().replace(' ', "")
 }
 
-/// What a query asks, once more and plainly.
+/// Queries, each with a plain filter that should select the same documents.
 fn queries(documents: &[Value]) -> Vec<(String, Test)> {
     let mut queries: Vec<(String, Test)> = vec![(String::new(), Box::new(|_| true))];
     for status in ["unexecuted", "executing", "completed", "failed", "canceled"] {
@@ -228,7 +228,7 @@ fn every_filter_order_and_limit_gives_what_a_plain_filter_gives() {
     assert!(matched > 20, "most filters match something: {matched}");
 }
 
-/// Also where an assertion fails.
+/// Stops the writers also when an assertion fails.
 struct Stop<'s>(&'s AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -265,7 +265,7 @@ fn pages_list_the_operations_of_their_read_point_once_whatever_is_written() {
                     }
                     let any = || format!("op-{}", n * 7919 % operations);
                     let events = [
-                        // Not ever more of them: each sweep would be longer than the last.
+                        // A bounded number: otherwise each sweep would be longer than the last.
                         created(
                             &format!("new-{writer}-{}", n % 1000),
                             rng.below(operations),
@@ -301,10 +301,10 @@ fn pages_list_the_operations_of_their_read_point_once_whatever_is_written() {
         let paths = ["", "uri_prefix=%2F", "order=oldest", "format=detail-list"];
         for n in 0..sweeps {
             let mut before = written.load(Ordering::Relaxed);
-            // Every page but the first is read behind another write.
+            // Another write happens before each page except the first.
             let mut one_more = || {
                 let is_written = |_: &Server| written.load(Ordering::Relaxed) > before;
-                server.eventually("others write", is_written);
+                server.eventually("another write", is_written);
                 before = written.load(Ordering::Relaxed);
             };
             let path = format!("/v1/operations?{}", paths[n % paths.len()]);
@@ -317,7 +317,7 @@ fn pages_list_the_operations_of_their_read_point_once_whatever_is_written() {
             assert_same_set("each once", ids, distinct.iter().copied());
             let mut all = (0..operations).map(|n| format!("op-{n}"));
             let missing = all.find(|id| !distinct.contains(&**id));
-            assert_eq!(missing, None, "none is left out");
+            assert_eq!(missing, None, "none is missing");
         }
     });
 }
@@ -335,13 +335,13 @@ fn a_cursor_whose_read_point_has_expired_says_how_to_continue() {
         let mut listed = first.json()["operation_ids"].as_array().unwrap().clone();
         assert_eq!(listed.len(), 17);
         let next = next_of(&first).unwrap();
-        server.eventually("it is gone", |server| server.get(&next).status == 410);
+        server.eventually("it expires", |server| server.get(&next).status == 410);
         let message = server.get(&next).refused(410, "010003");
         let hint = message
             .split_whitespace()
             .find(|word| word.starts_with("occurred_"));
         let hint = hint.unwrap_or_else(|| panic!("{message}"));
-        // What has the same time comes once more, and nothing is left out.
+        // Operations with the same time are listed again, and none is missing.
         let rest = server
             .get(&format!("/v1/operations?order={order}&{hint}"))
             .json();
@@ -388,7 +388,7 @@ fn cursors_are_checked() {
             .get(&format!("/v1/operations?{query}"))
             .refused(400, code);
     }
-    // A later write is not in the point of the sweep, and asking for it says so.
+    // A later write is not in the read point of the cursor: the request is refused.
     let later = server.publish(&[created("later", 50, "/x")]);
     server
         .get_with(&next, &[("ledger-position", &later)])
@@ -398,7 +398,8 @@ fn cursors_are_checked() {
     assert_eq!(first.json()["operation_ids"], json!(["later"]));
 }
 
-/// Without a token: whoever has read how an operation ended finds it among those that have.
+/// Without a token: after a client has read a terminal status, its list contains that
+/// operation.
 #[test]
 fn a_list_is_at_least_as_new_as_earlier_reads() {
     let server = Server::with(&[("LISTS__SHARE", "60s")]);
@@ -411,7 +412,7 @@ fn a_list_is_at_least_as_new_as_earlier_reads() {
         server.get_with("/v1/operations/op-2", &by_token).status,
         200
     );
-    // The first page of somebody else, who has not read the second yet.
+    // Another client has read the first page, but not the second yet.
     assert!(next_of(&server.get("/v1/operations?limit=1")).is_some());
     for n in 0..3 {
         let id = format!("op-{n}");
@@ -430,7 +431,7 @@ fn a_list_is_at_least_as_new_as_earlier_reads() {
     }
 }
 
-/// The point that lists share may be older than what the client waits for.
+/// The read point that lists share may be older than the change that the client waits for.
 #[test]
 fn a_waiting_list_sees_changes_from_before_it_began_to_wait() {
     let server = Server::with(&[("LISTS__SHARE", "60s"), ("LISTS__POINTS", "1")]);
@@ -467,7 +468,7 @@ fn lists_are_conditional_and_wait() {
             thread::scope(|scope| {
                 let client = server.client();
                 let waiting = scope.spawn(move || client.get(path, headers));
-                // Whether it comes before or behind makes no difference.
+                // The change may come before the request or after it.
                 server.publish(change);
                 waiting.join().unwrap()
             })
@@ -489,7 +490,7 @@ fn lists_are_conditional_and_wait() {
             assert_eq!(news.status, 200);
             assert_eq!(news.json()["operation_ids"].as_array().unwrap().len(), 2);
         } else {
-            // For the first that matches.
+            // Waits for the first operation that matches.
             let first = waiting(&[wait], &[created(&format!("{id}-0"), 1, "/x"), failed(0)]);
             assert_eq!(first.json()["operation_ids"], json!([format!("{id}-0")]));
             let etag = first.header("etag").to_owned();
@@ -527,7 +528,7 @@ fn a_changed_list_of_equal_length_has_another_etag() {
             .as_str()
             .unwrap()
             .to_owned();
-        // One takes the place of the other.
+        // One operation replaces the other in the list.
         token = server.publish(&[canceled(&listed), started(step)]);
         let headers = [
             ("ledger-position", &*token),
@@ -539,7 +540,7 @@ fn a_changed_list_of_equal_length_has_another_etag() {
         assert_eq!(after.body.len(), before.body.len());
         assert_ne!(after.header("etag"), before.header("etag"), "{path}");
     }
-    // The same operations, one of which stands otherwise.
+    // The same operations, but one of them has changed.
     let path = "/v1/operations?format=detail-list";
     let before = server.get_with(path, &[("ledger-position", &token)]);
     let again = json!({"request": {"uri": "/y", "method": "PUT"}});

@@ -1,5 +1,5 @@
-//! What all reads have in common, on the built binary: the form of an answer, how long a
-//! request may wait, how strictly it is read, and what a refusal says.
+//! What all reads have in common, on the built binary: the format of responses, how long a
+//! request may wait, which parameters are checked, and the text of refusals.
 
 use crate::support::listed::{created, event};
 use crate::support::server::{Answer, Server};
@@ -43,7 +43,7 @@ fn accept_chooses_between_the_document_and_a_stream() {
             assert!(!is_stream(&server, path, accept), "{path} {accept}");
         }
     }
-    // A page is no stream, and who takes both gets it.
+    // A page is not a stream: a client that accepts both gets the page.
     let both = [("accept", "application/json, text/event-stream")];
     let page = server.get_with("/v1/operations?limit=3", &both);
     assert_eq!(page.status, 200);
@@ -66,7 +66,7 @@ fn every_response_that_depends_on_accept_has_vary() {
     let stream = ("accept", STREAM);
     for (answer, status) in [
         (&first, 200),
-        // At hand, and so answered before there are routes.
+        // Served from the document cache, before routing.
         (&server.get(ONE), 200),
         (&server.get_with(ONE, &known), 304),
         (&server.get("/v1/operations/none"), 404),
@@ -82,7 +82,7 @@ fn every_response_that_depends_on_accept_has_vary() {
         assert_eq!(answer.status, status);
         assert_eq!(answer.header("vary"), "Accept", "{answer:?}");
     }
-    // An operation that has ended, to one who has seen it.
+    // An operation with a terminal event, read by a client that has seen it.
     let ended = server.publish(&[event("op", "operation.canceled", 2, json!({}))]);
     server.document("op", &ended).unwrap();
     let seen = server.get_with(ONE, &[stream, ("last-event-id", &ended)]);
@@ -96,7 +96,8 @@ fn every_response_that_depends_on_accept_has_vary() {
 fn a_refused_read_names_the_parameter() {
     let server = Server::start();
     server.publish(&[created("op", 1, "/x")]);
-    // For clients of the original interface the message is the fixed text alone.
+    // For clients of the fabric-controller interface, the message is the fixed text
+    // alone.
     for (path, code, message, detail) in [
         (
             "/v1/operations?stauts=failed",
@@ -134,7 +135,7 @@ fn a_refused_read_names_the_parameter() {
         let expected = json!({"error_code": code, "error_message": message,
             "data_consistency": "rolled back", "detail": detail});
         assert_eq!(answer.json(), expected);
-        // The members that the original interface has come first.
+        // The members of the fabric-controller interface come first.
         let text = String::from_utf8(answer.body).unwrap();
         assert!(text.starts_with("{\"error_code\":"), "{text}");
         assert!(text.contains("\"data_consistency\":\"rolled back\",\"detail\":"));
@@ -142,7 +143,7 @@ fn a_refused_read_names_the_parameter() {
     let missing = server.get("/v1/operations/none");
     let exact = r#"{"error_code":"030001","error_message":"Target resource not found.","data_consistency":"rolled back"}"#;
     assert_eq!(missing.body, exact.as_bytes());
-    // What is beyond the original interface says it in the message.
+    // For parameters beyond that interface, the message names the parameter.
     for (path, name) in [
         ("/v1/operations?status=failed&stauts=failed", "stauts"),
         ("/v1/operations?limit=3&fromat=list", "fromat"),
@@ -222,7 +223,7 @@ fn malformed_query_parameters_are_refused() {
     ] {
         let message = server.get(&format!("{LIST}?{query}")).refused(400, code);
         assert!(message.contains(named), "{query}: {message}");
-        // Where a stream has the same parameters it reads them alike.
+        // A stream checks the parameters that it shares with lists in the same way.
         if !["limit", "order", "cursor", "position"]
             .iter()
             .any(|own| query.contains(own))
@@ -295,7 +296,7 @@ fn a_request_that_names_several_positions_sees_them_all() {
     }
     let accept = ("accept", STREAM);
     for path in [LIST, ONE] {
-        // A stream that goes on holds what its request names besides.
+        // A resumed stream also waits for the position that its request names.
         let resumed = [accept, ("last-event-id", &*token), header(&far)];
         server.get_with(path, &resumed).refused(504, "000001");
         let twice = [accept, ("last-event-id", &*token), ("last-event-id", &far)];
@@ -350,8 +351,7 @@ fn a_shortened_wait_reports_the_limit() {
     }
 }
 
-/// What stands before an empty line. A block without data is an empty event to some
-/// libraries.
+/// The text before an empty line. Some libraries take a block without data for an empty event.
 #[track_caller]
 fn has_data(stream: &mut Stream) -> String {
     let block = stream.block().unwrap();
@@ -373,7 +373,7 @@ fn every_block_of_a_stream_has_an_event() {
         block.starts_with("retry: 1000\nevent: position\nid: "),
         "{block}"
     );
-    // A position that moved without news, behind keep-alives.
+    // A position that advanced without a change, after keep-alives.
     let token = server.publish(&[created("other", 1, "/x")]);
     let now = server.get_with(LIST, &[("ledger-position", &token)]);
     let token = now.header("ledger-position").to_owned();
@@ -392,7 +392,7 @@ fn every_block_of_a_stream_has_an_event() {
 #[test]
 fn a_stream_of_an_unknown_operation_reports_at_once_that_it_waits() {
     let server = Server::start();
-    // There is a history, and no document.
+    // The operation has a history, but no document.
     server.publish(&[event("early", "operation.started", 2, json!({}))]);
     for id in ["none", "early"] {
         let path = format!("/v1/operations/{id}");

@@ -1,5 +1,5 @@
-//! The schemas and the code say the same, tested both ways: what one takes the
-//! other takes, and what one refuses the other refuses.
+//! The schemas and the code agree, tested in both directions: each accepts what the other
+//! accepts, and refuses what the other refuses.
 
 use crate::support::generate::{self, Rng};
 use crate::support::in_process::log_as_is;
@@ -22,7 +22,7 @@ fn taken(event: &Value) -> bool {
     decode_structured(event.to_string().as_bytes()).is_ok()
 }
 
-/// Puts something else in the place of one member, or removes it.
+/// Replaces one member with something else, or removes it.
 fn mutate(rng: &mut Rng, value: &mut Value) {
     let Value::Object(members) = value else {
         return;
@@ -35,7 +35,7 @@ fn mutate(rng: &mut Rng, value: &mut Value) {
     if members[&name].is_object() && rng.chance(70) {
         return mutate(rng, &mut members[&name]);
     }
-    // What a schema cannot say is left alone: the calendar, URI syntax, JSON in base64.
+    // Keep what a schema cannot check: the calendar, URI syntax, JSON in base64.
     let texts = if matches!(name.as_str(), "time" | "source" | "data_base64") {
         1
     } else {
@@ -133,15 +133,15 @@ fn documents_and_lists_keep_their_schema() {
         assert!(details.is_valid(&json!({"operations": [bare]})));
         assert!(
             !details.is_valid(&json!({"operations": [shown]})),
-            "bodies are left out"
+            "bodies are not shown"
         );
         shown["sub_status"] = Value::Null;
         assert!(!document.is_valid(&shown), "nothing is ever null");
     }
 }
 
-/// Takes the answer, and refuses it once a member of the object at `path` is
-/// missing, of another type, null where it is not one of `nullable`, or new.
+/// Checks that the schema accepts the response, and refuses it after a change to one member of
+/// the object at `path`: missing, of another type, null unless it is in `nullable`, or new.
 #[track_caller]
 fn takes_this_alone(schema: &Validator, answer: &Value, path: &str, nullable: &[&str]) {
     assert!(schema.is_valid(answer), "{answer}");
@@ -153,7 +153,7 @@ fn takes_this_alone(schema: &Validator, answer: &Value, path: &str, nullable: &[
     };
     refuses(&|object| _ = object.insert("unknown".into(), json!("x")));
     for name in answer.pointer(path).unwrap().as_object().unwrap().keys() {
-        // Of some records nobody knows when they arrived.
+        // Some records have no known arrival time.
         if name != "arrived" {
             refuses(&|object| _ = object.remove(name));
         }
@@ -197,7 +197,7 @@ fn the_history_keeps_its_schema() {
     let schema = schemas::named("history");
     let server = Server::start();
     server.publish(&some_events());
-    // Binary mode is put together from headers when it is read.
+    // A read builds the event of a record in binary mode from its headers.
     let binary = [
         ("content-type", "application/json"),
         ("ce-specversion", "1.0"),
@@ -226,7 +226,7 @@ fn the_history_keeps_its_schema() {
     takes_this_alone(&schema, &page.json(), "/events/1", &[]);
 }
 
-/// A log with one record of every kind that is no event, and some that are.
+/// A log with one invalid record of every kind, and some events.
 fn log_with_poison(folder: &std::path::Path) {
     let event = json!({"specversion": "1.0", "id": "e", "source": "/w", "subject": "op",
         "type": "opledger.operation.started.v1", "time": "2024-05-06T07:08:09Z"});
@@ -271,7 +271,7 @@ fn dead_letters_keep_their_schema() {
     let folder = tempfile::tempdir().unwrap();
     log_with_poison(folder.path());
     let server = Server::on(folder.path(), &[]);
-    server.eventually("all are put aside", |server| {
+    server.eventually("all are read", |server| {
         let metrics = server.metrics();
         metrics.contains("opledger_projector_lag_records 0\n")
     });
@@ -321,8 +321,8 @@ fn every_reason_of_a_dead_letter_is_in_its_schema() {
     assert_eq!(*reasons, json!(Rule::ALL.map(Rule::reason)));
 }
 
-/// What the ledger answers is held against the schema wherever a test looks at a
-/// refusal; this is about what the schema refuses.
+/// Every test of a refusal checks its error response against the schema. This test is about
+/// what the schema refuses.
 #[test]
 fn the_schema_of_the_error_response_takes_each_code_with_its_own_text() {
     let schema = schemas::error_response();
@@ -361,7 +361,7 @@ fn the_schema_of_the_error_response_takes_each_code_with_its_own_text() {
             changed("data_consistency", "updated".to_owned());
         }
     }
-    // Only these two can leave something behind.
+    // Only these two codes may leave something stored.
     for code in codes {
         let error = error_response::render(code, None, Consistency::Unknown);
         let error: Value = serde_json::from_slice(&error).unwrap();

@@ -62,21 +62,21 @@ fn a_stream_follows_one_operation_from_before_its_creation_to_its_end() {
     assert_eq!(first.kind, "document");
     assert_eq!(first.data["status"], "executing");
     assert_eq!(first.data, server.document("op", &token).unwrap());
-    // The id is a position like all others.
+    // The event id is a position like any other.
     assert_eq!(server.document("op", &first.id).unwrap(), first.data);
     server.publish(&[progressed("op", 2)]);
     assert_eq!(stream.document()["sub_status"], "step 2");
     server.publish(&[completed("op", 3)]);
     assert_eq!(stream.document()["status"], "completed");
     assert_eq!(stream.next(), None, "it has ended");
-    // An EventSource connects again, and is told to let be.
+    // An EventSource reconnects, and gets the status that stops it.
     let again = resume(&server, path, &stream.last_id);
     assert_eq!(again.status(), 204);
-    // One that has not seen the end gets it.
+    // A client that has not seen the terminal event gets it.
     let mut behind = resume(&server, path, &first.id);
     assert_eq!(behind.document()["status"], "completed");
     assert_eq!(behind.next(), None);
-    // Without an id the client knows nothing.
+    // A client without an id knows nothing.
     let mut fresh = open(&server, path);
     assert_eq!(fresh.document()["status"], "completed");
     assert_eq!(fresh.next(), None);
@@ -158,7 +158,7 @@ fn a_list_stream_sends_the_present_state_and_then_the_changes() {
     let joined = stream.next().unwrap();
     assert_eq!((&*joined.kind, joined.operation_id()), ("document", "d"));
     assert_eq!(joined.data, server.document("d", &token).unwrap());
-    // What changed since, each once, as it is now.
+    // Each operation that changed since then comes once, in its current state.
     let id = stream.last_id.clone();
     drop(stream);
     for n in 2..30 {
@@ -174,7 +174,7 @@ fn a_list_stream_sends_the_present_state_and_then_the_changes() {
         let before = told.insert(event.operation_id().to_owned(), event.clone());
         assert_eq!(before, None, "each once");
     }
-    // "a" never matched, which is not known of what changed while nobody watched.
+    // "a" never matched, but the ledger cannot know that for changes while nobody watched.
     if let Some(a) = told.remove("a") {
         assert_eq!(a.kind, "left");
     }
@@ -182,10 +182,10 @@ fn a_list_stream_sends_the_present_state_and_then_the_changes() {
     let expected = [("c", "document"), ("d", "left"), ("e", "document")];
     assert_eq!(kinds, expected);
     assert_eq!(told["c"].data["sub_status"], "step 29");
-    // The same behind a position in the query.
+    // The same after a position in the query.
     let mut resumed = open(&server, &format!("{path}&position={id}"));
     assert!(["a", "c", "d", "e"].contains(&resumed.next().unwrap().operation_id()));
-    // Everything, from now on.
+    // Everything from now on.
     let now = server
         .get("/v1/operations")
         .header("ledger-position")
@@ -230,7 +230,7 @@ fn every_filter_holds_for_streams() {
         let path = format!("/v1/operations?{query}");
         let mut stream = Stream::open(server.address, &path, &[("ledger-position", &token)]);
         assert_eq!(stream.status(), 200, "{query}");
-        // Each connection ends its listing with the position alone.
+        // Each connection ends its listing with a block that has only the position.
         let told = std::cell::RefCell::new(Vec::new());
         stream.block_that("the end of the listing", |block| {
             if let Some((_, data)) = block.split_once("event: document\ndata: ") {
@@ -270,11 +270,11 @@ fn a_stream_that_cannot_be_resumed_is_reset() {
             .unwrap()
             .contains("list again")
     );
-    // It goes on from where the list is that the client has to read now.
+    // The stream continues from the position of the list that the client has to read now.
     assert_eq!(reset.id, tokens[19]);
     server.publish(&[started("op-4")]);
     assert_eq!(far.document()["operation_id"], "op-4");
-    // One operation needs no window: its state says it all.
+    // The stream of one operation needs no window: its document has everything.
     let mut one = resume(&server, "/v1/operations/op-1", &tokens[2]);
     assert_eq!(one.document()["operation_id"], "op-1");
     let other_log = server.get_with(
@@ -303,7 +303,7 @@ fn a_silent_stream_shows_that_it_is_alive_and_how_far_it_is() {
     for _ in 0..4 {
         assert_eq!(one.line().unwrap(), ": keep-alive\n");
     }
-    // The client may resume from there, though it was told nothing.
+    // The client may resume from there, although it got no document.
     let position = format!("event: position\nid: {now}\n");
     all.block_that("the position", |block| block.contains(&position));
 }
@@ -334,8 +334,8 @@ fn a_slow_reader_gets_the_last_state_and_not_all_before() {
     }
 }
 
-/// A stream over packets as small as a network has, and a small window: on loopback the kernel
-/// takes megabytes for whoever does not read. Without the framing of HTTP/1.1.
+/// A stream with packets of the usual network size and a small window: on loopback, the kernel
+/// buffers megabytes for a client that does not read. Without the framing of HTTP/1.1.
 fn open_narrow(server: &Server, path: &str) -> TcpStream {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -388,7 +388,7 @@ fn little_memory_is_used_for_a_stream_that_is_not_read() {
         told += usize::from(is_of(1, &read.document()));
     }
     step(2);
-    // What was told of the first step lay somewhere, in the ledger or in the kernel.
+    // The documents of the first step were buffered in the ledger or in the kernel.
     let (mut text, mut piece) = (Vec::new(), vec![0; 64 << 10]);
     let count =
         |n: usize, text: &[u8]| memchr::memmem::find_iter(text, &format!("\"{n} xx")).count();
@@ -442,8 +442,8 @@ fn streams_end_with_the_ledger() {
     assert!(stopping.elapsed() < Duration::from_secs(30));
 }
 
-/// Creates, moves and ends operations until told to stop; returns how many were
-/// acknowledged whole. What was not is sent again by the next life.
+/// Creates, changes and completes operations until `stop`. Returns how many were fully
+/// acknowledged. The next life sends the others again.
 fn work(address: std::net::SocketAddr, worker: usize, from: usize, stop: &AtomicBool) -> usize {
     let client = Client::new(address);
     let mut done = from;
@@ -461,7 +461,7 @@ fn work(address: std::net::SocketAddr, worker: usize, from: usize, stop: &Atomic
     done
 }
 
-/// Every partition of a token.
+/// All partitions of a token.
 fn positions(token: &str) -> BTreeMap<u32, u64> {
     let (_, list) = token.split_once(';').unwrap();
     let parts = list.split(',').filter(|part| !part.is_empty());
@@ -482,11 +482,11 @@ fn kill_9_loses_no_final_state_and_positions_never_go_back() {
     let mut done = [0; WORKERS];
     let seen: Mutex<BTreeMap<String, Value>> = Mutex::default();
     let last_id = Mutex::new(String::new());
-    // Reads until the stream breaks off, or `enough`.
+    // Reads until the stream breaks off, or until `enough`.
     let watch = |server: &Server, enough: &dyn Fn(&BTreeMap<String, Value>) -> bool| {
         let from = last_id.lock().unwrap().clone();
         let headers = [("last-event-id", &*from)];
-        // The ledger may be killed before this client gets to it.
+        // The ledger may be killed before this client connects.
         let opened = Stream::try_open(server.address, "/v1/operations", &headers);
         let Ok(mut stream) = opened else { return };
         assert_eq!(stream.status(), 200, "{from}");
@@ -523,7 +523,7 @@ fn kill_9_loses_no_final_state_and_positions_never_go_back() {
                 .collect();
             let (server, watch) = (&server, &watch);
             let watcher = scope.spawn(move || {
-                // Sometimes it only comes later, as clients do.
+                // Sometimes the client connects later, as real clients do.
                 watch(server, &|_| false)
             });
             std::thread::sleep(Duration::from_millis(200 + rng.below(500) as u64));
@@ -552,10 +552,10 @@ fn kill_9_loses_no_final_state_and_positions_never_go_back() {
         .header("ledger-position")
         .to_owned();
     for (id, document) in &*seen.lock().unwrap() {
-        // What was under way at the last kill may have more to it.
+        // Events in flight at the last kill may add to it.
         if document["status"] == "completed" {
             assert_eq!(server.document(id, &now).as_ref(), Some(document), "{id}");
         }
     }
-    assert!(has_all(&seen.lock().unwrap()), "every end was told");
+    assert!(has_all(&seen.lock().unwrap()), "all terminal events came");
 }

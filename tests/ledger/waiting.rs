@@ -27,13 +27,13 @@ fn until_one_waits(server: &Server) {
     });
 }
 
-/// Publishes `op`, and reads it.
+/// Publishes `op` and reads it.
 fn first(server: &Server) -> Answer {
     let token = server.publish(&[created("op")]);
     server.get_with("/v1/operations/op", &[("ledger-position", &token)])
 }
 
-/// Reads beside, and runs `change` once the read waits.
+/// Reads in another thread, and runs `change` after the read has begun to wait.
 fn while_it_waits(
     server: &Server,
     path: &str,
@@ -63,7 +63,7 @@ fn a_read_waits_for_a_document_that_does_not_exist_yet() {
     assert_eq!(answer.status, 200);
     assert_eq!(answer.json()["operation_id"], "late");
     assert!(!answer.header("etag").is_empty());
-    // Once it is there nobody waits, and without a preference nobody does at all.
+    // No read waits after the document exists, and no read without the preference waits.
     assert_eq!(server.get_with(path, &wait).status, 200);
     assert_eq!(server.get("/v1/operations/never").status, 404);
 }
@@ -79,18 +79,18 @@ fn a_read_with_an_etag_waits_until_the_document_differs() {
         ("prefer", "respond-async, wait=15"),
     ];
     let answer = while_it_waits(&server, path, &headers, || {
-        // A repeat changes nothing that is shown.
+        // A repeated event does not change the document.
         server.publish(&[created("op")]);
         server.publish(&[event("op", "operation.started", 1)]);
     });
     assert_eq!(answer.status, 200);
     assert_eq!(answer.json()["status"], "executing");
     assert_ne!(answer.header("etag"), etag);
-    // What the client does not have is answered at once.
+    // If the client has another version, the response is immediate.
     assert_eq!(server.get_with(path, &headers).status, 200);
 }
 
-/// The values of a document by path, with the places in arrays.
+/// The values of a document by path. Paths include array indexes.
 fn leaves(path: &str, value: &Value, all: &mut BTreeMap<String, Value>) {
     match value {
         Value::Object(members) => {
@@ -109,12 +109,13 @@ fn leaves(path: &str, value: &Value, all: &mut BTreeMap<String, Value>) {
     }
 }
 
-/// Each step changes one thing that a client sees, most of them nothing but that.
+/// Each step changes one thing that a client sees. Most steps change nothing else.
 #[test]
 fn a_client_with_an_older_etag_gets_the_new_document_whatever_changed() {
     let server = Server::start();
     let path = "/v1/operations/op";
-    // Among events of one second the id decides, and the last that changes decides no time.
+    // Among events of the same second the id decides, so the last change need not change a
+    // time.
     let event = |id: &str, kind: &str, second: u32, data: Value| {
         json!({"specversion": "1.0", "id": id, "source": "/w", "subject": "op",
             "type": format!("opledger.{kind}.v1"), "data": data,
@@ -254,7 +255,7 @@ fn a_client_with_an_older_etag_gets_the_new_document_whatever_changed() {
             tags.insert(now.header("etag").to_owned()),
             "a new tag by {event}"
         );
-        // At hand as well.
+        // The document cache has the same tag.
         assert_eq!(server.get(path).header("etag"), now.header("etag"));
         if let Some(known) = &known {
             let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
@@ -284,7 +285,7 @@ fn a_wait_ends_in_time_with_the_present_state() {
     ]);
     let path = "/v1/operations/op";
     let started = Instant::now();
-    // Capped by the setting.
+    // The setting limits the wait.
     let missing = server.get_with(path, &[("prefer", "wait=3000")]);
     missing.refused(404, "030001");
     assert!(!missing.headers.contains_key("etag"));

@@ -1,5 +1,5 @@
-//! Whom notifications go to, on an embedded log: what is allowed and what must never be
-//! called, names, targets that are dead and targets that are slow.
+//! Targets of notifications, on an embedded log: allowed addresses and addresses that must
+//! never be called, names, dead targets and slow targets.
 
 use crate::support::notified::{
     created_for, delivered, ended, list, notes, quick, repair, state, told,
@@ -9,7 +9,7 @@ use crate::support::server::Server;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// None as well before the end of the operation is projected.
+/// Zero also before the terminal event of the operation is projected.
 fn attempts(server: &Server, id: &str) -> u64 {
     let found = list(server, &format!("operation_id={id}"));
     found
@@ -33,17 +33,17 @@ fn dead_targets_delay_no_other() {
         server.publish(&events.collect::<Vec<_>>());
     }
     for dead in &dead {
-        dead.eventually("it was tried", |calls| !calls.is_empty());
+        dead.eventually("an attempt", |calls| !calls.is_empty());
         assert_eq!(
             dead.connections(),
             1,
-            "nobody knows it, so by one at a time"
+            "a new target gets one attempt at a time"
         );
     }
     let started = Instant::now();
     let events = (0..100).flat_map(|n| told(&format!("alive-{n}"), alive.address));
     server.publish(&events.collect::<Vec<_>>());
-    alive.eventually("all are told", |calls| calls.len() == 100);
+    alive.eventually("all are sent", |calls| calls.len() == 100);
     let took = started.elapsed();
     assert!(
         took < Duration::from_secs(5),
@@ -75,11 +75,11 @@ fn a_target_gets_no_more_attempts_at_once_than_allowed() {
 fn only_what_is_allowed_is_ever_called() {
     let outside = Receiver::on("127.0.0.2:0", |_, _| Reply::Status(200));
     let port = outside.address.port();
-    // The same port, so that only the address tells them apart.
+    // The same port, so that they differ only by address.
     let inside = Receiver::on(&format!("127.0.0.3:{port}"), |_, _| Reply::Status(200));
     let home = Receiver::on(&format!("127.0.0.1:{port}"), |_, _| Reply::Status(200));
     let server = Server::with(&quick(&[("NOTIFICATIONS__ALLOW", "127.0.0.3, 10.0.0.0/8")]));
-    // Each of them would reach one of the two that must not be called.
+    // Each name would reach one of the two that must not be called.
     let bad = [
         ("outside", "127.0.0.2"),
         ("name", "localhost"),
@@ -95,7 +95,7 @@ fn only_what_is_allowed_is_ever_called() {
         server.publish(&[created_for(id, address, port), ended(id, 30, "completed")]);
     }
     for id in bad.map(|(id, _)| id) {
-        server.eventually(&format!("{id} was looked at"), |server| {
+        server.eventually(&format!("{id} was checked"), |server| {
             attempts(server, id) > 1
         });
         let found = &list(&server, &format!("operation_id={id}"))[0];
@@ -132,7 +132,7 @@ fn names_and_ipv6_addresses_are_called_if_allowed() {
         let host = &six.of(id)[0].headers["host"];
         assert_eq!(*host, format!("[::1]:{}", six.address.port()));
     }
-    // It may have an address of either kind: whichever answers.
+    // The name has an IPv4 and an IPv6 address: one that responds is enough.
     let port = four.address.port();
     server.publish(&[
         created_for("name", "LocalHost", port),
@@ -158,7 +158,7 @@ fn only_the_allowed_addresses_of_a_name_are_called() {
         ("first.test", ["127.0.0.3", "127.0.0.2", "127.0.0.4"]),
         ("second.test", ["127.0.0.2", "127.0.0.3", "127.0.0.4"]),
         ("last.test", ["127.0.0.4", "127.0.0.2", "127.0.0.3"]),
-        // Nobody listens where it is allowed.
+        // No receiver listens at the allowed address.
         ("dead.test", ["127.0.0.2", "127.0.0.5", "127.0.0.4"]),
     ];
     let lines = lines.map(|(name, addresses)| addresses.map(|a| format!("{a} {name}\n")).concat());
@@ -179,7 +179,7 @@ fn only_the_allowed_addresses_of_a_name_are_called() {
     let created = created_for("dead", "dead.test", port);
     server.publish(&[created, ended("dead", 30, "completed")]);
     let is_called = |receiver: &Receiver| receiver.connections() > 0;
-    server.eventually("the dead one was tried", |server| {
+    server.eventually("an attempt on the dead", |server| {
         attempts(server, "dead") > 2 || outside.iter().any(is_called)
     });
     for outside in &outside {
@@ -199,13 +199,13 @@ fn an_invalid_target_fails_permanently_at_once() {
         server.publish(&[created_for(id, address, 80), ended(id, 30, "completed")]);
         server.eventually(id, |server| state(server, id) == "failed");
     }
-    server.eventually("it is told", |server| {
+    server.eventually("it is noted", |server| {
         notes(server).contains("3 notifications were given up")
     });
     assert_eq!(
         server.get("/readyz").status,
         200,
-        "no reason to turn clients away"
+        "no reason to refuse any requests"
     );
 }
 
@@ -216,7 +216,7 @@ fn by_default_nothing_is_sent_and_that_is_said() {
     let server = Server::on(folder.path(), &[]);
     assert!(
         !notes(&server).contains("notifications"),
-        "there is nothing to say"
+        "there is nothing to report"
     );
     let token = server.publish(&told("op", receiver.address));
     assert!(server.document("op", &token).is_some());
@@ -231,13 +231,13 @@ fn by_default_nothing_is_sent_and_that_is_said() {
     assert!(why.contains("notifications.allow is empty"), "{why}");
     assert!(!folder.path().join("control").exists());
     server.terminate();
-    // What ended before somebody thought of it is not told by surprise.
+    // Old terminal events are not sent unexpectedly after the setting is turned on.
     let server = Server::on(folder.path(), &quick(&[]));
     server.eventually("it is held", |server| state(server, "op") == "held");
     server.publish(&told("new", receiver.address));
     delivered(&server, "new");
     assert_eq!(receiver.connections(), 1);
-    server.eventually("it is told", |server| {
+    server.eventually("it is noted", |server| {
         notes(server).contains("1 notifications are held")
     });
     assert_eq!(repair(&server, "op/release"), json!({"accepted": 1}));

@@ -1,5 +1,5 @@
 //! Notifications, on an embedded log: real receivers that fail in every way, restarts,
-//! rebuilds, kills, and logs that are lost.
+//! rebuilds, kills, and lost logs.
 
 use crate::support::generate::Rng;
 use crate::support::notified::delivered_all;
@@ -34,7 +34,7 @@ fn a_delivery_has_the_document_that_a_client_gets() {
         let id = format!("op-{how}");
         let created = created_for(&id, "127.0.0.1", port);
         server.publish(&[created, ended(&id, 30, how)]);
-        let calls = receiver.eventually("told", |calls| calls.iter().any(|c| c.operation() == id));
+        let calls = receiver.eventually("sent", |calls| calls.iter().any(|c| c.operation() == id));
         let call = calls.iter().find(|call| call.operation() == id).unwrap();
         assert_eq!(call.line, format!("PUT /v1/operations/{id} HTTP/1.1"));
         assert_eq!(call.headers["content-type"], "application/json");
@@ -45,7 +45,7 @@ fn a_delivery_has_the_document_that_a_client_gets() {
         assert_eq!(call.document().get("response").is_some(), how != "canceled");
         delivered(&server, &id);
     }
-    // Without a target, and before the end, nobody is told.
+    // Without a target, or before a terminal event, no notification is sent.
     let mut silent = created_for("silent", "127.0.0.1", port);
     silent["data"]
         .as_object_mut()
@@ -100,7 +100,7 @@ fn deliveries_succeed_eventually_whatever_a_receiver_does() {
             Reply::Status(503),
             Reply::Status(400),
         ];
-        // Each operation meets all of them, each another one first.
+        // Each operation meets all failures, each operation starting with another one.
         let first: usize = call.operation()[3..].parse().unwrap();
         match before < failures.len() {
             true => failures[(first + before) % failures.len()].clone(),
@@ -171,14 +171,14 @@ fn a_status_of_2xx_is_a_success_whatever_follows_it() {
 
 #[test]
 fn a_receiver_can_set_the_retry_time() {
-    // By seconds and by a date, with a status that is about the target and one that is not.
+    // In seconds and as a date. One status is about the target, one is not.
     let in_3_s = || httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3));
     let receiver = Receiver::start(move |call, before| {
         let (status, when) = match call.operation() {
             "seconds" => (503, "2".to_owned()),
             "date" => (503, in_3_s()),
             "refused" => (500, "2".to_owned()),
-            // Longer than `retry_max` is cut to it.
+            // Longer than `retry_max`: limited to it.
             "long" => (503, "100000".to_owned()),
             other => panic!("{other}"),
         };
@@ -222,8 +222,8 @@ fn operations_that_end_after_the_control_log_began_are_not_held() {
     }
     server.terminate();
     let server = Server::on(folder.path(), &quick(&[]));
-    // In each partition the first record from now on is the end of an operation, and the
-    // last one before was.
+    // In each partition, the next record is a terminal event, and the last record before the
+    // restart was one too.
     let ends: Vec<_> = ids.iter().map(|id| ended(id, 30, "completed")).collect();
     server.publish(&ends);
     for id in &ids {
@@ -271,9 +271,9 @@ fn a_later_terminal_event_that_counts_is_delivered_too() {
     let server = Server::with(&quick(&[]));
     server.publish(&told("op", receiver.address));
     delivered(&server, "op");
-    // It happened later, so it changes nothing.
+    // A later terminal event changes nothing.
     server.publish(&[ended("op", 40, "failed")]);
-    // It happened before the one that was told.
+    // A terminal event earlier than the one that was sent.
     server.publish(&[ended("op", 20, "failed")]);
     let calls = receiver.eventually("a second one", |calls| calls.len() == 2);
     assert_eq!(calls[0].document()["status"], "completed");
@@ -287,7 +287,7 @@ fn a_later_terminal_event_that_counts_is_delivered_too() {
 
 #[test]
 fn a_stream_sends_the_states_of_an_operation_in_order() {
-    // The first ending hangs: the second may not overtake it, and then replaces it.
+    // The first delivery hangs. The second may not overtake it, and then replaces it.
     let receiver = Receiver::start(|call, _| match call.document()["status"].as_str() {
         Some("completed") => Reply::Hang,
         _ => Reply::Status(200),
@@ -301,7 +301,7 @@ fn a_stream_sends_the_states_of_an_operation_in_order() {
         calls[1].at - calls[0].at >= Duration::from_millis(1400),
         "one at a time"
     );
-    assert_eq!(calls.len(), 2, "the first ending is not told any more");
+    assert_eq!(calls.len(), 2, "the first one is not sent again");
     delivered(&server, "op");
     assert_eq!(list(&server, "").len(), 1);
 }
@@ -328,11 +328,11 @@ fn a_rebuild_and_a_restart_send_nothing_again() {
         }
         let before = deaf.calls().len();
         let server = Server::on(folder.path(), &settings);
-        // What comes now is sent, and what was not delivered is still tried.
+        // New notifications are sent, and undelivered ones are still retried.
         server.publish(&told(step.split(' ').next().unwrap(), receiver.address));
         delivered(&server, step.split(' ').next().unwrap());
-        deaf.eventually("tried on", |calls| calls.len() > before + 2);
-        server.eventually("everything was looked at", |server| {
+        deaf.eventually("retried", |calls| calls.len() > before + 2);
+        server.eventually("everything was checked", |server| {
             let metrics = server.metrics();
             metrics.contains("opledger_webhook_deliveries{state=\"pending\"} 1\n")
         });
@@ -343,7 +343,7 @@ fn a_rebuild_and_a_restart_send_nothing_again() {
             .iter()
             .map(|entry| entry["operation_id"].to_string())
             .collect();
-        assert!(operations.len() > 50, "{step}: what was delivered is known");
+        assert!(operations.len() > 50, "{step}: deliveries are still known");
         server.terminate();
     }
 }
@@ -359,7 +359,7 @@ fn without_its_control_log_a_new_store_holds_all_deliveries_until_they_are_relea
     server.terminate();
     std::fs::remove_dir_all(folder.path().join("control")).unwrap();
 
-    // The store still knows it: that is told, and nothing is sent.
+    // The store still knows the control log: the ledger reports the loss and sends nothing.
     let server = Server::on(folder.path(), &quick(&[]));
     server.publish(&told("waits", receiver.address));
     server.eventually("halted", |server| {
@@ -367,7 +367,7 @@ fn without_its_control_log_a_new_store_holds_all_deliveries_until_they_are_relea
     });
     assert!(
         !folder.path().join("control").exists(),
-        "none is made in its place"
+        "the ledger creates no new one"
     );
     assert_eq!(server.get("/v1/operations/op-0").status, 200);
     server.terminate();
@@ -386,7 +386,7 @@ fn without_its_control_log_a_new_store_holds_all_deliveries_until_they_are_relea
     delivered(&server, "op-3");
     server.terminate();
 
-    // What was released stays so, and the rest held.
+    // Released deliveries stay released, and the others stay held.
     let server = Server::on(folder.path(), &quick(&[]));
     server.eventually("held", |server| list(server, "state=held").len() == 10);
     assert_eq!(repair(&server, "release"), json!({"accepted": 10}));
@@ -395,7 +395,7 @@ fn without_its_control_log_a_new_store_holds_all_deliveries_until_they_are_relea
     for n in 0..10 {
         let calls = receiver.of(&format!("op-{n}"));
         assert_eq!(calls.len(), 2);
-        assert_eq!(calls[0].key(), calls[1].key(), "a receiver can tell");
+        assert_eq!(calls[0].key(), calls[1].key(), "the key is the same");
     }
 }
 
@@ -414,7 +414,7 @@ fn an_operator_may_retry_deliveries_that_failed_permanently() {
     for n in 0..5 {
         server.publish(&told(&format!("op-{n}"), receiver.address));
     }
-    server.eventually("given up", |server| list(server, "state=failed").len() == 5);
+    server.eventually("all fail", |server| list(server, "state=failed").len() == 5);
     let given_up = &list(&server, "operation_id=op-1")[0];
     assert_eq!(given_up["last_error"], "response 500");
     assert!(given_up["attempts"].as_u64() > Some(1));
@@ -425,12 +425,12 @@ fn an_operator_may_retry_deliveries_that_failed_permanently() {
     assert_eq!(
         list(&server, "operation_id=op-1")[0]["attempts"],
         1,
-        "counted anew"
+        "counted from zero"
     );
     assert_eq!(
         receiver.calls().len(),
         before + 1,
-        "the others stay given up"
+        "the others stay failed permanently"
     );
 
     let url = format!("http://{}", server.address);

@@ -1,4 +1,4 @@
-//! Reading events: total over any bytes, and the same by both ways.
+//! Reading events: any bytes are handled, and both parsers give the same result.
 
 use crate::support::generate::{self, Rng};
 use base64::Engine;
@@ -42,12 +42,12 @@ fn header() -> impl Strategy<Value = (String, Option<Vec<u8>>)> {
     (name, proptest::option::of(value))
 }
 
-/// A valid event with a few bytes changed, cut or doubled.
+/// A valid event with a few bytes changed, removed or doubled.
 fn mutated(seed: u64) -> Vec<u8> {
     let mut rng = Rng::new(seed);
     let mut event = generate::operation(&mut rng, "op", 1).remove(0);
     if rng.chance(20) {
-        // Sometimes beside `data`, which is refused.
+        // Sometimes together with `data`, which is refused.
         let data = event.get("data").unwrap_or(&Value::Null).to_string();
         event["data_base64"] = STANDARD.encode(data).into();
         if rng.chance(80) {
@@ -56,11 +56,11 @@ fn mutated(seed: u64) -> Vec<u8> {
     }
     let mut text = match rng.chance(50) {
         true => event.to_string(),
-        // With escapes in names, at which the quick way gives up.
+        // With escapes in names, which the quick parser does not handle.
         false => generate::spelled_differently(&mut rng, &event),
     };
     if rng.chance(30) {
-        // A member that nobody knows, or one that is there already.
+        // An unknown member, or a repeated one.
         let more = [
             "\"x\":1e400",
             "\"x\":[{\"y\":1,\"y\":2}]",
@@ -138,7 +138,7 @@ proptest! {
         let parts = record::append_history(records.iter().map(|(at, r)| (*at, r)), Vec::new());
         let row = [&parts.0, parts.1].concat();
         let back = record::decode_history(&Bytes::from(row), records[0].0).unwrap();
-        // Left out is the one header that every event has.
+        // The row omits the one header that every event has.
         let expected: Vec<_> = records
             .into_iter()
             .map(|(at, mut record)| {
@@ -155,7 +155,7 @@ proptest! {
         let Some(quick) = quick_envelope(&text) else {
             return Ok(());
         };
-        // What the quick way takes, the careful way reads alike.
+        // If the quick parser accepts an event, the careful parser reads the same.
         match (check(quick), careful_envelope(&text).and_then(check)) {
             (Ok(quick), Ok(careful)) => prop_assert_eq!(quick, careful),
             (Err(_), Err(_)) => {}

@@ -1,7 +1,7 @@
-//! The laws that the promise rests on: joining states is associative,
-//! commutative and idempotent; a document and its anomalies are the same for
-//! every permutation of the same events with any repeats. Compared with the plain
-//! fold in tests/support/reference.rs, which was written apart from `domain`.
+//! The laws behind the ledger's promise. Joining states is associative, commutative and
+//! idempotent. A document and its anomalies are the same for every permutation of the same
+//! events with any repeats. Compared with the plain fold in tests/support/reference.rs, which
+//! was written independently of `domain`.
 
 use crate::support::generate::{self, Rng};
 use crate::support::reference;
@@ -37,7 +37,7 @@ fn fold<'a>(events: impl IntoIterator<Item = Event<'a>>) -> Operation<'a> {
     op
 }
 
-/// All that can be seen of a state.
+/// Everything that is visible of a state.
 fn seen(op: &Operation) -> (Vec<u8>, Option<Vec<u8>>, u8) {
     let document = bytes(OperationId(ID), op, Bodies::Shown, &TimeStyle::default());
     (append(op, None, Vec::new()), document, op.anomalies().0)
@@ -139,7 +139,7 @@ proptest! {
         prop_assert_eq!(join(&join(&a, &b), &c), join(&a, &join(&b, &c)));
         prop_assert_eq!(join(&a, &b), join(&b, &a));
         prop_assert_eq!(join(&a, &a), a.clone());
-        // Absorbing is joining with the state of one event.
+        // Absorbing an event is joining with the state of that event.
         prop_assert_eq!(seen(&join(&join(&a, &b), &c)), seen(&fold(events.clone())));
     }
 

@@ -1,10 +1,10 @@
-//! What the other tests rest on: comparisons that can be read, and waits that end.
+//! Tools that the other tests use: comparisons with readable messages, and waits that end.
 
 use crate::support::deadline::within;
 use crate::support::same::{assert_same, assert_same_set, assert_same_text};
 use std::time::{Duration, Instant};
 
-/// What a check fails with.
+/// The message of a failing check.
 fn said(check: impl FnOnce()) -> String {
     let check = std::panic::AssertUnwindSafe(check);
     let panic = std::panic::catch_unwind(check).unwrap_err();

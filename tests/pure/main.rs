@@ -1,5 +1,5 @@
-//! What needs nothing but itself: laws of the fold, formats, records of every kind, and the
-//! fold written apart that the others are compared with.
+//! Tests that need only the library: laws of the fold, formats, records of every kind, and the
+//! independent reference fold that other tests compare with.
 
 mod decode;
 mod fold_laws;

@@ -1,7 +1,6 @@
-//! Owns the tests of the tests: that the reference fold gives the stories'
-//! documents and the cases that the stories leave out, and that the generated
-//! events are the trouble that they are meant to be. Nothing here runs the
-//! product.
+//! Tests of the test tools: the reference fold gives the documents of the sample operations and
+//! of the cases that they leave out, and the generated events have the faults that they should
+//! have. Nothing here runs the product.
 
 use crate::support::root;
 use std::collections::BTreeSet;
@@ -12,7 +11,7 @@ use crate::support::reference::{anomalies, calendar, document, history, instant,
 use serde_json::{Value, json};
 
 // ---------------------------------------------------------------------------
-// Stories
+// Sample operations
 // ---------------------------------------------------------------------------
 
 struct Story {
@@ -24,7 +23,7 @@ struct Story {
 fn stories() -> Vec<Story> {
     let folder = root().join("tests/scenarios");
     let mut stories = Vec::new();
-    for entry in fs::read_dir(&folder).expect("the stories") {
+    for entry in fs::read_dir(&folder).expect("a folder") {
         let file = entry.expect("an entry").file_name();
         let file = file.to_str().expect("UTF-8");
         let Some(name) = file.strip_suffix(".events.jsonl") else {
@@ -38,7 +37,7 @@ fn stories() -> Vec<Story> {
             expected: serde_json::from_str(&read(".expected.json")).expect("documents"),
         });
     }
-    assert_eq!(stories.len(), 12, "stories have been added or lost");
+    assert_eq!(stories.len(), 12, "the number of sample operations");
     stories
 }
 
@@ -67,7 +66,7 @@ fn order_repetition_and_spelling_of_a_scenario_do_not_matter() {
     }
 }
 
-/// The same set: shuffled, partly repeated, spelled otherwise.
+/// The same set: shuffled, partly repeated, with other spellings.
 fn disturbed(rng: &mut Rng, events: &[Value]) -> Vec<Value> {
     let mut disturbed = events.to_vec();
     for event in events {
@@ -81,7 +80,7 @@ fn disturbed(rng: &mut Rng, events: &[Value]) -> Vec<Value> {
 }
 
 // ---------------------------------------------------------------------------
-// What the stories leave out
+// Cases that the sample operations leave out
 // ---------------------------------------------------------------------------
 
 /// Source and id are always the same, so events of one second tie.
@@ -139,7 +138,7 @@ fn code(status_code: u16) -> Value {
     json!({ "status_code": status_code })
 }
 
-/// The document, which is the same backwards.
+/// The document, which must be the same in reverse order.
 fn folded(events: &[Value]) -> Value {
     let backwards: Vec<Value> = events.iter().rev().cloned().collect();
     let folded = document(events).expect("a document");
@@ -156,7 +155,7 @@ fn first_and_last_go_by_time_then_source_then_id() {
         event["id"] = id.into();
         event
     };
-    // Each is later than the one before, strings by their bytes.
+    // Each is later than the one before. Strings compare by bytes.
     let mut events = vec![created(), event("operation.started", 0, json!({}))];
     for (time, source, id) in [
         ("08:00:01+01:00", "/z", "z"),
@@ -184,9 +183,9 @@ fn of_tying_creations_the_smaller_request_counts() {
     };
     let kept = |a, b| folded(&[created(a, 2), created(b, 1)])["request"].clone();
     let with = |body| json!({ "uri": "/", "method": "PUT", "body": body });
-    // A null body is "", which is smaller than any other.
+    // A null body is "", which is the smallest.
     assert_eq!(kept(Value::Null, "a".into()), with(""));
-    // By bytes, not by UTF-16, where the second would be the smaller.
+    // By bytes, not by UTF-16, where the second would be smaller.
     assert_eq!(
         kept("\u{fffd}".into(), "\u{1f600}".into()),
         with("\u{fffd}")
@@ -249,7 +248,7 @@ fn of_tying_sub_statuses_the_larger_counts_and_null_is_largest() {
 #[test]
 fn of_tying_responses_the_larger_counts() {
     let mut events = vec![created(), sent(1, "c", "/c")];
-    // Each is larger than the one before; nothing at all is the largest.
+    // Each is larger than the one before. No response at all is the largest.
     for response in [
         json!({ "body": "a", "status_code": 500 }),
         json!({ "body": "b", "status_code": 200 }),
@@ -308,7 +307,7 @@ fn rollbacks_follow_the_requests_then_their_attempts() {
         attempted(4, "y", "/undo/y"),
         attempted(5, "a", "/undo/a"),
         with_answer,
-        // Attempted again: neither its place nor its request change.
+        // Attempted again: neither its order nor its request changes.
         attempted(7, "a", "/again"),
     ];
     let rollbacks = folded(&events)["rollbacks"].clone();
@@ -321,7 +320,7 @@ fn rollbacks_follow_the_requests_then_their_attempts() {
 #[test]
 fn the_result_of_a_rollback_follows_from_the_responses_shown() {
     let mut events = vec![created(), attempted(1, "a", "/a"), attempted(1, "b", "/b")];
-    // Nobody asked this one: it fails nothing.
+    // This rollback had no request, so its failure does not count.
     events.push(undone(2, "x", code(500)));
     for (answer, result) in [
         (undone(2, "a", code(299)), "none"),
@@ -360,7 +359,7 @@ fn anomalies_of_creations() {
         event("operation.created", second, data)
     };
     let at = |port, unknown| json!({ "address": "192.0.2.1", "port": port, "unknown": unknown });
-    // Repeated in other words: no anomaly.
+    // The same content in another spelling: no anomaly.
     assert_eq!(anomalies(&[created(), notified(1, Value::Null)]), [""; 0]);
     let reworded = [notified(1, at(1, 1)), notified(1, at(1, 2))];
     assert_eq!(anomalies(&reworded), [""; 0]);
@@ -412,7 +411,7 @@ fn times_are_instants() {
     }
     assert_eq!(instant("0001-01-01T00:00:00.5z"), (0, 500_000_000));
     assert_eq!(instant("0000-12-31T23:00:00-01:00"), (0, 0));
-    // The Unix epoch, as `date --date=0001-01-01T00:00:00Z +%s` tells it.
+    // The Unix epoch, as `date --date=0001-01-01T00:00:00Z +%s` prints it.
     assert_eq!(instant("1970-01-01T00:00:00-00:00"), (62_135_596_800, 0));
     assert_eq!(instant("9999-12-31T23:59:59.9999999999Z").1, 999_999_999);
 }
@@ -474,7 +473,7 @@ fn generated_operations_fold_to_the_same_in_any_order() {
     }
 }
 
-/// Each of these has to turn up often, or comparing would prove little.
+/// Each of these has to occur often, or comparing would prove little.
 #[test]
 fn generated_operations_cover_anomalies_and_repeats() {
     let mut seen = Vec::new();

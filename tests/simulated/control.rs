@@ -1,4 +1,4 @@
-//! What the control log amounts to, and what stops reading it: on a log in memory.
+//! The effect of the control log, and what stops reading it: on a log in memory.
 
 use crate::support::deadline::{SOON, within};
 use crate::support::in_process;
@@ -67,7 +67,7 @@ fn as_record(control: &Control, millis: i64) -> Record {
     record(headers, value)
 }
 
-/// What those who send are told.
+/// What the senders are notified of.
 #[derive(Debug, PartialEq)]
 enum Told {
     Opened,
@@ -81,7 +81,7 @@ fn told(tally: &Tally) -> Vec<Told> {
     retried.chain(released).collect()
 }
 
-/// Folds them one by one or all at once: what comes out may not depend on it.
+/// Folds the records one by one or all at once: the result must be the same.
 fn folded(controls: &[Control], at_once: bool) -> (Memory, Vec<Told>) {
     let db = Memory::default();
     let row = keys::notification(OperationId("op"), KEY);
@@ -188,7 +188,7 @@ fn the_beginning_of_a_log_is_recorded_once_and_a_release_ends_it() {
         assert_eq!(
             begun(&db, LOG).unwrap(),
             Some([].into()),
-            "it began, and nothing is held"
+            "it began, and no delivery is held"
         );
         assert_eq!(begun(&db, OTHER).unwrap(), None);
         let batches = if at_once { 1 } else { 2 };
@@ -249,7 +249,7 @@ fn until(running: &Running, what: &str, holds: impl Fn(&Doing) -> bool) -> Doing
     within(SOON, what, || Some(running.progress.doing()).filter(&holds))
 }
 
-/// All that was in the log by then is in the store.
+/// Waits until the store has everything that was in the log at the call.
 #[track_caller]
 fn until_read(running: &Running) {
     until(running, "running", |doing| *doing == Doing::Running);
@@ -293,9 +293,9 @@ fn control_records_are_in_the_store_and_read_once() {
     assert_eq!(
         *running.heard.lock().unwrap(),
         [Told::Opened],
-        "what came before is not read again"
+        "earlier records are not read again"
     );
-    // A store that is new reads all of it.
+    // A new store reads the whole log.
     let new = Arc::new(Memory::default());
     let running = start(&new, &log);
     until_read(&running);
@@ -309,7 +309,7 @@ fn another_control_log_and_a_newer_one_halt() {
     until_read(&running);
     record_all(&running, &[was_given_up()]);
     log.replace(OTHER, vec![Vec::new()]);
-    // It goes on behind where the one before was read to.
+    // The log continues after the position to which the previous one was read.
     log.append(Partition(0), record(Headers::default(), "{}"));
     log.append(Partition(0), record(Headers::default(), "{}"));
     let doing = until(&running, "halted", |doing| {
@@ -336,7 +336,7 @@ fn another_control_log_and_a_newer_one_halt() {
         unreachable!()
     };
     assert!(why.contains("opledger.operation.removed.v1"), "{why}");
-    assert_eq!(outcome(&db), None, "nothing of what was read with it");
+    assert_eq!(outcome(&db), None, "nothing of the same batch");
 }
 
 #[test]

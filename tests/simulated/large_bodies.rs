@@ -1,4 +1,4 @@
-//! Large bodies: stored once, shown whole, and compared as the texts that they are.
+//! Large bodies: stored once, shown in full, and compared as text.
 
 use crate::support::reference;
 use bytes::Bytes;
@@ -40,7 +40,7 @@ impl Ledger {
         }
     }
 
-    /// In one batch.
+    /// Applies these events as one batch.
     fn apply(&mut self, events: &[Value]) {
         let logged = events.iter().map(|event| {
             self.offset += 1;
@@ -97,7 +97,7 @@ fn completed(body: &str) -> Value {
     )
 }
 
-/// Told by its middle, which is in no digest.
+/// Bodies that differ only in the middle, which no digest covers.
 fn large(name: &str) -> String {
     format!("{}{name}{}", "x".repeat(3000), "y".repeat(3000))
 }
@@ -121,7 +121,7 @@ fn a_large_body_is_stored_once_before_and_after_the_operation_has_ended() {
         assert_eq!(ledger.holds(Family::History, name), 1);
         assert_eq!(ledger.holds(Family::State, name), 0);
     }
-    // A repeat of what has ended changes nothing.
+    // A repeated event of a completed operation changes nothing.
     let rows = |ledger: &Ledger| {
         let rows = ledger.db.dump().into_iter();
         let rows = rows.filter(|(f, ..)| *f == Family::State);

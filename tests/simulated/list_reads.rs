@@ -1,5 +1,5 @@
-//! What lists read of a store in memory: bounded work by page, and whole lists looked up in
-//! another order than they are shown in.
+//! Reads of lists on a store in memory: bounded work for each page, and whole lists that are
+//! read in another order than they are shown in.
 
 use crate::support::generate::Rng;
 use crate::support::listed::{created, event};
@@ -67,7 +67,7 @@ fn selected(db: &Memory, query: &Query, bounds: PageLimits) -> (Vec<String>, usi
     }
 }
 
-/// A view that counts what is read of it.
+/// A view that counts its reads.
 struct Counted<'v> {
     view: &'v dyn View,
     entries: AtomicUsize,
@@ -99,8 +99,8 @@ impl View for Counted<'_> {
     }
 }
 
-/// What a page may read: so many entries, or an operation in the place of fifty of them. An
-/// operation may be two reads: what has ended is kept elsewhere.
+/// A page may read this many entries, or one operation in place of fifty entries. An operation
+/// may need two reads: completed ones are stored separately.
 #[track_caller]
 fn is_within(counted: &Counted, scans: usize, work: usize) {
     let entries = counted.entries.load(Ordering::Relaxed);
@@ -116,7 +116,7 @@ fn is_within(counted: &Counted, scans: usize, work: usize) {
     );
 }
 
-/// An operation of a made-up store, as a list that looks at all of them one by one sees it.
+/// An operation of a generated store, as a list sees it that checks every operation.
 struct Plain {
     id: String,
     n: usize,
@@ -124,7 +124,8 @@ struct Plain {
     is_rare: bool,
 }
 
-/// Statuses come in stretches, so that in a list of several one runs far ahead of another.
+/// The same status repeats for several operations in a row. In a list of several statuses, one
+/// scan then gets far ahead of another.
 fn stretches(rng: &mut Rng) -> (Vec<Plain>, Vec<Value>) {
     let (mut plain, mut events) = (Vec::new(), Vec::new());
     let (mut status, mut left) = (Status::Executing, 0);
@@ -159,7 +160,8 @@ fn stretches(rng: &mut Rng) -> (Vec<Plain>, Vec<Value>) {
     (plain, events)
 }
 
-/// Rows as of a store that had none yet: all but the key has to be read from the operation.
+/// Empty entries, as in a store without rows: everything except the key has to be read from the
+/// operation.
 fn without_rows(db: &Memory) {
     let mut batch = Batch::default();
     store::view(db, |view| {
@@ -240,19 +242,20 @@ fn lists_of_several_statuses_equal_a_scan_of_every_operation() {
     assert!(short > seeds as usize, "pages end for their work: {short}");
 }
 
-/// A long list is looked up in another order than it is shown in, and by chunks where its
-/// documents are large.
+/// A long list is read in another order than it is shown in, and in chunks if its documents are
+/// large.
 #[test]
 fn a_whole_list_equals_its_pages_whatever_the_size_of_its_documents() {
     let mut events = Vec::new();
     for n in 0..6000 {
-        // Two thousand are too large for one look, and one in the first is unreadable.
+        // Two thousand documents are too large for one read, and one in the first read is
+        // unreadable.
         let weight = if (1000..3000).contains(&n) { 6000 } else { 4 };
         let uri = format!("/{}", "x".repeat(weight));
         let number = n * 7919 % 6000;
         let id = format!("op-{number:04}");
         events.push(created(&id, n, &uri));
-        // Every third has ended: its snapshot stands elsewhere.
+        // Every third operation is completed: its snapshot is stored separately.
         if number % 3 == 1 {
             let data = json!({"response": {"status_code": 200}});
             events.push(event(&id, "operation.completed", n + 1, data));
@@ -353,7 +356,7 @@ fn a_page_has_bounded_work_and_omits_nothing_whatever_matches() {
             );
         }
     }
-    // An entry that says nothing is judged by reading its operation.
+    // If an entry is empty, the filter reads its operation.
     let mut batch = Batch::default();
     let mut scanned = 0;
     store::view(&db, |view| {
@@ -376,6 +379,6 @@ fn a_page_has_bounded_work_and_omits_nothing_whatever_matches() {
     let bounds = PageLimits { limit, work };
     let (found, pages) = selected(&db, &rare(Order::Oldest), bounds);
     assert_eq!(found, ["op-0007", "op-0307", "op-0607", "op-0907"]);
-    // Reading an operation is more work than looking at an entry: a page has few of them.
+    // Reading an operation is more work than reading an entry: a page reads only a few of them.
     assert!(pages >= 100, "1000 operations were read for {pages} pages");
 }

@@ -1,5 +1,4 @@
-//! Every event log goes through the same suite; the embedded one also through
-//! restarts.
+//! Every event log passes the same suite. The embedded one also passes it with restarts.
 
 use crate::support::generate::Rng;
 use bytes::Bytes;
@@ -134,7 +133,7 @@ async fn a_failed_write_is_unknown_and_the_log_goes_on() {
         );
         let until = std::time::Instant::now() + Duration::from_secs(10);
         while log.trouble().is_some() {
-            assert!(std::time::Instant::now() < until, "it goes on by itself");
+            assert!(std::time::Instant::now() < until, "it recovers");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         conformance::suite(&log).await;
@@ -151,7 +150,8 @@ fn an_acknowledgement_that_failed_but_happened_does_not_stop_the_next_start() {
         ahead: Ahead::Never,
     };
     let now = Timestamp::from_millis(0);
-    // The process dies after ever more of the calls by which the log goes on.
+    // After the failed write, the process dies a call later in each round, while the log
+    // recovers.
     for calls in 0.. {
         let disk = MemoryDisk::default();
         let mut appender = Appender::open(Arc::new(disk.clone()), layout).unwrap();
@@ -159,7 +159,7 @@ fn an_acknowledgement_that_failed_but_happened_does_not_stop_the_next_start() {
         let mut writes = 0;
         disk.set_faults(Some(Box::new(move |call| {
             writes += usize::from(call == DiskCall::Write);
-            // The frame is the first, what was acknowledged the second.
+            // The first write is the frame, the second the acknowledged records.
             match (call, writes) {
                 (DiskCall::Write, 2) => WriteFault::Misreport,
                 _ => WriteFault::None,
@@ -218,19 +218,19 @@ async fn waiting_appends_are_bounded() {
         .values()
         .map(|bounds| bounds.end.0)
         .sum();
-    assert_eq!(ends, stored, "what was turned away is not stored");
+    assert_eq!(ends, stored, "refused records are not stored");
 }
 
 #[tokio::test]
 async fn an_error_of_the_disk_names_no_folder() {
     let folder = tempfile::tempdir().unwrap();
     let log = embedded(self::folder(folder.path()), SETTINGS).unwrap();
-    // No file can be made any more: that is noticed when the next segment begins.
+    // No more files can be created: the log notices it when the next segment begins.
     std::fs::remove_dir_all(folder.path()).unwrap();
     let mut rng = Rng::new(1);
     let until = std::time::Instant::now() + Duration::from_secs(60);
     let told = loop {
-        // Not to be compressed.
+        // Incompressible data.
         let noise = (0..60_000).map(|_| format!("{:016x}", rng.next()));
         let noise: String = noise.collect();
         match log.publish(vec![record("a", &noise)]).await {
@@ -240,6 +240,6 @@ async fn an_error_of_the_disk_names_no_folder() {
     };
     assert!(told.contains("No such file"), "{told}");
     assert!(!told.contains(folder.path().to_str().unwrap()), "{told}");
-    let trouble = log.trouble().expect("it is told");
+    let trouble = log.trouble().expect("reported");
     assert!(!trouble.contains('/'), "{trouble}");
 }

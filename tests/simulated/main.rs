@@ -1,4 +1,4 @@
-//! The parts of a ledger in this process, on logs and stores in memory that fail and crash
+//! The parts of a ledger in this process. Logs and stores are in memory, and fail and crash
 //! where a test says so.
 
 mod control;

@@ -1,5 +1,6 @@
-//! Streams of lists share their work: what the ledger reads and judges does not grow with
-//! their number. Counted, not timed, on the real projector and handlers in memory.
+//! Streams of lists share their work: the number of rows that the ledger reads and filters does
+//! not grow with the number of streams. Counted, not timed, on the real projector and handlers
+//! in memory.
 
 use crate::support::in_process::{self, LOG, open, record};
 use axum::body::Body;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Counts how often somebody asks for a snapshot, to tell a stream of it.
+/// Counts the reads of snapshots that streams cause.
 #[derive(Default)]
 struct Counted {
     memory: Memory,
@@ -76,7 +77,7 @@ impl Ledger {
     fn new() -> Ledger {
         let log = Log::new(LOG, 1);
         let store = Arc::new(Counted::default());
-        // As at a first start: the log is reached later.
+        // As at a first start: the ledger reaches the log later.
         let app = in_process::app(&store, &log);
         Ledger {
             reader: log.reader(LOG, &NextOffsets::default()).unwrap(),
@@ -87,7 +88,7 @@ impl Ledger {
         }
     }
 
-    /// How often a snapshot was asked for, to tell of its operation.
+    /// The number of snapshot reads so far.
     fn asked(&self) -> u64 {
         self.store.asked.load(Ordering::Relaxed)
     }
@@ -96,7 +97,7 @@ impl Ledger {
         in_process::publish(&self.app, &self.projection);
     }
 
-    /// One batch of all these.
+    /// Applies all these events as one batch.
     fn apply(&mut self, events: &[Value]) {
         for event in events {
             self.log.append(Partition(0), record(event));
@@ -133,7 +134,7 @@ impl Ledger {
             body: response.into_body(),
             text: String::new(),
         };
-        // What there is at first ends with the position alone.
+        // The initial listing ends with a block that has only the position.
         while !stream.text.contains("event: position\n") {
             assert!(stream.read().await, "{path}: {}", stream.text);
         }
@@ -148,19 +149,19 @@ struct Stream {
 }
 
 impl Stream {
-    /// False if nothing comes for a while.
+    /// False if no frame comes for a while.
     async fn read(&mut self) -> bool {
         let frame = tokio::time::timeout(Duration::from_millis(300), self.body.frame());
         let Ok(frame) = frame.await else {
             return false;
         };
-        let frame = frame.expect("it goes on").unwrap();
+        let frame = frame.expect("continues").unwrap();
         let piece = std::str::from_utf8(frame.data_ref().unwrap()).unwrap();
         self.text.push_str(piece);
         true
     }
 
-    /// Reads until so many events of this kind were told.
+    /// Reads until this many events of this kind came.
     async fn expect(&mut self, kind: &str, count: usize) {
         let line = format!("event: {kind}\n");
         while self.text.matches(&line).count() < count {
@@ -200,7 +201,7 @@ async fn streams_that_match_nothing_read_nothing_and_are_not_woken() {
     ledger.apply(&of_all(created));
     let mut streams = Vec::new();
     for n in 0..80 {
-        // Half of them by one filter, half by their own.
+        // Half of them share one filter, the others have their own.
         let cluster = if n % 2 == 0 { 0 } else { n };
         streams.push(
             ledger
@@ -216,20 +217,20 @@ async fn streams_that_match_nothing_read_nothing_and_are_not_woken() {
     }
     ledger.apply(&[sent_to("op-7", "here")]);
     one.expect("document", 1).await;
-    assert_eq!(ledger.asked(), 1, "op-7, when it was told");
+    assert_eq!(ledger.asked(), 1, "op-7, when it was sent");
     for stream in &mut streams {
         stream.text.clear();
         let frame = tokio::time::timeout(Duration::ZERO, stream.body.frame());
-        assert!(frame.await.is_err(), "nothing to tell");
+        assert!(frame.await.is_err(), "nothing to send");
     }
-    // They go on from there, and miss nothing that concerns them.
+    // The streams continue from there, and miss no change that matches.
     ledger.apply(&[sent_to("op-8", "none-0"), sent_to("op-9", "none-1")]);
     for (n, stream) in streams.iter_mut().enumerate() {
         if n % 2 == 0 || n == 1 {
             stream.expect("document", 1).await;
         }
     }
-    assert_eq!(ledger.asked(), 3, "each of them once, for forty");
+    assert_eq!(ledger.asked(), 3, "each once for forty streams");
 }
 
 #[tokio::test]
@@ -280,7 +281,7 @@ async fn a_slow_stream_gets_each_operation_once() {
 #[tokio::test]
 async fn a_stream_gets_retry_after_while_the_log_has_not_been_reached() {
     let ledger = Ledger::new();
-    // In this harness nobody waits for long.
+    // In this harness no request waits for long.
     let refused = ledger.get("/v1/operations").await;
     assert_eq!(refused.status(), 503);
     assert_eq!(refused.headers()["retry-after"], "1");

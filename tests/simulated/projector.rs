@@ -1,4 +1,4 @@
-//! The projector as it runs: what stops it, what it puts aside, what it survives.
+//! The running projector: what halts it, what it sets aside, what it survives.
 
 use crate::support::deadline::{SOON, within};
 use crate::support::events::{broken, completed, created};
@@ -196,7 +196,7 @@ fn a_hundred_thousand_random_records_stop_nothing() {
         Partition(0),
         record(None, Some(&created("after-all").to_string())),
     );
-    // One batch holds thousands of them: the batches of the rebuild.
+    // One batch has thousands of them, as in a rebuild.
     let db = Memory::default();
     let mut projection = Projection::open(&db, &named(LOG), 1 << 20).unwrap();
     let mut reader = log.reader(LOG, &Default::default()).unwrap();
@@ -243,7 +243,7 @@ fn a_store_that_fails_is_tried_until_it_works() {
         Partition(0),
         record(None, Some(&created("late").to_string())),
     );
-    running.until("it says so", |doing| matches!(doing, Doing::Waiting(_)));
+    running.until("waiting", |doing| matches!(doing, Doing::Waiting(_)));
     running.caught_up(&log);
     running.until("running again", |doing| *doing == Doing::Running);
     assert!(
@@ -319,8 +319,7 @@ fn an_unreadable_row_of_a_partition_is_not_skipped() {
     }
 }
 
-/// Ways in which a log turns into something else, seen while the projector runs and
-/// when it starts.
+/// The ways in which a log can change, detected while the projector runs and when it starts.
 #[test]
 fn a_changed_log_halts_the_projector_before_any_of_it_is_applied() {
     let event = |id: &str| record(None, Some(&created(id).to_string()));
@@ -329,20 +328,20 @@ fn a_changed_log_halts_the_projector_before_any_of_it_is_applied() {
     type Change = (&'static str, LogId, Vec<Record>, &'static str);
     let changes: Vec<Change> = vec![
         (
-            "made anew with fewer records",
+            "recreated with fewer records",
             other,
             vec![event("new")],
             "belongs to the log",
         ),
         (
-            "made anew with more",
+            "recreated with more",
             other,
             vec![event("new"); 9],
             "belongs to the log",
         ),
-        ("cut off", LOG, vec![event("first")], "ends before offset"),
+        ("shorter", LOG, vec![event("first")], "ends before offset"),
         (
-            "cut off and written on",
+            "truncated and appended to",
             LOG,
             vec![event("first"), event("new")],
             "another record",
@@ -370,7 +369,7 @@ fn a_changed_log_halts_the_projector_before_any_of_it_is_applied() {
                     .unwrap()
                     .is_some()
             };
-            assert!(is_there("second"), "{what}: what was applied is readable");
+            assert!(is_there("second"), "{what}: applied events are readable");
             assert!(!is_there("new"), "{what}: nothing of it is applied");
         }
     }

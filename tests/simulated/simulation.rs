@@ -1,10 +1,10 @@
-//! Seeded simulation of the log, the projector and the store: the real code on
-//! databases in memory that lose what was not synced, refuse writes, report
-//! failures of writes that did happen, and die between any two steps.
+//! Seeded simulation of the log, the projector and the store. The code is the real one. The
+//! databases are in memory: they lose unsynced writes, refuse writes, report failures of writes
+//! that did happen, and die between any two steps.
 //!
-//! Every run is compared with a plain fold of the set of events, written apart
-//! from `domain` (tests/support/reference.rs), and with one quiet fold of the
-//! same log: whatever happened on the way, the rows must be the same.
+//! Every run is compared with a plain fold of the set of events, written independently of
+//! `domain` (tests/support/reference.rs). It is also compared with one undisturbed fold of the
+//! same log: whatever happened during the run, the rows must be the same.
 //!
 //! `OPLEDGER_SEED=n cargo test --release --test simulated every_seed_gives` runs one seed.
 
@@ -73,7 +73,7 @@ fn run(seed: u64) {
     }
 }
 
-/// What senders want to say: texts of events, repeats and junk among them.
+/// The texts that senders will send: events, repeats and junk.
 struct Workload {
     /// (operation id, text)
     texts: Vec<(String, String)>,
@@ -103,7 +103,7 @@ impl Workload {
     }
 }
 
-/// More lanes than one row takes, answers before requests among them.
+/// More lanes than one row takes, with some responses before their requests.
 fn wide(rng: &mut Rng, subject: &str) -> Vec<Value> {
     let event = |n: u64, kind: &str, data: Value| {
         json!({"specversion": "1.0", "id": format!("wide-{kind}-{n}"), "source": "/wide",
@@ -148,7 +148,7 @@ fn wide(rng: &mut Rng, subject: &str) -> Vec<Value> {
     events
 }
 
-/// A log whose clients choose any partition: one operation lies on several.
+/// A log whose clients choose any partition: the events of one operation are on several.
 struct ForeignLog {
     log: event_log::memory::MemoryLog,
     reader: Box<dyn Reader>,
@@ -184,7 +184,7 @@ impl SimulatedLog for ForeignLog {
                 .append(Partition(rng.below(FOREIGN_PARTITIONS) as u32), record)
         });
         let positions: Vec<_> = positions.collect();
-        // It happened, but reported a timeout: the sender sends again.
+        // The write succeeded but reports a timeout: the sender sends again.
         (!rng.chance(10)).then_some(positions)
     }
 
@@ -267,12 +267,12 @@ impl<L: SimulatedLog> Simulation<L> {
                 workload.texts.truncate(workload.texts.len() - size);
                 self.rng.shuffle(&mut workload.texts);
             }
-            // Not known whether it happened: it will be sent again.
+            // It is unknown whether the write succeeded: the sender sends again.
             None => self.reopen(),
         }
     }
 
-    /// One batch, tried until it works, as the projector does, or until a crash.
+    /// One batch, attempted until it works, as the projector does, or until a crash.
     fn project(&mut self) {
         let limits = Limits {
             records: 1 + self.rng.below(9),
@@ -303,7 +303,7 @@ impl<L: SimulatedLog> Simulation<L> {
         self.reopen();
     }
 
-    /// As a process begins: the position comes from the store and nowhere else.
+    /// As at the start of a process: the position comes only from the store.
     fn reopen(&mut self) {
         self.projection = open(&*self.store).expect("recovers");
         self.log.seek(self.projection.at(Source::Events).next());
@@ -314,7 +314,7 @@ impl<L: SimulatedLog> Simulation<L> {
         all.iter().all(|logged| applied.holds(logged.at))
     }
 
-    /// In the middle of things: the store is a fold of the log up to its position.
+    /// At any time, the store is a fold of the log up to its position.
     fn look(&mut self) {
         let applied = self.projection.at(Source::Events).positions();
         let held: Vec<Logged> = self
@@ -363,7 +363,7 @@ impl<L: SimulatedLog> Simulation<L> {
     }
 }
 
-/// The events by operation, as the specification's bad input rules leave them.
+/// The events by operation, after the specification's rules for bad input.
 fn by_operation(records: &[Logged]) -> BTreeMap<String, Vec<Value>> {
     let mut operations: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for logged in records {

@@ -1,10 +1,11 @@
-//! What is stored is read for ever: golden files, written once. `tests/stored/store.txt` has the rows
-//! that a fixed log is folded into, `tests/stored/read.json` what is read of them, `tests/stored/blocks.txt`
+//! Stored formats must stay readable for ever: golden files, written once.
+//! `tests/stored/store.txt` has the rows that a fixed log is folded into.
+//! `tests/stored/read.json` has what reads return for them. `tests/stored/blocks.txt` has
 //! blocks of the log.
 //!
-//! The rows may change with `rows::meta::FORMAT` alone, and before the first release, when
-//! there is no store to keep; `OPLEDGER_WRITE_GOLDEN=1` then writes those of the store anew. It
-//! never writes blocks: they lie in logs that are somebody's only copy.
+//! The rows may change only together with `rows::meta::FORMAT`, or before the first release,
+//! when there is no store to keep. `OPLEDGER_WRITE_GOLDEN=1` then writes the rows of the store
+//! again. It never writes blocks: they are in logs that may be a user's only copy.
 
 use crate::support::reference;
 use crate::support::root;
@@ -89,7 +90,7 @@ fn completed(operation: &str, id: &str, second: u8) -> Value {
     event(operation, id, "completed", second, data)
 }
 
-/// Each is folded at once.
+/// The batches of the fixed log. Each is folded at once.
 fn cuts() -> Vec<Vec<Value>> {
     let large = "a large body ".repeat(400);
     let many = (0..34).map(|n| sent("operation-many", n));
@@ -121,7 +122,7 @@ fn cuts() -> Vec<Vec<Value>> {
     ]
 }
 
-/// Every third arrived when its producer says so.
+/// Every third record has the producer's timestamp.
 fn logged() -> Vec<Vec<Logged>> {
     let mut offset = 0;
     let mut logged = |value: &Value| {
@@ -149,7 +150,7 @@ fn apply(db: &Memory, projection: &mut Projection, records: Vec<Logged>) {
     projection.apply(db, &mut record_batch).unwrap();
 }
 
-/// The store of the fixed log, with what the control log and the tries add to it.
+/// The store of the fixed log, with the rows of the control log and of delivery attempts.
 fn folded() -> Memory {
     let db = Memory::default();
     let mut projection = open(&db);
@@ -217,7 +218,8 @@ fn folded() -> Memory {
     db
 }
 
-/// A line for each row: the family, the key and the row, with `\xNN` for what is no letter.
+/// A line for each row: the family, the key and the row, with `\xNN` for other bytes than
+/// letters.
 fn as_text(rows: Vec<(Family, Vec<u8>, Vec<u8>)>) -> String {
     let line = |(family, key, row): &(Family, Vec<u8>, Vec<u8>)| {
         let (key, row) = (key.escape_ascii(), row.escape_ascii());
@@ -287,7 +289,7 @@ const OPERATIONS: [&str; 8] = [
     "operation-many",
 ];
 
-/// All that is read of a store, as JSON.
+/// All results of reads of a store, as JSON.
 fn read(db: &Memory) -> Value {
     let mut all = Map::new();
     let parse = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
@@ -339,7 +341,7 @@ fn golden_rows_are_read_and_folded_on() {
     assert_eq!(projection.at(Source::Events).positions(), [(0, 49)].into());
     let begun = outbox::begun(&db, LOG).unwrap();
     assert_eq!(begun, Some([(0, 2)].into()));
-    // It goes on from there.
+    // The fold continues from there.
     let ended = completed("operation-many", "completed", 9);
     let mut more = logged().remove(0);
     more[0].at.offset = Offset(50);
@@ -359,7 +361,7 @@ fn the_golden_rows_have_every_encoding_of_the_store() {
     let rows = rows_of(&read_golden("store.txt"));
     let of_log = [BLOCK, BLOCK_COMPRESSED];
     for (name, byte) in stored::ALL {
-        // RocksDB's adapter alone packs rows: it has a golden row in its tests.
+        // Only RocksDB's adapter packs rows. Its own tests have a golden row.
         if of_log.contains(byte) || *byte == PACKED {
             continue;
         }
@@ -396,7 +398,7 @@ fn a_block_of_the_log_is_read_as_it_was_written() {
     let encode = |records: &[Record]| block::Encoder::default().append(records.iter(), Vec::new());
     let written = encode(&plain).escape_ascii().to_string();
     assert_eq!(written, stored_plain.escape_ascii().to_string());
-    // What LZ4 makes of it is its own affair.
+    // The exact output of LZ4 may change.
     assert_eq!(encode(&alike)[..9], stored_compressed[..9]);
     for (stored, records) in [(stored_plain, plain), (stored_compressed, alike)] {
         let read = block::decode(&Bytes::copy_from_slice(stored)).unwrap();

@@ -1,11 +1,11 @@
-//! Seeded simulation of event streams: the real projector, index of changes and HTTP
-//! handlers, on a store in memory that crashes and misreports, with clients that come
-//! and go, break off in the middle and resume. With each position that a client is given
-//! it holds what matches its filter at that position or at a later one, no position is
-//! before one that it had, and at the end it holds exactly what there is.
+//! Seeded simulation of event streams: the real projector, index of changes and HTTP handlers,
+//! on a store in memory that crashes and misreports. Clients connect, disconnect in the middle
+//! and resume. At each position that a client gets, it has what matches its filter at that
+//! position or a later one. No position is before an earlier one. At the end it has exactly the
+//! matching documents.
 //!
-//! Time stands still and goes on where everybody waits for it, and no thread works
-//! beside, so that a seed gives the same run each time.
+//! The clock stands still and advances only when all tasks wait. No other thread works, so a
+//! seed gives the same run each time.
 //!
 //! `OPLEDGER_SEED=n cargo test --release --test simulated every_seed_tells` runs one seed.
 
@@ -31,7 +31,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const PARTITIONS: u32 = 3;
-/// After which a client is sure that nothing more comes. It passes at once.
+/// After this time without data, a client assumes that no more comes. It passes at once.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[test]
@@ -67,7 +67,7 @@ fn run(seed: u64) -> Vec<String> {
     still_time().block_on(simulation())
 }
 
-/// Nothing in it happens beside something else, and time passes only where all wait.
+/// No two tasks run in parallel, and time passes only when all of them wait.
 fn still_time() -> tokio::runtime::Runtime {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_time().start_paused(true).build().unwrap()
@@ -86,12 +86,12 @@ struct Simulation {
     truth: Truth,
 }
 
-/// What the log holds, and how far the store has ever been.
+/// The events of the log, and all positions that the store has had.
 #[derive(Default)]
 struct Truth {
     events: BTreeMap<String, Vec<(Position, Value)>>,
     applied: BTreeSet<LastOffsets>,
-    /// Documents by how many of an operation's events of each partition they hold.
+    /// Documents, by how many of an operation's events of each partition they contain.
     folded: Mutex<BTreeMap<(String, Counts), Option<Value>>>,
 }
 
@@ -122,8 +122,8 @@ impl Truth {
             .clone()
     }
 
-    /// A client that was given a position holds what there was at it, or with more that the
-    /// store has had, be it in a life before.
+    /// A client at a position has the documents of that position, or of a later one that the
+    /// store has had, possibly before a crash.
     fn check(&self, client: &Client) {
         let given: Token = client.last_id.parse().unwrap();
         for id in self.events.keys() {
@@ -151,7 +151,7 @@ impl Truth {
 
 fn app(store: &Arc<Memory>, log: &event_log::memory::MemoryLog) -> Arc<App> {
     let mut app = in_process::app(store, log);
-    Arc::get_mut(&mut app).expect("nobody else has it").reads = Reads::AtOnce;
+    Arc::get_mut(&mut app).expect("no other owner").reads = Reads::AtOnce;
     app
 }
 
@@ -230,7 +230,7 @@ impl Simulation {
         self.truth.append(id, at, event);
     }
 
-    /// One batch, tried until it is written or the store dies. False if there was none.
+    /// One batch, attempted until it is written or the store dies. False if there was none.
     fn project(&mut self, most: usize) -> bool {
         let limits = Limits {
             records: 1 + self.rng.below(most),
@@ -272,7 +272,7 @@ impl Simulation {
         }
     }
 
-    /// The process ends and starts again, perhaps without its last writes.
+    /// The process dies and starts again, perhaps without its last writes.
     fn crash(&mut self) {
         *self.fault.lock().unwrap() = None;
         self.store.crash(|buffered| self.rng.below(buffered + 1));
@@ -281,7 +281,7 @@ impl Simulation {
 
     fn start(&mut self) {
         self.projection = open(&self.store, self.window);
-        // A batch may have been written before the process ended, and told to nobody.
+        // A batch may have been written before the process died, and not reported.
         self.truth
             .applied
             .insert(self.projection.at(Source::Events).positions());
@@ -295,7 +295,7 @@ impl Simulation {
         }
     }
 
-    /// A client connects, reads some, or breaks off.
+    /// A client connects and reads some blocks. It may then disconnect.
     async fn meet(&mut self, client: usize) {
         let get = TowerToHyperService::new(router(self.app.clone()));
         let client = &mut self.clients[client];
@@ -338,13 +338,13 @@ impl Simulation {
             .filter_map(|id| Some((id, self.truth.document(id, &all)?)))
             .filter(|(id, document)| client.wants(id, document))
             .collect();
-        // A stream that breaks off is resumed.
+        // Resume if the stream breaks off.
         for _ in 0..3 {
             client.connect(&get).await;
             client.read(&get, &self.truth, usize::MAX).await;
         }
-        // The stream of one operation ends with an ending; what comes later is none
-        // of its business.
+        // The stream of one operation closes after a terminal event, and the client does not
+        // get later changes.
         if !client.is_over {
             let held: BTreeMap<&String, Value> =
                 client.held.iter().map(|(id, d)| (id, d.clone())).collect();
@@ -357,21 +357,21 @@ fn covers(held: &LastOffsets, wanted: &LastOffsets) -> bool {
     wanted.iter().all(|(p, o)| held.get(p) >= Some(o))
 }
 
-/// Does what a client has to, and checks what it is told.
+/// Does what a client has to do, and checks what it gets.
 struct Client {
     path: String,
     statuses: Vec<String>,
-    /// The one operation that it is about.
+    /// The operation of a stream of one operation.
     only: Option<String>,
-    /// Only operations with a request to it, or a rollback of one.
+    /// Only operations with a request to this cluster, or a rollback of one.
     cluster: Option<String>,
     held: BTreeMap<String, Value>,
-    /// While a stream lists what there is: replaces what was held at its end.
+    /// The id of the last block. The next connection sends it as `Last-Event-ID`.
     last_id: String,
     connection: Option<Body>,
     buffer: Vec<u8>,
     is_over: bool,
-    /// All that it was ever sent, each with the time since the start.
+    /// All blocks that it was ever sent, each with the time since the start.
     sent: Vec<String>,
     began: Instant,
 }
@@ -430,7 +430,7 @@ impl Client {
             return;
         }
         if self.last_id.is_empty() {
-            // It begins anew, with all that there is.
+            // It starts again, with a full listing.
             self.held.clear();
         }
         let last_id = self.last_id.clone();
@@ -439,7 +439,7 @@ impl Client {
         match response.status().as_u16() {
             200 => self.connection = Some(response.into_body()),
             204 => self.is_over = true,
-            // The store lost its last writes, or knows no log yet: later.
+            // The store lost its last writes, or knows no log yet: retry later.
             504 | 503 => {}
             status => panic!("{status}: {:?}", json_of(response).await),
         }
@@ -450,7 +450,7 @@ impl Client {
         self.buffer.clear();
     }
 
-    /// Up to `most` blocks, until nothing more comes.
+    /// Reads up to `most` blocks, until no more come.
     async fn read(&mut self, get: &Get, truth: &Truth, most: usize) {
         let mut blocks = 0;
         while blocks < most {
@@ -531,8 +531,8 @@ fn event(kind: &str, second: u32) -> Value {
         "data": {"request": {"uri": "/x", "method": "PUT"}}})
 }
 
-/// The store loses its last writes, and one batch takes the operation from where it was not
-/// there to where it matches no more. By that cut it never matched.
+/// The store loses its last writes. Then one batch creates the operation and also moves it past
+/// the status of the filter. By that batch alone, it never matched.
 #[test]
 fn an_operation_that_matched_only_in_a_lost_write_is_reported_as_left() {
     still_time().block_on(async {
@@ -547,7 +547,7 @@ fn an_operation_that_matched_only_in_a_lost_write_is_reported_as_left() {
         assert_eq!(held, ["op-0"]);
         simulation.store.crash(|_| 0);
         simulation.start();
-        // What becomes of entries is noted only while somebody watches a list.
+        // The ledger records the changes of entries only while a client watches a list.
         simulation.read_all(everything).await;
         let canceled = event("operation.canceled", 3);
         simulation.append_to(Partition(1), "op-0".to_owned(), canceled);
@@ -559,7 +559,7 @@ fn an_operation_that_matched_only_in_a_lost_write_is_reported_as_left() {
 
 #[test]
 fn a_removed_operation_is_reported_to_streams() {
-    // Nothing removes operations yet; what is no more in the store is gone all the same.
+    // Nothing removes operations yet, so the test removes the rows itself.
     use opledger::rows::keys;
     use opledger::store::{Batch, Db, Durability, Family};
     use opledger::wire::change::ChangeNumber;
@@ -592,7 +592,7 @@ fn a_removed_operation_is_reported_to_streams() {
         for client in [0, 3] {
             let client = &mut simulation.clients[client];
             client.connect(&get).await;
-            // No log says that it was removed, so there is nothing to compare with.
+            // The log has no record of the removal, so there is nothing to compare with.
             client.read(&get, &Truth::default(), usize::MAX).await;
             assert_eq!(client.held, BTreeMap::new(), "{}", client.path);
         }

@@ -1,12 +1,12 @@
-//! The documents against each other, and against the files, tests and words that they name:
-//! links, anchors, the summary.
+//! The documents are consistent with each other, and with the files, tests and words that they
+//! name: links, anchors, the summary.
 
 use super::documents::{assert_documented, code, read, rows, sources};
 use crate::support::root;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Every document that people read, from the root of the repository.
+/// All documents for readers, from the root of the repository.
 fn documents() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::new()];
@@ -28,7 +28,7 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// Without what stands in blocks of code.
+/// The text without code blocks.
 fn prose(path: &Path) -> String {
     let mut is_code = false;
     let mut prose = String::new();
@@ -43,7 +43,7 @@ fn prose(path: &Path) -> String {
     prose
 }
 
-/// The anchors of headings, as GitHub and mdBook make them.
+/// The anchors of headings, as GitHub and mdBook build them.
 fn anchors(prose: &str) -> BTreeSet<String> {
     let headings = prose.lines().filter(|line| line.starts_with('#'));
     headings

@@ -1,5 +1,5 @@
-//! The client of the library, its commands, and clients in other languages, against
-//! the built binary.
+//! The client of the library, its commands, and clients in other languages, against the built
+//! binary.
 
 use crate::support::deadline::LATER;
 use crate::support::root;
@@ -23,7 +23,7 @@ fn runtime() -> Runtime {
 async fn in_time<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(LATER, work)
         .await
-        .expect("what the client does ends within a minute")
+        .expect("the client finishes within a minute")
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
@@ -142,7 +142,7 @@ fn a_client_waits_for_an_operation_that_does_not_exist_yet_and_over_a_restart() 
         (publisher, waiter)
     }));
     server.kill();
-    // While nobody listens, this is tried again.
+    // While no ledger listens, the client retries.
     let publishing = runtime.spawn(async move { publisher.publish(completed("later")).await });
     let _server = Server::at(folder.path(), address);
     runtime.block_on(in_time(async {
@@ -167,7 +167,7 @@ fn a_list_is_followed_from_page_to_page() {
             token = published.token;
         }
         publisher.publish(completed("op-0007")).await.unwrap();
-        // One of the last: the others went before it, one by one.
+        // One of the last: the publisher sent the others before it, one by one.
         client
             .get_at("op-1199", Some(&token))
             .await
@@ -214,8 +214,8 @@ fn a_watch_resumes_where_it_broke_off() {
         assert_eq!(document(&mut unfinished).await.operation_id, "a");
         publisher.publish(created("b")).await.unwrap();
         assert_eq!(document(&mut unfinished).await.operation_id, "b");
-        // Gone for a while, and back where it was.
-        let position = unfinished.position().expect("told").to_owned();
+        // The client disconnects for a while, and resumes at its position.
+        let position = unfinished.position().expect("sent").to_owned();
         drop(unfinished);
         publisher.publish(completed("a")).await.unwrap();
         assert_eq!(document(&mut one).await.status, Status::Completed);
@@ -274,8 +274,8 @@ fn commands_wait_and_watch() {
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
 }
 
-/// What they are called with stands in their first line; a language has its own words for
-/// a mistake that was not thought of.
+/// The first line of an example says how to call it. Each language reports an unexpected
+/// mistake in its own words.
 #[test]
 fn examples_say_how_they_are_called() {
     let run = root().join("tests/clients/run");
@@ -303,7 +303,7 @@ fn examples_say_how_they_are_called() {
     }
 }
 
-/// Publishes, waits for the end and watches, each by itself.
+/// Each example publishes, waits for the terminal event and watches.
 #[test]
 fn examples_in_other_languages_work() {
     let server = Server::start();

@@ -1,4 +1,4 @@
-//! The commands against a real ledger: what they list, what they refuse, and how they end.
+//! The commands against a real ledger: what they list, what they refuse, and how they exit.
 
 use crate::support::events::created;
 use crate::support::server::Server;
@@ -14,7 +14,7 @@ fn opledger(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a command that asks this ledger.
+/// Runs a command against this ledger.
 fn ask(server: &Server, arguments: &[&str]) -> Output {
     let url = format!("http://{}", server.address);
     opledger(arguments)
@@ -42,7 +42,7 @@ fn shown(server: &Server, arguments: &[&str]) -> String {
     text(&output.stdout)
 }
 
-/// A ledger with the worked stories, all of them visible.
+/// A ledger with the sample operations, all of them visible.
 fn with_stories() -> (Server, String) {
     let server = Server::start();
     let events: Vec<Value> = stories().into_iter().flat_map(|s| s.events).collect();
@@ -303,7 +303,7 @@ fn a_file_is_replayed_as_it_is_published() {
         .output()
         .unwrap();
     assert_eq!(text(&piped.stdout), text(&expected.stdout));
-    // Only at the beginning: elsewhere it is no JSON.
+    // Allowed only at the beginning: elsewhere it is invalid JSON.
     std::fs::write(
         &marked,
         format!("{}\n\u{feff}{}\n", created("a"), created("b")),
@@ -320,7 +320,7 @@ fn a_file_that_cannot_be_read_is_a_wrong_command_line() {
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().to_str().unwrap().to_owned();
     let missing = folder.path().join("missing").to_str().unwrap().to_owned();
-    // Reading the memory of a process at address 0 is refused, whoever reads.
+    // Reading the memory of a process at address 0 fails for every user.
     for unreadable in [&*directory, &*missing, "/proc/self/mem"] {
         for command in ["replay", "publish"] {
             let server = Server::start();
@@ -344,7 +344,7 @@ fn an_empty_variable_counts_as_not_given() {
     assert_eq!(ended(&ran, 0), "");
     let default = opledger(&["config", "show"]).output().unwrap();
     assert_eq!(text(&ran.stdout), text(&default.stdout));
-    // Whether or not a ledger is there by default: it is looked for there.
+    // Whether or not a ledger runs at the default address, the command tries that address.
     let ran = opledger(&["get", "missing"])
         .env("OPLEDGER_URL", "")
         .output()
@@ -381,7 +381,7 @@ fn a_variable_that_is_not_a_setting_is_named_and_stops_nothing() {
     assert!(ended(&ran, 6).contains("the nearest is OPLEDGER_DATA"));
 }
 
-/// Commands with what they print something about, and all of them.
+/// Each command with arguments for which it prints something. All commands are listed.
 fn printing(file: &str) -> Vec<Vec<&str>> {
     let id = "0001582979696789";
     let commands: [&[&str]; 21] = [

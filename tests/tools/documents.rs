@@ -1,5 +1,5 @@
-//! What the documents say of the program, against the program: its settings, metrics, alerts,
-//! routes, exit statuses and formats, the tests and files that they name, the versions of what
+//! The documents describe the program correctly: its settings, metrics, alerts, routes, exit
+//! statuses and formats, the tests and files that they name, and the versions of the tools that
 //! it is tested with.
 
 use crate::support::root;
@@ -16,7 +16,7 @@ pub fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// What stands between backticks.
+/// The texts between backticks.
 pub fn code(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -29,7 +29,7 @@ pub fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
     })
 }
 
-/// Says what a document lacks and what it has too much, rather than print both lists.
+/// Reports what a document lacks and what it should not have, instead of both whole lists.
 #[track_caller]
 pub fn assert_documented<T: Ord + std::fmt::Debug>(
     documented: &BTreeSet<T>,
@@ -44,7 +44,7 @@ pub fn assert_documented<T: Ord + std::fmt::Debug>(
     );
 }
 
-/// Everything that is written in Rust.
+/// All Rust source text.
 pub fn sources() -> String {
     let mut found = String::new();
     let mut folders = vec![root().join("src"), root().join("tests")];
@@ -135,7 +135,7 @@ fn every_setting_is_listed_with_its_default() {
     );
 }
 
-/// In the source: a metric appears at `/metrics` only once there is something to say.
+/// Read from the source: some metrics appear at `/metrics` only after their first value.
 fn described() -> Vec<(String, &'static str, String)> {
     let mut found = Vec::new();
     for line in read("src/metrics.rs").lines() {
@@ -254,7 +254,7 @@ fn one_version_of_kafka_is_named_everywhere() {
 fn the_table_of_routes_is_that_of_the_interface() {
     let server = Server::start();
     let api = server.get("/openapi.json").json();
-    // These are for browsers, and the interface does not describe them.
+    // These are for browsers, and /openapi.json does not describe them.
     let mut served: BTreeSet<String> = ["GET /", "GET /docs"].map(str::to_owned).into();
     for (path, methods) in api["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {
@@ -328,12 +328,12 @@ fn the_table_of_alerts_is_that_of_the_rules() {
     assert_documented(&documented, &defined, "docs/monitoring.md, Alerts");
 }
 
-/// An operator looks a message up by its text. What stands in braces differs from case to
+/// An operator searches for a message by its text. The text in braces differs from case to
 /// case.
 #[test]
 fn messages_of_halts_are_those_of_the_program() {
     let mut program = String::new();
-    // As they are printed, however they are laid out in the source.
+    // The messages as they are printed, in any layout of the source.
     let sources = sources();
     let mut lines = sources.lines();
     while let Some(line) = lines.next() {

@@ -1,4 +1,4 @@
-//! Clients that others generate out of /openapi.json publish, read, list and wait.
+//! Clients that generators make from /openapi.json publish, read, list and wait.
 
 use crate::support::root;
 use crate::support::server::Server;
@@ -18,7 +18,7 @@ fn run(server: &Server, arguments: &[&str]) -> String {
     printed
 }
 
-/// The client's own checks pass, and its types lost nothing of the document.
+/// The client's own checks pass, and its types keep every member of the document.
 fn works(language: &str) {
     let server = Server::start();
     let printed = run(&server, &[language, "op"]);

@@ -1,5 +1,5 @@
-//! What people and programs reach a ledger by: the command line, clients, the web page, the
-//! reference of the interface, and the documents.
+//! The ways in which people and programs use a ledger: the command line, clients, the web page,
+//! the API reference, and the documents.
 
 mod book;
 mod client;

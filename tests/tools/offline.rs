@@ -1,5 +1,4 @@
-//! `rebuild` and `replay` on a data folder, and a store that is put beside a log
-//! that is not its own.
+//! `rebuild` and `replay` on a data folder, and a store next to a log that is not its own.
 
 use crate::support::same::assert_same_text;
 use crate::support::server::Server;
@@ -23,7 +22,7 @@ fn created(id: &str) -> serde_json::Value {
         "data": {"request": {"uri": "/x", "method": "PUT"}}})
 }
 
-/// A folder with these operations in it; returns the bytes of the last one's document.
+/// A folder with these operations. Returns the bytes of the last one's document.
 fn filled(data: &Path, ids: &[&str]) -> Vec<u8> {
     let server = Server::on(data, &[]);
     let events: Vec<_> = ids.iter().map(|id| created(id)).collect();
@@ -96,13 +95,13 @@ fn a_folder_without_a_store_has_no_digest_and_is_not_created() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("has no store"), "{said}");
     assert!(!data.exists());
-    // What a rebuild has begun is no store, and stays for whoever looks.
+    // An unfinished rebuild is not a store. It stays for inspection.
     std::fs::create_dir_all(data.join("store.new")).unwrap();
     assert_eq!(opledger(&["digest"], &data).status.code(), Some(7));
     let left = std::fs::read_dir(&data).unwrap();
     let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["store.new"]);
-    // A swap that was cut short is finished first.
+    // The ledger first completes a swap that was interrupted.
     std::fs::remove_dir_all(&data).unwrap();
     filled(&data, &["a"]);
     let before = digest(&data);
@@ -152,7 +151,7 @@ fn a_store_beside_another_log_names_its_own_log() {
         ready.status == 503 && String::from_utf8_lossy(&ready.body).contains("halted")
     });
     let read = server.get("/v1/operations/kept");
-    assert_same_text("reads go on", &read.body, &document);
+    assert_same_text("reads continue", &read.body, &document);
     let token = read.header("ledger-position").to_owned();
     assert!(token.starts_with(&format!("{our_log};")), "{token}");
     assert!(token.ends_with(":0"), "with its positions: {token}");

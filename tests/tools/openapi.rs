@@ -1,5 +1,5 @@
-//! The interface is what it says of itself: /openapi.json against the router, against the
-//! strict schemas and, by schemathesis, against what is answered.
+//! /openapi.json describes the interface correctly: it is compared with the router, with the
+//! strict schemas and, by schemathesis, with real responses.
 
 use crate::support::generate::{self, Rng};
 use crate::support::root;
@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// Routes that are for browsers.
+/// Routes for browsers only.
 const PAGES: &[&str] = &["/", "/ui/{file}", "/docs"];
 
 #[test]
 fn every_route_is_described_and_nothing_else() {
     let source = std::fs::read_to_string(root().join("src/http/mod.rs")).unwrap();
-    // `.route("/path", get(a::b).post(c))`, however it is laid out.
+    // `.route("/path", get(a::b).post(c))`, in any layout.
     let mut routed = BTreeSet::new();
     for call in source.split(".route(").skip(1) {
         let (_, rest) = call.split_once('"').unwrap();
@@ -42,10 +42,10 @@ fn every_route_is_described_and_nothing_else() {
             described.insert((path.clone(), method.clone()));
         }
     }
-    assert_eq!(described, routed, "src/http/openapi/routes.rs is the table");
+    assert_eq!(described, routed, "src/http/openapi/routes.rs lists them");
 }
 
-/// A schema of OpenAPI 3.0 as JSON Schema has it.
+/// Converts a schema of OpenAPI 3.0 to JSON Schema.
 fn widened(schema: &Value) -> Value {
     match schema {
         Value::Array(all) => all.iter().map(widened).collect(),
@@ -66,7 +66,7 @@ fn widened(schema: &Value) -> Value {
     }
 }
 
-/// What the reference says of a component.
+/// The schema of a component in the reference.
 fn plain(api: &Value, name: &str) -> jsonschema::Validator {
     let schema = json!({"$ref": format!("#/components/schemas/{name}"),
         "components": widened(&api["components"])});
@@ -117,7 +117,7 @@ fn every_schema_is_plain() {
     }
     look("", &api["components"]["schemas"]);
     look("", &api["paths"]);
-    // Nobody who reads it has the documents that the ledger was made from.
+    // Readers of the reference do not have the ledger's internal documents.
     let text = api.to_string();
     for word in ["rule D", ".md", "schema.json"] {
         assert!(!text.contains(word), "{word}");
@@ -167,7 +167,7 @@ fn the_plain_schemas_take_what_the_strict_ones_take() {
         fold(&generate::operation(&mut rng, "op-1", size));
     }
     assert!(documents > 1000, "{documents}");
-    // The shapes of events are those of the strict schema, type by type.
+    // The event types are those of the strict schema.
     let types = &api["components"]["schemas"]["Event"]["discriminator"]["mapping"];
     let types: BTreeSet<&String> = types.as_object().unwrap().keys().collect();
     let strict = schemas::text("event");
@@ -198,7 +198,7 @@ fn the_plain_schemas_take_what_the_strict_ones_take() {
     }
 }
 
-/// Where a strict schema has a member, the plain one has it as well.
+/// Each member of a strict schema is in the plain one as well.
 #[test]
 fn the_plain_schemas_have_the_members_of_the_strict_ones() {
     let server = Server::start();
@@ -314,13 +314,13 @@ fn examples_keep_their_schemas() {
     assert!(checked >= 7, "{checked}");
 }
 
-/// With all its checks; see tests/openapi/schemathesis.toml for what it is told.
+/// With all checks of schemathesis; tests/openapi/schemathesis.toml configures them.
 #[test]
 fn schemathesis_finds_nothing() {
     let server = Server::with(&[
         ("SERVER__DEFAULT_WAIT", "200ms"),
         ("SERVER__MAX_WAIT", "200ms"),
-        // The stories name receivers that nobody is allowed to call.
+        // The sample operations name receivers that must not be called.
         ("NOTIFICATIONS__ALLOW", "127.0.0.0/8"),
     ]);
     let mut ids = Vec::new();

@@ -1,5 +1,5 @@
 //! Standard output and standard error that cannot be written: full, closed, not read, or
-//! not blocking. Nothing ends or hangs for it, and nothing but the lines is lost.
+//! non-blocking. The ledger neither exits nor hangs, and loses only the lines.
 
 use crate::support::events::created;
 use crate::support::server::{BATCH, Client};
@@ -23,14 +23,14 @@ fn full() -> Stdio {
         .into()
 }
 
-/// A pipe whose reader is gone.
+/// A pipe whose reader is closed.
 fn closed() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     writer.into()
 }
 
-/// One end to read, and one that refuses rather than wait.
+/// A pipe whose writing end refuses data instead of waiting.
 fn non_blocking() -> (PipeReader, Stdio) {
     let (reader, writer) = std::io::pipe().unwrap();
     let flags = fcntl_getfl(&writer).unwrap();
@@ -57,7 +57,7 @@ struct Ledger {
 }
 
 impl Ledger {
-    /// Serves with these outputs, none of which is needed to find it.
+    /// Starts `serve` with these outputs. Nothing has to be read from them to find the ledger.
     fn start(stdout: Stdio, stderr: Stdio, log: &str) -> Ledger {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address: SocketAddr = free.local_addr().unwrap();
@@ -74,13 +74,13 @@ impl Ledger {
         };
         within(30, "the ledger listens", || {
             let ended = ledger.child.try_wait().unwrap();
-            assert_eq!(ended, None, "it ended by itself");
+            assert_eq!(ended, None, "it has exited");
             TcpStream::connect(address).ok()
         });
         ledger
     }
 
-    /// Publishing works, reading works, and so do answers that are logged.
+    /// Publishing and reading work, and so do responses that are logged.
     fn works(&self) {
         let events = serde_json::to_vec(&[created("op")]).unwrap();
         let answer = self
@@ -116,7 +116,7 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone after this.
+        // It may have exited already. After this it has.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -148,7 +148,7 @@ fn a_ledger_whose_log_lines_are_not_read_works_and_reports_the_lost_lines() {
             ledger.works();
             (ledger.metric("opledger_log_lines_lost_total ") > 0.0).then_some(())
         });
-        // Read again, it goes on, and tells.
+        // When the pipe is read again, the ledger continues to log and reports the lost lines.
         let reading = std::thread::spawn(move || {
             let mut log = Vec::new();
             let mut piece = [0; 1 << 16];
@@ -156,7 +156,7 @@ fn a_ledger_whose_log_lines_are_not_read_works_and_reports_the_lost_lines() {
             while let Ok(n @ 1..) = reader.read(&mut piece) {
                 log.extend_from_slice(&piece[..n]);
                 found |= String::from_utf8_lossy(&log).contains("log lines were lost");
-                // Only where it was cut in two could it be missed.
+                // Keep the last part: the message may be split between two reads.
                 log.drain(..log.len().saturating_sub(1 << 10));
             }
             found
@@ -237,7 +237,7 @@ fn the_exit_status_does_not_depend_on_where_errors_go() {
 #[test]
 fn a_pipe_that_does_not_block_gets_all_of_the_output() {
     let expected = plain(&["completions", "bash"]).output().unwrap().stdout;
-    // More than a pipe of one page takes at once.
+    // More than a pipe of one page can buffer.
     assert!(expected.len() > 8 << 10);
     let (mut reader, writer) = std::io::pipe().unwrap();
     rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();

@@ -1,5 +1,5 @@
-//! `opledger publish` against a real ledger: interrupted and taken up again, and
-//! never at the expense of an event that the ledger does not have.
+//! `opledger publish` against a real ledger: it is interrupted and resumed, and never skips an
+//! event that the ledger does not have.
 
 use crate::support::deadline::{LATER, within};
 use crate::support::server::Server;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-/// Too many to be sent one by one before the first note is written, which takes a second.
+/// Too many to send one by one before the first progress note is written, which takes a second.
 const EVENTS: usize = 20_000;
 
 /// A file of events of one operation.
@@ -48,10 +48,10 @@ fn note(file: &Path) -> PathBuf {
     PathBuf::from(format!("{}.opledger-resume", file.display()))
 }
 
-/// Interrupts a slow run once it has noted something.
+/// Interrupts a slow run after it has written a progress note.
 fn interrupt_in_the_middle(server: &Server, file: &Path) -> u64 {
     let mut run = publish(server, file, &["--batch", "1", "--in-flight", "1"]);
-    within(LATER, "something is noted", || {
+    within(LATER, "a note is written", || {
         assert_eq!(run.try_wait().unwrap(), None, "it was too quick");
         note(file).exists().then_some(())
     });
@@ -90,8 +90,8 @@ fn held(server: &Server) -> usize {
     history["events"].as_array().unwrap().len()
 }
 
-/// Publishes a file that ends badly at its last line, then once more with that line
-/// corrected, and another one as the test wants it. What was sent in all.
+/// Publishes a file whose last line is invalid. Then publishes it again with that line
+/// corrected and with the changes of the test. Returns the output of the second run.
 fn corrected(events: usize, correct: impl Fn(&mut Vec<String>)) -> (Server, Output) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.jsonl");
@@ -130,7 +130,7 @@ fn a_corrected_line_is_sent_wherever_it_is_in_the_file() {
     assert_eq!(accepted(&ended), 2, "the corrected line, and its batch");
     assert_eq!(held(&server), events);
     for line in [0, 2, 40, 77] {
-        // As long as it was before.
+        // The line keeps its length.
         let (server, ended) = corrected(events, |lines| {
             lines[line] = lines[line].replace("xxxx", "yyyy");
         });
@@ -138,7 +138,7 @@ fn a_corrected_line_is_sent_wherever_it_is_in_the_file() {
         assert_eq!(
             held(&server),
             events + 1,
-            "line {line} as it was, and as it is"
+            "line {line} before and after the change"
         );
         let said = String::from_utf8_lossy(&ended.stderr);
         assert!(said.contains("starting from the first line: what the last run had sent, lines 1 to 78, was changed"), "{said}");
@@ -151,7 +151,7 @@ fn a_corrected_line_is_sent_wherever_it_is_in_the_file() {
     assert_eq!(held(&server), events + 1);
 }
 
-/// One event of so many bytes, after a small one.
+/// One event of this size, after a small one.
 fn sized(folder: &Path, size: usize) -> PathBuf {
     let event = |id: &str, body: String| {
         json!({"specversion": "1.0", "id": id, "source": "/w", "subject": "op",
@@ -202,7 +202,7 @@ fn batches_are_split_for_a_ledger_with_a_small_request_limit() {
     assert_eq!(held(&server), EVENTS);
 }
 
-/// As if the second ledger had the address of the first.
+/// Changes the note as if the second ledger had the address of the first.
 fn move_note(file: &Path, first: &Server, second: &Server) {
     let noted = std::fs::read_to_string(note(file)).unwrap();
     let moved = noted.replace(&first.address.to_string(), &second.address.to_string());
@@ -237,7 +237,7 @@ fn a_receiver_of_a_ledger_with_another_log_gets_everything() {
     assert_eq!(held(&second), EVENTS);
 }
 
-/// A copy that was brought back is the same log without its end.
+/// A restored copy is the same log without its last records.
 #[test]
 fn a_receiver_of_a_ledger_whose_log_lost_its_end_gets_everything() {
     let folder = tempfile::tempdir().unwrap();
@@ -256,8 +256,8 @@ fn a_receiver_of_a_ledger_whose_log_lost_its_end_gets_everything() {
     assert_eq!(held(&second), EVENTS);
 }
 
-/// Takes every event, and answers each read with what the test says, or not at
-/// all. The test hears of each read.
+/// Accepts every event, and responds to each read as the test says, or not at all. It notifies
+/// the test of each read.
 fn pretend(answers: Receiver<&'static str>) -> (SocketAddr, Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -289,7 +289,7 @@ fn serve(mut stream: TcpStream, answers: &Receiver<&'static str>, heard: &Sender
         let answer = if head.starts_with("POST") {
             "202 Accepted"
         } else {
-            // Who is not listening any more has seen enough.
+            // If the test has stopped listening, it has seen enough.
             let _ = heard.send(());
             let Ok(answer) = answers.recv() else { return };
             answer

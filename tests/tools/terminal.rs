@@ -1,5 +1,5 @@
-//! What the command line prints on a terminal: nothing that workers, files, arguments or
-//! other servers bring acts on it, or is hidden in it.
+//! Output of the command line on a terminal: no text of workers, files, arguments or other
+//! servers can control the terminal, or is hidden on it.
 
 use crate::support::server::Server;
 use serde_json::{Value, json};
@@ -10,15 +10,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Output, Stdio};
 use unicode_general_category::{GeneralCategory as Category, get_general_category};
 
-/// Controls of both sets, what turns the direction of text, ends lines, joins or is
-/// never drawn; each has hidden or forged something in some terminal.
+/// Control characters of both sets, and characters that change the direction of text, end
+/// lines, join, or are never drawn. Each has hidden or forged something in some terminal.
 const ACTING: &str = "\u{7}\u{8}\r\u{1b}[2J\u{7f}\u{85}\u{9b}31m\u{ad}\u{61c}\u{180e}\u{200b}\u{200e}\u{200f}\
     \u{2028}\u{2029}\u{202a}\u{202e}\u{2060}\u{2066}\u{2069}\u{206a}\u{feff}\u{fff9}\u{3164}\u{fe0f}\u{e0041}\u{e0100}";
 
 fn acts(c: char) -> bool {
     use Category::{Control, Format, LineSeparator, ParagraphSeparator};
     let category = get_general_category(c);
-    // Of the others only what stands above.
+    // Of the other characters, only those of the list above.
     c != '\n'
         && matches!(
             category,
@@ -46,7 +46,7 @@ fn opledger(arguments: &[&str]) -> Command {
     command
 }
 
-/// Wherever the interface takes any text at all.
+/// Events with such text in every member that accepts any text.
 fn hostile_events() -> Vec<Value> {
     let event = |n: u32, kind: &str, data: Value| {
         json!({"specversion": "1.0", "id": format!("e{n}{ACTING}"), "source": format!("/w{n}"),
@@ -75,8 +75,8 @@ fn hostile_events() -> Vec<Value> {
 #[test]
 fn event_data_never_reaches_the_terminal_unescaped() {
     let server = Server::start();
-    // One at a time and spread over lines as some libraries write JSON, with line ends of
-    // another system: the history keeps that.
+    // One at a time, and spread over several lines as some libraries write JSON, with line ends
+    // of another system. The history keeps them.
     let mut token = String::new();
     for event in hostile_events() {
         let text = serde_json::to_string_pretty(&event)
@@ -128,7 +128,7 @@ fn event_data_never_reaches_the_terminal_unescaped() {
         .map(|event| format!("{event}\n"))
         .collect();
     std::fs::write(&file, lines).unwrap();
-    // Its bytes are compared with others, so they are spelt out on a terminal alone.
+    // Other programs compare these bytes, so only a terminal gets them escaped.
     let piped = opledger(&["replay", file.to_str().unwrap()])
         .output()
         .unwrap();
@@ -145,7 +145,7 @@ fn event_data_never_reaches_the_terminal_unescaped() {
         .unwrap();
     assert!(on_a_terminal.status.success());
     let shown = String::from_utf8(on_a_terminal.stdout).unwrap();
-    // The terminal itself ends lines so.
+    // The terminal itself ends lines like this.
     let shown = shown.replace("\r\n", "\n");
     assert!(!shown.contains(acts), "{shown:?}");
     let shown: Value = serde_json::from_str(&shown).expect("JSON");
@@ -251,7 +251,7 @@ fn variables_and_settings_never_reach_the_terminal_unescaped() {
     }
 }
 
-/// Answers every request with this, then closes.
+/// A server that sends this response to every request, then closes.
 fn other_server(status: &str, body: &[u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

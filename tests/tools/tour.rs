@@ -1,6 +1,6 @@
-//! The tour of the README and of the chapters that go on from there, command by command in
-//! a clean folder, with what each prints compared with what is shown. What cannot be the
-//! same twice is named in [`normal`] and nowhere else.
+//! The tour of the README and of the chapters that continue it. Each command runs in a clean
+//! folder, and its output is compared with the documented output. Only [`normal`] lists what
+//! differs between runs.
 
 use crate::support::broker::free_ports;
 use crate::support::root;
@@ -13,11 +13,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// For what one command prints. Some of them wait until a broker is missed.
+/// The limit for one command. Some commands wait until the ledger notices that a broker is
+/// down.
 const LIMIT: Duration = Duration::from_secs(60);
 const MARK: &str = "-- the command has ended --";
 
-/// A command of a document, and the lines that it prints there.
+/// A command of a document, and its documented output.
 #[derive(Debug)]
 struct Step {
     command: String,
@@ -26,8 +27,7 @@ struct Step {
     place: String,
 }
 
-/// The commands of a document, in order. Blocks that do not begin with one show something
-/// else.
+/// The commands of a document, in order. Blocks that do not begin with a command are skipped.
 fn steps(document: &str) -> VecDeque<Step> {
     let mut steps: VecDeque<Step> = VecDeque::new();
     let mut is_code = false;
@@ -82,7 +82,7 @@ impl Terminal {
         let (reader, writer) = std::io::pipe().unwrap();
         command.stdout(writer.try_clone().unwrap()).stderr(writer);
         let child = command.spawn().unwrap();
-        // Otherwise this end of the pipe would keep it open.
+        // Otherwise this process would keep the pipe open.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let (lines, printed) = channel();
         std::thread::spawn(move || {
@@ -95,7 +95,7 @@ impl Terminal {
         Terminal { child, printed }
     }
 
-    /// The next line, or nothing at the end.
+    /// The next line, or `None` after the last one.
     #[track_caller]
     fn line(&self, what: &str) -> Option<String> {
         match self.printed.recv_timeout(LIMIT) {
@@ -112,26 +112,26 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone after this.
+        // It may have exited already. After this it has.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The two terminals of a newcomer, in one folder.
+/// The two terminals of a new user, in one folder.
 struct Tour {
     folder: TempDir,
     shell: Terminal,
-    /// In the other terminal.
+    /// The ledger in the other terminal.
     ledger: Option<Terminal>,
     variables: Vec<(&'static str, String)>,
-    /// What the documents show, and what there is instead: addresses, folders, and the
-    /// log's name from when it is first printed.
+    /// Texts in the documents and what replaces them here: addresses, folders, and the log's
+    /// name after it is first printed.
     instead: Vec<(String, String)>,
 }
 
 impl Tour {
-    /// `ports` of the documents are other ones here, since those may be taken.
+    /// Replaces the `ports` of the documents with free ones, since those may be in use.
     fn begin(ports: &[u16]) -> Tour {
         let folder = tempfile::tempdir().unwrap();
         let root = root();
@@ -143,7 +143,8 @@ impl Tour {
         for name in ["demo", "examples", "scripts"] {
             link(&root.join(name), name);
         }
-        // `make setup-tests` has installed what the chapter on Kafka has a newcomer install.
+        // `make setup-tests` has installed what the chapter on Kafka asks a new user to
+        // install.
         let cache = std::env::var_os("OPLEDGER_CACHE").map(PathBuf::from);
         let home = || PathBuf::from(std::env::var_os("HOME").expect("a home"));
         let cache = cache.unwrap_or_else(|| home().join(".cache/opledger"));
@@ -155,7 +156,7 @@ impl Tour {
             instead.push((format!("127.0.0.1:{port}"), format!("127.0.0.1:{free}")));
             instead.push((format!("KAFKA_PORT={port}"), format!("KAFKA_PORT={free}")));
             if *port == LEDGER {
-                // The defaults of the program are those of the documents.
+                // The documents use the default addresses of the program.
                 variables.push(("OPLEDGER_SERVER__LISTEN", format!("127.0.0.1:{free}")));
                 variables.push(("OPLEDGER_URL", format!("http://127.0.0.1:{free}")));
             }
@@ -181,7 +182,7 @@ impl Tour {
         })
     }
 
-    /// As the documents would show it.
+    /// The printed text as the documents would show it.
     fn there(&self, printed: &str) -> String {
         let instead = self.instead.iter();
         instead.fold(printed.to_owned(), |text, (shown, here)| {
@@ -220,8 +221,8 @@ impl Tour {
             let printed = self.run(&self.here(command));
             self.learn(&step.output, &printed);
             let (expected, found) = self.compared(step, &printed);
-            // A read may be asked again until it is as the document says: a ledger needs a
-            // moment to miss its broker.
+            // Repeat a read until it gives the documented output: a ledger needs a moment to
+            // notice that its broker is down.
             let is_read = command.starts_with("kcat -C")
                 || command.starts_with("curl -s") && !command.contains(" -d ");
             if expected == found || !is_read || Instant::now() > until {
@@ -232,7 +233,7 @@ impl Tour {
         }
     }
 
-    /// In the other terminal, until it says that it serves.
+    /// Starts a ledger in the other terminal, and waits until it reports that it serves.
     fn serve(&mut self, command: &str, step: &Step) {
         let mut bash = Command::new("bash");
         let command = self.here(&format!("exec {command}"));
@@ -252,15 +253,15 @@ impl Tour {
         self.ledger = Some(terminal);
     }
 
-    /// Types a command, and waits for its end.
+    /// Types a command, and waits until it exits.
     fn run(&mut self, command: &str) -> Vec<String> {
         let input = self
             .shell
             .child
             .stdin
             .as_mut()
-            .expect("a shell that is typed to");
-        // The status is kept for `echo $?`.
+            .expect("the input of the shell");
+        // Keep the status for `echo $?`.
         write!(
             input,
             "{command}\nstatus=$?; printf '\\n{MARK}\\n'; (exit $status)\n"
@@ -268,9 +269,9 @@ impl Tour {
         .unwrap();
         let mut printed = Vec::new();
         loop {
-            let line = self.shell.line(command).expect("the shell goes on");
+            let line = self.shell.line(command).expect("the shell runs");
             if line == MARK {
-                // Not all that is printed ends its line.
+                // Some output does not end with a newline.
                 if printed.last().is_some_and(String::is_empty) {
                     printed.pop();
                 }
@@ -280,7 +281,7 @@ impl Tour {
         }
     }
 
-    /// The log's name, from where it is first printed.
+    /// Takes the log's name from the first output that has it.
     fn learn(&mut self, shown: &[String], printed: &[String]) {
         let log = |line: &String| {
             let (_, rest) = line.split_once("Ledger-Position: ")?;
@@ -303,8 +304,8 @@ impl Tour {
     }
 }
 
-/// What differs from one run to the next: moments after the documents were written, the ids
-/// of requests and processes.
+/// Replaces what differs between runs: times after the documents were written, and ids of
+/// requests and processes.
 fn normal(text: &str) -> String {
     let mut text = text.to_owned();
     for shape in ["0000-00-00T00:00:00.000Z", "00000000 000000"] {
@@ -316,7 +317,7 @@ fn normal(text: &str) -> String {
         false => word.to_owned(),
     });
     let text: String = words.collect();
-    // What librdkafka says of kcat's own options.
+    // Warnings of librdkafka about kcat's own options.
     let lines = text.lines().filter(|line| !line.starts_with("%4|"));
     let lines = lines.map(|line| {
         if line.starts_with("date: ") {
@@ -334,7 +335,7 @@ fn normal(text: &str) -> String {
     lines.join("\n").trim_end().to_owned()
 }
 
-/// Those later than the sample operations. The shape has `0` for each digit.
+/// Replaces the times later than the sample operations. The shape has `0` for each digit.
 fn without_moments(text: &str, shape: &str) -> String {
     let is_moment = |word: &str| {
         let digits = |c: char| if c.is_ascii_digit() { '0' } else { c };
@@ -358,7 +359,7 @@ fn is_uuid(word: &str) -> bool {
     parts == [8, 4, 4, 4, 12] && word.chars().all(|c| c == '-' || c.is_ascii_hexdigit())
 }
 
-/// `…` in a document stands for what is left out there.
+/// `…` in a document stands for omitted text.
 fn same_but_for_ellipses(shown: &str, found: &str) -> bool {
     let mut parts = shown.split('…');
     let first = parts.next().unwrap_or_default();
@@ -385,7 +386,7 @@ impl Drop for Tour {
                 .child
                 .stdin
                 .as_mut()
-                .expect("a shell that is typed to");
+                .expect("the input of the shell");
             let _ = writeln!(input, "scripts/kafka/kafka-local kill; exit");
             let _ = self.shell.child.wait();
         }
@@ -424,7 +425,7 @@ fn every_command_that_a_document_shows_belongs_to_the_tour() {
         };
         assert_eq!(
             shown, taken,
-            "{document} shows commands that are never tried"
+            "{document} has commands that the tour never runs"
         );
     }
 }

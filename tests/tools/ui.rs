@@ -58,7 +58,7 @@ fn the_page_is_for_everyone() {
     check("everyone", &Server::on(folder.path(), &[]));
 }
 
-/// A log that begins with records that are no events.
+/// A log that begins with invalid records.
 fn log_with_poison(folder: &Path) {
     let record = |key: &'static [u8], value: Option<&'static [u8]>| Record {
         arrived: Timestamp::from_millis(1_715_000_000_123),
@@ -88,7 +88,7 @@ fn log_with_poison(folder: &Path) {
 
 const BUDGET: usize = 150_000;
 
-/// Every file of `ui/`: its name and what it holds.
+/// Every file of `ui/`: its name and its content.
 fn files() -> Vec<(String, Vec<u8>)> {
     let entries = std::fs::read_dir(root().join("ui")).unwrap();
     let read = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -114,7 +114,7 @@ fn the_page_is_small_and_asks_nobody_else() {
             "insertAdjacentHTML",
             "eval(",
         ] {
-            assert!(!text.contains(banned), "{name} holds {banned}");
+            assert!(!text.contains(banned), "{name} has {banned}");
         }
     }
 }
@@ -168,7 +168,7 @@ fn counts_and_samples_agree_with_what_was_published() {
                 }
             }
         }
-        // Counted as they come, and the same after the next start.
+        // The ledger counts them as they come, and has the same count after a restart.
         server.eventually("all are counted", |server| {
             let state = server.get("/projector").json();
             ["unexecuted", "executing", "completed", "failed", "canceled"]
@@ -178,7 +178,7 @@ fn counts_and_samples_agree_with_what_was_published() {
                     state["operations"][status] == count
                 })
         });
-        server.eventually("a moment has all of it", |server| {
+        server.eventually("one read has it all", |server| {
             let state = server.get("/projector").json();
             let sum = |offsets: &serde_json::Value| {
                 let offsets = offsets.as_object().unwrap().values();

@@ -1,4 +1,5 @@
-//! Random records of a topic and random requests, in every mode, on their worst day.
+//! Random records of a topic and random requests, in every mode, with everything that may go
+//! wrong.
 
 use super::SUBJECTS;
 use crate::support::generate::{self, Rng};
@@ -25,13 +26,13 @@ pub enum Way {
 pub struct Case {
     pub way: Way,
     key: Option<Vec<u8>>,
-    /// As a record has them.
+    /// The headers of the record.
     headers: Vec<(String, Option<Vec<u8>>)>,
     value: Option<Vec<u8>>,
 }
 
 impl Case {
-    /// An attribute, or the content type, is there twice.
+    /// An attribute, or the content type, occurs twice.
     pub fn repeats_itself(&self) -> bool {
         let names = self.headers.iter().map(|(name, _)| name.to_lowercase());
         let names = names.filter(|name| name.starts_with("ce_") || name == "content-type");
@@ -55,7 +56,7 @@ impl Case {
         }
     }
 
-    /// `None` if it does not come by HTTP.
+    /// `None` if it is not sent by HTTP.
     pub fn request(&self) -> Option<Request<Body>> {
         let media_type = match self.way {
             Way::RecordStructured | Way::RecordBinary => return None,
@@ -100,7 +101,7 @@ pub fn case(rng: &mut Rng) -> Case {
         false => structured(rng, event),
     };
     if way == Way::RequestBinary {
-        // What cannot stand in a header of a request cannot be sent.
+        // A request cannot carry values that are invalid in HTTP headers.
         let is_sent = |value: &[u8]| {
             value
                 .iter()
@@ -156,7 +157,7 @@ fn structured(rng: &mut Rng, mut event: Value) -> Parts {
             "application/cloudevents+json; charset=utf-16",
         ),
         3 => {
-            // As binary mode has them as well, which Kafka's binding allows.
+            // Binary attributes as well, which Kafka's binding allows.
             header("content-type", "application/cloudevents+json");
             header("ce_specversion", "1.0");
             header("ce_id", "another");
@@ -203,7 +204,7 @@ fn binary(rng: &mut Rng, event: Value, way: Way) -> Parts {
         8 => headers.push(("other".into(), Some(b"\"".to_vec()))),
         9 => headers.push(("ce_nothing".into(), None)),
         10..=13 => {
-            // Once more, with what it had, another value or none.
+            // A header a second time: with the same value, another value or none.
             let (name, value) = rng.pick(&headers).clone();
             let value = match rng.below(3) {
                 0 => value,
@@ -242,11 +243,11 @@ fn binary(rng: &mut Rng, event: Value, way: Way) -> Parts {
     (headers, value)
 }
 
-/// A value as a header carries it: of its encodings any.
+/// A value as a header carries it, in any of its encodings.
 fn encoded(rng: &mut Rng, value: &str, way: Way) -> Vec<u8> {
     const MUST: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
     const MORE: &AsciiSet = &MUST.add(b'a').add(b'1').add(b'/').add(b'.');
-    // What a request cannot carry otherwise is always encoded.
+    // Characters that a request cannot carry are always encoded.
     let is_odd = value.bytes().any(|b| b < b' ' || b == 127 || b == b'%');
     match rng.below(10) {
         0 => utf8_percent_encode(value, MORE).to_string(),
@@ -258,7 +259,7 @@ fn encoded(rng: &mut Rng, value: &str, way: Way) -> Vec<u8> {
     .into_bytes()
 }
 
-/// `data` as text, now and then with members that nobody knows.
+/// `data` as text, sometimes with unknown members.
 fn other_data(rng: &mut Rng, data: &Value) -> Vec<u8> {
     let mut text = data.to_string();
     if data.is_object() && rng.chance(25) {
@@ -275,7 +276,7 @@ fn other_data(rng: &mut Rng, data: &Value) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Members of which some are numbers that no type holds, and some are there twice.
+/// Unknown members: some numbers fit no type, and some members occur twice.
 fn odd_members(rng: &mut Rng) -> String {
     let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
     let odd = [

@@ -1,4 +1,4 @@
-//! Each form that a record or a request may have, and each that is refused, one by one.
+//! Each valid and each invalid form of a record or a request, one by one.
 
 use super::{Shown, all, fold, record_of_line, text};
 use crate::support::in_process::{LOG, app, open};
@@ -27,7 +27,7 @@ type Header<'h> = (&'h str, Option<&'h str>);
 
 const CREATED: &str = r#"{"request":{"uri":"/x","method":"PUT","body":"b"}}"#;
 
-/// The headers of a creation in binary mode, with others behind them.
+/// The headers of a creation in binary mode, followed by others.
 fn created<'h>(id: &'h str, others: &[Header<'h>]) -> Vec<Header<'h>> {
     let mut headers = vec![
         ("ce_specversion", Some("1.0")),
@@ -52,7 +52,7 @@ fn of_headers(headers: &[Header], value: &str) -> Record {
     }
 }
 
-/// Members beside those that every creation has.
+/// An event line with these members after those that every creation has.
 fn line(more: &str) -> String {
     format!(
         r#"{{"specversion":"1.0","source":"/w","subject":"op-0","time":"2024-05-06T07:08:09Z",
@@ -69,7 +69,7 @@ fn fold_of(records: impl IntoIterator<Item = Record>) -> Shown {
     fold(&Memory::default(), logged.collect())
 }
 
-/// The reason of the dead letter, or nothing.
+/// The reason of the dead letter, or `Ok` for an event.
 fn judged(record: &Record) -> Result<(), String> {
     let event = cloudevent::decode(record).map(drop);
     event.map_err(|fault| format!("{} {fault}", fault.rule.reason()))
@@ -251,7 +251,7 @@ async fn requests_are_read_as_records_are() {
         let answer = post(&headers, body).await;
         assert_eq!(answer.0, status, "{headers:?}: {}", answer.1);
     }
-    // A quoted id is the id.
+    // Quotes are not part of the id.
     let quoted = post(&created("\"a%20b\"", &[]), CREATED.into()).await;
     assert_eq!(quoted.0, 202, "{}", quoted.1);
     let shown = fold(&store, all(&log));
@@ -278,11 +278,11 @@ fn data_as_bytes_is_data() {
             [line.as_str()],
             "kept byte for byte"
         );
-        // However it is spelt, it is the same event.
+        // Both spellings are the same event.
         let both = fold_of([record_of_line(&as_text), record_of_line(line)]);
         assert_eq!(both.histories["op-0"], [as_text.as_str()]);
     }
-    // It is no unknown member: it does not stand for data that clears a sub-status.
+    // `data_base64` is no unknown member: it must not count as data that clears a sub-status.
     let progressed = |id: &str, data: &str| {
         let text = line(&format!(r#""id":"{id}",{data}"#));
         record_of_line(&text.replace("operation.created", "operation.progressed"))
@@ -392,7 +392,7 @@ fn a_key_is_the_subject_quoted_or_not_or_the_partitionkey_or_nothing() {
         if let Err(what) = judged {
             assert!(what.starts_with("key_mismatch key: "), "{what}");
         }
-        // The history does not keep the key, and needs none.
+        // The history does not keep the key, and does not need it.
         let shown = fold_of([Record { key, ..record }]);
         assert_eq!(shown.histories.len(), usize::from(is_taken));
     }
@@ -492,7 +492,7 @@ fn a_record_without_a_timestamp_has_no_arrival() {
         });
     let mut record_batch =
         RecordBatch::decode(logged.collect(), NextOffsets::default(), &Rules::NONE);
-    assert_eq!(record_batch.age(), None, "it is not as old as 1970");
+    assert_eq!(record_batch.age(), None, "it is not from 1970");
     open(&store, 0).apply(&store, &mut record_batch).unwrap();
     for stream in [
         |store: &Memory, emit: &mut opledger::query::Emit| {

@@ -1,5 +1,5 @@
-//! What is taken for an event is shown so that it is read as the same event, whatever way it
-//! came. What a store shows of records is asked for here; what they are is in the modules.
+//! Every accepted event is shown in a form that reads back as the same event, whichever way it
+//! came. This file reads what a store shows of records. The modules make the records.
 
 mod cases;
 mod forms;
@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// Operations that anything is said about: `op-0` and so on.
+/// The number of operations that have events: `op-0` and so on.
 pub const SUBJECTS: usize = 60;
 
 #[derive(Default)]
@@ -36,7 +36,7 @@ pub struct Shown {
     pub dead_letters: usize,
 }
 
-/// Folds records into an empty store, and asks for everything that it then shows.
+/// Folds records into an empty store, and reads everything that it shows.
 pub fn fold(store: &Memory, records: Vec<Logged>) -> Shown {
     let mut projection: Projection = open(store, 0);
     let next = NextOffsets::from([(0, records.len() as u64)]);
@@ -120,7 +120,7 @@ pub fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }
 
-/// It is JSON, and no object in it has a name twice.
+/// It is valid JSON, and no object has the same name twice.
 pub fn all_unique(json: &[u8]) -> bool {
     use hifijson::token::Lex;
     fn unique<N, S: AsRef<str>>(tree: &Tree<N, S>) -> bool {

@@ -17,7 +17,7 @@ use opledger::wire::position::{LastOffsets, Offset, Partition, Position};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Of one store: operations meet often, and the memory is small.
+/// Cases for each store: the same operations recur often, and memory use is small.
 const AT_ONCE: u64 = 1000;
 
 #[tokio::test]
@@ -29,7 +29,7 @@ async fn every_accepted_event_is_read_unchanged_from_the_history() {
         one_ledger(seed, &mut seen).await;
     }
     println!("{seen:?}");
-    // The test would say little if one of these hardly occurred.
+    // The test would prove little if one of these hardly occurred.
     assert_eq!(seen.ways.len(), 5);
     for (way, [accepted, refused]) in &seen.ways {
         let least = records as usize / 200;
@@ -42,7 +42,7 @@ async fn every_accepted_event_is_read_unchanged_from_the_history() {
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// How many were accepted, and how many not.
+    /// How many were accepted, and how many were not.
     ways: BTreeMap<String, [usize; 2]>,
 }
 
@@ -52,7 +52,7 @@ async fn one_ledger(seed: u64, seen: &mut Seen) {
     let store = Arc::new(Memory::default());
     let app = app(&store, &log);
     let routes = TowerToHyperService::new(router(app));
-    // What an offset came by. An offset that HTTP gave out is an event's.
+    // The offsets that HTTP requests were assigned: each has an event.
     let mut by_http = BTreeSet::new();
     for _ in 0..AT_ONCE {
         let case = case(&mut rng);
@@ -87,8 +87,8 @@ async fn one_ledger(seed: u64, seen: &mut Seen) {
     }
     let shown = fold(&store, records);
 
-    // The histories, saved and read by another ledger: the same documents and the same
-    // histories, and nothing is a dead letter.
+    // Another ledger reads the saved histories: it has the same documents and histories, and no
+    // dead letters.
     let lines = shown.histories.values().flatten().cloned();
     let lines = lines.enumerate().map(|(offset, line)| Logged {
         at: Position::from((0, offset as u64)),
@@ -100,7 +100,7 @@ async fn one_ledger(seed: u64, seen: &mut Seen) {
     assert_eq!(again.histories, shown.histories);
 }
 
-/// A record, its line of the history, and what is read from either.
+/// A record and its line in the history read as the same event.
 fn alike(logged: &Logged, is_taken_by_http: bool) {
     let event = match step(logged, &Rules::NONE) {
         Step::Apply(event) => event,
