@@ -288,10 +288,12 @@ pub(super) fn networks(at: &mut Vec<IpNet>) -> Boxed<'_> {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(address.into());
         }
-        let network: IpNet = text.parse().map_err(|_| "holds what is no network")?;
+        let network: IpNet = text
+            .parse()
+            .map_err(|_| "has an entry that is not a network")?;
         match network.trunc() == network {
             true => Ok(network),
-            false => Err("holds a network with bits behind its prefix".into()),
+            false => Err("has a network with bits after its prefix".into()),
         }
     }
     let remedy = "give such as \"10.1.0.0/16, 192.168.7.5, fd00::/8\", or \"\" for none";

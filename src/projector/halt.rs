@@ -14,7 +14,7 @@ pub enum Halt {
     )]
     OtherLog { stored: String, found: String },
     #[error(
-        "partition {partition} ends before offset {end}, the store goes on at {next}: the log lost \
+        "partition {partition} ends before offset {end}, the store continues at {next}: the log lost \
          records; restore it, or run `opledger rebuild` to accept what is left"
     )]
     BeyondEnd {
@@ -23,7 +23,7 @@ pub enum Halt {
         end: Offset,
     },
     #[error(
-        "partition {partition} now begins at offset {first}, the store goes on at {next}: records in \
+        "partition {partition} now begins at offset {first}, the store continues at {next}: records in \
          between were never seen; restore them, or run `opledger rebuild`"
     )]
     Gone {

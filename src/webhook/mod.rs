@@ -183,7 +183,7 @@ impl WebhookHandle {
         }
         if failed > 0 {
             notes.push(format!(
-                "{failed} notifications were given up: `opledger notifications retry`, or leave \
+                "{failed} deliveries failed permanently: `opledger notifications retry`, or leave \
                  them"
             ));
         }

@@ -166,7 +166,7 @@ fn a_truncated_log_halts_the_projector_even_if_it_was_extended_again() {
         let mut ledger = Ledger::with(&broker, 5);
         ledger.while_it_is(when, |topic| cut_off(&broker, topic, more));
         let reason = match (when, more) {
-            (_, 0) => "ends before offset 2, the store goes on at 5",
+            (_, 0) => "ends before offset 2, the store continues at 5",
             // While it runs, the ledger may see the truncation before the new records.
             (Running, _) => "partition 0",
             _ => "holds another record at offset 4",
@@ -187,8 +187,8 @@ fn unread_records_deleted_by_retention_halt_the_projector() {
         });
         let reason = match when {
             // The first records may already have been in flight when the ledger was paused.
-            Paused => "now begins at offset 6, the store goes on at ",
-            _ => "now begins at offset 6, the store goes on at 3",
+            Paused => "now begins at offset 6, the store continues at ",
+            _ => "now begins at offset 6, the store continues at 3",
         };
         halted(&ledger, reason, "old-2");
         assert!(!is_there(&ledger, "unseen-4"));
@@ -207,7 +207,7 @@ fn records_deleted_by_retention_before_the_first_read_halt_the_projector() {
     broker.forget_before(&topic, 0, 3);
     let server = ledger(folder.path(), &broker, &topic);
     server.eventually("halted", |server| {
-        reasons(server).contains("now begins at offset 3, the store goes on at 0")
+        reasons(server).contains("now begins at offset 3, the store continues at 0")
     });
     assert!(!is_there(&server, "unseen-4"));
 }

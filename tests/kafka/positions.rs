@@ -108,7 +108,7 @@ fn one_unread_record_deleted_by_retention_halts_the_projector_and_none_does_not(
                 ledger.eventually("continues", |server| is_there(server, "unseen-1"));
                 ledger.eventually("ready", |server| server.get("/readyz").status == 200);
             } else {
-                let reason = "now begins at offset 6, the store goes on at 5";
+                let reason = "now begins at offset 6, the store continues at 5";
                 // The record may already have been in flight when the ledger was paused.
                 let was_on_its_way = || when == Paused && is_there(&ledger, "unseen-0");
                 ledger.eventually("halted, or continues", |server| {

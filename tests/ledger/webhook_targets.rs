@@ -200,7 +200,7 @@ fn an_invalid_target_fails_permanently_at_once() {
         server.eventually(id, |server| state(server, id) == "failed");
     }
     server.eventually("it is noted", |server| {
-        notes(server).contains("3 notifications were given up")
+        notes(server).contains("3 deliveries failed permanently")
     });
     assert_eq!(
         server.get("/readyz").status,

@@ -289,17 +289,23 @@ pub const BESIDE: &[(&str, Damage)] = &[
 
 /// Damage that leaves the end of the log unknown.
 pub const UNKNOWN: &[(&str, Damage)] = &[
-    ("both slots are damaged, and the end truncated", |log, name, _| {
-        flip(&log.join("acknowledged"), 40);
-        flip(&log.join("acknowledged"), HEAD + 40);
-        let end = used(&log.join(name));
-        edit(&log.join(name), |bytes| bytes.truncate(end - 100));
-    }),
-    ("the file is missing, and the end truncated", |log, name, _| {
-        fs::remove_file(log.join("acknowledged")).unwrap();
-        let end = used(&log.join(name));
-        edit(&log.join(name), |bytes| bytes.truncate(end - 9));
-    }),
+    (
+        "both slots are damaged, and the end truncated",
+        |log, name, _| {
+            flip(&log.join("acknowledged"), 40);
+            flip(&log.join("acknowledged"), HEAD + 40);
+            let end = used(&log.join(name));
+            edit(&log.join(name), |bytes| bytes.truncate(end - 100));
+        },
+    ),
+    (
+        "the file is missing, and the end truncated",
+        |log, name, _| {
+            fs::remove_file(log.join("acknowledged")).unwrap();
+            let end = used(&log.join(name));
+            edit(&log.join(name), |bytes| bytes.truncate(end - 9));
+        },
+    ),
 ];
 
 pub const NEWEST: &str = "0000000003.segment";

@@ -460,7 +460,7 @@ fn leaderless(bounds: &BTreeMap<Partition, Bounds>, partitions: usize) -> String
     let all = Partition::all().take(partitions);
     let missing = all.filter(|partition| !bounds.contains_key(partition));
     let missing: Vec<String> = missing.map(|partition| partition.to_string()).collect();
-    format!("no leader answers for partition {}", missing.join(", "))
+    format!("no leader responds for partition {}", missing.join(", "))
 }
 
 fn options() -> AdminOptions {

@@ -52,8 +52,8 @@ impl Inspector {
             ];
             if bits == [0, 0] {
                 return Err(ReadError::Unfit(
-                    "the cluster gives its topics no ids, so that one which is made anew could not \
-                     be told from the one before: upgrade its brokers and their metadata version"
+                    "the cluster gives its topics no ids, so a recreated topic could not \
+                     be recognised: upgrade its brokers and their metadata version"
                         .into(),
                 ));
             }
@@ -155,7 +155,7 @@ impl Inspector {
             rdk::rd_kafka_AdminOptions_destroy(options);
             rdk::rd_kafka_queue_destroy(queue);
             if event.is_null() {
-                return Err(unavailable("the cluster does not answer"));
+                return Err(unavailable("the cluster does not respond"));
             }
             let response = KafkaEvent(event);
             match rdk::rd_kafka_event_error(event) {
@@ -165,7 +165,7 @@ impl Inspector {
                     let text = text.to_string_lossy();
                     let bootstrap = &self.settings.bootstrap;
                     Err(unavailable(&format!(
-                        "the cluster at {bootstrap} does not answer: {text}"
+                        "the cluster at {bootstrap} does not respond: {text}"
                     )))
                 }
             }
@@ -201,7 +201,7 @@ impl ListedOffsets {
         match self.failed.first() {
             None => Ok(self.offsets),
             Some(partition) => {
-                let why = format!("no leader answers for partition {partition}");
+                let why = format!("no leader responds for partition {partition}");
                 Err(ReadError::Unavailable(why))
             }
         }
