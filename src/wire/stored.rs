@@ -33,32 +33,39 @@ encodings! {
     BLOCK_COMPRESSED = 0x04,
     /// Store: `wire::snapshot`.
     SNAPSHOT = 0x10,
+    /// `wire::snapshot`.
     LANE = 0x11,
     /// One record, with the time at which the log took it. `wire::record`.
     RECORD = 0x20,
-    /// One record, with its producer's timestamp.
+    /// One record, with its producer's timestamp. `wire::record`.
     RECORD_OF_PRODUCER_TIME = 0x21,
-    /// Several records of one operation.
+    /// Several records of one operation. `wire::record`.
     RECORDS = 0x22,
     /// `wire::without_id`, around one of these.
     WITHOUT_ID = 0x23,
+    /// `wire::record`.
     DEAD_LETTER = 0x24,
+    /// `wire::record`.
     DEAD_LETTER_OF_PRODUCER_TIME = 0x25,
     /// A row of the history in LZ4. `store::rocks::packed`.
     PACKED = 0x26,
     /// `wire::list_entry`.
     LIST_ENTRY = 0x30,
+    /// A bit for each anomaly. `rows::change`, `rows::state`.
     ANOMALIES = 0x31,
     /// `wire::change`.
     CHANGE = 0x32,
     /// `wire::notification`.
     DUE = 0x40,
+    /// `wire::notification`.
     OUTCOME = 0x41,
+    /// `wire::notification`.
     TRIES = 0x42,
     /// `wire::anchor`.
     ANCHOR = 0x50,
+    /// `rows::meta`.
     STATUS_COUNTS = 0x51,
-    /// Before which offsets no notification is sent.
+    /// Before which offsets no notification is sent. `rows::outbox`.
     NOTIFICATIONS_BEGIN = 0x52,
 }
 
