@@ -345,6 +345,15 @@ mod tests {
 
     /// nginx accepts 4 KiB for all headers of a response together.
     #[test]
+    fn joined_tokens_have_the_later_offset_of_each_partition() {
+        let token = |text: &str| text.parse::<Token>().unwrap();
+        let joined = token("abcd1234;0:7,2:9").join(&token("abcd1234;0:3,1:4"));
+        assert_eq!(joined, Some(token("abcd1234;0:7,1:4,2:9")));
+        let of_another_log = token("abcd1235;0:3");
+        assert_eq!(token("abcd1234;0:7").join(&of_another_log), None);
+    }
+
+    #[test]
     fn the_token_of_the_largest_embedded_log_fits_in_the_headers_that_proxies_take() {
         let offset = Offset(999_999_999_999);
         let token = Token {
