@@ -2,7 +2,7 @@
 //! the number of changes before it.
 
 use super::keys;
-use crate::store::{ALL, Batch, Direction, Error, Family, Result, View, try_scan};
+use crate::store::{ALL, Batch, Direction, Error, Family, Result, View, scan_readable, try_scan};
 use crate::wire::change::{self, ChangeNumber, StoredChange};
 use std::ops::{ControlFlow, Range};
 
@@ -71,17 +71,11 @@ pub fn ends(view: &dyn View) -> Result<Ends> {
 /// Deletes the rows with these numbers, except those that cannot be read.
 pub fn delete(view: &dyn View, numbers: Range<ChangeNumber>, batch: &mut Batch) -> Result<()> {
     let range = keys::change(numbers.start)..keys::change(numbers.end);
-    let mut delete = |key: &[u8], _: &[u8]| {
+    let range = &range.start[..]..&range.end[..];
+    scan_readable(view, Family::Change, range, |key, _| {
         batch.delete(Family::Change, key);
-        ControlFlow::Continue(())
-    };
-    view.scan_past_damage(
-        Family::Change,
-        &range.start..&range.end,
-        Direction::Forward,
-        &mut delete,
-        &mut |_| {},
-    )
+        Ok(ControlFlow::Continue(()))
+    })
 }
 
 /// Identifies the state of a view: two views of the same log with the same fingerprint show the

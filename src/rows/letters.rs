@@ -1,7 +1,7 @@
 //! Dead letters: records that cannot be read as events, by position, and which of them the
 //! dead-letter topic does not have.
 
-use crate::store::{self, ALL, Batch, Db, Direction, Error, Family, Result, View, try_scan};
+use crate::store::{self, ALL, Batch, Db, Error, Family, Result, View, scan_readable};
 use crate::wire::position::{LastOffsets, Position};
 use crate::wire::record::{self, Record};
 use bytes::Bytes;
@@ -43,23 +43,20 @@ pub fn scan(
     visit: &mut dyn FnMut(StoredLetter) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
     let from = after.map_or_else(Vec::new, |after| [&after.to_key()[..], &[0]].concat());
-    let (family, range) = (Family::DeadLetter, &from[..]..ALL.end);
-    try_scan(
-        |visit| view.scan_past_damage(family, range, Direction::Forward, visit, &mut |_| {}),
-        |key, row| {
-            let refused = match view.get(Family::DeadLetterDue, key) {
-                // Then it is unknown whether the topic has the letter, but the letter is readable.
-                Err(Error::Corrupt(_)) => None,
-                due => due?,
-            };
-            let refused = refused.filter(|why| !why.is_empty());
-            visit(StoredLetter {
-                at: Position::of_key(key).ok_or_else(|| Error::Corrupt("a dead letter".into()))?,
-                row: Bytes::copy_from_slice(row),
-                refused: refused.map(|why| String::from_utf8_lossy(&why).into_owned()),
-            })
-        },
-    )
+    let range = &from[..]..ALL.end;
+    scan_readable(view, Family::DeadLetter, range, |key, row| {
+        let refused = match view.get(Family::DeadLetterDue, key) {
+            // Then it is unknown whether the topic has the letter, but the letter is readable.
+            Err(Error::Corrupt(_)) => None,
+            due => due?,
+        };
+        let refused = refused.filter(|why| !why.is_empty());
+        visit(StoredLetter {
+            at: Position::of_key(key).ok_or_else(|| Error::Corrupt("a dead letter".into()))?,
+            row: Bytes::copy_from_slice(row),
+            refused: refused.map(|why| String::from_utf8_lossy(&why).into_owned()),
+        })
+    })
 }
 
 /// The row of one that [`decode`] reads; `None` if it was removed.
@@ -71,15 +68,13 @@ pub fn get(db: &dyn Db, at: Position) -> Result<Option<Bytes>> {
 /// refused. Unreadable rows are left out; `Db::damage` reports them.
 pub fn unsent(db: &dyn Db, visit: &mut dyn FnMut(Position, Option<String>)) -> Result<()> {
     store::view(db, |view| {
-        let mut visit = |key: &[u8], why: &[u8]| {
+        scan_readable(view, Family::DeadLetterDue, ALL, |key, why| {
             if let Some(at) = Position::of_key(key) {
                 let why = (!why.is_empty()).then(|| String::from_utf8_lossy(why).into_owned());
                 visit(at, why);
             }
-            ControlFlow::Continue(())
-        };
-        let (family, forward) = (Family::DeadLetterDue, Direction::Forward);
-        view.scan_past_damage(family, ALL, forward, &mut visit, &mut |_| {})
+            Ok(ControlFlow::Continue(()))
+        })
     })
 }
 

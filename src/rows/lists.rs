@@ -6,7 +6,7 @@ use super::filter::Filter;
 use super::keys;
 use super::operation::{self, with_operation};
 use crate::domain::{OperationId, Status, Timestamp, document};
-use crate::store::{self, ALL, Db, Direction, Family, Result, View, try_scan};
+use crate::store::{self, ALL, Db, Direction, Family, Result, View, scan_readable, try_scan};
 use crate::wire::document::Bodies;
 use std::ops::{ControlFlow, Range};
 
@@ -156,11 +156,7 @@ pub fn by_state(
             false => ControlFlow::Continue(()),
         })
     };
-    let (family, forward) = (Family::State, Direction::Forward);
-    try_scan(
-        |visit| view.scan_past_damage(family, ALL, forward, visit, &mut |_| {}),
-        look,
-    )
+    scan_readable(view, Family::State, ALL, look)
 }
 
 struct Selection<'s> {

@@ -4,7 +4,7 @@
 use super::{keys, records};
 use crate::domain::effects::Due;
 use crate::domain::{Kind, OperationId, OrderKey};
-use crate::store::{self, ALL, Batch, Db, Direction, Error, Family, Result, View, try_scan};
+use crate::store::{self, ALL, Batch, Db, Direction, Error, Family, Result, View, scan_readable};
 use crate::wire::cloudevent;
 use crate::wire::notification::{
     DeliveryKey, DeliveryOutcome, Failing, Tries, decode_due, decode_outcome, decode_tries,
@@ -255,14 +255,11 @@ fn scan_family(
     if let Some(after) = after {
         range.start = [after, &[0]].concat().max(range.start);
     }
-    let (range, forward) = (&range.start[..]..&range.end[..], Direction::Forward);
-    try_scan(
-        |visit| view.scan_past_damage(family, range, forward, visit, &mut |_| {}),
-        |key, row| match visit(key, row) {
-            Err(Error::Corrupt(_)) => Ok(ControlFlow::Continue(())),
-            other => other,
-        },
-    )
+    let range = &range.start[..]..&range.end[..];
+    scan_readable(view, family, range, |key, row| match visit(key, row) {
+        Err(Error::Corrupt(_)) => Ok(ControlFlow::Continue(())),
+        other => other,
+    })
 }
 
 fn all() -> Range<Vec<u8>> {

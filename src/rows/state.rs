@@ -4,7 +4,7 @@
 use super::keys;
 use crate::domain::{Anomalies, OperationId};
 use crate::store::{
-    self, ALL, Cached, Db, Direction, Error, Family, Result, RowResult, View, head,
+    self, ALL, Cached, Db, Direction, Error, Family, Result, RowResult, View, head, scan_readable,
 };
 use crate::wire::stored::ANOMALIES;
 use std::ops::ControlFlow;
@@ -91,14 +91,12 @@ pub fn is_known(view: &dyn View, operation_id: OperationId) -> Result<bool> {
 /// Shows the anomalies of each operation that has any. Those that cannot be read are left out.
 pub fn each_anomalies(db: &dyn Db, visit: &mut dyn FnMut(Anomalies)) -> Result<()> {
     store::view(db, |view| {
-        let mut visit = |_: &[u8], row: &[u8]| {
+        scan_readable(view, Family::Anomaly, ALL, |_, row| {
             if let [ANOMALIES, flags] = *row {
                 visit(Anomalies(flags));
             }
-            ControlFlow::Continue(())
-        };
-        let (family, forward) = (Family::Anomaly, Direction::Forward);
-        view.scan_past_damage(family, ALL, forward, &mut visit, &mut |_| {})
+            Ok(ControlFlow::Continue(()))
+        })
     })
 }
 

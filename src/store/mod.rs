@@ -302,6 +302,20 @@ pub fn try_scan(
     outcome
 }
 
+/// Scans the rows that can be read, forward; `Db::damage` reports the others. An error of the
+/// visitor ends the scan, and is returned.
+pub fn scan_readable(
+    view: &dyn View,
+    family: Family,
+    range: Range<&[u8]>,
+    visit: impl FnMut(&[u8], &[u8]) -> Result<std::ops::ControlFlow<()>>,
+) -> Result<()> {
+    try_scan(
+        |visit| view.scan_past_damage(family, range, Direction::Forward, visit, &mut |_| {}),
+        visit,
+    )
+}
+
 /// A consistent view of the store.
 pub trait View: Sync {
     fn get(&self, family: Family, key: &[u8]) -> RowResult;
