@@ -13,6 +13,7 @@ pub mod event;
 pub mod operation;
 mod operation_id;
 mod register;
+pub mod slice;
 pub mod time;
 
 pub use anomaly::{Anomalies, Anomaly};
@@ -25,4 +26,5 @@ pub use event::{
 pub use operation::{Absorbed, Creation, Lane, Lanes, Operation, Status};
 pub use operation_id::{OperationId, SHARDS};
 pub use register::{Earliest, Latest, Register};
+pub use slice::{SLICES, Slice, Slices, Workers};
 pub use time::Timestamp;
