@@ -20,7 +20,7 @@ use forgetful::Forgetful;
 use opledger::app::{self, Topics};
 use opledger::config::Config;
 use opledger::event_log::kafka::Kafka;
-use opledger::event_log::{EventLog, Reader};
+use opledger::event_log::{EventLog, Reader, Share};
 use opledger::feed::progress::Progress;
 use opledger::projector::projection::Tally;
 use opledger::projector::record_batch::RecordBatch;
@@ -177,7 +177,7 @@ fn read(
     let config = config(args);
     let log = Kafka::open(app::kafka(&config, Topics::Leave))?;
     let id = log.identify()?.id;
-    let mut reader: Box<dyn Reader> = log.reader(id, &NextOffsets::default())?;
+    let mut reader: Box<dyn Reader> = log.reader(id, &NextOffsets::default(), Share::ALL)?;
     let limits = app::projector(&config).limits;
     let (mut meter, mut done, started) = (Meter::default(), 0, Instant::now());
     while done < events {

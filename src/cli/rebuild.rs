@@ -7,7 +7,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::{Output, RECORDS, note, progress};
 use crate::cli::text::clean;
 use crate::data_folder::DataFolder;
-use crate::event_log::ReadError;
+use crate::event_log::{ReadError, Share};
 use crate::projector::Source;
 use crate::projector::halt::OpenError;
 use crate::rows;
@@ -53,7 +53,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         let store = rows::open(&folder.new_store()?, app::memory(&config))?;
         let mut projection = rebuild::begin(&store, &identity)?;
         projection.note_beginnings(&store, Source::Events, &bounds)?;
-        let mut reader = log.reader(identity.id, &NextOffsets::default())?;
+        let mut reader = log.reader(identity.id, &NextOffsets::default(), Share::ALL)?;
         let bar = progress(Some(records), RECORDS);
         let mut applied = 0;
         fold_all(

@@ -11,7 +11,7 @@ use crate::cli::output::{Output, RECORDS, lost, note, progress};
 use crate::config::{Config, Overrides};
 use crate::data_folder::DataFolder;
 use crate::domain::{OperationId, Timestamp};
-use crate::event_log::{Identity, Reader};
+use crate::event_log::{Identity, Reader, Share};
 use crate::projector::Tally;
 use crate::projector::step::Rules;
 use crate::rows::{self, letters};
@@ -215,7 +215,7 @@ fn fold_log(store: &Rocks, config: &Config, args: &Args) -> Result<u64, Failure>
     for (partition, end) in ends.iter_mut() {
         *end = (*end).min(*stops.get(partition).unwrap_or(end));
     }
-    let mut reader = port.reader(identity.id, &from)?;
+    let mut reader = port.reader(identity.id, &from, Share::ALL)?;
     fold(
         store,
         &identity,

@@ -1,10 +1,12 @@
 //! One test suite for all adapters. It panics if an adapter breaks a promise of the port.
 
-use super::{EventLog, Limits, Logged, NewRecord, Reader};
+use super::{EventLog, Limits, Logged, NewRecord, Reader, Share};
 use crate::wire::position::{LastOffsets, NextOffsets, Partition, Position};
 use crate::wire::record::Headers;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// `log` is empty and has at least two partitions.
@@ -16,6 +18,10 @@ pub async fn suite(log: &dyn EventLog) {
     single_records_are_found_again(log).await;
     headers_and_missing_values_survive(log).await;
     bounds_name_every_partition(log).await;
+    for of in [2, 3] {
+        readers_of_all_shares_read_every_record_once(log, of).await;
+        a_reader_wakes_for_its_partitions(log, of).await;
+    }
 }
 
 fn record(operation: usize, value: &str) -> NewRecord {
@@ -32,13 +38,23 @@ const LIMITS: Limits = Limits {
     patience: Duration::from_millis(200),
 };
 
+/// The present ends of the partitions.
+fn ends(log: &dyn EventLog, share: Share) -> NextOffsets {
+    log.identify().expect("identified");
+    let ends = log.readable().expect("readable").into_iter();
+    ends.filter(|(partition, _)| share.has(*partition))
+        .collect()
+}
+
 /// Reads to the present end of the log.
 fn read_all(log: &dyn EventLog, reader: &mut dyn Reader) -> Vec<Logged> {
-    log.identify().expect("identified");
-    let ends = log.readable().expect("readable");
+    read_to(&ends(log, Share::ALL), reader)
+}
+
+fn read_to(ends: &NextOffsets, reader: &mut dyn Reader) -> Vec<Logged> {
     let until = Instant::now() + Duration::from_secs(60);
     let mut all = Vec::new();
-    while !reader.next().have_reached(&ends) {
+    while !reader.next().have_reached(ends) {
         assert!(Instant::now() < until, "it is read to its end");
         let mut batch = Vec::new();
         reader.read(&LIMITS, &mut batch).expect("readable");
@@ -48,9 +64,17 @@ fn read_all(log: &dyn EventLog, reader: &mut dyn Reader) -> Vec<Logged> {
 }
 
 fn reader(log: &dyn EventLog, from: &NextOffsets) -> Box<dyn Reader> {
+    reader_of(log, from, Share::ALL)
+}
+
+fn reader_of(log: &dyn EventLog, from: &NextOffsets, share: Share) -> Box<dyn Reader> {
     let id = log.identify().expect("identified").id;
     assert_eq!(log.id(), Some(id));
-    log.reader(id, from).expect("a reader")
+    log.reader(id, from, share).expect("a reader")
+}
+
+fn shares(of: usize) -> impl Iterator<Item = Share> {
+    (0..of).map(move |index| Share { index, of })
 }
 
 fn everything(log: &dyn EventLog) -> Vec<Logged> {
@@ -194,4 +218,111 @@ async fn bounds_name_every_partition(log: &dyn EventLog) {
         let partition = bounds[&logged.at.partition];
         assert!(partition.hold(logged.at.offset));
     }
+}
+
+/// Each reader on a thread of its own, while records are appended.
+async fn readers_of_all_shares_read_every_record_once(log: &dyn EventLog, of: usize) {
+    let until = Instant::now() + Duration::from_secs(60);
+    let goal = Arc::new(OnceLock::<NextOffsets>::new());
+    let reading = shares(of).map(|share| {
+        let mut reader = reader_of(log, &NextOffsets::default(), share);
+        let goal = goal.clone();
+        thread::spawn(move || {
+            let mut read = Vec::new();
+            loop {
+                assert!(Instant::now() < until, "each share is read to its end");
+                let mut batch = Vec::new();
+                reader.read(&LIMITS, &mut batch).expect("readable");
+                read.append(&mut batch);
+                let next = reader.next();
+                let mine = |ends: &NextOffsets| -> NextOffsets {
+                    let ends = ends.iter().filter(|(p, _)| share.has(**p));
+                    ends.map(|(p, end)| (*p, *end)).collect()
+                };
+                if let Some(ends) = goal.get().map(mine)
+                    && next.have_reached(&ends)
+                {
+                    assert_eq!(reader.confirm().wait(), Ok(()));
+                    assert!(
+                        next.keys().eq(ends.keys()),
+                        "it names the partitions of its share"
+                    );
+                    return (share, read);
+                }
+            }
+        })
+    });
+    let reading: Vec<_> = reading.collect();
+    for round in 0..20 {
+        let batch = (0..10).map(|i| record(i, &format!("{of}/{round}/{i}")));
+        publish(log, batch.collect()).await;
+    }
+    goal.set(ends(log, Share::ALL)).expect("set once");
+    let mut together = Vec::new();
+    for reading in reading {
+        let (share, read) = reading.join().expect("a reader");
+        let is_its_own = |logged: &Logged| share.has(logged.at.partition);
+        assert!(read.iter().all(is_its_own), "each reads its share only");
+        together.extend(read);
+    }
+    let all = everything(log);
+    assert_eq!(by_partition(&together), by_partition(&all));
+    // A reader of a share begins where it is told to, too.
+    let half = all[..all.len() / 2].iter().map(|logged| logged.at);
+    let half: LastOffsets = half.map(|at| (at.partition, at.offset)).collect();
+    for share in shares(of) {
+        let mut reader = reader_of(log, &half.next(), share);
+        let named = reader.next();
+        assert!(named.keys().all(|partition| share.has(*partition)));
+        let rest = read_to(&ends(log, share), &mut *reader);
+        let expected = all[all.len() / 2..].iter();
+        let expected: Vec<_> = expected
+            .filter(|logged| share.has(logged.at.partition))
+            .cloned()
+            .collect();
+        assert_eq!(by_partition(&rest), by_partition(&expected));
+    }
+}
+
+/// Long before its patience is over.
+async fn a_reader_wakes_for_its_partitions(log: &dyn EventLog, of: usize) {
+    let limits = Limits {
+        patience: Duration::from_secs(600),
+        records: 1000,
+        ..LIMITS
+    };
+    let (sender, came) = mpsc::channel();
+    // With fewer partitions than readers, the last ones have nothing to wait for.
+    let waiting: Vec<_> = shares(of)
+        .filter_map(|share| {
+            let ends = ends(log, share);
+            (!ends.is_empty()).then_some((share, ends))
+        })
+        .collect();
+    for (share, ends) in &waiting {
+        let (mut reader, sender) = (reader_of(log, ends, *share), sender.clone());
+        thread::spawn(move || {
+            // Until nobody listens.
+            loop {
+                let mut read = Vec::new();
+                reader.read(&limits, &mut read).expect("readable");
+                let positions: Vec<_> = read.iter().map(|logged| logged.at).collect();
+                if sender.send(positions).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    for round in 0..3 {
+        let batch = (0..100).map(|i| record(i, &format!("wake {of}/{round}/{i}")));
+        let mut missing = publish(log, batch.collect()).await;
+        while !missing.is_empty() {
+            let read = came.recv_timeout(Duration::from_secs(60));
+            let read = read.expect("the readers wake");
+            missing.retain(|at| !read.contains(at));
+        }
+    }
+    // The threads end with their next record.
+    drop(came);
+    publish(log, (0..100).map(|i| record(i, "end")).collect()).await;
 }

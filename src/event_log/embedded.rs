@@ -30,7 +30,7 @@ pub use spare::Ahead;
 
 use super::{
     Bounds, EventLog, Identity, Limits, NewRecord, PublishError, Published, Publishing, ReadError,
-    Reader,
+    Reader, Share,
 };
 use crate::clock::Clock;
 use crate::domain::Timestamp;
@@ -181,7 +181,7 @@ impl Embedded {
     pub fn offsets_at(&self, time: Timestamp) -> Result<NextOffsets, ReadError> {
         let tail = self.shared.tail().clone();
         let mut found = NextOffsets::default();
-        let mut blocks = self.shared.blocks(&NextOffsets::default());
+        let mut blocks = self.shared.blocks(&NextOffsets::default(), Share::ALL);
         let limits = Limits {
             records: 10_000,
             bytes: GROUP_BYTES,
@@ -239,11 +239,14 @@ impl EventLog for Embedded {
         })
     }
 
-    fn reader(&self, _: LogId, from: &NextOffsets) -> Result<Box<dyn Reader>, ReadError> {
-        Ok(Box::new(reader::BlockReader::new(
-            self.shared.clone(),
-            from,
-        )))
+    fn reader(
+        &self,
+        _: LogId,
+        from: &NextOffsets,
+        share: Share,
+    ) -> Result<Box<dyn Reader>, ReadError> {
+        let reader = reader::BlockReader::new(self.shared.clone(), from, share);
+        Ok(Box::new(reader))
     }
 
     fn bounds(&self) -> Result<BTreeMap<Partition, Bounds>, ReadError> {
@@ -262,7 +265,7 @@ impl EventLog for Embedded {
             end.is_some_and(|end| *offset < end)
         });
         let there = there.map(|(&partition, &offset)| Position { partition, offset });
-        let blocks = self.shared.blocks(&NextOffsets::default());
+        let blocks = self.shared.blocks(&NextOffsets::default(), Share::ALL);
         reader::records_at(blocks, &tail, there)
     }
 
@@ -433,9 +436,9 @@ impl EmbeddedShared {
             .expect("nothing panics while it holds the tail")
     }
 
-    fn blocks(&self, from: &NextOffsets) -> BlockCursor {
+    fn blocks(&self, from: &NextOffsets, share: Share) -> BlockCursor {
         let partitions = self.tail().ends.len();
-        BlockCursor::new(self.disk.clone(), self.which, partitions, from)
+        BlockCursor::new(self.disk.clone(), self.which, partitions, from, share)
     }
 
     fn trouble_slot(&self) -> MutexGuard<'_, Option<String>> {

@@ -22,7 +22,7 @@ mod stats;
 
 use super::{
     Bounds, DeadLetters, EventLog, Identity, NewRecord, PublishError, Published, Publishing,
-    ReadError, Reader, Sending,
+    ReadError, Reader, Sending, Share,
 };
 use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Position};
 use crate::wire::record::Record;
@@ -144,16 +144,24 @@ impl EventLog for Kafka {
         Box::pin(self.publish(records))
     }
 
-    fn reader(&self, log: LogId, from: &NextOffsets) -> Result<Box<dyn Reader>, ReadError> {
+    fn reader(
+        &self,
+        log: LogId,
+        from: &NextOffsets,
+        share: Share,
+    ) -> Result<Box<dyn Reader>, ReadError> {
         let (bounds, partitions) = (self.bounds()?, self.partitions()?);
         let asking = self.checks.asking(log, partitions);
         // A partition without bounds and without an offset is read from its beginning.
-        let next = Partition::all().take(partitions).map(|partition| {
-            let from = from.get(&partition).copied();
-            let from = from.filter(|from| *from > Offset::ZERO);
-            let first = bounds.get(&partition).map(|bounds| bounds.first);
-            (partition, from.or(first))
-        });
+        let all = Partition::all().take(partitions);
+        let next = all
+            .filter(|partition| share.has(*partition))
+            .map(|partition| {
+                let from = from.get(&partition).copied();
+                let from = from.filter(|from| *from > Offset::ZERO);
+                let first = bounds.get(&partition).map(|bounds| bounds.first);
+                (partition, from.or(first))
+            });
         let consumer = consume::Consumer::open(&self.settings, next.collect(), asking)?;
         Ok(Box::new(consumer))
     }

@@ -3,7 +3,7 @@
 
 use super::{
     Bounds, Confirmation, EventLog, Identity, Limits, Logged, NewRecord, Published, Publishing,
-    ReadError, Reader,
+    ReadError, Reader, Share,
 };
 use crate::domain::{OperationId, Timestamp};
 use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Position};
@@ -100,11 +100,20 @@ impl EventLog for MemoryLog {
         Box::pin(std::future::ready(Ok(published)))
     }
 
-    fn reader(&self, log: LogId, from: &NextOffsets) -> Result<Box<dyn Reader>, ReadError> {
+    fn reader(
+        &self,
+        log: LogId,
+        from: &NextOffsets,
+        share: Share,
+    ) -> Result<Box<dyn Reader>, ReadError> {
+        let next = from.iter().map(|(partition, next)| (*partition, *next));
         Ok(Box::new(MemoryReader {
             shared: self.shared.clone(),
             log,
-            next: from.clone(),
+            share,
+            next: next
+                .filter(|(partition, _)| share.has(*partition))
+                .collect(),
         }))
     }
 
@@ -134,6 +143,7 @@ impl EventLog for MemoryLog {
 struct MemoryReader {
     shared: Arc<MemoryLogShared>,
     log: LogId,
+    share: Share,
     next: NextOffsets,
 }
 
@@ -142,6 +152,9 @@ impl Reader for MemoryReader {
         let nothing_new = |partitions: &mut Vec<Vec<Record>>| {
             let mut numbered = Partition::all().zip(&*partitions);
             !numbered.any(|(partition, records)| {
+                if !self.share.has(partition) {
+                    return false;
+                }
                 let next = self.next.get(&partition).copied().unwrap_or_default();
                 Offset(records.len() as u64) > next
             })
@@ -153,7 +166,8 @@ impl Reader for MemoryReader {
             .wait_timeout_while(partitions, limits.patience, nothing_new);
         let (partitions, _) = waited.expect("nothing panics while it holds the records");
         let mut bytes = 0;
-        for (partition, records) in Partition::all().zip(&*partitions) {
+        let numbered = Partition::all().zip(&*partitions);
+        for (partition, records) in numbered.filter(|(partition, _)| self.share.has(*partition)) {
             let next = self.next.entry(partition).or_default();
             for record in records.iter().skip(next.0 as usize) {
                 if into.len() >= limits.records || bytes >= limits.bytes {

@@ -112,6 +112,26 @@ impl Bounds {
     }
 }
 
+/// The partitions that one of several readers reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// The reader's number, from 0.
+    pub index: usize,
+    /// The number of readers.
+    pub of: usize,
+}
+
+impl Share {
+    /// Of a single reader.
+    pub const ALL: Share = Share { index: 0, of: 1 };
+
+    /// Whether the reader reads this partition. Each partition, also one that is added later, has
+    /// exactly one reader.
+    pub fn has(self, partition: Partition) -> bool {
+        partition.index() % self.of == self.index
+    }
+}
+
 /// Limits of one read. At least one record is delivered, however large; an adapter may exceed a
 /// limit by the records that it stores as a unit.
 #[derive(Debug, Clone, Copy)]
@@ -126,8 +146,8 @@ pub type Publishing<'a> =
     Pin<Box<dyn Future<Output = Result<Published, PublishError>> + Send + 'a>>;
 
 /// Obligations of an adapter: offsets of a partition rise and are never assigned twice. Records for
-/// which `publish` returned `Ok` are durable, and every reader that starts before them reads them,
-/// in order. A record is readable only once it is durable.
+/// which `publish` returned `Ok` are durable, and every reader of their partition that starts before
+/// them reads them, in order. A record is readable only once it is durable.
 pub trait EventLog: Send + Sync {
     /// The log's identity at the last check; `None` before the first. Positions are valid only
     /// together with it.
@@ -140,9 +160,14 @@ pub trait EventLog: Send + Sync {
     /// Appends all records or returns an error; positions in the order given.
     fn publish(&self, records: Vec<NewRecord>) -> Publishing<'_>;
 
-    /// A reader from these offsets. A partition without an offset, or at 0, is read from its
-    /// beginning.
-    fn reader(&self, log: LogId, from: &NextOffsets) -> Result<Box<dyn Reader>, ReadError>;
+    /// A reader of a share of the partitions, from these offsets. A partition without an offset,
+    /// or at 0, is read from its beginning.
+    fn reader(
+        &self,
+        log: LogId,
+        from: &NextOffsets,
+        share: Share,
+    ) -> Result<Box<dyn Reader>, ReadError>;
 
     /// By partition, from the last check (at most a few seconds old) or from `identify`. A
     /// partition that does not respond may be missing.
@@ -184,7 +209,7 @@ pub trait Reader: Send {
         Confirmation::given()
     }
 
-    /// By partition, the next offset: everything before it was delivered or is not a record. If
+    /// By partition of its share, the next offset: everything before it was delivered or is not a record. If
     /// offsets have gaps, only this is the reader's true position.
     fn next(&self) -> NextOffsets;
 }

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// A whole body, and its share of the common limit while it exists.
 pub struct Received {
     pub bytes: Bytes,
-    _share: Share,
+    _memory: BodyMemory,
 }
 
 const KIB: usize = 1024;
@@ -27,16 +27,16 @@ const KIB: usize = 1024;
 const MOST_BELIEVED: usize = 64 << 10;
 
 /// What one body uses of the common limit.
-struct Share {
+struct BodyMemory {
     limit: usize,
     buffered: Arc<Semaphore>,
     permits: Vec<OwnedSemaphorePermit>,
     held: usize,
 }
 
-impl Share {
-    fn of(app: &App) -> Share {
-        Share {
+impl BodyMemory {
+    fn of(app: &App) -> BodyMemory {
+        BodyMemory {
             limit: app.config.server.max_body as usize,
             buffered: app.buffered.clone(),
             permits: Vec::new(),
@@ -85,36 +85,36 @@ pub fn content_type(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Fault> 
 pub async fn receive(app: &Arc<App>, headers: &HeaderMap, body: Body) -> Result<Received, Refusal> {
     let coding = Coding::of(headers)?;
     let deadline = app.config.server.body_timeout;
-    let received = match tokio::time::timeout(deadline, collect(Share::of(app), body)).await {
+    let received = match tokio::time::timeout(deadline, collect(BodyMemory::of(app), body)).await {
         Ok(received) => received?,
         Err(_) => return Err(Refusal::BodyTimedOut),
     };
     match coding {
         None => Ok(received),
         Some(coding) => {
-            let share = Share::of(app);
-            stream::blocking(app, move |_| Ok(decoded(coding, received, share))).await?
+            let memory = BodyMemory::of(app);
+            stream::blocking(app, move |_| Ok(decoded(coding, received, memory))).await?
         }
     }
 }
 
-fn decoded(coding: Coding, encoded: Received, mut share: Share) -> Result<Received, Refusal> {
+fn decoded(coding: Coding, encoded: Received, mut memory: BodyMemory) -> Result<Received, Refusal> {
     let mut bytes = Vec::new();
     coding.decode(&encoded.bytes, |piece| {
-        share.grow(bytes.len() + piece.len())?;
+        memory.grow(bytes.len() + piece.len())?;
         bytes.extend_from_slice(piece);
         Ok(())
     })?;
     Ok(Received {
         bytes: bytes.into(),
-        _share: share,
+        _memory: memory,
     })
 }
 
-async fn collect(mut share: Share, mut body: Body) -> Result<Received, Refusal> {
+async fn collect(mut memory: BodyMemory, mut body: Body) -> Result<Received, Refusal> {
     // A client that waits for `100 Continue` is refused at once.
-    if body.size_hint().lower() > share.limit as u64 {
-        return Err(share.too_large());
+    if body.size_hint().lower() > memory.limit as u64 {
+        return Err(memory.too_large());
     }
     // One piece is taken as it is; only several are copied together.
     let mut first = Bytes::new();
@@ -125,7 +125,7 @@ async fn collect(mut share: Share, mut body: Body) -> Result<Received, Refusal> 
             continue;
         };
         let len = first.len() + bytes.len() + data.len();
-        share.grow(len)?;
+        memory.grow(len)?;
         if len == data.len() {
             first = data;
             continue;
@@ -144,6 +144,6 @@ async fn collect(mut share: Share, mut body: Body) -> Result<Received, Refusal> 
         } else {
             first
         },
-        _share: share,
+        _memory: memory,
     })
 }

@@ -9,7 +9,7 @@ use super::record_batch::RecordBatch;
 use super::step::Rules;
 use super::watchdog::Watchdog;
 use super::writer::StoreWriter;
-use crate::event_log::{EventLog, Limits};
+use crate::event_log::{EventLog, Limits, Share};
 use crate::feed::progress::{Doing, LogState, Progress};
 use crate::store::{self, Db};
 use crate::wire::change::ChangeNumber;
@@ -159,7 +159,7 @@ impl Worker<'_> {
         })?;
         self.watch.opened(self.writer.db())?;
         let log = position.log().id;
-        let reader = self.log.reader(log, position.next())?;
+        let reader = self.log.reader(log, position.next(), Share::ALL)?;
         let no_thread = |error| OpenError::Log(format!("no thread to read it: {error}"));
         let intake = Intake::start(reader, limits, rules, batch_delay).map_err(no_thread)?;
         let [_, _, name] = rules.source.threads();

@@ -10,7 +10,7 @@ use opledger::domain::Timestamp;
 use opledger::event_log::embedded::disk::memory::MemoryDisk as Disk;
 use opledger::event_log::embedded::disk::{self, Disk as _};
 use opledger::event_log::embedded::{Ahead, Embedded, EmbeddedSettings, Layout, Which, upgrade};
-use opledger::event_log::{EventLog, Limits, Logged};
+use opledger::event_log::{EventLog, Limits, Logged, Share};
 use opledger::store::memory::{Memory, WriteFault};
 use opledger::store::{Batch, Db, Durability, Family};
 use opledger::wire::block;
@@ -265,7 +265,7 @@ fn an_upgrade_interrupted_anywhere_loses_nothing() {
         let log = Embedded::open(Arc::new(disk), settings, clock).unwrap();
         let id = LogId(*b"abcd1234");
         assert_eq!(log.id(), Some(id), "seed {seed}");
-        let mut reader = log.reader(id, &NextOffsets::default()).unwrap();
+        let mut reader = log.reader(id, &NextOffsets::default(), Share::ALL).unwrap();
         let limits = Limits {
             records: usize::MAX,
             bytes: usize::MAX,

@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use opledger::event_log::memory::MemoryLog;
-use opledger::event_log::{EventLog, Limits};
+use opledger::event_log::{EventLog, Limits, Share};
 use opledger::feed::progress::LogState;
 use opledger::http::router;
 use opledger::projector::RecordBatch;
@@ -332,7 +332,9 @@ async fn a_position_that_the_log_assigns_twice_is_not_acknowledged() {
         patience: Duration::ZERO,
     };
     let mut records = Vec::new();
-    let mut reader = log.reader(LOG, &NextOffsets::default()).unwrap();
+    let mut reader = log
+        .reader(LOG, &NextOffsets::default(), Share::ALL)
+        .unwrap();
     reader.read(&limits, &mut records).unwrap();
     let mut record_batch = RecordBatch::decode(records, Default::default(), &Rules::NONE);
     projection.apply(&*store, &mut record_batch).unwrap();

@@ -8,7 +8,7 @@ use opledger::event_log::embedded::disk::{self, Disk};
 use opledger::event_log::embedded::{
     Ahead, Appender, Embedded, EmbeddedSettings, Layout, Which, Why,
 };
-use opledger::event_log::{EventLog, Limits, NewRecord, PublishError, conformance, memory};
+use opledger::event_log::{EventLog, Limits, NewRecord, PublishError, Share, conformance, memory};
 use opledger::store::memory::WriteFault;
 use opledger::wire::position::{LogId, NextOffsets};
 use opledger::wire::record::Headers;
@@ -85,7 +85,7 @@ async fn a_log_is_the_same_log_after_a_restart() {
         patience: Duration::from_secs(1),
     };
     let mut read = Vec::new();
-    log.reader(id, &NextOffsets::default())
+    log.reader(id, &NextOffsets::default(), Share::ALL)
         .unwrap()
         .read(&limits, &mut read)
         .unwrap();

@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use opledger::event_log::memory::MemoryLog as Log;
-use opledger::event_log::{EventLog, Limits, Reader};
+use opledger::event_log::{EventLog, Limits, Reader, Share};
 use opledger::http::{App, router};
 use opledger::projector::step::Rules;
 use opledger::projector::{Projection, RecordBatch};
@@ -80,7 +80,9 @@ impl Ledger {
         // As at a first start: the ledger reaches the log later.
         let app = in_process::app(&store, &log);
         Ledger {
-            reader: log.reader(LOG, &NextOffsets::default()).unwrap(),
+            reader: log
+                .reader(LOG, &NextOffsets::default(), Share::ALL)
+                .unwrap(),
             projection: open(&store.memory, 10_000),
             app,
             store,

@@ -8,7 +8,7 @@ use crate::support::same::assert_same;
 use bytes::Bytes;
 use opledger::domain::{OperationId, Timestamp};
 use opledger::event_log::memory::MemoryLog;
-use opledger::event_log::{EventLog, Identity, Limits};
+use opledger::event_log::{EventLog, Identity, Limits, Share};
 use opledger::feed::documents;
 use opledger::feed::progress::{Doing, Progress};
 use opledger::projector::halt::OpenError;
@@ -199,7 +199,7 @@ fn a_hundred_thousand_random_records_stop_nothing() {
     // One batch has thousands of them, as in a rebuild.
     let db = Memory::default();
     let mut projection = Projection::open(&db, &named(LOG), 1 << 20).unwrap();
-    let mut reader = log.reader(LOG, &Default::default()).unwrap();
+    let mut reader = log.reader(LOG, &Default::default(), Share::ALL).unwrap();
     let limits = Limits {
         records: 10_000,
         bytes: usize::MAX,

@@ -18,7 +18,7 @@ use crate::support::simulated_log::{
 use crate::support::{env_number, soak};
 use bytes::Bytes;
 use opledger::domain::{OperationId, Timestamp};
-use opledger::event_log::{self, EventLog, Identity, Limits, Logged, Reader};
+use opledger::event_log::{self, EventLog, Identity, Limits, Logged, Reader, Share};
 use opledger::feed::documents;
 use opledger::projector::halt::OpenError;
 use opledger::projector::step::Rules;
@@ -159,7 +159,9 @@ const FOREIGN_PARTITIONS: usize = 3;
 impl ForeignLog {
     fn new() -> ForeignLog {
         let log = event_log::memory::MemoryLog::new(LOG, FOREIGN_PARTITIONS as u32);
-        let reader = log.reader(LOG, &NextOffsets::default()).expect("a reader");
+        let reader = log
+            .reader(LOG, &NextOffsets::default(), Share::ALL)
+            .expect("a reader");
         ForeignLog { log, reader }
     }
 }
@@ -193,7 +195,7 @@ impl SimulatedLog for ForeignLog {
     }
 
     fn seek(&mut self, from: &NextOffsets) {
-        self.reader = self.log.reader(LOG, from).expect("a reader");
+        self.reader = self.log.reader(LOG, from, Share::ALL).expect("a reader");
     }
 
     fn crash(&mut self, _: &mut Rng) {}
@@ -202,7 +204,7 @@ impl SimulatedLog for ForeignLog {
         let mut all = Vec::new();
         let mut reader = self
             .log
-            .reader(LOG, &NextOffsets::default())
+            .reader(LOG, &NextOffsets::default(), Share::ALL)
             .expect("a reader");
         loop {
             let before = all.len();

@@ -18,7 +18,7 @@ use axum::body::Body;
 use http_body_util::BodyExt;
 use hyper_util::service::TowerToHyperService;
 use opledger::domain::OperationId;
-use opledger::event_log::{self, EventLog, Limits, Reader};
+use opledger::event_log::{self, EventLog, Limits, Reader, Share};
 use opledger::http::{App, Reads, router};
 use opledger::projector::step::Rules;
 use opledger::projector::{Projection, RecordBatch, Source};
@@ -169,7 +169,9 @@ impl Simulation {
         clients.extend((0..2).map(|n| Client::of_one(format!("op-{n}"))));
         clients.extend(["1", "a"].map(Client::of_cluster));
         Simulation {
-            reader: log.reader(LOG, &NextOffsets::default()).unwrap(),
+            reader: log
+                .reader(LOG, &NextOffsets::default(), Share::ALL)
+                .unwrap(),
             projection: open(&store, window),
             app: app(&store, &log),
             rng,
@@ -285,10 +287,8 @@ impl Simulation {
         self.truth
             .applied
             .insert(self.projection.at(Source::Events).positions());
-        self.reader = self
-            .log
-            .reader(LOG, self.projection.at(Source::Events).next())
-            .unwrap();
+        let next = self.projection.at(Source::Events).next();
+        self.reader = self.log.reader(LOG, next, Share::ALL).unwrap();
         self.app = app(&self.store, &self.log);
         for client in &mut self.clients {
             client.disconnect();

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use opledger::domain::Timestamp;
 use opledger::event_log::embedded::disk::memory::MemoryDisk as Disk;
 use opledger::event_log::embedded::{Ahead, Appender, BlockCursor, Layout, Tail, Which, Why, disk};
-use opledger::event_log::{Limits, Logged, NewRecord, ReadError};
+use opledger::event_log::{Limits, Logged, NewRecord, ReadError, Share};
 use opledger::store::memory::{Memory, WriteFault};
 use opledger::wire::position::{NextOffsets, Position};
 use opledger::wire::record::Headers;
@@ -76,7 +76,13 @@ impl EmbeddedLog {
     }
 
     fn blocks(&self, from: &NextOffsets) -> BlockCursor {
-        BlockCursor::new(Arc::new(self.disk.clone()), Which::Events, 4, from)
+        BlockCursor::new(
+            Arc::new(self.disk.clone()),
+            Which::Events,
+            4,
+            from,
+            Share::ALL,
+        )
     }
 
     /// The machine may lose power as well.
@@ -122,8 +128,13 @@ impl EmbeddedLog {
             Err(Why::Damaged(_)) => return,
             Err(other) => panic!("{other}"),
         };
-        let mut blocks =
-            BlockCursor::new(Arc::new(copy), Which::Events, 4, &NextOffsets::default());
+        let mut blocks = BlockCursor::new(
+            Arc::new(copy),
+            Which::Events,
+            4,
+            &NextOffsets::default(),
+            Share::ALL,
+        );
         let mut all = Vec::new();
         loop {
             let before = all.len();

@@ -8,7 +8,7 @@ use super::damage::Which;
 use super::disk::Disk;
 use super::format::{self, Frame, FrameBlock, FrameEntry, HEAD, Head, segment_name};
 use super::scan::{FrameScan, FrameWalk, Window, frame_at};
-use crate::event_log::{Limits, Logged, ReadError, Reader};
+use crate::event_log::{Limits, Logged, ReadError, Reader, Share};
 use crate::wire::block;
 use crate::wire::position::{NextOffsets, Offset, Partition, Position};
 use crate::wire::record::Record;
@@ -24,9 +24,9 @@ pub struct BlockReader {
 }
 
 impl BlockReader {
-    pub fn new(shared: Arc<EmbeddedShared>, from: &NextOffsets) -> BlockReader {
+    pub fn new(shared: Arc<EmbeddedShared>, from: &NextOffsets, share: Share) -> BlockReader {
         BlockReader {
-            blocks: shared.blocks(from),
+            blocks: shared.blocks(from, share),
             shared,
         }
     }
@@ -48,8 +48,8 @@ impl Reader for BlockReader {
     }
 
     fn next(&self) -> NextOffsets {
-        Partition::all()
-            .zip(self.blocks.next.iter().copied())
+        let all = Partition::all().zip(self.blocks.next.iter().copied());
+        all.filter(|(partition, _)| self.blocks.share.has(*partition))
             .collect()
     }
 }
@@ -58,6 +58,8 @@ impl Reader for BlockReader {
 pub struct BlockCursor {
     disk: Arc<dyn Disk>,
     which: Which,
+    share: Share,
+    /// By partition; `Offset::MAX` for those of other readers, whose blocks are skipped.
     next: Vec<Offset>,
     place: Option<ReaderPosition>,
 }
@@ -78,12 +80,17 @@ impl BlockCursor {
         which: Which,
         partitions: usize,
         from: &NextOffsets,
+        share: Share,
     ) -> BlockCursor {
         let all = Partition::all().take(partitions);
-        let next = |p| from.get(&p).copied().unwrap_or_default();
+        let next = |p| match share.has(p) {
+            true => from.get(&p).copied().unwrap_or_default(),
+            false => Offset::MAX,
+        };
         BlockCursor {
             disk,
             which,
+            share,
             next: all.map(next).collect(),
             place: None,
         }

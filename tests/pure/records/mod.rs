@@ -9,7 +9,7 @@ use crate::support::in_process::{LOG, open};
 use bytes::Bytes;
 use hifijson::value::Value as Tree;
 use opledger::domain::OperationId;
-use opledger::event_log::{EventLog, Limits, Logged, memory};
+use opledger::event_log::{EventLog, Limits, Logged, Share, memory};
 use opledger::feed::documents;
 use opledger::projector::step::Rules;
 use opledger::projector::{Projection, RecordBatch};
@@ -105,7 +105,9 @@ pub fn record_of_line(line: &str) -> Record {
 }
 
 pub fn all(log: &memory::MemoryLog) -> Vec<Logged> {
-    let mut reader = log.reader(LOG, &NextOffsets::default()).unwrap();
+    let mut reader = log
+        .reader(LOG, &NextOffsets::default(), Share::ALL)
+        .unwrap();
     let limits = Limits {
         records: usize::MAX,
         bytes: usize::MAX,
