@@ -8,14 +8,14 @@ use super::log_position::LogPosition;
 use super::record_batch::{Part, RecordBatch};
 use super::source::Source;
 use super::step::Step;
-use crate::domain::effects::Effects;
-use crate::domain::{Absorbed, Anomalies, Anomaly, OperationId};
+use crate::domain::effects::{Effects, Listed};
+use crate::domain::{Absorbed, Anomalies, Anomaly, OperationId, Slice, Slices};
 use crate::event_log::{Bounds, Identity, Logged};
 use crate::feed::watch::Change;
 use crate::rows::change::{Loaded, ReadRows};
 use crate::rows::entry::{self, EntryChange};
 use crate::rows::letters;
-use crate::rows::meta::{self, StatusCounts};
+use crate::rows::meta::{self, StatusCounts, StatusesBySlice};
 use crate::rows::state::{self, SnapshotKey};
 use crate::store::{self, Batch, Db, Durability};
 use crate::wire::change::ChangeNumber;
@@ -34,6 +34,8 @@ pub struct Tally {
     pub anomalies: BTreeMap<&'static str, i64>,
     /// Documents of each status, more or fewer than before.
     pub statuses: StatusCounts,
+    /// The same by slice.
+    pub statuses_by_slice: Vec<(Slice, StatusCounts)>,
     /// A terminal event that arrived later replaced one that was already served.
     pub terminal_revised: u64,
     /// Events whose time is further ahead of their arrival than is allowed.
@@ -54,19 +56,32 @@ pub struct Tally {
 
 impl Tally {
     /// Counts what a batch did to one operation.
-    fn note(&mut self, operation_id: OperationId, effects: &Effects) {
+    fn note(&mut self, operation: &SnapshotKey, effects: &Effects) {
         let Effects { before, after } = effects;
-        for (listed, change) in [(before.listed, -1), (after.listed, 1)] {
-            if let Some(listed) = listed {
-                self.statuses[listed.status as usize] += change;
+        let status = |listed: Listed| listed.status;
+        if before.listed.map(status) != after.listed.map(status) {
+            let of_slice = self.of_slice(operation.slice());
+            for (listed, change) in [(before.listed, -1), (after.listed, 1)] {
+                if let Some(listed) = listed {
+                    of_slice[listed.status as usize] += change;
+                }
             }
         }
         if before.anomalies != after.anomalies {
             self.count(before.anomalies, after.anomalies);
         }
         if effects.new_due().is_some() {
-            self.due.push(operation_id.0.into());
+            self.due.push(operation.id().0.into());
         }
+    }
+
+    /// The operations of a slice follow one another.
+    fn of_slice(&mut self, slice: Slice) -> &mut StatusCounts {
+        let all = &mut self.statuses_by_slice;
+        if all.last().is_none_or(|(last, _)| *last != slice) {
+            all.push((slice, StatusCounts::default()));
+        }
+        &mut all.last_mut().expect("it was added").1
     }
 
     fn count(&mut self, before: Anomalies, after: Anomalies) {
@@ -114,7 +129,7 @@ pub struct Projection {
     hot: Hot,
     changes: Changes,
     /// Documents by status; `None` after a failed write, which may or may not have happened.
-    statuses: Option<StatusCounts>,
+    statuses: Option<StatusesBySlice>,
 }
 
 impl Projection {
@@ -173,7 +188,8 @@ impl Projection {
 
     /// Documents by status.
     pub fn statuses(&self) -> StatusCounts {
-        self.statuses.unwrap_or_default()
+        let statuses = self.statuses.as_ref();
+        statuses.map_or_else(StatusCounts::default, |of| of.sum(Slices::ALL))
     }
 
     /// The number of the next change.
@@ -229,14 +245,14 @@ impl Projection {
         let snapshots = self.fold_parts(db, &parts, batch, &mut tally)?;
         entry::sort(batch);
         after.put(before, batch);
-        let mut statuses = match self.statuses {
-            Some(statuses) => statuses,
+        let mut statuses = match &self.statuses {
+            Some(statuses) => statuses.clone(),
             None => meta::statuses(db)?,
         };
-        if tally.statuses != StatusCounts::default() {
-            let changes = statuses.iter_mut().zip(&tally.statuses);
-            changes.for_each(|(count, change)| *count += change);
-            meta::put_statuses(batch, &statuses);
+        for (slice, change) in &tally.statuses_by_slice {
+            meta::add(&mut tally.statuses, change);
+            meta::add(&mut statuses[*slice], change);
+            meta::put_statuses(batch, *slice, &statuses[*slice]);
         }
         let ids = snapshots.iter().map(|(id, _)| OperationId(id));
         let change = match rules.source {
@@ -364,7 +380,7 @@ fn fold(
         }
     }
     let written = loaded.write(part.id, part.key, batch);
-    tally.note(part.id, &written.effects);
+    tally.note(part.key, &written.effects);
     tally.entries.push(written.entry);
     Ok(written.snapshot)
 }
@@ -373,7 +389,7 @@ fn fold(
 pub struct Prepared {
     after: LogPosition,
     snapshots: Snapshots,
-    statuses: StatusCounts,
+    statuses: StatusesBySlice,
     change: Pending,
     tally: Tally,
 }

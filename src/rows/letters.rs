@@ -1,11 +1,21 @@
 //! Dead letters: records that cannot be read as events, by position, and which of them the
 //! dead-letter topic does not have.
 
+use crate::domain::{OperationId, Slice};
 use crate::store::{self, ALL, Batch, Db, Error, Family, Result, View, scan_readable};
 use crate::wire::position::{LastOffsets, Position};
 use crate::wire::record::{self, Record};
 use bytes::Bytes;
 use std::ops::ControlFlow;
+
+/// The slice of a record that is no event, so that one worker keeps it: that of its key as an
+/// operation id, or of its position in digits (`3:1042`) if the key is no text or empty.
+pub fn slice_of(key: Option<&[u8]>, at: Position) -> Slice {
+    match key.map(std::str::from_utf8) {
+        Some(Ok(key)) if !key.is_empty() => OperationId(key).slice(),
+        _ => OperationId(&at.to_string()).slice(),
+    }
+}
 
 /// `forward`: whether a topic is to have it.
 pub fn put(
@@ -104,4 +114,21 @@ pub fn put_as_in(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_is_in_the_slice_of_its_key_or_else_of_its_position() {
+        let at = Position::from((3, 1042));
+        let of_position = OperationId("3:1042").slice();
+        let of_key = OperationId("operation-1").slice();
+        assert_ne!(of_key, of_position);
+        assert_eq!(slice_of(Some(b"operation-1"), at), of_key);
+        for no_id in [None, Some(&b""[..]), Some(b"\xFF")] {
+            assert_eq!(slice_of(no_id, at), of_position);
+        }
+    }
 }

@@ -1,14 +1,14 @@
 //! The store's description of itself: versions, the logs that it belongs to, and the last record
 //! of each partition.
 
-use crate::domain::Status;
+use crate::domain::{SLICES, Slice, Slices, Status};
 use crate::event_log::Identity;
-use crate::store::{self, Batch, Db, Direction, Error, Family, Result, after_prefix};
+use crate::store::{self, Batch, Db, Direction, Error, Family, Result, after_prefix, try_scan};
 use crate::wire::anchor::Anchor;
 use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Token};
 use crate::wire::stored::{self, STATUS_COUNTS};
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Index, IndexMut};
 
 /// The form of keys and rows (`wire::stored`). A store of another format is rebuilt, not
 /// converted.
@@ -64,6 +64,46 @@ enum PartitionRow {
 
 /// Documents by status, in the order of `Status::ALL`; or by how many there are more.
 pub type StatusCounts = [i64; Status::ALL.len()];
+
+/// The counts of each slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusesBySlice([StatusCounts; SLICES as usize]);
+
+impl Default for StatusesBySlice {
+    fn default() -> StatusesBySlice {
+        StatusesBySlice([StatusCounts::default(); SLICES as usize])
+    }
+}
+
+impl Index<Slice> for StatusesBySlice {
+    type Output = StatusCounts;
+
+    fn index(&self, slice: Slice) -> &StatusCounts {
+        &self.0[usize::from(slice.0)]
+    }
+}
+
+impl IndexMut<Slice> for StatusesBySlice {
+    fn index_mut(&mut self, slice: Slice) -> &mut StatusCounts {
+        &mut self.0[usize::from(slice.0)]
+    }
+}
+
+impl StatusesBySlice {
+    /// The counts of these slices together.
+    pub fn sum(&self, slices: Slices) -> StatusCounts {
+        let mut sum = StatusCounts::default();
+        slices.iter().for_each(|slice| add(&mut sum, &self[slice]));
+        sum
+    }
+}
+
+/// Adds counts by status.
+pub fn add(to: &mut StatusCounts, counts: &StatusCounts) {
+    to.iter_mut()
+        .zip(counts)
+        .for_each(|(to, count)| *to += count);
+}
 
 /// The last record of each partition.
 pub type Anchors = BTreeMap<Partition, Anchor>;
@@ -143,7 +183,12 @@ pub fn positions(anchors: &Anchors) -> LastOffsets {
     anchors.iter().map(|(p, at)| (*p, at.offset)).collect()
 }
 
-const STATUSES: &[u8] = b"statuses";
+/// Followed by the slice.
+const STATUSES: &[u8] = b"statuses/";
+
+fn of_slice(slice: Slice) -> Vec<u8> {
+    [STATUSES, &[slice.0]].concat()
+}
 
 /// The rows of a prefix. An unreadable row is an error: without it a partition would seem to be
 /// new.
@@ -186,25 +231,51 @@ pub fn anchors(db: &dyn Db, source: Source) -> Result<Anchors> {
     by_partition(db, &source.rows(PartitionRow::Anchor), Anchor::decode)
 }
 
-/// The number of documents of each status, in the order of `Status::ALL`.
-pub fn put_statuses(batch: &mut Batch, statuses: &StatusCounts) {
-    let counts = statuses.iter().flat_map(|count| count.to_be_bytes());
+/// The number of documents of each status in one slice.
+pub fn put_statuses(batch: &mut Batch, slice: Slice, counts: &StatusCounts) {
+    let counts = counts.iter().flat_map(|count| count.to_be_bytes());
     let row: Vec<u8> = [STATUS_COUNTS].into_iter().chain(counts).collect();
-    batch.put(Family::Meta, STATUSES, &row);
+    batch.put(Family::Meta, &of_slice(slice), &row);
 }
 
-/// The numbers as of the last batch that changed them.
-pub fn statuses(db: &dyn Db) -> Result<StatusCounts> {
-    let Some(row) = db.get(Family::Meta, STATUSES)? else {
-        return Ok(StatusCounts::default());
-    };
+/// Called when the slice has no documents any more.
+pub fn delete_statuses(batch: &mut Batch, slice: Slice) {
+    batch.delete(Family::Meta, &of_slice(slice));
+}
+
+/// The numbers as of the last batches that changed them. A slice without documents may have no
+/// row.
+pub fn statuses(db: &dyn Db) -> Result<StatusesBySlice> {
     let damaged = || damaged("the counts by status");
-    let counts = stored::body(STATUS_COUNTS, &row).map_err(|_| damaged())?;
-    let (counts, []) = counts.as_chunks::<8>() else {
-        return Err(damaged());
+    let mut statuses = StatusesBySlice::default();
+    store::view(db, |view| {
+        let end = after_prefix(STATUSES);
+        let (range, forward) = (STATUSES..&end[..], Direction::Forward);
+        try_scan(
+            |visit| view.scan(Family::Meta, range, forward, visit),
+            |key, row| {
+                let [slice] = key[STATUSES.len()..] else {
+                    return Err(damaged());
+                };
+                let counts = statuses
+                    .0
+                    .get_mut(usize::from(slice))
+                    .zip(status_counts(row));
+                let (of_slice, counts) = counts.ok_or_else(damaged)?;
+                *of_slice = counts;
+                Ok(ControlFlow::Continue(()))
+            },
+        )
+    })?;
+    Ok(statuses)
+}
+
+fn status_counts(row: &[u8]) -> Option<StatusCounts> {
+    let (counts, []) = stored::body(STATUS_COUNTS, row).ok()?.as_chunks::<8>() else {
+        return None;
     };
     let counts: Vec<i64> = counts.iter().map(|c| i64::from_be_bytes(*c)).collect();
-    counts.try_into().map_err(|_| damaged())
+    counts.try_into().ok()
 }
 
 pub fn put_next(batch: &mut Batch, source: Source, partition: Partition, next: Offset) {

@@ -2,7 +2,7 @@
 //! same key.
 
 use super::keys;
-use crate::domain::{Anomalies, OperationId};
+use crate::domain::{Anomalies, OperationId, Slice};
 use crate::store::{
     self, ALL, Cached, Db, Direction, Error, Family, Result, RowResult, View, head, scan_readable,
 };
@@ -25,6 +25,10 @@ impl SnapshotKey {
     /// The bytes of the id.
     pub fn id_bytes(&self) -> &[u8] {
         &self.0[2..]
+    }
+
+    pub fn slice(&self) -> Slice {
+        Slice::of_shard(u16::from_be_bytes(head(&self.0)))
     }
 
     /// The first bytes as a number, which usually decides the order.

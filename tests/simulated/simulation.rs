@@ -17,7 +17,7 @@ use crate::support::simulated_log::{
 };
 use crate::support::{env_number, soak};
 use bytes::Bytes;
-use opledger::domain::{OperationId, Timestamp};
+use opledger::domain::{OperationId, Status, Timestamp};
 use opledger::event_log::{self, EventLog, Identity, Limits, Logged, Reader, Share};
 use opledger::feed::documents;
 use opledger::projector::halt::OpenError;
@@ -26,6 +26,7 @@ use opledger::projector::{Projection, RecordBatch, Source};
 use opledger::query::{Page, history};
 use opledger::rows::digest::StoreDigest;
 use opledger::rows::keys;
+use opledger::rows::meta::{self, StatusesBySlice};
 use opledger::store::memory::Memory;
 use opledger::store::{self, Db, Family};
 use opledger::wire::position::{LogId, NextOffsets, Partition, Position};
@@ -421,6 +422,7 @@ fn check_indexes(store: &Memory, operations: &BTreeMap<String, Vec<Value>>) {
     let documents = documents.count();
     assert_eq!(count(Family::ByTime), documents, "listed by time once");
     assert_eq!(count(Family::ByStatus), documents, "listed by status once");
+    check_statuses(store, operations);
     let expected: BTreeSet<(&str, Vec<&str>)> = operations
         .iter()
         .map(|(id, events)| (&**id, reference::anomalies(events)))
@@ -444,4 +446,19 @@ fn check_indexes(store: &Memory, operations: &BTreeMap<String, Vec<Value>>) {
         })
         .collect();
     assert_same_set("anomalies of the set", stored, expected);
+}
+
+fn check_statuses(store: &Memory, operations: &BTreeMap<String, Vec<Value>>) {
+    let mut expected = StatusesBySlice::default();
+    for (id, events) in operations {
+        if let Some(document) = reference::document(events) {
+            let status = Status::ALL
+                .into_iter()
+                .find(|status| document["status"] == status.as_str())
+                .expect("a status");
+            expected[OperationId(id).slice()][status as usize] += 1;
+        }
+    }
+    let stored = meta::statuses(store).expect("readable");
+    assert!(stored == expected, "counts by slice and status: {stored:?}");
 }
