@@ -325,10 +325,29 @@ def ledger(setting):
     yield wide
 
 
+def serial(setting):
+    """Processor time of an event by thread, with more and more workers."""
+    plan = setting.plan
+    workers = ",".join(map(str, plan.workers))
+    found = setting.load(
+        "serial", "--kafka", setting.broker.bootstrap, "--workers", workers, "--events", plan.events, "--turns", plan.rounds,
+    )
+    jobs = iter(found)
+    for name, (figures, threads) in zip(("catch-up", "rebuild", "ingest"), zip(jobs, jobs)):
+        job = f"{figures['settings']['job']}, {plan.events:,} events"
+        whole = Table(f"serial-{name}", f"The serial part: {job}", main="events/s", plot="model")
+        each = Table(f"serial-{name}-threads", f"Its threads: {job}", main="busiest µs/event", plot=None)
+        add_rows(whole, figures)
+        add_rows(each, threads)
+        yield whole
+        yield each
+
+
 def add_rows(table, found):
     """Adds the rows of the load program. Rows that it measures several times become one row."""
     for row in found["rows"]:
-        table.add(without_turn(row["of"]), {key: value for key, value in row["figures"].items() if value is not None})
+        figures = {key: value for key, value in row["figures"].items() if not isinstance(value, (str, type(None)))}
+        table.add(without_turn(row["of"]), figures)
 
 
 def without_turn(name):
@@ -342,4 +361,5 @@ PARTS = {
     "ingest": ingest,
     "latency": latency,
     "ledger": ledger,
+    "serial": serial,
 }

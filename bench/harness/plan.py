@@ -18,11 +18,15 @@ class Plan:
     wide_events: int
     # Seconds. A contender that has not caught up by then is measured by the events it has applied.
     patience: int
+    # Of the serial part.
+    workers: tuple = (1, 2, 4, 8)
     # The operations of each topic of the scale plan.
     scale: tuple = ()
 
     def with_changes(self, options):
         changes = {name: value for name in ("rounds", "events") if (value := getattr(options, name, None))}
+        if options.workers:
+            changes["workers"] = tuple(sorted(options.workers))
         if options.operations:
             changes["scale"] = tuple(sorted(options.operations))
         return replace(self, **changes)

@@ -45,6 +45,8 @@ pub enum What {
     KafkaLatency(crate::kafka_latency::Options),
     /// The cost of ten million operations: memory, disk, restarts, reads
     Scale(crate::scale::Options),
+    /// Processor time of an event by thread, with 1, 2, 4 and 8 workers
+    Serial(crate::serial::Options),
     /// Pages of the list with many operations, by each filter
     Lists(crate::lists::Options),
     /// Event streams that are idle, unread, and read

@@ -31,8 +31,10 @@ mod reference;
 mod render;
 mod report;
 mod scale;
+mod serial;
 mod server;
 mod static_server;
+mod threads;
 mod times;
 mod topic;
 mod watch;
@@ -91,6 +93,7 @@ async fn measure(args: &Args) -> anyhow::Result<Vec<Report>> {
         What::Fill(options) => fill::fill(options).await,
         What::Hammer(options) => hammer::measure(options).await,
         What::Scale(options) => return scale::measure(&setup, options).await,
+        What::Serial(options) => return serial::measure(&setup, options).await,
         What::StaticServer { .. } => unreachable!("it measures nothing"),
     };
     Ok(vec![report?])

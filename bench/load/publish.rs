@@ -21,6 +21,8 @@ pub struct Published {
     pub visible: Duration,
     /// Processor seconds of the ledger meanwhile.
     pub cpu: f64,
+    /// The position of all events.
+    pub token: String,
 }
 
 pub async fn publish(server: &Server, work: &Work) -> anyhow::Result<Published> {
@@ -60,13 +62,15 @@ pub async fn publish(server: &Server, work: &Work) -> anyhow::Result<Published> 
         reached.join(sender??);
     }
     let posted = started.elapsed();
-    wait_until_readable(server.address, &reached.token()).await?;
+    let token = reached.token();
+    wait_until_readable(server.address, &token).await?;
     let visible = started.elapsed();
     bar.finish_and_clear();
     Ok(Published {
         posted,
         visible,
         cpu: server.process().cpu()? - cpu,
+        token,
     })
 }
 

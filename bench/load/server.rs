@@ -25,7 +25,7 @@ pub struct Server {
 
 impl Server {
     pub fn ledger(setup: &Setup, data: &Path) -> anyhow::Result<Server> {
-        Server::ledger_with(setup, data, &[])
+        Server::ledger_set(setup, data, &[], &[])
     }
 
     /// With as many connections allowed as event streams.
@@ -35,11 +35,17 @@ impl Server {
     }
 
     pub fn ledger_on(setup: &Setup, data: &Path, topic: &Topic) -> anyhow::Result<Server> {
-        Server::ledger_with(
-            setup,
-            data,
-            &["--kafka", &topic.bootstrap, "--topic", &topic.name],
-        )
+        Server::ledger_on_set(setup, data, topic, &[])
+    }
+
+    pub fn ledger_on_set(
+        setup: &Setup,
+        data: &Path,
+        topic: &Topic,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Server> {
+        let kafka = ["--kafka", &topic.bootstrap, "--topic", &topic.name];
+        Server::ledger_set(setup, data, &kafka, settings)
     }
 
     /// Waits until it has compared its log with its store. It accepts no event before.
@@ -65,12 +71,8 @@ impl Server {
         }
     }
 
-    fn ledger_with(setup: &Setup, data: &Path, more: &[&str]) -> anyhow::Result<Server> {
-        Server::ledger_set(setup, data, more, &[])
-    }
-
     /// Sets these variables unless the environment has them already.
-    fn ledger_set(
+    pub fn ledger_set(
         setup: &Setup,
         data: &Path,
         more: &[&str],
