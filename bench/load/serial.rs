@@ -51,6 +51,9 @@ pub struct Options {
     turns: usize,
 }
 
+/// Partitions of the embedded log by default.
+const EMBEDDED: i32 = 4;
+
 const WORKERS: &str = "OPLEDGER_PROJECTOR__WORKERS";
 
 struct Job {
@@ -92,8 +95,8 @@ pub async fn measure(setup: &Setup, options: &Options) -> anyhow::Result<Vec<Rep
     });
     let [mut catch_up, mut ingest, mut rebuild] = [
         ("catch-up from Kafka", options.partitions),
-        ("ingest over HTTP on the embedded log", 1),
-        ("the embedded log read again", 1),
+        ("ingest over HTTP on the embedded log", EMBEDDED),
+        ("the embedded log read again", EMBEDDED),
     ]
     .map(|(name, partitions)| Job::new(name, partitions, options));
     for turn in 1..=options.turns {
