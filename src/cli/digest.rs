@@ -5,14 +5,11 @@ use crate::cli::config::{DataArgs, KafkaFlags};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::data_folder::DataFolder;
-use crate::domain::SHARDS;
+use crate::domain::Slices;
 use crate::rows::digest::StoreDigest;
 use crate::rows::{self, meta};
 use crate::store;
 use serde_json::json;
-
-/// Slices of equally many shards.
-const SLICES: u16 = 64;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,7 +26,7 @@ pub struct Args {
     #[command(flatten)]
     data: DataArgs,
 
-    /// Print JSON, with the digest of each of 64 slices of the operations
+    /// Print JSON, with the digest of each of the 64 slices; they add up to the whole
     #[arg(long)]
     json: bool,
 }
@@ -43,10 +40,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let mut out = Output::new();
     match args.json {
         true => {
-            let width = SHARDS / SLICES;
-            let slices = (0..SLICES).map(|slice| slice * width..(slice + 1) * width);
+            let slices = Slices::ALL.iter();
             let slices: Vec<_> = slices
-                .map(|shards| digest.of_shards(shards).to_string())
+                .map(|slice| digest.of_slice(slice).to_string())
                 .collect();
             let text = json!({
                 "position": position,

@@ -1,15 +1,15 @@
 //! The content of a store, in 256 bits. Equal logs give equal digests: where batches ended, how
 //! often the process restarted, the positions of records and when they arrived do not affect it.
 //!
-//! Each row has a digest of its own, BLAKE3 of its family and its content. The digest of a shard
-//! is their sum modulo 2^256, so that it does not depend on their order, and digests of shards
-//! add up. It finds accidental differences; it is no proof against somebody who chooses rows.
+//! Each row has a digest of its own, BLAKE3 of its family and its content. The digest of a slice
+//! is their sum modulo 2^256, so that it does not depend on their order, and digests of slices
+//! add up. A dead letter without a usable key is in the slice of its position
+//! (`letters::slice_of`), so that the digests of slices are equal for equal positions only. It finds accidental differences; it is no proof against somebody who chooses rows.
 
-use super::{keys, records};
-use crate::domain::SHARDS;
+use super::{keys, letters, records};
+use crate::domain::{SLICES, Slice, Slices};
 use crate::store::{ALL, Direction, Error, Family, Result, View, try_scan};
-use crate::wire::record::{self, Record};
-use bytes::Bytes;
+use crate::wire::record::Record;
 use std::fmt::{self, Display, Formatter};
 use std::ops::{AddAssign, ControlFlow, Range};
 
@@ -40,18 +40,22 @@ impl Display for Sum {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreDigest {
-    shards: Vec<Sum>,
-    /// They belong to no operation.
-    dead_letters: Sum,
+    by_slice: [Sum; SLICES as usize],
 }
 
 impl StoreDigest {
     /// Reads the whole store. A row that cannot be read is an error.
     pub fn of(view: &dyn View) -> Result<StoreDigest> {
+        StoreDigest::of_slices(view, Slices::ALL)
+    }
+
+    /// The same of a part of the store: the other slices stay empty. Reads the rows of these
+    /// slices, the keys of both lists, and the dead letters.
+    pub fn of_slices(view: &dyn View, slices: Slices) -> Result<StoreDigest> {
         let mut digest = StoreDigest {
-            shards: vec![Sum::default(); usize::from(SHARDS)],
-            dead_letters: Sum::default(),
+            by_slice: [Sum::default(); SLICES as usize],
         };
+        let range = keys::of_slices(slices);
         for family in [
             Family::State,
             Family::Lane,
@@ -59,58 +63,57 @@ impl StoreDigest {
             Family::Outbox,
             Family::Outcome,
         ] {
-            scan(view, family, &mut |key, row| {
-                let shard = keys::shard_of(key).ok_or_else(|| damaged(family))?;
-                digest.add(shard, of_parts(family, &[key, row]))
+            scan(view, family, &range, &mut |key, row| {
+                let slice = keys::slice_of(key).ok_or_else(|| damaged(family))?;
+                digest.add(slice, of_parts(family, &[key, row]));
+                Ok(())
             })?;
         }
-        for (family, before) in [(Family::ByTime, 0), (Family::ByStatus, 1)] {
-            scan(view, family, &mut |key, row| {
-                let id = key.get(before..).and_then(keys::operation_of_by_time);
-                let shard = id.ok_or_else(|| damaged(family))?.shard();
-                digest.add(shard, of_parts(family, &[key, row]))
-            })?;
-        }
-        scan(view, Family::History, &mut |key, row| {
+        scan(view, Family::History, &range, &mut |key, row| {
             let id = keys::operation_of_history(key).ok_or_else(|| damaged(Family::History))?;
             let operation = &keys::operation(id)[..];
+            let slice = keys::slice_of(key).ok_or_else(|| damaged(Family::History))?;
             let records = records::of_row(id, key, row);
             for (_, record) in records.ok_or_else(|| damaged(Family::History))? {
-                digest.add(
-                    id.shard(),
-                    of_record(Family::History, &[operation], &record),
-                )?;
+                digest.add(slice, of_record(Family::History, &[operation], &record));
             }
             Ok(())
         })?;
-        scan(view, Family::DeadLetter, &mut |_, row| {
-            let row = Bytes::copy_from_slice(row);
-            let (reason, _, record) =
-                record::decode_dead_letter(&row).map_err(|_| damaged(Family::DeadLetter))?;
-            digest.dead_letters += of_record(Family::DeadLetter, &[reason.as_bytes()], &record);
+        let all = ALL.start.to_vec()..ALL.end.to_vec();
+        for (family, before) in [(Family::ByTime, 0), (Family::ByStatus, 1)] {
+            scan(view, family, &all, &mut |key, row| {
+                let id = key.get(before..).and_then(keys::operation_of_by_time);
+                let slice = id.ok_or_else(|| damaged(family))?.slice();
+                if slices.contains(slice) {
+                    digest.add(slice, of_parts(family, &[key, row]));
+                }
+                Ok(())
+            })?;
+        }
+        letters::scan_slices(view, slices, &mut |letter| {
+            let parts = [letter.reason.as_bytes()];
+            digest.add(
+                letter.slice,
+                of_record(Family::DeadLetter, &parts, &letter.record),
+            );
             Ok(())
         })?;
         Ok(digest)
     }
 
-    fn add(&mut self, shard: u16, row: Sum) -> Result<()> {
-        let sum = self.shards.get_mut(usize::from(shard));
-        *sum.ok_or_else(|| Error::Corrupt(format!("there is no shard {shard}")))? += row;
-        Ok(())
+    fn add(&mut self, slice: Slice, row: Sum) {
+        self.by_slice[usize::from(slice.0)] += row;
     }
 
-    /// Of the operations in these shards.
-    pub fn of_shards(&self, shards: Range<u16>) -> Sum {
-        let mut sum = Sum::default();
-        for of_one in &self.shards[usize::from(shards.start)..usize::from(shards.end)] {
-            sum += *of_one;
-        }
-        sum
+    /// Of the operations and dead letters in this slice.
+    pub fn of_slice(&self, slice: Slice) -> Sum {
+        self.by_slice[usize::from(slice.0)]
     }
 
+    /// Of all slices together.
     pub fn whole(&self) -> Sum {
-        let mut sum = self.of_shards(0..SHARDS);
-        sum += self.dead_letters;
+        let mut sum = Sum::default();
+        self.by_slice.iter().for_each(|of_one| sum += *of_one);
         sum
     }
 }
@@ -118,9 +121,10 @@ impl StoreDigest {
 /// Shown a key and its row.
 type Add<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
 
-fn scan(view: &dyn View, family: Family, add: &mut Add) -> Result<()> {
+fn scan(view: &dyn View, family: Family, range: &Range<Vec<u8>>, add: &mut Add) -> Result<()> {
+    let range = &range.start[..]..&range.end[..];
     try_scan(
-        |visit| view.scan(family, ALL, Direction::Forward, visit),
+        |visit| view.scan(family, range, Direction::Forward, visit),
         |key, row| add(key, row).map(ControlFlow::Continue),
     )
 }
@@ -174,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_counts_whatever_the_order_and_shards_add_up() {
+    fn every_row_counts_whatever_the_order_and_slices_add_up() {
         let rows = [
             (Family::State, "one", "a"),
             (Family::State, "another", "b"),
@@ -189,13 +193,13 @@ mod tests {
         let mut changed = rows;
         changed[1].2 = "d";
         assert_ne!(digest(&changed).whole(), whole.whole());
-        let shard = OperationId("one").shard();
-        assert_eq!(
-            digest(&changed).of_shards(shard..shard + 1),
-            whole.of_shards(shard..shard + 1)
-        );
-        let mut sum = whole.of_shards(0..100);
-        sum += whole.of_shards(100..SHARDS);
+        let slice = OperationId("one").slice();
+        assert_eq!(digest(&changed).of_slice(slice), whole.of_slice(slice));
+        let slices = Slices::ALL.iter();
+        let sum = slices.fold(Sum::default(), |mut sum, slice| {
+            sum += whole.of_slice(slice);
+            sum
+        });
         assert_eq!(sum, whole.whole());
     }
 

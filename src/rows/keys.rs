@@ -9,7 +9,7 @@
 //! The history is by record. Records of the same event lie side by side, the lowest position
 //! first, so a repeat costs no read when written.
 
-use crate::domain::{LaneId, OperationId, OrderKey, Status, Timestamp};
+use crate::domain::{LaneId, OperationId, OrderKey, SHARDS, Slice, Slices, Status, Timestamp};
 use crate::wire::change::ChangeNumber;
 use crate::wire::notification::DeliveryKey;
 use crate::wire::position::Position;
@@ -23,9 +23,16 @@ pub fn operation(operation_id: OperationId) -> Vec<u8> {
     key
 }
 
-/// The shard that a key begins with, if it is of one operation.
-pub fn shard_of(key: &[u8]) -> Option<u16> {
-    Some(u16::from_be_bytes(*key.first_chunk()?))
+/// The slice of a key that begins with a shard.
+pub fn slice_of(key: &[u8]) -> Option<Slice> {
+    let shard = u16::from_be_bytes(*key.first_chunk()?);
+    (shard < SHARDS).then(|| Slice::of_shard(shard))
+}
+
+/// All keys of these slices, in the families whose keys begin with the shard.
+pub fn of_slices(slices: Slices) -> Range<Vec<u8>> {
+    let shards = slices.shards();
+    shards.start.to_be_bytes().to_vec()..shards.end.to_be_bytes().to_vec()
 }
 
 /// The operation id in a key that `operation` returned.

@@ -1,8 +1,10 @@
 //! Dead letters: records that cannot be read as events, by position, and which of them the
 //! dead-letter topic does not have.
 
-use crate::domain::{OperationId, Slice};
-use crate::store::{self, ALL, Batch, Db, Error, Family, Result, View, scan_readable};
+use crate::domain::{OperationId, Slice, Slices};
+use crate::store::{
+    self, ALL, Batch, Db, Direction, Error, Family, Result, View, scan_readable, try_scan,
+};
 use crate::wire::position::{LastOffsets, Position};
 use crate::wire::record::{self, Record};
 use bytes::Bytes;
@@ -67,6 +69,43 @@ pub fn scan(
             refused: refused.map(|why| String::from_utf8_lossy(&why).into_owned()),
         })
     })
+}
+
+/// A dead letter with its slice.
+pub struct LetterOfSlice<'r> {
+    pub key: &'r [u8],
+    pub row: &'r [u8],
+    pub slice: Slice,
+    pub reason: &'r str,
+    pub record: Record,
+}
+
+/// Shows those of some slices. `Corrupt` at the first that cannot be read.
+pub(super) fn scan_slices(
+    view: &dyn View,
+    slices: Slices,
+    visit: &mut dyn FnMut(LetterOfSlice) -> Result<()>,
+) -> Result<()> {
+    let forward = Direction::Forward;
+    try_scan(
+        |visit| view.scan(Family::DeadLetter, ALL, forward, visit),
+        |key, row| {
+            let bytes = Bytes::copy_from_slice(row);
+            let (reason, _, record) = decode(&bytes)?;
+            let at = Position::of_key(key).ok_or_else(|| Error::Corrupt("a dead letter".into()))?;
+            let slice = slice_of(record.key.as_deref(), at);
+            if slices.contains(slice) {
+                visit(LetterOfSlice {
+                    key,
+                    row,
+                    slice,
+                    reason,
+                    record,
+                })?;
+            }
+            Ok(ControlFlow::Continue(()))
+        },
+    )
 }
 
 /// The row of one that [`decode`] reads; `None` if it was removed.

@@ -11,16 +11,17 @@ use crate::support::reference;
 use crate::support::root;
 use crate::support::same::assert_same_text;
 use bytes::Bytes;
-use opledger::domain::{OperationId, OrderKey, Timestamp};
+use opledger::domain::{OperationId, OrderKey, Slices, Timestamp};
 use opledger::event_log::{Identity, Logged};
 use opledger::feed::documents;
 use opledger::projector::step::Rules;
 use opledger::projector::{Projection, RecordBatch, Source};
 use opledger::query::{Page, dead_letters, history};
+use opledger::rows::digest::StoreDigest;
 use opledger::rows::keys;
 use opledger::rows::outbox;
 use opledger::store::memory::Memory;
-use opledger::store::{Batch, Db, Durability, Family};
+use opledger::store::{self, Batch, Db, Durability, Family, View};
 use opledger::wire::block;
 use opledger::wire::control_record::{Control, Notified};
 use opledger::wire::notification::{DeliveryKey, Failing, Tries, encode_tries};
@@ -367,6 +368,19 @@ fn the_golden_rows_have_every_encoding_of_the_store() {
         }
         let has_it = rows.iter().any(|(_, _, row)| row.first() == Some(byte));
         assert!(has_it, "{name}");
+    }
+}
+
+#[test]
+fn the_digest_of_the_golden_rows_never_changes() {
+    let digest = store::view(&stored(), StoreDigest::of).unwrap();
+    let expected = "7f9c05d28b3c56dc4189565e6b4d6c15549e6d41b5cc53b0cfa2287d7afa4e5e";
+    assert_eq!(digest.whole().to_string(), expected);
+    // Those of slices add up to it, and can be worked out alone.
+    for slice in Slices::ALL.iter() {
+        let alone = |view: &dyn View| StoreDigest::of_slices(view, slice.into());
+        let alone = store::view(&stored(), alone).unwrap();
+        assert_eq!(alone.whole(), digest.of_slice(slice), "{slice:?}");
     }
 }
 
