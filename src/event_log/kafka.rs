@@ -57,7 +57,7 @@ pub struct KafkaSettings {
     pub publish_timeout: Duration,
     /// Bytes of the largest event.
     pub max_event: u64,
-    /// Bytes that are fetched ahead.
+    /// Bytes that are fetched ahead, by all readers together.
     pub fetch_ahead: u64,
 }
 
@@ -162,7 +162,7 @@ impl EventLog for Kafka {
                 let first = bounds.get(&partition).map(|bounds| bounds.first);
                 (partition, from.or(first))
             });
-        let consumer = consume::Consumer::open(&self.settings, next.collect(), asking)?;
+        let consumer = consume::Consumer::open(&self.settings, share.of, next.collect(), asking)?;
         Ok(Box::new(consumer))
     }
 

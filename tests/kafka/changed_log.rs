@@ -134,23 +134,25 @@ pub fn halted(server: &Server, reason: &str, kept: &str) {
     );
 }
 
-/// Another topic with the same name and one partition. The controller responds before the broker
-/// deletes the old one, and a record sent in between goes to the old one. So this waits until the
-/// partition is empty.
-pub fn recreate(broker: &Broker, topic: &str) {
+/// Another topic with the same name. The controller responds before the broker deletes the old one,
+/// and a record sent in between goes to the old one. So this waits until the partitions are empty.
+pub fn recreate(broker: &Broker, topic: &str, partitions: i32) {
     broker.delete(topic);
-    broker.create(topic, 1, &[]);
+    broker.create(topic, partitions, &[]);
     let client: BaseConsumer = broker.config().create().unwrap();
     let what = "the broker has the new topic";
     within(LATER, what, || {
-        let watermarks = client.fetch_watermarks(topic, 0, Duration::from_secs(10));
-        (watermarks.ok()?.1 == 0).then_some(())
+        let is_empty = |partition| {
+            let watermarks = client.fetch_watermarks(topic, partition, Duration::from_secs(10));
+            watermarks.is_ok_and(|(_, end)| end == 0)
+        };
+        (0..partitions).all(is_empty).then_some(())
     });
 }
 
 /// Another topic with the same name, and these events in partition 0.
 pub fn make_anew(broker: &Broker, topic: &str, new: &[String]) {
-    recreate(broker, topic);
+    recreate(broker, topic, 1);
     send(broker, topic, 0, new);
 }
 

@@ -1,38 +1,19 @@
 //! The main job with the log on a real Kafka broker and with foreign producers: the sample
 //! operations, the bodies, any order, any partitioner, any codec, invalid records.
 
-use super::{ledger, log_of};
+use super::{ledger, log_of, settings};
 use crate::support::broker::{Broker, CLIENTS, Raw, token};
 use crate::support::events::{broken, created};
 use crate::support::generate::{self, Rng};
 use crate::support::server::{BATCH, Server};
 use crate::support::stories::{body_operations, check_bodies, stories, subject};
-use opledger::event_log::kafka::{Kafka, KafkaSettings};
+use opledger::event_log::kafka::Kafka;
 use opledger::event_log::{EventLog, conformance};
 use rdkafka::Message as _;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
-
-fn settings(broker: &Broker, topic: &str) -> KafkaSettings {
-    KafkaSettings {
-        bootstrap: broker.bootstrap.clone(),
-        topic: topic.into(),
-        create: None,
-        is_known: false,
-        is_control: false,
-        group: "opledger".into(),
-        options: BTreeMap::new(),
-        producer: BTreeMap::new(),
-        consumer: BTreeMap::new(),
-        max_waiting: 64 << 20,
-        publish_timeout: Duration::from_secs(30),
-        max_event: 4 << 20,
-        fetch_ahead: 32 << 20,
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kafka_log_conforms() {

@@ -145,7 +145,7 @@ fn a_topic_recreated_between_two_fetches_is_not_read_further() {
             assert!(server.document(&id, &token).is_some());
         }
         signal(&server, Signal::STOP);
-        recreate(&broker, &topic);
+        recreate(&broker, &topic, 1);
         let new = ids("new", 60);
         let records = new
             .iter()

@@ -18,7 +18,10 @@ use std::time::{Duration, Instant};
 pub enum Role {
     /// Asks the cluster about the topic.
     Inspector,
-    Consumer,
+    /// One of this many that read the topic together.
+    Consumer {
+        of: usize,
+    },
     Producer,
 }
 
@@ -26,7 +29,7 @@ impl Role {
     pub fn name(self) -> &'static str {
         match self {
             Role::Inspector => "inspector",
-            Role::Consumer => "consumer",
+            Role::Consumer { .. } => "consumer",
             Role::Producer => "producer",
         }
     }
@@ -126,6 +129,16 @@ const ROOM: u64 = 64 << 10;
 /// The largest value that librdkafka accepts.
 const MESSAGE_MAX: u64 = 1_000_000_000;
 
+/// Records that are fetched ahead, by all consumers together. Each takes memory in addition to its
+/// bytes.
+const QUEUED_RECORDS: u64 = 100_000;
+/// Bytes of a response to a fetch, by all consumers together. A response is decompressed as a
+/// whole, to many times its size, and may contain as much of each partition: this bounds all
+/// partitions together.
+const RESPONSE_BYTES: u64 = 1_000_000;
+/// Smaller responses cost more than the memory that they save.
+const MIN_RESPONSE_BYTES: u64 = 125_000;
+
 pub fn config(settings: &KafkaSettings, role: Role) -> ClientConfig {
     let mut config = ClientConfig::new();
     let mut set = |name: &str, value: String| {
@@ -155,17 +168,22 @@ pub fn config(settings: &KafkaSettings, role: Role) -> ClientConfig {
             set("linger.ms", "1".into());
             &settings.producer
         }
-        Role::Consumer => {
+        Role::Consumer { of } => {
+            let of = of as u64;
             set("fetch.wait.max.ms", "100".into());
             set("fetch.error.backoff.ms", "50".into());
             // Fetching pauses when enough is fetched ahead: by default for a second, in which
             // a ledger that catches up would have nothing to do.
             set("fetch.queue.backoff.ms", "5".into());
-            set("queued.min.messages", "100000".into());
-            // A response is decompressed as a whole, to many times its size, and may contain as
-            // much of each partition: this bounds all partitions together.
-            set("fetch.max.bytes", "1000000".into());
-            let kilobytes = (settings.fetch_ahead / 1024).clamp(1, 2_097_151);
+            set(
+                "queued.min.messages",
+                (QUEUED_RECORDS / of).max(1).to_string(),
+            );
+            let response = (RESPONSE_BYTES / of).max(MIN_RESPONSE_BYTES).to_string();
+            set("fetch.max.bytes", response.clone());
+            // Of a consumer, librdkafka takes it only as the least value of the option above.
+            set("message.max.bytes", response);
+            let kilobytes = (settings.fetch_ahead / of / 1024).clamp(1, 2_097_151);
             set("queued.max.messages.kbytes", kilobytes.to_string());
             &settings.consumer
         }
@@ -207,7 +225,7 @@ pub fn config(settings: &KafkaSettings, role: Role) -> ClientConfig {
             set("queue.buffering.max.kbytes", kilobytes.to_string());
             set("queue.buffering.max.messages", "10000000".into());
         }
-        Role::Consumer | Role::Inspector => {
+        Role::Consumer { .. } | Role::Inspector => {
             set("group.id", settings.group.clone());
             set("enable.auto.commit", "false".into());
             set("enable.auto.offset.store", "false".into());
@@ -225,7 +243,7 @@ pub fn config(settings: &KafkaSettings, role: Role) -> ClientConfig {
 pub struct Context {
     role: Role,
     made: Instant,
-    totals: Mutex<stats::Totals>,
+    statistics: Mutex<stats::ClientStatistics>,
 }
 
 /// A cluster may need this long until it knows a new topic, or the coordinator of a new group.
@@ -237,7 +255,7 @@ impl Context {
         Context {
             role,
             made: Instant::now(),
-            totals: Mutex::default(),
+            statistics: Mutex::new(stats::ClientStatistics::of(role.name())),
         }
     }
 }
@@ -269,10 +287,10 @@ impl ClientContext for Context {
         }
     }
 
-    fn stats(&self, statistics: Statistics) {
-        let totals = self.totals.lock();
-        let mut totals = totals.expect("nothing panics while it counts");
-        stats::record(self.role.name(), &mut totals, &statistics);
+    fn stats(&self, report: Statistics) {
+        let statistics = self.statistics.lock();
+        let mut statistics = statistics.expect("nothing panics while it counts");
+        statistics.record(&report);
     }
 
     /// librdkafka continues on its own; `checks` finds out whether the log can be reached.

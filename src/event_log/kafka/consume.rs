@@ -1,4 +1,4 @@
-//! Reads all partitions through one queue, many messages a call. The store says where to
+//! Reads the partitions of its share through one queue, many messages a call. The store says where to
 //! begin; the consumer group does not.
 
 use super::KafkaSettings;
@@ -31,14 +31,16 @@ pub struct Consumer {
 unsafe impl Send for Consumer {}
 
 impl Consumer {
-    /// `begin` names every partition and the offset to begin at, if it is known.
+    /// One of `of` consumers that read the topic together. `begin` names its partitions and the
+    /// offsets to begin at, if they are known.
     pub fn open(
         settings: &KafkaSettings,
+        of: usize,
         begin: BTreeMap<Partition, Option<Offset>>,
         asking: Asking,
     ) -> Result<Consumer, ReadError> {
         Ok(Consumer {
-            fetcher: Fetcher::open(settings, &begin)?,
+            fetcher: Fetcher::open(settings, of, &begin)?,
             next: begin
                 .into_iter()
                 .filter_map(|(p, at)| Some((p, at?)))

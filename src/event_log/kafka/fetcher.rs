@@ -124,14 +124,17 @@ impl Drop for KafkaQueue {
 }
 
 impl Fetcher {
-    /// `begin` names every partition and the offset to begin at, if it is known.
+    /// One of `of` clients that read the topic together. `begin` names its partitions and the
+    /// offsets to begin at, if they are known.
     ///
     /// Uses librdkafka's functions, because the binding cannot add interceptors to a consumer.
     pub fn open(
         settings: &KafkaSettings,
+        of: usize,
         begin: &BTreeMap<Partition, Option<Offset>>,
     ) -> Result<Fetcher, ReadError> {
-        let config = client::config(settings, Role::Consumer);
+        let role = Role::Consumer { of };
+        let config = client::config(settings, role);
         let native = config.create_native_config().map_err(failed)?;
         let knowledge = Arc::new(Knowledge::new());
         let opaque = Arc::as_ptr(&knowledge).cast_mut().cast::<c_void>();
@@ -142,7 +145,7 @@ impl Fetcher {
             rdk::rd_kafka_conf_interceptor_add_on_new(native.ptr(), NAME, Some(on_new), opaque);
         }
         let kind = RDKafkaType::RD_KAFKA_CONSUMER;
-        let context = Context::new(Role::Consumer);
+        let context = Context::new(role);
         let client = Client::new(&config, native, kind, context).map_err(failed)?;
         let rk = client.native_ptr();
         // Safety: the client lives.
