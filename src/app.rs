@@ -5,7 +5,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::data_folder::{self, DataFolder};
 use crate::dead_letter;
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, Workers};
 use crate::event_log::embedded::{self, Ahead, Embedded, Which};
 use crate::event_log::kafka::{self, BadOptions, Kafka, NewTopics};
 use crate::event_log::{EventLog, Limits, ReadError};
@@ -353,7 +353,7 @@ fn start_webhooks(
     let handle = webhook::WebhookHandle::idle(store.clone(), Some("starting".into()));
     let publisher = Publisher {
         log: control.clone(),
-        progress: Arc::new(Progress::new(None)),
+        progress: Arc::new(Progress::new(None, Workers::ONE)),
     };
     let watched = Watched {
         source: Source::Control,
@@ -405,7 +405,7 @@ impl Ledger {
             Some(_) => Topics::MakeBeside,
         };
         let log = Log::open(&config, Some(&folder), topics)?;
-        let progress = Arc::new(Progress::new(token));
+        let progress = Arc::new(Progress::new(token, Workers::ONE));
         if let Log::Embedded(log) = &log {
             // Nothing else writes to it, so it stays the same log: it accepts events as soon as
             // there is a listener, or none at all.

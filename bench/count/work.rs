@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use hyper::service::Service;
 use opledger::config::Config;
-use opledger::domain::{OperationId, Timestamp};
+use opledger::domain::{OperationId, Timestamp, Workers};
 use opledger::event_log::{EventLog, Identity, Logged, memory as log};
 use opledger::feed::progress::{LogState, Progress};
 use opledger::http::App;
@@ -268,7 +268,7 @@ fn render(db: &store::Memory) {
 fn serve(db: Arc<store::Memory>) {
     let config = Config::default();
     let log = Arc::new(log::MemoryLog::new(LogId(*b"measured"), 6));
-    let progress = Progress::new(None);
+    let progress = Progress::new(None, Workers::ONE);
     // As a projector reports once it has compared the log.
     progress.set_log(LogState::Confirmed);
     let documents = opledger::app::documents(&config, &progress);

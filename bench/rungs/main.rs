@@ -19,6 +19,7 @@ use clap::Parser;
 use forgetful::Forgetful;
 use opledger::app::{self, Topics};
 use opledger::config::Config;
+use opledger::domain::Workers;
 use opledger::event_log::kafka::Kafka;
 use opledger::event_log::{EventLog, Reader, Share};
 use opledger::feed::progress::Progress;
@@ -203,7 +204,7 @@ fn project(args: &Args, events: usize, db: Arc<dyn Db>) -> anyhow::Result<Spent>
     let log = Arc::new(Kafka::open(app::kafka(&config, Topics::Leave))?);
     let (applied, told) = channel();
     let settings = app::projector(&config);
-    let progress = Arc::new(Progress::new(None));
+    let progress = Arc::new(Progress::new(None, Workers::ONE));
     let projector = run::start(
         app::writer(&config, db),
         log,

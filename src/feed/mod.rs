@@ -6,6 +6,7 @@ pub mod documents;
 pub mod index;
 pub mod progress;
 pub mod publisher;
+mod sequence;
 pub mod subscriptions;
 pub mod unsent;
 pub mod watch;

@@ -1,20 +1,22 @@
 //! The store's progress, for all readers: the applied positions, the state of the log that they
 //! belong to, the projector's activity, and waiting for a position without polling.
 
-use super::watch::Watchers;
-use crate::domain::Status;
+use super::sequence::Sequence;
+use super::watch::{Change, Watchers};
+use crate::domain::{OperationId, Status, Workers};
+use crate::rows::entry::EntryChange;
 use crate::rows::meta::StatusCounts;
 use crate::wire::change::ChangeNumber;
 use crate::wire::position::{NextOffsets, Token};
 use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// The positions that the store contains, and the same as text. The log is the store's own: if
-/// the projector has halted because it is pointed at another log, reads still name the log that
-/// they come from.
+/// The positions that the store contains: of all operations, or of those of one worker. The log
+/// is the store's own: if the projector has halted because it is pointed at another log, reads
+/// still name the log that they come from.
 #[derive(Debug, Clone, Default)]
 pub struct Applied {
     /// `None` while the store is new and the log has not been reached.
@@ -22,10 +24,28 @@ pub struct Applied {
     /// By partition the offset after everything that is applied, including offsets without a
     /// record.
     pub next: NextOffsets,
-    pub text: Bytes,
-    /// The number of the next change: all before it are applied.
+    /// The number of the next change: all before it are applied. Of one worker: all of its own.
     pub next_change: ChangeNumber,
     pub log: LogState,
+    text: OnceLock<Bytes>,
+}
+
+/// The change of one batch, which is written.
+#[derive(Debug)]
+pub struct WrittenChange {
+    pub change: Change,
+    /// The changes of the list entries of its operations; none if they are not known.
+    pub entries: Vec<EntryChange>,
+}
+
+impl WrittenChange {
+    /// Of numbers without a change.
+    pub(super) fn nothing(number: ChangeNumber, end: ChangeNumber) -> WrittenChange {
+        WrittenChange {
+            change: Change::nothing(number, end),
+            entries: Vec::new(),
+        }
+    }
 }
 
 /// The state of the log that the store belongs to. Events are accepted only while it
@@ -81,12 +101,17 @@ pub enum Doing {
 }
 
 pub struct Progress {
-    applied: watch::Sender<Arc<Applied>>,
+    workers: Workers,
+    /// What all workers have applied.
+    whole: Arc<watch::Sender<Arc<Applied>>>,
+    /// What each worker has applied. With one worker it is the whole.
+    each: Vec<Arc<watch::Sender<Arc<Applied>>>>,
+    sequence: Mutex<Sequence>,
     doing: watch::Sender<Doing>,
     /// `None` until they have been counted.
     counts: Mutex<Option<StatusCounts>>,
-    /// How much of its time the projector works, of late, in thousandths.
-    effort: AtomicU32,
+    /// How much of its time each worker works, of late, in thousandths.
+    effort: Vec<AtomicU32>,
     /// The log did something that the store's own log cannot do: the projector must check it.
     suspected: AtomicBool,
     /// Notified of every change after the position that it belongs to is published.
@@ -110,24 +135,49 @@ pub enum WaitError {
 
 impl Progress {
     /// Begins with the positions that the store contains.
-    pub fn new(stored: Option<Token>) -> Progress {
+    pub fn new(stored: Option<Token>, workers: Workers) -> Progress {
         let applied = stored.map_or_else(Applied::default, |token| {
             let next = NextOffsets::default();
             Applied::new(token, &next, ChangeNumber::ZERO, LogState::Unknown)
         });
+        let applied = Arc::new(applied);
+        let sender = || Arc::new(watch::Sender::new(applied.clone()));
+        let whole = sender();
         Progress {
-            applied: watch::Sender::new(Arc::new(applied)),
+            each: match workers == Workers::ONE {
+                true => vec![whole.clone()],
+                false => (0..workers.count()).map(|_| sender()).collect(),
+            },
+            whole,
+            sequence: Mutex::new(Sequence::new(
+                ChangeNumber::ZERO,
+                vec![applied; workers.count()],
+            )),
+            workers,
             doing: watch::Sender::new(Doing::Starting),
             counts: Mutex::default(),
-            effort: AtomicU32::new(0),
+            effort: (0..workers.count()).map(|_| AtomicU32::new(0)).collect(),
             suspected: AtomicBool::new(false),
             watchers: Arc::default(),
         }
     }
 
-    /// Read it *before* the store: the store then contains at least these positions.
+    /// What all workers have applied, for reads of several operations. Read it *before* the
+    /// store: the store then contains at least these positions.
     pub fn applied(&self) -> Arc<Applied> {
-        self.applied.borrow().clone()
+        self.whole.borrow().clone()
+    }
+
+    /// The same for reads of one operation: what its worker has applied, which may be more.
+    pub fn applied_of(&self, operation_id: OperationId) -> Arc<Applied> {
+        self.of(operation_id).borrow().clone()
+    }
+
+    fn of(&self, operation_id: OperationId) -> &watch::Sender<Arc<Applied>> {
+        match &*self.each {
+            [one] => one,
+            each => &each[self.workers.of(operation_id.slice())],
+        }
     }
 
     /// What the projector does, and each change of it.
@@ -139,24 +189,102 @@ impl Progress {
         self.doing.borrow().clone()
     }
 
-    /// Call it after these positions of a confirmed log were written. `next`: the offsets of the
-    /// reader that delivered the applied records. `next_change`: the number of the next change.
-    pub fn publish(&self, token: Token, next: &NextOffsets, next_change: ChangeNumber) {
-        let applied = Applied::new(token, next, next_change, LogState::Confirmed);
-        self.applied.send_replace(Arc::new(applied));
+    /// The projector begins, or begins again, at what the store contains, and the log was
+    /// confirmed. `next_change`: the number after the last change in the store. `positions`: the
+    /// token and the next offsets of each worker. A worker does not return to positions before
+    /// those that it had published.
+    pub fn begin(&self, next_change: ChangeNumber, positions: Vec<(Token, NextOffsets)>) {
+        assert_eq!(positions.len(), self.workers.count(), "of each worker");
+        let mut sequence = self.sequence();
+        let workers = self.each.iter().zip(positions);
+        let begin = |(sender, (token, next)): (&Arc<watch::Sender<Arc<Applied>>>, _)| {
+            send(sender, |before| {
+                let (token, next) = before.raise(token, next);
+                Applied::new(token, &next, next_change, before.log.clone())
+            })
+        };
+        *sequence = Sequence::new(next_change, workers.map(begin).collect());
+        self.publish_whole(&sequence);
+        self.set_log(LogState::Confirmed);
+        self.watchers.begin(next_change);
+    }
+
+    /// Call it after a worker wrote these positions, and this change with them. `next`: the
+    /// offsets of the reader that delivered the applied records. A worker publishes its changes in
+    /// the order of their numbers.
+    ///
+    /// Reads of one operation see the positions at once. They count for all operations, and
+    /// streams of lists see the change, when all changes with lower numbers are published.
+    pub fn publish(
+        &self,
+        worker: usize,
+        token: Token,
+        next: &NextOffsets,
+        published: Option<WrittenChange>,
+    ) {
+        let end = published.as_ref().map(|published| published.change.end);
+        let change = published.as_ref().map(|one| one.change.clone());
+        let mut sequence = self.sequence();
+        let applied = send(&self.each[worker], |before| {
+            let (token, next) = before.raise(token, next.clone());
+            let next_change = end.unwrap_or(before.next_change);
+            Applied::new(token, &next, next_change, before.log.clone())
+        });
+        sequence.put(worker, applied, published);
+        self.go_on(&mut sequence);
+        drop(sequence);
+        if let Some(change) = change {
+            self.watchers.notify(&change);
+        }
+    }
+
+    /// Numbers that were taken for a change that will not be published, up to before `end`.
+    pub fn leave_out(&self, number: ChangeNumber, end: ChangeNumber) {
+        let mut sequence = self.sequence();
+        sequence.leave_out(number, end);
+        self.go_on(&mut sequence);
+    }
+
+    /// Hands on the changes whose turn it is, after the positions that contain them.
+    fn go_on(&self, sequence: &mut Sequence) {
+        let due: Vec<WrittenChange> = std::iter::from_fn(|| sequence.next()).collect();
+        self.publish_whole(sequence);
+        for WrittenChange { change, entries } in due {
+            self.watchers.add(change, entries);
+        }
+    }
+
+    fn publish_whole(&self, sequence: &Sequence) {
+        if self.workers == Workers::ONE {
+            return;
+        }
+        if let Some((token, next)) = sequence.whole() {
+            send(&self.whole, |before| {
+                Applied::new(token, &next, sequence.head(), before.log.clone())
+            });
+        }
+    }
+
+    fn sequence(&self) -> MutexGuard<'_, Sequence> {
+        self.sequence
+            .lock()
+            .expect("nothing panics while it holds the sequence")
     }
 
     /// Sets the state of the log. A halt is permanent.
     pub fn set_log(&self, log: LogState) {
-        self.applied.send_if_modified(|applied| {
-            let changes = applied.log != log && !matches!(applied.log, LogState::Halted(_));
-            if changes {
-                *applied = Arc::new(Applied {
-                    log,
-                    ..Applied::clone(applied)
-                });
-            }
-            changes
+        let senders = self.each.iter().chain([&self.whole]);
+        senders.for_each(|sender| {
+            sender.send_if_modified(|applied| {
+                let changes = applied.log != log && !matches!(applied.log, LogState::Halted(_));
+                if changes {
+                    *applied = Arc::new(Applied {
+                        log: log.clone(),
+                        ..Applied::clone(applied)
+                    });
+                }
+                changes
+            });
         });
     }
 
@@ -191,21 +319,23 @@ impl Progress {
         *self.lock_counts() = Some(counts);
     }
 
-    /// By the projector alone: how long it worked and then waited for more.
-    pub fn note_effort(&self, worked: Duration, waited: Duration) {
+    /// By this worker alone: how long it worked and then waited for more.
+    pub fn note_effort(&self, worker: usize, worked: Duration, waited: Duration) {
         let time = (worked + waited).as_secs_f64();
         if time > 0.0 {
             let weight = (time / EFFORT_OVER.as_secs_f64()).min(1.0);
             let now = worked.as_secs_f64() / time;
-            let effort = self.effort() * (1.0 - weight) + now * weight;
-            self.effort
-                .store((effort * 1000.0) as u32, Ordering::Relaxed);
+            let effort = &self.effort[worker];
+            let before = f64::from(effort.load(Ordering::Relaxed)) / 1000.0;
+            let after = before * (1.0 - weight) + now * weight;
+            effort.store((after * 1000.0) as u32, Ordering::Relaxed);
         }
     }
 
-    /// Which part of its time the projector works, of late.
+    /// Which part of its time the busiest worker works, of late.
     pub fn effort(&self) -> f64 {
-        f64::from(self.effort.load(Ordering::Relaxed)) / 1000.0
+        let each = self.effort.iter().map(|one| one.load(Ordering::Relaxed));
+        f64::from(each.max().unwrap_or_default()) / 1000.0
     }
 
     /// How many documents have each status; `None` until they have been counted.
@@ -222,7 +352,7 @@ impl Progress {
 
     /// Returns once all records before these offsets are applied.
     pub async fn wait_until_behind(&self, ends: &NextOffsets) {
-        let mut applied = self.applied.subscribe();
+        let mut applied = self.whole.subscribe();
         // The channel is never closed while somebody has a reference to it.
         let _ = applied
             .wait_for(|applied| applied.next.have_reached(ends))
@@ -231,7 +361,7 @@ impl Progress {
 
     /// Returns the applied positions once the log was reached, or `None` at the deadline.
     pub async fn wait_for_log(&self, deadline: Instant) -> Option<Token> {
-        let mut applied = self.applied.subscribe();
+        let mut applied = self.whole.subscribe();
         let reached = applied.wait_for(|applied| applied.token.is_some());
         let reached = tokio::time::timeout_at(deadline.into(), reached).await;
         reached.ok()?.ok()?.token.clone()
@@ -240,18 +370,50 @@ impl Progress {
     /// Returns once the store contains all that the token names, of a log that is known to
     /// be the store's own.
     pub async fn wait_for(&self, token: &Token, deadline: Instant) -> Result<(), WaitError> {
-        let mut applied = self.applied.subscribe();
-        let decided = applied.wait_for(|applied| applied.judge(token).is_some());
-        let decided = tokio::time::timeout_at(deadline.into(), decided).await;
-        if let Ok(Ok(applied)) = decided {
-            let judged = applied.judge(token);
-            return judged.expect("it was waited for");
-        }
-        Err(match self.applied().log.is_settled() {
-            true => WaitError::TimedOut,
-            false => WaitError::NotCompared,
-        })
+        wait_for(&self.whole, token, deadline).await
     }
+
+    /// The same for a read of one operation: its worker alone is waited for.
+    pub async fn wait_for_operation(
+        &self,
+        operation_id: OperationId<'_>,
+        token: &Token,
+        deadline: Instant,
+    ) -> Result<(), WaitError> {
+        wait_for(self.of(operation_id), token, deadline).await
+    }
+}
+
+async fn wait_for(
+    applied: &watch::Sender<Arc<Applied>>,
+    token: &Token,
+    deadline: Instant,
+) -> Result<(), WaitError> {
+    let mut now = applied.subscribe();
+    let decided = now.wait_for(|applied| applied.judge(token).is_some());
+    let decided = tokio::time::timeout_at(deadline.into(), decided).await;
+    if let Ok(Ok(applied)) = decided {
+        let judged = applied.judge(token);
+        return judged.expect("it was waited for");
+    }
+    let log = &applied.borrow().log;
+    Err(match log.is_settled() {
+        true => WaitError::TimedOut,
+        false => WaitError::NotCompared,
+    })
+}
+
+/// Replaces what was applied, and returns the new one.
+fn send(
+    sender: &watch::Sender<Arc<Applied>>,
+    next: impl FnOnce(&Applied) -> Applied,
+) -> Arc<Applied> {
+    let mut sent = None;
+    sender.send_modify(|applied| {
+        *applied = Arc::new(next(applied));
+        sent = Some(applied.clone());
+    });
+    sent.expect("it was sent")
 }
 
 impl Applied {
@@ -260,19 +422,39 @@ impl Applied {
         for (&partition, &offset) in next.iter() {
             all.raise(partition, offset);
         }
-        // The end of a transaction, for one, has an offset but is no record. It is included:
-        // a response names the position that the client asked for.
-        let shown = Token {
-            log: token.log,
-            positions: all.last(),
-        };
         Applied {
-            text: shown.to_string().into(),
             token: Some(token),
             next: all,
             next_change,
             log,
+            text: OnceLock::new(),
         }
+    }
+
+    /// The positions as they are sent; empty if there are none. The end of a transaction, for one,
+    /// has an offset but is no record. It is included: a response names the position that the
+    /// client asked for.
+    pub fn text(&self) -> &Bytes {
+        self.text.get_or_init(|| {
+            let shown = self.token.as_ref().map(|token| Token {
+                log: token.log,
+                positions: self.next.last(),
+            });
+            shown.map_or_else(Bytes::new, |shown| shown.to_string().into())
+        })
+    }
+
+    /// The later ones of these positions and its own, if both are of one log.
+    fn raise(&self, mut token: Token, mut next: NextOffsets) -> (Token, NextOffsets) {
+        if let Some(own) = self.token.as_ref().filter(|own| own.log == token.log) {
+            for (&partition, &offset) in own.positions.iter() {
+                token.positions.raise(partition, offset);
+            }
+            for (&partition, &offset) in self.next.iter() {
+                next.raise(partition, offset);
+            }
+        }
+        (token, next)
     }
 
     /// Whether all that the token names is applied: records, and offsets without a record.
@@ -292,3 +474,6 @@ impl Applied {
         (self.log.is_settled() && self.token.is_some() && self.holds(token)).then_some(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

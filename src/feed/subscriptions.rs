@@ -347,7 +347,7 @@ mod tests {
         let (b, matching) = subscriptions.subscribe(filter("b"), Point::default());
         assert_eq!(matching, Matching::Running);
         for (number, cluster) in ["b", "c", "a"].into_iter().enumerate() {
-            watchers.notify(row(number as u64, Some(cluster)), Vec::new());
+            watchers.add(row(number as u64, Some(cluster)), Vec::new());
         }
         assert_eq!(subscriptions.match_new(|_| ()), Matched::All);
         assert!(is_woken(&a) && is_woken(&b));
@@ -360,7 +360,7 @@ mod tests {
         };
         assert_eq!(b.take(), Task::Nothing(end));
         // A change whose entries are not known may concern every stream.
-        watchers.notify(row(3, None), Vec::new());
+        watchers.add(row(3, None), Vec::new());
         assert_eq!(subscriptions.match_new(|_| ()), Matched::All);
         assert_eq!([a.take(), b.take()], [look(3..4), look(3..4)]);
         drop((a, b));
@@ -390,7 +390,7 @@ mod tests {
         let subscriptions = Arc::new(Subscriptions::new(watchers.clone()));
         let (subscription, _) = subscriptions.subscribe(filter("a"), Point::default());
         for number in 0..10_000 {
-            watchers.notify(row(number, Some("b")), Vec::new());
+            watchers.add(row(number, Some("b")), Vec::new());
         }
         while subscriptions.match_new(|_| ()) == Matched::Some {}
         assert_eq!(subscription.take(), look(0..10_000));
@@ -401,7 +401,7 @@ mod tests {
         let watchers = Arc::new(Watchers::default());
         let subscriptions = Arc::new(Subscriptions::new(watchers.clone()));
         let (_first, _) = subscriptions.subscribe(filter("a"), Point::default());
-        (0..5).for_each(|number| watchers.notify(row(number, Some("b")), Vec::new()));
+        (0..5).for_each(|number| watchers.add(row(number, Some("b")), Vec::new()));
         subscriptions.match_new(|_| ());
         let (late, _) = subscriptions.subscribe(filter("a"), Point::default());
         late.begin_at(ChangeNumber(2));

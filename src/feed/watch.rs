@@ -1,6 +1,6 @@
 //! The watchers of each operation, and the most recent changes. The projector reports the
 //! changes of each batch once the batch is written and its position is published. That wakes the
-//! watchers of its operations, and those that watch all. A watcher is sent no data: it wakes and
+//! watchers of its operations, and, in the order of the numbers, those that watch all. A watcher is sent no data: it wakes and
 //! reads the current state, so a slow reader skips the states in between and costs nothing.
 
 use super::index::{ChangedEntries, Key};
@@ -37,6 +37,15 @@ impl Change {
             end: number.after(count),
             ids: Arc::default(),
             entries: None,
+        }
+    }
+
+    /// Of numbers that no batch used.
+    pub(super) fn nothing(number: ChangeNumber, end: ChangeNumber) -> Change {
+        let row = change::encode(&[], std::iter::empty()).into();
+        Change {
+            end,
+            ..Change::new(number, row, 0)
         }
     }
 
@@ -122,13 +131,8 @@ struct Recent {
 }
 
 impl Watchers {
-    /// Wakes the watchers that this change concerns. `entries`: the changes of the list entries
-    /// of its operations, none if they are not known.
-    pub fn notify(&self, mut change: Change, entries: Vec<EntryChange>) {
-        // Nobody else reads them.
-        if self.lists_watched.load(Ordering::Relaxed) && !entries.is_empty() {
-            change.add_entries(entries);
-        }
+    /// Wakes the watchers of the operations of this change.
+    pub fn notify(&self, change: &Change) {
         let watched = self.lock();
         if !watched.is_empty() {
             change.each_id(|id| {
@@ -137,7 +141,15 @@ impl Watchers {
                 }
             });
         }
-        drop(watched);
+    }
+
+    /// Adds the change with the next number, and wakes those that watch all. `entries`: the
+    /// changes of the list entries of its operations, none if they are not known.
+    pub fn add(&self, mut change: Change, entries: Vec<EntryChange>) {
+        // Nobody else reads them.
+        if self.lists_watched.load(Ordering::Relaxed) && !entries.is_empty() {
+            change.add_entries(entries);
+        }
         let head = change.end;
         self.recent().push(change);
         self.head.send_replace(head);
@@ -178,9 +190,16 @@ impl Watchers {
         *self.head.borrow()
     }
 
-    /// Sets the number of the first change that will be notified of.
+    /// Sets the number of the first change that will be added. If others were written before it
+    /// and not added, those that watch find them in the store.
     pub fn begin(&self, number: ChangeNumber) {
+        if self.head() == number {
+            return;
+        }
+        *self.recent() = Recent::default();
         self.head.send_replace(number);
+        let watched = self.lock();
+        watched.values().for_each(|notify| notify.notify_waiters());
     }
 
     /// Whether somebody watches lists: only then the changes of entries are kept.
@@ -274,7 +293,7 @@ mod tests {
         for heard in &mut heard {
             heard.as_mut().enable();
         }
-        watchers.notify(change(0, &["c", "a"]), Vec::new());
+        watchers.notify(&change(0, &["c", "a"]));
         let woken = heard.map(|mut heard| heard.as_mut().enable());
         assert_eq!(woken, [true, true, false]);
         drop((watching, other));
@@ -286,9 +305,9 @@ mod tests {
     #[test]
     fn the_change_index_returns_complete_ranges_or_none() {
         let watchers = Watchers::default();
-        watchers.notify(change(0, &["a", "b"]), Vec::new());
-        watchers.notify(change(2, &[]), Vec::new());
-        watchers.notify(change(3, &["a"]), Vec::new());
+        watchers.add(change(0, &["a", "b"]), Vec::new());
+        watchers.add(change(2, &[]), Vec::new());
+        watchers.add(change(3, &["a"]), Vec::new());
         assert_eq!(*watchers.watch_all().borrow(), ChangeNumber(4));
         let numbers = |from| {
             let rows = watchers.recent_from(ChangeNumber(from))?;
@@ -302,7 +321,7 @@ mod tests {
         );
         assert_eq!(numbers(2), Some(vec![2, 3]));
         for number in 4..4 + RECENT_ROWS as u64 {
-            watchers.notify(change(number, &["a"]), Vec::new());
+            watchers.add(change(number, &["a"]), Vec::new());
         }
         assert_eq!(numbers(3), None, "forgotten");
         assert_eq!(numbers(4).unwrap().len(), RECENT_AT_ONCE);

@@ -170,6 +170,7 @@ impl Account {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Workers;
 
     #[test]
     fn all_targets_together_stay_within_the_limit() {
@@ -207,7 +208,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = { runtime }.enable_time().build().unwrap();
         runtime.block_on(async {
-            let pace = Pace::new(Arc::new(Progress::new(None)));
+            let pace = Pace::new(Arc::new(Progress::new(None, Workers::ONE)));
             let disk = Duration::from_millis(100);
             let read = async || {
                 let turn = pace.turn().await;
@@ -227,7 +228,7 @@ mod tests {
             let began = of_this_thread();
             while of_this_thread() - began < Duration::from_millis(20) {}
         }
-        let pace = Pace::new(Arc::new(Progress::new(None)));
+        let pace = Pace::new(Arc::new(Progress::new(None, Workers::ONE)));
         let runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = { runtime }.build().unwrap();
         let owed = runtime.block_on(async {

@@ -294,7 +294,7 @@ pub fn stamp(applied: &Applied, headers: &mut HeaderMap) {
     if applied.token.is_none() {
         return;
     }
-    let value = HeaderValue::from_maybe_shared(applied.text.clone());
+    let value = HeaderValue::from_maybe_shared(applied.text().clone());
     let value = value.expect("a token is ASCII");
     headers.insert(LEDGER_POSITION, value);
 }

@@ -126,7 +126,7 @@ impl PieceSource for Watch {
             let mut changed = pin!(self.watching.changed());
             changed.as_mut().enable();
             let applied = self.app.progress.applied();
-            let id = std::str::from_utf8(&applied.text).expect("a token is ASCII");
+            let id = std::str::from_utf8(applied.text()).expect("a token is ASCII");
             let id = (!id.is_empty()).then_some(id);
             let mut blocks = Blocks::default();
             if std::mem::take(&mut self.must_reset) {

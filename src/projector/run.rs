@@ -10,9 +10,8 @@ use super::step::Rules;
 use super::watchdog::Watchdog;
 use super::writer::StoreWriter;
 use crate::event_log::{EventLog, Limits, Share};
-use crate::feed::progress::{Doing, LogState, Progress};
+use crate::feed::progress::{Doing, LogState, Progress, WrittenChange};
 use crate::store::{self, Db};
-use crate::wire::change::ChangeNumber;
 use crate::worker::{Pauses, Stop, WorkerThread};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -135,7 +134,6 @@ impl Worker<'_> {
         let source = self.settings.rules.source;
         self.writer.with(|db, projection| {
             let position = projection.open_log(db, source, &log)?.clone();
-            self.progress.watchers.begin(projection.next_change());
             self.progress.set_counts(projection.statuses());
             Ok(position)
         })
@@ -152,7 +150,7 @@ impl Worker<'_> {
             rules,
             ..
         } = self.settings;
-        let mut next_change;
+        let next_change;
         (*position, next_change) = self.writer.with(|db, projection| {
             let position = projection.note_beginnings(db, rules.source, &bounds)?;
             Ok::<_, store::Error>((position.clone(), projection.next_change()))
@@ -165,7 +163,9 @@ impl Worker<'_> {
         let [_, _, name] = rules.source.threads();
         let watchdog = Watchdog::start(&self.log, position, name, self.settings.check_every);
         let watchdog = watchdog.map_err(no_thread)?;
-        self.publish(position, next_change, &watchdog);
+        let now = (position.token(), position.next().clone());
+        self.progress.begin(next_change, vec![now]);
+        self.note_applied(position, &watchdog);
         self.progress.set_doing(Doing::Running);
         while !self.stop.is_asked() {
             if let Some(halt) = watchdog.halt() {
@@ -180,7 +180,7 @@ impl Worker<'_> {
             let ahead = intake.next(limits.patience)?;
             let waited = waiting.elapsed();
             let Some(mut ahead) = ahead else {
-                self.progress.note_effort(Duration::ZERO, waited);
+                self.progress.note_effort(0, Duration::ZERO, waited);
                 continue;
             };
             *pauses = self.pauses();
@@ -190,19 +190,17 @@ impl Worker<'_> {
                     read: ahead.took,
                     apply: working.elapsed(),
                 };
-                next_change = tally
-                    .change
-                    .as_ref()
-                    .map_or(next_change, |change| change.end);
-                self.publish(position, next_change, &watchdog);
-                if let Some(change) = tally.change.take() {
-                    let entries = std::mem::take(&mut tally.entries);
-                    self.progress.watchers.notify(change, entries);
-                }
+                let published = tally.change.take().map(|change| WrittenChange {
+                    change,
+                    entries: std::mem::take(&mut tally.entries),
+                });
+                let (token, next) = (position.token(), position.next());
+                self.progress.publish(0, token, next, published);
+                self.note_applied(position, &watchdog);
                 self.watch.applied(&ahead.record_batch, &tally, took);
             }
             intake.give_back(ahead);
-            self.progress.note_effort(working.elapsed(), waited);
+            self.progress.note_effort(0, working.elapsed(), waited);
         }
         Ok(())
     }
@@ -260,9 +258,7 @@ impl Worker<'_> {
         }
     }
 
-    fn publish(&self, position: &LogPosition, next_change: ChangeNumber, watchdog: &Watchdog) {
-        let (token, next) = (position.token(), position.next());
-        self.progress.publish(token, next, next_change);
+    fn note_applied(&self, position: &LogPosition, watchdog: &Watchdog) {
         watchdog.applied(position);
         self.log.note_applied(&position.positions().next());
     }

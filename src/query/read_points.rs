@@ -148,6 +148,7 @@ pub fn holds(applied: &Applied, wanted: Option<&Token>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Workers;
     use crate::store::memory::Memory;
     use crate::store::{Batch, Durability};
     use crate::wire::change::ChangeNumber;
@@ -178,7 +179,7 @@ mod tests {
 
     #[test]
     fn read_points_are_shared_while_nothing_changes_and_bounded_otherwise() {
-        let (db, progress) = (Memory::default(), Progress::new(None));
+        let (db, progress) = (Memory::default(), Progress::new(None, Workers::ONE));
         let points = read_points(3);
         let first = begin(&points, &db, &progress);
         assert_eq!(begin(&points, &db, &progress), first);
@@ -196,7 +197,7 @@ mod tests {
     /// expire the lists of others.
     #[test]
     fn a_new_list_reads_a_fresh_state_while_there_is_room() {
-        let (db, progress) = (Memory::default(), Progress::new(None));
+        let (db, progress) = (Memory::default(), Progress::new(None, Workers::ONE));
         let mut points = read_points(2);
         points.settings.share = Duration::from_secs(3600);
         let first = begin(&points, &db, &progress);
@@ -217,7 +218,7 @@ mod tests {
 
     #[test]
     fn read_points_expire_when_unused_or_old() {
-        let (db, progress) = (Memory::default(), Progress::new(None));
+        let (db, progress) = (Memory::default(), Progress::new(None, Workers::ONE));
         let points = read_points(3);
         let now = Instant::now();
         let id = begin(&points, &db, &progress);

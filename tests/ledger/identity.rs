@@ -337,8 +337,8 @@ async fn a_position_that_the_log_assigns_twice_is_not_acknowledged() {
         .unwrap();
     reader.read(&limits, &mut records).unwrap();
     let mut record_batch = RecordBatch::decode(records, Default::default(), &Rules::NONE);
-    projection.apply(&*store, &mut record_batch).unwrap();
-    in_process::publish(&app, &projection);
+    let tally = projection.apply(&*store, &mut record_batch).unwrap();
+    in_process::publish(&app, &projection, tally);
     log.replace(LOG, vec![vec![record(&created("op-0"))]]);
 
     let routes = TowerToHyperService::new(router(app.clone()));

@@ -3,7 +3,7 @@
 use crate::support::deadline::{SOON, within};
 use crate::support::in_process;
 
-use opledger::domain::{OperationId, Timestamp};
+use opledger::domain::{OperationId, Timestamp, Workers};
 use opledger::event_log::memory::MemoryLog;
 use opledger::event_log::{EventLog, Identity, Logged};
 use opledger::feed::progress::{Doing, Progress};
@@ -223,7 +223,7 @@ fn start(db: &Arc<Memory>, log: &MemoryLog) -> Running {
     let heard = Arc::<Mutex<Vec<Told>>>::default();
     let publisher = Publisher {
         log: Arc::new(log.clone()),
-        progress: Arc::new(Progress::new(None)),
+        progress: Arc::new(Progress::new(None, Workers::ONE)),
     };
     let settings = writer::WriterSettings {
         hot_bytes: 1000,

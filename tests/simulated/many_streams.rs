@@ -96,7 +96,7 @@ impl Ledger {
     }
 
     fn publish_position(&self) {
-        in_process::publish(&self.app, &self.projection);
+        in_process::begin(&self.app, &self.projection);
     }
 
     /// Applies all these events as one batch.
@@ -117,9 +117,7 @@ impl Ledger {
             .projection
             .apply(&*self.store, &mut record_batch)
             .unwrap();
-        self.publish_position();
-        let watchers = &self.app.progress.watchers;
-        watchers.notify(tally.change.unwrap(), tally.entries);
+        in_process::publish(&self.app, &self.projection, tally);
     }
 
     async fn get(&self, path: &str) -> axum::response::Response {

@@ -6,7 +6,7 @@ use crate::support::generate::{self, Rng};
 use crate::support::in_process;
 use crate::support::same::assert_same;
 use bytes::Bytes;
-use opledger::domain::{OperationId, Timestamp};
+use opledger::domain::{OperationId, Timestamp, Workers};
 use opledger::event_log::memory::MemoryLog;
 use opledger::event_log::{EventLog, Identity, Limits, Share};
 use opledger::feed::documents;
@@ -48,7 +48,7 @@ struct Running {
 }
 
 fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
-    let progress = Arc::new(Progress::new(meta::token(&*db).unwrap()));
+    let progress = Arc::new(Progress::new(meta::token(&*db).unwrap(), Workers::ONE));
     let rules = Rules {
         max_size: 4096,
         ..Rules::NONE

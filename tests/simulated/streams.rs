@@ -19,6 +19,7 @@ use http_body_util::BodyExt;
 use hyper_util::service::TowerToHyperService;
 use opledger::domain::OperationId;
 use opledger::event_log::{self, EventLog, Limits, Reader, Share};
+use opledger::feed::progress::WrittenChange;
 use opledger::http::{App, Reads, router};
 use opledger::projector::step::Rules;
 use opledger::projector::{Projection, RecordBatch, Source};
@@ -258,11 +259,7 @@ impl Simulation {
                     self.truth
                         .applied
                         .insert(self.projection.at(Source::Events).positions());
-                    let progress = &self.app.progress;
-                    in_process::publish(&self.app, &self.projection);
-                    if let Some(change) = tally.change {
-                        progress.watchers.notify(change, tally.entries);
-                    }
+                    in_process::publish(&self.app, &self.projection, tally);
                     return true;
                 }
                 Err(_) if self.store.is_dead() => {
@@ -587,8 +584,11 @@ fn a_removed_operation_is_reported_to_streams() {
         let change = opledger::feed::watch::Change::new(ChangeNumber(1), row.into(), 1);
         let at = simulation.projection.at(Source::Events);
         let progress = &simulation.app.progress;
-        progress.publish(at.token(), at.next(), change.end);
-        progress.watchers.notify(change, Vec::new());
+        let published = WrittenChange {
+            change,
+            entries: Vec::new(),
+        };
+        progress.publish(0, at.token(), at.next(), Some(published));
         for client in [0, 3] {
             let client = &mut simulation.clients[client];
             client.connect(&get).await;

@@ -7,14 +7,14 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use opledger::config::Config;
-use opledger::domain::Timestamp;
+use opledger::domain::{Timestamp, Workers};
 use opledger::event_log::embedded::{Ahead, Appender, Layout, Which, disk};
 use opledger::event_log::{self, Identity, Limits};
-use opledger::feed::progress::{LogState, Progress};
+use opledger::feed::progress::{LogState, Progress, WrittenChange};
 use opledger::http::App;
 use opledger::projector::run::Settings;
 use opledger::projector::step::Rules;
-use opledger::projector::{Projection, Source};
+use opledger::projector::{Projection, Source, Tally};
 use opledger::rows::meta;
 use opledger::store::Db;
 use opledger::store::memory::Memory;
@@ -78,11 +78,21 @@ pub fn open(store: &Memory, window: u64) -> Projection {
     projection
 }
 
-/// What a projector publishes after each write.
-pub fn publish(app: &App, projection: &Projection) {
+/// What a projector publishes when it begins.
+pub fn begin(app: &App, projection: &Projection) {
     let at = projection.at(Source::Events);
-    let (held, next) = (at.token(), at.next());
-    app.progress.publish(held, next, projection.next_change());
+    let positions = vec![(at.token(), at.next().clone())];
+    app.progress.begin(projection.next_change(), positions);
+}
+
+/// What a projector publishes after each write.
+pub fn publish(app: &App, projection: &Projection, tally: Tally) {
+    let at = projection.at(Source::Events);
+    let published = tally.change.map(|change| WrittenChange {
+        change,
+        entries: tally.entries,
+    });
+    app.progress.publish(0, at.token(), at.next(), published);
 }
 
 pub fn app<D: Db + 'static>(store: &Arc<D>, log: &event_log::memory::MemoryLog) -> Arc<App> {
@@ -96,7 +106,7 @@ pub fn app<D: Db + 'static>(store: &Arc<D>, log: &event_log::memory::MemoryLog) 
     config.lists.points = 8;
     config.lists.share = Duration::ZERO;
     (config.lists.idle, config.lists.max_age) = (hour, hour);
-    let progress = Progress::new(meta::token(&**store).unwrap());
+    let progress = Progress::new(meta::token(&**store).unwrap(), Workers::ONE);
     // No projector compares the log in these tests.
     progress.set_log(LogState::Confirmed);
     let documents = opledger::app::documents(&config, &progress);
