@@ -33,6 +33,7 @@ use report::{Report, per_second};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 use topic::Topic;
@@ -49,6 +50,9 @@ struct Args {
     /// A topic that `load fill` has filled
     #[arg(long, value_name = "NAME")]
     topic: String,
+    /// Instead of the rungs, only read, with this many readers that share the partitions
+    #[arg(long, value_name = "N")]
+    readers: Option<usize>,
     /// Turns; each runs all rungs
     #[arg(long, default_value_t = 3)]
     turns: usize,
@@ -62,6 +66,9 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if let Some(readers) = args.readers {
+        return print(&args, read_shared(&args, readers)?);
+    }
     let topic = Topic::existing(&args.kafka, &args.topic)?;
     // One uncounted turn first: after it the broker has the topic in memory.
     let (events, bytes) = topic.count()?;
@@ -114,6 +121,10 @@ fn main() -> anyhow::Result<()> {
             project(&args, events, Arc::new(store))?,
         );
     }
+    print(&args, report)
+}
+
+fn print(args: &Args, report: Report) -> anyhow::Result<()> {
     print!("{}", report.markdown());
     if let Some(file) = &args.json {
         let text = report::json(&[report]);
@@ -196,6 +207,86 @@ fn read(
         }
     }
     meter.spent()
+}
+
+/// Several readers, each on a thread. Their memory and threads are those of this process, so a
+/// process measures one number of readers.
+fn read_shared(args: &Args, readers: usize) -> anyhow::Result<Report> {
+    let config = config(args);
+    let limits = app::projector(&config).limits;
+    let log = Kafka::open(app::kafka(&config, Topics::Leave))?;
+    let id = log.identify()?.id;
+    let bounds = log.bounds()?;
+    let events: u64 = bounds.values().map(|b| b.end.since(b.first)).sum();
+    let events = events as usize;
+    let settings = vec![
+        ("events", json!(events)),
+        ("partitions", json!(bounds.len())),
+    ];
+    let mut report = Report::new("readers", settings);
+    report.row("before there are readers", resources()?);
+    let open = |index| {
+        let share = Share { index, of: readers };
+        log.reader(id, &NextOffsets::default(), share)
+    };
+    let readers: Vec<_> = (0..readers).map(open).collect::<Result<_, _>>()?;
+    let count = readers.len();
+    // Nothing is read, so each client fetches as much as it may.
+    std::thread::sleep(FETCHED_AHEAD);
+    report.row(
+        format!("{count} readers, as much fetched ahead as they may"),
+        resources()?,
+    );
+    let (started, cpu_before, done) = (Instant::now(), cpu(), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let read = |mut reader: Box<dyn Reader>| {
+            while done.load(Relaxed) < events {
+                let mut records = Vec::new();
+                reader.read(&limits, &mut records)?;
+                done.fetch_add(records.len(), Relaxed);
+            }
+            anyhow::Ok(reader)
+        };
+        let reading: Vec<_> = readers
+            .into_iter()
+            .map(|reader| scope.spawn(move || read(reader)))
+            .collect();
+        let mut still = Vec::new();
+        for reading in reading {
+            still.push(reading.join().expect("reading does not panic")?);
+        }
+        let took = started.elapsed();
+        let mut row = resources()?;
+        row.extend([
+            ("events/s", per_second(events, took)),
+            (
+                "CPU µs/event",
+                json!((cpu() - cpu_before) * 1e6 / events as f64),
+            ),
+        ]);
+        report.row(format!("{count} readers, all was read"), row);
+        Ok(report)
+    })
+}
+
+/// Long enough for the queues to be full.
+const FETCHED_AHEAD: Duration = Duration::from_secs(5);
+
+/// Threads and memory of this process.
+fn resources() -> anyhow::Result<report::Cells> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let number = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.and_then(|line| line.split_whitespace().next());
+        value
+            .and_then(|value| value.parse::<f64>().ok())
+            .with_context(|| format!("no {name} in /proc/self/status"))
+    };
+    Ok(vec![
+        ("threads", json!(number("Threads:")?)),
+        ("resident MiB", json!(number("VmRSS:")? / 1024.0)),
+        ("resident peak MiB", json!(number("VmHWM:")? / 1024.0)),
+    ])
 }
 
 /// The projector, threads and all, on this store.

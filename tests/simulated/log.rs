@@ -8,9 +8,11 @@ use opledger::event_log::embedded::disk::{self, Disk};
 use opledger::event_log::embedded::{
     Ahead, Appender, Embedded, EmbeddedSettings, Layout, Which, Why,
 };
-use opledger::event_log::{EventLog, Limits, NewRecord, PublishError, Share, conformance, memory};
+use opledger::event_log::{
+    EventLog, Limits, NewRecord, PublishError, ReadError, Share, conformance, memory,
+};
 use opledger::store::memory::WriteFault;
-use opledger::wire::position::{LogId, NextOffsets};
+use opledger::wire::position::{LogId, NextOffsets, Offset, Partition, Position};
 use opledger::wire::record::Headers;
 use std::path::Path;
 use std::sync::Arc;
@@ -242,4 +244,49 @@ async fn an_error_of_the_disk_names_no_folder() {
     assert!(!told.contains(folder.path().to_str().unwrap()), "{told}");
     let trouble = log.trouble().expect("reported");
     assert!(!trouble.contains('/'), "{trouble}");
+}
+
+/// A reader reads of the other readers' blocks nothing, so damage to them does not concern it.
+#[tokio::test]
+async fn only_the_reader_of_a_partition_is_stopped_by_damage_to_its_block() {
+    let disk = Arc::new(MemoryDisk::default());
+    let log = embedded(disk.clone(), SETTINGS).unwrap();
+    let batch = (0..40).map(|n| record(&format!("op-{n}"), &format!("value {n};")));
+    let published = log.publish(batch.collect()).await.unwrap();
+    let damaged = published.positions[17];
+    disk.tamper("0000000001.segment", |bytes| {
+        let value = b"value 17;";
+        let at = bytes.windows(value.len()).position(|part| part == value);
+        bytes[at.expect("so few records are not compressed")] ^= 1;
+    });
+    let ends = log.readable().unwrap();
+    assert!(ends.len() == 4 && ends.values().all(|end| *end > Offset::ZERO));
+    for index in 0..4 {
+        let share = Share { index, of: 4 };
+        let mut reader = log
+            .reader(published.log, &NextOffsets::default(), share)
+            .unwrap();
+        let limits = Limits {
+            records: 100,
+            bytes: 1 << 20,
+            patience: Duration::ZERO,
+        };
+        let mut read = Vec::new();
+        let outcome = reader.read(&limits, &mut read);
+        if share.has(damaged.partition) {
+            let first = Position {
+                offset: Offset::ZERO,
+                ..damaged
+            };
+            assert!(
+                matches!(outcome, Err(ReadError::Damaged { at, .. }) if at == first),
+                "{outcome:?}"
+            );
+        } else {
+            assert_eq!(outcome, Ok(()));
+            let mine = |(p, _): &(&Partition, &Offset)| share.has(**p);
+            let all: u64 = ends.iter().filter(mine).map(|(_, end)| end.0).sum();
+            assert_eq!(read.len() as u64, all);
+        }
+    }
 }

@@ -120,7 +120,7 @@ impl BlockCursor {
         let mut bytes = 0;
         let is_full = |count: usize, bytes| count >= limits.records || bytes >= limits.bytes;
         while self.is_behind(tail) && !is_full(into.len(), bytes) {
-            let Some(frame) = self.frame(tail)? else {
+            let Some((frame, after)) = self.frame(tail)? else {
                 return Ok(());
             };
             let mut is_done = true;
@@ -151,7 +151,9 @@ impl BlockCursor {
                 self.next[entry.partition.index()] = entry.end();
             }
             if is_done {
-                self.pass(&frame, tail)?;
+                let place = self.place.as_mut().expect("the frame is at its place");
+                place.at += frame.length;
+                place.walk = after;
             }
         }
         Ok(())
@@ -170,8 +172,9 @@ impl BlockCursor {
         ends.any(|(end, next)| next < end)
     }
 
-    /// The frame at the reader's position, or of the next segment; `None` at the tail.
-    fn frame(&mut self, tail: &Tail) -> Result<Option<Frame>, ReadError> {
+    /// The frame at the reader's position, or of the next segment, and the extent of the log after
+    /// it; `None` at the tail.
+    fn frame(&mut self, tail: &Tail) -> Result<Option<(Frame, FrameWalk)>, ReadError> {
         if self.place.is_none() {
             self.place = Some(self.find(tail)?);
         }
@@ -197,9 +200,9 @@ impl BlockCursor {
             place.window.limit = limit;
             let found = frame_at(&mut place.window, place.head.salt, at, limit);
             let what = match found {
-                Ok(FrameScan::Frame(frame)) => match place.walk.clone().advance(&frame, None) {
-                    true => return Ok(Some(frame)),
-                    false => "the frame is not the next one of this log",
+                Ok(FrameScan::Frame(frame)) => match place.walk.after(&frame, None) {
+                    Some(after) => return Ok(Some((frame, after))),
+                    None => "the frame is not the next one of this log",
                 },
                 Ok(FrameScan::Nothing) => "there is no frame",
                 Ok(FrameScan::Bad(what)) => what,
@@ -207,16 +210,6 @@ impl BlockCursor {
             };
             return Err(self.damaged(segment, at, what, tail));
         }
-    }
-
-    fn pass(&mut self, frame: &Frame, tail: &Tail) -> Result<(), ReadError> {
-        let place = self.place.as_mut().expect("the frame is at its place");
-        let (segment, at) = (place.head.number, place.at);
-        if !place.walk.advance(frame, None) {
-            return Err(self.damaged(segment, at, "the frame is not the next one", tail));
-        }
-        place.at += frame.length;
-        Ok(())
     }
 
     /// The records of a block.

@@ -245,23 +245,21 @@ impl FrameWalk {
         }
     }
 
-    /// Adds a frame; false if it is not the next one. Offsets may be missing only with `lost`,
-    /// which collects them.
-    pub fn advance(&mut self, frame: &Frame, lost: Option<&mut Vec<LostRecords>>) -> bool {
+    /// The walk after this frame; `None` if it is not the next one. Offsets may be missing only
+    /// with `lost`, which collects them.
+    pub fn after(&self, frame: &Frame, lost: Option<&mut Vec<LostRecords>>) -> Option<FrameWalk> {
         let state = &self.state;
         let is_next =
             frame.records == state.records || (self.after_loss && frame.records > state.records);
         if frame.sequence != state.sequence || !is_next {
-            return false;
+            return None;
         }
         let mut ends = state.ends.clone();
         let mut missing = Vec::new();
         for entry in &frame.entries {
-            let Some(end) = ends.get_mut(entry.partition.index()) else {
-                return false;
-            };
+            let end = ends.get_mut(entry.partition.index())?;
             if entry.first < *end || (entry.first > *end && lost.is_none()) {
-                return false;
+                return None;
             }
             if entry.first > *end {
                 missing.push(LostRecords {
@@ -274,13 +272,14 @@ impl FrameWalk {
         if let Some(lost) = lost {
             lost.append(&mut missing);
         }
-        self.state = LogExtent {
-            sequence: frame.sequence + frame.groups,
-            records: frame.records + frame.count(),
-            ends,
-        };
-        self.after_loss = frame.entries.iter().any(|entry| entry.is_lost);
-        true
+        Some(FrameWalk {
+            state: LogExtent {
+                sequence: frame.sequence + frame.groups,
+                records: frame.records + frame.count(),
+                ends,
+            },
+            after_loss: frame.entries.iter().any(|entry| entry.is_lost),
+        })
     }
 
     /// Whether the segment after may begin here.
@@ -361,7 +360,8 @@ pub fn scan(
             found = FrameScan::Bad("a frame is truncated");
         }
         let what = match found {
-            FrameScan::Frame(frame) if walk.advance(&frame, lost_of(&mut gaps)) => {
+            FrameScan::Frame(frame) if let Some(after) = walk.after(&frame, lost_of(&mut gaps)) => {
+                walk = after;
                 let records = walk.state.records;
                 check_blocks(&mut window, salt, at, &frame, records, &mut bad)?;
                 at += frame.length;
