@@ -17,9 +17,10 @@ use crate::http::{self, front::Front};
 use crate::metrics;
 use crate::projector::halt::OpenError;
 use crate::projector::log_position::LogPosition;
-use crate::projector::run::{self, Observer, Settings, Took};
+use crate::projector::projection::Keep;
+use crate::projector::run::{self, Observer, Settings};
 use crate::projector::step::Rules;
-use crate::projector::writer::{self, StoreWriter};
+use crate::projector::writer::StoreWriter;
 use crate::projector::{RecordBatch, Source, Tally};
 use crate::rows::{self, meta};
 use crate::store::rocks::{MemoryBudget, Rocks};
@@ -217,7 +218,7 @@ struct Watched {
 }
 
 impl Observer for Watched {
-    fn opened(&mut self, db: &dyn Db) -> store::Result<()> {
+    fn opened(&self, db: &dyn Db) -> store::Result<()> {
         match self.source {
             Source::Events => metrics::projector_opened(db),
             Source::Control => {
@@ -227,7 +228,13 @@ impl Observer for Watched {
         }
     }
 
-    fn applied(&mut self, record_batch: &RecordBatch, tally: &Tally, took: Took) {
+    fn read(&self, took: Duration) {
+        if self.source == Source::Events {
+            metrics::read(took);
+        }
+    }
+
+    fn applied(&self, record_batch: &RecordBatch, tally: &Tally, took: Duration) {
         self.webhooks.signal_due(&tally.due);
         self.webhooks.signal_retried(&tally.retried);
         if tally.released_all {
@@ -238,7 +245,7 @@ impl Observer for Watched {
         }
     }
 
-    fn failed(&mut self, error: &store::Error) {
+    fn failed(&self, error: &store::Error) {
         metrics::store_failed(error);
     }
 }
@@ -293,12 +300,21 @@ pub fn projector(config: &Config) -> Settings {
     }
 }
 
+/// The workers that fold the log of events.
+pub fn workers(config: &Config) -> Workers {
+    match config.projector.workers {
+        0 => Workers::new(std::thread::available_parallelism().map_or(1, |cores| cores.get())),
+        workers => Workers::new(workers),
+    }
+}
+
+/// The writer of what the events change.
 pub fn writer(config: &Config, db: Arc<dyn Db>) -> Arc<StoreWriter> {
-    let settings = writer::WriterSettings {
+    let keep = Keep {
         hot_bytes: config.projector.hot_cache,
         change_window: config.streams.window,
     };
-    StoreWriter::new(db, settings)
+    StoreWriter::new(db, workers(config), keep)
 }
 
 /// Few and small records, each waited for.
@@ -360,10 +376,11 @@ fn start_webhooks(
         webhooks: handle.clone(),
     };
     let projector = run::start(
-        writer.clone(),
+        // What it writes, the workers of events do not write.
+        StoreWriter::new(store.clone(), Workers::ONE, Keep::NOTHING),
         control,
         publisher.progress.clone(),
-        Box::new(watched),
+        Arc::new(watched),
         control_projector(config),
     )
     .map_err(Error::Thread)?;
@@ -405,7 +422,7 @@ impl Ledger {
             Some(_) => Topics::MakeBeside,
         };
         let log = Log::open(&config, Some(&folder), topics)?;
-        let progress = Arc::new(Progress::new(token, Workers::ONE));
+        let progress = Arc::new(Progress::new(token, workers(&config)));
         if let Log::Embedded(log) = &log {
             // Nothing else writes to it, so it stays the same log: it accepts events as soon as
             // there is a listener, or none at all.
@@ -433,7 +450,7 @@ impl Ledger {
             writer.clone(),
             log.port(),
             progress.clone(),
-            Box::new(watched),
+            Arc::new(watched),
             settings,
         )
         .map_err(Error::Thread)?;

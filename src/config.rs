@@ -165,6 +165,8 @@ settings! {
         check_interval: Duration = secs(5), duration(ms(100)..=secs(3600));
     }
     Projector projector {
+        /// Threads that fold and write; zero for as many as there are cores.
+        workers: usize = 1, count(0..=64);
         /// Maximum number of records in a batch.
         batch_records: usize = 20_000, count(1..=1_000_000);
         /// Maximum size of a batch in bytes, unless one record is larger.

@@ -147,7 +147,7 @@ fn forward_some<'p>(
             }
         }
     }
-    writer.write(batch).map_err(failed)?;
+    writer.write(&batch).map_err(failed)?;
     match trouble {
         None => Ok(&pending[taken..]),
         Some(why) => Err(why),
@@ -157,8 +157,9 @@ fn forward_some<'p>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Workers;
     use crate::event_log::Sending;
-    use crate::projector::writer::WriterSettings;
+    use crate::projector::projection::Keep;
     use crate::store::memory::Memory;
     use crate::store::{Cached, Durability, Family, ReadPoint, Result, RowResult, Space, View};
     use crate::wire::record::{self, Headers, Record};
@@ -234,11 +235,7 @@ mod tests {
             batch.put(Family::DeadLetterDue, &at(offset), b"");
         }
         db.write(&batch, Durability::Buffered).unwrap();
-        let settings = WriterSettings {
-            hot_bytes: 0,
-            change_window: 1,
-        };
-        let writer = StoreWriter::new(Arc::new(db), settings);
+        let writer = StoreWriter::new(Arc::new(db), Workers::ONE, Keep::NOTHING);
         let topic = Taken::default();
         for _ in 0..2 {
             forward(&writer, &topic, &Stop::default()).unwrap();

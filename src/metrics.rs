@@ -1,13 +1,13 @@
 //! The metrics and their help texts. Base units; no label grows with the number of operations.
 
 use crate::projector::projection::count_anomalies;
-use crate::projector::run::Took;
 use crate::projector::{RecordBatch, Tally};
 use crate::store::{self, Db};
 use crate::webhook;
 use crate::wire::fault::Rule;
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use std::time::Duration;
 
 const SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 7.5, 10.0,
@@ -105,11 +105,11 @@ pub fn projector_opened(db: &dyn Db) -> store::Result<()> {
     Ok(())
 }
 
-pub fn batch_applied(record_batch: &RecordBatch, tally: &Tally, took: Took) {
-    let records = record_batch.records().len();
-    if records == 0 {
-        return;
-    }
+pub fn read(took: Duration) {
+    histogram!("opledger_log_read_seconds").record(took.as_secs_f64());
+}
+
+pub fn batch_applied(record_batch: &RecordBatch, tally: &Tally, took: Duration) {
     counter!("opledger_events_applied_total").increment(tally.applied);
     for (reason, count) in &tally.dead_letters {
         counter!("opledger_dead_letters_total", "reason" => *reason).increment(*count);
@@ -120,10 +120,9 @@ pub fn batch_applied(record_batch: &RecordBatch, tally: &Tally, took: Took) {
     counter!("opledger_terminal_revised_total").increment(tally.terminal_revised);
     counter!("opledger_clock_ahead_total").increment(tally.clock_ahead);
     counter!("opledger_snapshots_refolded_total").increment(tally.refolded);
-    histogram!("opledger_batch_records").record(records as f64);
+    histogram!("opledger_batch_records").record(record_batch.records() as f64);
     histogram!("opledger_batch_bytes").record(record_batch.bytes() as f64);
-    histogram!("opledger_batch_apply_seconds").record(took.apply.as_secs_f64());
-    histogram!("opledger_log_read_seconds").record(took.read.as_secs_f64());
+    histogram!("opledger_batch_apply_seconds").record(took.as_secs_f64());
     if let Some(age) = record_batch.age() {
         histogram!("opledger_event_visible_seconds").record(age.as_secs_f64());
     }

@@ -22,7 +22,7 @@ pub struct Stop {
 
 impl WorkerThread {
     pub fn start(
-        name: &'static str,
+        name: impl Into<String>,
         work: impl FnOnce(&Stop) + Send + 'static,
     ) -> std::io::Result<WorkerThread> {
         let stop = Arc::new(Stop::default());
@@ -33,11 +33,18 @@ impl WorkerThread {
     }
 }
 
-impl Drop for WorkerThread {
-    fn drop(&mut self) {
+impl WorkerThread {
+    /// Does not wait for it, as dropping does.
+    pub fn ask_to_stop(&self) {
         *self.stop.lock() = true;
         self.stop.changed.notify_all();
         self.stop.notify.notify_waiters();
+    }
+}
+
+impl Drop for WorkerThread {
+    fn drop(&mut self) {
+        self.ask_to_stop();
         let Some(thread) = self.thread.take() else {
             return;
         };

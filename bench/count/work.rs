@@ -165,7 +165,7 @@ fn fold(name: &str, records: &[Logged]) {
     opledger_counted(&mut || apply(last));
     let units: usize = record_batches[3..]
         .iter()
-        .map(|record_batch| record_batch.records().len())
+        .map(|record_batch| record_batch.records())
         .sum();
     println!("{name}\t{}", TIMES * units);
 }

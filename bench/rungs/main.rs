@@ -19,13 +19,12 @@ use clap::Parser;
 use forgetful::Forgetful;
 use opledger::app::{self, Topics};
 use opledger::config::Config;
-use opledger::domain::Workers;
 use opledger::event_log::kafka::Kafka;
 use opledger::event_log::{EventLog, Reader, Share};
 use opledger::feed::progress::Progress;
 use opledger::projector::projection::Tally;
 use opledger::projector::record_batch::RecordBatch;
-use opledger::projector::run::{self, Observer, Took};
+use opledger::projector::run::{self, Observer};
 use opledger::store::rocks::Rocks;
 use opledger::store::{self, Batch, Db, Family};
 use opledger::wire::position::NextOffsets;
@@ -295,12 +294,12 @@ fn project(args: &Args, events: usize, db: Arc<dyn Db>) -> anyhow::Result<Spent>
     let log = Arc::new(Kafka::open(app::kafka(&config, Topics::Leave))?);
     let (applied, told) = channel();
     let settings = app::projector(&config);
-    let progress = Arc::new(Progress::new(None, Workers::ONE));
+    let progress = Arc::new(Progress::new(None, app::workers(&config)));
     let projector = run::start(
         app::writer(&config, db),
         log,
         progress.clone(),
-        Box::new(Counts(applied)),
+        Arc::new(Counts(applied)),
         settings,
     )?;
     let (mut meter, mut done) = (Meter::default(), 0);
@@ -317,16 +316,16 @@ fn project(args: &Args, events: usize, db: Arc<dyn Db>) -> anyhow::Result<Spent>
 struct Counts(Sender<usize>);
 
 impl Observer for Counts {
-    fn opened(&mut self, _: &dyn Db) -> store::Result<()> {
+    fn opened(&self, _: &dyn Db) -> store::Result<()> {
         Ok(())
     }
 
-    fn applied(&mut self, record_batch: &RecordBatch, _: &Tally, _: Took) {
+    fn applied(&self, record_batch: &RecordBatch, _: &Tally, _: Duration) {
         // Nobody receives once all records are there.
-        let _ = self.0.send(record_batch.records().len());
+        let _ = self.0.send(record_batch.records());
     }
 
-    fn failed(&mut self, error: &store::Error) {
+    fn failed(&self, error: &store::Error) {
         eprintln!("rungs: {error}");
     }
 }

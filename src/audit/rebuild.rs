@@ -1,14 +1,19 @@
 //! Folds a whole log into an empty store.
 
-use crate::event_log::{Identity, Limits, ReadError, Reader};
+use crate::event_log::{EventLog, Identity, Limits, ReadError, Reader};
+use crate::feed::progress::Progress;
 use crate::projector::halt::OpenError;
+use crate::projector::pipeline::{Pipeline, Report};
+use crate::projector::run::{Observer, Settings};
 use crate::projector::step::Rules;
-use crate::projector::{Projection, RecordBatch, Tally};
+use crate::projector::{Projection, RecordBatch, Source, StoreWriter, Tally};
 use crate::rows::{self, letters, meta};
 use crate::store::rocks::MemoryBudget;
-use crate::store::{self, Db};
+use crate::store::{self, Batch, Db};
 use crate::wire::position::NextOffsets;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
@@ -21,12 +26,66 @@ pub enum Error {
     Read(#[from] ReadError),
 }
 
+/// Folds the log into an empty store up to `ends`, with the threads of a live ledger. Calls `count`
+/// now and then with the number of records so far, and returns it at the end.
+pub fn fold_log(
+    writer: &Arc<StoreWriter>,
+    log: &Arc<dyn EventLog>,
+    ends: &NextOffsets,
+    settings: Settings,
+    count: &mut dyn FnMut(u64),
+) -> Result<u64, Error> {
+    writer.open(Source::Events, &log.identify()?)?;
+    writer.note_beginnings(&log.bounds()?)?;
+    let progress = Arc::new(Progress::new(None, writer.workers()));
+    let records = Arc::new(Records::default());
+    let observer: Arc<dyn Observer> = records.clone();
+    let start = || Pipeline::start(writer, &progress, &observer, log, settings);
+    let mut pipeline = start()?;
+    while !progress.applied().next.have_reached(ends) {
+        match pipeline.next(PATIENCE)? {
+            Some(Report::Failed(error)) => return Err(error.into()),
+            Some(Report::CaughtUp(_)) => {
+                drop(pipeline);
+                pipeline = start()?;
+            }
+            Some(Report::Applied | Report::HeldUp(_) | Report::Panicked) | None => {}
+        }
+        count(records.so_far());
+    }
+    drop(pipeline);
+    Ok(records.so_far())
+}
+
+/// How many were applied.
+#[derive(Default)]
+struct Records(AtomicU64);
+
+impl Records {
+    fn so_far(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Observer for Records {
+    fn opened(&self, _: &dyn Db) -> store::Result<()> {
+        Ok(())
+    }
+
+    fn applied(&self, record_batch: &RecordBatch, _: &Tally, _: Duration) {
+        let records = record_batch.records() as u64;
+        self.0.fetch_add(records, Ordering::Relaxed);
+    }
+
+    fn failed(&self, _: &store::Error) {}
+}
+
 /// A projection for this process alone, on an empty store.
 pub fn begin(db: &dyn Db, log: &Identity) -> Result<Projection, Error> {
     Ok(Projection::open(db, log, 64 << 20)?)
 }
 
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Large batches, because nobody waits for a single event here.
 const LIMITS: Limits = Limits {
@@ -35,8 +94,8 @@ const LIMITS: Limits = Limits {
     patience: Duration::ZERO,
 };
 
-/// Reads up to `ends`, by partition, or until no more records arrive. Calls `applied` after every
-/// batch with the number of its records and their counts.
+/// Reads until no more records arrive. Calls `applied` after every batch with the number of its
+/// records and their counts.
 pub fn fold_all(
     db: &dyn Db,
     projection: &mut Projection,
@@ -66,18 +125,14 @@ pub fn fold_all(
         reader.confirm().wait()?;
         let mut record_batch = RecordBatch::decode(records, reader.next(), &rules);
         let tally = projection.apply(db, &mut record_batch)?;
-        applied(record_batch.records().len(), &tally);
+        applied(record_batch.records(), &tally);
     }
     Ok(())
 }
 
 /// Copies from the old store which dead letters the topic has already, so that a rebuild does
 /// not send them all again.
-pub fn keep_sent(
-    old: &Path,
-    (new, projection): (&dyn Db, &mut Projection),
-    memory: MemoryBudget,
-) -> store::Result<()> {
+pub fn keep_sent(old: &Path, writer: &StoreWriter, memory: MemoryBudget) -> store::Result<()> {
     if !old.exists() {
         return Ok(());
     }
@@ -85,13 +140,14 @@ pub fn keep_sent(
     let Some(applied) = meta::token(&old)? else {
         return Ok(());
     };
+    let new = writer.db();
     if meta::token(new)?.map(|new| new.log) != Some(applied.log) {
         // Positions of another log are not valid for this one.
         return Ok(());
     }
     let mut due = Vec::new();
     letters::unsent(new, &mut |at, _| due.push(at))?;
-    projection.change(new, |_, batch| {
-        letters::put_as_in(&old, &applied.positions, &due, batch)
-    })
+    let mut batch = Batch::default();
+    letters::put_as_in(&old, &applied.positions, &due, &mut batch)?;
+    writer.write(&batch)
 }

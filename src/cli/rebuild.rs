@@ -1,17 +1,17 @@
 //! `opledger rebuild`: rebuilds the store from the log, while no ledger runs.
 
 use crate::app::{self, Log, Topics};
-use crate::audit::rebuild::{self, fold_all};
+use crate::audit::rebuild;
 use crate::cli::config::{DataArgs, KafkaFlags};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, RECORDS, note, progress};
 use crate::cli::text::clean;
 use crate::data_folder::DataFolder;
-use crate::event_log::{ReadError, Share};
-use crate::projector::Source;
-use crate::projector::halt::OpenError;
+use crate::event_log::ReadError;
+use crate::projector::halt::{Halt, OpenError};
 use crate::rows;
-use crate::wire::position::{NextOffsets, Offset};
+use crate::wire::position::Offset;
+use std::sync::Arc;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,7 +40,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         DataFolder::open_existing(&config.data)?
     };
     let log = Log::open(&config, Some(&folder), Topics::Leave)?.port();
-    let identity = log.identify()?;
+    log.identify()?;
     let bounds = log.bounds()?;
     let ends = log.readable()?;
     let first = |partition| {
@@ -50,30 +50,15 @@ pub fn run(args: Args) -> Result<(), Failure> {
     };
     let records = ends.iter().map(|(p, end)| end.since(first(p))).sum();
     let applied = {
-        let store = rows::open(&folder.new_store()?, app::memory(&config))?;
-        let mut projection = rebuild::begin(&store, &identity)?;
-        projection.note_beginnings(&store, Source::Events, &bounds)?;
-        let mut reader = log.reader(identity.id, &NextOffsets::default(), Share::ALL)?;
+        let store = Arc::new(rows::open(&folder.new_store()?, app::memory(&config))?);
+        let writer = app::writer(&config, store.clone());
         let bar = progress(Some(records), RECORDS);
-        let mut applied = 0;
-        fold_all(
-            &store,
-            &mut projection,
-            &mut *reader,
-            Some(&ends),
-            app::rules(&config),
-            &mut |count, _| {
-                bar.inc(count as u64);
-                applied += count;
-            },
-        )?;
+        let settings = app::projector(&config);
+        let mut count = |records| bar.set_position(records);
+        let applied = rebuild::fold_log(&writer, &log, &ends, settings, &mut count)?;
         bar.finish_and_clear();
         if app::uses_kafka(&config)
-            && let Err(error) = rebuild::keep_sent(
-                &folder.store(),
-                (&store, &mut projection),
-                app::memory(&config),
-            )
+            && let Err(error) = rebuild::keep_sent(&folder.store(), &writer, app::memory(&config))
         {
             note(format!(
                 "opledger: dead letters are sent to their topic again, as the old store does not \
@@ -104,6 +89,9 @@ impl From<ReadError> for Failure {
 impl From<rebuild::Error> for Failure {
     fn from(error: rebuild::Error) -> Failure {
         match error {
+            rebuild::Error::Open(OpenError::Halt(Halt::LogDamaged { at, what })) => {
+                ReadError::Damaged { at, what }.into()
+            }
             rebuild::Error::Open(OpenError::Halt(halt)) => Failure::Halted(halt.to_string()),
             rebuild::Error::Open(OpenError::Store(error)) | rebuild::Error::Store(error) => {
                 error.into()

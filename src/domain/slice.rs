@@ -42,6 +42,16 @@ impl Slices {
         Slice(self.start)
     }
 
+    /// The slice after them, which may be none.
+    pub fn end(self) -> Slice {
+        Slice(self.end)
+    }
+
+    /// Whether they have a slice in common.
+    pub fn meet(self, other: Slices) -> bool {
+        self.start < other.end && other.start < self.end
+    }
+
     pub fn contains(self, slice: Slice) -> bool {
         (self.start..self.end).contains(&slice.0)
     }

@@ -5,7 +5,7 @@ use super::sequence::Sequence;
 use super::watch::{Change, Watchers};
 use crate::domain::{OperationId, Status, Workers};
 use crate::rows::entry::EntryChange;
-use crate::rows::meta::StatusCounts;
+use crate::rows::meta::{self, StatusCounts};
 use crate::wire::change::ChangeNumber;
 use crate::wire::position::{NextOffsets, Token};
 use bytes::Bytes;
@@ -108,8 +108,8 @@ pub struct Progress {
     each: Vec<Arc<watch::Sender<Arc<Applied>>>>,
     sequence: Mutex<Sequence>,
     doing: watch::Sender<Doing>,
-    /// `None` until they have been counted.
-    counts: Mutex<Option<StatusCounts>>,
+    /// By worker; `None` until its slices have been counted.
+    counts: Mutex<Vec<Option<StatusCounts>>>,
     /// How much of its time each worker works, of late, in thousandths.
     effort: Vec<AtomicU32>,
     /// The log did something that the store's own log cannot do: the projector must check it.
@@ -155,7 +155,7 @@ impl Progress {
             )),
             workers,
             doing: watch::Sender::new(Doing::Starting),
-            counts: Mutex::default(),
+            counts: Mutex::new(vec![None; workers.count()]),
             effort: (0..workers.count()).map(|_| AtomicU32::new(0)).collect(),
             suspected: AtomicBool::new(false),
             watchers: Arc::default(),
@@ -315,8 +315,9 @@ impl Progress {
         });
     }
 
-    pub fn set_counts(&self, counts: StatusCounts) {
-        *self.lock_counts() = Some(counts);
+    /// The documents of this worker's slices.
+    pub fn set_counts(&self, worker: usize, counts: StatusCounts) {
+        self.lock_counts()[worker] = Some(counts);
     }
 
     /// By this worker alone: how long it worked and then waited for more.
@@ -340,11 +341,14 @@ impl Progress {
 
     /// How many documents have each status; `None` until they have been counted.
     pub fn counts(&self) -> Option<[u64; Status::ALL.len()]> {
-        let counts = *self.lock_counts();
-        counts.map(|counts| counts.map(|count| count.max(0) as u64))
+        let mut sum = StatusCounts::default();
+        for counts in &*self.lock_counts() {
+            meta::add(&mut sum, counts.as_ref()?);
+        }
+        Some(sum.map(|count| count.max(0) as u64))
     }
 
-    fn lock_counts(&self) -> MutexGuard<'_, Option<StatusCounts>> {
+    fn lock_counts(&self) -> MutexGuard<'_, Vec<Option<StatusCounts>>> {
         self.counts
             .lock()
             .expect("nothing panics while it holds the counts")

@@ -89,7 +89,7 @@ const REBUILD: &str = "the store is damaged, the event log has everything; stop 
 
 /// Notes for operators that do not affect readiness.
 pub fn notes(app: &App) -> Vec<String> {
-    let begins = match meta::beginnings(&*app.db) {
+    let begins = match meta::beginnings(&*app.db, meta::Source::Events) {
         Ok(begins) => begins,
         // The damage is one of the reasons.
         Err(_) => return Vec::new(),

@@ -3,46 +3,141 @@
 use super::halt::{Halt, OpenError};
 use super::record_batch::RecordBatch;
 use super::source::Source;
+use crate::domain::{Slice, Slices, Workers};
 use crate::event_log::{Bounds, EventLog, Identity};
-use crate::rows::meta::{self, Anchors};
+use crate::rows::meta::{self, Anchors, Place, Runs};
 use crate::store::{Batch, Db, Error};
 use crate::wire::anchor::{Anchor, Mark};
 use crate::wire::position::{LastOffsets, NextOffsets, Offset, Partition, Token};
 use std::collections::BTreeMap;
 
+/// How far slices are in a log: all of them, or those of one worker. They are together unless one
+/// worker had written a batch before a crash and another had not, or one was dropped.
 #[derive(Debug, Clone)]
 pub struct LogPosition {
     source: Source,
     log: Identity,
-    anchors: Anchors,
-    next: NextOffsets,
+    /// The first one is that of the first slice.
+    runs: Runs,
 }
 
 impl LogPosition {
     /// Reads the position of a store that belongs to this log.
     pub fn open(db: &dyn Db, source: Source, log: &Identity) -> Result<LogPosition, OpenError> {
         compare(db, source, log)?;
-        let anchors = meta::anchors(db, source)?;
         Ok(LogPosition {
             source,
             log: log.clone(),
-            next: meta::next(db, source, &anchors)?,
-            anchors,
+            runs: meta::runs(db, source)?,
         })
+    }
+
+    /// That of each worker; and the rows that tell them apart.
+    pub(super) fn share(&self, workers: Workers, batch: &mut Batch) -> Vec<LogPosition> {
+        let shared = workers.all().map(|slices| self.of(slices));
+        let shared: Vec<LogPosition> = shared.collect();
+        LogPosition::whole(&shared).put(self, batch);
+        shared
+    }
+
+    /// All slices, from the positions of all workers in their order.
+    pub fn whole(workers: &[LogPosition]) -> LogPosition {
+        let mut whole = workers[0].clone();
+        let others = workers[1..].iter().flat_map(|worker| &worker.runs);
+        whole
+            .runs
+            .extend(others.map(|(first, run)| (*first, run.clone())));
+        whole
+    }
+
+    fn of(&self, slices: Slices) -> LogPosition {
+        let place = |slice: Slice| {
+            let run = self.runs.range(..=slice).next_back();
+            (slice, run.expect("the first slice has a run").1.clone())
+        };
+        let mut position = LogPosition {
+            runs: slices.iter().map(place).collect(),
+            ..self.clone()
+        };
+        position.merge();
+        position
+    }
+
+    /// Neighbours that are equally far become one run.
+    fn merge(&mut self) {
+        let mut before: Option<Place> = None;
+        self.runs.retain(|_, run| {
+            let is_other = before.as_ref() != Some(run);
+            if is_other {
+                before = Some(run.clone());
+            }
+            is_other
+        });
+    }
+
+    /// These slices continue from the beginning of the log, once this is written.
+    pub fn put_back(
+        &mut self,
+        db: &dyn Db,
+        slices: Slices,
+        batch: &mut Batch,
+    ) -> Result<(), Error> {
+        let before = self.clone();
+        let beginning = Place {
+            anchors: Anchors::new(),
+            next: meta::beginnings(db, self.source)?,
+        };
+        let place = |slice| match slices.contains(slice) {
+            true => (slice, beginning.clone()),
+            false => (slice, before.at(slice).clone()),
+        };
+        self.runs = Slices::ALL.iter().map(place).collect();
+        self.merge();
+        self.put(&before, batch);
+        Ok(())
+    }
+
+    /// How far this slice is.
+    pub fn at(&self, slice: Slice) -> &Place {
+        let run = self.runs.range(..=slice).next_back();
+        run.expect("the first slice has a run").1
     }
 
     pub fn log(&self) -> &Identity {
         &self.log
     }
 
+    /// What all slices have reached.
+    fn lowest(&self) -> Place {
+        meta::lowest(self.runs.values())
+    }
+
     /// The offsets from which to read the log.
-    pub fn next(&self) -> &NextOffsets {
-        &self.next
+    pub fn next(&self) -> NextOffsets {
+        self.lowest().next
+    }
+
+    /// What some slice has reached, by partition.
+    pub fn furthest(&self) -> NextOffsets {
+        let mut furthest = NextOffsets::default();
+        for (&partition, &offset) in self.runs.values().flat_map(|run| run.next.iter()) {
+            furthest.raise(partition, offset);
+        }
+        furthest
+    }
+
+    /// Where each slice continues, if that is not the same for all.
+    pub fn by_slice(&self) -> Option<Vec<NextOffsets>> {
+        let mut runs = self.runs.values();
+        let first = runs.next();
+        let differ = runs.any(|run| Some(&run.next) != first.map(|first| &first.next));
+        let next = |slice: Slice| self.at(slice).next.clone();
+        differ.then(|| Slices::ALL.iter().map(next).collect())
     }
 
     /// The last record of each partition in the store.
     pub fn positions(&self) -> LastOffsets {
-        meta::positions(&self.anchors)
+        meta::positions(&self.lowest().anchors)
     }
 
     pub fn token(&self) -> Token {
@@ -59,8 +154,9 @@ impl LogPosition {
         bounds: &BTreeMap<Partition, Bounds>,
         batch: &mut Batch,
     ) {
+        let known = self.next();
         for (&partition, &Bounds { first, .. }) in bounds {
-            if self.next.contains_key(&partition) {
+            if known.contains_key(&partition) {
                 continue;
             }
             if first > Offset::ZERO {
@@ -71,52 +167,51 @@ impl LogPosition {
                 );
             }
             meta::put_beginning(batch, self.source, partition, first);
-            self.next.insert(partition, first);
+            for run in self.runs.values_mut() {
+                run.next.insert(partition, first);
+            }
         }
     }
 
     /// The position after the batch.
     pub(super) fn after(&self, record_batch: &RecordBatch) -> LogPosition {
         let mut after = self.clone();
-        for (partition, first, last) in record_batch.spans() {
-            let anchor = Anchor {
-                offset: last.at.offset,
-                mark: Mark::of(&last.record),
-            };
-            let before = after.anchors.insert(partition, anchor);
-            assert!(
-                before.is_none_or(|before| before.offset < first),
-                "a reader continues after its last record: {partition}:{first} after {before:?}"
-            );
-            after.next.insert(partition, anchor.offset.next());
+        for run in after.runs.values_mut() {
+            for (&partition, span) in record_batch.spans() {
+                let continues = run.next.get(&partition).copied().unwrap_or_default();
+                if continues > span.last.offset {
+                    // It was further already.
+                    continue;
+                }
+                assert!(
+                    continues <= span.first || record_batch.repeats(),
+                    "a reader continues after its last record: {partition}:{} after {continues}",
+                    span.first
+                );
+                run.anchors.insert(partition, span.last);
+                run.next.insert(partition, span.last.offset.next());
+            }
+            for (&partition, &offset) in record_batch.next().iter() {
+                run.next.raise(partition, offset);
+            }
         }
-        for (&partition, &offset) in record_batch.next().iter() {
-            after.next.raise(partition, offset);
-        }
+        after.merge();
         after
     }
 
     /// Adds the changes since `before` to the batch.
     pub(super) fn put(&self, before: &LogPosition, batch: &mut Batch) {
-        for (&partition, anchor) in &self.anchors {
-            if before.anchors.get(&partition) != Some(anchor) {
-                meta::put_anchor(batch, self.source, partition, *anchor);
-            }
-        }
-        for (&partition, &offset) in self.next.iter() {
-            // Not stored if it directly follows the last record.
-            let after = self
-                .anchors
-                .get(&partition)
-                .map(|anchor| anchor.offset.next());
-            if before.next.get(&partition) != Some(&offset) && after != Some(offset) {
-                meta::put_next(batch, self.source, partition, offset);
-            }
-        }
+        meta::put_runs(self.source, &before.runs, &self.runs, batch);
     }
 
-    pub(super) fn anchors(&self) -> &Anchors {
-        &self.anchors
+    /// Whether it moved from there.
+    pub(super) fn differs(&self, before: &LogPosition) -> bool {
+        self.runs != before.runs
+    }
+
+    /// The last record of each partition in the store.
+    pub(super) fn anchors(&self) -> Anchors {
+        self.lowest().anchors
     }
 
     /// Checks that this is the log that the store was folded from and that it still has the
@@ -127,47 +222,66 @@ impl LogPosition {
             Err(self.source.other_log(&self.log, &found))?;
         }
         let bounds = log.bounds()?;
-        check_bounds(&self.next, log.partitions()?, &bounds)?;
-        let is_kept = |partition: &Partition, offset: Offset| {
-            let bounds = bounds.get(partition);
-            bounds.is_some_and(|bounds| bounds.first <= offset)
-        };
-        let marked: BTreeMap<Partition, (Offset, Mark)> = self
-            .anchors
-            .iter()
-            .filter(|(partition, anchor)| is_kept(partition, anchor.offset))
-            .map(|(partition, anchor)| (*partition, (anchor.offset, anchor.mark)))
-            .collect();
-        let at = marked.iter().map(|(p, (offset, _))| (*p, *offset));
-        let records = log.records_at(&at.collect())?;
-        for (partition, (offset, stored)) in marked {
-            match records.get(&partition).map(Mark::of) {
-                Some(found) if found == stored => {}
-                Some(found) => Err(Halt::OtherRecord {
-                    partition,
-                    offset,
-                    stored,
-                    found,
-                })?,
-                None => {
-                    // Retention may have deleted it meanwhile; the next record still exists.
-                    log.identify()?;
-                    if log
-                        .bounds()?
-                        .get(&partition)
-                        .is_some_and(|b| b.first <= offset)
-                    {
-                        Err(Halt::NoRecord {
-                            partition,
-                            offset,
-                            stored,
-                        })?;
-                    }
+        let lowest = self.lowest();
+        check_bounds(&lowest.next, log.partitions()?, &bounds)?;
+        check_bounds(&self.furthest(), log.partitions()?, &bounds)?;
+        let mut last = lowest.anchors.clone();
+        for (&partition, anchor) in self.runs.values().flat_map(|run| &run.anchors) {
+            let kept = last.entry(partition).or_insert(*anchor);
+            if kept.offset < anchor.offset {
+                *kept = *anchor;
+            }
+        }
+        check_records(&lowest.anchors, log, &bounds)?;
+        last.retain(|partition, anchor| lowest.anchors.get(partition) != Some(anchor));
+        check_records(&last, log, &bounds)
+    }
+}
+
+/// Checks that the log has these records, where it still has their offsets.
+fn check_records(
+    anchors: &Anchors,
+    log: &dyn EventLog,
+    bounds: &BTreeMap<Partition, Bounds>,
+) -> Result<(), OpenError> {
+    let is_kept = |partition: &Partition, offset: Offset| {
+        let bounds = bounds.get(partition);
+        bounds.is_some_and(|bounds| bounds.first <= offset)
+    };
+    let marked: BTreeMap<Partition, Anchor> = anchors
+        .iter()
+        .filter(|(partition, anchor)| is_kept(partition, anchor.offset))
+        .map(|(partition, anchor)| (*partition, *anchor))
+        .collect();
+    if marked.is_empty() {
+        return Ok(());
+    }
+    let at = marked.iter().map(|(p, anchor)| (*p, anchor.offset));
+    let records = log.records_at(&at.collect())?;
+    for (partition, Anchor { offset, mark }) in marked {
+        match records.get(&partition).map(Mark::of) {
+            Some(found) if found == mark => {}
+            Some(found) => Err(Halt::OtherRecord {
+                partition,
+                offset,
+                stored: mark,
+                found,
+            })?,
+            None => {
+                // Retention may have deleted it meanwhile; the next record still exists.
+                log.identify()?;
+                let first = log.bounds()?.get(&partition).map(|bounds| bounds.first);
+                if first.is_some_and(|first| first <= offset) {
+                    Err(Halt::NoRecord {
+                        partition,
+                        offset,
+                        stored: mark,
+                    })?;
                 }
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Checks that the store belongs to this log and can continue with it.

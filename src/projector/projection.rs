@@ -1,7 +1,7 @@
 //! Folds a batch of the log into the store. Synchronous and without threads, so that the
 //! live projector, the rebuild and the simulation run the same code.
 
-use super::changes::{Changes, Pending};
+use super::changes::{self, ChangeRow, Changes};
 use super::deliveries::Deliveries;
 use super::halt::OpenError;
 use super::log_position::LogPosition;
@@ -9,7 +9,7 @@ use super::record_batch::{Part, RecordBatch};
 use super::source::Source;
 use super::step::Step;
 use crate::domain::effects::{Effects, Listed};
-use crate::domain::{Absorbed, Anomalies, Anomaly, OperationId, Slice, Slices};
+use crate::domain::{Absorbed, Anomalies, Anomaly, OperationId, Slice, Slices, Workers};
 use crate::event_log::{Bounds, Identity, Logged};
 use crate::feed::watch::Change;
 use crate::rows::change::{Loaded, ReadRows};
@@ -121,85 +121,129 @@ fn hot(bytes: u64) -> Hot {
     Hot::with_options(options, ByBytes, Default::default(), Default::default())
 }
 
-/// The one writer of a store: where that is in its logs, and what it has in memory.
-/// Memory moves only after a write has returned.
+/// The one writer of some slices: where they are in a log, and what it has in memory. Memory moves
+/// only after a write has returned.
 pub struct Projection {
-    /// By source; `None` until that log was opened.
-    positions: [Option<LogPosition>; 2],
+    slices: Slices,
+    position: LogPosition,
+    /// The same in the store. It follows with the next write.
+    stored: LogPosition,
     hot: Hot,
-    changes: Changes,
+    changes: Arc<Changes>,
     /// Documents by status; `None` after a failed write, which may or may not have happened.
     statuses: Option<StatusesBySlice>,
 }
 
+/// What the projections of a store keep.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    /// Bytes of snapshots in memory, for all of them.
+    pub hot_bytes: u64,
+    /// How many changes streams may resume after.
+    pub change_window: u64,
+}
+
+impl Keep {
+    /// For a log that has no operations.
+    pub const NOTHING: Keep = Keep {
+        hot_bytes: 0,
+        change_window: 0,
+    };
+}
+
+impl Default for Keep {
+    fn default() -> Keep {
+        Keep {
+            hot_bytes: 64 << 20,
+            change_window: 200_000,
+        }
+    }
+}
+
 impl Projection {
-    /// Takes up where the store is in a log of events. `hot_bytes` bounds the snapshots kept in
-    /// memory.
+    /// Takes up where the store is in a log of events, alone. `hot_bytes` bounds the snapshots kept
+    /// in memory.
     pub fn open(db: &dyn Db, log: &Identity, hot_bytes: u64) -> Result<Projection, OpenError> {
-        let mut projection = Projection::new(db, hot_bytes)?;
-        projection.open_log(db, Source::Events, log)?;
-        Ok(projection)
+        let keep = Keep {
+            hot_bytes,
+            ..Keep::default()
+        };
+        Projection::open_one(db, Source::Events, log, keep)
     }
 
-    /// On no log yet.
-    pub fn new(db: &dyn Db, hot_bytes: u64) -> store::Result<Projection> {
-        Ok(Projection {
-            positions: [None, None],
-            hot: hot(hot_bytes),
-            changes: Changes::open(db)?,
-            statuses: Some(meta::statuses(db)?),
-        })
-    }
-
-    /// Takes up where the store is in this log.
-    pub fn open_log(
-        &mut self,
+    /// Takes up where the store is in this log, alone.
+    pub fn open_one(
         db: &dyn Db,
         source: Source,
         log: &Identity,
-    ) -> Result<&LogPosition, OpenError> {
-        let mut stamp = Batch::default();
-        meta::stamp(db, source, log, &mut stamp)?;
-        self.write(db, &stamp, Durability::Synced)?;
-        let position = LogPosition::open(db, source, log)?;
-        Ok(self.positions[source as usize].insert(position))
+        keep: Keep,
+    ) -> Result<Projection, OpenError> {
+        let mut all = Projection::open_all(db, source, log, Workers::ONE, keep)?;
+        Ok(all.pop().expect("there is one worker"))
     }
 
-    /// Records where partitions of an opened log begin that are new to the store.
-    pub fn note_beginnings(
-        &mut self,
+    /// Takes up where the store is in this log: a projection for each worker. A store that is new
+    /// belongs to this log from now on.
+    pub fn open_all(
         db: &dyn Db,
         source: Source,
+        log: &Identity,
+        workers: Workers,
+        keep: Keep,
+    ) -> Result<Vec<Projection>, OpenError> {
+        let mut batch = Batch::default();
+        meta::stamp(db, source, log, &mut batch)?;
+        write_synced(db, &batch)?;
+        batch.clear();
+        let positions = LogPosition::open(db, source, log)?.share(workers, &mut batch);
+        // Before the first batch, which moves one of them alone.
+        write_synced(db, &batch)?;
+        let changes = Arc::new(Changes::open(db, keep.change_window)?);
+        let all = workers.all().zip(positions).map(|(slices, position)| {
+            Ok(Projection {
+                slices,
+                stored: position.clone(),
+                position,
+                hot: hot(keep.hot_bytes / workers.count() as u64),
+                changes: changes.clone(),
+                statuses: Some(meta::statuses(db)?),
+            })
+        });
+        all.collect()
+    }
+
+    /// Records where partitions of the log begin that are new to the store.
+    pub fn note_beginnings(
+        db: &dyn Db,
+        all: Vec<&mut Projection>,
         bounds: &BTreeMap<Partition, Bounds>,
-    ) -> store::Result<&LogPosition> {
-        let mut position = self.at(source).clone();
-        self.change(db, |_, batch| {
-            position.note_beginnings(bounds, batch);
-            Ok(())
-        })?;
-        Ok(self.positions[source as usize].insert(position))
+    ) -> store::Result<()> {
+        let mut batch = Batch::default();
+        let mut all = all;
+        for projection in &mut all {
+            projection.position.note_beginnings(bounds, &mut batch);
+        }
+        write(db, &batch)?;
+        for projection in all {
+            projection.stored.clone_from(&projection.position);
+        }
+        Ok(())
     }
 
-    /// Where the store is in a log that was opened.
-    pub fn at(&self, source: Source) -> &LogPosition {
-        let at = self.positions[source as usize].as_ref();
-        at.expect("a log is opened before it is folded")
+    /// Where its slices are in the log.
+    pub fn at(&self) -> &LogPosition {
+        &self.position
     }
 
-    /// Documents by status.
+    /// Documents of its slices by status.
     pub fn statuses(&self) -> StatusCounts {
         let statuses = self.statuses.as_ref();
-        statuses.map_or_else(StatusCounts::default, |of| of.sum(Slices::ALL))
+        statuses.map_or_else(StatusCounts::default, |of| of.sum(self.slices))
     }
 
     /// The number of the next change.
     pub fn next_change(&self) -> ChangeNumber {
         self.changes.number()
-    }
-
-    /// How many changes of operations streams may resume after.
-    pub fn keep_changes(&mut self, window: u64) {
-        self.changes.set_window(window);
     }
 
     /// Writes all that the records change, with the positions after them. After
@@ -214,6 +258,24 @@ impl Projection {
         Ok(self.commit(db, record_batch, prepared)?)
     }
 
+    /// The same for a batch of which only the positions concern its slices: they are written with
+    /// the next batch.
+    pub fn pass(&mut self, record_batch: &RecordBatch) {
+        self.position = self.position.after(record_batch);
+    }
+
+    /// Writes the positions that were passed since the last write.
+    pub fn write_positions(&mut self, db: &dyn Db) -> store::Result<()> {
+        if !self.position.differs(&self.stored) {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        self.position.put(&self.stored, &mut batch);
+        self.write(db, &batch)?;
+        self.stored.clone_from(&self.position);
+        Ok(())
+    }
+
     /// Works out what the records change, and puts it into the batch's rows. Nothing moves
     /// yet.
     pub fn prepare(
@@ -222,29 +284,28 @@ impl Projection {
         record_batch: &mut RecordBatch,
     ) -> Result<Prepared, OpenError> {
         let mut tally = Tally {
-            applied: record_batch.applied(),
+            applied: record_batch.applied() as u64,
             clock_ahead: record_batch.clock_ahead(),
             ..Tally::default()
         };
         let rules = *record_batch.rules();
-        let before = self.at(rules.source);
-        let after = before.after(record_batch);
-        let (content, batch) = record_batch.open();
+        let after = self.position.after(record_batch);
+        let (opened, batch) = record_batch.open();
         let mut deliveries = Deliveries::new(db);
-        for (logged, step) in content.others() {
+        for (logged, step) in opened.others() {
             match step {
                 Step::DeadLetter(fault) => {
                     put_aside(logged, fault, rules.forward_dead_letters, batch, &mut tally);
                 }
                 Step::Control(at, control) => deliveries.apply(*at, control, batch, &mut tally)?,
                 Step::Halt(halt) => return Err(halt.clone().into()),
-                Step::Apply(_) | Step::Foreign => {}
+                Step::Apply(_) | Step::Foreign | Step::LeftOut => {}
             }
         }
-        let parts: Vec<Part> = content.parts().collect();
+        let parts: Vec<Part> = opened.parts().collect();
         let snapshots = self.fold_parts(db, &parts, batch, &mut tally)?;
         entry::sort(batch);
-        after.put(before, batch);
+        after.put(&self.stored, batch);
         let mut statuses = match &self.statuses {
             Some(statuses) => statuses.clone(),
             None => meta::statuses(db)?,
@@ -256,7 +317,7 @@ impl Projection {
         }
         let ids = snapshots.iter().map(|(id, _)| OperationId(id));
         let change = match rules.source {
-            Source::Events => self.changes.put(db, before, &after, ids, batch)?,
+            Source::Events => changes::row(&self.stored, &after, ids),
             // No operation changes by it.
             Source::Control => None,
         };
@@ -273,17 +334,27 @@ impl Projection {
     pub fn commit(
         &mut self,
         db: &dyn Db,
-        record_batch: &RecordBatch,
+        record_batch: &mut RecordBatch,
         prepared: Prepared,
     ) -> store::Result<Tally> {
-        self.write(db, &record_batch.batch, Durability::Buffered)?;
-        self.positions[record_batch.rules().source as usize] = Some(prepared.after);
+        let batch = &mut record_batch.batch;
+        let taken = match prepared.change {
+            Some(row) => Some(self.changes.take(db, row, batch)?),
+            None => None,
+        };
+        let written = self.write(db, batch);
+        if let (Err(_), Some(taken)) = (&written, &taken) {
+            self.changes.give_up(taken);
+        }
+        written?;
+        self.stored.clone_from(&prepared.after);
+        self.position = prepared.after;
         // After a failed write the store may already contain the changes of these records. Then
         // the earlier list entries are not known, and the change may concern every stream.
         let was_known = self.statuses.is_some();
         self.statuses = Some(prepared.statuses);
         let mut tally = prepared.tally;
-        tally.change = self.changes.written(prepared.change);
+        tally.change = taken.map(|taken| self.changes.written(taken));
         if !was_known {
             tally.entries.clear();
         }
@@ -301,15 +372,11 @@ impl Projection {
     ) -> store::Result<()> {
         let mut batch = Batch::default();
         work(db, &mut batch)?;
-        self.write(db, &batch, Durability::Buffered)
+        self.write(db, &batch)
     }
 
-    /// Everything that is written to the store is written here.
-    fn write(&mut self, db: &dyn Db, batch: &Batch, durability: Durability) -> store::Result<()> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let written = db.write(batch, durability);
+    fn write(&mut self, db: &dyn Db, batch: &Batch) -> store::Result<()> {
+        let written = write(db, batch);
         if written.is_err() {
             // It may have happened. A snapshot from before it and lanes from after it
             // would not add up, so nothing from before is kept in memory.
@@ -357,6 +424,21 @@ impl Projection {
     }
 }
 
+/// Everything that is written to the store is written here.
+pub(super) fn write(db: &dyn Db, batch: &Batch) -> store::Result<()> {
+    match batch.is_empty() {
+        true => Ok(()),
+        false => db.write(batch, Durability::Buffered),
+    }
+}
+
+fn write_synced(db: &dyn Db, batch: &Batch) -> store::Result<()> {
+    match batch.is_empty() {
+        true => Ok(()),
+        false => db.write(batch, Durability::Synced),
+    }
+}
+
 /// Folds the events of a batch into the operation with this snapshot, and adds to the batch all
 /// that follows, the new snapshot included. Returns that snapshot.
 fn fold(
@@ -390,7 +472,8 @@ pub struct Prepared {
     after: LogPosition,
     snapshots: Snapshots,
     statuses: StatusesBySlice,
-    change: Pending,
+    /// The row of the index of changes.
+    change: Option<ChangeRow>,
     tally: Tally,
 }
 

@@ -1,16 +1,17 @@
-//! The projector's loop, on a thread for each log: takes a batch, applies it until that works,
-//! publishes the position, and so on until it is stopped or finds a reason to halt.
+//! Follows a log until it is stopped or finds a reason to halt: opens the store's position, compares
+//! it with the log, starts the threads that read and write (`pipeline`), and after any error starts
+//! all of that again.
 
 use super::halt::{Halt, OpenError};
-use super::intake::{Intake, ReadAhead};
 use super::log_position::LogPosition;
+use super::pipeline::{Pipeline, Report};
 use super::projection::Tally;
 use super::record_batch::RecordBatch;
 use super::step::Rules;
 use super::watchdog::Watchdog;
 use super::writer::StoreWriter;
-use crate::event_log::{EventLog, Limits, Share};
-use crate::feed::progress::{Doing, LogState, Progress, WrittenChange};
+use crate::event_log::{EventLog, Limits};
+use crate::feed::progress::{Doing, LogState, Progress};
 use crate::store::{self, Db};
 use crate::worker::{Pauses, Stop, WorkerThread};
 use std::sync::Arc;
@@ -29,46 +30,41 @@ pub struct Settings {
     pub check_every: Option<Duration>,
 }
 
-/// How long the two halves of the work on a batch took.
-#[derive(Debug, Clone, Copy)]
-pub struct Took {
-    /// Getting the records, the wait for the first one included.
-    pub read: Duration,
-    /// Folding and writing them.
-    pub apply: Duration,
-}
-
-/// Is notified after each write, in addition to the published position. `app` implements it.
-pub trait Observer: Send {
+/// Is notified by the threads that read and write, in addition to the published position. `app`
+/// implements it.
+pub trait Observer: Send + Sync {
     /// The log was opened, again perhaps: a write that was reported as failed may have happened.
-    fn opened(&mut self, db: &dyn Db) -> store::Result<()>;
-    /// The batch is written, and its position can be waited for.
-    fn applied(&mut self, record_batch: &RecordBatch, tally: &Tally, took: Took);
-    fn failed(&mut self, error: &store::Error);
+    fn opened(&self, db: &dyn Db) -> store::Result<()>;
+    /// Records were read, which took so long, the wait for the first one included.
+    fn read(&self, _took: Duration) {}
+    /// A worker has written its batch, which took so long, and its position can be waited for.
+    fn applied(&self, record_batch: &RecordBatch, tally: &Tally, took: Duration);
+    fn failed(&self, error: &store::Error);
 }
 
-/// Dropping the thread lets it finish the batch that it works on.
+/// Dropping the thread lets every worker finish the batch that it works on.
 pub fn start(
     writer: Arc<StoreWriter>,
     log: Arc<dyn EventLog>,
     progress: Arc<Progress>,
-    watch: Box<dyn Observer>,
+    observer: Arc<dyn Observer>,
     settings: Settings,
 ) -> std::io::Result<WorkerThread> {
-    WorkerThread::start(settings.rules.source.threads()[0], move |stop| {
+    WorkerThread::start(settings.rules.source.projector(), move |stop| {
         let _report = ReportPanic(progress.clone());
-        let mut worker = Worker {
+        let mut projector = Projector {
             writer,
             log,
             progress,
-            watch,
+            observer,
             settings,
             stop,
+            position: None,
+            store_failed: false,
         };
-        let mut position = None;
-        match worker.run(&mut position) {
-            Ok(()) => worker.progress.set_doing(Doing::Stopped),
-            Err(halt) => worker.halt(&halt, position.as_ref()),
+        match projector.run() {
+            Ok(()) => projector.progress.set_doing(Doing::Stopped),
+            Err(halt) => projector.halt(&halt),
         }
     })
 }
@@ -89,13 +85,16 @@ impl Drop for ReportPanic {
     }
 }
 
-struct Worker<'s> {
+struct Projector<'s> {
     writer: Arc<StoreWriter>,
     log: Arc<dyn EventLog>,
     progress: Arc<Progress>,
-    watch: Box<dyn Observer>,
+    observer: Arc<dyn Observer>,
     settings: Settings,
     stop: &'s Stop,
+    /// Where the store was when it was opened last.
+    position: Option<LogPosition>,
+    store_failed: bool,
 }
 
 /// The longest pause between two attempts to reach the log.
@@ -104,18 +103,17 @@ const LOG_PAUSE: Duration = Duration::from_secs(1);
 /// Between two checks of a log that seems to be another one.
 const CHECK_AGAIN: Duration = Duration::from_millis(700);
 
-impl Worker<'_> {
-    fn run(&mut self, position: &mut Option<LogPosition>) -> Result<(), Halt> {
+/// The store can be written again if no write fails for this long.
+const SETTLED: Duration = Duration::from_secs(1);
+
+impl Projector<'_> {
+    fn run(&mut self) -> Result<(), Halt> {
         let mut pauses = self.pauses();
         while !self.stop.is_asked() {
-            let outcome = match position {
-                None => self.open().map(|opened| *position = Some(opened)),
-                Some(position) => self.follow(position, &mut pauses),
-            };
-            match outcome {
+            match self.follow(&mut pauses) {
                 Ok(()) => {}
                 Err(OpenError::Halt(halt)) => return Err(halt),
-                Err(OpenError::Store(error)) => self.wait_for_store(error, &mut pauses)?,
+                Err(OpenError::Store(error)) => self.wait_for_store(&error, &mut pauses)?,
                 Err(OpenError::Log(why)) => {
                     let why = format!("{} cannot be read: {why}", self.settings.rules.source);
                     tracing::warn!("{why}; retrying");
@@ -129,45 +127,34 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn open(&mut self) -> Result<LogPosition, OpenError> {
-        let log = self.log.identify()?;
-        let source = self.settings.rules.source;
-        self.writer.with(|db, projection| {
-            let position = projection.open_log(db, source, &log)?.clone();
-            self.progress.set_counts(projection.statuses());
-            Ok(position)
-        })
-    }
-
     /// Reads from the store's position and applies the records, until stopped or until an error.
-    /// After any error, neither the position of the reader nor the identity of the log is known.
-    fn follow(&mut self, position: &mut LogPosition, pauses: &mut Pauses) -> Result<(), OpenError> {
-        self.check(position)?;
-        let bounds = self.log.bounds()?;
-        let Settings {
-            limits,
-            batch_delay,
-            rules,
+    /// After any error, neither the position of a reader nor the identity of the log is known, and
+    /// a write may have happened: all of it starts again from the store.
+    fn follow(&mut self, pauses: &mut Pauses) -> Result<(), OpenError> {
+        let (source, log) = (self.settings.rules.source, self.log.identify()?);
+        let opened = self.writer.open(source, &log)?;
+        self.position = Some(opened.clone());
+        self.check(&opened)?;
+        self.position = Some(self.writer.note_beginnings(&self.log.bounds()?)?);
+        self.observer.opened(self.writer.db())?;
+        let every = self.settings.check_every;
+        let watchdog = Watchdog::start(&self.log, &self.writer, source.watchdog(), every);
+        let watchdog = watchdog.map_err(|error| OpenError::Log(error.to_string()))?;
+        let Projector {
+            writer,
+            progress,
+            observer,
+            log,
             ..
-        } = self.settings;
-        let next_change;
-        (*position, next_change) = self.writer.with(|db, projection| {
-            let position = projection.note_beginnings(db, rules.source, &bounds)?;
-            Ok::<_, store::Error>((position.clone(), projection.next_change()))
-        })?;
-        self.watch.opened(self.writer.db())?;
-        let log = position.log().id;
-        let reader = self.log.reader(log, position.next(), Share::ALL)?;
-        let no_thread = |error| OpenError::Log(format!("no thread to read it: {error}"));
-        let intake = Intake::start(reader, limits, rules, batch_delay).map_err(no_thread)?;
-        let [_, _, name] = rules.source.threads();
-        let watchdog = Watchdog::start(&self.log, position, name, self.settings.check_every);
-        let watchdog = watchdog.map_err(no_thread)?;
-        let now = (position.token(), position.next().clone());
-        self.progress.begin(next_change, vec![now]);
-        self.note_applied(position, &watchdog);
-        self.progress.set_doing(Doing::Running);
+        } = self;
+        let mut pipeline = Pipeline::start(writer, progress, observer, log, self.settings)?;
+        let started = Instant::now();
         while !self.stop.is_asked() {
+            // After a failed write it has to be seen that one works.
+            self.store_failed &= started.elapsed() < SETTLED;
+            if !self.store_failed {
+                self.progress.set_doing(Doing::Running);
+            }
             if let Some(halt) = watchdog.halt() {
                 // The log is checked once more before the projector halts.
                 self.progress.set_log(LogState::Suspect(halt.for_clients()));
@@ -176,31 +163,19 @@ impl Worker<'_> {
             if self.progress.take_suspicion() {
                 return Ok(());
             }
-            let waiting = Instant::now();
-            let ahead = intake.next(limits.patience)?;
-            let waited = waiting.elapsed();
-            let Some(mut ahead) = ahead else {
-                self.progress.note_effort(0, Duration::ZERO, waited);
-                continue;
-            };
-            *pauses = self.pauses();
-            let working = Instant::now();
-            if let Some(mut tally) = self.apply(position, &mut ahead)? {
-                let took = Took {
-                    read: ahead.took,
-                    apply: working.elapsed(),
-                };
-                let published = tally.change.take().map(|change| WrittenChange {
-                    change,
-                    entries: std::mem::take(&mut tally.entries),
-                });
-                let (token, next) = (position.token(), position.next());
-                self.progress.publish(0, token, next, published);
-                self.note_applied(position, &watchdog);
-                self.watch.applied(&ahead.record_batch, &tally, took);
+            match pipeline.next(self.settings.limits.patience)? {
+                Some(Report::Failed(error)) => return Err(error),
+                // All workers read together again.
+                Some(Report::CaughtUp(_)) => return Ok(()),
+                Some(Report::Applied) => {
+                    *pauses = self.pauses();
+                    self.store_failed = false;
+                }
+                Some(Report::HeldUp(_) | Report::Panicked) | None => {}
             }
-            intake.give_back(ahead);
-            self.progress.note_effort(0, working.elapsed(), waited);
+            if let Some(token) = &self.progress.applied().token {
+                self.log.note_applied(&token.positions.next());
+            }
         }
         Ok(())
     }
@@ -228,7 +203,7 @@ impl Worker<'_> {
 
     /// Stops permanently. A halt because of the store alone says nothing about a log that was
     /// confirmed: the log still accepts events, and is still compared.
-    fn halt(&self, halt: &Halt, position: Option<&LogPosition>) {
+    fn halt(&self, halt: &Halt) {
         let source = self.settings.rules.source;
         tracing::error!(reason = %halt, "the projector of {source} has halted");
         let was_confirmed = match self.progress.applied().log {
@@ -239,7 +214,7 @@ impl Worker<'_> {
             self.progress.set_log(LogState::Halted(halt.for_clients()));
         }
         self.progress.set_doing(Doing::Halted(halt.to_string()));
-        let (Some(position), Some(every)) = (position, self.settings.check_every) else {
+        let (Some(position), Some(every)) = (&self.position, self.settings.check_every) else {
             return;
         };
         while !matches!(self.progress.applied().log, LogState::Halted(_)) {
@@ -258,39 +233,14 @@ impl Worker<'_> {
         }
     }
 
-    fn note_applied(&self, position: &LogPosition, watchdog: &Watchdog) {
-        watchdog.applied(position);
-        self.log.note_applied(&position.positions().next());
-    }
-
-    /// Retries until the batch is written; `None` if stopped meanwhile.
-    fn apply(
-        &mut self,
-        position: &mut LogPosition,
-        ahead: &mut ReadAhead,
-    ) -> Result<Option<Tally>, OpenError> {
-        let mut pauses = self.pauses();
-        while !self.stop.is_asked() {
-            let (writer, progress) = (&self.writer, &self.progress);
-            match try_apply(writer, progress, position, ahead) {
-                Ok(tally) => {
-                    self.progress.set_doing(Doing::Running);
-                    return Ok(Some(tally));
-                }
-                Err(OpenError::Store(error)) => self.wait_for_store(error, &mut pauses)?,
-                Err(other @ (OpenError::Halt(_) | OpenError::Log(_))) => return Err(other),
-            }
-        }
-        Ok(None)
-    }
-
     /// Waits, and opens the store again: RocksDB takes no write after a failed one.
-    fn wait_for_store(&mut self, error: store::Error, pauses: &mut Pauses) -> Result<(), Halt> {
+    fn wait_for_store(&mut self, error: &store::Error, pauses: &mut Pauses) -> Result<(), Halt> {
         if error.is_unreadable() {
-            return Err(Halt::Store(error));
+            return Err(Halt::Store(error.clone()));
         }
         tracing::warn!(%error, "the store cannot be written; retrying");
-        self.watch.failed(&error);
+        self.observer.failed(error);
+        self.store_failed = true;
         self.progress.set_doing(Doing::Waiting(error.to_string()));
         self.stop.sleep(pauses.next_pause());
         // While the disk is full, reads should continue.
@@ -310,27 +260,4 @@ impl Worker<'_> {
     fn pauses(&self) -> Pauses {
         Pauses::new(Duration::from_millis(50), self.settings.retry_max)
     }
-}
-
-/// Folds while the identity of the log is checked, and writes only after that check succeeded.
-fn try_apply(
-    writer: &StoreWriter,
-    progress: &Progress,
-    position: &mut LogPosition,
-    ahead: &mut ReadAhead,
-) -> Result<Tally, OpenError> {
-    writer.with(|db, projection| {
-        let folding = Instant::now();
-        let prepared = projection.prepare(db, &mut ahead.record_batch)?;
-        ahead.work += folding.elapsed();
-        if let Some(confirmation) = ahead.confirmation.take() {
-            confirmation.wait()?;
-        }
-        let writing = Instant::now();
-        let tally = projection.commit(db, &ahead.record_batch, prepared)?;
-        ahead.work += writing.elapsed();
-        position.clone_from(projection.at(ahead.record_batch.rules().source));
-        progress.set_counts(projection.statuses());
-        Ok(tally)
-    })
 }

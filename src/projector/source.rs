@@ -8,11 +8,32 @@ use std::fmt;
 pub use crate::rows::meta::Source;
 
 impl Source {
-    /// Names of the threads that fold, read and check the log.
-    pub(super) fn threads(self) -> [&'static str; 3] {
+    /// The name of the thread that follows the log with the others.
+    pub(super) fn projector(self) -> &'static str {
         match self {
-            Source::Events => ["projector", "intake", "log-watchdog"],
-            Source::Control => ["control-log", "control-intake", "control-watch"],
+            Source::Events => "projector",
+            Source::Control => "control-log",
+        }
+    }
+
+    pub(super) fn worker(self, number: usize) -> String {
+        match self {
+            Source::Events => format!("worker-{number}"),
+            Source::Control => "control-worker".into(),
+        }
+    }
+
+    pub(super) fn intake(self, number: usize) -> String {
+        match self {
+            Source::Events => format!("intake-{number}"),
+            Source::Control => "control-intake".into(),
+        }
+    }
+
+    pub(super) fn watchdog(self) -> &'static str {
+        match self {
+            Source::Events => "log-watchdog",
+            Source::Control => "control-watch",
         }
     }
 

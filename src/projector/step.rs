@@ -18,6 +18,8 @@ pub enum Step<'r> {
     Control(Timestamp, Control),
     /// An unknown record of the control log. Ignored.
     Foreign,
+    /// No slice wants it that it was read for.
+    LeftOut,
     /// The projector halts before it.
     Halt(Halt),
 }

@@ -2,7 +2,7 @@
 //! log is found even while nothing is read from it.
 
 use super::halt::{Halt, OpenError};
-use super::log_position::LogPosition;
+use super::writer::StoreWriter;
 use crate::event_log::EventLog;
 use crate::worker::{Stop, WorkerThread};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,61 +10,57 @@ use std::time::Duration;
 
 pub struct Watchdog {
     shared: Arc<WatchdogShared>,
-    thread: Option<WorkerThread>,
+    _thread: Option<WorkerThread>,
 }
 
-struct WatchdogShared(Mutex<WatchdogState>);
-
-struct WatchdogState {
-    position: LogPosition,
-    halt: Option<Halt>,
+struct WatchdogShared {
+    log: Arc<dyn EventLog>,
+    writer: Arc<StoreWriter>,
+    halt: Mutex<Option<Halt>>,
 }
 
 impl Watchdog {
     /// Without an interval it does nothing.
     pub fn start(
         log: &Arc<dyn EventLog>,
-        position: &LogPosition,
+        writer: &Arc<StoreWriter>,
         name: &'static str,
         every: Option<Duration>,
     ) -> std::io::Result<Watchdog> {
-        let shared = Arc::new(WatchdogShared(Mutex::new(WatchdogState {
-            position: position.clone(),
-            halt: None,
-        })));
-        let thread = every.map(|every| {
-            let (shared, log) = (shared.clone(), log.clone());
-            WorkerThread::start(name, move |stop| shared.watch(&*log, every, stop))
+        let shared = Arc::new(WatchdogShared {
+            log: log.clone(),
+            writer: writer.clone(),
+            halt: Mutex::new(None),
         });
-        let thread = thread.transpose()?;
-        Ok(Watchdog { shared, thread })
-    }
-
-    pub fn applied(&self, position: &LogPosition) {
-        if self.thread.is_some() {
-            self.shared.lock().position.clone_from(position);
-        }
+        let thread = every.map(|every| {
+            let shared = shared.clone();
+            WorkerThread::start(name, move |stop| shared.watch(every, stop))
+        });
+        Ok(Watchdog {
+            shared,
+            _thread: thread.transpose()?,
+        })
     }
 
     /// The reason to halt that it found.
     pub fn halt(&self) -> Option<Halt> {
-        self.shared.lock().halt.clone()
+        self.shared.lock().clone()
     }
 }
 
 impl WatchdogShared {
-    fn watch(&self, log: &dyn EventLog, every: Duration, stop: &Stop) {
+    fn watch(&self, every: Duration, stop: &Stop) {
         loop {
             stop.sleep(every);
             if stop.is_asked() {
                 return;
             }
             // Taken before the check of the log, which can only have more records by then.
-            let position = self.lock().position.clone();
-            match position.check(log) {
+            let position = self.writer.position();
+            match position.check(&*self.log) {
                 Ok(()) => {}
                 Err(OpenError::Halt(halt)) => {
-                    self.lock().halt = Some(halt);
+                    *self.lock() = Some(halt);
                     return;
                 }
                 // The reader notices it as well and reports it.
@@ -74,9 +70,9 @@ impl WatchdogShared {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, WatchdogState> {
-        self.0
+    fn lock(&self) -> MutexGuard<'_, Option<Halt>> {
+        self.halt
             .lock()
-            .expect("nothing panics while it holds the state")
+            .expect("nothing panics while it holds the reason")
     }
 }

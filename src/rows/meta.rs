@@ -37,26 +37,35 @@ impl Source {
         [self.log(), b"_name"].concat()
     }
 
-    /// The prefix of the keys that end with a partition.
-    fn rows(self, what: PartitionRow) -> Vec<u8> {
+    /// A key of this log's own rows in `meta`.
+    fn key(self, what: Row, rest: &[&[u8]]) -> Vec<u8> {
         let of: &[u8] = match self {
             Source::Events => b"",
             Source::Control => b"control/",
         };
         let what: &[u8] = match what {
-            PartitionRow::Anchor => b"position/",
-            PartitionRow::Next => b"next/",
-            PartitionRow::Begin => b"begins/",
+            Row::Run => b"run/",
+            Row::Anchor => b"position/",
+            Row::Next => b"next/",
+            Row::Begin => b"begins/",
         };
-        [of, what].concat()
+        [&[of, what], rest].concat().concat()
     }
 
-    fn row(self, what: PartitionRow, partition: Partition) -> Vec<u8> {
-        [&self.rows(what)[..], &partition.0.to_be_bytes()].concat()
+    fn beginning(self, partition: Partition) -> Vec<u8> {
+        self.key(Row::Begin, &[&partition.0.to_be_bytes()])
+    }
+
+    /// Of the run of slices that begins with `first`.
+    fn of_run(self, what: Row, first: Slice, partition: Partition) -> Vec<u8> {
+        self.key(what, &[&[first.0], &partition.0.to_be_bytes()])
     }
 }
 
-enum PartitionRow {
+#[derive(Clone, Copy)]
+enum Row {
+    /// There is a run of slices, from this one on.
+    Run,
     Anchor,
     Next,
     Begin,
@@ -107,6 +116,18 @@ pub fn add(to: &mut StatusCounts, counts: &StatusCounts) {
 
 /// The last record of each partition.
 pub type Anchors = BTreeMap<Partition, Anchor>;
+
+/// How far some slices are in a log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    pub anchors: Anchors,
+    /// Where they continue.
+    pub next: NextOffsets,
+}
+
+/// The place of every slice: of those from a slice on, up to the next slice here. Slices that are
+/// together share a place, so that a batch does not write one for each.
+pub type Runs = BTreeMap<Slice, Place>;
 
 /// Binds a store to its log. Does nothing if it has one: a store that has no log of this source yet
 /// belongs to this one from now on.
@@ -161,7 +182,7 @@ pub fn knows_control_log(db: &dyn Db) -> Result<bool> {
     Ok(log_id(db, Source::Control)?.is_some())
 }
 
-/// The store's log and positions; `None` if it is new.
+/// The store's log, and the positions that all of its slices have reached; `None` if it is new.
 pub fn token(db: &dyn Db) -> Result<Option<Token>> {
     if is_new(db)? {
         return Ok(None);
@@ -169,8 +190,25 @@ pub fn token(db: &dyn Db) -> Result<Option<Token>> {
     let Some(log) = log_id(db, Source::Events)? else {
         return Ok(None);
     };
-    let positions = positions(&anchors(db, Source::Events)?);
+    let lowest = lowest(runs(db, Source::Events)?.values());
+    let positions = positions(&lowest.anchors);
     Ok(Some(Token { log, positions }))
+}
+
+/// The place that all of these have reached.
+pub fn lowest<'p>(mut places: impl Iterator<Item = &'p Place>) -> Place {
+    let mut lowest = places.next().cloned().unwrap_or_default();
+    for place in places {
+        lowest.anchors.retain(|partition, anchor| {
+            let other = place.anchors.get(partition);
+            if let Some(other) = other.filter(|other| other.offset < anchor.offset) {
+                *anchor = *other;
+            }
+            other.is_some()
+        });
+        lowest.next = lowest.next.lower(&place.next);
+    }
+    lowest
 }
 
 fn log_id(db: &dyn Db, source: Source) -> Result<Option<LogId>> {
@@ -190,23 +228,23 @@ fn of_slice(slice: Slice) -> Vec<u8> {
     [STATUSES, &[slice.0]].concat()
 }
 
-/// The rows of a prefix. An unreadable row is an error: without it a partition would seem to be
-/// new.
-fn by_partition<T, C: FromIterator<(Partition, T)>>(
+/// The rows of this kind: the rest of the key, and what the row says. One that cannot be read is an
+/// error: without it a partition would seem to be new.
+fn rows<T>(
     db: &dyn Db,
-    prefix: &[u8],
+    source: Source,
+    what: Row,
     decode: fn(&[u8]) -> Option<T>,
-) -> Result<C> {
+) -> Result<Vec<(Vec<u8>, T)>> {
     let mut rows = Vec::new();
     let mut is_damaged = false;
+    let prefix = source.key(what, &[]);
     store::view(db, |view| {
-        let end = after_prefix(prefix);
-        let range = prefix..&end[..];
+        let end = after_prefix(&prefix);
+        let range = &prefix[..]..&end[..];
         view.scan(Family::Meta, range, Direction::Forward, &mut |key, row| {
-            let partition = key[prefix.len()..].try_into().ok();
-            let partition = partition.map(u32::from_be_bytes).map(Partition);
-            match partition.zip(decode(row)) {
-                Some(row) => rows.push(row),
+            match decode(row) {
+                Some(row) => rows.push((key[prefix.len()..].to_vec(), row)),
                 None => is_damaged = true,
             }
             ControlFlow::Continue(())
@@ -214,7 +252,7 @@ fn by_partition<T, C: FromIterator<(Partition, T)>>(
     })?;
     match is_damaged {
         true => Err(damaged("a position")),
-        false => Ok(rows.into_iter().collect()),
+        false => Ok(rows),
     }
 }
 
@@ -222,13 +260,87 @@ fn offset(row: &[u8]) -> Option<Offset> {
     Some(Offset(u64::from_be_bytes(row.try_into().ok()?)))
 }
 
-pub fn put_anchor(batch: &mut Batch, source: Source, partition: Partition, anchor: Anchor) {
-    let key = source.row(PartitionRow::Anchor, partition);
-    batch.put(Family::Meta, &key, &anchor.encode());
+fn partition(key: &[u8]) -> Result<Partition> {
+    let number = key.try_into().map_err(|_| damaged("a position"))?;
+    Ok(Partition(u32::from_be_bytes(number)))
 }
 
-pub fn anchors(db: &dyn Db, source: Source) -> Result<Anchors> {
-    by_partition(db, &source.rows(PartitionRow::Anchor), Anchor::decode)
+/// How far the slices are. A run has no row for where it continues in a partition if that directly
+/// follows its last record, or is where the partition began.
+pub fn runs(db: &dyn Db, source: Source) -> Result<Runs> {
+    let mut runs = Runs::from([(Slices::ALL.first(), Place::default())]);
+    for (key, ()) in rows(db, source, Row::Run, |_| Some(()))? {
+        let [first] = key[..] else {
+            return Err(damaged("a run of slices"));
+        };
+        runs.entry(Slice(first)).or_default();
+    }
+    let begins = beginnings(db, source)?;
+    runs.values_mut()
+        .for_each(|run| run.next.clone_from(&begins));
+    let mut of_run = |key: &[u8], put: &mut dyn FnMut(&mut Place, Partition)| {
+        let (first, rest) = key.split_first().ok_or_else(|| damaged("a position"))?;
+        let run = runs.get_mut(&Slice(*first));
+        put(
+            run.ok_or_else(|| damaged("a run of slices"))?,
+            partition(rest)?,
+        );
+        Ok::<_, Error>(())
+    };
+    for (key, anchor) in rows(db, source, Row::Anchor, Anchor::decode)? {
+        of_run(&key, &mut |run, partition| {
+            run.anchors.insert(partition, anchor);
+            run.next.raise(partition, anchor.offset.next());
+        })?;
+    }
+    for (key, next) in rows(db, source, Row::Next, offset)? {
+        of_run(&key, &mut |run, partition| run.next.raise(partition, next))?;
+    }
+    Ok(runs)
+}
+
+/// Changes the rows of the runs from those of `before` to those of `after`.
+pub fn put_runs(source: Source, before: &Runs, after: &Runs, batch: &mut Batch) {
+    for (&first, run) in after {
+        let known = before.get(&first);
+        if known.is_none() {
+            batch.put(Family::Meta, &source.key(Row::Run, &[&[first.0]]), &[]);
+        }
+        let unknown = Place::default();
+        let known = known.unwrap_or(&unknown);
+        for &partition in known.anchors.keys() {
+            if !run.anchors.contains_key(&partition) {
+                batch.delete(Family::Meta, &source.of_run(Row::Anchor, first, partition));
+            }
+        }
+        for (&partition, anchor) in &run.anchors {
+            if known.anchors.get(&partition) != Some(anchor) {
+                let key = source.of_run(Row::Anchor, first, partition);
+                batch.put(Family::Meta, &key, &anchor.encode());
+            }
+        }
+        for (&partition, &next) in run.next.iter() {
+            let anchor = run.anchors.get(&partition);
+            let follows = anchor.map(|anchor| anchor.offset.next()) == Some(next);
+            let known = known.next.get(&partition);
+            if known > Some(&next) || known != Some(&next) && !follows {
+                let key = source.of_run(Row::Next, first, partition);
+                batch.put(Family::Meta, &key, &next.0.to_be_bytes());
+            }
+        }
+    }
+    for (&first, run) in before
+        .iter()
+        .filter(|(first, _)| !after.contains_key(first))
+    {
+        batch.delete(Family::Meta, &source.key(Row::Run, &[&[first.0]]));
+        for &partition in run.anchors.keys() {
+            batch.delete(Family::Meta, &source.of_run(Row::Anchor, first, partition));
+        }
+        for (&partition, _) in run.next.iter() {
+            batch.delete(Family::Meta, &source.of_run(Row::Next, first, partition));
+        }
+    }
 }
 
 /// The number of documents of each status in one slice.
@@ -278,30 +390,16 @@ fn status_counts(row: &[u8]) -> Option<StatusCounts> {
     counts.try_into().ok()
 }
 
-pub fn put_next(batch: &mut Batch, source: Source, partition: Partition, next: Offset) {
-    let key = source.row(PartitionRow::Next, partition);
-    batch.put(Family::Meta, &key, &next.0.to_be_bytes());
-}
-
-/// Where the store continues. A partition has no row if that directly follows its last record.
-pub fn next(db: &dyn Db, source: Source, anchors: &Anchors) -> Result<NextOffsets> {
-    let mut next: NextOffsets = by_partition(db, &source.rows(PartitionRow::Begin), offset)?;
-    let after = anchors.iter().map(|(p, anchor)| (*p, anchor.offset.next()));
-    let kept: NextOffsets = by_partition(db, &source.rows(PartitionRow::Next), offset)?;
-    for (partition, offset) in kept.into_iter().chain(after) {
-        next.raise(partition, offset);
-    }
-    Ok(next)
-}
-
 pub fn put_beginning(batch: &mut Batch, source: Source, partition: Partition, first: Offset) {
-    let key = source.row(PartitionRow::Begin, partition);
+    let key = source.beginning(partition);
     batch.put(Family::Meta, &key, &first.0.to_be_bytes());
 }
 
 /// By partition, the first offset that the log had when the store first read it.
-pub fn beginnings(db: &dyn Db) -> Result<NextOffsets> {
-    by_partition(db, &Source::Events.rows(PartitionRow::Begin), offset)
+pub fn beginnings(db: &dyn Db, source: Source) -> Result<NextOffsets> {
+    let rows = rows(db, source, Row::Begin, offset)?.into_iter();
+    rows.map(|(key, first)| Ok((partition(&key)?, first)))
+        .collect()
 }
 
 fn damaged(what: &str) -> Error {

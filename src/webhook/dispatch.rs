@@ -485,7 +485,7 @@ impl Dispatcher {
         tracing::debug!(operation_id, attempts, %why, "a webhook delivery will be retried");
         let of = (pick.id(), pick.key);
         let note = |db: &dyn Db, batch: &mut Batch| outbox::put_failing(db, of, failing, batch);
-        if let Err(error) = self.parts.writer.change(note) {
+        if let Err(error) = self.parts.writer.change(pick.id(), note) {
             tracing::warn!(%error, "cannot record the attempts of a webhook delivery");
         }
         if !self.forget(pick.id()) {

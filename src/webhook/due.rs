@@ -54,7 +54,7 @@ pub fn next(
             }))
         })
     })?;
-    writer.write(batch)?;
+    writer.write(&batch)?;
     Ok(send)
 }
 
@@ -98,7 +98,7 @@ pub fn of_operation(
             Ok(ControlFlow::Continue(()))
         })
     })?;
-    writer.write(batch)?;
+    writer.write(&batch)?;
     Ok(found)
 }
 
@@ -151,12 +151,13 @@ pub fn all(
                 }
             }
             if batch.len() >= ROWS_AT_ONCE {
-                writer.write(std::mem::take(&mut batch))?;
+                writer.write(&batch)?;
+                batch.clear();
             }
             Ok(ControlFlow::Continue(()))
         })
     })?;
-    writer.write(batch)?;
+    writer.write(&batch)?;
     all.ready.append(&mut later);
     all.ready.truncate(WINDOW_ALL + 1);
     Ok(all)

@@ -265,6 +265,12 @@ impl NextOffsets {
         self.iter().filter_map(last).collect()
     }
 
+    /// What is done by both: the earlier offsets.
+    pub fn lower(&self, other: &NextOffsets) -> NextOffsets {
+        let lower = |(p, next): (&Partition, &Offset)| Some((*p, *next.min(other.get(p)?)));
+        self.iter().filter_map(lower).collect()
+    }
+
     /// Whether the offset of this position is done.
     pub fn has_passed(&self, at: Position) -> bool {
         self.get(&at.partition) > Some(&at.offset)

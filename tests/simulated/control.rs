@@ -8,9 +8,10 @@ use opledger::event_log::memory::MemoryLog;
 use opledger::event_log::{EventLog, Identity, Logged};
 use opledger::feed::progress::{Doing, Progress};
 use opledger::feed::publisher::Publisher;
-use opledger::projector::run::{self, Observer, Took};
+use opledger::projector::projection::Keep;
+use opledger::projector::run::{self, Observer};
 use opledger::projector::step::Rules;
-use opledger::projector::writer::{self, StoreWriter};
+use opledger::projector::writer::StoreWriter;
 use opledger::projector::{Projection, RecordBatch, Source, Tally};
 use opledger::rows::keys;
 use opledger::rows::outbox::begun;
@@ -23,6 +24,7 @@ use opledger::wire::position::{LogId, Offset, Partition, Position};
 use opledger::wire::record::{Headers, Record};
 use opledger::worker::WorkerThread;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 const LOG: LogId = LogId(*b"testing0");
 const OTHER: LogId = LogId(*b"testing1");
@@ -93,8 +95,8 @@ fn folded(controls: &[Control], at_once: bool) -> (Memory, Vec<Told>) {
         id: LOG,
         name: "control".into(),
     };
-    let mut projection = Projection::new(&db, 1000).unwrap();
-    projection.open_log(&db, Source::Control, &log).unwrap();
+    let keep = Keep::NOTHING;
+    let mut projection = Projection::open_one(&db, Source::Control, &log, keep).unwrap();
     let logged: Vec<_> = (0..)
         .zip(controls)
         .map(|(n, control)| Logged {
@@ -207,16 +209,16 @@ struct Running {
 struct Hears(Arc<Mutex<Vec<Told>>>);
 
 impl Observer for Hears {
-    fn opened(&mut self, _: &dyn Db) -> store::Result<()> {
+    fn opened(&self, _: &dyn Db) -> store::Result<()> {
         self.0.lock().unwrap().push(Told::Opened);
         Ok(())
     }
 
-    fn applied(&mut self, _: &RecordBatch, tally: &Tally, _: Took) {
+    fn applied(&self, _: &RecordBatch, tally: &Tally, _: Duration) {
         self.0.lock().unwrap().extend(told(tally));
     }
 
-    fn failed(&mut self, _: &store::Error) {}
+    fn failed(&self, _: &store::Error) {}
 }
 
 fn start(db: &Arc<Memory>, log: &MemoryLog) -> Running {
@@ -225,15 +227,11 @@ fn start(db: &Arc<Memory>, log: &MemoryLog) -> Running {
         log: Arc::new(log.clone()),
         progress: Arc::new(Progress::new(None, Workers::ONE)),
     };
-    let settings = writer::WriterSettings {
-        hot_bytes: 1000,
-        change_window: 1000,
-    };
     let projector = run::start(
-        StoreWriter::new(db.clone(), settings),
+        StoreWriter::new(db.clone(), Workers::ONE, Keep::NOTHING),
         publisher.log.clone(),
         publisher.progress.clone(),
-        Box::new(Hears(heard.clone())),
+        Arc::new(Hears(heard.clone())),
         in_process::projector(Rules::CONTROL, None),
     );
     Running {

@@ -12,3 +12,4 @@ mod stored;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod workers;

@@ -12,10 +12,11 @@ use opledger::event_log::{EventLog, Identity, Limits, Share};
 use opledger::feed::documents;
 use opledger::feed::progress::{Doing, Progress};
 use opledger::projector::halt::OpenError;
-use opledger::projector::run::{self, Observer, Took};
+use opledger::projector::projection::Keep;
+use opledger::projector::run::{self, Observer};
 use opledger::projector::step::Rules;
-use opledger::projector::writer::{self, StoreWriter};
-use opledger::projector::{Halt, Projection, RecordBatch, Source, Tally};
+use opledger::projector::writer::StoreWriter;
+use opledger::projector::{Halt, Projection, RecordBatch, Tally};
 use opledger::query::{Page, dead_letters};
 use opledger::rows::meta;
 use opledger::rows::state;
@@ -35,11 +36,11 @@ const LOG: LogId = LogId(*b"testing0");
 struct Silent;
 
 impl Observer for Silent {
-    fn opened(&mut self, _: &dyn Db) -> store::Result<()> {
+    fn opened(&self, _: &dyn Db) -> store::Result<()> {
         Ok(())
     }
-    fn applied(&mut self, _: &RecordBatch, _: &Tally, _: Took) {}
-    fn failed(&mut self, _: &store::Error) {}
+    fn applied(&self, _: &RecordBatch, _: &Tally, _: Duration) {}
+    fn failed(&self, _: &store::Error) {}
 }
 
 struct Running {
@@ -55,14 +56,8 @@ fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
     };
     let settings = in_process::projector(rules, Some(Duration::from_millis(10)));
     let log = Arc::new(log.clone());
-    let writer = StoreWriter::new(
-        db,
-        writer::WriterSettings {
-            hot_bytes: 1 << 20,
-            change_window: 1_000,
-        },
-    );
-    let projector = run::start(writer, log, progress.clone(), Box::new(Silent), settings);
+    let writer = StoreWriter::new(db, Workers::ONE, Keep::default());
+    let projector = run::start(writer, log, progress.clone(), Arc::new(Silent), settings);
     Running {
         progress,
         _projector: projector.unwrap(),
@@ -214,10 +209,7 @@ fn a_hundred_thousand_random_records_stop_nothing() {
         let mut record_batch = RecordBatch::decode(record_batch, Default::default(), &Rules::NONE);
         projection.apply(&db, &mut record_batch).unwrap();
     }
-    assert_eq!(
-        projection.at(Source::Events).positions()[&Partition(0)],
-        last.offset
-    );
+    assert_eq!(projection.at().positions()[&Partition(0)], last.offset);
     assert!(
         documents::read(&db, OperationId("after-all"), &TimeStyle::default())
             .unwrap()

@@ -22,7 +22,7 @@ use opledger::event_log::{self, EventLog, Identity, Limits, Logged, Reader, Shar
 use opledger::feed::documents;
 use opledger::projector::halt::OpenError;
 use opledger::projector::step::Rules;
-use opledger::projector::{Projection, RecordBatch, Source};
+use opledger::projector::{Projection, RecordBatch};
 use opledger::query::{Page, history};
 use opledger::rows::digest::StoreDigest;
 use opledger::rows::keys;
@@ -309,17 +309,17 @@ impl<L: SimulatedLog> Simulation<L> {
     /// As at the start of a process: the position comes only from the store.
     fn reopen(&mut self) {
         self.projection = open(&*self.store).expect("recovers");
-        self.log.seek(self.projection.at(Source::Events).next());
+        self.log.seek(&self.projection.at().next());
     }
 
     fn is_caught_up(&self, all: &[Logged]) -> bool {
-        let applied = self.projection.at(Source::Events).positions();
+        let applied = self.projection.at().positions();
         all.iter().all(|logged| applied.holds(logged.at))
     }
 
     /// At any time, the store is a fold of the log up to its position.
     fn look(&mut self) {
-        let applied = self.projection.at(Source::Events).positions();
+        let applied = self.projection.at().positions();
         let held: Vec<Logged> = self
             .log
             .everything()

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use opledger::domain::{OperationId, OrderKey, Slices, Timestamp};
 use opledger::event_log::{Identity, Logged};
 use opledger::feed::documents;
+use opledger::projector::projection::Keep;
 use opledger::projector::step::Rules;
 use opledger::projector::{Projection, RecordBatch, Source};
 use opledger::query::{Page, dead_letters, history};
@@ -202,7 +203,8 @@ fn folded() -> Memory {
         id: CONTROL_LOG,
         name: "control log of golden files".into(),
     };
-    projection.open_log(&db, Source::Control, &log).unwrap();
+    let keep = Keep::NOTHING;
+    let mut projection = Projection::open_one(&db, Source::Control, &log, keep).unwrap();
     let mut record_batch =
         RecordBatch::decode(records.collect(), Default::default(), &Rules::CONTROL);
     projection.apply(&db, &mut record_batch).unwrap();
@@ -339,7 +341,7 @@ fn golden_rows_are_read_and_folded_on() {
     let what = "what is read of the golden rows";
     let (found, expected) = (pretty(&read(&db)), read_golden("read.json"));
     assert_same_text(what, found.as_bytes(), expected.as_bytes());
-    assert_eq!(projection.at(Source::Events).positions(), [(0, 49)].into());
+    assert_eq!(projection.at().positions(), [(0, 49)].into());
     let begun = outbox::begun(&db, LOG).unwrap();
     assert_eq!(begun, Some([(0, 2)].into()));
     // The fold continues from there.

@@ -22,7 +22,7 @@ use opledger::event_log::{self, EventLog, Limits, Reader, Share};
 use opledger::feed::progress::WrittenChange;
 use opledger::http::{App, Reads, router};
 use opledger::projector::step::Rules;
-use opledger::projector::{Projection, RecordBatch, Source};
+use opledger::projector::{Projection, RecordBatch};
 use opledger::store::memory::{Memory, WriteFault};
 use opledger::wire::position::{LastOffsets, NextOffsets, Partition, Position, Token};
 use serde_json::{Value, json};
@@ -256,9 +256,7 @@ impl Simulation {
             });
             match self.projection.apply(&*self.store, &mut record_batch) {
                 Ok(tally) => {
-                    self.truth
-                        .applied
-                        .insert(self.projection.at(Source::Events).positions());
+                    self.truth.applied.insert(self.projection.at().positions());
                     in_process::publish(&self.app, &self.projection, tally);
                     return true;
                 }
@@ -281,11 +279,11 @@ impl Simulation {
     fn start(&mut self) {
         self.projection = open(&self.store, self.window);
         // A batch may have been written before the process died, and not reported.
-        self.truth
-            .applied
-            .insert(self.projection.at(Source::Events).positions());
-        let next = self.projection.at(Source::Events).next();
-        self.reader = self.log.reader(LOG, next, Share::ALL).unwrap();
+        self.truth.applied.insert(self.projection.at().positions());
+        self.reader = self
+            .log
+            .reader(LOG, &self.projection.at().next(), Share::ALL)
+            .unwrap();
         self.app = app(&self.store, &self.log);
         for client in &mut self.clients {
             client.disconnect();
@@ -329,7 +327,7 @@ impl Simulation {
     async fn finish(&mut self, client: usize) {
         let get = TowerToHyperService::new(router(self.app.clone()));
         let client = &mut self.clients[client];
-        let all = self.projection.at(Source::Events).positions();
+        let all = self.projection.at().positions();
         let ids = self.truth.events.keys();
         let expected: BTreeMap<&String, Value> = ids
             .filter_map(|id| Some((id, self.truth.document(id, &all)?)))
@@ -582,13 +580,13 @@ fn a_removed_operation_is_reported_to_streams() {
             .write(&batch, Durability::Buffered)
             .unwrap();
         let change = opledger::feed::watch::Change::new(ChangeNumber(1), row.into(), 1);
-        let at = simulation.projection.at(Source::Events);
+        let at = simulation.projection.at();
         let progress = &simulation.app.progress;
         let published = WrittenChange {
             change,
             entries: Vec::new(),
         };
-        progress.publish(0, at.token(), at.next(), Some(published));
+        progress.publish(0, at.token(), &at.next(), Some(published));
         for client in [0, 3] {
             let client = &mut simulation.clients[client];
             client.connect(&get).await;

@@ -12,6 +12,7 @@ use opledger::event_log::embedded::{Ahead, Appender, Layout, Which, disk};
 use opledger::event_log::{self, Identity, Limits};
 use opledger::feed::progress::{LogState, Progress, WrittenChange};
 use opledger::http::App;
+use opledger::projector::projection::Keep;
 use opledger::projector::run::Settings;
 use opledger::projector::step::Rules;
 use opledger::projector::{Projection, Source, Tally};
@@ -73,26 +74,28 @@ pub fn open(store: &Memory, window: u64) -> Projection {
         id: LOG,
         name: "simulated".into(),
     };
-    let mut projection = Projection::open(store, &log, 10_000).unwrap();
-    projection.keep_changes(window);
-    projection
+    let keep = Keep {
+        hot_bytes: 10_000,
+        change_window: window,
+    };
+    Projection::open_one(store, Source::Events, &log, keep).unwrap()
 }
 
 /// What a projector publishes when it begins.
 pub fn begin(app: &App, projection: &Projection) {
-    let at = projection.at(Source::Events);
-    let positions = vec![(at.token(), at.next().clone())];
+    let at = projection.at();
+    let positions = vec![(at.token(), at.next())];
     app.progress.begin(projection.next_change(), positions);
 }
 
 /// What a projector publishes after each write.
 pub fn publish(app: &App, projection: &Projection, tally: Tally) {
-    let at = projection.at(Source::Events);
+    let at = projection.at();
     let published = tally.change.map(|change| WrittenChange {
         change,
         entries: tally.entries,
     });
-    app.progress.publish(0, at.token(), at.next(), published);
+    app.progress.publish(0, at.token(), &at.next(), published);
 }
 
 pub fn app<D: Db + 'static>(store: &Arc<D>, log: &event_log::memory::MemoryLog) -> Arc<App> {

@@ -16,7 +16,9 @@ pub fn of_database(memory: MemoryBudget, families: &[Family]) -> Result<Options>
         false => {
             // Detects a missing or truncated file of the write-ahead log before a later one.
             // Families would otherwise have different states.
-            let mut options = with("allow_fallocate=false;track_and_verify_wals=true")?;
+            let mut options = with(&format!(
+                "allow_fallocate=false;track_and_verify_wals=true;{SEVERAL_WRITERS}"
+            ))?;
             options.set_track_and_verify_wals_in_manifest(true);
             options
         }
@@ -24,7 +26,9 @@ pub fn of_database(memory: MemoryBudget, families: &[Family]) -> Result<Options>
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_manifest_preallocation_size(0);
-    options.set_max_background_jobs(2);
+    // A quarter of them, at least one, for flushes.
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    options.set_max_background_jobs(cores.clamp(2, 16) as i32);
     options.set_write_buffer_manager(&WriteBufferManager::new_write_buffer_manager(
         memory.write_buffers as usize,
         false,
@@ -39,6 +43,12 @@ pub fn of_database(memory: MemoryBudget, families: &[Family]) -> Result<Options>
     options.set_max_open_files(open_files(limit) as i32);
     Ok(options)
 }
+
+/// Writers that wait for one another write their batches together, however large, and each
+/// inserts its own rows. By default batches that are larger than a megabyte take turns. The
+/// write-ahead log of the next ones is written meanwhile.
+const SEVERAL_WRITERS: &str =
+    "max_write_batch_group_size_bytes=67108864;enable_pipelined_write=true";
 
 /// Sorted files that a database keeps open if the process may open `limit` files.
 pub fn open_files(limit: u64) -> u64 {
