@@ -89,6 +89,10 @@ impl Memory {
 }
 
 fn apply(batch: &Batch, rows: &mut MemoryRows) {
+    for (family, range) in batch.deleted_ranges() {
+        let range = (family, range.start.to_vec())..(family, range.end.to_vec());
+        rows.extract_if(range, |_, _| true).for_each(drop);
+    }
     for (family, key, value) in batch.rows() {
         match value {
             Some(value) => rows.insert((family, key.to_vec()), value.to_vec()),

@@ -1,6 +1,8 @@
 //! The store: ordered rows in families, written in atomic batches. This is the port; `rocks` is
 //! the real one (and the only user of rocksdb), `memory` an in-memory one that tests can crash.
 
+#[cfg(test)]
+mod conformance;
 pub mod memory;
 mod prefix;
 pub mod rocks;
@@ -153,7 +155,16 @@ pub type RowResult = Result<Option<Vec<u8>>>;
 #[derive(Debug, Default, Clone)]
 pub struct Batch {
     arena: Vec<u8>,
+    /// They take effect before the rows.
+    ranges: Vec<DeletedRange>,
     rows: Vec<Put>,
+}
+
+#[derive(Debug, Clone)]
+struct DeletedRange {
+    family: Family,
+    start: Range<usize>,
+    end: Range<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -168,6 +179,7 @@ struct Put {
 #[derive(Debug, Clone, Copy)]
 pub struct Length {
     bytes: usize,
+    ranges: usize,
     rows: usize,
 }
 
@@ -197,6 +209,7 @@ impl Batch {
     pub fn length(&self) -> Length {
         Length {
             bytes: self.arena.len(),
+            ranges: self.ranges.len(),
             rows: self.rows.len(),
         }
     }
@@ -204,6 +217,7 @@ impl Batch {
     /// Removes the rows that were added since.
     pub fn truncate(&mut self, length: Length) {
         self.arena.truncate(length.bytes);
+        self.ranges.truncate(length.ranges);
         self.rows.truncate(length.rows);
     }
 
@@ -228,6 +242,7 @@ impl Batch {
     /// Empties the batch and keeps its memory.
     pub fn clear(&mut self) {
         self.arena.clear();
+        self.ranges.clear();
         self.rows.clear();
     }
 
@@ -240,6 +255,21 @@ impl Batch {
         });
     }
 
+    /// Deletes the rows whose keys are in the range, except those that this batch puts: RocksDB
+    /// writes one entry for all of them, and skips them in reads until it merges their files.
+    pub fn delete_range(&mut self, family: Family, range: Range<&[u8]>) {
+        let (start, end) = (self.keep(range.start), self.keep(range.end));
+        self.ranges.push(DeletedRange { family, start, end });
+    }
+
+    /// The ranges that are deleted before the rows are put.
+    pub fn deleted_ranges(&self) -> impl Iterator<Item = (Family, Range<&[u8]>)> {
+        self.ranges.iter().map(|range| {
+            let (start, end) = (range.start.clone(), range.end.clone());
+            (range.family, &self.arena[start]..&self.arena[end])
+        })
+    }
+
     /// In the order in which they take effect.
     pub fn rows(&self) -> impl Iterator<Item = (Family, &[u8], Option<&[u8]>)> {
         self.rows.iter().map(|row| {
@@ -249,11 +279,11 @@ impl Batch {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.is_empty() && self.ranges.is_empty()
     }
 
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.rows.len() + self.ranges.len()
     }
 
     pub fn bytes(&self) -> usize {

@@ -276,6 +276,9 @@ impl Db for Rocks {
         let bytes = batch.bytes() + 16 * batch.len();
         let mut rows = WriteBatch::with_capacity_bytes(bytes);
         let mut room = Vec::new();
+        for (family, range) in batch.deleted_ranges() {
+            rows.delete_range_cf(open.family(family), range.start, range.end);
+        }
         for (family, key, value) in batch.rows() {
             let handle = open.family(family);
             match value {
