@@ -10,7 +10,7 @@ use crate::cli::operation_id;
 use crate::cli::output::{Output, RECORDS, lost, note, progress};
 use crate::config::{Config, Overrides};
 use crate::data_folder::DataFolder;
-use crate::domain::{OperationId, Timestamp};
+use crate::domain::{OperationId, Slices, Timestamp};
 use crate::event_log::{Identity, Reader, Share};
 use crate::projector::Tally;
 use crate::projector::step::Rules;
@@ -256,7 +256,7 @@ fn fold(
 fn report_bad_records(db: &dyn Db, is_file: bool) -> Result<(), Failure> {
     let mut left = 20;
     store::view(db, |view| {
-        letters::scan(view, None, &mut |letter| {
+        letters::scan(view, Slices::ALL, None, &mut |letter| {
             let (_, detail, _) = letters::decode(&letter.row)?;
             match is_file {
                 true => note(format!("line {}: {detail}", letter.at.offset.next())),

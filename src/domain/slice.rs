@@ -25,11 +25,17 @@ impl OperationId<'_> {
     }
 }
 
-/// Consecutive slices.
+/// Consecutive slices; all by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slices {
     start: u8,
     end: u8,
+}
+
+impl Default for Slices {
+    fn default() -> Slices {
+        Slices::ALL
+    }
 }
 
 impl Slices {

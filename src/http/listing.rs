@@ -95,6 +95,7 @@ fn asked(headers: &HeaderMap, params: &Params) -> Result<Asked, Refusal> {
     let query = Query {
         filter: filter(params)?,
         order,
+        ..Query::default()
     };
     let cursor = match paging::cursor(params)? {
         None => None,

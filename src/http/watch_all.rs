@@ -90,6 +90,7 @@ pub async fn operations(
         query: Arc::new(Query {
             filter: Filter::clone(&filter),
             order: Order::Newest,
+            ..Query::default()
         }),
         position,
         next: ChangeNumber::ZERO,

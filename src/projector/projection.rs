@@ -295,7 +295,9 @@ impl Projection {
         for (logged, step) in opened.others() {
             match step {
                 Step::DeadLetter(fault) => {
-                    put_aside(logged, fault, rules.forward_dead_letters, batch, &mut tally);
+                    // One that is folded again, with its slice, may have been sent already.
+                    let forward = rules.forward_dead_letters && !letters::is_known(db, logged.at)?;
+                    put_aside(logged, fault, forward, batch, &mut tally);
                 }
                 Step::Control(at, control) => deliveries.apply(*at, control, batch, &mut tally)?,
                 Step::Halt(halt) => return Err(halt.clone().into()),

@@ -1,6 +1,7 @@
 //! Dead letters: invalid records, whole, with the reason.
 
 use super::{Emit, EntryWriter, Page};
+use crate::domain::Slices;
 use crate::rows::letters;
 use crate::store::{self, Db, Result};
 use crate::wire::position::Position;
@@ -17,7 +18,7 @@ pub fn stream(db: &dyn Db, page: &Page, emit: &mut Emit) -> Result<Option<Vec<u8
         let mut entries = EntryWriter::new("dead_letters", page, emit);
         let (mut last, mut next) = (None, None);
         let after = page.after.as_deref().and_then(Position::of_key);
-        letters::scan(view, after, &mut |letter| {
+        letters::scan(view, Slices::ALL, after, &mut |letter| {
             if entries.is_full() {
                 next = last.map(|last: Position| last.to_key().to_vec());
                 return Ok(ControlFlow::Break(()));

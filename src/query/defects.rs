@@ -1,6 +1,6 @@
 //! Operations that reads had to leave out, for readiness and a metric.
 
-use crate::domain::OperationId;
+use crate::domain::{OperationId, Slices};
 use crate::rows::lists::by_state;
 use crate::store::{Result, View};
 use crate::wire::document::Bodies;
@@ -73,7 +73,7 @@ impl Defects {
         new.extend(&known);
         let all: Vec<_> = new.into_iter().cloned().collect();
         let mut count = 0;
-        by_state(view, &all, &mut |_| {
+        by_state(view, Slices::ALL, &all, &mut |_| {
             count += 1;
             ControlFlow::Continue(())
         })?;

@@ -2,7 +2,7 @@
 
 use super::Page;
 use crate::domain::OperationId;
-use crate::rows::outbox::{self, Concluded, Delivery, DeliveryState};
+use crate::rows::outbox::{self, Concluded, Delivery, DeliveryState, Of};
 use crate::store::{self, Db, Result, View};
 use crate::wire::notification::{DeliveryKey, DeliveryOutcome};
 use crate::wire::time::write_rfc3339_millis;
@@ -46,7 +46,7 @@ pub fn page(
             Some([phase, after @ ..]) => (*phase, Some(after)),
             Some([]) => (DELIVERED, None),
         };
-        let of = wanted.operation_id.as_deref().map(OperationId);
+        let of = Of::one_or_all(wanted.operation_id.as_deref().map(OperationId));
         if phase == DUE && wanted.state != Some("delivered") {
             outbox::scan(view, of, after, &mut |delivery| {
                 let at = (delivery.operation_id, delivery.key);
@@ -175,7 +175,7 @@ pub fn each_in_state(
     holds: bool,
     each: &mut dyn FnMut(OperationId, DeliveryKey),
 ) -> Result<()> {
-    let of = wanted.operation_id.as_deref().map(OperationId);
+    let of = Of::one_or_all(wanted.operation_id.as_deref().map(OperationId));
     store::view(db, |view| {
         outbox::scan(view, of, None, &mut |delivery| {
             let state = delivery.state(view, holds)?;

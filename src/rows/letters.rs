@@ -47,16 +47,25 @@ pub fn decode(row: &Bytes) -> Result<(&str, &str, Record)> {
     record::decode_dead_letter(row).map_err(|unreadable| Error::Corrupt(unreadable.to_string()))
 }
 
-/// Shows them by position, after one if that is given. Unreadable rows are left out;
-/// `Db::damage` reports them.
+/// Shows those of some slices by position, after one if that is given. Unreadable rows are left
+/// out; `Db::damage` reports them.
 pub fn scan(
     view: &dyn View,
+    slices: Slices,
     after: Option<Position>,
     visit: &mut dyn FnMut(StoredLetter) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
     let from = after.map_or_else(Vec::new, |after| [&after.to_key()[..], &[0]].concat());
     let range = &from[..]..ALL.end;
     scan_readable(view, Family::DeadLetter, range, |key, row| {
+        let at = Position::of_key(key).ok_or_else(|| Error::Corrupt("a dead letter".into()))?;
+        let row = Bytes::copy_from_slice(row);
+        if slices != Slices::ALL {
+            let (_, _, record) = decode(&row)?;
+            if !slices.contains(slice_of(record.key.as_deref(), at)) {
+                return Ok(ControlFlow::Continue(()));
+            }
+        }
         let refused = match view.get(Family::DeadLetterDue, key) {
             // Then it is unknown whether the topic has the letter, but the letter is readable.
             Err(Error::Corrupt(_)) => None,
@@ -64,8 +73,8 @@ pub fn scan(
         };
         let refused = refused.filter(|why| !why.is_empty());
         visit(StoredLetter {
-            at: Position::of_key(key).ok_or_else(|| Error::Corrupt("a dead letter".into()))?,
-            row: Bytes::copy_from_slice(row),
+            at,
+            row,
             refused: refused.map(|why| String::from_utf8_lossy(&why).into_owned()),
         })
     })
@@ -108,6 +117,14 @@ pub(super) fn scan_slices(
     )
 }
 
+/// Whether the store has it already, if only as a row that cannot be read.
+pub fn is_known(db: &dyn Db, at: Position) -> Result<bool> {
+    match db.get(Family::DeadLetter, &at.to_key()) {
+        Err(Error::Corrupt(_)) => Ok(true),
+        row => Ok(row?.is_some()),
+    }
+}
+
 /// The row of one that [`decode`] reads; `None` if it was removed.
 pub fn get(db: &dyn Db, at: Position) -> Result<Option<Bytes>> {
     Ok(db.get(Family::DeadLetter, &at.to_key())?.map(Bytes::from))
@@ -129,6 +146,12 @@ pub fn unsent(db: &dyn Db, visit: &mut dyn FnMut(Position, Option<String>)) -> R
 
 /// The topic has it, or it was removed.
 pub fn put_sent(at: Position, batch: &mut Batch) {
+    batch.delete(Family::DeadLetterDue, &at.to_key());
+}
+
+/// Removes it, whether it is to be sent or not.
+pub(super) fn remove(at: Position, batch: &mut Batch) {
+    batch.delete(Family::DeadLetter, &at.to_key());
     batch.delete(Family::DeadLetterDue, &at.to_key());
 }
 

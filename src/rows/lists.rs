@@ -5,7 +5,7 @@
 use super::filter::Filter;
 use super::keys;
 use super::operation::{self, with_operation};
-use crate::domain::{OperationId, Status, Timestamp, document};
+use crate::domain::{OperationId, Slices, Status, Timestamp, document};
 use crate::store::{self, ALL, Db, Direction, Family, Result, View, scan_readable, try_scan};
 use crate::wire::document::Bodies;
 use std::ops::{ControlFlow, Range};
@@ -21,6 +21,8 @@ pub enum Order {
 pub struct Query {
     pub filter: Filter,
     pub order: Order,
+    /// Only the operations of these.
+    pub slices: Slices,
 }
 
 /// The limits of one page.
@@ -64,6 +66,12 @@ pub fn each(db: &dyn Db, visit: &mut dyn FnMut(OperationId) -> ControlFlow<()>) 
             operation_of(key).map_or(ControlFlow::Continue(()), &mut *visit)
         })
     })
+}
+
+/// Whether the operation with this key of `by_time` is in the slices. That is worked out only if
+/// it may not be.
+fn is_in(slices: Slices, by_time: &[u8]) -> bool {
+    slices == Slices::ALL || operation_of(by_time).is_some_and(|id| slices.contains(id.slice()))
 }
 
 /// `after`: the last key of the page before.
@@ -132,10 +140,11 @@ fn overlaps(one: &KeyRange, others: &[KeyRange]) -> Vec<KeyRange> {
 /// that scans all states.
 const WITHOUT_ENTRY: usize = 100_000;
 
-/// Finds the keys of `by_time` in these ranges by scanning the states. An operation outside the
-/// ranges costs a decoding.
+/// Finds the keys of `by_time` in these ranges by scanning the states of some slices. An operation
+/// outside the ranges costs a decoding.
 pub fn by_state(
     view: &dyn View,
+    slices: Slices,
     ranges: &[KeyRange],
     found: &mut dyn FnMut(Vec<u8>) -> ControlFlow<()>,
 ) -> Result<()> {
@@ -156,7 +165,8 @@ pub fn by_state(
             false => ControlFlow::Continue(()),
         })
     };
-    scan_readable(view, Family::State, ALL, look)
+    let range = keys::of_slices(slices);
+    scan_readable(view, Family::State, &range.start..&range.end, look)
 }
 
 struct Selection<'s> {
@@ -210,6 +220,7 @@ impl<'s> Selection<'s> {
         };
         let range = [&prefix[..], &self.start].concat()..[&prefix[..], &self.end].concat();
         let (view, filter, bounds) = (self.view, &self.query.filter, self.bounds);
+        let slices = self.query.slices;
         let (mut work, mut count) = (0, 0);
         let mut stopped_at = None;
         let direction = self.direction();
@@ -227,6 +238,7 @@ impl<'s> Selection<'s> {
                 let by_time = &key[prefix.len()..];
                 work += 1;
                 let matches = match judge(filter, entries, row) {
+                    _ if !is_in(slices, by_time) => false,
                     Some(matches) => matches,
                     None => {
                         work += READ;
@@ -261,7 +273,7 @@ impl<'s> Selection<'s> {
             return Ok(());
         }
         let mut found = Vec::new();
-        by_state(self.view, unread, &mut |key| {
+        by_state(self.view, self.query.slices, unread, &mut |key| {
             found.push(key);
             match found.len() > WITHOUT_ENTRY {
                 true => ControlFlow::Break(()),

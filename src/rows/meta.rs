@@ -3,7 +3,9 @@
 
 use crate::domain::{SLICES, Slice, Slices, Status};
 use crate::event_log::Identity;
-use crate::store::{self, Batch, Db, Direction, Error, Family, Result, after_prefix, try_scan};
+use crate::store::{
+    self, Batch, Db, Direction, Error, Family, Result, View, after_prefix, try_scan,
+};
 use crate::wire::anchor::Anchor;
 use crate::wire::position::{LastOffsets, LogId, NextOffsets, Offset, Partition, Token};
 use crate::wire::stored::{self, STATUS_COUNTS};
@@ -358,27 +360,30 @@ pub fn delete_statuses(batch: &mut Batch, slice: Slice) {
 /// The numbers as of the last batches that changed them. A slice without documents may have no
 /// row.
 pub fn statuses(db: &dyn Db) -> Result<StatusesBySlice> {
+    store::view(db, statuses_in)
+}
+
+/// The same in a view.
+pub fn statuses_in(view: &dyn View) -> Result<StatusesBySlice> {
     let damaged = || damaged("the counts by status");
     let mut statuses = StatusesBySlice::default();
-    store::view(db, |view| {
-        let end = after_prefix(STATUSES);
-        let (range, forward) = (STATUSES..&end[..], Direction::Forward);
-        try_scan(
-            |visit| view.scan(Family::Meta, range, forward, visit),
-            |key, row| {
-                let [slice] = key[STATUSES.len()..] else {
-                    return Err(damaged());
-                };
-                let counts = statuses
-                    .0
-                    .get_mut(usize::from(slice))
-                    .zip(status_counts(row));
-                let (of_slice, counts) = counts.ok_or_else(damaged)?;
-                *of_slice = counts;
-                Ok(ControlFlow::Continue(()))
-            },
-        )
-    })?;
+    let end = after_prefix(STATUSES);
+    let (range, forward) = (STATUSES..&end[..], Direction::Forward);
+    try_scan(
+        |visit| view.scan(Family::Meta, range, forward, visit),
+        |key, row| {
+            let [slice] = key[STATUSES.len()..] else {
+                return Err(damaged());
+            };
+            let counts = statuses
+                .0
+                .get_mut(usize::from(slice))
+                .zip(status_counts(row));
+            let (of_slice, counts) = counts.ok_or_else(damaged)?;
+            *of_slice = counts;
+            Ok(ControlFlow::Continue(()))
+        },
+    )?;
     Ok(statuses)
 }
 

@@ -16,6 +16,7 @@ pub mod meta;
 pub mod operation;
 pub mod outbox;
 pub mod records;
+pub mod slices;
 pub mod state;
 
 use crate::store::rocks::{MemoryBudget, Rocks};

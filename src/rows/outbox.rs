@@ -3,7 +3,7 @@
 
 use super::{keys, records};
 use crate::domain::effects::Due;
-use crate::domain::{Kind, OperationId, OrderKey};
+use crate::domain::{Kind, OperationId, OrderKey, Slices};
 use crate::store::{self, ALL, Batch, Db, Direction, Error, Family, Result, View, scan_readable};
 use crate::wire::cloudevent;
 use crate::wire::notification::{
@@ -206,11 +206,32 @@ pub fn with<T>(
     }
 }
 
-/// Shows the deliveries that are due, of one operation or of all, after a cursor that [`cursor`]
-/// returned. Unreadable ones are left out; `Db::damage` reports them.
+/// Whose deliveries are read.
+#[derive(Debug, Clone, Copy)]
+pub enum Of<'i> {
+    Operation(OperationId<'i>),
+    Slices(Slices),
+}
+
+impl<'i> Of<'i> {
+    /// This operation, or all.
+    pub fn one_or_all(operation_id: Option<OperationId<'i>>) -> Of<'i> {
+        operation_id.map_or(Of::Slices(Slices::ALL), Of::Operation)
+    }
+
+    fn keys(self) -> Range<Vec<u8>> {
+        match self {
+            Of::Operation(operation_id) => keys::of_operation(operation_id),
+            Of::Slices(slices) => keys::of_slices(slices),
+        }
+    }
+}
+
+/// Shows the deliveries that are due, after a cursor that [`cursor`] returned. Unreadable ones
+/// are left out; `Db::damage` reports them.
 pub fn scan(
     view: &dyn View,
-    of: Option<OperationId>,
+    of: Of,
     after: Option<&[u8]>,
     visit: &mut dyn FnMut(Delivery) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
@@ -229,7 +250,7 @@ pub struct Concluded<'r> {
 /// The same for deliveries with an outcome in the control log.
 pub fn scan_outcomes(
     view: &dyn View,
-    of: Option<OperationId>,
+    of: Of,
     after: Option<&[u8]>,
     visit: &mut dyn FnMut(Concluded) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
@@ -247,11 +268,11 @@ pub fn scan_outcomes(
 fn scan_family(
     view: &dyn View,
     family: Family,
-    of: Option<OperationId>,
+    of: Of,
     after: Option<&[u8]>,
     mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
-    let mut range = of.map_or_else(all, keys::of_operation);
+    let mut range = of.keys();
     if let Some(after) = after {
         range.start = [after, &[0]].concat().max(range.start);
     }
@@ -260,10 +281,6 @@ fn scan_family(
         Err(Error::Corrupt(_)) => Ok(ControlFlow::Continue(())),
         other => other,
     })
-}
-
-fn all() -> Range<Vec<u8>> {
-    ALL.start.to_vec()..ALL.end.to_vec()
 }
 
 /// Where a page ends that ends with this delivery.

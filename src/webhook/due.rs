@@ -4,10 +4,10 @@
 
 use super::Counts;
 use super::queue::{Target, WINDOW, WINDOW_ALL, WINDOW_SMALL};
-use crate::domain::OperationId;
+use crate::domain::{OperationId, Slices};
 use crate::feed::documents::DocumentCache;
 use crate::projector::StoreWriter;
-use crate::rows::outbox::{self, Delivery, DeliveryState};
+use crate::rows::outbox::{self, Delivery, DeliveryState, Of};
 use crate::rows::state;
 use crate::store::{self, Batch, Error};
 use crate::wire::notification::{DeliveryKey, Failing};
@@ -91,7 +91,7 @@ pub fn of_operation(
     let mut batch = Batch::default();
     let mut found = Vec::new();
     store::view(writer.db(), |view| {
-        outbox::scan(view, Some(operation_id), None, &mut |delivery| {
+        outbox::scan(view, Of::Operation(operation_id), None, &mut |delivery| {
             if let DeliveryState::Pending(failing) = delivery.judge(view, ends, &mut batch)? {
                 found.push(ReadyDelivery::of(&delivery, failing.as_ref()));
             }
@@ -127,7 +127,7 @@ pub fn all(
     let mut by_target: HashMap<Target, usize> = HashMap::new();
     let mut batch = Batch::default();
     store::view(writer.db(), |view| {
-        outbox::scan(view, None, None, &mut |delivery| {
+        outbox::scan(view, Of::Slices(Slices::ALL), None, &mut |delivery| {
             match delivery.judge(view, ends, &mut batch)? {
                 DeliveryState::Held => all.counts.held += 1,
                 DeliveryState::Failed { .. } => all.counts.failed += 1,

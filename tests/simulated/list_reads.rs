@@ -199,6 +199,7 @@ fn lists_of_several_statuses_equal_a_scan_of_every_operation() {
                     ..Filter::default()
                 },
                 order,
+                ..Query::default()
             };
             let meant = |one: &&Plain| statuses.contains(&one.status) && (!rare || one.is_rare);
             let meant = plain.iter().filter(meant).map(|one| one.id.clone());
@@ -271,8 +272,8 @@ fn a_whole_list_equals_its_pages_whatever_the_size_of_its_documents() {
     db.write(&batch, Durability::Buffered).unwrap();
     for order in [Order::Newest, Order::Oldest] {
         let query = Query {
-            filter: Filter::default(),
             order,
+            ..Query::default()
         };
         let shown = list::Shown {
             format: list::Format::DetailList,
@@ -340,6 +341,7 @@ fn a_page_has_bounded_work_and_omits_nothing_whatever_matches() {
             ..Filter::default()
         },
         order,
+        ..Query::default()
     };
     for order in [Order::Newest, Order::Oldest] {
         let query = rare(order);

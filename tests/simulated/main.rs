@@ -8,6 +8,7 @@ mod log;
 mod many_streams;
 mod projector;
 mod simulation;
+mod slices;
 mod stored;
 mod streams;
 #[path = "../support/mod.rs"]
