@@ -2,6 +2,7 @@
 //! where a test says so.
 
 mod control;
+mod crew;
 mod large_bodies;
 mod list_reads;
 mod log;

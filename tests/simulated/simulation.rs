@@ -1,28 +1,29 @@
-//! Seeded simulation of the log, the projector and the store. The code is the real one. The
-//! databases are in memory: they lose unsynced writes, refuse writes, report failures of writes
-//! that did happen, and die between any two steps.
+//! Seeded simulation of the log, the projector with one or several workers (`crew`), and the
+//! store. The code is the real one. The databases are in memory: they lose unsynced writes, refuse
+//! writes, report failures of writes that did happen, and die between any two steps.
 //!
 //! Every run is compared with a plain fold of the set of events, written independently of
 //! `domain` (tests/support/reference.rs). It is also compared with one undisturbed fold of the
-//! same log: whatever happened during the run, the rows must be the same.
+//! same log: whatever happened during the run, and however many workers there were, the rows must
+//! be the same.
 //!
 //! `OPLEDGER_SEED=n cargo test --release --test simulated every_seed_gives` runs one seed.
 
+use crate::crew::{self, Crew, Died, Plan, Seen};
 use crate::support::generate::{self, Rng};
 use crate::support::reference;
-use crate::support::rows::one_by_one;
+use crate::support::rows::{Row, one_by_one};
 use crate::support::same::{assert_same, assert_same_set};
-use crate::support::simulated_log::{
-    EmbeddedLog, FaultPlan, LARGE, SimulatedLog, check_acknowledged,
-};
+use crate::support::simulated_log::{EmbeddedLog, LARGE, SimulatedLog, check_acknowledged};
 use crate::support::{env_number, soak};
 use bytes::Bytes;
-use opledger::domain::{OperationId, Status, Timestamp};
-use opledger::event_log::{self, EventLog, Identity, Limits, Logged, Reader, Share};
+use opledger::domain::{OperationId, Status, Timestamp, Workers};
+use opledger::event_log::memory::MemoryLog;
+use opledger::event_log::{EventLog, Identity, Limits, Logged, Reader, Share};
 use opledger::feed::documents;
-use opledger::projector::halt::OpenError;
+use opledger::projector::log_position::LogPosition;
 use opledger::projector::step::Rules;
-use opledger::projector::{Projection, RecordBatch};
+use opledger::projector::{RecordBatch, Source};
 use opledger::query::{Page, history};
 use opledger::rows::digest::StoreDigest;
 use opledger::rows::keys;
@@ -36,41 +37,44 @@ use opledger::wire::time::TimeStyle;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 #[test]
 fn every_seed_gives_the_result_of_a_reference_fold() {
     if let Some(seed) = env_number("OPLEDGER_SEED") {
-        return run(seed);
+        run(seed);
+        return;
     }
     let seeds = if soak() { 100_000 } else { 1_000 };
+    let mut seen = Seen::default();
     for seed in 0..seeds {
-        let outcome = std::panic::catch_unwind(|| run(seed));
-        if let Err(panic) = outcome {
-            eprintln!("seed {seed} failed; run it alone with OPLEDGER_SEED={seed}");
-            std::panic::resume_unwind(panic);
+        match std::panic::catch_unwind(|| run(seed)) {
+            Ok(one) => seen += one,
+            Err(panic) => {
+                eprintln!("seed {seed} failed; run it alone with OPLEDGER_SEED={seed}");
+                std::panic::resume_unwind(panic);
+            }
         }
     }
+    println!("{seen:?}");
+    seen.check(seeds);
 }
 
 const LOG: LogId = LogId(*b"simulate");
 
-fn open(store: &dyn Db) -> Result<Projection, OpenError> {
-    let log = Identity {
+fn identity() -> Identity {
+    Identity {
         id: LOG,
         name: "simulated".into(),
-    };
-    Projection::open(store, &log, 10_000)
+    }
 }
 
-fn run(seed: u64) {
+fn run(seed: u64) -> Seen {
     let mut rng = Rng::new(seed);
     let workload = Workload::new(&mut rng);
     if rng.chance(50) {
-        Simulation::new(rng, EmbeddedLog::new()).run(workload);
+        Simulation::new(rng, EmbeddedLog::new()).run(workload)
     } else {
-        Simulation::new(rng, ForeignLog::new()).run(workload);
+        Simulation::new(rng, ForeignLog::new()).run(workload)
     }
 }
 
@@ -84,7 +88,8 @@ impl Workload {
     fn new(rng: &mut Rng) -> Workload {
         let mut texts = Vec::new();
         for n in 0..1 + rng.below(5) {
-            let id = format!("op-{n}");
+            // Of other slices in each run.
+            let id = format!("op-{n}-{}", rng.below(1000));
             let size = 1 + rng.below(14);
             let mut events = generate::operation(rng, &id, size);
             if rng.chance(10) {
@@ -150,24 +155,19 @@ fn wide(rng: &mut Rng, subject: &str) -> Vec<Value> {
 }
 
 /// A log whose clients choose any partition: the events of one operation are on several.
-struct ForeignLog {
-    log: event_log::memory::MemoryLog,
-    reader: Box<dyn Reader>,
-}
+struct ForeignLog(MemoryLog);
 
 const FOREIGN_PARTITIONS: usize = 3;
 
 impl ForeignLog {
     fn new() -> ForeignLog {
-        let log = event_log::memory::MemoryLog::new(LOG, FOREIGN_PARTITIONS as u32);
-        let reader = log
-            .reader(LOG, &NextOffsets::default(), Share::ALL)
-            .expect("a reader");
-        ForeignLog { log, reader }
+        ForeignLog(MemoryLog::new(LOG, FOREIGN_PARTITIONS as u32))
     }
 }
 
 impl SimulatedLog for ForeignLog {
+    type Cursor = Box<dyn Reader>;
+
     fn publish(&mut self, rng: &mut Rng, batch: &[(String, String)]) -> Option<Vec<Position>> {
         let positions = batch.iter().map(|(operation_id, text)| {
             // No key, the right key, or a wrong one (a dead letter).
@@ -183,7 +183,7 @@ impl SimulatedLog for ForeignLog {
                 headers: Headers::default(),
                 value: (!rng.chance(1)).then(|| Bytes::from(text.clone())),
             };
-            self.log
+            self.0
                 .append(Partition(rng.below(FOREIGN_PARTITIONS) as u32), record)
         });
         let positions: Vec<_> = positions.collect();
@@ -191,25 +191,22 @@ impl SimulatedLog for ForeignLog {
         (!rng.chance(10)).then_some(positions)
     }
 
-    fn read(&mut self, limits: &Limits, into: &mut Vec<Logged>) {
-        self.reader.read(limits, into).expect("readable");
+    fn cursor(&self, from: &NextOffsets, share: Share) -> Box<dyn Reader> {
+        self.0.reader(LOG, from, share).expect("a reader")
     }
 
-    fn seek(&mut self, from: &NextOffsets) {
-        self.reader = self.log.reader(LOG, from, Share::ALL).expect("a reader");
+    fn read(&self, cursor: &mut Box<dyn Reader>, limits: &Limits, into: &mut Vec<Logged>) {
+        cursor.read(limits, into).expect("readable");
     }
 
     fn crash(&mut self, _: &mut Rng) {}
 
     fn everything(&self) -> Vec<Logged> {
         let mut all = Vec::new();
-        let mut reader = self
-            .log
-            .reader(LOG, &NextOffsets::default(), Share::ALL)
-            .expect("a reader");
+        let mut cursor = self.cursor(&NextOffsets::default(), Share::ALL);
         loop {
             let before = all.len();
-            reader.read(&LARGE, &mut all).expect("readable");
+            self.read(&mut cursor, &LARGE, &mut all);
             if all.len() == before {
                 return all;
             }
@@ -217,44 +214,43 @@ impl SimulatedLog for ForeignLog {
     }
 }
 
-struct Simulation<L> {
+struct Simulation<L: SimulatedLog> {
     rng: Rng,
     log: L,
-    store: Arc<Memory>,
-    faults: Arc<Mutex<FaultPlan>>,
-    projection: Projection,
+    crew: Crew<L>,
     acknowledged: Vec<(Position, String)>,
 }
 
 impl<L: SimulatedLog> Simulation<L> {
-    fn new(rng: Rng, log: L) -> Simulation<L> {
-        let store = Arc::new(Memory::default());
-        let projection = open(&*store).expect("no faults yet");
+    fn new(mut rng: Rng, log: L) -> Simulation<L> {
+        let plan = *rng.pick(&Plan::ALL);
         Simulation {
+            crew: Crew::new(plan, LOG, &mut rng, &log),
             rng,
             log,
-            faults: FaultPlan::install(&store),
-            store,
-            projection,
             acknowledged: Vec::new(),
         }
     }
 
-    fn run(mut self, mut workload: Workload) {
+    fn run(mut self, mut workload: Workload) -> Seen {
         while !workload.texts.is_empty() {
-            match self.rng.below(10) {
-                0..4 => self.publish(&mut workload),
-                4..8 => self.project(),
-                8 => self.crash(),
+            match self.rng.below(20) {
+                0..5 => self.publish(&mut workload),
+                5..18 => self.step(),
+                18 if self.rng.chance(50) => self.crash(),
                 _ => self.look(),
             }
         }
         let all = self.log.everything();
-        while !self.is_caught_up(&all) {
-            self.project();
+        let ends = ends(&all);
+        while !self.crew.is_caught_up(&ends) {
+            self.step();
         }
+        self.crew.end();
         self.check_everything(&all);
+        let seen = self.fold_anew(&all, &ends);
         self.log.decays(&mut self.rng, &self.acknowledged);
+        seen
     }
 
     fn publish(&mut self, workload: &mut Workload) {
@@ -271,98 +267,108 @@ impl<L: SimulatedLog> Simulation<L> {
                 self.rng.shuffle(&mut workload.texts);
             }
             // It is unknown whether the write succeeded: the sender sends again.
-            None => self.reopen(),
+            None => self.crew.open(&mut self.rng, &self.log),
         }
     }
 
-    /// One batch, attempted until it works, as the projector does, or until a crash.
-    fn project(&mut self) {
-        let limits = Limits {
-            records: 1 + self.rng.below(9),
-            bytes: 1 + self.rng.below(5_000),
-            patience: Duration::ZERO,
-        };
-        let mut record_batch = Vec::new();
-        self.log.read(&limits, &mut record_batch);
-        if record_batch.is_empty() {
-            return;
-        }
-        let mut record_batch = RecordBatch::decode(record_batch, Default::default(), &Rules::NONE);
-        loop {
-            self.faults.lock().unwrap().arm(&mut self.rng);
-            let result = self.projection.apply(&*self.store, &mut record_batch);
-            self.faults.lock().unwrap().disarm();
-            match result {
-                Ok(_) => return,
-                Err(_) if self.store.is_dead() => return self.crash(),
-                Err(_) => {}
-            }
+    fn step(&mut self) {
+        if let Err(Died) = self.crew.step(&mut self.rng, &self.log) {
+            self.crash();
         }
     }
 
     fn crash(&mut self) {
-        self.store.crash(|buffered| self.rng.below(buffered + 1));
         self.log.crash(&mut self.rng);
-        self.reopen();
+        self.crew.crash(&mut self.rng, &self.log);
     }
 
-    /// As at the start of a process: the position comes only from the store.
-    fn reopen(&mut self) {
-        self.projection = open(&*self.store).expect("recovers");
-        self.log.seek(&self.projection.at().next());
-    }
-
-    fn is_caught_up(&self, all: &[Logged]) -> bool {
-        let applied = self.projection.at().positions();
-        all.iter().all(|logged| applied.holds(logged.at))
-    }
-
-    /// At any time, the store is a fold of the log up to its position.
+    /// At any time, an operation in the store is a fold of the log up to its slice's position.
     fn look(&mut self) {
-        let applied = self.projection.at().positions();
-        let held: Vec<Logged> = self
-            .log
-            .everything()
-            .into_iter()
-            .filter(|logged| applied.holds(logged.at))
-            .collect();
-        let operations = by_operation(&held);
-        if !operations.is_empty() {
-            let ids: Vec<_> = operations.keys().collect();
-            let id = *self.rng.pick(&ids);
-            check_document(&*self.store, id, &operations[id]);
+        let all = self.log.everything();
+        let ids: Vec<String> = by_operation(&all).into_keys().collect();
+        if ids.is_empty() {
+            return;
         }
+        let id = self.rng.pick(&ids);
+        let store = &*self.crew.store;
+        let position = LogPosition::open(store, Source::Events, &identity()).expect("readable");
+        let applied = meta::positions(&position.at(OperationId(id).slice()).anchors);
+        let mut held = all;
+        held.retain(|logged| applied.holds(logged.at));
+        let held = by_operation(&held);
+        let events = held.get(id).map_or(&[][..], |events| events);
+        check_document(store, id, events);
     }
 
     fn check_everything(&self, all: &[Logged]) {
         check_acknowledged(&self.acknowledged, all);
         let operations = by_operation(all);
         for (id, events) in &operations {
-            check_document(&*self.store, id, events);
-            check_history(&*self.store, id, events);
+            check_document(&*self.crew.store, id, events);
+            check_history(&*self.crew.store, id, events);
         }
-        self.check_same_as_one_quiet_fold(all);
-        check_indexes(&self.store, &operations);
+        check_indexes(&self.crew.store, &operations);
     }
 
-    fn check_same_as_one_quiet_fold(&self, all: &[Logged]) {
-        let quiet = Memory::default();
-        let mut projection = open(&quiet).expect("no faults");
-        if !all.is_empty() {
-            projection
-                .apply(
-                    &quiet,
-                    &mut RecordBatch::decode(all.to_vec(), Default::default(), &Rules::NONE),
-                )
-                .expect("no faults");
+    /// The store, and those of any number of workers that fold the same log from its beginning,
+    /// have the rows of one undisturbed fold.
+    fn fold_anew(&mut self, all: &[Logged], ends: &NextOffsets) -> Seen {
+        let quiet = Content::of(&quiet_fold(all));
+        quiet.assert_same("the simulated run", &self.crew.store);
+        let mut seen = self.crew.seen;
+        for plan in Plan::ALL {
+            let mut crew = Crew::new(plan, LOG, &mut self.rng, &self.log);
+            while !crew.is_caught_up(ends) {
+                let stepped = crew.step(&mut self.rng, &self.log);
+                if stepped.is_err() || self.rng.below(400) == 0 {
+                    crew.crash(&mut self.rng, &self.log);
+                }
+            }
+            crew.end();
+            quiet.assert_same(&format!("{plan:?}"), &crew.store);
+            seen += crew.seen;
         }
-        let digest = |store: &Memory| store::view(store, StoreDigest::of).expect("readable");
-        assert!(
-            digest(&quiet) == digest(&self.store),
-            "the digest follows from the log alone"
-        );
-        let (quiet, stormy) = (one_by_one(quiet.dump()), one_by_one(self.store.dump()));
-        assert_same_set("the rows follow from the log alone", &stormy, &quiet);
+        seen
+    }
+}
+
+fn ends(all: &[Logged]) -> NextOffsets {
+    let mut ends = NextOffsets::default();
+    for logged in all {
+        ends.raise(logged.at.partition, logged.at.offset.next());
+    }
+    ends
+}
+
+fn quiet_fold(all: &[Logged]) -> Memory {
+    let quiet = Memory::default();
+    let mut one = crew::open(&quiet, LOG, Workers::ONE);
+    if !all.is_empty() {
+        let mut all = RecordBatch::decode(all.to_vec(), Default::default(), &Rules::NONE);
+        one[0].apply(&quiet, &mut all).expect("no faults");
+    }
+    quiet
+}
+
+/// What a store has, in a form that depends on its log alone.
+struct Content {
+    digest: StoreDigest,
+    rows: Vec<Row>,
+}
+
+impl Content {
+    fn of(store: &Memory) -> Content {
+        Content {
+            digest: store::view(store, StoreDigest::of).expect("readable"),
+            rows: one_by_one(store.dump()),
+        }
+    }
+
+    #[track_caller]
+    fn assert_same(&self, what: &str, store: &Memory) {
+        let found = Content::of(store);
+        assert!(found.digest == self.digest, "{what} has another digest");
+        assert_same_set(&format!("the rows of {what}"), &found.rows, &self.rows);
     }
 }
 

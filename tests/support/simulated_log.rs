@@ -15,10 +15,12 @@ use std::time::Duration;
 
 /// A log under simulation. Every acknowledged record must be read back.
 pub trait SimulatedLog {
+    /// A place from which it is read.
+    type Cursor;
     /// Appends a batch. Returns the acknowledged positions, or `None` if the outcome is unknown.
     fn publish(&mut self, rng: &mut Rng, batch: &[(String, String)]) -> Option<Vec<Position>>;
-    fn read(&mut self, limits: &Limits, into: &mut Vec<Logged>);
-    fn seek(&mut self, from: &NextOffsets);
+    fn cursor(&self, from: &NextOffsets, share: Share) -> Self::Cursor;
+    fn read(&self, cursor: &mut Self::Cursor, limits: &Limits, into: &mut Vec<Logged>);
     /// The process dies and starts again.
     fn crash(&mut self, rng: &mut Rng);
     fn everything(&self) -> Vec<Logged>;
@@ -39,7 +41,6 @@ pub struct EmbeddedLog {
     disk: Disk,
     faults: Arc<Mutex<FaultPlan>>,
     appender: Option<Appender>,
-    blocks: Option<BlockCursor>,
 }
 
 /// Small segments, so that a run has many.
@@ -57,14 +58,11 @@ impl EmbeddedLog {
         let faults = FaultPlan::install_on_disk(&disk);
         let shared: Arc<dyn disk::Disk> = Arc::new(disk.clone());
         let appender = Appender::open(shared, LAYOUT).expect("no faults yet");
-        let mut log = EmbeddedLog {
+        EmbeddedLog {
             disk,
             faults,
             appender: Some(appender),
-            blocks: None,
-        };
-        log.seek(&NextOffsets::default());
-        log
+        }
     }
 
     fn appender(&mut self) -> &mut Appender {
@@ -73,16 +71,6 @@ impl EmbeddedLog {
 
     fn tail(&self) -> Tail {
         self.appender.as_ref().expect("open").tail()
-    }
-
-    fn blocks(&self, from: &NextOffsets) -> BlockCursor {
-        BlockCursor::new(
-            Arc::new(self.disk.clone()),
-            Which::Events,
-            4,
-            from,
-            Share::ALL,
-        )
     }
 
     /// The machine may lose power as well.
@@ -149,6 +137,8 @@ impl EmbeddedLog {
 }
 
 impl SimulatedLog for EmbeddedLog {
+    type Cursor = BlockCursor;
+
     fn publish(&mut self, rng: &mut Rng, batch: &[(String, String)]) -> Option<Vec<Position>> {
         self.faults.lock().unwrap().arm(rng);
         let records = batch.iter().map(new_record).collect();
@@ -180,14 +170,14 @@ impl SimulatedLog for EmbeddedLog {
         }
     }
 
-    fn read(&mut self, limits: &Limits, into: &mut Vec<Logged>) {
-        let tail = self.tail();
-        let blocks = self.blocks.as_mut().expect("open between crashes");
-        blocks.read(&tail, limits, into).expect("readable");
+    fn cursor(&self, from: &NextOffsets, share: Share) -> BlockCursor {
+        let disk = Arc::new(self.disk.clone());
+        BlockCursor::new(disk, Which::Events, 4, from, share)
     }
 
-    fn seek(&mut self, from: &NextOffsets) {
-        self.blocks = Some(self.blocks(from));
+    fn read(&self, cursor: &mut BlockCursor, limits: &Limits, into: &mut Vec<Logged>) {
+        let read = cursor.read(&self.tail(), limits, into);
+        read.expect("readable");
     }
 
     fn crash(&mut self, rng: &mut Rng) {
@@ -195,10 +185,9 @@ impl SimulatedLog for EmbeddedLog {
     }
 
     fn everything(&self) -> Vec<Logged> {
-        let mut blocks = self.blocks(&NextOffsets::default());
         let mut all = Vec::new();
-        let read = blocks.read(&self.tail(), &LARGE, &mut all);
-        read.expect("readable");
+        let mut cursor = self.cursor(&NextOffsets::default(), Share::ALL);
+        self.read(&mut cursor, &LARGE, &mut all);
         all
     }
 
