@@ -1,12 +1,15 @@
-//! Folds a whole log into an empty store.
+//! Folds a whole log into an empty store, or prepares a store to fold some slices anew.
 
+use crate::domain::Slices;
 use crate::event_log::{EventLog, Identity, Limits, ReadError, Reader};
 use crate::feed::progress::Progress;
 use crate::projector::halt::OpenError;
+use crate::projector::log_position::LogPosition;
 use crate::projector::pipeline::{Pipeline, Report};
 use crate::projector::run::{Observer, Settings};
 use crate::projector::step::Rules;
 use crate::projector::{Projection, RecordBatch, Source, StoreWriter, Tally};
+use crate::rows::slices::{self, Dropped};
 use crate::rows::{self, letters, meta};
 use crate::store::rocks::MemoryBudget;
 use crate::store::{self, Batch, Db};
@@ -78,6 +81,31 @@ impl Observer for Records {
     }
 
     fn failed(&self, _: &store::Error) {}
+}
+
+/// Removes what the events of these slices were folded into, and puts the slices back to the
+/// beginning of the log: the ledger folds them again at its next start, and the others stay. Nothing
+/// is removed if this is not the store's log, or if it does not have all of the records any more.
+pub fn put_back(writer: &StoreWriter, log: &dyn EventLog, slices: Slices) -> Result<(), Error> {
+    let db = writer.db();
+    let mut position = LogPosition::open(db, Source::Events, &log.identify()?)?;
+    position.check(log)?;
+    let mut batch = Batch::default();
+    position.put_back(db, slices, &mut batch)?;
+    position.check(log)?;
+    let bounds = log.bounds()?;
+    let next = position.next();
+    let unreachable = next
+        .keys()
+        .find(|partition| !bounds.contains_key(partition));
+    if let Some(partition) = unreachable {
+        let why = format!("partition {partition} does not respond");
+        return Err(ReadError::Unavailable(why).into());
+    }
+    // First: what is dropped must be folded again, also after a crash half-way.
+    writer.write(&batch)?;
+    let drop = &mut |batch| writer.write(&batch);
+    Ok(slices::drop(db, slices, Dropped::Folded, drop)?)
 }
 
 /// A projection for this process alone, on an empty store.

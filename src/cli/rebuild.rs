@@ -6,11 +6,14 @@ use crate::cli::config::{DataArgs, KafkaFlags};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, RECORDS, note, progress};
 use crate::cli::text::clean;
+use crate::config::Config;
 use crate::data_folder::DataFolder;
+use crate::domain::{SLICES, Slice};
 use crate::event_log::ReadError;
 use crate::projector::halt::{Halt, OpenError};
 use crate::rows;
 use crate::wire::position::Offset;
+use clap::value_parser;
 use std::sync::Arc;
 
 const EXAMPLES: &str = "\
@@ -18,9 +21,14 @@ Examples:
   opledger rebuild --data /var/lib/opledger
   opledger rebuild --config /etc/opledger.toml
   opledger rebuild --data /var/lib/opledger --kafka kafka:9092
+  opledger rebuild --data /var/lib/opledger --slice 17
 
 The ledger must not be running. The new store is built beside the old one and
-replaces it in one step, so an interruption leaves the old one.";
+replaces it in one step, so an interruption leaves the old one.
+
+With --slice, the operations of one slice are removed from the store, and the ledger
+folds them again at its next start. The others stay, and are served meanwhile.
+`opledger digest --json` shows the digest of each slice.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -30,10 +38,17 @@ pub struct Args {
 
     #[command(flatten)]
     kafka: KafkaFlags,
+
+    /// Rebuild only this slice of the store, from 0 to 63
+    #[arg(long, value_name = "N", value_parser = value_parser!(u8).range(..i64::from(SLICES)))]
+    slice: Option<u8>,
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
     let config = args.data.load(args.kafka)?;
+    if let Some(slice) = args.slice {
+        return put_back(&config, Slice(slice));
+    }
     let folder = if app::uses_kafka(&config) {
         DataFolder::open(&config.data)?
     } else {
@@ -73,6 +88,27 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let mut out = Output::new();
     let store = folder.store().display().to_string();
     out.line(format!("rebuilt {} from {applied} records", clean(&store)))?;
+    out.flush()
+}
+
+/// The ledger folds the slice again when it starts.
+fn put_back(config: &Config, slice: Slice) -> Result<(), Failure> {
+    let folder = DataFolder::open_stored(&config.data)?;
+    if !app::uses_kafka(config) && !folder.has_log() {
+        Err(folder.no_log())?;
+    }
+    let log = Log::open(config, Some(&folder), Topics::Leave)?.port();
+    let store = Arc::new(rows::open(&folder.store(), app::memory(config))?);
+    let writer = app::writer(config, store.clone());
+    rebuild::put_back(&writer, &*log, slice.into())?;
+    store.flush()?;
+    let mut out = Output::new();
+    let Slice(number) = slice;
+    let store = folder.store().display().to_string();
+    out.line(format!(
+        "removed slice {number} from {}: the ledger folds it again when it starts",
+        clean(&store)
+    ))?;
     out.flush()
 }
 

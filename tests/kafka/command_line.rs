@@ -1,11 +1,12 @@
 //! The commands that work on a topic, and the example workers of the README.
 
 use super::{ledger, log_of};
-use crate::support::broker::{Broker, run};
+use crate::support::broker::{Broker, Raw, run};
 use crate::support::events::created;
 use crate::support::root;
 use crate::support::server::Server;
 use crate::support::stories::{stories, subject};
+use opledger::domain::OperationId;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -260,4 +261,59 @@ fn the_example_workers_of_the_readme_publish_events() {
         assert_eq!(document["status"], "executing", "{program:?} {file:?}");
         assert_eq!(document["request"]["body"], "{\"action\":\"update\"}");
     }
+}
+
+/// The slice is folded again from the topic. Not if the topic has lost records: they are nowhere else.
+#[test]
+fn a_slice_is_rebuilt_from_a_topic_that_has_all_of_its_records() {
+    let broker = Broker::shared();
+    let topic = broker.topic(2, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let kafka = [
+        ("KAFKA__BOOTSTRAP", &*broker.bootstrap),
+        ("KAFKA__TOPIC", &*topic),
+    ];
+    let settle = || {
+        let server = Server::on(folder.path(), &kafka);
+        server.eventually("ready", |server| server.get("/readyz").status == 200);
+        server
+    };
+    let server = settle();
+    let events: Vec<Value> = (0..200)
+        .map(|n| created(&format!("operation-{n}")))
+        .collect();
+    let token = server.publish(&events);
+    assert!(server.document("operation-0", &token).is_some());
+    // A dead letter is not sent again.
+    broker.send(&topic, &[Raw::value("no event").key("operation-0").on(0)]);
+    server.eventually("the dead letter is there", |server| {
+        let letters = server.get("/v1/dead-letters").json();
+        letters["dead_letters"].as_array().unwrap().len() == 1
+    });
+    assert!(server.terminate().success());
+    let digest = || -> Value {
+        let digest = Command::new(env!("CARGO_BIN_EXE_opledger"))
+            .args(["digest", "--json", "--data", data])
+            .output()
+            .unwrap();
+        serde_json::from_str(&stdout(digest)).unwrap()
+    };
+    let before = digest();
+    let slice = OperationId("operation-0").slice().0.to_string();
+    let rebuild = ["rebuild", "--data", data, "--slice", &slice];
+    stdout(opledger(&broker, &topic, &rebuild));
+    assert_ne!(digest()["digest"], before["digest"]);
+    let server = settle();
+    assert!(server.document("operation-0", &token).is_some());
+    assert!(server.terminate().success());
+    assert_eq!(digest(), before);
+    broker.forget_before(&topic, 0, 1);
+    let refused = opledger(&broker, &topic, &rebuild);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("partition 0"),
+        "{said}"
+    );
+    assert_eq!(digest(), before, "nothing was removed");
 }

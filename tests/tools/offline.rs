@@ -2,9 +2,21 @@
 
 use crate::support::same::assert_same_text;
 use crate::support::server::Server;
+use opledger::domain::OperationId;
+use opledger::rows::{self, changes};
+use opledger::store::rocks::MemoryBudget;
+use opledger::store::{self, Direction};
+use opledger::wire::change::ChangeNumber;
 use serde_json::json;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Command, Output};
+
+const MEMORY: MemoryBudget = MemoryBudget {
+    block_cache: 1 << 20,
+    write_buffers: 1 << 20,
+};
 
 fn opledger(arguments: &[&str], data: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_opledger"));
@@ -84,6 +96,55 @@ fn the_digest_of_a_store_follows_from_its_events_and_a_rebuild_gives_it_again() 
         .filter(|(after, before)| *after != before)
         .count();
     assert_eq!(changed, 1, "the slice of one operation");
+}
+
+#[test]
+fn a_slice_is_rebuilt_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let ids: Vec<String> = (0..300).map(|n| format!("operation-{n}")).collect();
+    let ids: Vec<&str> = ids.iter().map(|id| &**id).collect();
+    filled(data, &ids);
+    let before = digest(data);
+    let slice = OperationId(ids[0]).slice();
+    let number = usize::from(slice.0);
+    let next = |data: &Path| {
+        let store = rows::open(&data.join("store"), MEMORY).unwrap();
+        store::view(&store, changes::ends).unwrap().next
+    };
+    let changes_before = next(data);
+    let removed = opledger(&["rebuild", "--slice", &number.to_string()], data);
+    let said = String::from_utf8_lossy(&removed.stdout).into_owned();
+    assert!(
+        removed.status.success() && said.contains("removed slice"),
+        "{said}"
+    );
+    let between = digest(data);
+    for (at, was) in before["slices"].as_array().unwrap().iter().enumerate() {
+        match at == number {
+            true => assert_eq!(between["slices"][at], "0".repeat(64)),
+            false => assert_eq!(between["slices"][at], *was, "slice {at}"),
+        }
+    }
+    let server = Server::on(data, &[]);
+    server.eventually("ready", |server| server.get("/readyz").status == 200);
+    let listed = server.get("/v1/operations").json();
+    assert_eq!(listed["operation_ids"].as_array().unwrap().len(), ids.len());
+    assert!(server.terminate().success());
+    assert_eq!(digest(data), before);
+    // Only operations of the slice were written again.
+    let store = rows::open(&data.join("store"), MEMORY).unwrap();
+    let mut changed = BTreeSet::new();
+    store::view(&store, |view| {
+        let all = changes_before..ChangeNumber(u64::MAX >> 8);
+        changes::scan(view, all, Direction::Forward, &mut |_, _, change| {
+            changed.extend(change.ids().map(|id| id.to_string()));
+            ControlFlow::Continue(())
+        })
+    })
+    .unwrap();
+    let of_slice = ids.iter().filter(|id| OperationId(id).slice() == slice);
+    assert_eq!(changed, of_slice.map(|id| id.to_string()).collect());
 }
 
 #[test]
