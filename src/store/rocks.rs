@@ -288,6 +288,8 @@ impl Db for Rocks {
         }
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Synced);
+        // Beside other writers too, a row is inserted faster if it follows the one before.
+        options.set_memtable_insert_hint_per_batch(true);
         open.db.write_opt(rows, &options).map_err(error)
     }
 
