@@ -306,6 +306,9 @@ fn a_slice_is_rebuilt_from_a_topic_that_has_all_of_its_records() {
     assert_ne!(digest()["digest"], before["digest"]);
     let server = settle();
     assert!(server.document("operation-0", &token).is_some());
+    // A list with a position waits for every slice.
+    let position = [("ledger-position", before["position"].as_str().unwrap())];
+    assert_eq!(server.get_with("/v1/operations", &position).status, 200);
     assert!(server.terminate().success());
     assert_eq!(digest(), before);
     broker.forget_before(&topic, 0, 1);

@@ -127,8 +127,10 @@ fn a_slice_is_rebuilt_alone() {
         }
     }
     let server = Server::on(data, &[]);
-    server.eventually("ready", |server| server.get("/readyz").status == 200);
-    let listed = server.get("/v1/operations").json();
+    // A list with a position waits for every slice.
+    let position = before["position"].as_str().unwrap();
+    let listed = server.get_with("/v1/operations", &[("ledger-position", position)]);
+    let listed = listed.json();
     assert_eq!(listed["operation_ids"].as_array().unwrap().len(), ids.len());
     assert!(server.terminate().success());
     assert_eq!(digest(data), before);
