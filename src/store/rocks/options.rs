@@ -45,11 +45,10 @@ pub fn of_database(memory: MemoryBudget, families: &[Family]) -> Result<Options>
 }
 
 /// Writers that wait for one another write their batches together, however large, and each
-/// inserts its own rows. By default batches that are larger than a megabyte take turns. The
-/// write-ahead log of the next ones is written meanwhile. Writers that wait sleep: by default they
-/// ask again and again for a while, on a core that another worker could use.
+/// inserts its own rows. By default batches that are larger than a megabyte take turns. Writers
+/// that wait sleep: by default they ask again and again for a while, on a core that another worker
+/// could use.
 const SEVERAL_WRITERS: &str = "max_write_batch_group_size_bytes=67108864;\
-                               enable_pipelined_write=true;\
                                enable_write_thread_adaptive_yield=false";
 
 /// Sorted files that a database keeps open if the process may open `limit` files.
