@@ -44,6 +44,16 @@ impl Slices {
         end: SLICES,
     };
 
+    /// From the slice `start` to before `end`; `None` if these are none.
+    pub fn between(start: u8, end: u8) -> Option<Slices> {
+        (start < end && end <= SLICES).then_some(Slices { start, end })
+    }
+
+    /// A bit for each.
+    pub fn bits(self) -> u64 {
+        self.iter().fold(0, |bits, slice| bits | 1 << slice.0)
+    }
+
     pub fn first(self) -> Slice {
         Slice(self.start)
     }

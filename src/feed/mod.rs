@@ -6,6 +6,7 @@ pub mod documents;
 pub mod index;
 pub mod progress;
 pub mod publisher;
+pub mod seen;
 mod sequence;
 pub mod subscriptions;
 pub mod unsent;

@@ -363,12 +363,12 @@ impl Progress {
             .await;
     }
 
-    /// Returns the applied positions once the log was reached, or `None` at the deadline.
-    pub async fn wait_for_log(&self, deadline: Instant) -> Option<Token> {
+    /// Returns what all workers have applied once the log was reached, or `None` at the deadline.
+    pub async fn wait_for_log(&self, deadline: Instant) -> Option<Arc<Applied>> {
         let mut applied = self.whole.subscribe();
         let reached = applied.wait_for(|applied| applied.token.is_some());
         let reached = tokio::time::timeout_at(deadline.into(), reached).await;
-        reached.ok()?.ok()?.token.clone()
+        Some(reached.ok()?.ok()?.clone())
     }
 
     /// Returns once the store contains all that the token names, of a log that is known to

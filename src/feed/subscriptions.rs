@@ -4,6 +4,7 @@
 //! that concerns it.
 
 use super::index::Key;
+use super::seen::SeenBySlice;
 use super::watch::{Change, Watchers};
 use crate::rows::filter::Filter;
 use crate::wire::change::{self, ChangeNumber};
@@ -21,7 +22,9 @@ pub struct Subscriptions {
 #[derive(Default)]
 struct State {
     /// Changes before this were matched with every filter.
-    matched: Point,
+    matched: ChangeNumber,
+    /// The positions of each slice that contain these changes, or fewer.
+    seen: SeenBySlice,
     subscribers: HashMap<Arc<Filter>, HashMap<u64, Subscriber>>,
     /// Filters by a key of the operations that they may select.
     by_key: HashMap<Key, Vec<Arc<Filter>>>,
@@ -90,7 +93,8 @@ impl Subscriptions {
         let matching = match state.is_running {
             true => Matching::Running,
             false => {
-                state.matched = now;
+                state.matched = now.next;
+                state.seen = SeenBySlice::of(now.positions);
                 state.is_running = true;
                 self.watchers.set_lists_watched(true);
                 Matching::ToBeStarted
@@ -117,10 +121,10 @@ impl Subscriptions {
             return Matched::NoSubscriber;
         }
         let head = self.watchers.head();
-        if state.matched.next < head {
-            match self.watchers.recent_from(state.matched.next) {
+        if state.matched < head {
+            match self.watchers.recent_from(state.matched) {
                 Some(rows) => {
-                    let rows = rows.iter().filter(|row| row.end > state.matched.next);
+                    let rows = rows.iter().filter(|row| row.end > state.matched);
                     let rows: Vec<_> = rows.take(ROWS).collect();
                     for row in rows {
                         forget(Some(row));
@@ -134,7 +138,7 @@ impl Subscriptions {
                 }
             }
         }
-        match state.matched.next < head {
+        match state.matched < head {
             true => Matched::Some,
             false => Matched::All,
         }
@@ -156,18 +160,18 @@ impl State {
                 subscribers.for_each(|subscriber| subscriber.wake(row.number));
             }
         }
-        self.matched.next = row.end;
+        self.matched = row.end;
         if let Ok(change) = change::decode(&row.row) {
-            change.advance(&mut self.matched.positions);
+            self.seen.advance(&change.moves);
         }
     }
 
     /// Changes that are no longer in memory may concern every subscription.
     fn skip_to(&mut self, oldest: ChangeNumber) {
         let subscribers = self.subscribers.values_mut();
-        let from = self.matched.next;
+        let from = self.matched;
         subscribers.for_each(|all| all.values_mut().for_each(|one| one.wake(from)));
-        self.matched.next = oldest.max(from.plus(1));
+        self.matched = oldest.max(from.plus(1));
     }
 
     /// The filters that may select an operation of the row, by its keys.
@@ -252,7 +256,7 @@ impl Subscription {
     /// Changes from this one on may concern it.
     pub fn begin_at(&self, next: ChangeNumber) {
         let mut state = self.subscriptions.state();
-        if next < state.matched.next {
+        if next < state.matched {
             let subscriber = state.subscriber(self);
             subscriber.due = subscriber.due.into_iter().chain([next]).min();
         }
@@ -262,8 +266,11 @@ impl Subscription {
     pub fn take(&self) -> Task {
         let mut state = self.subscriptions.state();
         match state.subscriber(self).due.take() {
-            None => Task::Nothing(state.matched.clone()),
-            Some(from) => Task::Look(from..state.matched.next),
+            None => Task::Nothing(Point {
+                next: state.matched,
+                positions: state.seen.lowest(),
+            }),
+            Some(from) => Task::Look(from..state.matched),
         }
     }
 
@@ -297,12 +304,16 @@ mod tests {
 
     /// A batch that leaves one operation in a cluster.
     fn row(number: u64, cluster: Option<&str>) -> Change {
-        let moved = [change::PartitionMove {
+        let moved = vec![change::PartitionMove {
             partition: Partition(0),
             before: Offset(number).previous(),
             after: Offset(number),
         }];
-        let row = encode(&moved, [OperationId("op")].into_iter()).into();
+        let row = encode(
+            &change::Moves::of_all(moved),
+            [OperationId("op")].into_iter(),
+        )
+        .into();
         let mut row = Change::new(ChangeNumber(number), row, 1);
         if let Some(cluster) = cluster {
             row.add_entries(vec![EntryChange::Moved(Moved {

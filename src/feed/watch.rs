@@ -7,7 +7,7 @@ use super::index::{ChangedEntries, Key};
 use crate::domain::OperationId;
 use crate::rows::entry::EntryChange;
 use crate::rows::filter::Filter;
-use crate::wire::change::{self, ChangeNumber};
+use crate::wire::change::{self, ChangeNumber, Moves};
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::fmt::{Debug, Formatter};
@@ -42,7 +42,7 @@ impl Change {
 
     /// Of numbers that no batch used.
     pub(super) fn nothing(number: ChangeNumber, end: ChangeNumber) -> Change {
-        let row = change::encode(&[], std::iter::empty()).into();
+        let row = change::encode(&Moves::of_all(Vec::new()), std::iter::empty()).into();
         Change {
             end,
             ..Change::new(number, row, 0)
@@ -274,12 +274,12 @@ mod tests {
     use crate::wire::position::{Offset, Partition};
 
     fn change(number: u64, ids: &[&str]) -> Change {
-        let moved = [PartitionMove {
+        let moved = vec![PartitionMove {
             partition: Partition(0),
             before: Offset(number).previous(),
             after: Offset(number),
         }];
-        let row = encode(&moved, ids.iter().copied().map(OperationId)).into();
+        let row = encode(&Moves::of_all(moved), ids.iter().copied().map(OperationId)).into();
         Change::new(ChangeNumber(number), row, ids.len())
     }
 

@@ -4,6 +4,7 @@
 use super::error::Refusal;
 use super::paging::{self, BAD_CURSOR};
 use super::params::Params;
+use super::reading::Scope;
 use super::{App, reading, stream};
 use crate::domain::OperationId;
 use crate::query::{Emit, Page, dead_letters, history};
@@ -33,7 +34,9 @@ pub async fn history(
         let Path(operation_id) = path.map_err(|_| Refusal::NotFound)?;
         let params = Params::parse(&app, &uri, PAGED)?;
         let page = page(&params)?;
-        let reading = reading::begin(&app, &headers, reading::token(&headers, &params)?).await?;
+        let token = reading::token(&headers, &params)?;
+        let scope = Scope::Operation(OperationId(&operation_id));
+        let reading = reading::begin(&app, &headers, scope, token).await?;
         if operation_id_fault(&operation_id).is_some() {
             return Err(Refusal::NotFound);
         }
@@ -65,7 +68,8 @@ pub async fn dead_letters(State(app): State<Arc<App>>, uri: Uri, headers: Header
         if after.is_some_and(|after| Position::of_key(after).is_none()) {
             return Err(BAD_CURSOR);
         }
-        let reading = reading::begin(&app, &headers, reading::token(&headers, &params)?).await?;
+        let token = reading::token(&headers, &params)?;
+        let reading = reading::begin(&app, &headers, Scope::All, token).await?;
         let response = listed(&app, &uri, page, |app, page, emit| {
             dead_letters::stream(&*app.db, page, emit)
         });

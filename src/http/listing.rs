@@ -6,7 +6,7 @@ use super::error::Refusal;
 use super::filters::{FILTERS, filter};
 use super::paging::{self, BAD_CURSOR};
 use super::params::Params;
-use super::reading::{self, Reading};
+use super::reading::{self, Reading, Scope};
 use super::{App, stream};
 use crate::domain::Timestamp;
 use crate::query::list::{self, Format, ListCursor, Shown};
@@ -55,7 +55,7 @@ pub async fn operations(
     let known = [&["format"], EXTENSIONS, FILTERS].concat();
     let params = Params::parse(app, uri, &known)?;
     let mut asked = asked(headers, &params)?;
-    let mut reading = reading::begin(app, headers, asked.token.clone()).await?;
+    let mut reading = reading::begin(app, headers, Scope::All, asked.token.clone()).await?;
     asked.waits = reading.deadline.is_some() && !wants_a_change(headers);
     let mut head = app.progress.watchers.watch_all();
     loop {

@@ -6,6 +6,7 @@ use super::audit::{finish, linked, page};
 use super::error::Refusal;
 use super::paging::BAD_CURSOR;
 use super::params::Params;
+use super::reading::Scope;
 use super::{App, body, reading, stream};
 use crate::domain::OperationId;
 use crate::event_log::PublishError;
@@ -56,7 +57,8 @@ pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> 
         {
             return Err(BAD_CURSOR);
         }
-        let reading = reading::begin(&app, &headers, reading::token(&headers, &params)?).await?;
+        let token = reading::token(&headers, &params)?;
+        let reading = reading::begin(&app, &headers, Scope::All, token).await?;
         let found = stream::blocking(&app, move |app| {
             let halted = app.notifications.halted();
             notifications::page(&*app.db, &wanted, &page, holds(app)?, halted)

@@ -4,7 +4,7 @@ use super::conditional::matches_etag;
 use super::error::{self, Detail, Refusal};
 use super::filters::FILTERS;
 use super::params::Params;
-use super::reading::Reading;
+use super::reading::{Reading, Scope};
 use super::{App, accept, listing, reading, stream, watch, watch_all};
 use crate::domain::OperationId;
 use crate::feed::documents::{Current, RenderedDocument};
@@ -46,11 +46,12 @@ pub fn get_cached<B>(app: &App, request: &Request<B>) -> Option<http::Response<F
         return None;
     }
     // Before the store is read: the response includes at least this much.
-    let applied = app.progress.applied();
+    let operation_id = OperationId(operation_id);
+    let applied = app.progress.applied_of(operation_id);
     let (db, all) = (&*app.db, Filter::everything());
     let found = app
         .documents
-        .load_cached(db, OperationId(operation_id), applied.next_change, all);
+        .load_cached(db, operation_id, applied.next_change, all);
     let Ok(Some(Current::Shown(document))) = found else {
         return None;
     };
@@ -91,11 +92,13 @@ async fn get_document(
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
     let params = Params::parse(app, uri, ONE)?;
-    let mut reading = reading::begin(app, headers, reading::token(headers, &params)?).await?;
+    let operation_id = OperationId(&operation_id);
+    let token = reading::token(headers, &params)?;
+    let scope = Scope::Operation(operation_id);
+    let mut reading = reading::begin(app, headers, scope, token).await?;
     if operation_id_fault(&operation_id).is_some() {
         return Err(Refusal::NotFound);
     }
-    let operation_id = OperationId(&operation_id);
     let mut found = read_document(app, &reading, operation_id).await?;
     if let Some(deadline) = reading.deadline
         && !is_news(&found, headers)
@@ -145,7 +148,7 @@ async fn wait_for_news(
         // Subscribes before it reads, so that no change is missed.
         let mut changed = pin!(watching.changed());
         changed.as_mut().enable();
-        reading.renew(app);
+        reading.applied = app.progress.applied_of(operation_id);
         let found = read_document(app, reading, operation_id).await?;
         if is_news(&found, headers) || !reading::happened(app, changed, deadline).await {
             return Ok(found);

@@ -22,6 +22,30 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
+/// What a read depends on: which workers it waits for, and whose position it names.
+#[derive(Debug, Clone, Copy)]
+pub enum Scope<'o> {
+    All,
+    Operation(OperationId<'o>),
+}
+
+impl Scope<'_> {
+    fn applied(self, app: &App) -> Arc<Applied> {
+        match self {
+            Scope::All => app.progress.applied(),
+            Scope::Operation(operation_id) => app.progress.applied_of(operation_id),
+        }
+    }
+
+    async fn wait_for(self, app: &App, token: &Token, deadline: Instant) -> Result<(), WaitError> {
+        let progress = &app.progress;
+        match self {
+            Scope::All => progress.wait_for(token, deadline).await,
+            Scope::Operation(id) => progress.wait_for_operation(id, token, deadline).await,
+        }
+    }
+}
+
 /// A read whose position is reached.
 pub struct Reading {
     /// Taken before the store is read: the response includes at least this much.
@@ -95,9 +119,10 @@ pub fn last_event_id(headers: &HeaderMap) -> Result<Option<Token>, Refusal> {
 pub async fn begin(
     app: &App,
     headers: &HeaderMap,
+    scope: Scope<'_>,
     token: Option<Token>,
 ) -> Result<Reading, Refusal> {
-    let patience = WaitLimit::of(app, headers);
+    let patience = WaitLimit::of(app, headers, scope);
     patience.wait_for(app, token).await?;
     Ok(patience.reading(app))
 }
@@ -119,10 +144,11 @@ const ENDS_KNOWN_WITHIN: Duration = Duration::from_millis(1500);
 pub async fn begin_stream(
     app: &App,
     headers: &HeaderMap,
+    scope: Scope<'_>,
     token: Option<Token>,
     resumed: Option<&Token>,
 ) -> Result<(Reading, Resumption), Refusal> {
-    let patience = WaitLimit::of(app, headers);
+    let patience = WaitLimit::of(app, headers, scope);
     patience.wait_for(app, token).await?;
     let resumption = match resumed {
         None => Resumption::Behind,
@@ -132,17 +158,19 @@ pub async fn begin_stream(
 }
 
 /// How long a request may wait, all its waiting together.
-struct WaitLimit {
+struct WaitLimit<'o> {
+    scope: Scope<'o>,
     deadline: Instant,
     is_preferred: bool,
 }
 
-impl WaitLimit {
-    fn of(app: &App, headers: &HeaderMap) -> WaitLimit {
+impl<'o> WaitLimit<'o> {
+    fn of(app: &App, headers: &HeaderMap, scope: Scope<'o>) -> WaitLimit<'o> {
         let server = &app.config.server;
         let preferred = preferred_wait(app, headers);
         let wait = preferred.unwrap_or(server.default_wait.min(server.max_wait));
         WaitLimit {
+            scope,
             deadline: now() + wait,
             is_preferred: preferred.is_some(),
         }
@@ -150,7 +178,7 @@ impl WaitLimit {
 
     async fn wait_for(&self, app: &App, token: Option<Token>) -> Result<(), Refusal> {
         let Some(token) = token else { return Ok(()) };
-        let waited = app.progress.wait_for(&token, self.deadline).await;
+        let waited = self.scope.wait_for(app, &token, self.deadline).await;
         waited.map_err(|error| match error {
             WaitError::OtherLog => Refusal::OtherLog,
             WaitError::TimedOut => Refusal::WaitTimedOut,
@@ -161,11 +189,11 @@ impl WaitLimit {
 
     async fn wait_to_resume(&self, app: &App, position: &Token) -> Result<Resumption, Refusal> {
         let early = self.deadline.min(now() + ENDS_KNOWN_WITHIN);
-        let mut waited = app.progress.wait_for(position, early).await;
+        let mut waited = self.scope.wait_for(app, position, early).await;
         if matches!(waited, Err(WaitError::TimedOut | WaitError::NotCompared))
             && !is_beyond_end(app, position)
         {
-            waited = app.progress.wait_for(position, self.deadline).await;
+            waited = self.scope.wait_for(app, position, self.deadline).await;
         }
         match waited {
             Ok(()) => Ok(Resumption::Behind),
@@ -180,7 +208,7 @@ impl WaitLimit {
 
     fn reading(&self, app: &App) -> Reading {
         Reading {
-            applied: app.progress.applied(),
+            applied: self.scope.applied(app),
             deadline: self.is_preferred.then_some(self.deadline),
         }
     }
@@ -213,11 +241,6 @@ impl Reading {
     /// The response is read at a new read point.
     pub fn is_from(&mut self, applied: Arc<Applied>) {
         self.applied = applied;
-    }
-
-    /// Before the store is read once more.
-    pub fn renew(&mut self, app: &App) {
-        self.applied = app.progress.applied();
     }
 
     pub fn stamp(&self, mut response: Response) -> Response {

@@ -3,7 +3,7 @@
 use super::error::Refusal;
 use super::pace::Work;
 use super::params::Params;
-use super::reading::{self, Resumption};
+use super::reading::{self, Resumption, Scope};
 use super::sse::{self, Blocks, PieceSource, Woken};
 use super::{App, stream};
 use crate::domain::OperationId;
@@ -14,7 +14,7 @@ use crate::feed::watch::Watching;
 use crate::rows::filter::Filter;
 use crate::store;
 use crate::wire::event::operation_id_fault;
-use crate::wire::position::{LastOffsets, Token};
+use crate::wire::position::Token;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -36,7 +36,9 @@ pub async fn operation(
         (Some(_), _) => reading::header_token(headers)?,
         (None, token) => token,
     };
-    let (reading, resumption) = reading::begin_stream(app, headers, token, last.as_ref()).await?;
+    let scope = Scope::Operation(OperationId(&operation_id));
+    let begun = reading::begin_stream(app, headers, scope, token, last.as_ref()).await;
+    let (reading, resumption) = begun?;
     if operation_id_fault(&operation_id).is_some() {
         return Err(Refusal::NotFound);
     }
@@ -70,22 +72,18 @@ pub async fn operation(
 async fn has_not_changed(app: &Arc<App>, operation_id: &str, last: Token) -> Result<bool, Refusal> {
     let operation_id = operation_id.to_owned();
     stream::blocking(app, move |app| {
-        let applied = applied(app);
+        let operation_id = OperationId(&operation_id);
+        let slices = operation_id.slice().into();
         store::view(&*app.db, |view| {
-            match changes::find(view, &applied, &last.positions)? {
+            match changes::find(view, slices, &last.positions)? {
                 ResumeFrom::BeforeWindow => Ok(false),
                 ResumeFrom::At { next, .. } => {
-                    Ok(changes::since(view, next, OperationId(&operation_id))? == Since::Same)
+                    Ok(changes::since(view, next, operation_id)? == Since::Same)
                 }
             }
         })
     })
     .await
-}
-
-fn applied(app: &App) -> LastOffsets {
-    let token = app.progress.applied().token.clone();
-    token.map_or_else(LastOffsets::default, |token| token.positions)
 }
 
 struct Watch {
@@ -125,7 +123,8 @@ impl PieceSource for Watch {
             // Listening before reading: no change slips in between.
             let mut changed = pin!(self.watching.changed());
             changed.as_mut().enable();
-            let applied = self.app.progress.applied();
+            let operation_id = OperationId(&self.operation_id);
+            let applied = self.app.progress.applied_of(operation_id);
             let id = std::str::from_utf8(applied.text()).expect("a token is ASCII");
             let id = (!id.is_empty()).then_some(id);
             let mut blocks = Blocks::default();

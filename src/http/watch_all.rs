@@ -9,15 +9,19 @@ use super::error::Refusal;
 use super::filters::{FILTERS, filter};
 use super::pace::Turn;
 use super::params::Params;
-use super::reading::{self, Resumption};
+use super::reading::{self, Resumption, Scope};
 use super::sse::{self, Blocks, PIECE, PieceSource, Woken};
 use super::{App, stream};
 use crate::domain::OperationId;
+use crate::domain::Slices;
 use crate::feed::changes::{self, ResumeFrom};
 use crate::feed::documents::Current;
+use crate::feed::progress::Applied;
+use crate::feed::seen::SeenBySlice;
 use crate::feed::subscriptions::{Matched, Matching, Point, Subscription, Task};
 use crate::feed::watch::Change;
 use crate::query::list;
+use crate::rows;
 use crate::rows::filter::Filter;
 use crate::rows::lists::{Order, PageLimits, Query};
 use crate::store;
@@ -57,24 +61,30 @@ pub async fn operations(
     );
     let resumed = last.or(query);
     let token = reading::header_token(headers)?;
-    let begun = reading::begin_stream(app, headers, token, resumed.as_ref()).await;
+    let begun = reading::begin_stream(app, headers, Scope::All, token, resumed.as_ref()).await;
     let (mut reading, resumption) = begun?;
     let permit = sse::admit(app)?;
     // While the id of the log is not known, there is no position to begin at.
     let deadline = reading::now() + app.config.server.default_wait;
-    // Taken before the position, which therefore contains all changes before this one.
-    let head = app.progress.watchers.head();
     let now = app.progress.wait_for_log(deadline).await;
     let now = now.ok_or(Refusal::NotReached)?;
-    reading.renew(app);
+    reading.is_from(now.clone());
+    let token = token_of(&now)?;
     let (position, listing) = match resumed {
         Some(resumed) => (resumed, None),
-        None => (now.clone(), Some(Vec::new())),
+        None => (token.clone(), Some(Vec::new())),
     };
-    let (place, end) = places(app, head, &now, &position).await?;
+    let (mut place, end) = places(app, &now, &position).await?;
+    if listing.is_some() {
+        // The list has all before it.
+        place = ResumeFrom::At {
+            next: end,
+            mixed_until: end,
+        };
+    }
     let point = Point {
         next: end,
-        positions: now.positions.clone(),
+        positions: token.positions,
     };
     let filter = Arc::new(filter);
     let (subscription, matching) = app.subscriptions.subscribe(filter.clone(), point);
@@ -83,6 +93,7 @@ pub async fn operations(
     }
     let mut watch = WatchAll {
         app: app.clone(),
+        seen: SeenBySlice::of(position.positions.clone()),
         known: match listing {
             Some(_) => Known::default(),
             None => Known::nothing(),
@@ -111,22 +122,33 @@ pub async fn operations(
     Ok(reading.stamp(sse::respond(watch)))
 }
 
-/// Where `seen` is among the changes, and the end of the changes that `now` contains. If that
-/// cannot be read, the end is `head`.
+fn token_of(applied: &Applied) -> Result<Token, Refusal> {
+    applied.token.clone().ok_or(Refusal::NotReached)
+}
+
+/// Where `seen` is among the changes, and the end of the changes that `now` contains.
 async fn places(
     app: &Arc<App>,
-    head: ChangeNumber,
-    now: &Token,
+    now: &Applied,
     seen: &Token,
 ) -> Result<(ResumeFrom, ChangeNumber), Refusal> {
-    let (now, seen) = (now.positions.clone(), seen.positions.clone());
+    let (next_change, seen) = (now.next_change, seen.positions.clone());
     stream::blocking(app, move |app| {
         store::view(&*app.db, |view| {
-            let place = changes::find(view, &now, &seen)?;
-            match changes::find(view, &now, &now)? {
-                ResumeFrom::At { next, .. } => Ok((place, next)),
-                ResumeFrom::BeforeWindow => Ok((place, head)),
-            }
+            let end = match next_change {
+                // The projector has not begun yet, so nobody writes.
+                ChangeNumber::ZERO => rows::changes::ends(view)?.next,
+                end => end,
+            };
+            // From the end on, some rows may not be written yet: it has to be read in turn.
+            let place = match changes::find(view, Slices::ALL, &seen)? {
+                ResumeFrom::At { next, mixed_until } => ResumeFrom::At {
+                    next: next.min(end),
+                    mixed_until: mixed_until.min(end),
+                },
+                ResumeFrom::BeforeWindow => ResumeFrom::BeforeWindow,
+            };
+            Ok((place, end))
         })
     })
     .await
@@ -167,6 +189,8 @@ struct WatchAll {
     query: Arc<Query>,
     /// Everything up to here has been sent.
     position: Token,
+    /// The same by slice.
+    seen: SeenBySlice,
     /// The first change that was not examined.
     next: ChangeNumber,
     /// Of rows before this all operations are sent, whatever they were before.
@@ -225,10 +249,10 @@ impl WatchAll {
         self.must_reset = false;
         self.known = Known::nothing();
         self.pass = None;
-        let head = self.app.progress.watchers.head();
-        let now = self.app.progress.applied().token.clone();
-        self.position = now.ok_or(Refusal::NotReached)?;
-        let (_, end) = places(&self.app, head, &self.position, &self.position).await?;
+        let now = self.app.progress.applied();
+        self.position = token_of(&now)?;
+        self.seen = SeenBySlice::of(self.position.positions.clone());
+        let (_, end) = places(&self.app, &now, &self.position).await?;
         self.holds = end;
         self.next = end;
         self.subscription.begin_at(end);
@@ -274,13 +298,8 @@ impl WatchAll {
             Task::Look(_) => false,
             Task::Nothing(seen) => {
                 self.next = self.next.max(seen.next);
-                for (partition, offset) in seen.positions {
-                    let held = self.position.positions.entry(partition).or_insert(offset);
-                    if offset >= *held {
-                        *held = offset;
-                        self.is_sent = false;
-                    }
-                }
+                self.seen.raise(&seen.positions);
+                self.move_on();
                 false
             }
         }
@@ -294,8 +313,8 @@ impl WatchAll {
         let recent = app.progress.watchers.recent_from(next);
         // A change that was published a moment ago may not be among them yet.
         let recent = recent.filter(|rows| rows.iter().any(|row| row.end > next));
-        let mut rows = match recent {
-            Some(rows) => rows,
+        let rows = match recent {
+            Some(rows) => Some(rows),
             None => {
                 stream::counted(&app, &turn, move |app| {
                     changes::rows_stored(&*app.db, next, CHANGES)
@@ -303,11 +322,17 @@ impl WatchAll {
                 .await?
             }
         };
-        if !rows.iter().any(|row| row.number <= next && row.end > next) {
+        let Some(mut rows) = rows else {
             // They left the window before the stream got there.
             self.must_reset = true;
             self.pass = None;
             return Ok(());
+        };
+        if !rows.iter().any(|row| row.end > next)
+            && let Some(pass) = &self.pass
+        {
+            // All before the end of the pass is written: the numbers between were left out.
+            self.next = pass.until.min(next.plus(CHANGES));
         }
         for row in &mut rows {
             if row.number < self.mixed_until {
@@ -345,11 +370,31 @@ impl WatchAll {
     fn pass_row(&mut self, row: &Change, blocks: &mut Blocks) {
         self.next = self.next.max(row.end);
         if let Ok(change) = change::decode(&row.row) {
-            let before = self.position.positions.clone();
-            change.advance(&mut self.position.positions);
-            self.is_sent &= before == self.position.positions;
+            self.seen.advance(&change.moves);
         }
+        self.move_on();
         self.send_held(blocks);
+    }
+
+    /// Everything before `next`, and all of `seen`, has been sent.
+    fn move_on(&mut self) {
+        let now = self.app.progress.applied();
+        // Until the projector begins, nobody knows which change is the next.
+        let is_known = now.next_change > ChangeNumber::ZERO;
+        if is_known
+            && now.next_change <= self.next
+            && let Some(token) = &now.token
+        {
+            self.seen.raise(&token.positions);
+        }
+        let mut positions = self.seen.lowest();
+        for (&partition, &offset) in self.position.positions.iter() {
+            positions.raise(partition, offset);
+        }
+        if positions != self.position.positions {
+            self.position.positions = positions;
+            self.is_sent = false;
+        }
     }
 
     async fn send(

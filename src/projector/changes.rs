@@ -2,11 +2,11 @@
 //! resume read it. It keeps a bounded number of changes.
 
 use super::log_position::LogPosition;
-use crate::domain::OperationId;
+use crate::domain::{OperationId, Slices};
 use crate::feed::watch::Change;
 use crate::rows::changes;
 use crate::store::{self, Batch, Db};
-use crate::wire::change::{self, ChangeNumber, PartitionMove};
+use crate::wire::change::{self, ChangeNumber, Moves, PartitionMove};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// If the last numbers cannot be read, numbering continues at one that is certainly higher.
@@ -36,12 +36,14 @@ pub struct NumberedChange {
     trimmed: Option<ChangeNumber>,
 }
 
-/// The row of a batch. One that moved no position has none.
+/// The row of a batch of these slices. One that moved no position has none.
 pub fn row<'i>(
+    slices: Slices,
     before: &LogPosition,
     after: &LogPosition,
     ids: impl ExactSizeIterator<Item = OperationId<'i>>,
 ) -> Option<ChangeRow> {
+    let is_uneven = !before.is_even();
     let (before, after) = (before.anchors(), after.anchors());
     let moved: Vec<PartitionMove> = after
         .iter()
@@ -53,7 +55,12 @@ pub fn row<'i>(
         })
         .collect();
     let count = ids.len();
-    (!moved.is_empty()).then(|| (change::encode(&moved, ids).into(), count))
+    let moves = Moves {
+        slices,
+        is_uneven,
+        moved,
+    };
+    (!moves.moved.is_empty()).then(|| (change::encode(&moves, ids).into(), count))
 }
 
 impl Changes {

@@ -117,6 +117,15 @@ impl LogPosition {
         self.lowest().next
     }
 
+    pub(super) fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Whether all slices are equally far.
+    pub(super) fn is_even(&self) -> bool {
+        self.runs.len() == 1
+    }
+
     /// What some slice has reached, by partition.
     pub fn furthest(&self) -> NextOffsets {
         let mut furthest = NextOffsets::default();

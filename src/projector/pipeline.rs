@@ -141,8 +141,15 @@ impl PipelineShared {
     }
 
     fn write_positions(&self, worker: usize) -> Result<(), OpenError> {
-        self.writer
-            .with(worker, |db, projection| Ok(projection.write_positions(db)?))
+        let written = self.writer.with(worker, |db, projection| {
+            let change = projection.write_positions(db)?;
+            Ok::<_, OpenError>(change.map(|change| (change, projection.at().clone())))
+        });
+        if let Some((change, position)) = written? {
+            let entries = Vec::new();
+            self.publish(worker, &position, Some(WrittenChange { change, entries }));
+        }
+        Ok(())
     }
 }
 

@@ -264,16 +264,33 @@ impl Projection {
         self.position = self.position.after(record_batch);
     }
 
-    /// Writes the positions that were passed since the last write.
-    pub fn write_positions(&mut self, db: &dyn Db) -> store::Result<()> {
+    /// Writes the positions that were passed since the last write. They have a row in the index of
+    /// changes, like those of a batch: otherwise a stream that resumes could not know that the
+    /// slices had no change up to there.
+    pub fn write_positions(&mut self, db: &dyn Db) -> store::Result<Option<Change>> {
         if !self.position.differs(&self.stored) {
-            return Ok(());
+            return Ok(None);
         }
         let mut batch = Batch::default();
         self.position.put(&self.stored, &mut batch);
-        self.write(db, &batch)?;
+        let row = match self.position.source() {
+            Source::Events => {
+                let nothing = std::iter::empty();
+                changes::row(self.slices, &self.stored, &self.position, nothing)
+            }
+            Source::Control => None,
+        };
+        let taken = match row {
+            Some(row) => Some(self.changes.take(db, row, &mut batch)?),
+            None => None,
+        };
+        let written = self.write(db, &batch);
+        if let (Err(_), Some(taken)) = (&written, &taken) {
+            self.changes.give_up(taken);
+        }
+        written?;
         self.stored.clone_from(&self.position);
-        Ok(())
+        Ok(taken.map(|taken| self.changes.written(taken)))
     }
 
     /// Works out what the records change, and puts it into the batch's rows. Nothing moves
@@ -319,7 +336,7 @@ impl Projection {
         }
         let ids = snapshots.iter().map(|(id, _)| OperationId(id));
         let change = match rules.source {
-            Source::Events => changes::row(&self.stored, &after, ids),
+            Source::Events => changes::row(self.slices, &self.stored, &after, ids),
             // No operation changes by it.
             Source::Control => None,
         };

@@ -61,7 +61,9 @@ impl ReadPoints {
         wanted: Option<&Token>,
     ) -> store::Result<PagePoint> {
         self.expire(Instant::now());
-        let fingerprint = store::view(db, changes::fingerprint)?;
+        // Before the view is opened.
+        let head = progress.watchers.head();
+        let fingerprint = store::view(db, |view| changes::fingerprint(view, head))?;
         let mut points = self.points();
         let is_full = points.len() >= self.settings.max;
         let newest = points.iter_mut().max_by_key(|point| point.taken);
@@ -80,9 +82,9 @@ impl ReadPoints {
     /// The current state. It can be paged from once it is kept.
     pub fn take(&self, db: &dyn Db, progress: &Progress) -> store::Result<PagePoint> {
         // Before the point is taken: the point contains at least these positions.
-        let applied = progress.applied();
+        let (applied, head) = (progress.applied(), progress.watchers.head());
         let held = db.hold()?;
-        let fingerprint = store::view_held(&*held, changes::fingerprint)?;
+        let fingerprint = store::view_held(&*held, |view| changes::fingerprint(view, head))?;
         let now = Instant::now();
         Ok(PagePoint {
             id: self.next.fetch_add(1, Ordering::Relaxed),

@@ -79,19 +79,34 @@ pub fn delete(view: &dyn View, numbers: Range<ChangeNumber>, batch: &mut Batch) 
 }
 
 /// Identifies the state of a view: two views of the same log with the same fingerprint show the
-/// same.
-pub fn fingerprint(view: &dyn View) -> Result<u64> {
+/// same. `head`: all changes before it were written before the view was opened.
+pub fn fingerprint(view: &dyn View, head: ChangeNumber) -> Result<u64> {
     let mut fingerprint = 0;
     let mut note = |key: &[u8], row: &[u8]| {
         // The number alone may repeat in a store that was rebuilt.
         let before = u64::to_be_bytes(fingerprint);
         fingerprint = xxhash_rust::xxh3::xxh3_64(&[&before, key, row].concat());
     };
-    let mut last = |key: &[u8], row: &[u8]| {
-        note(key, row);
-        ControlFlow::Break(())
+    // From the head on, another worker may not have written a row yet that is before others. Then
+    // the last row does not say which rows there are.
+    let mut since_head = vec![head];
+    let mut follow = None;
+    let mut are_all_there = true;
+    let mut each = |key: &[u8], row: &[u8]| {
+        if since_head.len() == 1 {
+            note(key, row);
+        }
+        let number = keys::change_of(key).unwrap_or_default();
+        if head == ChangeNumber::ZERO || number < head {
+            return ControlFlow::Break(());
+        }
+        let end = change::decode(row).map_or(number.after(0), |change| end(number, &change));
+        are_all_there &= follow.is_none_or(|follow| follow == end);
+        follow = Some(number);
+        since_head.push(number);
+        ControlFlow::Continue(())
     };
-    match view.scan(Family::Change, ALL, Direction::Backward, &mut last) {
+    match view.scan(Family::Change, ALL, Direction::Backward, &mut each) {
         // Each change moves a position, too.
         Err(Error::Corrupt(_)) => {
             view.scan(Family::Meta, ALL, Direction::Forward, &mut |key, row| {
@@ -101,5 +116,51 @@ pub fn fingerprint(view: &dyn View) -> Result<u64> {
         }
         read => read?,
     }
+    are_all_there &= follow.is_none_or(|follow| follow == head);
+    if !are_all_there {
+        let numbers = since_head.iter();
+        numbers.for_each(|number| note(&keys::change(*number), &[]));
+    }
     Ok(fingerprint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::OperationId;
+    use crate::store::memory::Memory;
+    use crate::store::{Db, Durability, view};
+    use crate::wire::change::Moves;
+
+    #[test]
+    fn a_row_that_was_written_after_one_with_a_higher_number_changes_the_fingerprint() {
+        let db = Memory::default();
+        let write = |number: u64| {
+            let ids = [OperationId("a"), OperationId("b")];
+            let row = change::encode(&Moves::of_all(Vec::new()), ids.into_iter());
+            let mut batch = Batch::default();
+            put(ChangeNumber(number), &row, &mut batch);
+            let written = db.write(&batch, Durability::Buffered);
+            written.expect("memory takes it");
+        };
+        let of = |head: u64| {
+            let fingerprint = view(&db, |view| fingerprint(view, ChangeNumber(head)));
+            fingerprint.expect("memory has it")
+        };
+        (0..3).for_each(|n| write(2 * n));
+        let complete = of(6);
+        assert_eq!(complete, of(4), "written, and not published yet");
+        write(8);
+        let lacks_one = of(6);
+        assert_ne!(lacks_one, complete);
+        assert_eq!(lacks_one, of(6), "nothing has changed");
+        write(6);
+        let complete = of(6);
+        assert_ne!(lacks_one, complete);
+        assert_eq!(
+            [of(8), of(10)],
+            [complete; 2],
+            "whatever is published of it"
+        );
+    }
 }

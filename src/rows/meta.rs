@@ -238,19 +238,26 @@ fn rows<T>(
     what: Row,
     decode: fn(&[u8]) -> Option<T>,
 ) -> Result<Vec<(Vec<u8>, T)>> {
+    store::view(db, |view| rows_in(view, source, what, decode))
+}
+
+fn rows_in<T>(
+    view: &dyn View,
+    source: Source,
+    what: Row,
+    decode: fn(&[u8]) -> Option<T>,
+) -> Result<Vec<(Vec<u8>, T)>> {
     let mut rows = Vec::new();
     let mut is_damaged = false;
     let prefix = source.key(what, &[]);
-    store::view(db, |view| {
-        let end = after_prefix(&prefix);
-        let range = &prefix[..]..&end[..];
-        view.scan(Family::Meta, range, Direction::Forward, &mut |key, row| {
-            match decode(row) {
-                Some(row) => rows.push((key[prefix.len()..].to_vec(), row)),
-                None => is_damaged = true,
-            }
-            ControlFlow::Continue(())
-        })
+    let end = after_prefix(&prefix);
+    let range = &prefix[..]..&end[..];
+    view.scan(Family::Meta, range, Direction::Forward, &mut |key, row| {
+        match decode(row) {
+            Some(row) => rows.push((key[prefix.len()..].to_vec(), row)),
+            None => is_damaged = true,
+        }
+        ControlFlow::Continue(())
     })?;
     match is_damaged {
         true => Err(damaged("a position")),
@@ -299,6 +306,28 @@ pub fn runs(db: &dyn Db, source: Source) -> Result<Runs> {
         of_run(&key, &mut |run, partition| run.next.raise(partition, next))?;
     }
     Ok(runs)
+}
+
+/// The last record of each partition that the slices have of the events, of all slices in their
+/// order.
+pub fn positions_by_slices(view: &dyn View) -> Result<Vec<(Slices, LastOffsets)>> {
+    let mut runs = BTreeMap::from([(0, LastOffsets::default())]);
+    for (key, ()) in rows_in(view, Source::Events, Row::Run, |_| Some(()))? {
+        runs.entry(*key.first().ok_or_else(|| damaged("a run of slices"))?)
+            .or_default();
+    }
+    for (key, anchor) in rows_in(view, Source::Events, Row::Anchor, Anchor::decode)? {
+        let (first, rest) = key.split_first().ok_or_else(|| damaged("a position"))?;
+        let run = runs.get_mut(first);
+        let run = run.ok_or_else(|| damaged("a run of slices"))?;
+        run.insert(partition(rest)?, anchor.offset);
+    }
+    let ends: Vec<u8> = runs.keys().copied().skip(1).chain([SLICES]).collect();
+    let slices = runs.into_iter().zip(ends).map(|((first, at), end)| {
+        let slices = Slices::between(first, end);
+        Ok((slices.ok_or_else(|| damaged("a run of slices"))?, at))
+    });
+    slices.collect()
 }
 
 /// Changes the rows of the runs from those of `before` to those of `after`.

@@ -1,11 +1,12 @@
 //! The operations that one batch changed, and how far it moved each partition. The row: its byte,
-//! the moves as postcard, then each id after its length (two bytes). It is stored, kept in memory
-//! for a while, and read by subscriptions.
+//! the moves as postcard, then each id after its length (two bytes). A batch of some slices alone
+//! has the first of them, the one after the last, and whether they were uneven (a byte each) before
+//! the moves. It is stored, kept in memory for a while, and read by subscriptions.
 
 use super::packed;
-use super::stored::{self, CHANGE, Unreadable};
-use crate::domain::OperationId;
-use crate::wire::position::{LastOffsets, Offset, Partition};
+use super::stored::{self, CHANGE, CHANGE_OF_SLICES, Unreadable};
+use crate::domain::{OperationId, Slices};
+use crate::wire::position::{Offset, Partition};
 
 /// The number of changes of operations before this one: the place of a change among all, or how
 /// many changes something contains.
@@ -38,8 +39,39 @@ pub struct PartitionMove {
     pub after: Offset,
 }
 
-pub fn encode<'i>(moved: &[PartitionMove], ids: impl Iterator<Item = OperationId<'i>>) -> Vec<u8> {
-    let mut row = packed::append(moved, vec![CHANGE]);
+/// How far one batch moved some slices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moves {
+    /// Those of the worker that wrote the batch.
+    pub slices: Slices,
+    /// Some of the slices were further than others before it. Then `before` and `after` are those
+    /// of the ones that had the least.
+    pub is_uneven: bool,
+    pub moved: Vec<PartitionMove>,
+}
+
+impl Moves {
+    /// Of all slices, which were equally far.
+    pub fn of_all(moved: Vec<PartitionMove>) -> Moves {
+        Moves {
+            slices: Slices::ALL,
+            is_uneven: false,
+            moved,
+        }
+    }
+}
+
+pub fn encode<'i>(moves: &Moves, ids: impl Iterator<Item = OperationId<'i>>) -> Vec<u8> {
+    let row = match moves.slices == Slices::ALL && !moves.is_uneven {
+        true => vec![CHANGE],
+        false => vec![
+            CHANGE_OF_SLICES,
+            moves.slices.first().0,
+            moves.slices.end().0,
+            moves.is_uneven.into(),
+        ],
+    };
+    let mut row = packed::append(&moves.moved, row);
     for id in ids {
         let length = u16::try_from(id.len()).expect("an operation id has 256 bytes at most");
         row.extend_from_slice(&length.to_be_bytes());
@@ -50,14 +82,26 @@ pub fn encode<'i>(moved: &[PartitionMove], ids: impl Iterator<Item = OperationId
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredChange<'r> {
-    pub moved: Vec<PartitionMove>,
+    pub moves: Moves,
     ids: &'r [u8],
 }
 
 pub fn decode(row: &[u8]) -> Result<StoredChange<'_>, Unreadable> {
-    let rest = stored::body(CHANGE, row)?;
+    let (slices, is_uneven, rest) = match row {
+        [CHANGE_OF_SLICES, start, end, is_uneven @ (0 | 1), rest @ ..] => {
+            let slices = Slices::between(*start, *end).ok_or(Unreadable::Damaged)?;
+            (slices, *is_uneven == 1, rest)
+        }
+        [CHANGE_OF_SLICES, ..] => return Err(Unreadable::Damaged),
+        _ => (Slices::ALL, false, stored::body(CHANGE, row)?),
+    };
     let (moved, ids) = postcard::take_from_bytes(rest).map_err(|_| Unreadable::Damaged)?;
-    Ok(StoredChange { moved, ids })
+    let moves = Moves {
+        slices,
+        is_uneven,
+        moved,
+    };
+    Ok(StoredChange { moves, ids })
 }
 
 impl<'r> StoredChange<'r> {
@@ -81,13 +125,6 @@ impl<'r> StoredChange<'r> {
             start..at
         })
     }
-
-    /// Raises the positions to those after the batch.
-    pub fn advance(&self, positions: &mut LastOffsets) {
-        for moved in &self.moved {
-            positions.raise(moved.partition, moved.after);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -95,8 +132,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_read_as_it_was_written_and_moves_positions_only_on() {
-        let moved = [
+    fn a_row_is_read_as_it_was_written() {
+        let moved = vec![
             PartitionMove {
                 partition: Partition(0),
                 before: Some(Offset(4)),
@@ -108,20 +145,40 @@ mod tests {
                 after: Offset(0),
             },
         ];
-        let row = encode(&moved, ["a", "operation-2"].map(OperationId).into_iter());
-        let change = decode(&row).unwrap();
-        assert_eq!(
-            change.ids().collect::<Vec<_>>(),
-            ["a", "operation-2"].map(OperationId)
-        );
-        assert_eq!(change.moved, moved);
-        let places = change
-            .places(&row)
-            .map(|place| &row[place.start as usize..place.end as usize]);
-        assert_eq!(places.collect::<Vec<_>>(), [&b"a"[..], b"operation-2"]);
-        let mut positions = LastOffsets::from([(0, 4), (1, 7), (3, 1)]);
-        change.advance(&mut positions);
-        assert_eq!(positions, LastOffsets::from([(0, 9), (1, 7), (3, 1)]));
+        let some = Slices::between(7, 64).expect("there are 64");
+        for (slices, is_uneven) in [(Slices::ALL, false), (Slices::ALL, true), (some, false)] {
+            let moves = Moves {
+                slices,
+                is_uneven,
+                moved: moved.clone(),
+            };
+            let row = encode(&moves, ["a", "operation-2"].map(OperationId).into_iter());
+            let change = decode(&row).expect("it was encoded");
+            assert_eq!(
+                change.ids().collect::<Vec<_>>(),
+                ["a", "operation-2"].map(OperationId)
+            );
+            assert_eq!(change.moves, moves);
+            let places = change
+                .places(&row)
+                .map(|place| &row[place.start as usize..place.end as usize]);
+            assert_eq!(places.collect::<Vec<_>>(), [&b"a"[..], b"operation-2"]);
+        }
+    }
+
+    #[test]
+    fn the_row_of_some_slices_never_changes() {
+        let moves = Moves {
+            slices: Slices::between(7, 64).expect("there are 64"),
+            is_uneven: true,
+            moved: vec![PartitionMove {
+                partition: Partition(3),
+                before: Some(Offset(4)),
+                after: Offset(9),
+            }],
+        };
+        let row = encode(&moves, [OperationId("op")].into_iter());
+        assert_eq!(row, b"\x33\x07\x40\x01\x01\x03\x01\x04\x09\x00\x02op");
     }
 
     #[test]
@@ -129,5 +186,9 @@ mod tests {
         assert_eq!(decode(&[]), Err(Unreadable::Damaged));
         assert_eq!(decode(&[9]), Err(Unreadable::Unknown(9)));
         assert_eq!(decode(&[CHANGE, 0xFF]), Err(Unreadable::Damaged));
+        for slices in [[0, 0, 0], [3, 65, 0], [0, 1, 2]] {
+            let row = [&[CHANGE_OF_SLICES], &slices[..], &[0]].concat();
+            assert_eq!(decode(&row), Err(Unreadable::Damaged), "{slices:?}");
+        }
     }
 }

@@ -55,6 +55,8 @@ encodings! {
     ANOMALIES = 0x31,
     /// `wire::change`.
     CHANGE = 0x32,
+    /// The same for some of the slices. `wire::change`.
+    CHANGE_OF_SLICES = 0x33,
     /// `wire::notification`.
     DUE = 0x40,
     /// `wire::notification`.

@@ -11,6 +11,7 @@ mod projector;
 mod simulation;
 mod slices;
 mod stored;
+mod stream_client;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

@@ -9,31 +9,30 @@
 //!
 //! `OPLEDGER_SEED=n cargo test --release --test simulated every_seed_tells` runs one seed.
 
+use super::stream_client::StreamClient;
 use crate::support::generate::{self, Rng};
-use crate::support::in_process::{self, Get, LOG, call, json_of, open, record};
+use crate::support::in_process::{self, Get, LOG, record};
 use crate::support::reference;
 use crate::support::same::{assert_same, short};
 use crate::support::{env_number, soak};
-use axum::body::Body;
-use http_body_util::BodyExt;
 use hyper_util::service::TowerToHyperService;
-use opledger::domain::OperationId;
-use opledger::event_log::{self, EventLog, Limits, Reader, Share};
+use opledger::domain::{OperationId, Workers};
+use opledger::event_log::{self, EventLog, Identity, Limits, Reader, Share};
 use opledger::feed::progress::WrittenChange;
 use opledger::http::{App, Reads, router};
+use opledger::projector::log_position::LogPosition;
+use opledger::projector::projection::Keep;
+use opledger::projector::record_batch::Audience;
 use opledger::projector::step::Rules;
-use opledger::projector::{Projection, RecordBatch};
+use opledger::projector::{Projection, RecordBatch, Source};
 use opledger::store::memory::{Memory, WriteFault};
 use opledger::wire::position::{LastOffsets, NextOffsets, Partition, Position, Token};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::time::Instant;
 
 const PARTITIONS: u32 = 3;
-/// After this time without data, a client assumes that no more comes. It passes at once.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 #[test]
 fn every_stream_gets_every_final_state_for_every_seed() {
@@ -59,7 +58,7 @@ fn a_seed_gives_the_same_run_each_time() {
         assert_same(&format!("seed {seed}"), &first, &second);
         sent += first.len();
     }
-    assert!(sent > 3000, "clients are sent something: {sent} blocks");
+    assert!(sent > 2500, "clients are sent something: {sent} blocks");
 }
 
 /// Returns what the clients were sent, and when.
@@ -81,15 +80,19 @@ struct Simulation {
     store: Arc<Memory>,
     fault: Arc<Mutex<Option<WriteFault>>>,
     window: u64,
-    projection: Projection,
+    workers: Workers,
+    projections: Vec<Projection>,
+    audience: Audience,
+    /// Written by a worker, and not published yet.
+    unpublished: VecDeque<(usize, Token, NextOffsets, Option<WrittenChange>)>,
     app: Arc<App>,
-    clients: Vec<Client>,
+    clients: Vec<StreamClient>,
     truth: Truth,
 }
 
 /// The events of the log, and all positions that the store has had.
 #[derive(Default)]
-struct Truth {
+pub struct Truth {
     events: BTreeMap<String, Vec<(Position, Value)>>,
     applied: BTreeSet<LastOffsets>,
     /// Documents, by how many of an operation's events of each partition they contain.
@@ -125,7 +128,7 @@ impl Truth {
 
     /// A client at a position has the documents of that position, or of a later one that the
     /// store has had, possibly before a crash.
-    fn check(&self, client: &Client) {
+    pub fn check(&self, client: &StreamClient) {
         let given: Token = client.last_id.parse().unwrap();
         for id in self.events.keys() {
             let wanted = |at: &LastOffsets| {
@@ -150,14 +153,19 @@ impl Truth {
     }
 }
 
-fn app(store: &Arc<Memory>, log: &event_log::memory::MemoryLog) -> Arc<App> {
-    let mut app = in_process::app(store, log);
+fn app(store: &Arc<Memory>, log: &event_log::memory::MemoryLog, workers: Workers) -> Arc<App> {
+    let mut app = in_process::app_of(store, log, workers);
     Arc::get_mut(&mut app).expect("no other owner").reads = Reads::AtOnce;
     app
 }
 
 impl Simulation {
     fn new(mut rng: Rng) -> Simulation {
+        let workers = Workers::new([1, 2, 3, 8][rng.below(4)]);
+        Simulation::of(rng, workers)
+    }
+
+    fn of(mut rng: Rng, workers: Workers) -> Simulation {
         let log = event_log::memory::MemoryLog::new(LOG, PARTITIONS);
         let store = Arc::new(Memory::default());
         let fault: Arc<Mutex<Option<WriteFault>>> = Arc::default();
@@ -166,15 +174,18 @@ impl Simulation {
         store.set_faults(Some(Box::new(next)));
         let window = [2, 20, 10_000][rng.below(3)];
         let statuses: &[&[&str]] = &[&[], &["executing"], &["unexecuted", "completed"]];
-        let mut clients: Vec<_> = statuses.iter().map(|s| Client::of_all(s)).collect();
-        clients.extend((0..2).map(|n| Client::of_one(format!("op-{n}"))));
-        clients.extend(["1", "a"].map(Client::of_cluster));
-        Simulation {
+        let mut clients: Vec<_> = statuses.iter().map(|s| StreamClient::of_all(s)).collect();
+        clients.extend((0..2).map(|n| StreamClient::of_one(format!("op-{n}"))));
+        clients.extend(["1", "a"].map(StreamClient::of_cluster));
+        let mut simulation = Simulation {
             reader: log
                 .reader(LOG, &NextOffsets::default(), Share::ALL)
                 .unwrap(),
-            projection: open(&store, window),
-            app: app(&store, &log),
+            projections: Vec::new(),
+            audience: Audience::ONE,
+            unpublished: VecDeque::new(),
+            app: app(&store, &log, workers),
+            workers,
             rng,
             log,
             store,
@@ -182,7 +193,9 @@ impl Simulation {
             window,
             clients,
             truth: Truth::default(),
-        }
+        };
+        simulation.start();
+        simulation
     }
 
     async fn run(mut self) -> Vec<String> {
@@ -210,7 +223,7 @@ impl Simulation {
                 }
             }
         }
-        while self.project(5) {}
+        self.catch_up(5);
         for client in 0..self.clients.len() {
             self.finish(client).await;
         }
@@ -245,7 +258,23 @@ impl Simulation {
         if records.is_empty() {
             return false;
         }
-        let mut record_batch = RecordBatch::decode(records, Default::default(), &Rules::NONE);
+        let (rules, next) = (&Rules::NONE, NextOffsets::default());
+        let dealt = RecordBatch::deal(records, next, rules, &self.audience, &mut Vec::new());
+        let mut dealt: Vec<_> = dealt.into_iter().collect();
+        self.rng.shuffle(&mut dealt);
+        for (worker, mut record_batch) in dealt {
+            if !self.apply(worker, &mut record_batch) {
+                self.crash();
+                return true;
+            }
+            self.publish_some();
+        }
+        true
+    }
+
+    /// Attempted until it is written; false if the store dies.
+    fn apply(&mut self, worker: usize, record_batch: &mut RecordBatch) -> bool {
+        let passes = self.workers != Workers::ONE && self.rng.chance(50);
         loop {
             *self.fault.lock().unwrap() = Some(match self.rng.below(20) {
                 0 => WriteFault::Refuse,
@@ -254,19 +283,57 @@ impl Simulation {
                 3 => WriteFault::Die { after: true },
                 _ => WriteFault::None,
             });
-            match self.projection.apply(&*self.store, &mut record_batch) {
-                Ok(tally) => {
-                    self.truth.applied.insert(self.projection.at().positions());
-                    in_process::publish(&self.app, &self.projection, tally);
+            let projection = &mut self.projections[worker];
+            let written = match record_batch.is_empty() && passes {
+                true => {
+                    projection.pass(record_batch);
+                    Ok((None, Vec::new()))
+                }
+                false => projection
+                    .apply(&*self.store, record_batch)
+                    .map(|tally| (tally.change, tally.entries)),
+            };
+            let at = projection.at();
+            match written {
+                Ok((change, entries)) => {
+                    self.truth.applied.insert(at.positions());
+                    let change = change.map(|change| WrittenChange { change, entries });
+                    let published = (worker, at.token(), at.next(), change);
+                    self.unpublished.push_back(published);
                     return true;
                 }
-                Err(_) if self.store.is_dead() => {
-                    self.crash();
-                    return true;
-                }
+                Err(_) if self.store.is_dead() => return false,
                 Err(_) => {}
             }
         }
+    }
+
+    /// Some workers publish what they wrote, each its own in order.
+    fn publish_some(&mut self) {
+        while !self.unpublished.is_empty() && self.rng.chance(70) {
+            let worker = self.unpublished[self.rng.below(self.unpublished.len())].0;
+            self.publish_of(worker);
+        }
+    }
+
+    fn publish_of(&mut self, worker: usize) {
+        let first = self.unpublished.iter().position(|one| one.0 == worker);
+        let one = first.and_then(|first| self.unpublished.remove(first));
+        let (worker, token, next, change) = one.expect("it has written something");
+        self.app.progress.publish(worker, token, &next, change);
+    }
+
+    /// All of the log is applied and published.
+    fn catch_up(&mut self, most: usize) {
+        while self.project(most) {}
+        while let Some((worker, ..)) = self.unpublished.front() {
+            self.publish_of(*worker);
+        }
+    }
+
+    fn positions(&self) -> LastOffsets {
+        let all = self.projections.iter().map(|one| one.at().clone());
+        LogPosition::whole(&all.collect::<Vec<_>>()).positions()
     }
 
     /// The process dies and starts again, perhaps without its last writes.
@@ -277,14 +344,45 @@ impl Simulation {
     }
 
     fn start(&mut self) {
-        self.projection = open(&self.store, self.window);
-        // A batch may have been written before the process died, and not reported.
-        self.truth.applied.insert(self.projection.at().positions());
-        self.reader = self
-            .log
-            .reader(LOG, &self.projection.at().next(), Share::ALL)
-            .unwrap();
-        self.app = app(&self.store, &self.log);
+        let log = Identity {
+            id: LOG,
+            name: "simulated".into(),
+        };
+        let keep = Keep {
+            hot_bytes: 10_000,
+            change_window: self.window,
+        };
+        if self.workers != Workers::ONE {
+            self.workers = Workers::new([2, 3, 8][self.rng.below(3)]);
+        }
+        let (store, source) = (&*self.store, Source::Events);
+        let projections = Projection::open_all(store, source, &log, self.workers, keep);
+        self.projections = projections.unwrap();
+        self.unpublished.clear();
+        let all: Vec<_> = { self.projections.iter() }
+            .map(|one| one.at().clone())
+            .collect();
+        let whole = LogPosition::whole(&all);
+        // Batches may have been written before the process died, and not reported.
+        let each = all.iter().map(LogPosition::furthest);
+        let each: Vec<_> = each.map(|next| next.last()).collect();
+        self.truth.applied.extend(each);
+        let by_slice = whole.by_slice();
+        let slices = by_slice.iter().flatten().map(NextOffsets::last);
+        self.truth.applied.extend(slices);
+        self.truth.applied.insert(whole.positions());
+        self.audience = Audience {
+            seen: by_slice,
+            workers: self.workers,
+            ..Audience::ONE
+        };
+        self.reader = self.log.reader(LOG, &whole.next(), Share::ALL).unwrap();
+        self.app = app(&self.store, &self.log, self.workers);
+        if self.workers != Workers::ONE {
+            let positions = all.iter().map(|at| (at.token(), at.next())).collect();
+            let next_change = self.projections[0].next_change();
+            self.app.progress.begin(next_change, positions);
+        }
         for client in &mut self.clients {
             client.disconnect();
         }
@@ -307,13 +405,13 @@ impl Simulation {
 
     /// A client that has seen everything is away while exactly one record is applied.
     async fn miss_one(&mut self, client: usize, workload: &mut Vec<(String, Value)>) {
-        while self.project(5) {}
+        self.catch_up(5);
         self.read_all(client).await;
         self.clients[client].disconnect();
         if let Some(one) = workload.pop() {
             self.append(&mut vec![one]);
         }
-        while self.project(1) {}
+        self.catch_up(1);
         self.read_all(client).await;
     }
 
@@ -326,8 +424,8 @@ impl Simulation {
 
     async fn finish(&mut self, client: usize) {
         let get = TowerToHyperService::new(router(self.app.clone()));
+        let all = self.positions();
         let client = &mut self.clients[client];
-        let all = self.projection.at().positions();
         let ids = self.truth.events.keys();
         let expected: BTreeMap<&String, Value> = ids
             .filter_map(|id| Some((id, self.truth.document(id, &all)?)))
@@ -348,178 +446,6 @@ impl Simulation {
     }
 }
 
-fn covers(held: &LastOffsets, wanted: &LastOffsets) -> bool {
-    wanted.iter().all(|(p, o)| held.get(p) >= Some(o))
-}
-
-/// Does what a client has to do, and checks what it gets.
-struct Client {
-    path: String,
-    statuses: Vec<String>,
-    /// The operation of a stream of one operation.
-    only: Option<String>,
-    /// Only operations with a request to this cluster, or a rollback of one.
-    cluster: Option<String>,
-    held: BTreeMap<String, Value>,
-    /// The id of the last block. The next connection sends it as `Last-Event-ID`.
-    last_id: String,
-    connection: Option<Body>,
-    buffer: Vec<u8>,
-    is_over: bool,
-    /// All blocks that it was ever sent, each with the time since the start.
-    sent: Vec<String>,
-    began: Instant,
-}
-
-impl Client {
-    fn of_all(statuses: &[&str]) -> Client {
-        let pairs = statuses.iter().map(|status| format!("status={status}"));
-        let path = format!("/v1/operations?{}", pairs.collect::<Vec<_>>().join("&"));
-        Client::new(path, statuses, None)
-    }
-
-    fn of_cluster(id: &str) -> Client {
-        let client = Client::new(format!("/v1/operations?cluster_id={id}"), &[], None);
-        Client {
-            cluster: Some(id.to_owned()),
-            ..client
-        }
-    }
-
-    fn of_one(id: String) -> Client {
-        Client::new(format!("/v1/operations/{id}"), &[], Some(id))
-    }
-
-    fn new(path: String, statuses: &[&str], only: Option<String>) -> Client {
-        Client {
-            path,
-            statuses: statuses.iter().map(|s| s.to_string()).collect(),
-            only,
-            cluster: None,
-            held: BTreeMap::new(),
-            last_id: String::new(),
-            connection: None,
-            buffer: Vec::new(),
-            is_over: false,
-            sent: Vec::new(),
-            began: Instant::now(),
-        }
-    }
-
-    fn wants(&self, id: &str, document: &Value) -> bool {
-        let status = document["status"].as_str().unwrap();
-        let lists = [
-            &document["target_clusters"],
-            &document["rollbacks"]["target_clusters"],
-        ];
-        let lanes = lists.into_iter().filter_map(Value::as_array).flatten();
-        let mut clusters = lanes.map(|lane| lane["cluster_id"].as_str().unwrap());
-        let cluster = self.cluster.as_deref();
-        self.only.as_deref().is_none_or(|only| only == id)
-            && (self.statuses.is_empty() || self.statuses.iter().any(|s| s == status))
-            && cluster.is_none_or(|cluster| clusters.any(|id| id == cluster))
-    }
-
-    async fn connect(&mut self, get: &Get) {
-        if self.connection.is_some() || self.is_over {
-            return;
-        }
-        if self.last_id.is_empty() {
-            // It starts again, with a full listing.
-            self.held.clear();
-        }
-        let last_id = self.last_id.clone();
-        let headers = [("accept", "text/event-stream"), ("last-event-id", &last_id)];
-        let response = call(get, &self.path, &headers).await;
-        match response.status().as_u16() {
-            200 => self.connection = Some(response.into_body()),
-            204 => self.is_over = true,
-            // The store lost its last writes, or knows no log yet: retry later.
-            504 | 503 => {}
-            status => panic!("{status}: {:?}", json_of(response).await),
-        }
-    }
-
-    fn disconnect(&mut self) {
-        self.connection = None;
-        self.buffer.clear();
-    }
-
-    /// Reads up to `most` blocks, until no more come.
-    async fn read(&mut self, get: &Get, truth: &Truth, most: usize) {
-        let mut blocks = 0;
-        while blocks < most {
-            if let Some(end) = self.buffer.windows(2).position(|two| two == b"\n\n") {
-                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
-                let block = String::from_utf8(block).unwrap();
-                self.sent
-                    .push(format!("{:?}: {block}", self.began.elapsed()));
-                self.take(get, &block).await;
-                if block.lines().any(|line| line.starts_with("id: ")) {
-                    truth.check(self);
-                }
-                blocks += 1;
-                continue;
-            }
-            let Some(connection) = &mut self.connection else {
-                return;
-            };
-            match tokio::time::timeout(PATIENCE, connection.frame()).await {
-                Ok(Some(Ok(frame))) => self.buffer.extend_from_slice(frame.data_ref().unwrap()),
-                Ok(Some(Err(_)) | None) => self.disconnect(),
-                Err(_) => return,
-            }
-        }
-    }
-
-    async fn take(&mut self, get: &Get, block: &str) {
-        let field = |name: &str| {
-            let mut lines = block.lines();
-            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-        };
-        if let Some(id) = field("id") {
-            let after: Token = id.parse().unwrap();
-            if !self.last_id.is_empty() {
-                let before: Token = self.last_id.parse().unwrap();
-                let has_gone_on = covers(&after.positions, &before.positions);
-                assert!(has_gone_on, "{before} then {after}");
-            }
-            self.last_id = id.to_owned();
-        }
-        let Some(kind) = field("event") else { return };
-        let data: Value = serde_json::from_str(field("data").unwrap()).unwrap();
-        let id = data["operation_id"].as_str().unwrap_or_default().to_owned();
-        match kind {
-            "document" => {
-                assert!(self.wants(&id, &data), "{}: {data}", self.path);
-                let ended =
-                    ["completed", "failed", "canceled"].contains(&data["status"].as_str().unwrap());
-                self.is_over = self.only.is_some() && ended;
-                self.held.insert(id, data);
-            }
-            "left" | "removed" => drop(self.held.remove(&id)),
-            "reset" => self.list_again(get).await,
-            "waiting" | "position" => {}
-            other => panic!("{other}"),
-        }
-    }
-
-    async fn list_again(&mut self, get: &Get) {
-        self.held.clear();
-        let last_id = self.last_id.clone();
-        let position = [("ledger-position", &*last_id)];
-        let list = json_of(call(get, &self.path, &position).await).await;
-        for id in list["operation_ids"].as_array().unwrap() {
-            let id = id.as_str().unwrap();
-            let document =
-                json_of(call(get, &format!("/v1/operations/{id}"), &position).await).await;
-            if self.wants(id, &document) {
-                self.held.insert(id.to_owned(), document);
-            }
-        }
-    }
-}
-
 fn event(kind: &str, second: u32) -> Value {
     json!({"specversion": "1.0", "id": kind, "source": "/w", "subject": "op-0",
         "type": format!("opledger.{kind}.v1"), "time": format!("2024-05-06T07:08:0{second}Z"),
@@ -531,11 +457,11 @@ fn event(kind: &str, second: u32) -> Value {
 #[test]
 fn an_operation_that_matched_only_in_a_lost_write_is_reported_as_left() {
     still_time().block_on(async {
-        let mut simulation = Simulation::new(Rng::new(1));
+        let mut simulation = Simulation::of(Rng::new(1), Workers::ONE);
         for (second, kind) in [(1, "operation.created"), (2, "operation.started")] {
             simulation.append_to(Partition(0), "op-0".to_owned(), event(kind, second));
         }
-        while simulation.project(1000) {}
+        simulation.catch_up(1000);
         let (everything, executing) = (0, 1);
         simulation.read_all(executing).await;
         let held: Vec<_> = simulation.clients[executing].held.keys().collect();
@@ -546,7 +472,7 @@ fn an_operation_that_matched_only_in_a_lost_write_is_reported_as_left() {
         simulation.read_all(everything).await;
         let canceled = event("operation.canceled", 3);
         simulation.append_to(Partition(1), "op-0".to_owned(), canceled);
-        while simulation.project(1000) {}
+        simulation.catch_up(1000);
         simulation.read_all(executing).await;
         assert_eq!(simulation.clients[executing].held, BTreeMap::new());
     });
@@ -557,14 +483,14 @@ fn a_removed_operation_is_reported_to_streams() {
     // Nothing removes operations yet, so the test removes the rows itself.
     use opledger::rows::keys;
     use opledger::store::{Batch, Db, Durability, Family};
-    use opledger::wire::change::ChangeNumber;
+    use opledger::wire::change::{ChangeNumber, Moves, encode};
     still_time().block_on(async {
-        let mut simulation = Simulation::new(Rng::new(1));
+        let mut simulation = Simulation::of(Rng::new(1), Workers::ONE);
         let created = ("op-0".to_owned(), event("operation.created", 1));
         simulation.append(&mut vec![created]);
-        while simulation.project(5) {}
+        simulation.catch_up(5);
         for client in [0, 3] {
-            simulation.meet(client).await;
+            simulation.read_all(client).await;
         }
         let mut batch = Batch::default();
         batch.delete(Family::State, &keys::operation(OperationId("op-0")));
@@ -573,14 +499,15 @@ fn a_removed_operation_is_reported_to_streams() {
             .write(&batch, Durability::Buffered)
             .unwrap();
         let get: Get = TowerToHyperService::new(router(simulation.app.clone()));
-        let row = opledger::wire::change::encode(&[], [OperationId("op-0")].into_iter());
+        let moves = Moves::of_all(Vec::new());
+        let row = encode(&moves, [OperationId("op-0")].into_iter());
         batch.put(Family::Change, &keys::change(ChangeNumber(1)), &row);
         simulation
             .store
             .write(&batch, Durability::Buffered)
             .unwrap();
         let change = opledger::feed::watch::Change::new(ChangeNumber(1), row.into(), 1);
-        let at = simulation.projection.at();
+        let at = simulation.projections[0].at();
         let progress = &simulation.app.progress;
         let published = WrittenChange {
             change,

@@ -99,6 +99,14 @@ pub fn publish(app: &App, projection: &Projection, tally: Tally) {
 }
 
 pub fn app<D: Db + 'static>(store: &Arc<D>, log: &event_log::memory::MemoryLog) -> Arc<App> {
+    app_of(store, log, Workers::ONE)
+}
+
+pub fn app_of<D: Db + 'static>(
+    store: &Arc<D>,
+    log: &event_log::memory::MemoryLog,
+    workers: Workers,
+) -> Arc<App> {
     let mut config = Config::default();
     // Requests do not wait: a test asks again.
     config.server.default_wait = Duration::ZERO;
@@ -109,7 +117,7 @@ pub fn app<D: Db + 'static>(store: &Arc<D>, log: &event_log::memory::MemoryLog) 
     config.lists.points = 8;
     config.lists.share = Duration::ZERO;
     (config.lists.idle, config.lists.max_age) = (hour, hour);
-    let progress = Progress::new(meta::token(&**store).unwrap(), Workers::ONE);
+    let progress = Progress::new(meta::token(&**store).unwrap(), workers);
     // No projector compares the log in these tests.
     progress.set_log(LogState::Confirmed);
     let documents = opledger::app::documents(&config, &progress);

@@ -1,7 +1,7 @@
 //! What several workers publish, and what readers see of it.
 
 use super::*;
-use crate::wire::change::{PartitionMove, encode};
+use crate::wire::change::{Moves, PartitionMove, encode};
 use crate::wire::position::{LastOffsets, LogId, Offset, Partition};
 use futures_util::FutureExt;
 
@@ -56,12 +56,15 @@ impl Three {
 
     /// Of the worker's operation.
     fn change(&self, worker: usize, offset: u64, number: u64) -> Change {
-        let moved = [PartitionMove {
+        let moved = vec![PartitionMove {
             partition: Partition(0),
             before: None,
             after: Offset(offset),
         }];
-        let row = encode(&moved, [OperationId(&self.names[worker])].into_iter());
+        let row = encode(
+            &Moves::of_all(moved),
+            [OperationId(&self.names[worker])].into_iter(),
+        );
         Change::new(ChangeNumber(number), row.into(), 1)
     }
 

@@ -1,0 +1,91 @@
+//! What a reader of the changes has seen of each slice. A row moves the slices of one worker, so
+//! the position of the reader is the lowest of all slices.
+
+use crate::domain::{SLICES, Slices};
+use crate::wire::change::Moves;
+use crate::wire::position::LastOffsets;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeenBySlice {
+    /// By the first slice of those that are equally far, up to the next one.
+    runs: BTreeMap<u8, LastOffsets>,
+}
+
+impl Default for SeenBySlice {
+    fn default() -> SeenBySlice {
+        SeenBySlice::of(LastOffsets::default())
+    }
+}
+
+impl SeenBySlice {
+    /// The same of all slices.
+    pub fn of(positions: LastOffsets) -> SeenBySlice {
+        SeenBySlice {
+            runs: BTreeMap::from([(0, positions)]),
+        }
+    }
+
+    /// All rows of these slices up to this one were seen.
+    pub fn advance(&mut self, moves: &Moves) {
+        let (start, end) = (moves.slices.first().0, moves.slices.end().0);
+        self.split(start);
+        self.split(end);
+        for (_, run) in self.runs.range_mut(start..end) {
+            for moved in &moves.moved {
+                run.raise(moved.partition, moved.after);
+            }
+        }
+        if moves.slices == Slices::ALL && self.runs.len() > 1 {
+            self.merge();
+        }
+    }
+
+    /// All changes that this position contains were seen.
+    pub fn raise(&mut self, positions: &LastOffsets) {
+        for run in self.runs.values_mut() {
+            for (&partition, &offset) in positions.iter() {
+                run.raise(partition, offset);
+            }
+        }
+        if self.runs.len() > 1 {
+            self.merge();
+        }
+    }
+
+    /// The position that contains no more than what was seen.
+    pub fn lowest(&self) -> LastOffsets {
+        let mut runs = self.runs.values();
+        let mut lowest = runs.next().cloned().unwrap_or_default();
+        for run in runs {
+            lowest.retain(|partition, offset| match run.get(partition) {
+                Some(other) => {
+                    *offset = (*offset).min(*other);
+                    true
+                }
+                None => false,
+            });
+        }
+        lowest
+    }
+
+    fn split(&mut self, at: u8) {
+        if at < SLICES && !self.runs.contains_key(&at) {
+            let run = self.runs.range(..at).next_back();
+            let run = run.map(|(_, run)| run.clone()).unwrap_or_default();
+            self.runs.insert(at, run);
+        }
+    }
+
+    /// Neighbours that are equally far become one run.
+    fn merge(&mut self) {
+        let mut before: Option<LastOffsets> = None;
+        self.runs.retain(|_, run| {
+            let is_other = before.as_ref() != Some(run);
+            if is_other {
+                before = Some(run.clone());
+            }
+            is_other
+        });
+    }
+}
