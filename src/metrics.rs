@@ -77,6 +77,8 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         gauge "opledger_webhook_deliveries" "Webhook deliveries that are due and not made, by state"
         gauge "opledger_webhook_oldest_failing_seconds" "Time since the first attempt of the delivery that has been failing for longest"
         gauge "opledger_webhook_targets_failing" "Receivers whose last attempt failed"
+        gauge "opledger_worker_busy_ratio" "Which part of its time a worker works, of late: 0 to 1"
+        gauge "opledger_worker_lag_records" "Records in the log that a worker has not passed, those for other workers among them"
     }
     // Present from the start, so that increase() sees the first increment.
     for counter in [

@@ -15,6 +15,10 @@ const WORDS = {
 export function projector(state) {
   const what = h('div', { class: 'what' });
   const partitions = h('tbody', {});
+  const workers = h('tbody', {});
+  const several = h('div', { hidden: true },
+    h('h2', {}, 'Workers'),
+    table('Workers', 'workers', ['Worker', 'Slices', 'Lag', 'Busy'], workers));
   const arriving = plot('Arriving', 'records per second', 'arriving');
   const applied = plot('Applied', 'records per second', 'applied');
   const lag = plot('Lag', 'records', 'lag');
@@ -24,7 +28,8 @@ export function projector(state) {
     h('h2', { class: 'unseen' }, 'The last ten minutes'),
     h('div', { class: 'plots' }, arriving.element, applied.element, lag.element),
     h('h2', {}, 'Partitions of the log'),
-    h('div', { class: 'table-box', role: 'region', tabindex: '0', 'aria-label': 'Partitions of the log' }, h('table', { class: 'partitions' }, h('caption', { class: 'unseen' }, 'Partitions of the log'), h('thead', {}, h('tr', {}, ['Partition', 'First offset', 'Next to apply', 'End of the log', 'Lag', 'Last ten minutes'].map((name) => h('th', { scope: 'col' }, name)))), partitions)));
+    table('Partitions of the log', 'partitions', ['Partition', 'First offset', 'Next to apply', 'End of the log', 'Lag', 'Last ten minutes'], partitions),
+    several);
   const unwatch = state.watch(draw);
 
   function draw(now) {
@@ -38,6 +43,12 @@ export function projector(state) {
     arriving.set(rates(moments, 'end', now.every));
     applied.set(rates(moments, 'next', now.every));
     lag.set(moments.map((moment) => [moment.at, sum(moment.end) - sum(moment.next)]));
+    several.hidden = now.workers.length < 2;
+    replace(workers, now.workers.map((worker) => {
+      // `read` keeps 0.0 as it is written.
+      const busy = Number(JSON.stringify(worker.busy));
+      return h('tr', {}, h('td', { class: 'number' }, count(worker.worker)), h('td', { class: 'number' }, `${worker.first_slice} \u2013 ${worker.last_slice}`), h('td', { class: `number ${worker.lag ? 'behind' : ''}` }, count(worker.lag)), h('td', {}, h('meter', { value: busy, 'aria-label': `Worker ${worker.worker}: busy` }), ` ${Math.round(busy * 100)}\u00a0%`));
+    }));
     replace(partitions, now.partitions.map((partition) => {
       const behind = moments.map((moment) => Math.max(0, (moment.end[partition.partition] ?? 0) - (moment.next[partition.partition] ?? 0)));
       return h('tr', {}, [partition.partition, partition.first, partition.next, partition.end].map((number) => h('td', { class: 'number' }, count(number))), h('td', { class: `number ${partition.lag ? 'behind' : ''}` }, count(partition.lag)), h('td', {}, spark(behind, `lag ${plural(partition.lag, 'record')} now, at most ${count(Math.max(0, ...behind))}`)));
@@ -52,6 +63,10 @@ export function projector(state) {
       for (const one of [arriving, applied, lag]) one.end();
     },
   };
+}
+
+function table(name, kind, columns, body) {
+  return h('div', { class: 'table-box', role: 'region', tabindex: '0', 'aria-label': name }, h('table', { class: kind }, h('caption', { class: 'unseen' }, name), h('thead', {}, h('tr', {}, columns.map((column) => h('th', { scope: 'col' }, column)))), body));
 }
 
 const sum = (offsets) => Object.values(offsets).reduce((total, offset) => total + offset, 0);

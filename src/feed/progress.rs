@@ -3,7 +3,7 @@
 
 use super::sequence::Sequence;
 use super::watch::{Change, Watchers};
-use crate::domain::{OperationId, Status, Workers};
+use crate::domain::{OperationId, Slices, Status, Workers};
 use crate::rows::entry::EntryChange;
 use crate::rows::meta::{self, StatusCounts};
 use crate::wire::change::ChangeNumber;
@@ -118,6 +118,16 @@ pub struct Progress {
     pub watchers: Arc<Watchers>,
 }
 
+/// How one worker does.
+#[derive(Debug, Clone)]
+pub struct WorkerProgress {
+    pub slices: Slices,
+    /// What it has applied or passed.
+    pub applied: Arc<Applied>,
+    /// Which part of its time it works, of late: 0 to 1.
+    pub effort: f64,
+}
+
 /// What "of late" means for the effort of the projector, about.
 const EFFORT_OVER: Duration = Duration::from_millis(200);
 
@@ -178,6 +188,17 @@ impl Progress {
             [one] => one,
             each => &each[self.workers.of(operation_id.slice())],
         }
+    }
+
+    /// Each worker, in the order of their numbers. Read it *before* the end of the log.
+    pub fn by_worker(&self) -> Vec<WorkerProgress> {
+        let workers = self.workers.all().zip(&self.each).zip(&self.effort);
+        let progress = workers.map(|((slices, applied), effort)| WorkerProgress {
+            slices,
+            applied: applied.borrow().clone(),
+            effort: f64::from(effort.load(Ordering::Relaxed)) / 1000.0,
+        });
+        progress.collect()
     }
 
     /// What the projector does, and each change of it.
@@ -335,8 +356,8 @@ impl Progress {
 
     /// Which part of its time the busiest worker works, of late.
     pub fn effort(&self) -> f64 {
-        let each = self.effort.iter().map(|one| one.load(Ordering::Relaxed));
-        f64::from(each.max().unwrap_or_default()) / 1000.0
+        let workers = self.by_worker().into_iter();
+        workers.map(|worker| worker.effort).fold(0.0, f64::max)
     }
 
     /// How many documents have each status; `None` until they have been counted.

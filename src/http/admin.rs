@@ -2,9 +2,9 @@
 
 use super::App;
 use super::stream::json;
-use crate::domain::Status;
+use crate::domain::{Slices, Status};
 use crate::event_log::Bounds;
-use crate::feed::progress::Doing;
+use crate::feed::progress::{Applied, Doing};
 use crate::logging;
 use crate::rows::{self, meta};
 use crate::wire::position::{Offset, Partition};
@@ -13,6 +13,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use metrics::{counter, gauge};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -53,7 +54,10 @@ pub fn reasons(app: &App) -> Vec<String> {
     }
     match lag(app) {
         Ok(lag) if lag > app.config.projector.max_lag => {
-            reasons.push(format!("the store is {lag} records behind the log"));
+            let workers = worker_lags(app).unwrap_or_default();
+            let which = who_is_behind(&workers, app.config.projector.max_lag);
+            let which = which.map(|which| format!(": {which}")).unwrap_or_default();
+            reasons.push(format!("the store is {lag} records behind the log{which}"));
         }
         Ok(_) => {}
         Err(why) => reasons.push(why),
@@ -140,17 +144,69 @@ impl Lag {
 pub fn lags(app: &App) -> Result<Vec<Lag>, String> {
     let applied = app.progress.applied();
     let bounds = app.log.bounds().map_err(|error| error.to_string())?;
+    Ok(behind(app, &applied, &bounds).collect())
+}
+
+fn behind(
+    app: &App,
+    applied: &Applied,
+    bounds: &BTreeMap<Partition, Bounds>,
+) -> impl Iterator<Item = Lag> {
     // The store has nothing of a log that is not its own.
     let is_ours = applied.token.as_ref().map(|token| token.log) == app.log.id();
-    let lags = bounds.into_iter().map(|(partition, bounds)| {
+    bounds.iter().map(move |(&partition, &bounds)| {
         let next = applied.next.get(&partition).filter(|_| is_ours);
         Lag {
             partition,
             bounds,
             next: *next.unwrap_or(&bounds.first),
         }
+    })
+}
+
+/// How far one worker is.
+#[derive(Debug)]
+pub struct WorkerLag {
+    pub slices: Slices,
+    /// Records of the log that it has not passed, those for other workers among them.
+    pub records: u64,
+    /// Which part of its time it works, of late: 0 to 1.
+    pub busy: f64,
+}
+
+/// That of each worker, in the order of their numbers.
+pub fn worker_lags(app: &App) -> Result<Vec<WorkerLag>, String> {
+    let workers = app.progress.by_worker();
+    let bounds = app.log.bounds().map_err(|error| error.to_string())?;
+    let lags = workers.into_iter().map(|worker| {
+        let lags = behind(app, &worker.applied, &bounds);
+        WorkerLag {
+            slices: worker.slices,
+            records: lags.map(|lag| lag.records()).sum(),
+            busy: worker.effort,
+        }
     });
     Ok(lags.collect())
+}
+
+/// The workers that lag by more than this; `None` if all do or none.
+fn who_is_behind(workers: &[WorkerLag], max_lag: u64) -> Option<String> {
+    let numbered = workers.iter().enumerate();
+    let (behind, others): (Vec<_>, Vec<_>) =
+        numbered.partition(|(_, worker)| worker.records > max_lag);
+    let most = |workers: &[(usize, &WorkerLag)]| {
+        let records = workers.iter().map(|(_, worker)| worker.records);
+        records.max()
+    };
+    let (worst, rest) = (most(&behind)?, most(&others)?);
+    let numbers: Vec<String> = behind.iter().map(|(n, _)| n.to_string()).collect();
+    Some(match &*numbers {
+        [number] => format!("worker {number} is {worst} behind, the others at most {rest}"),
+        numbers => format!(
+            "workers {} are at most {worst} behind, the others at most {rest}",
+            numbers.join(", ")
+        ),
+    })
 }
 
 /// Records of the log that the store does not have yet.
@@ -173,6 +229,13 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
         }
         let lag: u64 = lags.iter().map(Lag::records).sum();
         gauge!("opledger_projector_lag_records").set(lag as f64);
+    }
+    for (number, worker) in worker_lags(&app).iter().flatten().enumerate() {
+        let show = |name: &'static str, value: f64| {
+            gauge!(name, "worker" => number.to_string()).set(value);
+        };
+        show("opledger_worker_lag_records", worker.records as f64);
+        show("opledger_worker_busy_ratio", worker.busy);
     }
     let doing = app.progress.doing();
     for (state, is_it) in [
@@ -211,4 +274,37 @@ pub async fn version(State(app): State<Arc<App>>) -> Response {
         "fold_version": meta::FOLD,
     });
     json(body.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Workers;
+
+    fn who(records: &[u64]) -> Option<String> {
+        let workers = Workers::new(records.len()).all().zip(records);
+        let workers: Vec<WorkerLag> = workers
+            .map(|(slices, &records)| WorkerLag {
+                slices,
+                records,
+                busy: 0.5,
+            })
+            .collect();
+        who_is_behind(&workers, 100)
+    }
+
+    #[test]
+    fn readiness_names_the_workers_that_are_behind_the_others() {
+        let one = who(&[7, 100, 101, 0]);
+        let one = one.expect("worker 2 is behind");
+        assert_eq!(one, "worker 2 is 101 behind, the others at most 100");
+        let two = who(&[500, 0, 700]).expect("two are behind");
+        assert_eq!(
+            two,
+            "workers 0, 2 are at most 700 behind, the others at most 0"
+        );
+        for alike in [&[900][..], &[900, 101], &[100, 99], &[]] {
+            assert_eq!(who(alike), None, "{alike:?}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use super::error::{Detail, Refusal};
 use super::params::Params;
 use super::{App, admin, reading, stream};
 use crate::clock;
-use crate::domain::Status;
+use crate::domain::{Slice, Status};
 use crate::feed::progress::Doing;
 use crate::wire::fault::{Fault, Rule};
 use crate::wire::position::{NextOffsets, Offset, Partition};
@@ -95,6 +95,8 @@ struct ProjectorView {
     #[serde(skip_serializing_if = "Option::is_none")]
     operations: Option<BTreeMap<&'static str, u64>>,
     partitions: Vec<PartitionState>,
+    /// In the order of their numbers.
+    workers: Vec<WorkerState>,
     /// Seconds east of UTC of the times in documents.
     time_offset: i32,
     /// Milliseconds between two moments.
@@ -109,6 +111,17 @@ struct PartitionState {
     end: Offset,
     next: Offset,
     lag: u64,
+}
+
+#[derive(Serialize)]
+struct WorkerState {
+    worker: usize,
+    first_slice: u8,
+    last_slice: u8,
+    /// In records, those for other workers among them.
+    lag: u64,
+    /// Which part of its time it works, of late: 0 to 1.
+    busy: f64,
 }
 
 /// Its parameters.
@@ -143,6 +156,7 @@ fn state(app: &App, uri: &Uri) -> Result<Response, Refusal> {
     let counts = app.progress.counts();
     // If the log cannot be reached, `reasons` has that.
     let lags = admin::lags(app).unwrap_or_default();
+    let workers = admin::worker_lags(app).unwrap_or_default();
     let shown = ProjectorView {
         version: env!("CARGO_PKG_VERSION"),
         log: app.log.id().map(|log| log.to_string()),
@@ -152,6 +166,7 @@ fn state(app: &App, uri: &Uri) -> Result<Response, Refusal> {
         notes: admin::notes(app),
         operations: counts.map(|counts| names.into_iter().zip(counts).collect()),
         partitions: lags.iter().map(partition).collect(),
+        workers: workers.iter().enumerate().map(worker).collect(),
         time_offset: app.documents.times().offset,
         every: EVERY.as_millis() as u64,
         moments: app.pulse.since(since),
@@ -167,5 +182,17 @@ fn partition(lag: &admin::Lag) -> PartitionState {
         end: lag.bounds.end.max(lag.next),
         next: lag.next,
         lag: lag.records(),
+    }
+}
+
+fn worker((number, lag): (usize, &admin::WorkerLag)) -> WorkerState {
+    let Slice(end) = lag.slices.end();
+    WorkerState {
+        worker: number,
+        first_slice: lag.slices.first().0,
+        // Each has at least one.
+        last_slice: end - 1,
+        lag: lag.records,
+        busy: lag.busy,
     }
 }

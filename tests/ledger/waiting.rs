@@ -1,8 +1,10 @@
 //! Conditional and waiting reads of one document, on the built binary.
 
-use crate::support::server::{Answer, Server};
+use crate::support::server::{Answer, BATCH, Server};
+use crate::support::soak;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -316,4 +318,72 @@ fn waiting_requests_end_when_the_ledger_stops() {
         assert_eq!(waiting.join().unwrap().status, 404);
         assert!(started.elapsed() < Duration::from_secs(15));
     });
+}
+
+/// Each reads at once, with the position of the response, what it has published.
+#[test]
+fn a_client_reads_its_own_writes_while_others_publish() {
+    const CLIENTS: usize = 8;
+    // A document after each of these.
+    const COURSE: [(&str, &str); 3] = [
+        ("operation.created", "unexecuted"),
+        ("operation.started", "executing"),
+        ("operation.completed", "completed"),
+    ];
+    let pairs = if soak() { 10_000 } else { 1_000 };
+    let server = Server::start();
+    let (others, end) = (AtomicU64::new(0), AtomicBool::new(false));
+    let took: Vec<Duration> = thread::scope(|scope| {
+        for loader in 0..2 {
+            let (client, others, end) = (server.client(), &others, &end);
+            scope.spawn(move || {
+                let mut n = 0;
+                while !end.load(Ordering::Relaxed) {
+                    let events = (n..n + 500).map(|n| created(&format!("other-{loader}-{n}")));
+                    let events = serde_json::to_vec(&events.collect::<Vec<_>>()).unwrap();
+                    let answer = client.post("/v1/events", &[("content-type", BATCH)], events);
+                    assert_eq!(answer.status, 202);
+                    n += 500;
+                    others.fetch_add(500, Ordering::Relaxed);
+                }
+            });
+        }
+        let clients = (0..CLIENTS).map(|number| {
+            let client = server.client();
+            scope.spawn(move || {
+                let pair = |n: usize| {
+                    let id = format!("own-{number}-{}", n / COURSE.len());
+                    let (kind, status) = COURSE[n % COURSE.len()];
+                    let event = event(&id, kind, (n % COURSE.len()) as u32);
+                    let event = serde_json::to_vec(&[event]).unwrap();
+                    let answer = client.post("/v1/events", &[("content-type", BATCH)], event);
+                    assert_eq!(answer.status, 202);
+                    let token = answer.header("ledger-position");
+                    let read = Instant::now();
+                    let path = format!("/v1/operations/{id}");
+                    let answer = client.get(&path, &[("ledger-position", token)]);
+                    let took = read.elapsed();
+                    assert_eq!(answer.status, 200, "{id} {kind} after {took:?}");
+                    assert_eq!(answer.json()["status"], status, "{id} {kind}");
+                    took
+                };
+                (0..pairs / CLIENTS).map(pair).collect::<Vec<_>>()
+            })
+        });
+        let clients: Vec<_> = clients.collect();
+        let took = clients.into_iter().map(|client| client.join());
+        let took: Vec<_> = took.collect();
+        end.store(true, Ordering::Relaxed);
+        took.into_iter().flat_map(Result::unwrap).collect()
+    });
+    let mut took = took;
+    took.sort();
+    eprintln!(
+        "{} pairs while {} other events were published: reads took {:?} (median), {:?} (99 of 100), {:?} at most",
+        took.len(),
+        others.into_inner(),
+        took[took.len() / 2],
+        took[took.len() * 99 / 100],
+        took[took.len() - 1],
+    );
 }

@@ -260,6 +260,10 @@ fn an_operation_is_served_while_the_worker_of_another_is_held_up() {
         assert_eq!(running.wait(Some(&free), &token, SOON), Ok(()), "{n}");
         assert!(has_document(&db, &free));
     }
+    let workers = running.progress.by_worker();
+    let have_passed = workers.iter().map(|worker| worker.applied.holds(&of_stuck));
+    let have_passed: Vec<bool> = have_passed.collect();
+    assert_eq!(have_passed, [true, true, false, true]);
     let now = Duration::ZERO;
     assert_eq!(
         running.wait(Some(&stuck), &of_stuck, now),

@@ -45,6 +45,12 @@ fn numbers_are_shown_unchanged() {
 }
 
 #[test]
+fn the_page_shows_each_of_several_workers() {
+    check("workers", &Server::start());
+    check("alone", &Server::with(&[("PROJECTOR__WORKERS", "1")]));
+}
+
+#[test]
 fn every_field_is_shown_as_text() {
     let folder = tempfile::tempdir().unwrap();
     log_with_poison(folder.path());
@@ -193,6 +199,23 @@ fn counts_and_samples_agree_with_what_was_published() {
         });
         let state = server.get("/projector").json();
         assert_eq!(state["state"], "running");
+        let workers = state["workers"].as_array().unwrap();
+        let slices = workers.iter().map(|worker| {
+            let slice = |name: &str| worker[name].as_u64().unwrap();
+            (slice("first_slice"), slice("last_slice"))
+        });
+        let slices: Vec<_> = slices.collect();
+        assert_eq!(slices, [(0, 15), (16, 31), (32, 47), (48, 63)]);
+        // A worker passes the records of the others, too.
+        server.eventually("no worker lags", |server| {
+            let metrics = server.metrics();
+            let has = |worker: usize| {
+                metrics.contains(&format!(
+                    "opledger_worker_lag_records{{worker=\"{worker}\"}} 0\n"
+                ))
+            };
+            (0..4).all(has) && metrics.contains("opledger_worker_busy_ratio{worker=\"3\"}")
+        });
         let at = state["moments"][0]["at"].as_u64().unwrap();
         let newer = server.get(&format!("/projector?since={at}")).json();
         let newer = newer["moments"].as_array().unwrap();

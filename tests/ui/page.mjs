@@ -249,6 +249,32 @@ const checks = {
     await end();
   },
 
+  /** Of several workers, each has a row. */
+  async workers() {
+    const { page, check: calm, go, end, picture } = await open(base);
+    await settle(base, events('one', [['operation.created', 0, { request: asked }]]));
+    await go('#/projector');
+    const table = page.getByRole('table', { name: 'Workers' });
+    await until('all rows', async () => (await table.locator('tbody tr').count()) === 4);
+    const cells = await table.locator('tbody tr').last().locator('td').allTextContents();
+    equal(cells.slice(0, 2), ['3', '48 \u2013 63'], 'the number and the slices');
+    if (!/^ \d+\u00a0%$/.test(cells[3])) throw new Error(`how busy it is: ${cells[3]}`);
+    await until('nothing is left', async () => (await table.locator('.behind').count()) === 0);
+    await picture('workers');
+    calm();
+    await end();
+  },
+
+  /** One worker is the projector. */
+  async alone() {
+    const { page, check: calm, go, end } = await open(base);
+    await go('#/projector');
+    await page.locator('.partitions tbody tr').first().waitFor();
+    equal(await page.locator('.workers').isVisible(), false, 'no table of workers');
+    calm();
+    await end();
+  },
+
   /** Names, roles, contrast, focus: in both schemes, wide and narrow. */
   async everyone() {
     await settle(base, events('one', [['operation.created', 0, { request: asked }], ['operation.progressed', 3, { sub_status: '{"a":1}' }], ['cluster.request_sent', 10, { cluster_id: '1', request: asked }], ['cluster.response_received', 700, { cluster_id: '1', response: { status_code: 409 } }], ['cluster.response_received', 800, { cluster_id: '2', response: {} }], ['rollback.attempted', 900, { cluster_id: '1', request: asked }]]));

@@ -458,8 +458,9 @@ fn of_operators() -> [Route; 6] {
         ),
         get("/projector", "getProjector", "operators", "The projector")
             .about(
-                "For the web page: the projector's position in each partition, the operations by \
-                 status, and a sample every two seconds of the last ten minutes.",
+                "For the web page: the projector's position in each partition, the lag of each \
+                 worker, the operations by status, and a sample every two seconds of the last ten \
+                 minutes.",
             )
             .parameters(&[pulse::SINCE])
             .response(
