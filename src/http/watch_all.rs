@@ -237,7 +237,8 @@ impl WatchAll {
                 if mixed_until > next {
                     // No change wakes the stream for these: they need not concern its filter.
                     self.mixed_until = mixed_until;
-                    self.pass = Some(Pass::until(mixed_until));
+                    // One pass with all that it missed, so that each operation is sent once.
+                    self.pass = Some(Pass::until(mixed_until.max(self.holds)));
                 }
             }
             ResumeFrom::BeforeWindow => self.must_reset = true,

@@ -46,8 +46,11 @@ impl<'b> Ledger<'b> {
         }
     }
 
+    /// In good order: it has written the positions of all of its workers.
     pub fn stop(&mut self) {
-        self.server = None;
+        if let Some(server) = self.server.take() {
+            assert!(server.terminate().success());
+        }
     }
 
     pub fn start(&mut self) {

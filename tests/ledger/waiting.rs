@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 fn event(operation: &str, kind: &str, second: u32) -> Value {
     let data = match kind {
         "operation.created" => json!({"request": {"uri": "/x", "method": "PUT"}}),
+        "operation.completed" => json!({"response": {"status_code": 200}}),
         _ => json!({}),
     };
     json!({"specversion": "1.0", "id": kind, "source": "/w", "subject": operation,
@@ -343,6 +344,10 @@ fn a_client_reads_its_own_writes_while_others_publish() {
                     let events = serde_json::to_vec(&events.collect::<Vec<_>>()).unwrap();
                     let answer = client.post("/v1/events", &[("content-type", BATCH)], events);
                     assert_eq!(answer.status, 202);
+                    // As much as the ledger can follow: beyond that, every read waits.
+                    let last = format!("/v1/operations/other-{loader}-{}", n + 499);
+                    let token = answer.header("ledger-position");
+                    client.get(&last, &[("ledger-position", token)]);
                     n += 500;
                     others.fetch_add(500, Ordering::Relaxed);
                 }

@@ -18,7 +18,12 @@ use std::sync::OnceLock;
 
 /// Larger events were accepted under an earlier limit and are dead letters now. Pages show the
 /// operations that exist when the first page is read.
-const SETTINGS: Settings = &[("EVENTS__MAX_SIZE", "100KiB"), ("LISTS__SHARE", "0s")];
+const SETTINGS: Settings = &[
+    ("EVENTS__MAX_SIZE", "100KiB"),
+    ("LISTS__SHARE", "0s"),
+    // What is served is compared as soon as the last event is: the others come before it.
+    ("PROJECTOR__WORKERS", "1"),
+];
 const OPERATIONS: usize = 900;
 
 fn id(n: usize) -> String {
