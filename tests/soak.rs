@@ -404,7 +404,8 @@ impl Life {
             self.threads = now.clone();
         }
         // After an error the projector ends the threads that read and fold, and starts them again.
-        let stays = |name: &&String| !name.contains("worker") && !name.contains("intake");
+        let ends = ["worker-", "intake-", "control-"];
+        let stays = |name: &&String| !ends.iter().any(|begin| name.starts_with(begin));
         let missing = self.threads.difference(&now).filter(stays);
         let missing: Vec<_> = missing.cloned().collect();
         if !missing.is_empty() {
