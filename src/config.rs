@@ -166,7 +166,7 @@ settings! {
     }
     Projector projector {
         /// Threads that fold and write; zero for as many as there are cores.
-        workers: usize = 0, count(0..=64);
+        workers: usize = 1, count(0..=64);
         /// Maximum number of records in a batch.
         batch_records: usize = 20_000, count(1..=1_000_000);
         /// Maximum size of a batch in bytes, unless one record is larger.
