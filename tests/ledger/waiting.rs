@@ -332,7 +332,7 @@ fn a_client_reads_its_own_writes_while_others_publish() {
         ("operation.completed", "completed"),
     ];
     let pairs = if soak() { 10_000 } else { 1_000 };
-    let server = Server::start();
+    let server = Server::with(&[("PROJECTOR__WORKERS", "4")]);
     let (others, end) = (AtomicU64::new(0), AtomicBool::new(false));
     let took: Vec<Duration> = thread::scope(|scope| {
         for loader in 0..2 {

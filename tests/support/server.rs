@@ -131,8 +131,6 @@ impl Server {
             .arg(data);
         command
             .env("OPLEDGER_TELEMETRY__LOG", "warn")
-            // More than the machine may have cores, so that workers are also ahead and behind.
-            .env("OPLEDGER_PROJECTOR__WORKERS", "4")
             .env_remove("OPLEDGER_SEED");
         for (name, value) in settings {
             command.env(format!("OPLEDGER_{name}"), value);

@@ -46,7 +46,7 @@ fn numbers_are_shown_unchanged() {
 
 #[test]
 fn the_page_shows_each_of_several_workers() {
-    check("workers", &Server::start());
+    check("workers", &Server::with(&[("PROJECTOR__WORKERS", "4")]));
     check("alone", &Server::with(&[("PROJECTOR__WORKERS", "1")]));
 }
 
