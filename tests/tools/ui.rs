@@ -163,7 +163,7 @@ fn counts_and_samples_agree_with_what_was_published() {
     let folder = tempfile::tempdir().unwrap();
     let mut expected = std::collections::BTreeMap::new();
     for round in 0..2 {
-        let server = Server::on(folder.path(), &[]);
+        let server = Server::on(folder.path(), &[("PROJECTOR__WORKERS", "4")]);
         if round == 0 {
             for story in crate::support::stories::stories() {
                 let token = server.publish(&story.events);
