@@ -122,8 +122,8 @@ const LIMITS: Limits = Limits {
     patience: Duration::ZERO,
 };
 
-/// Reads until no more records arrive. Calls `applied` after every batch with the number of its
-/// records and their counts.
+/// Reads up to `ends`, by partition, or until no more records arrive. Calls `applied` after every
+/// batch with the number of its records and their counts.
 pub fn fold_all(
     db: &dyn Db,
     projection: &mut Projection,

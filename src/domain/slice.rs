@@ -2,6 +2,7 @@
 //! listed, digested, dropped and rebuilt alone.
 
 use super::operation_id::{OperationId, SHARDS};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// The number of slices.
@@ -88,6 +89,18 @@ impl From<Slice> for Slices {
             end: slice.0 + 1,
         }
     }
+}
+
+/// Runs of slices by the first one of each: neighbours that are equal become one.
+pub fn join_equal<K: Ord, V: Clone + PartialEq>(runs: &mut BTreeMap<K, V>) {
+    let mut before: Option<V> = None;
+    runs.retain(|_, run| {
+        let is_other = before.as_ref() != Some(run);
+        if is_other {
+            before = Some(run.clone());
+        }
+        is_other
+    });
 }
 
 /// How many workers share the slices. Each has consecutive ones, and none has two more than

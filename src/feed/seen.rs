@@ -1,7 +1,7 @@
 //! What a reader of the changes has seen of each slice. A row moves the slices of one worker, so
 //! the position of the reader is the lowest of all slices.
 
-use crate::domain::{SLICES, Slices};
+use crate::domain::{SLICES, Slices, slice};
 use crate::wire::change::Moves;
 use crate::wire::position::LastOffsets;
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ impl SeenBySlice {
             }
         }
         if moves.slices == Slices::ALL && self.runs.len() > 1 {
-            self.merge();
+            slice::join_equal(&mut self.runs);
         }
     }
 
@@ -49,24 +49,15 @@ impl SeenBySlice {
             }
         }
         if self.runs.len() > 1 {
-            self.merge();
+            slice::join_equal(&mut self.runs);
         }
     }
 
     /// The position that contains no more than what was seen.
     pub fn lowest(&self) -> LastOffsets {
-        let mut runs = self.runs.values();
-        let mut lowest = runs.next().cloned().unwrap_or_default();
-        for run in runs {
-            lowest.retain(|partition, offset| match run.get(partition) {
-                Some(other) => {
-                    *offset = (*offset).min(*other);
-                    true
-                }
-                None => false,
-            });
-        }
-        lowest
+        let runs = self.runs.values().cloned();
+        let lowest = runs.reduce(|one, other| one.lower(&other));
+        lowest.unwrap_or_default()
     }
 
     fn split(&mut self, at: u8) {
@@ -75,17 +66,5 @@ impl SeenBySlice {
             let run = run.map(|(_, run)| run.clone()).unwrap_or_default();
             self.runs.insert(at, run);
         }
-    }
-
-    /// Neighbours that are equally far become one run.
-    fn merge(&mut self) {
-        let mut before: Option<LastOffsets> = None;
-        self.runs.retain(|_, run| {
-            let is_other = before.as_ref() != Some(run);
-            if is_other {
-                before = Some(run.clone());
-            }
-            is_other
-        });
     }
 }

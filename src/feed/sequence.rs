@@ -5,7 +5,7 @@
 
 use super::progress::{Applied, WrittenChange};
 use crate::wire::change::ChangeNumber;
-use crate::wire::position::{NextOffsets, Offset, Token};
+use crate::wire::position::{NextOffsets, Token};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -106,18 +106,9 @@ impl Sequence {
         let mut token = first.token.clone()?;
         let mut next = first.next.clone();
         for worker in workers {
-            let own = &worker.token.as_ref()?.positions;
-            token
-                .positions
-                .retain(|p, offset| lower(offset, own.get(p)));
-            next.retain(|p, offset| lower(offset, worker.next.get(p)));
+            token.positions = token.positions.lower(&worker.token.as_ref()?.positions);
+            next = next.lower(&worker.next);
         }
         Some((token, next))
     }
-}
-
-/// Lowers an offset to that of another worker; `false` if that one has none.
-fn lower(offset: &mut Offset, other: Option<&Offset>) -> bool {
-    *offset = other.map_or(*offset, |other| (*offset).min(*other));
-    other.is_some()
 }

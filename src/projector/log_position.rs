@@ -3,6 +3,7 @@
 use super::halt::{Halt, OpenError};
 use super::record_batch::RecordBatch;
 use super::source::Source;
+use crate::domain::slice::join_equal;
 use crate::domain::{Slice, Slices, Workers};
 use crate::event_log::{Bounds, EventLog, Identity};
 use crate::rows::meta::{self, Anchors, Place, Runs};
@@ -51,28 +52,13 @@ impl LogPosition {
     }
 
     fn of(&self, slices: Slices) -> LogPosition {
-        let place = |slice: Slice| {
-            let run = self.runs.range(..=slice).next_back();
-            (slice, run.expect("the first slice has a run").1.clone())
-        };
+        let place = |slice| (slice, self.at(slice).clone());
         let mut position = LogPosition {
             runs: slices.iter().map(place).collect(),
             ..self.clone()
         };
-        position.merge();
+        join_equal(&mut position.runs);
         position
-    }
-
-    /// Neighbours that are equally far become one run.
-    fn merge(&mut self) {
-        let mut before: Option<Place> = None;
-        self.runs.retain(|_, run| {
-            let is_other = before.as_ref() != Some(run);
-            if is_other {
-                before = Some(run.clone());
-            }
-            is_other
-        });
     }
 
     /// These slices continue from the beginning of the log, once this is written.
@@ -92,7 +78,7 @@ impl LogPosition {
             false => (slice, before.at(slice).clone()),
         };
         self.runs = Slices::ALL.iter().map(place).collect();
-        self.merge();
+        join_equal(&mut self.runs);
         self.put(&before, batch);
         Ok(())
     }
@@ -204,7 +190,7 @@ impl LogPosition {
                 run.next.raise(partition, offset);
             }
         }
-        after.merge();
+        join_equal(&mut after.runs);
         after
     }
 

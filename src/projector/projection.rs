@@ -199,27 +199,26 @@ impl Projection {
         // Before the first batch, which moves one of them alone.
         write_synced(db, &batch)?;
         let changes = Arc::new(Changes::open(db, keep.change_window)?);
-        let all = workers.all().zip(positions).map(|(slices, position)| {
-            Ok(Projection {
-                slices,
-                stored: position.clone(),
-                position,
-                hot: hot(keep.hot_bytes / workers.count() as u64),
-                changes: changes.clone(),
-                statuses: Some(meta::statuses(db)?),
-            })
+        let statuses = meta::statuses(db)?;
+        let all = workers.all().zip(positions);
+        let all = all.map(|(slices, position)| Projection {
+            slices,
+            stored: position.clone(),
+            position,
+            hot: hot(keep.hot_bytes / workers.count() as u64),
+            changes: changes.clone(),
+            statuses: Some(statuses.clone()),
         });
-        all.collect()
+        Ok(all.collect())
     }
 
     /// Records where partitions of the log begin that are new to the store.
     pub fn note_beginnings(
         db: &dyn Db,
-        all: Vec<&mut Projection>,
+        mut all: Vec<&mut Projection>,
         bounds: &BTreeMap<Partition, Bounds>,
     ) -> store::Result<()> {
         let mut batch = Batch::default();
-        let mut all = all;
         for projection in &mut all {
             projection.position.note_beginnings(bounds, &mut batch);
         }
@@ -280,17 +279,9 @@ impl Projection {
             }
             Source::Control => None,
         };
-        let taken = match row {
-            Some(row) => Some(self.changes.take(db, row, &mut batch)?),
-            None => None,
-        };
-        let written = self.write(db, &batch);
-        if let (Err(_), Some(taken)) = (&written, &taken) {
-            self.changes.give_up(taken);
-        }
-        written?;
+        let change = self.write_change(db, row, &mut batch)?;
         self.stored.clone_from(&self.position);
-        Ok(taken.map(|taken| self.changes.written(taken)))
+        Ok(change)
     }
 
     /// Works out what the records change, and puts it into the batch's rows. Nothing moves
@@ -356,16 +347,7 @@ impl Projection {
         record_batch: &mut RecordBatch,
         prepared: Prepared,
     ) -> store::Result<Tally> {
-        let batch = &mut record_batch.batch;
-        let taken = match prepared.change {
-            Some(row) => Some(self.changes.take(db, row, batch)?),
-            None => None,
-        };
-        let written = self.write(db, batch);
-        if let (Err(_), Some(taken)) = (&written, &taken) {
-            self.changes.give_up(taken);
-        }
-        written?;
+        let change = self.write_change(db, prepared.change, &mut record_batch.batch)?;
         self.stored.clone_from(&prepared.after);
         self.position = prepared.after;
         // After a failed write the store may already contain the changes of these records. Then
@@ -373,7 +355,7 @@ impl Projection {
         let was_known = self.statuses.is_some();
         self.statuses = Some(prepared.statuses);
         let mut tally = prepared.tally;
-        tally.change = taken.map(|taken| self.changes.written(taken));
+        tally.change = change;
         if !was_known {
             tally.entries.clear();
         }
@@ -383,15 +365,23 @@ impl Projection {
         Ok(tally)
     }
 
-    /// Writes the rows that `work` puts into a batch.
-    pub fn change(
+    /// Writes the batch with its row of the index of changes, if it has one.
+    fn write_change(
         &mut self,
         db: &dyn Db,
-        work: impl FnOnce(&dyn Db, &mut Batch) -> store::Result<()>,
-    ) -> store::Result<()> {
-        let mut batch = Batch::default();
-        work(db, &mut batch)?;
-        self.write(db, &batch)
+        row: Option<ChangeRow>,
+        batch: &mut Batch,
+    ) -> store::Result<Option<Change>> {
+        let Some(row) = row else {
+            self.write(db, batch)?;
+            return Ok(None);
+        };
+        let taken = self.changes.take(db, row, batch)?;
+        if let Err(error) = self.write(db, batch) {
+            self.changes.give_up(&taken);
+            return Err(error);
+        }
+        Ok(Some(self.changes.written(taken)))
     }
 
     fn write(&mut self, db: &dyn Db, batch: &Batch) -> store::Result<()> {

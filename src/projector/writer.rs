@@ -38,8 +38,7 @@ impl StoreWriter {
         Workers::new(self.projections.len())
     }
 
-    /// Takes up where the store is in this log. No worker is at work. Returns the position, and the
-    /// projections' own.
+    /// Takes up where the store is in this log. No worker is at work. Returns the position.
     pub fn open(&self, source: Source, log: &Identity) -> Result<LogPosition, OpenError> {
         let all = Projection::open_all(self.db(), source, log, self.workers(), self.keep)?;
         for (held, projection) in self.projections.iter().zip(all) {

@@ -193,6 +193,12 @@ macro_rules! offsets_by_partition {
                 let kept = self.0.entry(partition).or_insert(offset);
                 *kept = offset.max(*kept);
             }
+
+            /// What both have reached: the earlier offset of each partition that both name.
+            pub fn lower(&self, other: &$name) -> $name {
+                let lower = |(p, one): (&Partition, &Offset)| Some((*p, *one.min(other.get(p)?)));
+                self.iter().filter_map(lower).collect()
+            }
         }
 
         impl Deref for $name {
@@ -263,12 +269,6 @@ impl NextOffsets {
     pub fn last(&self) -> LastOffsets {
         let last = |(p, next): (&Partition, &Offset)| Some((*p, next.previous()?));
         self.iter().filter_map(last).collect()
-    }
-
-    /// What is done by both: the earlier offsets.
-    pub fn lower(&self, other: &NextOffsets) -> NextOffsets {
-        let lower = |(p, next): (&Partition, &Offset)| Some((*p, *next.min(other.get(p)?)));
-        self.iter().filter_map(lower).collect()
     }
 
     /// Whether the offset of this position is done.

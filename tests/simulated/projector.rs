@@ -13,10 +13,10 @@ use opledger::feed::documents;
 use opledger::feed::progress::{Doing, Progress};
 use opledger::projector::halt::OpenError;
 use opledger::projector::projection::Keep;
-use opledger::projector::run::{self, Observer};
+use opledger::projector::run;
 use opledger::projector::step::Rules;
 use opledger::projector::writer::StoreWriter;
-use opledger::projector::{Halt, Projection, RecordBatch, Tally};
+use opledger::projector::{Halt, Projection, RecordBatch};
 use opledger::query::{Page, dead_letters};
 use opledger::rows::meta;
 use opledger::rows::state;
@@ -33,16 +33,6 @@ use std::time::{Duration, Instant};
 
 const LOG: LogId = LogId(*b"testing0");
 
-struct Silent;
-
-impl Observer for Silent {
-    fn opened(&self, _: &dyn Db) -> store::Result<()> {
-        Ok(())
-    }
-    fn applied(&self, _: &RecordBatch, _: &Tally, _: Duration) {}
-    fn failed(&self, _: &store::Error) {}
-}
-
 struct Running {
     progress: Arc<Progress>,
     _projector: WorkerThread,
@@ -57,7 +47,13 @@ fn start(db: Arc<dyn Db>, log: &MemoryLog) -> Running {
     let settings = in_process::projector(rules, Some(Duration::from_millis(10)));
     let log = Arc::new(log.clone());
     let writer = StoreWriter::new(db, Workers::ONE, Keep::default());
-    let projector = run::start(writer, log, progress.clone(), Arc::new(Silent), settings);
+    let projector = run::start(
+        writer,
+        log,
+        progress.clone(),
+        Arc::new(in_process::Silent),
+        settings,
+    );
     Running {
         progress,
         _projector: projector.unwrap(),

@@ -11,14 +11,13 @@ use opledger::event_log::memory::MemoryLog;
 use opledger::feed::documents;
 use opledger::feed::progress::{Doing, Progress, WaitError};
 use opledger::projector::projection::Keep;
-use opledger::projector::run::{self, Observer, Settings};
+use opledger::projector::run::{self, Settings};
 use opledger::projector::step::Rules;
 use opledger::projector::writer::StoreWriter;
-use opledger::projector::{RecordBatch, Tally};
 use opledger::rows::digest::StoreDigest;
 use opledger::rows::meta;
+use opledger::store;
 use opledger::store::memory::{Memory, WriteFault};
-use opledger::store::{self, Db};
 use opledger::wire::position::{LogId, NextOffsets, Partition, Position, Token};
 use opledger::wire::record::{Headers, Record};
 use opledger::wire::time::TimeStyle;
@@ -30,16 +29,6 @@ use std::time::{Duration, Instant};
 
 const LOG: LogId = LogId(*b"workers0");
 const PARTITIONS: usize = 5;
-
-struct Silent;
-
-impl Observer for Silent {
-    fn opened(&self, _: &dyn Db) -> store::Result<()> {
-        Ok(())
-    }
-    fn applied(&self, _: &RecordBatch, _: &Tally, _: Duration) {}
-    fn failed(&self, _: &store::Error) {}
-}
 
 struct Running {
     writer: Arc<StoreWriter>,
@@ -61,7 +50,7 @@ fn start_with(db: &Arc<Memory>, log: &MemoryLog, workers: usize, settings: Setti
         writer.clone(),
         Arc::new(log.clone()),
         progress.clone(),
-        Arc::new(Silent),
+        Arc::new(in_process::Silent),
         settings,
     );
     Running {

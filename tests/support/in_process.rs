@@ -13,12 +13,12 @@ use opledger::event_log::{self, Identity, Limits};
 use opledger::feed::progress::{LogState, Progress, WrittenChange};
 use opledger::http::App;
 use opledger::projector::projection::Keep;
-use opledger::projector::run::Settings;
+use opledger::projector::run::{Observer, Settings};
 use opledger::projector::step::Rules;
-use opledger::projector::{Projection, Source, Tally};
+use opledger::projector::{Projection, RecordBatch, Source, Tally};
 use opledger::rows::meta;
-use opledger::store::Db;
 use opledger::store::memory::Memory;
+use opledger::store::{self, Db};
 use opledger::webhook;
 use opledger::wire::position::{LogId, Partition};
 use opledger::wire::record::{Headers, Record};
@@ -67,6 +67,17 @@ pub fn projector(rules: Rules, check_every: Option<Duration>) -> Settings {
         rules,
         check_every,
     }
+}
+
+/// Of a projector whose work nobody hears of.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn opened(&self, _: &dyn Db) -> store::Result<()> {
+        Ok(())
+    }
+    fn applied(&self, _: &RecordBatch, _: &Tally, _: Duration) {}
+    fn failed(&self, _: &store::Error) {}
 }
 
 pub fn open(store: &Memory, window: u64) -> Projection {
